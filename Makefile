@@ -1,0 +1,52 @@
+# One door for every chore. A fresh machine needs Python 3.11 or newer and make; `make test` also
+# needs what .ci/install-tools installs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+GUEST_RAM ?= 2G
+GUEST := .cache/guest/linux-$(GUEST_RAM).ram
+BENCH_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-quick lint fmt guest-image bench bench-scaling clean
+
+help:            ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
+
+# The stamp depends on pyproject.toml only: the package itself is installed in place.
+$(BIN)/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $@
+
+demo: $(BIN)/.installed  ## save, inspect, verify and restore a real guest's memory
+	$(BIN)/python -m examples.demo
+
+test: $(BIN)/.installed  ## all tests but the long sweeps, under 10 minutes
+	$(BIN)/python -m pytest
+
+test-quick: $(BIN)/.installed  ## tests that need no guest and no root, under a minute
+	$(BIN)/python -m pytest -m "not guest and not root"
+
+lint: $(BIN)/.installed  ## style, types and layers; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fmt: $(BIN)/.installed  ## rewrite files into the one style
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+guest-image: $(BIN)/.installed  ## the RAM of a real Linux guest, GUEST_RAM=2G
+	$(BIN)/python -m tests.guests.build --ram $(GUEST_RAM) --output $(GUEST)
+
+bench: guest-image  ## measure beside igzip, pigz, zstd and lz4
+	$(BIN)/python -m tests.bench --image $(GUEST) $(BENCH_ARGS)
+
+bench-scaling: guest-image  ## measure with 1, 2, 4 ... jobs
+	$(BIN)/python -m tests.bench --image $(GUEST) --scaling $(BENCH_ARGS)
+
+clean:           ## remove what make made, guest images included
+	rm -rf .venv .cache build dist

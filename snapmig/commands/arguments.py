@@ -1,0 +1,62 @@
+"""Arguments that several verbs share, and the shape of their help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from snapmig.errors import SnapmigError
+from snapmig.operations.settings import default_jobs
+
+__all__ = ("HelpFormatter", "Verbs", "add_common", "add_jobs", "add_progress", "checked")
+
+Verbs = Any
+"""What argparse's ``add_subparsers`` returns; the type has no public name."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help of 80 columns with each option on a line of its own where that is possible."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26, width=80)
+
+
+def add_jobs(parser: argparse.ArgumentParser) -> None:
+    """Add ``--jobs``."""
+    parser.add_argument(
+        "-j",
+        "--jobs",
+        type=int,
+        metavar="N",
+        help=f"worker processes, as channels in multifd ({default_jobs()})",
+    )
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    """Add ``--progress``."""
+    parser.add_argument(
+        "--progress",
+        choices=("auto", "tty", "json", "none"),
+        default="auto",
+        metavar="KIND",
+        help="auto (a bar on a terminal), tty, json (lines), none",
+    )
+
+
+def add_common(parser: argparse.ArgumentParser) -> None:
+    """Add what every verb has."""
+    parser.add_argument("--json", action="store_true", help="print the result as a line of JSON")
+    parser.add_argument("--debug", action="store_true", help="show where in the code it failed")
+
+
+def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a parser of one argument whose refusal argparse shows with the option's name."""
+
+    def parse_argument(text: str) -> Any:
+        try:
+            return parse(text)
+        except SnapmigError as error:
+            raise argparse.ArgumentTypeError(error.message) from error
+
+    return parse_argument

@@ -1,0 +1,70 @@
+"""``snapmig info``."""
+
+from __future__ import annotations
+
+import argparse
+
+from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
+from snapmig.commands.output import percent, print_json
+from snapmig.geometry import PAGE_SIZE
+from snapmig.operations.info import SnapshotInfo, info
+from snapmig.units import format_size
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+examples:
+  snapmig info guest.snap
+  snapmig info --json guest.snap
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "info",
+        help="show what a snapshot is",
+        usage="snapmig info [options] SNAPSHOT",
+        description="Show what a snapshot is, without reading its packets.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
+    add_common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    result = info(options.snapshot)
+    if options.json:
+        print_json("info", result)
+    else:
+        _print(result)
+    return 0
+
+
+def _print(result: SnapshotInfo) -> None:
+    data_size = result.data_pages * PAGE_SIZE
+    packets = ", ".join(f"{count} {name}" for name, count in result.packets.items() if count)
+    print(f"snapshot     {result.snapshot}")
+    print(f"id           {result.snapshot_id}")
+    print(f"created      {result.created}")
+    print(f"format       {result.format_version}, {result.layout} layout")
+    total = sum(result.packets.values())
+    print(f"packets      {total} of {format_size(result.packet_size)}: {packets}")
+    print(f"window       {format_size(1 << result.window_bits)}")
+    print(
+        f"RAM          {format_size(result.ram_size)}, {format_size(data_size)} of it not zero "
+        f"({percent(data_size, result.ram_size)})"
+    )
+    print(
+        f"stored       {format_size(result.stored_size)}, "
+        f"{percent(result.stored_size, data_size)} of what is not zero"
+    )
+    print(f"on disk      {format_size(result.disk_size)}")
+    for block in result.blocks:
+        where = "" if block.gpa is None else f" at {block.gpa:#x}"
+        pages = "" if block.page_size == PAGE_SIZE else f", {format_size(block.page_size)} pages"
+        print(f"RAM block    {block.name}: {format_size(block.size)}{where}{pages}")
+    for entry in result.attachments:
+        print(f"attachment   {entry.name}: {format_size(entry.size)}")

@@ -1,0 +1,27 @@
+"""Results on stdout: lines for people, or one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+from snapmig.units import format_duration, format_size
+
+__all__ = ("percent", "print_json", "rate")
+
+
+def print_json(command: str, result: Any) -> None:
+    """Print a result's fields as one line of JSON."""
+    print(json.dumps({"message_type": command, **asdict(result)}))
+
+
+def percent(part: float, whole: float) -> str:
+    """Return a share in words."""
+    return f"{100 * part / whole:.1f} %" if whole else "0.0 %"
+
+
+def rate(size: int, seconds: float) -> str:
+    """Return what was done in which time, and how fast that is."""
+    speed = f" ({format_size(size / seconds)}/s)" if seconds else ""
+    return f"{format_size(size)} in {format_duration(seconds)}{speed}"

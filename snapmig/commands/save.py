@@ -1,0 +1,133 @@
+"""``snapmig save``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from snapmig.commands.arguments import (
+    HelpFormatter,
+    Verbs,
+    add_common,
+    add_jobs,
+    add_progress,
+    checked,
+)
+from snapmig.commands.output import percent, print_json, rate
+from snapmig.commands.progress import show_progress
+from snapmig.container.format import DEFAULT_PACKET_SIZE
+from snapmig.encodings.deflate import DEFAULT_LEVEL, LEVELS
+from snapmig.errors import UsageError
+from snapmig.geometry import PAGE_SIZE
+from snapmig.operations.save import SaveResult, save
+from snapmig.operations.settings import WINDOWS, parse_packet_size
+from snapmig.units import format_size
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+examples:
+  snapmig save /dev/shm/guest.ram guest.snap
+  snapmig save -j 4 --window 4k /proc/4242/fd/17 guest.snap
+  snapmig save guest.ram guest.snap -f --attach domain.xml=guest.xml --json
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "save",
+        help="save a guest RAM image to a snapshot",
+        usage="snapmig save [options] IMAGE SNAPSHOT",
+        description="Save a guest RAM image to a snapshot. Pause the guest first.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="raw RAM: file, shared memory, descriptor")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
+    add_jobs(parser)
+    parser.add_argument(
+        "--level",
+        type=int,
+        choices=LEVELS,
+        default=DEFAULT_LEVEL,
+        help=f"of ISA-L, 0 to 3: faster to smaller ({DEFAULT_LEVEL})",
+    )
+    parser.add_argument(
+        "--window",
+        choices=WINDOWS,
+        default="32k",
+        help="history a decoder needs; 4k suits accelerators (32k)",
+    )
+    parser.add_argument(
+        "--packet-size",
+        type=checked(parse_packet_size),
+        default=DEFAULT_PACKET_SIZE,
+        metavar="SIZE",
+        help="64K to 4M bytes of RAM compressed at once (512K)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("fixed", "packed"),
+        default="fixed",
+        help="fixed places and holes, or packed without (fixed)",
+    )
+    parser.add_argument(
+        "--attach",
+        action="append",
+        default=[],
+        type=checked(_parse_attachment),
+        metavar="NAME=FILE",
+        help="keep a file in the snapshot; may be repeated",
+    )
+    parser.add_argument("-f", "--force", action="store_true", help="replace an existing SNAPSHOT")
+    add_progress(parser)
+    add_common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _parse_attachment(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not name or not equals or not path:
+        raise UsageError(f"{text!r} is not NAME=FILE")
+    return name, path
+
+
+def _run(options: argparse.Namespace) -> int:
+    names = [name for name, _ in options.attach]
+    if len(set(names)) != len(names):
+        raise UsageError("--attach gives the same NAME twice")
+    with show_progress(options.progress, "saving") as progress:
+        result = save(
+            options.image,
+            options.snapshot,
+            jobs=options.jobs,
+            level=options.level,
+            window=options.window,
+            packet_size=options.packet_size,
+            layout=options.layout,
+            attach=dict(options.attach),
+            force=options.force,
+            progress=progress,
+        )
+    for warning in result.warnings:
+        print(f"snapmig: warning: {warning}", file=sys.stderr)
+    if options.json:
+        print_json("save", result)
+    else:
+        _print(result)
+    return 0
+
+
+def _print(result: SaveResult) -> None:
+    data_size = result.data_pages * PAGE_SIZE
+    print(f"saved {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
+    print(
+        f"not zero  {format_size(data_size)} of {format_size(result.ram_size)} "
+        f"({percent(data_size, result.ram_size)})"
+    )
+    print(
+        f"stored    {format_size(result.stored_size)}, "
+        f"{percent(result.stored_size, data_size)} of that"
+    )
+    print(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")

@@ -1,0 +1,61 @@
+"""``snapmig verify``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
+from snapmig.commands.output import print_json, rate
+from snapmig.commands.progress import show_progress
+from snapmig.operations.verify import VerifyResult, verify
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+examples:
+  snapmig verify guest.snap
+  snapmig verify --quick --json *.snap
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "verify",
+        help="check that snapshots are whole",
+        usage="snapmig verify [options] SNAPSHOT...",
+        description="Check snapshots: every checksum, and every page decoded and compared.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="what save made")
+    add_jobs(parser)
+    parser.add_argument("--quick", action="store_true", help="check tables and index only")
+    add_progress(parser)
+    add_common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    code = 0
+    for path in options.snapshots:
+        with show_progress(options.progress, "verifying") as progress:
+            result = verify(path, jobs=options.jobs, quick=options.quick, progress=progress)
+        code = code or result.exit_code
+        if options.json:
+            print_json("verify", result)
+        else:
+            _print(result)
+    return code
+
+
+def _print(result: VerifyResult) -> None:
+    if result.ok:
+        what = "tables and index of " if result.quick else ""
+        print(f"{result.snapshot}: ok, {what}{rate(result.ram_size, result.seconds)}")
+        return
+    for problem in result.problems:
+        print(f"snapmig: {problem}", file=sys.stderr)
+    damage = f", {result.damaged_packets} of {result.packets} packets" if result.packets else ""
+    print(f"{result.snapshot}: damaged{damage}")

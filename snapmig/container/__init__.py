@@ -1,0 +1,1 @@
+"""The snapshot file: its places, its tables and its commit; knows nothing of compression."""

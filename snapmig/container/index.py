@@ -1,0 +1,182 @@
+"""
+Index records: one per packet, as a numpy structured array; no I/O.
+
+A record says where a packet's stored bytes are, how they are encoded, what each page is, and
+three sums: of the record itself, of the stored bytes, and of the page contents.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from snapmig.container.format import RECORD_HEAD_SIZE, Encoding, PageKind, record_size
+from snapmig.errors import CorruptSnapshotError, UnsupportedError
+from snapmig.geometry import PAGE_SIZE, PacketPlace
+
+__all__ = (
+    "Record",
+    "Records",
+    "check_record",
+    "empty_records",
+    "kind_counts",
+    "pack_kinds",
+    "record_dtype",
+    "record_sum",
+    "seal_records",
+    "unpack_kinds",
+)
+
+Records = npt.NDArray[np.void]
+Record = Any
+"""One element of :data:`Records`; numpy has no type for the fields of a structured scalar."""
+
+
+@cache
+def record_dtype(packet_size: int) -> np.dtype[np.void]:
+    """Return the layout of an index record for packets of a size."""
+    kinds_size = packet_size // PAGE_SIZE // 4
+    fields = {
+        "packet": ("<u8", 0),
+        "offset": ("<u8", 8),
+        "stored_size": ("<u4", 16),
+        "encoding": ("u1", 20),
+        "flags": ("u1", 21),
+        "reserved_1": ("<u2", 22),
+        "stored_checksum": ("<u4", 24),
+        "record_checksum": ("<u4", 28),
+        "digest": ("V16", 32),
+        "nonce": ("V12", 48),
+        "tag": ("V16", 60),
+        "reserved_2": ("V20", 76),
+        "kinds": ((np.uint8, (kinds_size,)), RECORD_HEAD_SIZE),
+    }
+    return np.dtype(
+        {
+            "names": list(fields),
+            "formats": [code for code, _ in fields.values()],
+            "offsets": [offset for _, offset in fields.values()],
+            "itemsize": record_size(packet_size),
+        }
+    )
+
+
+def empty_records(first: int, count: int, packet_size: int) -> Records:
+    """Return unsealed records of ``count`` packets that store nothing, from packet ``first`` on."""
+    records = np.zeros(count, record_dtype(packet_size))
+    records["packet"] = np.arange(first, first + count)
+    records["encoding"] = Encoding.EMPTY
+    return records
+
+
+def record_sum(raw: bytes | bytearray) -> int:
+    """Return the CRC-32 of a record's bytes, with the field that holds it taken as zero."""
+    return crc32(raw[32:], crc32(b"\0\0\0\0", crc32(raw[:28])))
+
+
+def seal_records(records: Records) -> None:
+    """Fill in each record's own checksum."""
+    records["record_checksum"] = 0
+    size = records.dtype.itemsize
+    raw = records.tobytes()
+    records["record_checksum"] = [
+        crc32(raw[at : at + size]) for at in range(0, len(raw), size)
+    ]  # the field is zero already, so no call of record_sum is needed
+
+
+def pack_kinds(kinds: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return page kinds as stored: two bits a page, the first page in the lowest bits."""
+    bits = np.empty((len(kinds), 2), np.uint8)
+    bits[:, 0] = kinds & 1
+    bits[:, 1] = kinds >> 1
+    return np.packbits(bits, bitorder="little")
+
+
+def unpack_kinds(stored: npt.NDArray[np.uint8], pages: int) -> npt.NDArray[np.uint8]:
+    """Return the kinds of a packet's first ``pages`` pages."""
+    bits = np.unpackbits(stored, count=pages * 2, bitorder="little").reshape(pages, 2)
+    kinds: npt.NDArray[np.uint8] = bits[:, 0] | bits[:, 1] << np.uint8(1)
+    return kinds
+
+
+def kind_counts(records: Records) -> npt.NDArray[np.int64]:
+    """Return how many pages of each kind records have, unused page places counted as zero pages."""
+    stored = records["kinds"]
+    return sum(
+        (
+            _KIND_COUNTS[stored[at : at + 4096]].sum(axis=(0, 1))
+            for at in range(0, len(stored), 4096)
+        ),
+        np.zeros(4, np.int64),
+    )  # in steps, so that the index of a huge guest stays where it is: on disk
+
+
+_KIND_COUNTS = np.array(
+    [[[byte >> shift & 3 for shift in (0, 2, 4, 6)].count(kind) for kind in PageKind]
+     for byte in range(256)],
+    np.int64,
+)  # fmt: skip
+
+
+def check_record(record: Record, place: PacketPlace, window: tuple[int, int]) -> None:
+    """
+    Check all that a record says about itself, before any byte that it points to is read.
+
+    :param place: which packet it should be of
+    :param window: the offsets between which its stored bytes must lie
+    :raises CorruptSnapshotError: a wrong checksum, or a field that can't be
+    :raises UnsupportedError: an encoding or a page kind that this reader does not have
+    """
+    raw = record.tobytes()
+    computed = record_sum(raw)
+    if computed != record["record_checksum"]:
+        found = int(record["record_checksum"])
+        message = f"index record's checksum is {found:#010x}, computed {computed:#010x}"
+        raise CorruptSnapshotError(message, packet=place.packet)
+    if record["packet"] != place.packet:
+        message = f"index record is of packet {record['packet']}"
+        raise CorruptSnapshotError(message, packet=place.packet)
+    if record["encoding"] not in set(Encoding):
+        message = f"encoding is {record['encoding']}, which this reader does not have"
+        raise UnsupportedError(message, packet=place.packet)
+    if record["flags"] or record["reserved_1"] or any(raw[48:96]):
+        message = "index record has reserved bits or an encryption nonce set, not known here"
+        raise UnsupportedError(message, packet=place.packet)
+    _check_pages(record, place)
+    _check_place(record, place, window)
+
+
+def _check_pages(record: Record, place: PacketPlace) -> None:
+    counts = kind_counts(record.reshape(1))
+    if counts[PageKind.SAME_AS_PARENT] or counts[PageKind.DELTA_AGAINST_PARENT]:
+        raise UnsupportedError("has pages of a parent snapshot", packet=place.packet)
+    used = unpack_kinds(record["kinds"], place.pages)
+    data_pages = int(counts[PageKind.DATA])
+    if np.count_nonzero(used) != data_pages:
+        message = "index record has pages after the end of its RAM block"
+        raise CorruptSnapshotError(message, packet=place.packet)
+    stored_size = int(record["stored_size"])
+    plain_size = data_pages * PAGE_SIZE
+    expected = {
+        Encoding.EMPTY: (plain_size == stored_size == 0, "no pages and nothing stored"),
+        Encoding.RAW: (0 < stored_size == plain_size, f"{plain_size} stored bytes"),
+        Encoding.DEFLATE: (0 < stored_size < plain_size, f"1 to {plain_size - 1} stored bytes"),
+    }
+    ok, words = expected[Encoding(int(record["encoding"]))]
+    if not ok:
+        message = f"stored size is {stored_size} for {data_pages} pages, expected {words}"
+        raise CorruptSnapshotError(message, packet=place.packet)
+
+
+def _check_place(record: Record, place: PacketPlace, window: tuple[int, int]) -> None:
+    offset, stored_size = int(record["offset"]), int(record["stored_size"])
+    start, stop = window
+    if stored_size == 0 and offset == 0:
+        return
+    if not start <= offset <= offset + stored_size <= stop or stored_size == 0:
+        message = f"stored bytes are at {offset:#x}, expected between {start:#x} and {stop:#x}"
+        raise CorruptSnapshotError(message, packet=place.packet)

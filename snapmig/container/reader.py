@@ -1,0 +1,239 @@
+"""
+A finished snapshot, read in the order that docs/format.md prescribes.
+
+Nothing is trusted before it was checked: the superblock against its checksum and limits, every
+place against the file's real size, each record before the bytes that it points to, the stored
+bytes before they are decoded. What comes after (decoding and the digest) is the encodings' work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from types import TracebackType
+from zlib import crc32
+
+import numpy as np
+
+from snapmig.container.format import MAX_ATTACHMENTS, SUPERBLOCK_SIZE, Layout, PageKind, Superblock
+from snapmig.container.index import Record, Records, check_record, record_dtype, unpack_kinds
+from snapmig.container.slots import read_stored
+from snapmig.container.tables import (
+    ATTACHMENT_ENTRY_SIZE,
+    BLOCK_ENTRY_SIZE,
+    AttachmentEntry,
+    unpack_attachments,
+    unpack_blocks,
+)
+from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.geometry import Geometry, PacketPlace
+from snapmig.pages import Mask
+from snapmig.system.files import descriptor_path, pread_all
+
+__all__ = ("SnapshotFile",)
+
+_MAX_DEFLATE_RATIO = 1032
+"""A deflate stream can't give more bytes than this for each of its own."""
+
+
+class SnapshotFile:
+    """
+    An open snapshot: superblock, tables and index checked, packets still to be read.
+
+    :param path: where it is; ``/proc/PID/fd/N`` for a worker
+    :param shown: its name in messages, when that is another one
+    :raises CorruptSnapshotError: not a snapshot, truncated, or damaged in its tables
+    :raises UnsupportedError: needs what this reader does not have
+    """
+
+    def __init__(self, path: str, shown: str | None = None) -> None:
+        self.shown = path if shown is None else shown
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._load()
+        except SnapmigError as error:
+            os.close(self._fd)
+            error.path = self.shown
+            raise
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _load(self) -> None:
+        facts = os.fstat(self._fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise SnapmigError("not a regular file")
+        self.disk_size = facts.st_blocks * 512
+        self.superblock = Superblock.unpack(pread_all(self._fd, SUPERBLOCK_SIZE, 0))
+        self._check_places(facts.st_size)
+        self.geometry = Geometry(self._load_blocks(), self.superblock.packet_size)
+        self._check_counts()
+        self.attachments = self._load_attachments()
+        self.records = self._map_index()
+
+    def close(self) -> None:
+        """Close the file; records that are still referred to stay mapped."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> SnapshotFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def path_for_workers(self) -> str:
+        """A path by which other processes open this very file."""
+        return descriptor_path(self._fd)
+
+    @property
+    def layout(self) -> Layout:
+        """How packets are placed."""
+        return Layout(self.superblock.layout)
+
+    def record(self, place: PacketPlace) -> Record:
+        """
+        Return a packet's index record after every check that needs no other bytes.
+
+        :raises CorruptSnapshotError: it is damaged, or of another packet, or points elsewhere
+        """
+        record = self.records[place.packet]
+        block = self.superblock
+        start, stop = block.data_offset, block.data_offset + block.data_size
+        if self.layout == Layout.FIXED:
+            start = block.data_offset + place.packet * block.packet_size
+            stop = start + block.packet_size
+        check_record(record, place, (start, stop))
+        if self.layout == Layout.FIXED and record["stored_size"] and record["offset"] != start:
+            message = f"stored bytes are at {int(record['offset']):#x}, expected {start:#x}"
+            raise CorruptSnapshotError(message, packet=place.packet)
+        return record
+
+    def data_mask(self, record: Record, place: PacketPlace) -> Mask:
+        """Return which of a packet's pages have stored contents."""
+        return np.asarray(unpack_kinds(record["kinds"], place.pages) == PageKind.DATA)
+
+    def stored(self, record: Record, mask: Mask) -> bytes:
+        """
+        Return a packet's stored bytes, checked against the record.
+
+        :raises CorruptSnapshotError: the file ends too early, or a wrong checksum
+        """
+        packet, offset = int(record["packet"]), int(record["offset"])
+        data = read_stored(self._fd, self.layout, record, mask)
+        if len(data) != record["stored_size"]:
+            message = f"file ends after {len(data)} of {record['stored_size']} stored bytes"
+            raise CorruptSnapshotError(message, packet=packet, offset=offset)
+        computed = crc32(data)
+        if computed != record["stored_checksum"]:
+            message = (
+                f"checksum of the stored bytes is {int(record['stored_checksum']):#010x}, "
+                f"computed {computed:#010x}"
+            )
+            raise CorruptSnapshotError(message, packet=packet, offset=offset)
+        return data
+
+    def stored_attachment(self, entry: AttachmentEntry) -> bytes:
+        """Return an attachment's stored bytes; its SHA-256 is of the contents."""
+        if entry.size > entry.stored_size * _MAX_DEFLATE_RATIO:
+            message = (
+                f"attachment {entry.name!r} has {entry.size} bytes from {entry.stored_size} "
+                "stored ones, which deflate can't give"
+            )
+            raise CorruptSnapshotError(message, path=self.shown)
+        data = pread_all(self._fd, entry.stored_size, entry.offset)
+        if len(data) != entry.stored_size:
+            message = f"file ends inside attachment {entry.name!r}"
+            raise CorruptSnapshotError(message, path=self.shown, offset=entry.offset)
+        return data
+
+    def check_index_digest(self) -> None:
+        """
+        Check the index as a whole against the superblock.
+
+        :raises CorruptSnapshotError: it is not the index that was committed
+        """
+        digest = hashlib.sha256()
+        for at in range(0, len(self.records), 8192):
+            digest.update(self.records[at : at + 8192].tobytes())
+        if digest.digest() != self.superblock.index_digest:
+            message = (
+                f"index digest is {self.superblock.index_digest.hex()}, "
+                f"computed {digest.hexdigest()}"
+            )
+            raise CorruptSnapshotError(message, path=self.shown)
+
+    def _check_places(self, real_size: int) -> None:
+        block = self.superblock
+        if block.file_size != real_size:
+            kind = "truncated" if real_size < block.file_size else "longer than it should be"
+            message = f"file has {real_size} bytes, the superblock says {block.file_size}: {kind}"
+            raise CorruptSnapshotError(message)
+        index_size = block.packet_count * block.record_size
+        table_end = block.block_table_offset + block.block_count * BLOCK_ENTRY_SIZE
+        attachments_size = block.attachment_count * ATTACHMENT_ENTRY_SIZE
+        data_end = block.data_offset + block.data_size
+        order = (
+            ("block table", SUPERBLOCK_SIZE, block.block_table_offset),
+            ("index", table_end, block.index_offset),
+            ("data", block.index_offset + index_size, block.data_offset),
+            ("attachment table", data_end, block.attachment_table_offset),
+            ("end", block.attachment_table_offset + attachments_size, real_size),
+        )
+        for name, least, found in order:
+            if found < least:
+                message = f"{name} is at {found:#x}, expected {least:#x} or later"
+                raise CorruptSnapshotError(message)
+
+    def _load_blocks(self) -> tuple:  # type: ignore[type-arg]
+        block = self.superblock
+        size = block.block_count * BLOCK_ENTRY_SIZE
+        raw = pread_all(self._fd, size, block.block_table_offset)
+        _check_table("block table", raw, block.block_table_checksum)
+        return unpack_blocks(raw)
+
+    def _check_counts(self) -> None:
+        block, geometry = self.superblock, self.geometry
+        if geometry.packet_count != block.packet_count:
+            message = (
+                f"index has {block.packet_count} packets, "
+                f"the RAM blocks have {geometry.packet_count}"
+            )
+            raise CorruptSnapshotError(message)
+        fixed_size = block.packet_count * block.packet_size
+        if self.layout == Layout.FIXED and block.data_size != fixed_size:
+            message = f"data has {block.data_size} bytes, expected {fixed_size}"
+            raise CorruptSnapshotError(message)
+
+    def _load_attachments(self) -> tuple[AttachmentEntry, ...]:
+        block = self.superblock
+        size = min(block.attachment_count, MAX_ATTACHMENTS) * ATTACHMENT_ENTRY_SIZE
+        raw = pread_all(self._fd, size, block.attachment_table_offset)
+        _check_table("attachment table", raw, block.attachment_table_checksum)
+        return unpack_attachments(
+            raw, start=block.data_offset + block.data_size, stop=block.attachment_table_offset
+        )
+
+    def _map_index(self) -> Records:
+        return np.memmap(
+            descriptor_path(self._fd),
+            dtype=record_dtype(self.superblock.packet_size),
+            mode="r",
+            offset=self.superblock.index_offset,
+            shape=(self.superblock.packet_count,),
+        ).view(np.ndarray)
+
+
+def _check_table(name: str, raw: bytes, expected: int) -> None:
+    computed = crc32(raw)
+    if computed != expected:
+        message = f"{name}'s checksum is {expected:#010x}, computed {computed:#010x}"
+        raise CorruptSnapshotError(message)

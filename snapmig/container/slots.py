@@ -1,0 +1,90 @@
+"""
+A worker's side of a snapshot that is being written: packets into slots, records into the index.
+
+Workers never write the same byte: a packet has one slot and one record, and one worker.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from snapmig.container.format import Encoding, Layout
+from snapmig.container.index import Record, Records
+from snapmig.geometry import PAGE_SIZE
+from snapmig.pages import Bytes, Mask, runs
+from snapmig.system.files import Buffer, pread_all, pwrite_all, write_error
+
+__all__ = ("SlotPlan", "SlotWriter", "read_stored", "write_stored")
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPlan:
+    """
+    Where the packets and records of a snapshot are.
+
+    :param path: opens the file, also in another process
+    :param shown: the file's name for people
+    :param needed: bytes that it may take in all, for the error when its filesystem is full
+    """
+
+    path: str
+    layout: Layout
+    packet_size: int
+    index_offset: int
+    data_offset: int
+    shown: str = ""
+    needed: int = 0
+
+    def slot_offset(self, packet: int) -> int:
+        """Return the file offset of a packet's slot in the fixed layout."""
+        return self.data_offset + packet * self.packet_size
+
+
+class SlotWriter:
+    """Writes packets and records of one snapshot; each process has its own."""
+
+    def __init__(self, plan: SlotPlan) -> None:
+        self.plan = plan
+        self._fd = os.open(plan.path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def write_packet(self, offset: int, mask: Mask, payload: Buffer, encoding: Encoding) -> None:
+        """Write a packet's stored bytes at its place."""
+        try:
+            write_stored(self._fd, self.plan.layout, offset, mask, payload, encoding)
+        except OSError as error:
+            raise write_error(error, self.plan.shown, self.plan.needed) from error
+
+    def write_records(self, records: Records) -> None:
+        """Write sealed records of packets that follow each other."""
+        first = int(records["packet"][0])
+        offset = self.plan.index_offset + first * records.dtype.itemsize
+        try:
+            pwrite_all(self._fd, records.tobytes(), offset)
+        except OSError as error:
+            raise write_error(error, self.plan.shown, self.plan.needed) from error
+
+
+def write_stored(
+    fd: int, layout: Layout, offset: int, mask: Mask, payload: Buffer, encoding: Encoding
+) -> None:
+    """Write stored bytes; in the fixed layout a raw page goes to its own place in the slot."""
+    if encoding != Encoding.RAW or layout != Layout.FIXED:
+        pwrite_all(fd, payload, offset)
+        return
+    pages: Bytes = payload
+    done = 0
+    for first, count in runs(mask):
+        pwrite_all(fd, pages[done : done + count], offset + first * PAGE_SIZE)
+        done += count
+
+
+def read_stored(fd: int, layout: Layout, record: Record, mask: Mask) -> bytes:
+    """Return a packet's stored bytes, fewer only where the file ends."""
+    offset, size = int(record["offset"]), int(record["stored_size"])
+    if record["encoding"] != Encoding.RAW or layout != Layout.FIXED:
+        return pread_all(fd, size, offset)
+    pieces = [
+        pread_all(fd, count * PAGE_SIZE, offset + first * PAGE_SIZE) for first, count in runs(mask)
+    ]
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

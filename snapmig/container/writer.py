@@ -1,0 +1,162 @@
+"""
+The parent's side of a snapshot that is being written: places first, the commit last.
+
+The order: an empty partial file, packets and records by the workers, attachments, sync, the
+superblock as commit record, sync, rename. Until the superblock is there the file starts with
+zeros and no reader takes it for a snapshot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from zlib import crc32
+
+from snapmig.container.format import SUPERBLOCK_SIZE, Layout, Superblock, align_up, record_size
+from snapmig.container.slots import SlotPlan
+from snapmig.container.tables import AttachmentEntry, pack_attachments, pack_blocks
+from snapmig.geometry import Geometry
+from snapmig.system.files import Buffer, PartialFile, descriptor_path, pread_all
+
+__all__ = ("SnapshotWriter", "WrittenSnapshot")
+
+_HASH_STEP = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenSnapshot:
+    """What a commit made: its id, its length and the space it takes on its filesystem, in bytes."""
+
+    snapshot_id: bytes
+    file_size: int
+    disk_size: int
+
+
+class SnapshotWriter:
+    """
+    A snapshot under a temporary name; :meth:`commit` gives it its own.
+
+    :param path: the final name
+    :raises NoSpaceError: not even the tables fit
+    """
+
+    def __init__(self, path: Path, geometry: Geometry, layout: Layout, window_bits: int) -> None:
+        self._geometry = geometry
+        self._layout = layout
+        self._window_bits = window_bits
+        self._block_table = pack_blocks(geometry.blocks)
+        self._attachments: list[AttachmentEntry] = []
+        index_offset = align_up(SUPERBLOCK_SIZE + len(self._block_table))
+        index_size = geometry.packet_count * record_size(geometry.packet_size)
+        alignment = geometry.packet_size if layout == Layout.FIXED else align_up(1)
+        data_offset = align_up(index_offset + index_size, alignment)
+        fixed_size = geometry.packet_count * geometry.packet_size
+        self._file = PartialFile(path, needed=data_offset + geometry.ram_size)
+        self.plan = SlotPlan(
+            path=descriptor_path(self._file.fd),
+            layout=layout,
+            packet_size=geometry.packet_size,
+            index_offset=index_offset,
+            data_offset=data_offset,
+            shown=str(path),
+            needed=self._file.needed,
+        )
+        self._end = data_offset + (fixed_size if layout == Layout.FIXED else 0)
+        self._index_size = index_size
+
+    def __enter__(self) -> SnapshotWriter:
+        try:
+            self._file.resize(self._end)
+            self._file.write(self._block_table, SUPERBLOCK_SIZE)
+        except BaseException:
+            self._file.__exit__()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    @property
+    def keeps_holes(self) -> bool:
+        """Whether the destination's filesystem keeps holes, seen on the file itself."""
+        facts = os.fstat(self._file.fd)
+        return facts.st_blocks * 512 < max(facts.st_size // 2, 1 << 20)
+
+    @property
+    def end(self) -> int:
+        """The offset after everything that has a place so far."""
+        return self._end
+
+    def end_packed_data(self, end: int) -> None:
+        """Say where the packets of a packed snapshot end: attachments follow there."""
+        self._end = end
+
+    def append(self, data: Buffer) -> None:
+        """Write bytes of an attachment after everything else."""
+        self._file.write(data, self._end)
+        self._end += memoryview(data).nbytes
+
+    def add_attachment(self, entry: AttachmentEntry) -> None:
+        """Name the bytes that were appended."""
+        self._attachments.append(entry)
+
+    def commit(self, *, data_end: int, encodings: int, force: bool) -> WrittenSnapshot:
+        """
+        Make what was written a snapshot under its final name.
+
+        :param data_end: the offset after the last packet's place
+        :param encodings: bit set of the encodings in use
+        :raises NoSpaceError: the filesystem is full after all
+        :raises DestinationExistsError: something took the name meanwhile, and not ``force``
+        """
+        table = pack_attachments(tuple(self._attachments))
+        table_offset = align_up(self._end, 8)
+        self._file.write(table, table_offset)
+        file_size = max(table_offset + len(table), self._end)
+        self._file.resize(file_size)
+        superblock = Superblock(
+            snapshot_id=secrets.token_bytes(16),
+            file_size=file_size,
+            created_ns=time.time_ns(),
+            encodings=encodings,
+            packet_size=self._geometry.packet_size,
+            record_size=record_size(self._geometry.packet_size),
+            layout=self._layout,
+            window_bits=self._window_bits,
+            packet_count=self._geometry.packet_count,
+            index_offset=self.plan.index_offset,
+            index_digest=self._index_digest(),
+            data_offset=self.plan.data_offset,
+            data_size=data_end - self.plan.data_offset,
+            block_table_offset=SUPERBLOCK_SIZE,
+            block_count=len(self._geometry.blocks),
+            block_table_checksum=crc32(self._block_table),
+            attachment_table_offset=table_offset,
+            attachment_count=len(self._attachments),
+            attachment_table_checksum=crc32(table),
+        )
+        raw = superblock.pack()
+        Superblock.unpack(raw)  # a mistake of ours must not become a file that nobody can read
+        self._file.sync()
+        self._file.write(raw, 0)
+        self._file.sync()
+        disk_size = os.fstat(self._file.fd).st_blocks * 512
+        self._file.commit(force=force)
+        return WrittenSnapshot(superblock.snapshot_id, file_size, disk_size)
+
+    def _index_digest(self) -> bytes:
+        digest = hashlib.sha256()
+        for offset in range(0, self._index_size, _HASH_STEP):
+            step = min(_HASH_STEP, self._index_size - offset)
+            digest.update(pread_all(self._file.fd, step, self.plan.index_offset + offset))
+        return digest.digest()

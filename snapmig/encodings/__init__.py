@@ -1,0 +1,1 @@
+"""What stands in a slot: page contents to stored bytes and back; knows no file."""

@@ -1,0 +1,61 @@
+"""
+Raw deflate through ISA-L, the accelerated zlib backend.
+
+Raw deflate has no checksum of its own: most flipped bits decode to wrong bytes of the right
+length. Whoever calls this checks the stored bytes before and the contents after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from isal import igzip_lib, isal_zlib
+
+from snapmig.errors import CorruptSnapshotError
+from snapmig.system.files import Buffer
+
+__all__ = ("compress", "compress_stream", "decompress")
+
+DEFAULT_LEVEL = 1
+LEVELS = range(4)
+"""ISA-L's levels: 0 is one pass with fixed codes, not "no compression"."""
+
+
+def compress(data: Buffer, level: int, window_bits: int) -> bytes:
+    """
+    Return contiguous bytes as one raw deflate stream.
+
+    ISA-L takes a window of 0 or of more than 15 bits for 15 without a word, and one below 9 for
+    none; settings are checked before they come here.
+    """
+    return igzip_lib.compress(
+        data, level, igzip_lib.COMP_DEFLATE, igzip_lib.MEM_LEVEL_DEFAULT, window_bits
+    )
+
+
+def decompress(stored: Buffer, size: int, window_bits: int) -> bytes:
+    """
+    Return the ``size`` bytes of a raw deflate stream that ends where its buffer ends.
+
+    :raises CorruptSnapshotError: not a stream, another length, or bytes after its end
+    """
+    decoder = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, window_bits)
+    try:
+        # One byte more than is due, so that a longer stream shows and ISA-L needs no second round.
+        plain = decoder.decompress(stored, size + 1)
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # the stub calls it an instance
+        raise CorruptSnapshotError(f"deflate stream: {error}") from error
+    if len(plain) != size or not decoder.eof or decoder.unused_data:
+        found = f"{len(plain)} bytes" if decoder.eof else f"{len(plain)} bytes and no end"
+        rest = f" and {len(decoder.unused_data)} bytes after it" if decoder.unused_data else ""
+        raise CorruptSnapshotError(f"deflate stream gives {found}{rest}, expected {size} bytes")
+    return plain
+
+
+def compress_stream(pieces: Iterable[bytes], level: int = DEFAULT_LEVEL) -> Iterator[bytes]:
+    """Yield one raw deflate stream of pieces, in memory that does not grow with their number."""
+    encoder = isal_zlib.compressobj(level, wbits=-15)
+    for piece in pieces:
+        if out := encoder.compress(piece):
+            yield out
+    yield encoder.flush()

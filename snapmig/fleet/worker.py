@@ -1,0 +1,62 @@
+"""The inside of a worker process: take a task, do it, reply, until the parent closes the pipe."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from snapmig.fleet.cells import open_row
+from snapmig.fleet.tasks import Handler, Task, pack_failure, pack_reply
+from snapmig.system.libc import die_with_parent
+
+__all__ = ("WorkerPlan", "work")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """
+    What a worker needs to know to start.
+
+    :param parent: process id of the parent when it started us itself, else None
+    :param inherited: descriptors of other workers' pipes that a fork brought along
+    """
+
+    number: int
+    parent: int | None
+    cells_path: str
+    inherited: Sequence[int]
+
+
+def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler]) -> None:
+    """Run a worker process."""
+    _settle(plan)
+    # The parent being gone needs no word: there is nobody left to hear it.
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        try:
+            row = open_row(plan.cells_path, plan.number)
+            handler = make_handler()
+            while True:
+                task = Task.unpack(pipe.recv_bytes())
+                pipe.send_bytes(pack_reply(handler.run(task, row)))
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+            pipe.send_bytes(pack_failure(error))
+
+
+def _settle(plan: WorkerPlan) -> None:
+    # Ctrl-C reaches the whole process group: the parent decides what it means. A worker that
+    # keeps another worker's pipe open would keep that one from seeing its parent's end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    for fd in plan.inherited:
+        os.close(fd)
+    if plan.parent is not None:
+        die_with_parent()
+        if os.getppid() != plan.parent:
+            os._exit(1)

@@ -1,0 +1,130 @@
+"""
+Where each packet of a guest's RAM is: a value that answers without any file.
+
+RAM blocks lie end to end in *RAM offsets*, in the order of the block table. A packet holds pages
+of one block only, as a multifd packet does, so each block starts with a packet of its own and its
+last packet may be short.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass, field
+from itertools import accumulate
+
+__all__ = ("PAGE_SIZE", "Geometry", "PacketPlace", "RamBlock", "block_problem")
+
+PAGE_SIZE = 4096
+"""Bytes in a page, the unit that is zero, stored or changed. Every x86 and most Arm guests."""
+
+MAX_RAM_SIZE = 1 << 56
+"""Upper bound in bytes for all blocks together, so that no sum of offsets leaves 64 bits."""
+
+
+@dataclass(frozen=True, slots=True)
+class RamBlock:
+    """
+    One contiguous piece of guest RAM.
+
+    :param name: as the hypervisor calls it, for example ``pc.ram``; at most 255 bytes of UTF-8
+    :param size: bytes; need not be a multiple of the page size
+    :param gpa: guest physical address, where one is known
+    :param page_size: bytes of the pages that back it on its host (2 MiB for huge pages)
+    """
+
+    name: str
+    size: int
+    gpa: int | None = None
+    page_size: int = PAGE_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class PacketPlace:
+    """Where one packet's bytes are: ``length`` bytes from ``ram_offset``, inside one block."""
+
+    packet: int
+    block: int
+    ram_offset: int
+    length: int
+
+    @property
+    def pages(self) -> int:
+        """Number of pages; the last one may be cut short by the end of the block."""
+        return -(-self.length // PAGE_SIZE)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """RAM blocks cut into packets of ``packet_size`` bytes."""
+
+    blocks: tuple[RamBlock, ...]
+    packet_size: int
+    _ram_starts: list[int] = field(init=False, repr=False, compare=False)
+    _packet_starts: list[int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sizes = [block.size for block in self.blocks]
+        counts = [-(-size // self.packet_size) for size in sizes]
+        object.__setattr__(self, "_ram_starts", list(accumulate(sizes, initial=0)))
+        object.__setattr__(self, "_packet_starts", list(accumulate(counts, initial=0)))
+
+    @property
+    def ram_size(self) -> int:
+        """Bytes of all blocks together."""
+        return self._ram_starts[-1]
+
+    @property
+    def packet_count(self) -> int:
+        """Number of packets of all blocks together."""
+        return self._packet_starts[-1]
+
+    @property
+    def packet_pages(self) -> int:
+        """Pages in a full packet."""
+        return self.packet_size // PAGE_SIZE
+
+    def block_start(self, block: int) -> int:
+        """Return the RAM offset at which a block starts."""
+        return self._ram_starts[block]
+
+    def block_packets(self, block: int) -> range:
+        """Return the numbers of a block's packets."""
+        return range(self._packet_starts[block], self._packet_starts[block + 1])
+
+    def place(self, packet: int) -> PacketPlace:
+        """Return where packet number ``packet`` is."""
+        block = bisect_right(self._packet_starts, packet) - 1
+        inside = (packet - self._packet_starts[block]) * self.packet_size
+        length = min(self.packet_size, self.blocks[block].size - inside)
+        return PacketPlace(packet, block, self._ram_starts[block] + inside, length)
+
+    def packet_at(self, ram_offset: int) -> int:
+        """Return the number of the packet that holds the byte at a RAM offset."""
+        block = bisect_right(self._ram_starts, ram_offset) - 1
+        inside = ram_offset - self._ram_starts[block]
+        return self._packet_starts[block] + inside // self.packet_size
+
+
+def block_problem(blocks: tuple[RamBlock, ...]) -> str | None:
+    """Return why a list of RAM blocks can't be one guest's, or None when it can."""
+    if not blocks:
+        return "there is no RAM block"
+    names = [block.name for block in blocks]
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        return f"two RAM blocks have the name {twice!r}"
+    if sum(block.size for block in blocks) > MAX_RAM_SIZE:
+        return f"the RAM blocks have more than {MAX_RAM_SIZE} bytes together"
+    return next(filter(None, map(_single_problem, blocks)), None)
+
+
+def _single_problem(block: RamBlock) -> str | None:
+    if not 0 < len(block.name.encode()) <= 255 or "\0" in block.name:
+        return f"RAM block name {block.name!r} is not 1 to 255 bytes long"
+    if block.size <= 0:
+        return f"RAM block {block.name!r} has {block.size} bytes"
+    if block.page_size < PAGE_SIZE or block.page_size & (block.page_size - 1):
+        return f"RAM block {block.name!r} has pages of {block.page_size} bytes"
+    if block.gpa is not None and not 0 <= block.gpa <= (1 << 64) - 2:
+        return f"RAM block {block.name!r} has the guest physical address {block.gpa:#x}"
+    return None

@@ -1,0 +1,73 @@
+"""
+What every kind of guest RAM image offers to a save.
+
+The parent holds an :class:`ImageSource`; its :class:`ImageReader` is opened in each worker. Both
+speak in RAM offsets (see :mod:`snapmig.geometry`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+
+from snapmig.geometry import PacketPlace, RamBlock
+from snapmig.pages import Bytes, as_pages
+
+__all__ = ("ImageReader", "ImageSource", "read_pages")
+
+
+class ImageReader(Protocol):
+    """Reads an image in one process."""
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges between two RAM offsets that may be other than zero."""
+
+    def view(self, start: int, stop: int) -> Bytes:
+        """Return the bytes of a range inside one extent, without a copy where possible."""
+
+    def release(self, start: int, stop: int) -> None:
+        """Say that a range is not needed any more."""
+
+
+class ImageSource(Protocol):
+    """An image that is being saved, as the parent sees it."""
+
+    shown: str
+    format: str
+    blocks: tuple[RamBlock, ...]
+
+    def opener(self) -> Callable[[], ImageReader]:
+        """Return a picklable function that opens a reader in any process."""
+
+    def next_data(self, start: int) -> int:
+        """Return the first RAM offset from ``start`` on that may be other than zero."""
+
+    def check_unchanged(self) -> None:
+        """
+        Compare the image with what it was when it was opened.
+
+        :raises ImageChangedError: its size or its time of change is another one
+        """
+
+    def close(self) -> None:
+        """Let go of the image."""
+
+
+def read_pages(reader: ImageReader, place: PacketPlace) -> Bytes | None:
+    """
+    Return a packet's pages as ``(pages, 4096)``, or None when all of it is a hole.
+
+    The result shares the image's memory where the packet is one extent.
+    """
+    start, stop = place.ram_offset, place.ram_offset + place.length
+    extents = list(reader.extents(start, stop))
+    if not extents:
+        return None
+    if extents == [(start, stop)]:
+        return as_pages(reader.view(start, stop))
+    content = np.zeros(place.length, np.uint8)
+    for first, end in extents:
+        content[first - start : end - start] = reader.view(first, end)
+    return as_pages(content)

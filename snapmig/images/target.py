@@ -1,0 +1,132 @@
+"""
+Where restored pages go: a new file that takes its name when complete, or one that exists.
+
+New files are written with pwrite and get only what is not zero. Measured on 512 MiB into a new
+file: pwrite 0.34 s on tmpfs and 0.2 to 0.7 s on disk, stores into a mapping 0.8 to 1.1 s and
+0.8 s; and a full filesystem is an error to pwrite but SIGBUS to a store. hugetlbfs has no
+write(2): there the space is allocated first, then stored to.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from snapmig.geometry import PAGE_SIZE
+from snapmig.pages import Bytes, Mask, runs
+from snapmig.system.files import pwrite_all, write_error
+from snapmig.system.libc import punch_hole
+
+__all__ = ("Store", "TargetPlan", "open_store", "write_pages", "zero_pages")
+
+_ZEROS = np.zeros(1 << 20, np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPlan:
+    """
+    A file that receives pages.
+
+    :param path: opens the file, also in another process
+    :param shown: its name for people
+    :param needed: bytes that must fit, for the error when its filesystem is full
+    :param in_place: whether it held something before, so that zero pages must be written too
+    :param huge_page_size: page size in bytes on hugetlbfs, else None
+    """
+
+    path: str
+    shown: str
+    needed: int
+    in_place: bool
+    huge_page_size: int | None
+
+
+class Store(Protocol):
+    """Puts bytes into a file in one process."""
+
+    def write(self, offset: int, content: Bytes) -> None:
+        """Put contiguous bytes at an offset."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range zero."""
+
+
+class FileStore:
+    """Writes with pwrite; zeros are holes where the filesystem can punch them."""
+
+    def __init__(self, plan: TargetPlan) -> None:
+        self._plan = plan
+        self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
+        self._can_punch = True
+
+    def write(self, offset: int, content: Bytes) -> None:
+        """Put contiguous bytes at an offset."""
+        try:
+            pwrite_all(self._fd, content, offset)
+        except OSError as error:
+            raise write_error(error, self._plan.shown, self._plan.needed) from error
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range zero, as a hole where that works."""
+        if self._can_punch:
+            self._can_punch = punch_hole(self._fd, offset, length)
+        if not self._can_punch:
+            for at in range(0, length, _ZEROS.size):
+                self.write(offset + at, _ZEROS[: length - at])
+
+
+class MappedStore:
+    """Stores into a mapping, for hugetlbfs, where write(2) does not exist."""
+
+    def __init__(self, plan: TargetPlan) -> None:
+        self._plan = plan
+        self._page = plan.huge_page_size or PAGE_SIZE
+        self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
+        size = os.fstat(self._fd).st_size
+        self._array = np.frombuffer(mmap.mmap(self._fd, size), np.uint8)
+
+    def write(self, offset: int, content: Bytes) -> None:
+        """Put bytes at an offset, after its huge pages were allocated."""
+        first = offset // self._page * self._page
+        try:
+            # Without this an exhausted pool of huge pages would be SIGBUS.
+            os.posix_fallocate(self._fd, first, offset + content.size - first)
+        except OSError as error:
+            raise write_error(error, self._plan.shown, self._plan.needed) from error
+        self._array[offset : offset + content.size] = content.reshape(-1)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range zero; the huge pages stay, for they are the guest's."""
+        for at in range(0, length, _ZEROS.size):
+            self.write(offset + at, _ZEROS[: length - at])
+
+
+def open_store(plan: TargetPlan) -> Store:
+    """Open the file of a plan in this process, the way its filesystem wants it."""
+    return FileStore(plan) if plan.huge_page_size is None else MappedStore(plan)
+
+
+def write_pages(store: Store, offset: int, length: int, mask: Mask, data: Bytes) -> None:
+    """
+    Write a packet's data pages.
+
+    :param offset: where the packet starts in the file
+    :param length: bytes of the packet; the last page may be cut short
+    :param mask: which pages ``data`` holds, in order, as ``(n, 4096)``
+    """
+    done = 0
+    for first, count in runs(mask):
+        content = data[done : done + count].reshape(-1)
+        store.write(offset + first * PAGE_SIZE, content[: length - first * PAGE_SIZE])
+        done += count
+
+
+def zero_pages(store: Store, offset: int, length: int, mask: Mask) -> None:
+    """Make zero what ``mask`` says is not data, in a file that held something before."""
+    for first, count in runs(~mask):
+        start = first * PAGE_SIZE
+        store.zero(offset + start, min(count * PAGE_SIZE, length - start))

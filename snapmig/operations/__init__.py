@@ -1,0 +1,1 @@
+"""The verbs, as functions: what snapmig does, without a command line."""

@@ -1,0 +1,99 @@
+"""``info``: what a snapshot is, from its superblock, tables and index."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from snapmig.container.format import Encoding, PageKind
+from snapmig.container.index import kind_counts
+from snapmig.container.reader import SnapshotFile
+from snapmig.geometry import PAGE_SIZE, RamBlock
+
+__all__ = ("AttachmentInfo", "SnapshotInfo", "info")
+
+_INDEX_STEP = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentInfo:
+    """An attachment's name and sizes in bytes."""
+
+    name: str
+    size: int
+    stored_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotInfo:
+    """
+    Facts about a snapshot; sizes are in bytes.
+
+    :param created: time of the commit, ISO 8601 in UTC
+    :param window_bits: history that a deflate decoder must keep, as a power of two
+    :param packets: how many packets are in which encoding
+    :param stored_size: all packets' stored bytes together
+    :param disk_size: what the file takes on its filesystem now
+    """
+
+    snapshot: str
+    format_version: str
+    snapshot_id: str
+    created: str
+    layout: str
+    packet_size: int
+    window_bits: int
+    ram_size: int
+    blocks: tuple[RamBlock, ...]
+    data_pages: int
+    zero_pages: int
+    packets: dict[str, int]
+    stored_size: int
+    file_size: int
+    disk_size: int
+    attachments: tuple[AttachmentInfo, ...]
+
+
+def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
+    """
+    Return what a snapshot is; its index is checked as a whole, its packets are not read.
+
+    :raises CorruptSnapshotError: not a snapshot, or damaged outside of its packets
+    :raises UnsupportedError: needs what this version does not have
+    :raises OSError: it can't be read
+    """
+    with SnapshotFile(os.fspath(snapshot)) as source:
+        source.check_index_digest()
+        block = source.superblock
+        encodings = np.zeros(256, np.int64)
+        stored = 0
+        for at in range(0, len(source.records), _INDEX_STEP):
+            step = source.records[at : at + _INDEX_STEP]
+            encodings += np.bincount(step["encoding"], minlength=256)
+            stored += int(step["stored_size"].sum(dtype=np.int64))
+        data_pages = int(kind_counts(source.records)[PageKind.DATA])
+        pages = sum(-(-known.size // PAGE_SIZE) for known in source.geometry.blocks)
+        return SnapshotInfo(
+            snapshot=source.shown,
+            format_version=f"{block.version_major}.{block.version_minor}",
+            snapshot_id=block.snapshot_id.hex(),
+            created=datetime.fromtimestamp(block.created_ns / 1e9, UTC).isoformat("T", "seconds"),
+            layout=source.layout.name.lower(),
+            packet_size=block.packet_size,
+            window_bits=block.window_bits,
+            ram_size=source.geometry.ram_size,
+            blocks=source.geometry.blocks,
+            data_pages=data_pages,
+            zero_pages=pages - data_pages,
+            packets={kind.name.lower(): int(encodings[kind]) for kind in Encoding},
+            stored_size=stored,
+            file_size=block.file_size,
+            disk_size=source.disk_size,
+            attachments=tuple(
+                AttachmentInfo(entry.name, entry.size, entry.stored_size)
+                for entry in source.attachments
+            ),
+        )

@@ -1,0 +1,89 @@
+"""Arguments that verbs share, from the words of users to checked values."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from snapmig.container.format import (
+    MAX_PACKET_SIZE,
+    MIN_PACKET_SIZE,
+    Layout,
+    is_packet_size,
+)
+from snapmig.encodings.deflate import LEVELS
+from snapmig.errors import UsageError
+from snapmig.units import format_size, parse_size
+
+__all__ = (
+    "WINDOWS",
+    "default_jobs",
+    "parse_jobs",
+    "parse_layout",
+    "parse_level",
+    "parse_packet_size",
+    "parse_window",
+    "same_file",
+)
+
+WINDOWS = {"4k": 12, "32k": 15}
+"""Names of deflate windows, and their sizes in bits."""
+
+MAX_JOBS = 1024
+
+
+def default_jobs() -> int:
+    """Return the number of processors that this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def parse_jobs(jobs: int | None) -> int:
+    """Return a number of worker processes, the default for None."""
+    if jobs is None:
+        return default_jobs()
+    if not 1 <= jobs <= MAX_JOBS:
+        raise UsageError(f"jobs is {jobs}, expected 1 to {MAX_JOBS}")
+    return jobs
+
+
+def parse_level(level: int) -> int:
+    """Return a compression level of ISA-L."""
+    if level not in LEVELS:
+        raise UsageError(f"level is {level}, expected {LEVELS.start} to {LEVELS.stop - 1}")
+    return level
+
+
+def parse_window(window: str) -> int:
+    """Return the bits of a window given by name."""
+    if window not in WINDOWS:
+        raise UsageError(f"window is {window!r}, expected {' or '.join(WINDOWS)}")
+    return WINDOWS[window]
+
+
+def parse_layout(layout: str) -> Layout:
+    """Return a layout given by name."""
+    try:
+        return Layout[layout.upper()]
+    except KeyError:
+        names = " or ".join(kind.name.lower() for kind in Layout)
+        raise UsageError(f"layout is {layout!r}, expected {names}") from None
+
+
+def parse_packet_size(size: str | int) -> int:
+    """Return a packet size in bytes."""
+    number = parse_size(size)
+    if not is_packet_size(number):
+        message = (
+            f"packet size is {format_size(number)}, expected a power of two "
+            f"from {format_size(MIN_PACKET_SIZE)} to {format_size(MAX_PACKET_SIZE)}"
+        )
+        raise UsageError(message)
+    return number
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths lead to the same existing file."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False

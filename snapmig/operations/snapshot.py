@@ -1,0 +1,146 @@
+"""``open``: a snapshot as memory that can be read anywhere, without a restore."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from snapmig.container.reader import SnapshotFile
+from snapmig.errors import UsageError
+from snapmig.geometry import PAGE_SIZE, RamBlock
+from snapmig.operations.attachments import load_attachment
+from snapmig.pages import Bytes
+from snapmig.work.load import load_packet
+
+__all__ = ("Attachments", "Snapshot", "open_snapshot")
+
+CACHED_BYTES = 16 << 20
+"""Decoded packets that a snapshot keeps, in bytes: reading on page by page decodes each once."""
+
+
+class Attachments(Mapping[str, bytes]):
+    """A snapshot's attachments by name, read and checked when asked for."""
+
+    def __init__(self, file: SnapshotFile) -> None:
+        self._file = file
+        self._entries = {entry.name: entry for entry in file.attachments}
+
+    def __getitem__(self, name: str) -> bytes:
+        return load_attachment(self._file, self._entries[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+class Snapshot:
+    """
+    A read-only snapshot with random access; for one thread at a time.
+
+    :param path: the file
+    :raises CorruptSnapshotError: not a snapshot, or damaged in its tables
+    :raises UnsupportedError: needs what this version does not have
+    :raises OSError: it can't be read
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = SnapshotFile(os.fspath(path))
+        self._geometry = self._file.geometry
+        self._decoded: OrderedDict[int, Bytes] = OrderedDict()
+        self.attachments = Attachments(self._file)
+
+    @property
+    def blocks(self) -> tuple[RamBlock, ...]:
+        """The RAM blocks, in the order of RAM offsets."""
+        return self._geometry.blocks
+
+    @property
+    def length(self) -> int:
+        """Bytes of all RAM blocks together."""
+        return self._geometry.ram_size
+
+    def __len__(self) -> int:
+        return self.length
+
+    def read(self, offset: int, size: int, block: str | None = None) -> bytes:
+        """
+        Return guest RAM; fewer than ``size`` bytes only where it ends.
+
+        :param offset: bytes from the start of all blocks, or of ``block``
+        :raises UsageError: a negative offset or size, or no such block
+        :raises CorruptSnapshotError: a packet that holds some of it is damaged
+        """
+        base, end = self._range(block)
+        if offset < 0 or size < 0:
+            raise UsageError(f"offset is {offset} and size {size}, expected neither below 0")
+        start = base + offset
+        stop = min(start + size, end)
+        pieces = []
+        while start < stop:
+            place = self._geometry.place(self._geometry.packet_at(start))
+            inside = start - place.ram_offset
+            content = self._packet(place.packet)[inside : min(place.length, inside + stop - start)]
+            pieces.append(content.tobytes())
+            start += content.size
+        return b"".join(pieces)
+
+    def page(self, number: int, block: str | None = None) -> Bytes:
+        """
+        Return a page as a read-only array of 4096 bytes, the last one of a block maybe shorter.
+
+        :param number: counts from the start of all blocks, or of ``block``
+        :raises UsageError: no such page or block
+        :raises CorruptSnapshotError: the packet that holds it is damaged
+        """
+        base, end = self._range(block)
+        start = base + number * PAGE_SIZE
+        if not base <= start < end:
+            message = f"page is {number}, expected 0 to {(end - base - 1) // PAGE_SIZE}"
+            raise UsageError(message, path=self._file.shown)
+        return np.frombuffer(self.read(start - base, PAGE_SIZE, block), np.uint8)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._decoded.clear()
+        self._file.close()
+
+    def __enter__(self) -> Snapshot:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def _range(self, block: str | None) -> tuple[int, int]:
+        if block is None:
+            return 0, self.length
+        for number, known in enumerate(self.blocks):
+            if known.name == block:
+                start = self._geometry.block_start(number)
+                return start, start + known.size
+        raise UsageError(f"has no RAM block {block!r}", path=self._file.shown)
+
+    def _packet(self, packet: int) -> Bytes:
+        # All of a packet, with its zero pages; the caller cuts off what is past the block's end.
+        if packet in self._decoded:
+            self._decoded.move_to_end(packet)
+            return self._decoded[packet]
+        place = self._geometry.place(packet)
+        _, mask, data = load_packet(self._file, place)
+        pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
+        if data is not None:
+            pages[mask] = data
+        content = pages.reshape(-1)
+        self._decoded[packet] = content
+        while len(self._decoded) > max(1, CACHED_BYTES // self._geometry.packet_size):
+            self._decoded.popitem(last=False)
+        return content
+
+
+def open_snapshot(path: str | os.PathLike[str]) -> Snapshot:
+    """Open a snapshot for reading; see :class:`Snapshot`."""
+    return Snapshot(path)

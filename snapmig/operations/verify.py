@@ -1,0 +1,142 @@
+"""``verify``: whether all of a snapshot is what its checksums and digests say."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from snapmig.container.reader import SnapshotFile
+from snapmig.errors import SnapmigError
+from snapmig.fleet.fleet import Fleet
+from snapmig.operations.attachments import load_attachment
+from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.settings import parse_jobs
+from snapmig.work.counters import Counter
+from snapmig.work.load import LoadTasks, VerifyHandler
+
+__all__ = ("VerifyResult", "verify")
+
+MAX_PROBLEMS = 100
+"""Problems that a result describes; of more damaged packets only the number is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """
+    What a verification found.
+
+    :param quick: whether packets were left unread
+    :param packets: packets in the snapshot, 0 when it could not be opened
+    :param damaged_packets: those whose record, stored bytes or contents are wrong
+    :param problems: a sentence for each thing that is wrong, up to :data:`MAX_PROBLEMS`
+    :param exit_code: 0, or that of the first problem
+    """
+
+    snapshot: str
+    quick: bool
+    packets: int
+    ram_size: int
+    damaged_packets: int
+    problems: tuple[str, ...]
+    exit_code: int
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return self.exit_code == 0
+
+
+def verify(
+    snapshot: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    quick: bool = False,
+    progress: ProgressCallback | None = None,
+) -> VerifyResult:
+    """
+    Check a snapshot: superblock, tables, index, attachments, and every packet decoded.
+
+    Damage does not raise: it is in the result, so that all of it is found.
+
+    :param jobs: worker processes; default: the processors that this process may run on
+    :param quick: read no packet and no attachment, only check the index
+    :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :raises UsageError: an argument that makes no sense
+    :raises WorkerDiedError: a worker process was killed
+    :raises OSError: the snapshot can't be read
+    """
+    started = time.monotonic()
+    jobs = parse_jobs(jobs)
+    path = os.fspath(snapshot)
+    found = _Findings()
+    packets = ram_size = 0
+    try:
+        with SnapshotFile(path) as source:
+            packets, ram_size = source.geometry.packet_count, source.geometry.ram_size
+            found.attempt(source.check_index_digest)
+            if quick:
+                _check_records(source, found)
+            else:
+                _check_packets(source, jobs, progress, found)
+                for entry in source.attachments:
+                    found.attempt(partial(load_attachment, source, entry))
+    except OSError as error:
+        error.filename = error.filename or path
+        raise
+    except SnapmigError as error:
+        if error.exit_code not in (1, 3, 4):  # not a fact about the snapshot
+            raise
+        found.add(error)
+    return VerifyResult(
+        snapshot=path,
+        quick=quick,
+        packets=packets,
+        ram_size=ram_size,
+        damaged_packets=found.damaged_packets,
+        problems=tuple(str(error) for error in found.errors),
+        exit_code=found.errors[0].exit_code if found.errors else 0,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+class _Findings:
+    def __init__(self) -> None:
+        self.errors: list[SnapmigError] = []
+        self.damaged_packets = 0
+
+    def add(self, error: SnapmigError) -> None:
+        if len(self.errors) < MAX_PROBLEMS:
+            self.errors.append(error)
+
+    def attempt(self, check: Callable[[], object]) -> None:
+        try:
+            check()
+        except SnapmigError as error:
+            self.add(error)
+
+
+def _check_records(source: SnapshotFile, found: _Findings) -> None:
+    for packet in range(source.geometry.packet_count):
+        try:
+            source.record(source.geometry.place(packet))
+        except SnapmigError as error:
+            error.path = source.shown
+            found.damaged_packets += 1
+            found.add(error)
+
+
+def _check_packets(
+    source: SnapshotFile, jobs: int, progress: ProgressCallback | None, found: _Findings
+) -> None:
+    tasks = LoadTasks(source, range(source.geometry.packet_count))
+    with Fleet(jobs, partial(VerifyHandler, source.path_for_workers, source.shown)) as fleet:
+        report = reporter(fleet, source.geometry.ram_size, progress)
+        fleet.run(tasks, report)
+        report()
+        found.damaged_packets += int(fleet.cells.total()[Counter.DAMAGED_PACKETS])
+    for error in sorted(tasks.replies, key=lambda error: error.packet):
+        found.add(error)

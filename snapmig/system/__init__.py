@@ -1,0 +1,1 @@
+"""Linux calls that Python does not offer, and file habits; knows nothing of guests."""

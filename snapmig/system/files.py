@@ -1,0 +1,188 @@
+"""
+Files written whole: a partial file beside the destination that takes its name when complete.
+
+The order is the usual one for a file that must never be seen half: create under another name in
+the same directory, write, sync, rename, sync the directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Any
+
+from snapmig.errors import DestinationExistsError, NoSpaceError, SnapmigError, UsageError
+from snapmig.units import format_size
+
+__all__ = (
+    "Buffer",
+    "PartialFile",
+    "check_destination",
+    "descriptor_path",
+    "free_bytes",
+    "pread_all",
+    "pwrite_all",
+    "write_error",
+)
+
+Buffer = Any
+"""Anything with the buffer protocol; :class:`collections.abc.Buffer` needs Python 3.12."""
+
+
+def descriptor_path(fd: int) -> str:
+    """
+    Return a path by which this process and its children open the same file anew.
+
+    Names the file itself, whatever has become of its directory entry, and opening it gives a file
+    position of its own, which an inherited descriptor would share.
+    """
+    return f"/proc/{os.getpid()}/fd/{fd}"
+
+
+def pread_all(fd: int, length: int, offset: int) -> bytes:
+    """Return ``length`` bytes from ``offset``, fewer only where the file ends."""
+    data = os.pread(fd, length, offset)
+    while len(data) < length:
+        more = os.pread(fd, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def pwrite_all(fd: int, data: Buffer, offset: int) -> None:
+    """Write all of a buffer at an offset."""
+    view = memoryview(data).cast("B")
+    while view:
+        written = os.pwrite(fd, view, offset)
+        offset += written
+        view = view[written:]
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that this user may still write on the filesystem that holds ``path``."""
+    facts = os.statvfs(path)
+    blocks = facts.f_bfree if os.geteuid() == 0 else facts.f_bavail
+    return blocks * facts.f_frsize
+
+
+def write_error(error: OSError, shown: str, needed: int) -> Exception:
+    """
+    Return a failure to write, under the name that the user gave the file.
+
+    :param needed: bytes that the complete file may take, said when its filesystem is full
+    """
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        message = f"no space left on the filesystem, up to {format_size(needed)} must fit there"
+        return NoSpaceError(message, path=shown)
+    return OSError(error.errno, error.strerror, shown)
+
+
+def check_destination(path: Path, *, force: bool) -> None:
+    """
+    Refuse a destination that can't become a new file.
+
+    :raises DestinationExistsError: it exists and ``force`` is not set
+    :raises SnapmigError: no such directory, or not a regular file
+    """
+    if not path.name:
+        raise UsageError("expected the name of a file", path=str(path))
+    if not path.parent.is_dir():
+        raise SnapmigError(f"there is no directory {path.parent}", path=str(path))
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
+        raise SnapmigError(f"the destination is {kind}", path=str(path))
+    if not force:
+        raise DestinationExistsError("exists already, -f overwrites it", path=str(path))
+
+
+class PartialFile:
+    """
+    A file under a temporary name, until :meth:`commit` gives it its own.
+
+    Leaving the ``with`` block without a commit removes it.
+
+    :param path: the final name
+    :param needed: bytes that the complete file needs, for the error when the filesystem is full
+    """
+
+    def __init__(self, path: Path, needed: int) -> None:
+        self.path = path
+        self.needed = needed
+        self.partial_path = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.partial")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self.fd = os.open(self.partial_path, flags, 0o600)
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            with contextlib.suppress(FileNotFoundError):
+                self.partial_path.unlink()
+
+    def write(self, data: Buffer, offset: int) -> None:
+        """Write at an offset; a full filesystem is a :class:`NoSpaceError` with the final name."""
+        try:
+            pwrite_all(self.fd, data, offset)
+        except OSError as error:
+            raise write_error(error, str(self.path), self.needed) from error
+
+    def resize(self, size: int) -> None:
+        """Set the file's length; what is added is a hole."""
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise write_error(error, str(self.path), self.needed) from error
+
+    def sync(self) -> None:
+        """Wait until everything written so far is on stable storage."""
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            raise write_error(error, str(self.path), self.needed) from error
+
+    def commit(self, *, force: bool) -> None:
+        """
+        Give the file its final name; it must be synced already.
+
+        :raises DestinationExistsError: something appeared there meanwhile, and not ``force``
+        """
+        if force:
+            self.partial_path.replace(self.path)
+        else:
+            try:
+                os.link(self.partial_path, self.path)  # unlike a rename, refuses to overwrite
+            except FileExistsError as error:
+                message = "was created by someone else meanwhile, -f overwrites it"
+                raise DestinationExistsError(message, path=str(self.path)) from error
+            except OSError as error:
+                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+                    raise
+                self.partial_path.rename(self.path)  # a filesystem without hard links
+            else:
+                self.partial_path.unlink()
+        os.close(self.fd)
+        self.fd = -1
+        _sync_directory(self.path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # some network filesystems
+            raise
+    finally:
+        os.close(fd)

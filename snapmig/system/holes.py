@@ -1,0 +1,52 @@
+"""
+Holes of a file, found without touching its pages; see lseek(2), SEEK_DATA and SEEK_HOLE.
+
+Reading a hole of a tmpfs file or memfd through a mapping allocates it, so a reader asks here
+first. A filesystem that knows no holes (hugetlbfs) is all data.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+__all__ = ("data_extents", "next_data")
+
+_KNOWS_NO_HOLES = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def next_data(fd: int, offset: int, stop: int) -> int:
+    """
+    Return the first offset from ``offset`` on that may hold data, ``stop`` when there is none.
+
+    Moves the descriptor's position: give each process a description of its own.
+    """
+    if offset >= stop:
+        return stop
+    try:
+        return min(os.lseek(fd, offset, os.SEEK_DATA), stop)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # no data from here to the end of the file
+            return stop
+        if error.errno in _KNOWS_NO_HOLES:
+            return offset
+        raise
+
+
+def data_extents(fd: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Yield the ranges (first byte, byte after the last) between two offsets that may hold data."""
+    while (start := next_data(fd, start, stop)) < stop:
+        end = _next_hole(fd, start, stop)
+        yield start, end
+        start = end
+
+
+def _next_hole(fd: int, offset: int, stop: int) -> int:
+    try:
+        return min(os.lseek(fd, offset, os.SEEK_HOLE), stop)
+    except OSError as error:
+        # ENXIO: the file shrank below this offset; whoever reads there finds out.
+        if error.errno in (*_KNOWS_NO_HOLES, errno.ENXIO):
+            return stop
+        raise

@@ -1,0 +1,1 @@
+"""What workers do to packets, and in which batches: joins images, encodings and the container."""

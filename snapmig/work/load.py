@@ -1,0 +1,161 @@
+"""
+Loading packets: slots to checked page contents, and those to an image or to nowhere.
+
+One path serves restore, verify and random access, so that none of them checks less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from snapmig.container.format import Encoding
+from snapmig.container.index import Records
+from snapmig.container.reader import SnapshotFile
+from snapmig.encodings.packet import decode
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
+from snapmig.fleet.cells import Row
+from snapmig.fleet.tasks import Task
+from snapmig.geometry import PacketPlace
+from snapmig.images.target import TargetPlan, open_store, write_pages, zero_pages
+from snapmig.pages import Bytes, Mask
+from snapmig.work.counters import Counter, encoding_counter
+
+__all__ = (
+    "LoadTasks",
+    "RestoreHandler",
+    "RestorePlan",
+    "VerifyHandler",
+    "load_packet",
+)
+
+BATCH_BYTES = 4 << 20
+EMPTY_BATCH_PACKETS = 4096
+MAX_DAMAGE_SHOWN = 8
+"""Damaged packets that a batch describes; the others are only counted."""
+
+_INDEX_STEP = 65536
+
+
+def load_packet(snapshot: SnapshotFile, place: PacketPlace) -> tuple[Encoding, Mask, Bytes | None]:
+    """
+    Return a packet's encoding, which pages have data, and those pages as ``(n, 4096)``.
+
+    :raises CorruptSnapshotError: record, stored bytes or contents are not what they should be
+    :raises UnsupportedError: the record needs what this reader does not have
+    """
+    try:
+        record = snapshot.record(place)
+        encoding = Encoding(int(record["encoding"]))
+        mask = snapshot.data_mask(record, place)
+        if encoding == Encoding.EMPTY:
+            return encoding, mask, None
+        stored = snapshot.stored(record, mask)
+        window_bits = snapshot.superblock.window_bits
+        return encoding, mask, decode(record, stored, int(np.count_nonzero(mask)), window_bits)
+    except SnapmigError as error:
+        error.path = snapshot.shown
+        raise
+
+
+@dataclass(frozen=True)
+class RestorePlan:
+    """
+    All that a restore worker needs, picklable.
+
+    :param base: the RAM offset that goes to the target's first byte
+    """
+
+    snapshot_path: str
+    shown: str
+    target: TargetPlan
+    base: int
+
+
+class RestoreHandler:
+    """Decodes packets and writes their pages into an image."""
+
+    def __init__(self, plan: RestorePlan) -> None:
+        self._plan = plan
+        self._snapshot = SnapshotFile(plan.snapshot_path, plan.shown)
+        self._store = open_store(plan.target)
+
+    def run(self, task: Task, row: Row) -> None:
+        """Restore a batch of packets."""
+        for packet in range(task.first, task.first + task.count):
+            place = self._snapshot.geometry.place(packet)
+            encoding, mask, data = load_packet(self._snapshot, place)
+            offset = place.ram_offset - self._plan.base
+            if data is not None:
+                write_pages(self._store, offset, place.length, mask, data)
+            if self._plan.target.in_place:
+                zero_pages(self._store, offset, place.length, mask)
+            _count(row, place, encoding, mask)
+
+
+class VerifyHandler:
+    """Decodes packets and compares; goes on after a damaged one."""
+
+    def __init__(self, snapshot_path: str, shown: str) -> None:
+        self._snapshot = SnapshotFile(snapshot_path, shown)
+
+    def run(self, task: Task, row: Row) -> list[SnapmigError]:
+        """Check a batch of packets; return what is wrong with the first few damaged ones."""
+        damage: list[SnapmigError] = []
+        for packet in range(task.first, task.first + task.count):
+            place = self._snapshot.geometry.place(packet)
+            try:
+                encoding, mask, _ = load_packet(self._snapshot, place)
+            except (CorruptSnapshotError, UnsupportedError) as error:
+                row[Counter.DAMAGED_PACKETS] += 1
+                row[Counter.RAM_BYTES] += place.length
+                if len(damage) < MAX_DAMAGE_SHOWN:
+                    damage.append(error)
+                continue
+            _count(row, place, encoding, mask)
+        return damage
+
+
+class LoadTasks:
+    """
+    Hands out a snapshot's packets, those that store nothing in large batches.
+
+    :param packets: which ones
+    """
+
+    def __init__(self, snapshot: SnapshotFile, packets: range) -> None:
+        batch = max(1, BATCH_BYTES // snapshot.geometry.packet_size)
+        self._tasks = _plan_tasks(snapshot.records, packets, batch)
+        self.replies: list[Any] = []
+
+    def next_for(self, _worker: int) -> Task | None:
+        """Return the next batch."""
+        return next(self._tasks, None)
+
+    def finished(self, _worker: int, _task: Task, reply: Any) -> list[tuple[int, Task]]:
+        """Keep a reply that says something."""
+        if reply:
+            self.replies.extend(reply)
+        return []
+
+
+def _plan_tasks(records: Records, packets: range, batch: int) -> Iterator[Task]:
+    # A record is not checked yet here: a wrong encoding only makes a batch larger or smaller.
+    for start in range(packets.start, packets.stop, _INDEX_STEP):
+        stop = min(start + _INDEX_STEP, packets.stop)
+        empty = records["encoding"][start:stop] == Encoding.EMPTY
+        edges = (np.flatnonzero(np.diff(empty)) + start + 1).tolist()
+        for first, end in pairwise([start, *edges, stop]):
+            step = EMPTY_BATCH_PACKETS if empty[first - start] else batch
+            for at in range(first, end, step):
+                yield Task(0, at, min(step, end - at))
+
+
+def _count(row: Row, place: PacketPlace, encoding: Encoding, mask: Mask) -> None:
+    row[Counter.RAM_BYTES] += place.length
+    row[Counter.DATA_PAGES] += int(np.count_nonzero(mask))
+    row[encoding_counter(encoding)] += 1

@@ -1,0 +1,206 @@
+"""
+Saving packets: image pages to slots and records.
+
+In the fixed layout a worker encodes a batch and writes it at once. In the packed layout a
+packet's place depends on all before it, so the worker encodes, reports the batch's size, and
+writes when the parent has told it the place.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+from snapmig.container.format import Encoding, Layout
+from snapmig.container.index import Records, empty_records, pack_kinds, seal_records
+from snapmig.container.slots import SlotPlan, SlotWriter
+from snapmig.encodings.packet import EncodedPacket, PacketSettings, encode
+from snapmig.fleet.cells import Row
+from snapmig.fleet.tasks import Task
+from snapmig.geometry import Geometry, PacketPlace
+from snapmig.images.source import ImageReader, read_pages
+from snapmig.work.counters import Counter, encoding_counter
+
+__all__ = ("SaveHandler", "SavePlan", "SaveTasks")
+
+BATCH_BYTES = 4 << 20
+"""RAM in a batch: 10 ms of work, beside which a message of 50 us does not count, and short enough
+that no worker waits long for the last one."""
+EMPTY_BATCH_PACKETS = 4096
+
+HELD_BATCHES = 3
+"""Encoded batches of a packed snapshot that one worker may hold until their places are known."""
+
+
+class Kind(IntEnum):
+    """What a task asks of a save worker."""
+
+    EMPTY = 0
+    ENCODE = 1
+    PLACE = 2
+
+
+@dataclass(frozen=True)
+class SavePlan:
+    """All that a save worker needs, picklable."""
+
+    open_image: Callable[[], ImageReader]
+    geometry: Geometry
+    slots: SlotPlan
+    settings: PacketSettings
+
+
+class SaveHandler:
+    """Encodes batches of packets and writes them to their places."""
+
+    def __init__(self, plan: SavePlan) -> None:
+        self._plan = plan
+        self._image = plan.open_image()
+        self._slots = SlotWriter(plan.slots)
+        self._held: dict[int, tuple[Records, list[EncodedPacket | None]]] = {}
+
+    def run(self, task: Task, row: Row) -> int:
+        """Do one task; return the stored bytes that still need a place."""
+        records = empty_records(task.first, task.count, self._plan.geometry.packet_size)
+        if task.kind == Kind.EMPTY:
+            self._finish(records, [None] * task.count, row)
+            return 0
+        if task.kind == Kind.PLACE:
+            records, packets = self._held.pop(task.first)
+            self._write(records, packets, task.offset, row)
+            return 0
+        packets = [self._encode(self._plan.geometry.place(k)) for k in _packets(task)]
+        fixed = self._plan.slots.layout == Layout.FIXED
+        waiting = 0 if fixed else sum(p.stored_size for p in packets if p is not None)
+        if waiting:
+            self._held[task.first] = (records, packets)
+        else:
+            self._write(records, packets, 0, row)
+        self._release(task)
+        return waiting
+
+    def _encode(self, place: PacketPlace) -> EncodedPacket | None:
+        pages = read_pages(self._image, place)
+        if pages is None:
+            return None
+        packet = encode(pages, self._plan.settings)
+        return None if packet.encoding == Encoding.EMPTY else packet
+
+    def _write(
+        self, records: Records, packets: list[EncodedPacket | None], offset: int, row: Row
+    ) -> None:
+        fixed = self._plan.slots.layout == Layout.FIXED
+        for record, packet in zip(records, packets, strict=True):
+            if packet is None:
+                continue
+            if fixed:
+                offset = self._plan.slots.slot_offset(int(record["packet"]))
+            self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
+            _fill(record, packet, offset)
+            offset += packet.stored_size
+        self._finish(records, packets, row)
+
+    def _finish(self, records: Records, packets: list[EncodedPacket | None], row: Row) -> None:
+        seal_records(records)
+        self._slots.write_records(records)
+        geometry = self._plan.geometry
+        for number, packet in enumerate(packets, int(records["packet"][0])):
+            length = geometry.place(number).length
+            row[Counter.RAM_BYTES] += length
+            if packet is None:
+                row[Counter.EMPTY_PACKETS] += 1
+                continue
+            row[encoding_counter(packet.encoding)] += 1
+            row[Counter.STORED_BYTES] += packet.stored_size
+            row[Counter.DATA_PAGES] += int(np.count_nonzero(packet.mask))
+
+    def _release(self, task: Task) -> None:
+        # A block of its own for each batch: they never span two.
+        geometry = self._plan.geometry
+        first = geometry.place(task.first)
+        last = geometry.place(task.first + task.count - 1)
+        self._image.release(first.ram_offset, last.ram_offset + last.length)
+
+
+class SaveTasks:
+    """
+    Hands out an image's packets in order, holes in large batches.
+
+    :param next_data: gives the first RAM offset from one on that is not in a hole
+    """
+
+    def __init__(
+        self, geometry: Geometry, slots: SlotPlan, next_data: Callable[[int], int]
+    ) -> None:
+        self._tasks = _plan_tasks(geometry, next_data)
+        self._packed = slots.layout == Layout.PACKED
+        self._offset = slots.data_offset
+        self._order: deque[int] = deque()
+        self._sized: dict[int, tuple[int, Task, int]] = {}
+        self._held: dict[int, int] = {}
+
+    @property
+    def end(self) -> int:
+        """The file offset after the last place that was given out, in the packed layout."""
+        return self._offset
+
+    def next_for(self, worker: int) -> Task | None:
+        """Return the next batch, unless the worker holds enough of them without a place."""
+        if self._held.get(worker, 0) >= HELD_BATCHES:
+            return None
+        task = next(self._tasks, None)
+        if task is not None and self._packed and task.kind == Kind.ENCODE:
+            self._order.append(task.first)
+            self._held[worker] = self._held.get(worker, 0) + 1
+        return task
+
+    def finished(self, worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
+        """Take a batch's size; return the batches whose places are known now."""
+        if not self._packed or task.kind != Kind.ENCODE:
+            return []
+        self._sized[task.first] = (worker, task, reply)
+        placed = []
+        while self._order and self._order[0] in self._sized:
+            owner, batch, size = self._sized.pop(self._order.popleft())
+            self._held[owner] -= 1
+            if size:
+                place = Task(Kind.PLACE, batch.first, batch.count, self._offset)
+                placed.append((owner, place))
+                self._offset += size
+        return placed
+
+
+def _fill(record: np.void, packet: EncodedPacket, offset: int) -> None:
+    record["offset"] = offset
+    record["stored_size"] = packet.stored_size
+    record["encoding"] = packet.encoding
+    record["stored_checksum"] = packet.stored_checksum
+    record["digest"] = packet.digest
+    kinds = pack_kinds(packet.mask.view(np.uint8))  # a page is zero or data: kind 0 or 1
+    record["kinds"][: len(kinds)] = kinds
+
+
+def _plan_tasks(geometry: Geometry, next_data: Callable[[int], int]) -> Iterator[Task]:
+    batch = max(1, BATCH_BYTES // geometry.packet_size)
+    for number in range(len(geometry.blocks)):
+        packets = geometry.block_packets(number)
+        packet = packets.start
+        while packet < packets.stop:
+            found = next_data(geometry.place(packet).ram_offset)
+            past = found >= geometry.block_start(number) + geometry.blocks[number].size
+            with_data = packets.stop if past else geometry.packet_at(found)
+            if with_data > packet:
+                count = min(with_data - packet, EMPTY_BATCH_PACKETS)
+                yield Task(Kind.EMPTY, packet, count)
+            else:
+                count = min(batch, packets.stop - packet)
+                yield Task(Kind.ENCODE, packet, count)
+            packet += count
+
+
+def _packets(task: Task) -> range:
+    return range(task.first, task.first + task.count)
