@@ -1,14 +1,16 @@
-# One door for every chore. A fresh machine needs Python 3.11 or newer and make; `make test` also
-# needs what .ci/install-tools installs.
+# One door for every chore. A fresh machine needs Python 3.11 or newer and make; the rest is set up
+# here: the virtual environment in .venv, and, where apt and root allow it, QEMU and the other tools.
 
 PYTHON ?= python3
 BIN := .venv/bin
 GUEST_RAM ?= 2G
+DEMO_RAM := 256M
+DEMO_GUEST := .cache/guest/linux-$(DEMO_RAM).ram
 GUEST := .cache/guest/linux-$(GUEST_RAM).ram
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint fmt guest-image bench bench-scaling clean
+.PHONY: help demo test tools test-quick lint fmt guest-image bench bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -20,11 +22,17 @@ $(BIN)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable . --group dev
 	touch $@
 
-demo: $(BIN)/.installed  ## save, inspect, verify and restore a real guest's memory
-	$(BIN)/python -m examples.demo
+demo: $(BIN)/.installed tools  ## save, inspect, verify and restore a real guest's memory
+	$(BIN)/python -m tests.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
+	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh $(DEMO_GUEST)
 
-test: $(BIN)/.installed  ## all tests but the long sweeps, under 10 minutes
+test: $(BIN)/.installed tools  ## all tests, under 10 minutes
+	$(BIN)/python -m tests.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
 	$(BIN)/python -m pytest
+
+# Without these the demo shows a stand-in for a guest and tests skip, and both say so.
+tools:           ## install QEMU and the other tools where that is possible
+	@.ci/install-tools || echo "going on without them"
 
 test-quick: $(BIN)/.installed  ## tests that need no guest and no root, under a minute
 	$(BIN)/python -m pytest -m "not guest and not root"
@@ -39,7 +47,7 @@ fmt: $(BIN)/.installed  ## rewrite files into the one style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-guest-image: $(BIN)/.installed  ## the RAM of a real Linux guest, GUEST_RAM=2G
+guest-image: $(BIN)/.installed tools  ## the RAM of a real Linux guest, GUEST_RAM=2G
 	$(BIN)/python -m tests.guests.build --ram $(GUEST_RAM) --output $(GUEST)
 
 bench: guest-image  ## measure beside igzip, pigz, zstd and lz4

@@ -27,6 +27,7 @@ __all__ = (
     "pack_kinds",
     "record_dtype",
     "record_sum",
+    "records_sound",
     "seal_records",
     "unpack_kinds",
 )
@@ -143,11 +144,54 @@ def check_record(record: Record, place: PacketPlace, window: tuple[int, int]) ->
     if record["encoding"] not in set(Encoding):
         message = f"encoding is {record['encoding']}, which this reader does not have"
         raise UnsupportedError(message, packet=place.packet)
-    if record["flags"] or record["reserved_1"] or any(raw[48:96]):
+    after_kinds = RECORD_HEAD_SIZE + len(record["kinds"])
+    if record["flags"] or record["reserved_1"] or any(raw[48:96]) or any(raw[after_kinds:]):
         message = "index record has reserved bits or an encryption nonce set, not known here"
         raise UnsupportedError(message, packet=place.packet)
     _check_pages(record, place)
     _check_place(record, place, window)
+
+
+def records_sound(records: Records, first: int, places: tuple[int, int, int]) -> bool:
+    """
+    Return whether :func:`check_record` would pass each of many records of full packets.
+
+    Takes 1 us a record where that takes 60: most records of a guest are looked at once and say
+    that nothing is stored. What this refuses must be asked there, for the reason.
+
+    :param first: the packet of the first record
+    :param places: the offsets between which stored bytes must lie, and the distance from one
+        packet's slot to the next one's, 0 in the packed layout
+    """
+    size = records.dtype.itemsize
+    start, stop, distance = places
+    blank = records.copy()
+    blank["record_checksum"] = 0
+    raw = blank.tobytes()
+    sums = [crc32(raw[at : at + size]) for at in range(0, len(raw), size)]
+    numbers = np.arange(first, first + len(records), dtype=np.uint64)
+    heads = np.frombuffer(raw, np.uint8).reshape(-1, size)
+    stored = records["stored_size"].astype(np.uint64)
+    offset = records["offset"]
+    plain = np.bitwise_count(records["kinds"]).sum(axis=1, dtype=np.uint64) * np.uint64(PAGE_SIZE)
+    encoding = records["encoding"]
+    fits = np.where(encoding == Encoding.RAW, stored == plain, stored < plain)
+    slot = np.uint64(start) + numbers * np.uint64(distance) if distance else offset
+    placed = (offset >= start) & (offset <= stop) & (stored <= stop - offset) & (offset == slot)
+    return bool(
+        np.array_equal(records["record_checksum"], sums)
+        and np.array_equal(records["packet"], numbers)
+        and not heads[:, 21:24].any()
+        and not heads[:, 48:RECORD_HEAD_SIZE].any()
+        and not heads[:, RECORD_HEAD_SIZE + records["kinds"].shape[1] :].any()
+        and not (records["kinds"] & 0xAA).any()  # the upper bit: a page of the parent
+        and np.where(
+            encoding == Encoding.EMPTY,
+            (plain == 0) & (stored == 0) & (offset == 0),
+            ((encoding == Encoding.RAW) | (encoding == Encoding.DEFLATE))
+            & (stored > 0) & fits & placed,
+        ).all()
+    )  # fmt: skip
 
 
 def _check_pages(record: Record, place: PacketPlace) -> None:

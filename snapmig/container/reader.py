@@ -17,7 +17,14 @@ from zlib import crc32
 import numpy as np
 
 from snapmig.container.format import MAX_ATTACHMENTS, SUPERBLOCK_SIZE, Layout, PageKind, Superblock
-from snapmig.container.index import Record, Records, check_record, record_dtype, unpack_kinds
+from snapmig.container.index import (
+    Record,
+    Records,
+    check_record,
+    record_dtype,
+    records_sound,
+    unpack_kinds,
+)
 from snapmig.container.slots import read_stored
 from snapmig.container.tables import (
     ATTACHMENT_ENTRY_SIZE,
@@ -105,7 +112,18 @@ class SnapshotFile:
 
         :raises CorruptSnapshotError: it is damaged, or of another packet, or points elsewhere
         """
-        record = self.records[place.packet]
+        record = self.records[place.packet].copy()
+        self._check(record, place)
+        return record
+
+    def _check(self, record: Record, place: PacketPlace) -> None:
+        try:
+            self._check_one(record, place)
+        except SnapmigError as error:
+            error.path = self.shown
+            raise
+
+    def _check_one(self, record: Record, place: PacketPlace) -> None:
         block = self.superblock
         start, stop = block.data_offset, block.data_offset + block.data_size
         if self.layout == Layout.FIXED:
@@ -115,7 +133,25 @@ class SnapshotFile:
         if self.layout == Layout.FIXED and record["stored_size"] and record["offset"] != start:
             message = f"stored bytes are at {int(record['offset']):#x}, expected {start:#x}"
             raise CorruptSnapshotError(message, packet=place.packet)
-        return record
+
+    def checked_records(self, first: int, count: int) -> Records:
+        """
+        Return a private copy of the records of packets that follow each other, each checked.
+
+        :raises CorruptSnapshotError: one is damaged, or of another packet, or points elsewhere
+        """
+        records = self.records[first : first + count].copy()
+        block = self.superblock
+        distance = block.packet_size if self.layout == Layout.FIXED else 0
+        places = (block.data_offset, block.data_offset + block.data_size, distance)
+        # In a block's last packet nothing may stand after the end: a question to that one alone.
+        ends = (self.geometry.block_packets(n).stop - 1 - first for n in range(block.block_count))
+        suspects = [end for end in ends if 0 <= end < count]
+        if not records_sound(records, first, places):
+            suspects = list(range(count))
+        for number in suspects:
+            self._check(records[number], self.geometry.place(first + number))
+        return records
 
     def data_mask(self, record: Record, place: PacketPlace) -> Mask:
         """Return which of a packet's pages have stored contents."""

@@ -130,7 +130,7 @@ class Snapshot:
             self._decoded.move_to_end(packet)
             return self._decoded[packet]
         place = self._geometry.place(packet)
-        _, mask, data = load_packet(self._file, place)
+        mask, data = load_packet(self._file, place, self._file.record(place))
         pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
         if data is not None:
             pages[mask] = data

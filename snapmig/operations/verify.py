@@ -22,6 +22,8 @@ __all__ = ("VerifyResult", "verify")
 MAX_PROBLEMS = 100
 """Problems that a result describes; of more damaged packets only the number is given."""
 
+_INDEX_STEP = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
@@ -120,11 +122,19 @@ class _Findings:
 
 
 def _check_records(source: SnapshotFile, found: _Findings) -> None:
-    for packet in range(source.geometry.packet_count):
+    for first in range(0, source.geometry.packet_count, _INDEX_STEP):
+        count = min(_INDEX_STEP, source.geometry.packet_count - first)
+        try:
+            source.checked_records(first, count)
+        except SnapmigError:
+            _check_each_record(source, range(first, first + count), found)
+
+
+def _check_each_record(source: SnapshotFile, packets: range, found: _Findings) -> None:
+    for packet in packets:
         try:
             source.record(source.geometry.place(packet))
         except SnapmigError as error:
-            error.path = source.shown
             found.damaged_packets += 1
             found.add(error)
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from snapmig.container.format import Encoding
-from snapmig.container.index import Records
+from snapmig.container.index import Record, Records
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.packet import decode
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
@@ -41,22 +41,22 @@ MAX_DAMAGE_SHOWN = 8
 _INDEX_STEP = 65536
 
 
-def load_packet(snapshot: SnapshotFile, place: PacketPlace) -> tuple[Encoding, Mask, Bytes | None]:
+def load_packet(
+    snapshot: SnapshotFile, place: PacketPlace, record: Record
+) -> tuple[Mask, Bytes | None]:
     """
-    Return a packet's encoding, which pages have data, and those pages as ``(n, 4096)``.
+    Return which pages of a packet have data, and those as ``(n, 4096)``, None when none has.
 
-    :raises CorruptSnapshotError: record, stored bytes or contents are not what they should be
-    :raises UnsupportedError: the record needs what this reader does not have
+    :param record: the packet's index record, checked
+    :raises CorruptSnapshotError: stored bytes or contents are not what they should be
     """
+    mask = snapshot.data_mask(record, place)
+    if record["encoding"] == Encoding.EMPTY:
+        return mask, None
     try:
-        record = snapshot.record(place)
-        encoding = Encoding(int(record["encoding"]))
-        mask = snapshot.data_mask(record, place)
-        if encoding == Encoding.EMPTY:
-            return encoding, mask, None
         stored = snapshot.stored(record, mask)
         window_bits = snapshot.superblock.window_bits
-        return encoding, mask, decode(record, stored, int(np.count_nonzero(mask)), window_bits)
+        return mask, decode(record, stored, int(np.count_nonzero(mask)), window_bits)
     except SnapmigError as error:
         error.path = snapshot.shown
         raise
@@ -86,15 +86,26 @@ class RestoreHandler:
 
     def run(self, task: Task, row: Row) -> None:
         """Restore a batch of packets."""
-        for packet in range(task.first, task.first + task.count):
-            place = self._snapshot.geometry.place(packet)
-            encoding, mask, data = load_packet(self._snapshot, place)
+        records = self._snapshot.checked_records(task.first, task.count)
+        stored = np.flatnonzero(records["encoding"] != Encoding.EMPTY).tolist()
+        if not stored:
+            self._zero_all(task)
+            _count_empty(row, self._snapshot, task)
+            return
+        for number, record in enumerate(records, task.first):
+            place = self._snapshot.geometry.place(number)
+            mask, data = load_packet(self._snapshot, place, record)
             offset = place.ram_offset - self._plan.base
             if data is not None:
                 write_pages(self._store, offset, place.length, mask, data)
             if self._plan.target.in_place:
                 zero_pages(self._store, offset, place.length, mask)
-            _count(row, place, encoding, mask)
+            _count(row, place, record, mask)
+
+    def _zero_all(self, task: Task) -> None:
+        if self._plan.target.in_place:
+            start, length = _span(self._snapshot, task)
+            self._store.zero(start - self._plan.base, length)
 
 
 class VerifyHandler:
@@ -105,18 +116,29 @@ class VerifyHandler:
 
     def run(self, task: Task, row: Row) -> list[SnapmigError]:
         """Check a batch of packets; return what is wrong with the first few damaged ones."""
+        try:
+            records = self._snapshot.checked_records(task.first, task.count)
+            if (records["encoding"] == Encoding.EMPTY).all():
+                _count_empty(row, self._snapshot, task)
+                return []
+        except (CorruptSnapshotError, UnsupportedError):
+            pass  # one of them is wrong: each alone says which, and the others are checked still
+        return self._check_each(task, row)
+
+    def _check_each(self, task: Task, row: Row) -> list[SnapmigError]:
         damage: list[SnapmigError] = []
         for packet in range(task.first, task.first + task.count):
             place = self._snapshot.geometry.place(packet)
             try:
-                encoding, mask, _ = load_packet(self._snapshot, place)
+                record = self._snapshot.record(place)
+                mask, _ = load_packet(self._snapshot, place, record)
             except (CorruptSnapshotError, UnsupportedError) as error:
                 row[Counter.DAMAGED_PACKETS] += 1
                 row[Counter.RAM_BYTES] += place.length
                 if len(damage) < MAX_DAMAGE_SHOWN:
                     damage.append(error)
                 continue
-            _count(row, place, encoding, mask)
+            _count(row, place, record, mask)
         return damage
 
 
@@ -155,7 +177,19 @@ def _plan_tasks(records: Records, packets: range, batch: int) -> Iterator[Task]:
                 yield Task(0, at, min(step, end - at))
 
 
-def _count(row: Row, place: PacketPlace, encoding: Encoding, mask: Mask) -> None:
+def _span(snapshot: SnapshotFile, task: Task) -> tuple[int, int]:
+    # The RAM offset at which a batch starts, and its length: packets follow each other there.
+    first = snapshot.geometry.place(task.first)
+    last = snapshot.geometry.place(task.first + task.count - 1)
+    return first.ram_offset, last.ram_offset + last.length - first.ram_offset
+
+
+def _count_empty(row: Row, snapshot: SnapshotFile, task: Task) -> None:
+    row[Counter.RAM_BYTES] += _span(snapshot, task)[1]
+    row[Counter.EMPTY_PACKETS] += task.count
+
+
+def _count(row: Row, place: PacketPlace, record: Record, mask: Mask) -> None:
     row[Counter.RAM_BYTES] += place.length
     row[Counter.DATA_PAGES] += int(np.count_nonzero(mask))
-    row[encoding_counter(encoding)] += 1
+    row[encoding_counter(Encoding(int(record["encoding"])))] += 1
