@@ -48,7 +48,7 @@ def _print(result: SnapshotInfo) -> None:
     packets = ", ".join(f"{count} {name}" for name, count in result.packets.items() if count)
     print(f"snapshot     {result.snapshot}")
     print(f"id           {result.snapshot_id}")
-    print(f"created      {result.created}")
+    print(f"created      {result.created}, from {result.source}")
     print(f"format       {result.format_version}, {result.layout} layout")
     total = sum(result.packets.values())
     print(f"packets      {total} of {format_size(result.packet_size)}: {packets}")

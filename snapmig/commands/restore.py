@@ -8,6 +8,7 @@ from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_job
 from snapmig.commands.output import percent, print_json, rate
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
+from snapmig.images.formats import format_names
 from snapmig.operations.restore import restore
 from snapmig.units import format_size
 
@@ -33,6 +34,12 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
     parser.add_argument("image", metavar="IMAGE", help="the image to make, or to fill")
+    parser.add_argument(
+        "--format",
+        choices=format_names(),
+        metavar="FORMAT",
+        help=f"of IMAGE: {', '.join(format_names())} (as saved)",
+    )
     add_jobs(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument("-f", "--force", action="store_true", help="replace an existing IMAGE")
@@ -52,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
         result = restore(
             options.snapshot,
             options.image,
+            format=options.format,
             jobs=options.jobs,
             force=options.force,
             in_place=options.in_place,

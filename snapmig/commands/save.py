@@ -19,6 +19,7 @@ from snapmig.container.format import DEFAULT_PACKET_SIZE
 from snapmig.encodings.deflate import DEFAULT_LEVEL, LEVELS
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
+from snapmig.images.formats import format_names
 from snapmig.operations.save import SaveResult, save
 from snapmig.operations.settings import WINDOWS, parse_packet_size
 from snapmig.units import format_size
@@ -45,6 +46,12 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("image", metavar="IMAGE", help="raw RAM: file, shared memory, descriptor")
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
+    parser.add_argument(
+        "--format",
+        choices=format_names(),
+        metavar="FORMAT",
+        help=f"of IMAGE: {', '.join(format_names())} (by content)",
+    )
     add_jobs(parser)
     parser.add_argument(
         "--level",
@@ -101,6 +108,7 @@ def _run(options: argparse.Namespace) -> int:
         result = save(
             options.image,
             options.snapshot,
+            format=options.format,
             jobs=options.jobs,
             level=options.level,
             window=options.window,

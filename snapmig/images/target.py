@@ -17,11 +17,11 @@ from typing import Protocol
 import numpy as np
 
 from snapmig.geometry import PAGE_SIZE
-from snapmig.pages import Bytes, Mask, runs
+from snapmig.pages import Bytes
 from snapmig.system.files import pwrite_all, write_error
 from snapmig.system.libc import punch_hole
 
-__all__ = ("Store", "TargetPlan", "open_store", "write_pages", "zero_pages")
+__all__ = ("Store", "TargetPlan", "open_store")
 
 _ZEROS = np.zeros(1 << 20, np.uint8)
 
@@ -108,25 +108,3 @@ class MappedStore:
 def open_store(plan: TargetPlan) -> Store:
     """Open the file of a plan in this process, the way its filesystem wants it."""
     return FileStore(plan) if plan.huge_page_size is None else MappedStore(plan)
-
-
-def write_pages(store: Store, offset: int, length: int, mask: Mask, data: Bytes) -> None:
-    """
-    Write a packet's data pages.
-
-    :param offset: where the packet starts in the file
-    :param length: bytes of the packet; the last page may be cut short
-    :param mask: which pages ``data`` holds, in order, as ``(n, 4096)``
-    """
-    done = 0
-    for first, count in runs(mask):
-        content = data[done : done + count].reshape(-1)
-        store.write(offset + first * PAGE_SIZE, content[: length - first * PAGE_SIZE])
-        done += count
-
-
-def zero_pages(store: Store, offset: int, length: int, mask: Mask) -> None:
-    """Make zero what ``mask`` says is not data, in a file that held something before."""
-    for first, count in runs(~mask):
-        start = first * PAGE_SIZE
-        store.zero(offset + start, min(count * PAGE_SIZE, length - start))

@@ -18,12 +18,25 @@ from snapmig.container.tables import AttachmentEntry
 from snapmig.container.writer import SnapshotWriter
 from snapmig.encodings.deflate import compress_stream, decompress
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.images.source import ImageSource
 from snapmig.units import format_size
 
-__all__ = ("AttachmentSource", "check_attachments", "load_attachment", "store_attachments")
+__all__ = (
+    "SOURCE_PREFIX",
+    "AttachmentSource",
+    "check_attachments",
+    "load_attachment",
+    "source_attachments",
+    "source_format",
+    "store_attachments",
+)
 
 AttachmentSource = bytes | str | os.PathLike[str]
 """The contents themselves, or the path of the file that has them."""
+
+SOURCE_PREFIX = "source/"
+"""Names of attachments that a save makes itself, from what an image has besides pages."""
+_FORMAT_NAME = SOURCE_PREFIX + "format"
 
 _STEP = 1 << 20
 
@@ -39,6 +52,9 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
     if len(attach) > MAX_ATTACHMENTS:
         raise UsageError(f"{len(attach)} attachments, expected at most {MAX_ATTACHMENTS}")
     for name, source in attach.items():
+        if name.startswith(SOURCE_PREFIX):
+            message = f"attachment name {name!r} is kept for what belongs to the image itself"
+            raise UsageError(message)
         if not 0 < len(name.encode()) <= MAX_NAME_SIZE or "\0" in name:
             message = f"attachment name {name!r} is not 1 to {MAX_NAME_SIZE} bytes long"
             raise UsageError(message)
@@ -48,6 +64,24 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
             with Path(source).open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
         _check_size(name, size)
+
+
+def source_attachments(source: ImageSource) -> dict[str, bytes]:
+    """Return what must be kept of an image besides its pages; nothing for a raw one."""
+    kept = {SOURCE_PREFIX + name: content for name, content in source.attachments.items()}
+    return kept if source.format == "raw" else {_FORMAT_NAME: source.format.encode(), **kept}
+
+
+def source_format(snapshot: SnapshotFile) -> str:
+    """
+    Return the format of the image that a snapshot was made of.
+
+    :raises CorruptSnapshotError: the attachment that says so is damaged
+    """
+    for entry in snapshot.attachments:
+        if entry.name == _FORMAT_NAME:
+            return load_attachment(snapshot, entry).decode("ascii", "replace")
+    return "raw"
 
 
 def store_attachments(writer: SnapshotWriter, attach: Mapping[str, AttachmentSource]) -> None:

@@ -12,6 +12,7 @@ from snapmig.container.format import Encoding, PageKind
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.geometry import PAGE_SIZE, RamBlock
+from snapmig.operations.attachments import source_format
 
 __all__ = ("AttachmentInfo", "SnapshotInfo", "info")
 
@@ -32,6 +33,7 @@ class SnapshotInfo:
     """
     Facts about a snapshot; sizes are in bytes.
 
+    :param source: format of the image that it was made of
     :param created: time of the commit, ISO 8601 in UTC
     :param window_bits: history that a deflate decoder must keep, as a power of two
     :param packets: how many packets are in which encoding
@@ -40,6 +42,7 @@ class SnapshotInfo:
     """
 
     snapshot: str
+    source: str
     format_version: str
     snapshot_id: str
     created: str
@@ -78,6 +81,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
         pages = sum(-(-known.size // PAGE_SIZE) for known in source.geometry.blocks)
         return SnapshotInfo(
             snapshot=source.shown,
+            source=source_format(source),
             format_version=f"{block.version_major}.{block.version_minor}",
             snapshot_id=block.snapshot_id.hex(),
             created=datetime.fromtimestamp(block.created_ns / 1e9, UTC).isoformat("T", "seconds"),

@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from snapmig.container.format import PageKind
-from snapmig.container.index import kind_counts
+from snapmig.container.index import kind_counts, unpack_kinds
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError, UsageError
 from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE
+from snapmig.images.formats import find_format
+from snapmig.images.plan import Content, ImagePlan, Placer
 from snapmig.images.target import TargetPlan
+from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment, source_format
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.settings import parse_jobs, same_file
+from snapmig.pages import Mask
 from snapmig.system.files import (
     PartialFile,
     check_destination,
@@ -33,6 +37,8 @@ from snapmig.work.load import LoadTasks, RestoreHandler, RestorePlan
 
 __all__ = ("RestoreResult", "restore")
 
+_INDEX_STEP = 4096
+
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
@@ -40,11 +46,12 @@ class RestoreResult:
     What a restore did; sizes are in bytes.
 
     :param block: the only RAM block restored, None for all
-    :param ram_size: length of the restored image
+    :param ram_size: guest RAM that was restored
     """
 
     snapshot: str
     image: str
+    format: str
     block: str | None
     jobs: int
     ram_size: int
@@ -55,16 +62,18 @@ class RestoreResult:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    # What is restored: a range of RAM offsets and the packets that cover it.
-    base: int
-    size: int
+    # What is restored: some packets, how much RAM they are, and where they and the rest go.
     packets: range
+    ram_size: int
+    image: ImagePlan
+    placer: Placer
 
 
 def restore(
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
     *,
+    format: str | None = None,  # noqa: A002 - the command line's word
     jobs: int | None = None,
     force: bool = False,
     in_place: bool = False,
@@ -72,7 +81,9 @@ def restore(
     progress: ProgressCallback | None = None,
 ) -> RestoreResult:
     """
-    Restore a snapshot's RAM to a raw image, RAM blocks one after the other.
+    Restore a snapshot to an image of the format that it was saved from, or of another one.
+
+    A raw image has the RAM blocks one after the other.
 
     A new image appears under its name when it is complete and on stable storage; its zero pages
     are holes. With ``in_place`` an existing file of the same size receives the pages instead, for
@@ -80,6 +91,7 @@ def restore(
     packet is checked before its pages are written, but an in-place restore that fails leaves the
     packets before it written.
 
+    :param format: the image's format; default: that of the image that was saved
     :param jobs: worker processes; default: the processors that this process may run on
     :param force: replace an existing image by a new file
     :param in_place: write into the existing image
@@ -99,7 +111,10 @@ def restore(
         raise UsageError("force makes a new file, in-place keeps the old one: choose one")
     path = Path(image)
     with SnapshotFile(os.fspath(snapshot)) as source:
-        part = _part(source, block)
+        name = format or ("raw" if in_place or block is not None else source_format(source))
+        if name != "raw" and (in_place or block is not None):
+            raise UsageError(f"{name} files are made new and whole, in-place and block are for raw")
+        part = _one_block(source, block) if block is not None else _whole(source, name)
         if same_file(path, Path(snapshot)):
             raise UsageError("image and snapshot are the same file", path=str(path))
         if in_place:
@@ -111,24 +126,72 @@ def restore(
         image=str(path),
         block=block,
         jobs=jobs,
-        ram_size=part.size,
+        format=name,
+        ram_size=part.ram_size,
         data_pages=data_pages,
-        zero_pages=-(-part.size // PAGE_SIZE) - data_pages,
+        zero_pages=-(-part.ram_size // PAGE_SIZE) - data_pages,
         seconds=round(time.monotonic() - started, 3),
     )
 
 
-def _part(source: SnapshotFile, block: str | None) -> _Part:
+def _whole(source: SnapshotFile, name: str) -> _Part:
     geometry = source.geometry
-    if block is None:
-        return _Part(0, geometry.ram_size, range(geometry.packet_count))
+    content = Content(
+        blocks=geometry.blocks,
+        attachments=_SourceAttachments(source),
+        format=source_format(source),
+        data_pages=partial(_data_pages, source),
+    )
+    try:
+        plan = find_format(name).plan_image(content)
+    except UsageError as error:
+        error.path = source.shown
+        raise
+    starts = [geometry.block_start(number) for number in range(len(geometry.blocks))]
+    placer = plan.placer or Placer(plan.block_offsets, starts)
+    return _Part(range(geometry.packet_count), geometry.ram_size, plan, placer)
+
+
+def _one_block(source: SnapshotFile, name: str) -> _Part:
+    geometry = source.geometry
     names = [known.name for known in geometry.blocks]
-    if block not in names:
-        message = f"has no RAM block {block!r}, it has {', '.join(names[:20])}"
+    if name not in names:
+        message = f"has no RAM block {name!r}, it has {', '.join(names[:20])}"
         raise UsageError(message, path=source.shown)
-    number = names.index(block)
-    packets = geometry.block_packets(number)
-    return _Part(geometry.block_start(number), geometry.blocks[number].size, packets)
+    number = names.index(name)
+    size = geometry.blocks[number].size
+    starts = [geometry.block_start(number)] * len(names)
+    plan = ImagePlan(size, (0,) * len(names))
+    return _Part(geometry.block_packets(number), size, plan, Placer(plan.block_offsets, starts))
+
+
+class _SourceAttachments(Mapping[str, bytes]):
+    # What the saved image had besides pages, by the names that its format gave.
+    def __init__(self, source: SnapshotFile) -> None:
+        self._source = source
+        self._entries = {
+            entry.name.removeprefix(SOURCE_PREFIX): entry
+            for entry in source.attachments
+            if entry.name.startswith(SOURCE_PREFIX)
+        }
+
+    def __getitem__(self, name: str) -> bytes:
+        return load_attachment(self._source, self._entries[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
+    packets = source.geometry.block_packets(block)
+    for first in range(packets.start, packets.stop, _INDEX_STEP):
+        records = source.checked_records(first, min(_INDEX_STEP, packets.stop - first))
+        kinds = records["kinds"].reshape(-1)
+        pages = len(records) * source.geometry.packet_pages
+        yield unpack_kinds(kinds, pages) == PageKind.DATA
 
 
 def _restore_new(
@@ -143,12 +206,15 @@ def _restore_new(
     check_destination(path, force=force)
     records = source.records[part.packets.start : part.packets.stop]
     needed = int(kind_counts(records)[PageKind.DATA]) * PAGE_SIZE
+    needed += sum(len(piece) for _, piece in part.image.pieces)
     free = free_bytes(path.parent)
     if needed > free:
         message = f"image needs {format_size(needed)}, its filesystem has {format_size(free)} free"
         raise NoSpaceError(message, path=str(path))
     with PartialFile(path, needed) as file:
-        file.resize(part.size)
+        file.resize(part.image.size)
+        for offset, piece in part.image.pieces:
+            file.write(piece, offset)
         target = TargetPlan(
             path=descriptor_path(file.fd),
             shown=str(path),
@@ -170,13 +236,13 @@ def _restore_in_place(
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode):
             raise SnapmigError("image is not a regular file", path=str(path))
-        if facts.st_size != part.size:
-            message = f"image has {facts.st_size} bytes, the snapshot's RAM {part.size}"
+        if facts.st_size != part.image.size:
+            message = f"image has {facts.st_size} bytes, the snapshot's RAM {part.image.size}"
             raise SnapmigError(message, path=str(path))
         target = TargetPlan(
             path=descriptor_path(fd),
             shown=str(path),
-            needed=part.size,
+            needed=part.image.size,
             in_place=True,
             huge_page_size=huge_page_size(str(path)),
         )
@@ -204,9 +270,9 @@ def _run_workers(
     jobs: int,
     progress: ProgressCallback | None,
 ) -> int:
-    plan = RestorePlan(source.path_for_workers, source.shown, target, part.base)
+    plan = RestorePlan(source.path_for_workers, source.shown, target, part.placer)
     with Fleet(jobs, partial(RestoreHandler, plan)) as fleet:
-        report = reporter(fleet, part.size, progress)
+        report = reporter(fleet, part.ram_size, progress)
         fleet.run(LoadTasks(source, part.packets), report)
         report()
         return int(fleet.cells.total()[Counter.DATA_PAGES])

@@ -21,9 +21,15 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import Row
 from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
-from snapmig.images.raw import RawImage
+from snapmig.images.formats import open_image
+from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
-from snapmig.operations.attachments import AttachmentSource, check_attachments, store_attachments
+from snapmig.operations.attachments import (
+    AttachmentSource,
+    check_attachments,
+    source_attachments,
+    store_attachments,
+)
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.settings import (
     parse_jobs,
@@ -55,6 +61,7 @@ class SaveResult:
     """
 
     image: str
+    format: str
     snapshot: str
     snapshot_id: str
     jobs: int
@@ -73,6 +80,7 @@ def save(
     image: ImageArgument,
     snapshot: str | os.PathLike[str],
     *,
+    format: str | None = None,  # noqa: A002 - the command line's word
     jobs: int | None = None,
     level: int = DEFAULT_LEVEL,
     window: str = "32k",
@@ -88,7 +96,8 @@ def save(
     The image must not change meanwhile: pause the guest. Nothing appears under the snapshot's
     name before it is complete and on stable storage.
 
-    :param image: a raw file, or a list of RAM blocks with their files
+    :param image: a file, or a list of RAM blocks with their raw files
+    :param format: the image's format; default: what its content shows
     :param jobs: worker processes; default: the processors that this process may run on
     :param level: 0 to 3, of ISA-L
     :param window: ``4k`` or ``32k``: history that a decoder must keep
@@ -113,7 +122,7 @@ def save(
     check_attachments(attach)
     path = Path(snapshot)
     with ExitStack() as stack:
-        source = _open_image(image)
+        source = _open_image(image, format)
         stack.callback(source.close)
         _check_paths(image, path, force=force)
         geometry = _geometry(source, size)
@@ -121,16 +130,18 @@ def save(
         warnings = _hole_warning(writer, places)
         counts, data_end = _run_workers(source, geometry, writer, settings, jobs, progress)
         source.check_unchanged()
-        store_attachments(writer, attach)
+        store_attachments(writer, {**source_attachments(source), **attach})
         encodings = sum(1 << kind for kind in Encoding if counts[encoding_counter(kind)])
         written = writer.commit(data_end=data_end, encodings=encodings, force=force)
     return _result(source, path, geometry, counts, written, jobs, started, warnings)
 
 
-def _open_image(image: ImageArgument) -> ImageSource:
+def _open_image(image: ImageArgument, format_name: str | None) -> ImageSource:
     if isinstance(image, str | os.PathLike):
-        return RawImage.open(os.fspath(image))
-    return RawImage([(block, os.fspath(path)) for block, path in image])
+        return open_image(os.fspath(image), format_name)
+    if format_name not in (None, "raw"):
+        raise UsageError("a list of RAM blocks with their files is always raw")
+    return open_blocks([(block, os.fspath(path)) for block, path in image])
 
 
 def _check_paths(image: ImageArgument, path: Path, *, force: bool) -> None:
@@ -205,6 +216,7 @@ def _result(
     pages = int(np.sum([-(-block.size // PAGE_SIZE) for block in geometry.blocks]))
     return SaveResult(
         image=source.shown,
+        format=source.format,
         snapshot=str(path),
         snapshot_id=written.snapshot_id.hex(),
         jobs=jobs,

@@ -21,7 +21,8 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PacketPlace
-from snapmig.images.target import TargetPlan, open_store, write_pages, zero_pages
+from snapmig.images.plan import Placer
+from snapmig.images.target import TargetPlan, open_store
 from snapmig.pages import Bytes, Mask
 from snapmig.work.counters import Counter, encoding_counter
 
@@ -67,13 +68,13 @@ class RestorePlan:
     """
     All that a restore worker needs, picklable.
 
-    :param base: the RAM offset that goes to the target's first byte
+    :param placer: puts packets to their places in the target
     """
 
     snapshot_path: str
     shown: str
     target: TargetPlan
-    base: int
+    placer: Placer
 
 
 class RestoreHandler:
@@ -95,17 +96,17 @@ class RestoreHandler:
         for number, record in enumerate(records, task.first):
             place = self._snapshot.geometry.place(number)
             mask, data = load_packet(self._snapshot, place, record)
-            offset = place.ram_offset - self._plan.base
             if data is not None:
-                write_pages(self._store, offset, place.length, mask, data)
+                self._plan.placer.write(self._store, place, mask, data)
             if self._plan.target.in_place:
-                zero_pages(self._store, offset, place.length, mask)
+                self._plan.placer.zero(self._store, place, mask)
             _count(row, place, record, mask)
 
     def _zero_all(self, task: Task) -> None:
         if self._plan.target.in_place:
-            start, length = _span(self._snapshot, task)
-            self._store.zero(start - self._plan.base, length)
+            for packet in range(task.first, task.first + task.count):
+                place = self._snapshot.geometry.place(packet)
+                self._plan.placer.zero(self._store, place, np.zeros(place.pages, np.bool_))
 
 
 class VerifyHandler:

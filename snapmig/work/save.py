@@ -134,7 +134,7 @@ class SaveTasks:
     """
 
     def __init__(
-        self, geometry: Geometry, slots: SlotPlan, next_data: Callable[[int], int]
+        self, geometry: Geometry, slots: SlotPlan, next_data: Callable[[int], int | None]
     ) -> None:
         self._tasks = _plan_tasks(geometry, next_data)
         self._packed = slots.layout == Layout.PACKED
@@ -184,15 +184,15 @@ def _fill(record: np.void, packet: EncodedPacket, offset: int) -> None:
     record["kinds"][: len(kinds)] = kinds
 
 
-def _plan_tasks(geometry: Geometry, next_data: Callable[[int], int]) -> Iterator[Task]:
+def _plan_tasks(geometry: Geometry, next_data: Callable[[int], int | None]) -> Iterator[Task]:
     batch = max(1, BATCH_BYTES // geometry.packet_size)
     for number in range(len(geometry.blocks)):
         packets = geometry.block_packets(number)
         packet = packets.start
         while packet < packets.stop:
             found = next_data(geometry.place(packet).ram_offset)
-            past = found >= geometry.block_start(number) + geometry.blocks[number].size
-            with_data = packets.stop if past else geometry.packet_at(found)
+            end = geometry.block_start(number) + geometry.blocks[number].size
+            with_data = packets.stop if found is None or found >= end else geometry.packet_at(found)
             if with_data > packet:
                 count = min(with_data - packet, EMPTY_BATCH_PACKETS)
                 yield Task(Kind.EMPTY, packet, count)

@@ -1,0 +1,74 @@
+"""The files of an image that is being saved: opened once, watched for changes, closed."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from snapmig.errors import ImageChangedError, SnapmigError
+from snapmig.system.files import descriptor_path, pread_all
+
+__all__ = ("ImageFile",)
+
+
+class ImageFile:
+    """
+    One open file of an image.
+
+    :raises SnapmigError: not a regular file, or empty
+    """
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+        self.fd = os.open(shown, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._facts = os.fstat(self.fd)
+            if not stat.S_ISREG(self._facts.st_mode):
+                raise SnapmigError("image is not a regular file", path=shown)
+            if self._facts.st_size == 0:
+                raise SnapmigError("image is empty, expected a guest's RAM", path=shown)
+        except BaseException:
+            os.close(self.fd)
+            raise
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes when it was opened."""
+        return self._facts.st_size
+
+    @property
+    def path(self) -> str:
+        """A path by which other processes open this very file."""
+        return descriptor_path(self.fd)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """
+        Return bytes of the file's description of itself.
+
+        :raises SnapmigError: the file ends before them
+        """
+        data = pread_all(self.fd, length, offset)
+        if len(data) < length:
+            message = f"file ends at {offset + len(data):#x}, expected {length} bytes from here"
+            raise SnapmigError(message, path=self.shown, offset=offset)
+        return data
+
+    def check_unchanged(self) -> None:
+        """
+        Compare size and time of change with those at the start.
+
+        :raises ImageChangedError: something wrote to the image while it was read
+        """
+        after = os.fstat(self.fd)
+        if after.st_size != self._facts.st_size:
+            message = f"image had {self._facts.st_size} bytes at the start, now {after.st_size}"
+            raise ImageChangedError(message, path=self.shown)
+        if after.st_mtime_ns != self._facts.st_mtime_ns:
+            message = "image was written to while it was read, pause the guest first"
+            raise ImageChangedError(message, path=self.shown)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1

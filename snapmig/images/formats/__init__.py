@@ -1,0 +1,81 @@
+"""
+Formats of guest RAM images, a module each; a new format is a new module here.
+
+Each module has ``NAME``, ``recognises(file)`` by content, ``open_image(file)`` for a save, and
+``plan_image(content)`` for a restore.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+from typing import Protocol, cast
+
+from snapmig.errors import UsageError
+from snapmig.images.file import ImageFile
+from snapmig.images.plan import Content, ImagePlan
+from snapmig.images.source import ImageSource
+
+__all__ = ("ImageFormat", "find_format", "format_names", "open_image")
+
+
+class ImageFormat(Protocol):
+    """What each module here offers."""
+
+    NAME: str
+
+    def recognises(self, file: ImageFile) -> bool:
+        """Return whether a file's content is of this format."""
+
+    def open_image(self, file: ImageFile) -> ImageSource:
+        """Return a file as an image to save; takes the file over."""
+
+    def plan_image(self, content: Content) -> ImagePlan:
+        """
+        Return how a snapshot becomes a file of this format.
+
+        :raises UsageError: the snapshot lacks something that the format needs
+        """
+
+
+@cache
+def _formats() -> dict[str, ImageFormat]:
+    modules = [import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
+    return {module.NAME: cast("ImageFormat", module) for module in modules}
+
+
+def format_names() -> tuple[str, ...]:
+    """Return the names of all formats."""
+    return tuple(sorted(_formats()))
+
+
+def find_format(name: str) -> ImageFormat:
+    """
+    Return a format by its name.
+
+    :raises UsageError: there is none of that name
+    """
+    if name not in _formats():
+        message = f"format is {name!r}, expected one of {', '.join(format_names())}"
+        raise UsageError(message)
+    return _formats()[name]
+
+
+def open_image(path: str, name: str | None = None) -> ImageSource:
+    """
+    Open an image of a format, or of the one that its content shows.
+
+    :raises SnapmigError: not a regular file, empty, or not what its format says
+    """
+    file = ImageFile(path)
+    try:
+        if name is None:
+            known = (form for form in _formats().values() if form.recognises(file))
+            form = next(known, _formats()["raw"])
+        else:
+            form = find_format(name)
+        return form.open_image(file)
+    except BaseException:
+        file.close()
+        raise

@@ -1,0 +1,68 @@
+"""
+Raw images: files whose bytes are the guest's RAM, one file a RAM block.
+
+A regular file, a file in /dev/shm, a memfd or deleted file as ``/proc/PID/fd/N``, or a hugetlbfs
+file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from snapmig.errors import SnapmigError
+from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
+from snapmig.images.file import ImageFile
+from snapmig.images.plan import Content, ImagePlan, block_starts
+from snapmig.images.readers.files import Part
+from snapmig.images.source import PartsImage
+from snapmig.system.libc import huge_page_size
+
+__all__ = ("NAME", "open_blocks", "open_image", "plan_image", "recognises")
+
+NAME = "raw"
+DEFAULT_BLOCK_NAME = "ram"
+
+
+def recognises(file: ImageFile) -> bool:
+    """Return whether a file is of this format: it has no mark, so any file may be."""
+    del file
+    return False
+
+
+def open_image(file: ImageFile) -> PartsImage:
+    """Open a single file as a guest's only RAM block, named ``ram``."""
+    page_size = huge_page_size(file.shown) or PAGE_SIZE
+    block = RamBlock(DEFAULT_BLOCK_NAME, file.size, page_size=page_size)
+    return PartsImage(NAME, [block], [Part(file.path, 0, file.size)], [file])
+
+
+def open_blocks(files: Sequence[tuple[RamBlock, str]]) -> PartsImage:
+    """
+    Open one file for each RAM block of a guest.
+
+    :raises SnapmigError: a file has another size than its block
+    """
+    blocks = tuple(block for block, _ in files)
+    geometry = Geometry(blocks, PAGE_SIZE)
+    with ExitStack() as stack:
+        opened = []
+        for block, path in files:
+            file = ImageFile(path)
+            stack.callback(file.close)
+            opened.append(file)
+            if file.size != block.size:
+                message = f"file has {file.size} bytes, RAM block {block.name!r} {block.size}"
+                raise SnapmigError(message, path=path)
+        stack.pop_all()
+    starts = [geometry.block_start(number) for number in range(len(blocks))]
+    parts = [
+        Part(file.path, start, start + file.size)
+        for file, start in zip(opened, starts, strict=True)
+    ]
+    return PartsImage(NAME, blocks, parts, opened)
+
+
+def plan_image(content: Content) -> ImagePlan:
+    """Return how a snapshot becomes a raw file: its RAM blocks one after the other."""
+    return ImagePlan(size=content.ram_size, block_offsets=block_starts(content.blocks))

@@ -1,0 +1,1 @@
+"""Ways in which an image's files hold the pages of RAM: one reader a way."""

@@ -1,0 +1,112 @@
+"""
+RAM as ranges of files: most images are that.
+
+Files are mapped read-only. Holes are asked for first, since reading one through a mapping of
+shared memory allocates it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from snapmig.pages import Bytes
+from snapmig.system.holes import data_extents
+
+__all__ = ("MappedFile", "Part", "PartsReader")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """
+    A range of RAM offsets that a file holds in one piece.
+
+    :param path: opens the file, also in another process
+    :param file_offset: where in the file the byte at RAM offset ``start`` is
+    """
+
+    path: str
+    start: int
+    stop: int
+    file_offset: int = 0
+
+
+class MappedFile:
+    """A file's bytes as an array, and its holes."""
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.size = os.fstat(self.fd).st_size
+        self._map = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
+        self.array: Bytes = np.frombuffer(self._map, np.uint8)
+        # The extent found last. Without it each packet would ask for the next hole, and the answer
+        # costs a walk over all pages up to it: the square of a dense image's size in all.
+        self._known = (0, 0)
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges between two file offsets that are not holes."""
+        while start < stop:
+            first, end = self._known
+            if not first <= start < end:
+                found = next(data_extents(self.fd, start, self.size), (self.size, self.size))
+                first, end = self._known = found
+            if first >= stop:
+                return
+            yield max(first, start), min(end, stop)
+            start = end
+
+    def release(self, start: int, stop: int) -> None:
+        """
+        Drop a range from this process's page tables; the file keeps it.
+
+        A worker would otherwise seem to hold the whole guest, and be the first one that the
+        kernel kills when memory runs out.
+        """
+        first = start // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map.madvise(mmap.MADV_DONTNEED, first, stop - first)
+
+
+class PartsReader:
+    """
+    Reads RAM that lies in ranges of files.
+
+    :param parts: in the order of RAM offsets; what no part covers is zero
+    """
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self._parts = parts
+        self._starts = [part.start for part in parts]
+        opened = {path: MappedFile(path) for path in {part.path for part in parts}}
+        self._files = [opened[part.path] for part in parts]
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges between two RAM offsets that are not holes, each within one part."""
+        for part, file in self._between(start, stop):
+            shift = part.file_offset - part.start
+            first, end = max(start, part.start), min(stop, part.stop)
+            for found, after in file.extents(first + shift, end + shift):
+                yield found - shift, after - shift
+
+    def view(self, start: int, stop: int) -> Bytes:
+        """Return the mapped bytes of a range inside one part."""
+        number = bisect_right(self._starts, start) - 1
+        shift = self._parts[number].file_offset - self._parts[number].start
+        return self._files[number].array[start + shift : stop + shift]
+
+    def release(self, start: int, stop: int) -> None:
+        """Say that a range is not needed any more."""
+        for part, file in self._between(start, stop):
+            shift = part.file_offset - part.start
+            file.release(max(start, part.start) + shift, min(stop, part.stop) + shift)
+
+    def _between(self, start: int, stop: int) -> Iterator[tuple[Part, MappedFile]]:
+        number = max(0, bisect_right(self._starts, start) - 1)
+        while number < len(self._parts) and self._parts[number].start < stop:
+            if self._parts[number].stop > start:
+                yield self._parts[number], self._files[number]
+            number += 1
