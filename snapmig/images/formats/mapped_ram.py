@@ -1,0 +1,168 @@
+"""
+QEMU's mapped-ram migration files: each page at a fixed offset, a bitmap of those that count.
+
+See QEMU's docs/devel/migration/mapped-ram.rst. A save that was killed leaves bitmaps of zeros that
+parse as a guest without memory, so a file without its end mark is refused.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from snapmig.errors import SnapmigError
+from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
+from snapmig.images.file import ImageFile
+from snapmig.images.plan import Content, ImagePlan
+from snapmig.images.qemu import (
+    MAGIC,
+    MAPPED_RAM,
+    RAM_EOS,
+    MappedPlace,
+    QemuBlock,
+    VmState,
+    attach_vm_state,
+    bitmap_size,
+    ends_complete,
+    load_vm_state,
+    parse_vm_state,
+)
+from snapmig.images.readers.bitmap import BitmapReader, PageBitmap, load_bitmap, next_set
+from snapmig.images.readers.files import Part
+from snapmig.images.source import ImageReader, PartsImage
+
+__all__ = ("NAME", "MappedImage", "open_at", "open_image", "plan_at", "plan_image", "recognises")
+
+NAME = "mapped-ram"
+
+PAGES_ALIGNMENT = 1 << 20
+"""Where QEMU puts a block's pages in the file: the next multiple of this."""
+
+MAX_STATE_SIZE = 1 << 30
+
+
+class MappedImage(PartsImage):
+    """A mapped-ram file: parts through bitmaps."""
+
+    bitmaps: Sequence[PageBitmap] = ()
+
+    def opener(self) -> Callable[[], ImageReader]:
+        """Return a picklable function that opens a reader in any process."""
+        return partial(BitmapReader, self.parts, self.bitmaps)
+
+    def next_data(self, start: int) -> int | None:
+        """Return the first RAM offset from ``start`` on whose page counts."""
+        for part, bitmap in zip(self.parts, self.bitmaps, strict=True):
+            if start < part.stop:
+                page = (max(start, part.start) - part.start) // bitmap.page_size
+                found = next_set(load_bitmap(bitmap, part), page)
+                if found is not None:
+                    return max(start, part.start + found * bitmap.page_size)
+        return None
+
+
+def recognises(file: ImageFile) -> bool:
+    """Return whether a file is a migration stream with the mapped-ram capability."""
+    return _is_mapped(file, 0)
+
+
+def open_image(file: ImageFile) -> MappedImage:
+    """
+    Open a mapped-ram file.
+
+    :raises SnapmigError: cut short, or a field that can't be
+    """
+    return open_at(file, 0, NAME)
+
+
+def plan_image(content: Content) -> ImagePlan:
+    """
+    Return how a snapshot becomes a mapped-ram file.
+
+    One that was made of such a file gets the same offsets again.
+
+    :raises UsageError: the snapshot has no device state of QEMU
+    """
+    return plan_at(content, load_vm_state(content.attachments, NAME), 0)
+
+
+def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
+    """Open a mapped-ram stream that starts at an offset of its file."""
+    state, after = parse_vm_state(file, start)
+    if not ends_complete(file, after):
+        message = "the stream has no end mark: the save was cut short, or is not done yet"
+        raise SnapmigError(message, path=file.shown)
+    if file.size - after > MAX_STATE_SIZE:
+        message = f"device state has {file.size - after} bytes, expected at most {MAX_STATE_SIZE}"
+        raise SnapmigError(message, path=file.shown)
+    kept = [block for block in state.blocks if block.mapped and block.mapped.pages_offset]
+    blocks = tuple(RamBlock(block.name, block.length, block.gpa) for block in kept)
+    geometry = Geometry(blocks, PAGE_SIZE)
+    parts, bitmaps = [], []
+    for number, block in enumerate(kept):
+        assert block.mapped is not None
+        begin = geometry.block_start(number)
+        end = begin + block.length
+        parts.append(Part(file.path, begin, end, block.mapped.pages_offset))
+        bitmap = PageBitmap(file.path, block.mapped.bitmap_offset, block.mapped.page_size)
+        bitmaps.append(bitmap)
+    whole = replace(state, after=file.read(after, file.size - after))
+    image = MappedImage(name, blocks, parts, [file], attach_vm_state(whole))
+    image.bitmaps = bitmaps
+    return image
+
+
+def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> ImagePlan:
+    """
+    Return where everything goes in a mapped-ram stream that starts at an offset of its file.
+
+    :param head: what stands before the stream
+    """
+    same = MAPPED_RAM in state.capabilities and state.start == start
+    if not same:
+        state = state.with_capability(MAPPED_RAM, on=True)
+    known = {block.name: number for number, block in enumerate(content.blocks)}
+    offsets = [0] * len(content.blocks)
+    pieces = [(0, head), (start, state.head() + state.total())]
+    end = start + len(pieces[1][1])
+    for block in state.blocks:
+        entry = state.block_entry(block)
+        place = block.mapped if same and block.mapped else _place(block, end + len(entry) + 28)
+        if block.name not in known:
+            place = MappedPlace(PAGE_SIZE, 0, 0)
+        pieces.append((end, entry + _pack_place(place)))
+        end += len(pieces[-1][1])
+        if place.pages_offset:
+            number = known[block.name]
+            pieces.append((place.bitmap_offset, _bitmap(content, number, block, place.page_size)))
+            offsets[number] = place.pages_offset
+            end = place.pages_offset + block.length
+    pieces.append((end, struct.pack(">Q", RAM_EOS) + state.after))
+    return ImagePlan(end + len(pieces[-1][1]), tuple(offsets), pieces)
+
+
+def _is_mapped(file: ImageFile, start: int) -> bool:
+    if file.size < start + 8 or file.read(start, 4) != MAGIC:
+        return False
+    # The capabilities stand in the configuration, at the very start.
+    return b"\x0amapped-ram" in file.read(start, min(1024, file.size - start))
+
+
+def _place(block: QemuBlock, bitmap_offset: int) -> MappedPlace:
+    end = bitmap_offset + bitmap_size(block.length, PAGE_SIZE)
+    return MappedPlace(PAGE_SIZE, bitmap_offset, -(-end // PAGES_ALIGNMENT) * PAGES_ALIGNMENT)
+
+
+def _pack_place(place: MappedPlace) -> bytes:
+    return struct.pack(">IQQQ", 1, place.page_size, place.bitmap_offset, place.pages_offset)
+
+
+def _bitmap(content: Content, number: int, block: QemuBlock, page_size: int) -> bytes:
+    pages = np.concatenate([*content.data_pages(number)])[: -(-block.length // PAGE_SIZE)]
+    bits = pages.reshape(-1, page_size // PAGE_SIZE).any(axis=1)
+    packed = np.packbits(bits, bitorder="little").tobytes()
+    return packed.ljust(bitmap_size(block.length, page_size), b"\0")
