@@ -24,12 +24,15 @@ class Content:
     What a format may know of a snapshot.
 
     :param format: the format that it was saved from
-    :param data_pages: gives one truth value a page of a block, in pieces
+    :param packet_pages: pages in a packet
+    :param data_pages: gives one truth value a page of a block, packet by packet in pieces; a
+        block's last packet is filled up with false
     """
 
     blocks: tuple[RamBlock, ...]
     attachments: Mapping[str, bytes]
     format: str
+    packet_pages: int
     data_pages: Callable[[int], Iterator[Mask]]
 
     @property

@@ -140,6 +140,7 @@ def _whole(source: SnapshotFile, name: str) -> _Part:
         blocks=geometry.blocks,
         attachments=_SourceAttachments(source),
         format=source_format(source),
+        packet_pages=geometry.packet_pages,
         data_pages=partial(_data_pages, source),
     )
     try:

@@ -1,0 +1,156 @@
+"""
+libvirt's save images: a header, the domain's XML, then QEMU's stream, raw, sparse or compressed.
+
+See libvirt's src/qemu/qemu_saveimage.h. The header is in the byte order of the host that wrote it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import tempfile
+from dataclasses import dataclass
+
+from snapmig.errors import CorruptSnapshotError, NoSpaceError, SnapmigError, UsageError
+from snapmig.images.file import ImageFile
+from snapmig.images.formats import mapped_ram, stream
+from snapmig.images.plan import Content, ImagePlan
+from snapmig.images.qemu import load_vm_state
+from snapmig.images.source import ImageSource
+
+__all__ = ("NAME", "open_image", "plan_image", "recognises")
+
+NAME = "libvirt"
+
+_COMPLETE = b"LibvirtQemudSave"
+_PARTIAL = b"LibvirtQemudPart"
+_HEADER = "16s5I56x"
+_HEADER_SIZE = 92
+_VERSION = 2
+_RAW = 0
+_SPARSE = 6
+_PROGRAMS = {1: "gzip", 2: "bzip2", 3: "xz", 4: "lzop", 5: "zstd"}
+_HEAD = "libvirt.head"
+
+MAX_HEAD_SIZE = 64 << 20
+"""libvirt itself leaves 64 KiB behind the XML; a domain's XML has a few KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    order: str
+    magic: bytes
+    data_size: int
+    kind: int
+
+    @property
+    def stream_offset(self) -> int:
+        return _HEADER_SIZE + self.data_size
+
+
+def recognises(file: ImageFile) -> bool:
+    """Return whether a file starts as a save image does, complete or not."""
+    return file.read(0, min(16, file.size)) in (_COMPLETE, _PARTIAL)
+
+
+def open_image(file: ImageFile) -> ImageSource:
+    """
+    Open a save image.
+
+    :raises SnapmigError: incomplete, cut short, or its decompressor fails
+    """
+    header = _parse(file.read(0, _HEADER_SIZE), file)
+    if header.magic == _PARTIAL:
+        message = "the save image is incomplete: libvirt did not finish it"
+        raise SnapmigError(message, path=file.shown)
+    head = file.read(0, header.stream_offset)
+    image: ImageSource
+    if header.kind == _RAW:
+        image = stream.open_at(file, header.stream_offset, NAME)
+    elif header.kind == _SPARSE:
+        image = mapped_ram.open_at(file, header.stream_offset, NAME)
+    else:
+        image = _open_compressed(file, header)
+    image.attachments = {**image.attachments, _HEAD: head}
+    return image
+
+
+def plan_image(content: Content) -> ImagePlan:
+    """
+    Return how a snapshot becomes the save image again that it was made of.
+
+    What was compressed there becomes raw: libvirt reads both alike.
+
+    :raises UsageError: it was made of something else
+    """
+    if _HEAD not in content.attachments:
+        raise UsageError("libvirt needs a domain's XML and header, and this snapshot has none")
+    head = bytearray(content.attachments[_HEAD])
+    state = load_vm_state(content.attachments, NAME)
+    header = _parse(bytes(head[:_HEADER_SIZE]), None)
+    if header.kind == _SPARSE:
+        return mapped_ram.plan_at(content, state, len(head), bytes(head))
+    struct.pack_into(f"{header.order}I", head, 28, _RAW)
+    return stream.plan_at(content, state, len(head), bytes(head))
+
+
+def _parse(raw: bytes, file: ImageFile | None) -> _Header:
+    for order in "<>":
+        magic, version, data_size, _running, kind, _cookie = struct.unpack(f"{order}{_HEADER}", raw)
+        if version == _VERSION:
+            break
+    else:
+        raise _refuse(f"save image has a version other than {_VERSION}", file)
+    if magic not in (_COMPLETE, _PARTIAL):
+        raise _refuse("not a save image of libvirt", file)
+    if not 0 < data_size <= MAX_HEAD_SIZE:
+        raise _refuse(f"XML and cookie have {data_size} bytes, at most {MAX_HEAD_SIZE}", file)
+    if kind not in (_RAW, _SPARSE, *_PROGRAMS):
+        raise _refuse(f"save image has the format {kind}, which is not known here", file)
+    return _Header(order, magic, data_size, kind)
+
+
+def _refuse(words: str, file: ImageFile | None) -> SnapmigError:
+    # Without a file it is about an attachment, whose checksum held.
+    return CorruptSnapshotError(words) if file is None else SnapmigError(words, path=file.shown)
+
+
+def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:
+    program = _PROGRAMS[header.kind]
+    # Pages must be found again, so the stream goes through a file without a name.
+    spool = tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/var/tmp"))  # noqa: S108, SIM115
+    with spool, os.fdopen(os.dup(file.fd), "rb") as packed:
+        os.lseek(packed.fileno(), header.stream_offset, os.SEEK_SET)
+        try:
+            done = subprocess.run(
+                [program, "-dc"],
+                stdin=packed,
+                stdout=spool,
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            message = f"the image is compressed with {program}, which is not installed"
+            raise SnapmigError(message, path=file.shown) from error
+        if done.returncode != 0:
+            raise _decompressor_failed(file, program, done)
+        plain = ImageFile(f"/proc/self/fd/{spool.fileno()}")
+    plain.shown = file.shown
+    try:
+        image = stream.open_at(plain, 0, NAME)
+    except BaseException:
+        plain.close()
+        raise
+    file.close()
+    return image
+
+
+def _decompressor_failed(
+    file: ImageFile, program: str, done: subprocess.CompletedProcess[bytes]
+) -> SnapmigError:
+    words = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no reason given"]
+    if "space" in words[0]:
+        message = "no space to decompress the image; TMPDIR names another directory"
+        return NoSpaceError(message, path=file.shown)
+    return SnapmigError(f"{program} can't decompress the image: {words[0]}", path=file.shown)

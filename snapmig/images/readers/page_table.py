@@ -1,0 +1,91 @@
+"""RAM whose pages lie anywhere in a file, each found through a table in shared memory."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from snapmig.geometry import PAGE_SIZE
+from snapmig.images.readers.files import MappedFile
+from snapmig.pages import Bytes
+from snapmig.system.files import descriptor_path
+
+__all__ = ("NO_PAGE", "PageTable", "PageTableReader")
+
+NO_PAGE = -1
+"""The entry of a page that the file does not have: it is zero."""
+
+
+class PageTable:
+    """File offsets of all pages, 8 bytes each, in a memfd that workers map too."""
+
+    def __init__(self, pages: int) -> None:
+        self._fd = os.memfd_create("snapmig-pages", os.MFD_CLOEXEC)
+        os.ftruncate(self._fd, pages * 8)
+        self.entries = np.frombuffer(mmap.mmap(self._fd, pages * 8), np.int64)
+        self.entries[:] = NO_PAGE
+
+    @property
+    def path(self) -> str:
+        """A path by which other processes open it."""
+        return descriptor_path(self._fd)
+
+    def close(self) -> None:
+        """Close the memfd; entries that are still referred to stay mapped."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class PageTableReader:
+    """
+    Reads pages through a table.
+
+    :param path: the file that has the pages
+    :param table_path: the table's memfd
+    :param stride: bytes from one page's contents to the next one's where they follow each other
+    """
+
+    def __init__(self, path: str, table_path: str, stride: int) -> None:
+        self._file = MappedFile(path)
+        self._stride = stride
+        fd = os.open(table_path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            table = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+        finally:
+            os.close(fd)
+        self._entries: npt.NDArray[np.int64] = np.frombuffer(table, np.int64)
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges between two RAM offsets whose pages follow each other in the file."""
+        first, after = start // PAGE_SIZE, -(-stop // PAGE_SIZE)
+        entries = self._entries[first:after]
+        there = entries != NO_PAGE
+        # A range ends where the next page is missing, or elsewhere than one stride further.
+        breaks = np.flatnonzero(np.diff(entries) != self._stride) + 1
+        edges = [0, *breaks.tolist(), len(entries)]
+        for begin, end in pairwise(edges):
+            if there[begin]:
+                yield (first + begin) * PAGE_SIZE, (first + end) * PAGE_SIZE
+
+    def view(self, start: int, stop: int) -> Bytes:
+        """Return a copy of the pages of one extent."""
+        count = (stop - start) // PAGE_SIZE
+        offset = int(self._entries[start // PAGE_SIZE])
+        pages = np.lib.stride_tricks.as_strided(
+            self._file.array[offset:], (count, PAGE_SIZE), (self._stride, 1), writeable=False
+        )
+        return pages.reshape(-1)
+
+    def release(self, start: int, stop: int) -> None:
+        """Drop what a range of RAM had in this process's page tables."""
+        entries = self._entries[start // PAGE_SIZE : -(-stop // PAGE_SIZE)]
+        there = entries[entries != NO_PAGE]
+        if there.size:
+            self._file.release(int(there.min()), int(there.max()) + PAGE_SIZE)
