@@ -119,7 +119,7 @@ def _refuse(words: str, file: ImageFile | None) -> SnapmigError:
 def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:
     program = _PROGRAMS[header.kind]
     # Pages must be found again, so the stream goes through a file without a name.
-    spool = tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/var/tmp"))  # noqa: S108, SIM115
+    spool = tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/var/tmp"))  # noqa: SIM115
     with spool, os.fdopen(os.dup(file.fd), "rb") as packed:
         os.lseek(packed.fileno(), header.stream_offset, os.SEEK_SET)
         try:

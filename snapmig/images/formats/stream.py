@@ -8,7 +8,7 @@ QEMU's migration/ram.c. All integers are big-endian.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -94,12 +94,12 @@ class StreamImage:
         file: ImageFile,
         table: PageTable,
         blocks: tuple[RamBlock, ...],
-        attachments: dict[str, bytes],
+        attachments: Mapping[str, bytes],
     ) -> None:
         self.format = name
         self.shown = file.shown
         self.blocks = blocks
-        self.attachments = attachments
+        self.attachments: Mapping[str, bytes] = attachments
         self._file = file
         self.table = table
 
