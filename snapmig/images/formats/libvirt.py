@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
 import tempfile
 from dataclasses import dataclass
 
-from snapmig.errors import CorruptSnapshotError, NoSpaceError, SnapmigError, UsageError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import mapped_ram, stream
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.qemu import load_vm_state
 from snapmig.images.source import ImageSource
+from snapmig.system.programs import FilterError, run_filter
 
 __all__ = ("NAME", "open_image", "plan_image", "recognises")
 
@@ -117,24 +117,14 @@ def _refuse(words: str, file: ImageFile | None) -> SnapmigError:
 
 
 def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:
-    program = _PROGRAMS[header.kind]
     # Pages must be found again, so the stream goes through a file without a name.
-    spool = tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/var/tmp"))  # noqa: SIM115
-    with spool, os.fdopen(os.dup(file.fd), "rb") as packed:
-        os.lseek(packed.fileno(), header.stream_offset, os.SEEK_SET)
+    with tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/var/tmp")) as spool:
+        os.lseek(file.fd, header.stream_offset, os.SEEK_SET)
         try:
-            done = subprocess.run(
-                [program, "-dc"],
-                stdin=packed,
-                stdout=spool,
-                stderr=subprocess.PIPE,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            message = f"the image is compressed with {program}, which is not installed"
-            raise SnapmigError(message, path=file.shown) from error
-        if done.returncode != 0:
-            raise _decompressor_failed(file, program, done)
+            run_filter([_PROGRAMS[header.kind], "-dc"], file.fd, spool.fileno())
+        except FilterError as error:
+            error.path = file.shown
+            raise
         plain = ImageFile(f"/proc/self/fd/{spool.fileno()}")
     plain.shown = file.shown
     try:
@@ -144,13 +134,3 @@ def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:
         raise
     file.close()
     return image
-
-
-def _decompressor_failed(
-    file: ImageFile, program: str, done: subprocess.CompletedProcess[bytes]
-) -> SnapmigError:
-    words = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no reason given"]
-    if "space" in words[0]:
-        message = "no space to decompress the image; TMPDIR names another directory"
-        return NoSpaceError(message, path=file.shown)
-    return SnapmigError(f"{program} can't decompress the image: {words[0]}", path=file.shown)
