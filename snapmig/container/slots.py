@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
 
 from snapmig.container.format import Encoding, Layout
-from snapmig.container.index import Record, Records
+from snapmig.container.index import Record, Records, record_dtype
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask, runs
 from snapmig.system.files import Buffer, pread_all, pwrite_all, write_error
+from snapmig.system.libc import punch_hole
 
 __all__ = ("SlotPlan", "SlotWriter", "read_stored", "write_stored")
 
@@ -46,7 +50,7 @@ class SlotWriter:
 
     def __init__(self, plan: SlotPlan) -> None:
         self.plan = plan
-        self._fd = os.open(plan.path, os.O_WRONLY | os.O_CLOEXEC)
+        self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
 
     def write_packet(self, offset: int, mask: Mask, payload: Buffer, encoding: Encoding) -> None:
         """Write a packet's stored bytes at its place."""
@@ -54,6 +58,29 @@ class SlotWriter:
             write_stored(self._fd, self.plan.layout, offset, mask, payload, encoding)
         except OSError as error:
             raise write_error(error, self.plan.shown, self.plan.needed) from error
+
+    def free_rest(self, packet: int, mask: Mask, stored_size: int, encoding: Encoding) -> None:
+        """
+        Give back what a packet's slot holds besides its stored bytes, in the fixed layout.
+
+        A packet that was written again, and shorter, leaves bytes behind; where the filesystem
+        can't punch them out they only take space.
+        """
+        size = self.plan.packet_size
+        used = [(0, stored_size)]
+        if encoding == Encoding.RAW:
+            used = [(first * PAGE_SIZE, (first + count) * PAGE_SIZE) for first, count in runs(mask)]
+        slot = self.plan.slot_offset(packet)
+        for (_, end), (start, _) in pairwise([(0, 0), *used, (size, size)]):
+            if end < start:
+                punch_hole(self._fd, slot + end, start - end)
+
+    def read_records(self, first: int, count: int) -> Records:
+        """Return records that were written before, of packets that follow each other."""
+        dtype = record_dtype(self.plan.packet_size)
+        offset = self.plan.index_offset + first * dtype.itemsize
+        raw = pread_all(self._fd, count * dtype.itemsize, offset)
+        return np.frombuffer(bytearray(raw), dtype)
 
     def write_records(self, records: Records) -> None:
         """Write sealed records of packets that follow each other."""

@@ -21,7 +21,10 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask, data_mask
 from snapmig.system.files import Buffer
 
-__all__ = ("EncodedPacket", "PacketSettings", "decode", "encode")
+__all__ = ("EncodedPacket", "PacketSettings", "decode", "encode", "encode_data", "summarise")
+
+NO_DIGEST = bytes(16)
+"""In place of a digest where a packet has no data page."""
 
 _SAMPLE_BYTES = 256
 _SAMPLE_DISTINCT = 140
@@ -55,14 +58,26 @@ class EncodedPacket:
     digest: bytes
 
 
-def encode(pages: Bytes, settings: PacketSettings) -> EncodedPacket:
-    """Return ``(n, 4096)`` pages as a packet; ``payload`` may share their memory."""
+def summarise(pages: Bytes) -> tuple[Mask, Bytes, bytes]:
+    """Return which of ``(n, 4096)`` pages are not zero, those pages, and their digest."""
     mask = data_mask(pages)
     count = int(np.count_nonzero(mask))
     if count == 0:
-        return EncodedPacket(mask, Encoding.EMPTY, b"", 0, 0, bytes(16))
+        return mask, pages[:0], NO_DIGEST
     data = pages if count == len(pages) else pages[mask]
-    digest = xxhash.xxh3_128_digest(data.data)
+    return mask, data, xxhash.xxh3_128_digest(data.data)
+
+
+def encode(pages: Bytes, settings: PacketSettings) -> EncodedPacket:
+    """Return ``(n, 4096)`` pages as a packet; ``payload`` may share their memory."""
+    return encode_data(*summarise(pages), settings)
+
+
+def encode_data(mask: Mask, data: Bytes, digest: bytes, settings: PacketSettings) -> EncodedPacket:
+    """Return what :func:`summarise` said of a packet's pages as that packet."""
+    count = len(data)
+    if count == 0:
+        return EncodedPacket(mask, Encoding.EMPTY, b"", 0, 0, digest)
     stream = (
         None
         if _looks_random(data)

@@ -20,6 +20,8 @@ class Counter(IntEnum):
     RAW_PACKETS = 4
     DEFLATE_PACKETS = 5
     DAMAGED_PACKETS = 6
+    CHANGED_PACKETS = 7
+    """Packets that a second look found changed since the first."""
 
 
 _BY_ENCODING = {

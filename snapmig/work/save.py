@@ -16,12 +16,18 @@ from enum import IntEnum
 import numpy as np
 
 from snapmig.container.format import Encoding, Layout
-from snapmig.container.index import Records, empty_records, pack_kinds, seal_records
+from snapmig.container.index import (
+    Record,
+    Records,
+    empty_records,
+    pack_kinds,
+    seal_records,
+)
 from snapmig.container.slots import SlotPlan, SlotWriter
-from snapmig.encodings.packet import EncodedPacket, PacketSettings, encode
+from snapmig.encodings.packet import EncodedPacket, PacketSettings, encode, encode_data, summarise
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
-from snapmig.geometry import Geometry, PacketPlace
+from snapmig.geometry import PAGE_SIZE, Geometry, PacketPlace
 from snapmig.images.source import ImageReader, read_pages
 from snapmig.work.counters import Counter, encoding_counter
 
@@ -42,16 +48,23 @@ class Kind(IntEnum):
     EMPTY = 0
     ENCODE = 1
     PLACE = 2
+    REFRESH = 3
+    REFRESH_EMPTY = 4
 
 
 @dataclass(frozen=True)
 class SavePlan:
-    """All that a save worker needs, picklable."""
+    """
+    All that a save worker needs, picklable.
+
+    :param live: the guest runs meanwhile, so that pages change under the worker's hands
+    """
 
     open_image: Callable[[], ImageReader]
     geometry: Geometry
     slots: SlotPlan
     settings: PacketSettings
+    live: bool = False
 
 
 class SaveHandler:
@@ -65,13 +78,16 @@ class SaveHandler:
 
     def run(self, task: Task, row: Row) -> int:
         """Do one task; return the stored bytes that still need a place."""
+        if task.kind in (Kind.REFRESH, Kind.REFRESH_EMPTY):
+            self._refresh(task, row)
+            return 0
         records = empty_records(task.first, task.count, self._plan.geometry.packet_size)
         if task.kind == Kind.EMPTY:
-            self._finish(records, [None] * task.count, row)
+            self._finish(records, task, row)
             return 0
         if task.kind == Kind.PLACE:
             records, packets = self._held.pop(task.first)
-            self._write(records, packets, task.offset, row)
+            self._write(records, packets, task, row)
             return 0
         packets = [self._encode(self._plan.geometry.place(k)) for k in _packets(task)]
         fixed = self._plan.slots.layout == Layout.FIXED
@@ -79,7 +95,7 @@ class SaveHandler:
         if waiting:
             self._held[task.first] = (records, packets)
         else:
-            self._write(records, packets, 0, row)
+            self._write(records, packets, task, row)
         self._release(task)
         return waiting
 
@@ -87,13 +103,16 @@ class SaveHandler:
         pages = read_pages(self._image, place)
         if pages is None:
             return None
+        if self._plan.live:
+            pages = pages.copy()  # digest and stream must be of the same moment
         packet = encode(pages, self._plan.settings)
         return None if packet.encoding == Encoding.EMPTY else packet
 
     def _write(
-        self, records: Records, packets: list[EncodedPacket | None], offset: int, row: Row
+        self, records: Records, packets: list[EncodedPacket | None], task: Task, row: Row
     ) -> None:
         fixed = self._plan.slots.layout == Layout.FIXED
+        offset = task.offset
         for record, packet in zip(records, packets, strict=True):
             if packet is None:
                 continue
@@ -102,21 +121,55 @@ class SaveHandler:
             self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
             _fill(record, packet, offset)
             offset += packet.stored_size
-        self._finish(records, packets, row)
+        self._finish(records, task, row)
 
-    def _finish(self, records: Records, packets: list[EncodedPacket | None], row: Row) -> None:
+    def _finish(self, records: Records, task: Task, row: Row) -> None:
         seal_records(records)
         self._slots.write_records(records)
+        _count_packets(row, records, 1)
+        self._count_ram(task, row)
+
+    def _refresh(self, task: Task, row: Row) -> None:
+        records = self._slots.read_records(task.first, task.count)
+        suspects = list(range(task.count))
+        if task.kind == Kind.REFRESH_EMPTY:
+            suspects = np.flatnonzero(records["encoding"] != Encoding.EMPTY).tolist()
+        before = records.copy()
+        changed = [n for n in suspects if self._refresh_one(records[n], task.first + n)]
+        if changed:
+            seal_records(records)
+            self._slots.write_records(records)
+            _count_packets(row, before, -1)
+            _count_packets(row, records, 1)
+        row[Counter.CHANGED_PACKETS] += len(changed)
+        self._count_ram(task, row)
+        self._release(task)
+
+    def _refresh_one(self, record: Record, number: int) -> bool:
+        # Whether the packet's pages are others than those that the record is of.
+        place = self._plan.geometry.place(number)
+        pages = read_pages(self._image, place)
+        if pages is None:
+            pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
+        mask, data, digest = summarise(pages)
+        kinds = pack_kinds(mask.view(np.uint8))
+        same = np.array_equal(record["kinds"][: len(kinds)], kinds)
+        if same and record["digest"].tobytes() == digest:
+            return False
+        packet = encode_data(mask, data, digest, self._plan.settings)
+        empty = packet.encoding == Encoding.EMPTY
+        offset = 0 if empty else self._plan.slots.slot_offset(number)
+        if not empty:
+            self._slots.write_packet(offset, mask, packet.payload, packet.encoding)
+        self._slots.free_rest(number, mask, packet.stored_size, packet.encoding)
+        _fill(record, packet, offset)
+        return True
+
+    def _count_ram(self, task: Task, row: Row) -> None:
         geometry = self._plan.geometry
-        for number, packet in enumerate(packets, int(records["packet"][0])):
-            length = geometry.place(number).length
-            row[Counter.RAM_BYTES] += length
-            if packet is None:
-                row[Counter.EMPTY_PACKETS] += 1
-                continue
-            row[encoding_counter(packet.encoding)] += 1
-            row[Counter.STORED_BYTES] += packet.stored_size
-            row[Counter.DATA_PAGES] += int(np.count_nonzero(packet.mask))
+        first = geometry.place(task.first)
+        last = geometry.place(task.first + task.count - 1)
+        row[Counter.RAM_BYTES] += last.ram_offset + last.length - first.ram_offset
 
     def _release(self, task: Task) -> None:
         # A block of its own for each batch: they never span two.
@@ -131,12 +184,19 @@ class SaveTasks:
     Hands out an image's packets in order, holes in large batches.
 
     :param next_data: gives the first RAM offset from one on that is not in a hole
+    :param again: all packets were saved before, and only those that changed are wanted
     """
 
     def __init__(
-        self, geometry: Geometry, slots: SlotPlan, next_data: Callable[[int], int | None]
+        self,
+        geometry: Geometry,
+        slots: SlotPlan,
+        next_data: Callable[[int], int | None],
+        *,
+        again: bool = False,
     ) -> None:
-        self._tasks = _plan_tasks(geometry, next_data)
+        kinds = (Kind.REFRESH_EMPTY, Kind.REFRESH) if again else (Kind.EMPTY, Kind.ENCODE)
+        self._tasks = _plan_tasks(geometry, next_data, *kinds)
         self._packed = slots.layout == Layout.PACKED
         self._offset = slots.data_offset
         self._order: deque[int] = deque()
@@ -174,7 +234,15 @@ class SaveTasks:
         return placed
 
 
-def _fill(record: np.void, packet: EncodedPacket, offset: int) -> None:
+def _count_packets(row: Row, records: Records, times: int) -> None:
+    for encoding, count in enumerate(np.bincount(records["encoding"]).tolist()):
+        if count:
+            row[encoding_counter(Encoding(encoding))] += times * count
+    row[Counter.STORED_BYTES] += times * int(records["stored_size"].sum(dtype=np.int64))
+    row[Counter.DATA_PAGES] += times * int(np.bitwise_count(records["kinds"]).sum(dtype=np.int64))
+
+
+def _fill(record: Record, packet: EncodedPacket, offset: int) -> None:
     record["offset"] = offset
     record["stored_size"] = packet.stored_size
     record["encoding"] = packet.encoding
@@ -184,7 +252,9 @@ def _fill(record: np.void, packet: EncodedPacket, offset: int) -> None:
     record["kinds"][: len(kinds)] = kinds
 
 
-def _plan_tasks(geometry: Geometry, next_data: Callable[[int], int | None]) -> Iterator[Task]:
+def _plan_tasks(
+    geometry: Geometry, next_data: Callable[[int], int | None], hole: Kind, data: Kind
+) -> Iterator[Task]:
     batch = max(1, BATCH_BYTES // geometry.packet_size)
     for number in range(len(geometry.blocks)):
         packets = geometry.block_packets(number)
@@ -195,10 +265,10 @@ def _plan_tasks(geometry: Geometry, next_data: Callable[[int], int | None]) -> I
             with_data = packets.stop if found is None or found >= end else geometry.packet_at(found)
             if with_data > packet:
                 count = min(with_data - packet, EMPTY_BATCH_PACKETS)
-                yield Task(Kind.EMPTY, packet, count)
+                yield Task(hole, packet, count)
             else:
                 count = min(batch, packets.stop - packet)
-                yield Task(Kind.ENCODE, packet, count)
+                yield Task(data, packet, count)
             packet += count
 
 

@@ -1,0 +1,1 @@
+"""Running guests: QEMU's monitor, the memory it shares, its device state."""

@@ -1,0 +1,119 @@
+"""
+RAM as a whole file and later files of what changed, one upon the other.
+
+A hole in a later file means "as it was before"; zeros that were written there mean zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+from snapmig.errors import SnapmigError
+from snapmig.geometry import RamBlock
+from snapmig.images.file import ImageFile
+from snapmig.images.readers.files import MappedFile
+from snapmig.pages import Bytes
+from snapmig.system.holes import next_data
+
+__all__ = ("MAX_LAYERS", "OverlayImage", "OverlayReader")
+
+MAX_LAYERS = 256
+
+
+class OverlayReader:
+    """
+    Reads RAM that lies in files of one size, in which a RAM offset is the file offset.
+
+    :param paths: the whole file, then those of what changed, in the order of their making
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._files = [MappedFile(path) for path in paths]
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges between two RAM offsets that are not holes, each within one file."""
+        return self._extents(len(self._files) - 1, start, stop)
+
+    def view(self, start: int, stop: int) -> Bytes:
+        """Return the mapped bytes of a range inside one extent."""
+        for file in reversed(self._files):
+            if next(file.extents(start, start + 1), None):
+                return file.array[start:stop]
+        return self._files[0].array[start:stop]
+
+    def release(self, start: int, stop: int) -> None:
+        """Say that a range is not needed any more."""
+        for file in self._files:
+            file.release(start, stop)
+
+    def _extents(self, layer: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        below = start
+        for first, end in self._files[layer].extents(start, stop):
+            if layer and below < first:
+                yield from self._extents(layer - 1, below, first)
+            yield first, end
+            below = end
+        if layer and below < stop:
+            yield from self._extents(layer - 1, below, stop)
+
+
+class OverlayImage:
+    """
+    An image whose RAM lies in a whole file and later ones of what changed.
+
+    :param layers: the whole file, then those of what changed, in the order of their making
+    :param others: further files of the image, watched and closed with it
+    :raises SnapmigError: the files do not have one size, or are too many
+    """
+
+    def __init__(
+        self,
+        format_name: str,
+        blocks: Sequence[RamBlock],
+        layers: Sequence[ImageFile],
+        others: Sequence[ImageFile] = (),
+        attachments: Mapping[str, bytes] | None = None,
+    ) -> None:
+        self.format = format_name
+        self.shown = layers[-1].shown
+        self.blocks = tuple(blocks)
+        self.attachments = {} if attachments is None else attachments
+        self.layers = tuple(layers)
+        self.files = (*layers, *others)
+        _check_layers(self.layers)
+
+    def opener(self) -> Callable[[], OverlayReader]:
+        """Return a picklable function that opens a reader in any process."""
+        return partial(OverlayReader, [file.path for file in self.layers])
+
+    def next_data(self, start: int) -> int | None:
+        """Return the first RAM offset from ``start`` on that is data in any of the files."""
+        size = self.layers[0].size
+        found = min(next_data(file.fd, start, size) for file in self.layers)
+        return found if found < size else None
+
+    def check_unchanged(self) -> None:
+        """
+        Compare the files with what they were when they were opened.
+
+        :raises ImageChangedError: a size or a time of change is another one
+        """
+        for file in self.files:
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.files:
+            file.close()
+
+
+def _check_layers(layers: Sequence[ImageFile]) -> None:
+    base = layers[0]
+    if len(layers) > MAX_LAYERS:
+        message = f"{len(layers)} files one upon the other, expected at most {MAX_LAYERS}"
+        raise SnapmigError(message, path=base.shown)
+    for file in layers:
+        if file.size != base.size:
+            message = f"file has {file.size} bytes, {base.shown} on which it builds {base.size}"
+            raise SnapmigError(message, path=file.shown)
