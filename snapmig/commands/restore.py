@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 
 from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
 from snapmig.commands.output import percent, print_json, rate
@@ -18,6 +19,7 @@ _EPILOG = """\
 examples:
   snapmig restore guest.snap guest.ram
   snapmig restore -j 4 -f guest.snap /dev/shm/guest.ram
+  snapmig restore guest.snap qmp:/run/guest.qmp
   snapmig restore --in-place guest.snap /proc/4242/fd/17
 """
 
@@ -33,7 +35,7 @@ def add_parser(verbs: Verbs) -> None:
         formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
-    parser.add_argument("image", metavar="IMAGE", help="the image to make, or to fill")
+    parser.add_argument("image", metavar="IMAGE", help="the image to make or fill, or qmp:SOCKET")
     parser.add_argument(
         "--format",
         choices=format_names(),
@@ -47,6 +49,11 @@ def add_parser(verbs: Verbs) -> None:
         "--in-place",
         action="store_true",
         help="fill an existing IMAGE of the same size, also while\nit is mapped elsewhere",
+    )
+    how.add_argument(
+        "--for-qemu",
+        action="store_true",
+        help="make the directory IMAGE, and print the command that\nresumes the guest from it",
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
     add_progress(parser)
@@ -64,6 +71,7 @@ def _run(options: argparse.Namespace) -> int:
             force=options.force,
             in_place=options.in_place,
             block=options.block,
+            for_qemu=options.for_qemu,
             progress=progress,
         )
     if options.json:
@@ -73,4 +81,6 @@ def _run(options: argparse.Namespace) -> int:
     print(f"restored {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
     print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     print(f"image     {result.image}")
+    if result.qemu_arguments is not None:
+        print(f"resume    {shlex.join(result.qemu_arguments)}")
     return 0

@@ -22,13 +22,14 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.save import SaveResult, save
 from snapmig.operations.settings import WINDOWS, parse_packet_size
-from snapmig.units import format_size
+from snapmig.units import format_duration, format_size
 
 __all__ = ("add_parser",)
 
 _EPILOG = """\
 examples:
   snapmig save /dev/shm/guest.ram guest.snap
+  snapmig save --live qmp:/run/guest.qmp guest.snap
   snapmig save -j 4 --window 4k /proc/4242/fd/17 guest.snap
   snapmig save guest.ram guest.snap -f --attach domain.xml=guest.xml --json
 """
@@ -44,7 +45,9 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    parser.add_argument("image", metavar="IMAGE", help="raw RAM: file, shared memory, descriptor")
+    parser.add_argument(
+        "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET for a running guest"
+    )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
     parser.add_argument(
         "--format",
@@ -88,6 +91,9 @@ def add_parser(verbs: Verbs) -> None:
         help="keep a file in the snapshot; may be repeated",
     )
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing SNAPSHOT")
+    parser.add_argument(
+        "--live", action="store_true", help="let a running guest run, pause for changes only"
+    )
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -116,6 +122,7 @@ def _run(options: argparse.Namespace) -> int:
             layout=options.layout,
             attach=dict(options.attach),
             force=options.force,
+            live=options.live,
             progress=progress,
         )
     for warning in result.warnings:
@@ -138,4 +145,7 @@ def _print(result: SaveResult) -> None:
         f"stored    {format_size(result.stored_size)}, "
         f"{percent(result.stored_size, data_size)} of that"
     )
+    if result.pause_seconds is not None:
+        changed = "" if result.changed_packets is None else f", {result.changed_packets} packets"
+        print(f"paused    {format_duration(result.pause_seconds)}{changed and changed + ' again'}")
     print(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")

@@ -8,7 +8,7 @@ the parent the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from snapmig.geometry import PAGE_SIZE, PacketPlace, RamBlock
@@ -81,12 +81,17 @@ class ImagePlan:
     :param block_offsets: where each RAM block starts in the file
     :param pieces: other bytes, with their offsets
     :param placer: places packets where blocks do not lie in one piece
+    :param member: where the image is a new directory, the name of the file in it with the pages
+    :param companions: other files of the image with their contents: in that directory by name,
+        else beside the file by what is added to its name
     """
 
     size: int
     block_offsets: tuple[int, ...]
     pieces: Sequence[tuple[int, bytes]] = ()
     placer: Placer | None = None
+    member: str | None = None
+    companions: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def block_starts(blocks: Sequence[RamBlock]) -> tuple[int, ...]:

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from snapmig.container.format import PageKind
-from snapmig.container.index import kind_counts, unpack_kinds
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import NoSpaceError, SnapmigError, UsageError
-from snapmig.fleet.fleet import Fleet
+from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
-from snapmig.images.formats import find_format
-from snapmig.images.plan import Content, ImagePlan, Placer
-from snapmig.images.target import TargetPlan
-from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment, source_format
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.attachments import source_format
+from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.restore_guest import restore_for_qemu, restore_guest
+from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
+from snapmig.operations.save_guest import FORMAT, GUEST_PREFIX
 from snapmig.operations.settings import parse_jobs, same_file
-from snapmig.pages import Mask
-from snapmig.system.files import (
-    PartialFile,
-    check_destination,
-    descriptor_path,
-    free_bytes,
-)
-from snapmig.system.libc import huge_page_size
-from snapmig.units import format_size
-from snapmig.work.counters import Counter
-from snapmig.work.load import LoadTasks, RestoreHandler, RestorePlan
 
 __all__ = ("RestoreResult", "restore")
-
-_INDEX_STEP = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +27,7 @@ class RestoreResult:
 
     :param block: the only RAM block restored, None for all
     :param ram_size: guest RAM that was restored
+    :param qemu_arguments: with ``for_qemu``, the command that resumes the guest
     """
 
     snapshot: str
@@ -58,15 +39,7 @@ class RestoreResult:
     data_pages: int
     zero_pages: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    # What is restored: some packets, how much RAM they are, and where they and the rest go.
-    packets: range
-    ram_size: int
-    image: ImagePlan
-    placer: Placer
+    qemu_arguments: tuple[str, ...] | None = None
 
 
 def restore(
@@ -78,12 +51,14 @@ def restore(
     force: bool = False,
     in_place: bool = False,
     block: str | None = None,
+    for_qemu: bool = False,
     progress: ProgressCallback | None = None,
 ) -> RestoreResult:
     """
     Restore a snapshot to an image of the format that it was saved from, or of another one.
 
-    A raw image has the RAM blocks one after the other.
+    A raw image has the RAM blocks one after the other. ``qmp:SOCKET`` as image stands for a QEMU
+    that waits with ``-incoming defer``: it gets the RAM and the device state, and runs.
 
     A new image appears under its name when it is complete and on stable storage; its zero pages
     are holes. With ``in_place`` an existing file of the same size receives the pages instead, for
@@ -96,184 +71,62 @@ def restore(
     :param force: replace an existing image by a new file
     :param in_place: write into the existing image
     :param block: name of the only RAM block to restore
+    :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises CorruptSnapshotError: the snapshot is damaged
     :raises UnsupportedError: the snapshot needs what this version does not have
     :raises DestinationExistsError: the image exists, and neither ``force`` nor ``in_place``
     :raises NoSpaceError: the image does not fit on its filesystem
+    :raises MonitorError: QEMU's monitor can't be reached, or refused something
     :raises WorkerDiedError: a worker process was killed
     :raises OSError: the operating system's own refusals, with the path
     """
     started = time.monotonic()
     jobs = parse_jobs(jobs)
-    if force and in_place:
-        raise UsageError("force makes a new file, in-place keeps the old one: choose one")
-    path = Path(image)
+    if sum((force, in_place, for_qemu)) > 1:
+        raise UsageError("force, in-place and for-qemu exclude each other")
+    arguments: tuple[str, ...] | None = None
     with SnapshotFile(os.fspath(snapshot)) as source:
-        name = format or ("raw" if in_place or block is not None else source_format(source))
-        if name != "raw" and (in_place or block is not None):
-            raise UsageError(f"{name} files are made new and whole, in-place and block are for raw")
-        part = _one_block(source, block) if block is not None else _whole(source, name)
-        if same_file(path, Path(snapshot)):
-            raise UsageError("image and snapshot are the same file", path=str(path))
-        if in_place:
-            data_pages = _restore_in_place(source, path, part, jobs, progress)
+        to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
+        if to_guest or for_qemu:
+            if format is not None or block is not None or force or in_place:
+                raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
+        if to_guest:
+            socket = str(image).removeprefix(GUEST_PREFIX)
+            name, data_pages = restore_guest(source, socket, jobs, progress)
+            size = source.geometry.ram_size
+        elif for_qemu:
+            name, data_pages, arguments = restore_for_qemu(source, Path(image), jobs, progress)
+            size = source.geometry.ram_size
         else:
-            data_pages = _restore_new(source, path, part, jobs, progress, force=force)
+            name = _format(source, format, raw=in_place or block is not None)
+            part = plan_block(source, block) if block is not None else plan_whole(source, name)
+            if same_file(Path(image), Path(snapshot)):
+                raise UsageError("image and snapshot are the same file", path=str(image))
+            if in_place:
+                data_pages = restore_in_place(source, Path(image), part, jobs, progress)
+            else:
+                data_pages = restore_new(source, Path(image), part, jobs, progress, force=force)
+            size = part.ram_size
     return RestoreResult(
         snapshot=os.fspath(snapshot),
-        image=str(path),
+        image=os.fspath(image),
+        format=name,
         block=block,
         jobs=jobs,
-        format=name,
-        ram_size=part.ram_size,
+        ram_size=size,
         data_pages=data_pages,
-        zero_pages=-(-part.ram_size // PAGE_SIZE) - data_pages,
+        zero_pages=-(-size // PAGE_SIZE) - data_pages,
         seconds=round(time.monotonic() - started, 3),
+        qemu_arguments=arguments,
     )
 
 
-def _whole(source: SnapshotFile, name: str) -> _Part:
-    geometry = source.geometry
-    content = Content(
-        blocks=geometry.blocks,
-        attachments=_SourceAttachments(source),
-        format=source_format(source),
-        packet_pages=geometry.packet_pages,
-        data_pages=partial(_data_pages, source),
-    )
-    try:
-        plan = find_format(name).plan_image(content)
-    except UsageError as error:
-        error.path = source.shown
-        raise
-    starts = [geometry.block_start(number) for number in range(len(geometry.blocks))]
-    placer = plan.placer or Placer(plan.block_offsets, starts)
-    return _Part(range(geometry.packet_count), geometry.ram_size, plan, placer)
-
-
-def _one_block(source: SnapshotFile, name: str) -> _Part:
-    geometry = source.geometry
-    names = [known.name for known in geometry.blocks]
-    if name not in names:
-        message = f"has no RAM block {name!r}, it has {', '.join(names[:20])}"
-        raise UsageError(message, path=source.shown)
-    number = names.index(name)
-    size = geometry.blocks[number].size
-    starts = [geometry.block_start(number)] * len(names)
-    plan = ImagePlan(size, (0,) * len(names))
-    return _Part(geometry.block_packets(number), size, plan, Placer(plan.block_offsets, starts))
-
-
-class _SourceAttachments(Mapping[str, bytes]):
-    # What the saved image had besides pages, by the names that its format gave.
-    def __init__(self, source: SnapshotFile) -> None:
-        self._source = source
-        self._entries = {
-            entry.name.removeprefix(SOURCE_PREFIX): entry
-            for entry in source.attachments
-            if entry.name.startswith(SOURCE_PREFIX)
-        }
-
-    def __getitem__(self, name: str) -> bytes:
-        return load_attachment(self._source, self._entries[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
-    packets = source.geometry.block_packets(block)
-    for first in range(packets.start, packets.stop, _INDEX_STEP):
-        records = source.checked_records(first, min(_INDEX_STEP, packets.stop - first))
-        kinds = records["kinds"].reshape(-1)
-        pages = len(records) * source.geometry.packet_pages
-        yield unpack_kinds(kinds, pages) == PageKind.DATA
-
-
-def _restore_new(
-    source: SnapshotFile,
-    path: Path,
-    part: _Part,
-    jobs: int,
-    progress: ProgressCallback | None,
-    *,
-    force: bool,
-) -> int:
-    check_destination(path, force=force)
-    records = source.records[part.packets.start : part.packets.stop]
-    needed = int(kind_counts(records)[PageKind.DATA]) * PAGE_SIZE
-    needed += sum(len(piece) for _, piece in part.image.pieces)
-    free = free_bytes(path.parent)
-    if needed > free:
-        message = f"image needs {format_size(needed)}, its filesystem has {format_size(free)} free"
-        raise NoSpaceError(message, path=str(path))
-    with PartialFile(path, needed) as file:
-        file.resize(part.image.size)
-        for offset, piece in part.image.pieces:
-            file.write(piece, offset)
-        target = TargetPlan(
-            path=descriptor_path(file.fd),
-            shown=str(path),
-            needed=needed,
-            in_place=False,
-            huge_page_size=huge_page_size(str(path.parent)),
-        )
-        data_pages = _run_workers(source, target, part, jobs, progress)
-        file.sync()
-        file.commit(force=force)
-    return data_pages
-
-
-def _restore_in_place(
-    source: SnapshotFile, path: Path, part: _Part, jobs: int, progress: ProgressCallback | None
-) -> int:
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise SnapmigError("image is not a regular file", path=str(path))
-        if facts.st_size != part.image.size:
-            message = f"image has {facts.st_size} bytes, the snapshot's RAM {part.image.size}"
-            raise SnapmigError(message, path=str(path))
-        target = TargetPlan(
-            path=descriptor_path(fd),
-            shown=str(path),
-            needed=part.image.size,
-            in_place=True,
-            huge_page_size=huge_page_size(str(path)),
-        )
-        with _partly_restored(path):
-            data_pages = _run_workers(source, target, part, jobs, progress)
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    return data_pages
-
-
-@contextmanager
-def _partly_restored(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except SnapmigError as error:
-        error.args = (f"{error.message}; {path} is only partly restored now",)
-        raise
-
-
-def _run_workers(
-    source: SnapshotFile,
-    target: TargetPlan,
-    part: _Part,
-    jobs: int,
-    progress: ProgressCallback | None,
-) -> int:
-    plan = RestorePlan(source.path_for_workers, source.shown, target, part.placer)
-    with Fleet(jobs, partial(RestoreHandler, plan)) as fleet:
-        report = reporter(fleet, part.ram_size, progress)
-        fleet.run(LoadTasks(source, part.packets), report)
-        report()
-        return int(fleet.cells.total()[Counter.DATA_PAGES])
+def _format(source: SnapshotFile, name: str | None, *, raw: bool) -> str:
+    if raw:
+        if name not in (None, "raw"):
+            raise UsageError(f"{name} files are made new and whole, in-place and block are for raw")
+        return "raw"
+    saved_as = source_format(source)
+    return name or ("raw" if saved_as == FORMAT else saved_as)

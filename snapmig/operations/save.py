@@ -3,77 +3,33 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from snapmig.container.format import DEFAULT_PACKET_SIZE, MAX_RAM_BLOCKS, Encoding, Layout
-from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
+from snapmig.container.format import DEFAULT_PACKET_SIZE
 from snapmig.encodings.deflate import DEFAULT_LEVEL
 from snapmig.encodings.packet import PacketSettings
-from snapmig.errors import SnapmigError, UsageError
-from snapmig.fleet.cells import Row
-from snapmig.fleet.fleet import Fleet
-from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
+from snapmig.errors import UsageError
+from snapmig.geometry import RamBlock
 from snapmig.images.formats import open_image
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
-from snapmig.operations.attachments import (
-    AttachmentSource,
-    check_attachments,
-    source_attachments,
-    store_attachments,
-)
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.attachments import AttachmentSource, source_attachments
+from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.save_guest import GUEST_PREFIX, save_guest
+from snapmig.operations.saving import SaveOptions, SaveResult, Saving
 from snapmig.operations.settings import (
     parse_jobs,
     parse_layout,
     parse_level,
     parse_packet_size,
     parse_window,
-    same_file,
 )
-from snapmig.system.files import check_destination
-from snapmig.work.counters import Counter, encoding_counter
-from snapmig.work.save import SaveHandler, SavePlan, SaveTasks
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
 ImageArgument = str | os.PathLike[str] | Sequence[tuple[RamBlock, str | os.PathLike[str]]]
 """A raw image, or the RAM blocks of a guest, each with the file that holds it."""
-
-
-@dataclass(frozen=True, slots=True)
-class SaveResult:
-    """
-    What a save did; sizes are in bytes.
-
-    :param stored_size: all packets' stored bytes together
-    :param disk_size: what the snapshot takes on its filesystem
-    :param packets: how many packets are in which encoding
-    :param warnings: what the user should know, a sentence each
-    """
-
-    image: str
-    format: str
-    snapshot: str
-    snapshot_id: str
-    jobs: int
-    ram_size: int
-    data_pages: int
-    zero_pages: int
-    packets: dict[str, int]
-    stored_size: int
-    file_size: int
-    disk_size: int
-    seconds: float
-    warnings: tuple[str, ...] = ()
 
 
 def save(
@@ -88,15 +44,18 @@ def save(
     layout: str = "fixed",
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
+    live: bool = False,
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
     """
-    Save a guest RAM image to a new snapshot file.
+    Save a guest RAM image, or a running guest, to a new snapshot file.
 
-    The image must not change meanwhile: pause the guest. Nothing appears under the snapshot's
+    An image must not change meanwhile: pause the guest. Nothing appears under the snapshot's
     name before it is complete and on stable storage.
 
-    :param image: a file, or a list of RAM blocks with their raw files
+    :param image: a file, or a list of RAM blocks with their raw files, or ``qmp:SOCKET`` for the
+        guest behind QEMU's monitor there, which is paused, saved with its device state, and
+        continued
     :param format: the image's format; default: what its content shows
     :param jobs: worker processes; default: the processors that this process may run on
     :param level: 0 to 3, of ISA-L
@@ -105,35 +64,41 @@ def save(
     :param layout: ``fixed`` or ``packed``
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
+    :param live: let that guest run during a first pass, and pause it only for what changed
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
     :raises ImageChangedError: the image was written to meanwhile
     :raises NoSpaceError: the destination's filesystem is full
+    :raises MonitorError: QEMU's monitor can't be reached, or refused something
     :raises WorkerDiedError: a worker process was killed
     :raises SnapmigError: any other refusal
     :raises OSError: the operating system's own refusals, with the path
     """
-    started = time.monotonic()
-    jobs = parse_jobs(jobs)
-    settings = PacketSettings(parse_level(level), parse_window(window))
-    size, places = parse_packet_size(packet_size), parse_layout(layout)
-    attach = {} if attach is None else attach
-    check_attachments(attach)
-    path = Path(snapshot)
-    with ExitStack() as stack:
-        source = _open_image(image, format)
-        stack.callback(source.close)
-        _check_paths(image, path, force=force)
-        geometry = _geometry(source, size)
-        writer = stack.enter_context(SnapshotWriter(path, geometry, places, settings.window_bits))
-        warnings = _hole_warning(writer, places)
-        counts, data_end = _run_workers(source, geometry, writer, settings, jobs, progress)
-        source.check_unchanged()
-        store_attachments(writer, {**source_attachments(source), **attach})
-        encodings = sum(1 << kind for kind in Encoding if counts[encoding_counter(kind)])
-        written = writer.commit(data_end=data_end, encodings=encodings, force=force)
-    return _result(source, path, geometry, counts, written, jobs, started, warnings)
+    options = SaveOptions(
+        jobs=parse_jobs(jobs),
+        settings=PacketSettings(parse_level(level), parse_window(window)),
+        packet_size=parse_packet_size(packet_size),
+        layout=parse_layout(layout),
+        attach={} if attach is None else attach,
+        force=force,
+        live=live,
+        progress=progress,
+    )
+    if isinstance(image, str) and image.startswith(GUEST_PREFIX):
+        if format is not None:
+            raise UsageError("a running guest has no image format")
+        return save_guest(image.removeprefix(GUEST_PREFIX), Path(snapshot), options)
+    if live:
+        raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
+    source = _open_image(image, format)
+    try:
+        with Saving(source, Path(snapshot), options) as saving:
+            saving.look()
+            source.check_unchanged()
+            return saving.finish(source_attachments(source))
+    finally:
+        source.close()
 
 
 def _open_image(image: ImageArgument, format_name: str | None) -> ImageSource:
@@ -142,91 +107,3 @@ def _open_image(image: ImageArgument, format_name: str | None) -> ImageSource:
     if format_name not in (None, "raw"):
         raise UsageError("a list of RAM blocks with their files is always raw")
     return open_blocks([(block, os.fspath(path)) for block, path in image])
-
-
-def _check_paths(image: ImageArgument, path: Path, *, force: bool) -> None:
-    check_destination(path, force=force)
-    sources = [image] if isinstance(image, str | os.PathLike) else [source for _, source in image]
-    if any(same_file(Path(source), path) for source in sources):
-        raise UsageError("image and snapshot are the same file", path=str(path))
-
-
-def _geometry(source: ImageSource, packet_size: int) -> Geometry:
-    if len(source.blocks) > MAX_RAM_BLOCKS:
-        raise UsageError(f"{len(source.blocks)} RAM blocks, expected at most {MAX_RAM_BLOCKS}")
-    if problem := block_problem(source.blocks):
-        raise UsageError(problem, path=source.shown)
-    return Geometry(source.blocks, packet_size)
-
-
-def _hole_warning(writer: SnapshotWriter, layout: Layout) -> tuple[str, ...]:
-    if layout == Layout.PACKED or writer.keeps_holes:
-        return ()
-    message = (
-        f"{writer.plan.shown}: its filesystem keeps no holes, so the snapshot takes as much space "
-        "as the RAM; the packed layout saves that"
-    )
-    return (message,)
-
-
-def _run_workers(
-    source: ImageSource,
-    geometry: Geometry,
-    writer: SnapshotWriter,
-    settings: PacketSettings,
-    jobs: int,
-    progress: ProgressCallback | None,
-) -> tuple[Row, int]:
-    plan = SavePlan(source.opener(), geometry, writer.plan, settings)
-    tasks = SaveTasks(geometry, writer.plan, source.next_data)
-    with Fleet(jobs, partial(SaveHandler, plan), _explain(source)) as fleet:
-        report = reporter(fleet, geometry.ram_size, progress)
-        fleet.run(tasks, report)
-        report()
-        counts: Row = fleet.cells.total()
-    if writer.plan.layout == Layout.PACKED:
-        writer.end_packed_data(tasks.end)
-    return counts, writer.end
-
-
-def _explain(source: ImageSource) -> Callable[[int], str]:
-    def explain(number: int) -> str:
-        if number == signal.SIGBUS:
-            try:
-                source.check_unchanged()
-            except SnapmigError as error:
-                return f" because the image changed under it ({error})"
-            return " (the image's storage failed, or it shrank for a moment)"
-        return " (the kernel's out-of-memory killer does that)" if number == signal.SIGKILL else ""
-
-    return explain
-
-
-def _result(
-    source: ImageSource,
-    path: Path,
-    geometry: Geometry,
-    counts: Row,
-    written: WrittenSnapshot,
-    jobs: int,
-    started: float,
-    warnings: tuple[str, ...],
-) -> SaveResult:
-    data_pages = int(counts[Counter.DATA_PAGES])
-    pages = int(np.sum([-(-block.size // PAGE_SIZE) for block in geometry.blocks]))
-    return SaveResult(
-        image=source.shown,
-        format=source.format,
-        snapshot=str(path),
-        snapshot_id=written.snapshot_id.hex(),
-        jobs=jobs,
-        ram_size=geometry.ram_size,
-        data_pages=data_pages,
-        zero_pages=pages - data_pages,
-        packets={kind.name.lower(): int(counts[encoding_counter(kind)]) for kind in Encoding},
-        stored_size=int(counts[Counter.STORED_BYTES]),
-        file_size=written.file_size,
-        disk_size=written.disk_size,
-        seconds=round(time.monotonic() - started, 3),
-        warnings=warnings,
-    )

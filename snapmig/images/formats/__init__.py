@@ -2,7 +2,8 @@
 Formats of guest RAM images, a module each; a new format is a new module here.
 
 Each module has ``NAME``, ``recognises(file)`` by content, ``open_image(file)`` for a save, and
-``plan_image(content)`` for a restore.
+``plan_image(content)`` for a restore. One whose images may be directories also says which, and
+which file in them has the pages.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import pkgutil
 from functools import cache
 from importlib import import_module
-from typing import Protocol, cast
+from pathlib import Path
+from typing import Protocol, cast, runtime_checkable
 
-from snapmig.errors import UsageError
+from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.source import ImageSource
 
-__all__ = ("ImageFormat", "find_format", "format_names", "open_image")
+__all__ = ("DirectoryFormat", "ImageFormat", "find_format", "format_names", "open_image")
 
 
 class ImageFormat(Protocol):
@@ -36,6 +38,23 @@ class ImageFormat(Protocol):
         Return how a snapshot becomes a file of this format.
 
         :raises UsageError: the snapshot lacks something that the format needs
+        """
+
+
+@runtime_checkable
+class DirectoryFormat(Protocol):
+    """What a module offers besides, whose images may be directories."""
+
+    NAME: str
+
+    def recognises_directory(self, path: str) -> bool:
+        """Return whether a directory's content is of this format."""
+
+    def file_in_directory(self, path: str) -> str:
+        """
+        Return the file with the pages, which opens the whole image.
+
+        :raises SnapmigError: it is missing, or not clear
         """
 
 
@@ -68,6 +87,9 @@ def open_image(path: str, name: str | None = None) -> ImageSource:
 
     :raises SnapmigError: not a regular file, empty, or not what its format says
     """
+    if Path(path).is_dir():
+        directory = _directory_format(path, name)
+        path, name = directory.file_in_directory(path), directory.NAME
     file = ImageFile(path)
     try:
         if name is None:
@@ -79,3 +101,15 @@ def open_image(path: str, name: str | None = None) -> ImageSource:
     except BaseException:
         file.close()
         raise
+
+
+def _directory_format(path: str, name: str | None) -> DirectoryFormat:
+    if name is not None:
+        form = find_format(name)
+        if not isinstance(form, DirectoryFormat):
+            raise SnapmigError(f"{name} images are files, this is a directory", path=path)
+        return form
+    for form in _formats().values():
+        if isinstance(form, DirectoryFormat) and form.recognises_directory(path):
+            return form
+    raise SnapmigError("is a directory, and not an image of a known format", path=path)

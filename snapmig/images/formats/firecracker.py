@@ -52,8 +52,8 @@ _LAYOUTS: dict[int, tuple[tuple[tuple[int, int | None], ...], ...]] = {
     ),
     _AARCH64: (((2 * _GIB, 254 * _GIB), (512 * _GIB, None)), ((2 * _GIB, None),)),
 }
-"""Address and size of the places that RAM fills one after the other: today's, then those before
-version 1.14."""
+"""Address and size of the places that RAM fills one after the other: today's, then those of before
+August 2025."""
 
 _MEMORY_UNIT = 1 << 20
 _MAX_ENTRIES = 1000

@@ -1,0 +1,215 @@
+"""
+Cloud Hypervisor's snapshots: directories of ``config.json``, ``state.json`` and ``memory-ranges``.
+
+The last has ranges of RAM end to end, in the order of a table inside of state.json; the order need
+not be that of the guest's addresses. RAM in shared files that have a name is not in the snapshot,
+for it stays in those files. See vmm/src/memory_manager.rs of Cloud Hypervisor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from snapmig.errors import SnapmigError, UsageError
+from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
+from snapmig.images.file import ImageFile
+from snapmig.images.plan import Content, ImagePlan, block_starts
+from snapmig.images.readers.files import Part
+from snapmig.images.source import PartsImage
+
+__all__ = (
+    "NAME",
+    "file_in_directory",
+    "open_image",
+    "plan_image",
+    "recognises",
+    "recognises_directory",
+)
+
+NAME = "cloud-hypervisor"
+
+CONFIG = "config.json"
+STATE = "state.json"
+MEMORY = "memory-ranges"
+
+MAX_JSON_SIZE = 64 << 20
+MAX_RANGES = 4096
+_MAX_ADDRESS = 1 << 64
+
+_Range = tuple[int, int]
+"""The guest physical address of a range, and the address after it."""
+
+
+def recognises(file: ImageFile) -> bool:
+    """Return whether a file is the memory of a snapshot directory."""
+    path = Path(file.shown)
+    return path.name == MEMORY and recognises_directory(str(path.parent))
+
+
+def recognises_directory(path: str) -> bool:
+    """Return whether a directory has the two files that every snapshot has."""
+    return all((Path(path) / name).is_file() for name in (CONFIG, STATE))
+
+
+def file_in_directory(path: str) -> str:
+    """
+    Return the file with the ranges of a snapshot directory.
+
+    :raises SnapmigError: it has none
+    """
+    _check_files(Path(path))
+    return str(Path(path) / MEMORY)
+
+
+def open_image(file: ImageFile) -> PartsImage:
+    """
+    Open a snapshot directory by its memory file.
+
+    :raises SnapmigError: a part is missing, the table can't be, or the size is not its sum
+    """
+    directory = Path(file.shown).parent
+    _check_files(directory)
+    with ExitStack() as stack:
+        others = [ImageFile(str(directory / name)) for name in (CONFIG, STATE)]
+        for other in others:
+            stack.callback(other.close)
+        config, state = (_read_small(other) for other in others)
+        blocks = _blocks(file, others[1].shown, state)
+        stack.pop_all()
+    geometry = Geometry(blocks, PAGE_SIZE)
+    parts = [Part(file.path, 0, geometry.ram_size)]
+    return PartsImage(NAME, blocks, parts, [file, *others], {CONFIG: config, STATE: state})
+
+
+def plan_image(content: Content) -> ImagePlan:
+    """
+    Return how a snapshot becomes a directory again.
+
+    :raises UsageError: the snapshot was not made of one
+    """
+    if CONFIG not in content.attachments or STATE not in content.attachments:
+        message = f"{NAME} needs its {CONFIG} and {STATE}, and this snapshot has none"
+        raise UsageError(message)
+    return ImagePlan(
+        size=content.ram_size,
+        block_offsets=block_starts(content.blocks),
+        member=MEMORY,
+        companions={name: content.attachments[name] for name in (CONFIG, STATE)},
+    )
+
+
+def _check_files(directory: Path) -> None:
+    for name in (CONFIG, STATE):
+        if not (directory / name).is_file():
+            message = f"there is no {name}, as a snapshot of Cloud Hypervisor has"
+            raise SnapmigError(message, path=str(directory))
+    if not (directory / MEMORY).is_file():
+        message = (
+            f"there is no {MEMORY}: all of the guest's RAM is in files of its own, save those as "
+            "raw images"
+        )
+        raise SnapmigError(message, path=str(directory))
+
+
+def _read_small(file: ImageFile) -> bytes:
+    if file.size > MAX_JSON_SIZE:
+        message = f"file has {file.size} bytes, expected at most {MAX_JSON_SIZE}"
+        raise SnapmigError(message, path=file.shown)
+    return file.read(0, file.size)
+
+
+def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
+    try:
+        manager = _memory_manager(state)
+        ranges = _ranges(manager["memory_ranges"]["data"], "length")
+        mapped = [item for item in manager.get("guest_ram_mappings", []) if not _is_hotplug(item)]
+        kept_elsewhere = _first_missing(_ranges(mapped, "size"), ranges)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        message = f"not the state of a Cloud Hypervisor guest: {_explain(error)}"
+        raise SnapmigError(message, path=shown) from error
+    if kept_elsewhere is not None:
+        message = (
+            f"the guest's RAM from {kept_elsewhere:#x} is not in the snapshot but in a file of its "
+            "own, save it as a raw image"
+        )
+        raise SnapmigError(message, path=shown)
+    total = sum(stop - start for start, stop in ranges)
+    if total != file.size:
+        message = f"file has {file.size} bytes, the ranges of {STATE} {total} together"
+        raise SnapmigError(message, path=file.shown)
+    joined = _join(ranges)
+    if not 0 < len(joined) <= MAX_RANGES:
+        message = f"{len(joined)} ranges of RAM, expected 1 to {MAX_RANGES}"
+        raise SnapmigError(message, path=shown)
+    return tuple(RamBlock(f"ram@{start:#x}", stop - start, start) for start, stop in joined)
+
+
+def _memory_manager(state: bytes) -> Any:
+    # The tree of components, each with its own state as JSON in a string.
+    tree = json.loads(state)
+    return json.loads(tree["snapshots"]["memory-manager"]["snapshot_data"]["state"])
+
+
+def _ranges(items: Any, size_key: str) -> list[_Range]:
+    if not isinstance(items, list):
+        raise TypeError(f"expected a list of ranges, not {type(items).__name__}")
+    ranges = []
+    for item in items:
+        start, size = item["gpa"], item[size_key]
+        if type(start) is not int or type(size) is not int:
+            raise TypeError("a range has an address or a size that is not a number")
+        if size <= 0 or not 0 <= start < start + size < _MAX_ADDRESS:
+            raise ValueError("a range is empty, or outside of 64-bit addresses")
+        ranges.append((start, start + size))
+    for (_, stop), (start, _) in pairwise(sorted(ranges)):
+        if start < stop:
+            raise ValueError(f"two ranges have the address {start:#x}")
+    return ranges
+
+
+def _is_hotplug(mapping: Any) -> bool:
+    # What is not plugged of virtio-mem is in no range, and that is right.
+    return bool(mapping.get("virtio_mem"))
+
+
+def _first_missing(mapped: list[_Range], ranges: list[_Range]) -> int | None:
+    have = iter(_join(sorted(ranges)))
+    start, stop = 0, 0
+    for first, end in sorted(mapped):
+        while stop <= first:
+            start, stop = next(have, (_MAX_ADDRESS, _MAX_ADDRESS + 1))
+        if first < start:
+            return first
+        if stop < end:
+            return stop
+    return None
+
+
+def _join(ranges: Sequence[_Range]) -> list[_Range]:
+    return list(_joined(ranges))
+
+
+def _joined(ranges: Sequence[_Range]) -> Iterator[_Range]:
+    # Ranges that follow each other in the file and in the guest are one block.
+    start = stop = -1
+    for first, end in ranges:
+        if first != stop:
+            if start >= 0:
+                yield start, stop
+            start = first
+        stop = end
+    if start >= 0:
+        yield start, stop
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "its JSON is nested too deep"
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return str(error)

@@ -1,0 +1,237 @@
+"""``restore ... qmp:SOCKET`` and ``--for-qemu``: a snapshot back into a QEMU."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snapmig.container.reader import SnapshotFile
+from snapmig.errors import CorruptSnapshotError, DestinationExistsError, SnapmigError
+from snapmig.geometry import RamBlock
+from snapmig.guests.guest import Guest
+from snapmig.guests.memory import GuestMemory, open_memory
+from snapmig.images.qemu import load_vm_state
+from snapmig.images.target import TargetPlan
+from snapmig.operations.attachments import source_format
+from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.restoring import (
+    SourceAttachments,
+    fill,
+    plan_block,
+    plan_whole,
+    restore_new,
+)
+from snapmig.operations.save_guest import FACTS, FORMAT, GUEST_PREFIX, STATE
+from snapmig.system.files import PartialFile, descriptor_path, pwrite_all
+from snapmig.system.libc import huge_page_size
+
+__all__ = ("SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
+
+
+@dataclass(frozen=True)
+class SavedGuest:
+    """
+    What a snapshot keeps of a guest besides its RAM.
+
+    :param state: QEMU's device state without shared RAM; None when the snapshot was made of a
+        migration file that has it all
+    :param facts: what was known when it was saved from a running QEMU, else empty
+    """
+
+    machine: str
+    state: bytes | None
+    facts: dict[str, Any]
+
+
+def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -> SavedGuest:
+    """
+    Return the guest that a snapshot was made of.
+
+    :raises UsageError: it was made of something that has no device state of QEMU
+    :raises CorruptSnapshotError: what it keeps is not what snapmig writes
+    """
+    try:
+        facts = json.loads(attachments[FACTS]) if FACTS in attachments else {}
+        if format_name == FORMAT:
+            return SavedGuest(str(facts["machine"]), attachments[STATE], facts)
+    except (KeyError, TypeError, ValueError) as error:
+        message = f"attachment {FACTS} is not what snapmig writes: {error!r}"
+        raise CorruptSnapshotError(message, path=shown) from error
+    return SavedGuest(load_vm_state(attachments, "a QEMU").machine, None, facts)
+
+
+def restore_guest(
+    source: SnapshotFile, socket: str, jobs: int, progress: ProgressCallback | None
+) -> tuple[str, int]:
+    """
+    Put a snapshot into a QEMU that waits, and let it run; return format and pages not zero.
+
+    :raises SnapmigError: that QEMU does not fit; nothing was touched then
+    """
+    name = source_format(source)
+    saved = load_guest(SourceAttachments(source), name, source.shown)
+    with Guest(socket) as guest:
+        _check_fits(guest, saved, source.geometry.blocks)
+        if saved.state is None:
+            return name, _start_from_file(source, guest, jobs, progress)
+        data_pages = 0
+        for memory in guest.facts.memory:
+            data_pages += _fill_memory(source, guest, memory, jobs, progress)
+        _start(guest, saved.state)
+    return name, data_pages
+
+
+def restore_for_qemu(
+    source: SnapshotFile, folder: Path, jobs: int, progress: ProgressCallback | None
+) -> tuple[str, int, tuple[str, ...]]:
+    """
+    Make a directory from which a new QEMU resumes a snapshot's guest.
+
+    :returns: format, pages not zero, and QEMU's arguments
+    """
+    name = source_format(source)
+    saved = load_guest(SourceAttachments(source), name, source.shown)
+    folder = folder.absolute()
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError as error:
+        message = "exists already, expected the name of a new directory"
+        raise DestinationExistsError(message, path=str(folder)) from error
+    if saved.state is None:
+        state = folder / "guest.mapped-ram"
+        part = plan_whole(source, "mapped-ram")
+        pages = restore_new(source, state, part, jobs, progress, force=False)
+        return name, pages, (*_command(saved, {}), *_incoming("mapped-ram", state))
+    files = {
+        block.name: folder / f"{number}-{block.name.replace('/', '_')}.ram"
+        for number, block in enumerate(source.geometry.blocks)
+    }
+    pages = 0
+    for block, file in files.items():
+        pages += restore_new(source, file, plan_block(source, block), jobs, progress, force=False)
+    state = folder / "state"
+    with PartialFile(state, len(saved.state)) as partial_state:
+        partial_state.write(saved.state, 0)
+        partial_state.sync()
+        partial_state.commit(force=False)
+    return name, pages, (*_command(saved, files), *_incoming("x-ignore-shared", state))
+
+
+def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
+    path = guest.monitor.path
+    if guest.status != "inmigrate":
+        message = f"QEMU is {guest.status}, expected one started with -incoming defer"
+        raise SnapmigError(message, path=path)
+    if guest.facts.machine != saved.machine:
+        message = f"QEMU's machine type is {guest.facts.machine}, the snapshot's {saved.machine}"
+        raise SnapmigError(message, path=path)
+    if saved.state is None:
+        return  # QEMU compares the blocks of a migration file itself, before it reads pages
+    found = {item.name: item.size for item in guest.facts.memory if item.shared}
+    wanted = {block.name: block.size for block in blocks}
+    if found != wanted:
+        message = f"QEMU's shared RAM is {_layout(found)}, the snapshot's {_layout(wanted)}"
+        raise SnapmigError(message, path=path)
+
+
+def _fill_memory(
+    source: SnapshotFile,
+    guest: Guest,
+    memory: GuestMemory,
+    jobs: int,
+    progress: ProgressCallback | None,
+) -> int:
+    fd = open_memory(memory, guest.pid, os.O_RDWR)
+    try:
+        path = descriptor_path(fd)
+        target = TargetPlan(
+            path=path,
+            shown=f"memory of {GUEST_PREFIX}{guest.monitor.path}",
+            needed=memory.size,
+            in_place=True,
+            huge_page_size=huge_page_size(path),
+        )
+        return fill(
+            source, target, plan_block(source, memory.name, memory.file_offset), jobs, progress
+        )
+    finally:
+        os.close(fd)
+
+
+def _start(guest: Guest, state: bytes) -> None:
+    fd = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
+    try:
+        pwrite_all(fd, state, 0)
+        guest.load_state(fd)
+    finally:
+        os.close(fd)
+    guest.run()
+
+
+def _start_from_file(
+    source: SnapshotFile, guest: Guest, jobs: int, progress: ProgressCallback | None
+) -> int:
+    # QEMU alone can write this guest's memory: it reads a file that is made for it.
+    parent = os.environ.get("TMPDIR", "/var/tmp")
+    with tempfile.TemporaryDirectory(prefix="snapmig-", dir=parent) as folder:
+        path = Path(folder) / "guest.mapped-ram"
+        part = plan_whole(source, "mapped-ram")
+        pages = restore_new(source, path, part, jobs, progress, force=False)
+        guest.load_file(path)
+    guest.run()
+    return pages
+
+
+def _incoming(capability: str, state: Path) -> tuple[str, ...]:
+    return ("-global", f"migration.{capability}=on", "-incoming", f"file:{state}")
+
+
+def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
+    # The command that the guest was started with, but for its RAM files and what it waited for.
+    command = saved.facts.get("command_line")
+    if not command:
+        return ["qemu-system-x86_64", "-machine", saved.machine]
+    arguments = []
+    skip = False
+    for argument in command:
+        if skip or argument == "-incoming":
+            skip = not skip
+            continue
+        arguments.append(_with_files(argument, files))
+    return arguments
+
+
+def _with_files(argument: str, files: dict[str, Path]) -> str:
+    if argument.startswith("{"):
+        return _with_files_json(argument, files)
+    pairs = argument.split(",")
+    if not pairs[0].removeprefix("qom-type=").startswith("memory-backend-"):
+        return argument
+    name = next((pair[3:] for pair in pairs if pair.startswith("id=")), "")
+    if name not in files:
+        return argument
+    kept = [p for p in pairs[1:] if not p.startswith(("mem-path=", "share=", "offset="))]
+    return ",".join(["memory-backend-file", *kept, f"mem-path={files[name]}", "share=on"])
+
+
+def _with_files_json(argument: str, files: dict[str, Path]) -> str:
+    # libvirt writes -object as JSON.
+    try:
+        value = json.loads(argument)
+    except ValueError:
+        return argument
+    name = value.get("id")
+    if not str(value.get("qom-type", "")).startswith("memory-backend-") or name not in files:
+        return argument
+    value.pop("offset", None)
+    value |= {"qom-type": "memory-backend-file", "mem-path": str(files[name]), "share": True}
+    return json.dumps(value)
+
+
+def _layout(sizes: dict[str, int]) -> str:
+    return ", ".join(f"{name} of {size} bytes" for name, size in sizes.items()) or "none"

@@ -1,0 +1,213 @@
+"""A restore under way: which packets, into which places of which file, by workers."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from snapmig.container.format import PageKind
+from snapmig.container.index import kind_counts, unpack_kinds
+from snapmig.container.reader import SnapshotFile
+from snapmig.errors import NoSpaceError, SnapmigError, UsageError
+from snapmig.fleet.fleet import Fleet
+from snapmig.geometry import PAGE_SIZE
+from snapmig.images.formats import find_format
+from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
+from snapmig.images.target import TargetPlan
+from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment, source_format
+from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.pages import Mask
+from snapmig.system.files import PartialFile, check_destination, descriptor_path, free_bytes
+from snapmig.system.libc import huge_page_size
+from snapmig.units import format_size
+from snapmig.work.counters import Counter
+from snapmig.work.load import LoadTasks, RestoreHandler, RestorePlan
+
+__all__ = (
+    "Part",
+    "SourceAttachments",
+    "fill",
+    "plan_block",
+    "plan_whole",
+    "restore_in_place",
+    "restore_new",
+)
+
+_INDEX_STEP = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What is restored: some packets, how much RAM they are, and where they and the rest go."""
+
+    packets: range
+    ram_size: int
+    image: ImagePlan
+    placer: Placer
+
+
+def plan_whole(source: SnapshotFile, name: str) -> Part:
+    """
+    Return a whole snapshot as an image of a format.
+
+    :raises UsageError: the snapshot lacks something that the format needs
+    """
+    geometry = source.geometry
+    content = Content(
+        blocks=geometry.blocks,
+        attachments=SourceAttachments(source),
+        format=source_format(source),
+        packet_pages=geometry.packet_pages,
+        data_pages=partial(_data_pages, source),
+    )
+    try:
+        plan = find_format(name).plan_image(content)
+    except UsageError as error:
+        error.path = source.shown
+        raise
+    placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
+    return Part(range(geometry.packet_count), geometry.ram_size, plan, placer)
+
+
+def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
+    """
+    Return one RAM block of a snapshot as a raw image, or as a part of a file.
+
+    :raises UsageError: there is no block of that name
+    """
+    geometry = source.geometry
+    names = [known.name for known in geometry.blocks]
+    if name not in names:
+        message = f"has no RAM block {name!r}, it has {', '.join(names[:20])}"
+        raise UsageError(message, path=source.shown)
+    number = names.index(name)
+    size = geometry.blocks[number].size
+    starts = [geometry.block_start(number)] * len(names)
+    plan = ImagePlan(size, (file_offset,) * len(names))
+    return Part(geometry.block_packets(number), size, plan, Placer(plan.block_offsets, starts))
+
+
+class SourceAttachments(Mapping[str, bytes]):
+    """What a saved image had besides pages, by the names that its format gave."""
+
+    def __init__(self, source: SnapshotFile) -> None:
+        self._source = source
+        self._entries = {
+            entry.name.removeprefix(SOURCE_PREFIX): entry
+            for entry in source.attachments
+            if entry.name.startswith(SOURCE_PREFIX)
+        }
+
+    def __getitem__(self, name: str) -> bytes:
+        return load_attachment(self._source, self._entries[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
+    packets = source.geometry.block_packets(block)
+    for first in range(packets.start, packets.stop, _INDEX_STEP):
+        records = source.checked_records(first, min(_INDEX_STEP, packets.stop - first))
+        kinds = records["kinds"].reshape(-1)
+        pages = len(records) * source.geometry.packet_pages
+        yield unpack_kinds(kinds, pages) == PageKind.DATA
+
+
+def restore_new(
+    source: SnapshotFile,
+    path: Path,
+    part: Part,
+    jobs: int,
+    progress: ProgressCallback | None,
+    *,
+    force: bool,
+) -> int:
+    """
+    Write a new image, which appears when it is complete; return the pages that are not zero.
+
+    :raises NoSpaceError: it does not fit
+    """
+    check_destination(path, force=force)
+    records = source.records[part.packets.start : part.packets.stop]
+    needed = int(kind_counts(records)[PageKind.DATA]) * PAGE_SIZE
+    needed += sum(len(piece) for _, piece in part.image.pieces)
+    free = free_bytes(path.parent)
+    if needed > free:
+        message = f"image needs {format_size(needed)}, its filesystem has {format_size(free)} free"
+        raise NoSpaceError(message, path=str(path))
+    with PartialFile(path, needed) as file:
+        file.resize(part.image.size)
+        for offset, piece in part.image.pieces:
+            file.write(piece, offset)
+        target = TargetPlan(
+            path=descriptor_path(file.fd),
+            shown=str(path),
+            needed=needed,
+            in_place=False,
+            huge_page_size=huge_page_size(str(path.parent)),
+        )
+        data_pages = fill(source, target, part, jobs, progress)
+        file.sync()
+        file.commit(force=force)
+    return data_pages
+
+
+def restore_in_place(
+    source: SnapshotFile, path: Path, part: Part, jobs: int, progress: ProgressCallback | None
+) -> int:
+    """Write into an existing image of the same size; return the pages that are not zero."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(fd)
+        if not stat.S_ISREG(facts.st_mode):
+            raise SnapmigError("image is not a regular file", path=str(path))
+        if facts.st_size != part.image.size:
+            message = f"image has {facts.st_size} bytes, the snapshot's RAM {part.image.size}"
+            raise SnapmigError(message, path=str(path))
+        target = TargetPlan(
+            path=descriptor_path(fd),
+            shown=str(path),
+            needed=part.image.size,
+            in_place=True,
+            huge_page_size=huge_page_size(str(path)),
+        )
+        with _partly_restored(path):
+            data_pages = fill(source, target, part, jobs, progress)
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    return data_pages
+
+
+@contextmanager
+def _partly_restored(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except SnapmigError as error:
+        error.args = (f"{error.message}; {path} is only partly restored now",)
+        raise
+
+
+def fill(
+    source: SnapshotFile,
+    target: TargetPlan,
+    part: Part,
+    jobs: int,
+    progress: ProgressCallback | None,
+) -> int:
+    """Have workers put a part's pages into a file; return the pages that are not zero."""
+    plan = RestorePlan(source.path_for_workers, source.shown, target, part.placer)
+    with Fleet(jobs, partial(RestoreHandler, plan)) as fleet:
+        report = reporter(fleet, part.ram_size, progress)
+        fleet.run(LoadTasks(source, part.packets), report)
+        report()
+        return int(fleet.cells.total()[Counter.DATA_PAGES])

@@ -1,0 +1,217 @@
+"""
+A save under way: a source, workers and a partial snapshot, whatever the source is.
+
+Enter, look at all packets once or twice, finish. Leaving without that removes what was written.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from snapmig.container.format import MAX_RAM_BLOCKS, Encoding, Layout
+from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
+from snapmig.encodings.packet import PacketSettings
+from snapmig.errors import SnapmigError, UsageError
+from snapmig.fleet.cells import CELLS, Row
+from snapmig.fleet.fleet import Fleet
+from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
+from snapmig.images.source import ImageSource
+from snapmig.operations.attachments import AttachmentSource, check_attachments, store_attachments
+from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.settings import same_file
+from snapmig.system.files import check_destination
+from snapmig.work.counters import Counter, encoding_counter
+from snapmig.work.save import SaveHandler, SavePlan, SaveTasks
+
+__all__ = ("SaveOptions", "SaveResult", "Saving")
+
+
+@dataclass(frozen=True, slots=True)
+class SaveOptions:
+    """How a snapshot is made: checked values of the words that :func:`snapmig.save` takes."""
+
+    jobs: int
+    settings: PacketSettings
+    packet_size: int
+    layout: Layout
+    attach: Mapping[str, AttachmentSource]
+    force: bool
+    live: bool
+    progress: ProgressCallback | None
+
+
+@dataclass(frozen=True, slots=True)
+class SaveResult:
+    """
+    What a save did; sizes are in bytes.
+
+    :param stored_size: all packets' stored bytes together
+    :param disk_size: what the snapshot takes on its filesystem
+    :param packets: how many packets are in which encoding
+    :param pause_seconds: how long a running guest stood still
+    :param changed_packets: packets of a live save that changed after they were saved
+    :param warnings: what the user should know, a sentence each
+    """
+
+    image: str
+    format: str
+    snapshot: str
+    snapshot_id: str
+    jobs: int
+    ram_size: int
+    data_pages: int
+    zero_pages: int
+    packets: dict[str, int]
+    stored_size: int
+    file_size: int
+    disk_size: int
+    seconds: float
+    pause_seconds: float | None = None
+    changed_packets: int | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+
+class Saving:
+    """
+    A save of one source to one snapshot; a context manager.
+
+    :param source: stays the caller's to close
+    :raises UsageError: attachments or RAM blocks that can't be stored
+    :raises DestinationExistsError: the snapshot exists, and overwriting was not asked for
+    """
+
+    def __init__(self, source: ImageSource, path: Path, options: SaveOptions) -> None:
+        self._started = time.monotonic()
+        self._source = source
+        self._path = path
+        self._options = options
+        self._counts: Row = np.zeros(CELLS, np.int64)
+        self._stack = ExitStack()
+        self.warnings: list[str] = []
+        check_attachments(options.attach)
+        check_destination(path, force=options.force)
+        if same_file(Path(source.shown), path):
+            raise UsageError("image and snapshot are the same file", path=str(path))
+        self._geometry = _geometry(source, options.packet_size)
+
+    def __enter__(self) -> Saving:
+        with ExitStack() as stack:
+            options = self._options
+            self._writer = stack.enter_context(
+                SnapshotWriter(
+                    self._path, self._geometry, options.layout, options.settings.window_bits
+                )
+            )
+            self._warn_of_holes()
+            plan = SavePlan(
+                self._source.opener(),
+                self._geometry,
+                self._writer.plan,
+                options.settings,
+                live=options.live,
+            )
+            self._fleet = stack.enter_context(
+                Fleet(options.jobs, partial(SaveHandler, plan), self._explain)
+            )
+            self._report = reporter(self._fleet, self._geometry.ram_size, options.progress)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stack.close()
+
+    def look(self, *, again: bool = False) -> None:
+        """
+        Save all packets, or those that changed since they were saved.
+
+        :raises SnapmigError: whatever failed in a worker
+        """
+        plan = self._writer.plan
+        tasks = SaveTasks(self._geometry, plan, self._source.next_data, again=again)
+        self._fleet.run(tasks, _silent if again else self._report)
+        if not again:
+            self._report()
+        self._counts = self._fleet.cells.total()
+        if plan.layout == Layout.PACKED:
+            self._writer.end_packed_data(tasks.end)
+
+    def finish(
+        self, attachments: Mapping[str, bytes], pause_seconds: float | None = None
+    ) -> SaveResult:
+        """
+        Add attachments, and make it a snapshot.
+
+        :param attachments: what the source needs besides those of the options
+        :raises NoSpaceError: the destination's filesystem is full
+        """
+        data_end = self._writer.end
+        store_attachments(self._writer, {**attachments, **self._options.attach})
+        counts = self._counts
+        encodings = sum(1 << kind for kind in Encoding if counts[encoding_counter(kind)])
+        written = self._writer.commit(
+            data_end=data_end, encodings=encodings, force=self._options.force
+        )
+        return self._result(written, pause_seconds)
+
+    def _result(self, written: WrittenSnapshot, pause_seconds: float | None) -> SaveResult:
+        counts = self._counts
+        data_pages = int(counts[Counter.DATA_PAGES])
+        pages = sum(-(-block.size // PAGE_SIZE) for block in self._geometry.blocks)
+        return SaveResult(
+            image=self._source.shown,
+            format=self._source.format,
+            snapshot=str(self._path),
+            snapshot_id=written.snapshot_id.hex(),
+            jobs=self._options.jobs,
+            ram_size=self._geometry.ram_size,
+            data_pages=data_pages,
+            zero_pages=pages - data_pages,
+            packets={kind.name.lower(): int(counts[encoding_counter(kind)]) for kind in Encoding},
+            stored_size=int(counts[Counter.STORED_BYTES]),
+            file_size=written.file_size,
+            disk_size=written.disk_size,
+            seconds=round(time.monotonic() - self._started, 3),
+            pause_seconds=None if pause_seconds is None else round(pause_seconds, 4),
+            changed_packets=int(counts[Counter.CHANGED_PACKETS]) if self._options.live else None,
+            warnings=tuple(self.warnings),
+        )
+
+    def _warn_of_holes(self) -> None:
+        if self._options.layout == Layout.FIXED and not self._writer.keeps_holes:
+            message = (
+                f"{self._path}: its filesystem keeps no holes, so the snapshot takes as much "
+                "space as the RAM; the packed layout saves that"
+            )
+            self.warnings.append(message)
+
+    def _explain(self, number: int) -> str:
+        # What may have killed a worker with a signal.
+        if number == signal.SIGKILL:
+            return " (the kernel's out-of-memory killer does that)"
+        if number != signal.SIGBUS:
+            return ""
+        try:
+            self._source.check_unchanged()
+        except SnapmigError as error:
+            return f" because the image changed under it ({error})"
+        return " (the image's storage failed, or it shrank for a moment)"
+
+
+def _geometry(source: ImageSource, packet_size: int) -> Geometry:
+    if len(source.blocks) > MAX_RAM_BLOCKS:
+        raise UsageError(f"{len(source.blocks)} RAM blocks, expected at most {MAX_RAM_BLOCKS}")
+    if problem := block_problem(source.blocks):
+        raise UsageError(problem, path=source.shown)
+    return Geometry(source.blocks, packet_size)
+
+
+def _silent() -> None:
+    return
