@@ -141,6 +141,7 @@ def _restore_new(
     force: bool,
 ) -> int:
     check_destination(path, force=force)
+    source.check_index_digest()  # a damaged index would make nonsense of the space it asks for
     records = source.records[part.packets.start : part.packets.stop]
     needed = int(kind_counts(records)[PageKind.DATA]) * PAGE_SIZE
     free = free_bytes(path.parent)

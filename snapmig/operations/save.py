@@ -130,6 +130,8 @@ def save(
 def _open_image(image: ImageArgument) -> ImageSource:
     if isinstance(image, str | os.PathLike):
         return RawImage.open(os.fspath(image))
+    if not image:
+        raise UsageError("there is no RAM block")
     return RawImage([(block, os.fspath(path)) for block, path in image])
 
 
