@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
-from snapmig.commands.output import percent, print_json
+from snapmig.commands.output import percent, print_json, printable
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.info import SnapshotInfo, info
 from snapmig.units import format_size
@@ -65,6 +65,6 @@ def _print(result: SnapshotInfo) -> None:
     for block in result.blocks:
         where = "" if block.gpa is None else f" at {block.gpa:#x}"
         pages = "" if block.page_size == PAGE_SIZE else f", {format_size(block.page_size)} pages"
-        print(f"RAM block    {block.name}: {format_size(block.size)}{where}{pages}")
+        print(f"RAM block    {printable(block.name)}: {format_size(block.size)}{where}{pages}")
     for entry in result.attachments:
-        print(f"attachment   {entry.name}: {format_size(entry.size)}")
+        print(f"attachment   {printable(entry.name)}: {format_size(entry.size)}")

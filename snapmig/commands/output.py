@@ -8,7 +8,7 @@ from typing import Any
 
 from snapmig.units import format_duration, format_size
 
-__all__ = ("percent", "print_json", "rate")
+__all__ = ("percent", "print_json", "printable", "rate")
 
 
 def print_json(command: str, result: Any) -> None:
@@ -25,3 +25,8 @@ def rate(size: int, seconds: float) -> str:
     """Return what was done in which time, and how fast that is."""
     speed = f" ({format_size(size / seconds)}/s)" if seconds else ""
     return f"{format_size(size)} in {format_duration(seconds)}{speed}"
+
+
+def printable(name: str) -> str:
+    """Return a name from a file without what could play tricks on a terminal."""
+    return name if name.isprintable() else ascii(name)

@@ -46,7 +46,7 @@ def add_parser(verbs: Verbs) -> None:
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
-        "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET for a running guest"
+        "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET: a guest"
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
     parser.add_argument(

@@ -37,7 +37,7 @@ VERSION_MINOR = 0
 
 SUPERBLOCK_SIZE = 4096
 ALIGNMENT = 4096
-"""Index, data and attachments start at multiples of this."""
+"""Index and data start at multiples of this."""
 
 INCOMPATIBLE_KNOWN = 0
 """Incompatible feature bits that this reader understands: none are defined yet."""
@@ -169,15 +169,13 @@ class Superblock:
                 f"this reader knows {VERSION_MAJOR}.x"
             )
             raise UnsupportedError(message)
-        if len(raw) < SUPERBLOCK_SIZE:
-            message = f"file has {len(raw)} bytes, a snapshot has at least {SUPERBLOCK_SIZE}"
-            raise CorruptSnapshotError(message)
-        computed = crc32(block._pack_with(0)) if not any(raw[_LAYOUT.size :]) else None
+        computed = crc32(raw[16:], crc32(bytes(4), crc32(raw[:12])))
         if computed != block.checksum:
-            shown = "over unknown bytes" if computed is None else f"{computed:#010x}"
-            message = f"superblock checksum is {block.checksum:#010x}, computed {shown}"
+            message = f"superblock checksum is {block.checksum:#010x}, computed {computed:#010x}"
             raise CorruptSnapshotError(message)
         block._check_features()
+        if any(raw[_LAYOUT.size :]):
+            raise CorruptSnapshotError("superblock has reserved bytes set")
         block._check_fields()
         return block
 
@@ -222,7 +220,7 @@ def is_packet_size(size: int) -> bool:
 
 def _check_magic(raw: bytes) -> None:
     head = raw[: len(MAGIC)]
-    if len(raw) >= _LAYOUT.size and head == MAGIC:
+    if len(raw) >= SUPERBLOCK_SIZE and head == MAGIC:
         return
     if not raw:
         found = "file is empty"

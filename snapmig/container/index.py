@@ -56,6 +56,9 @@ def record_dtype(packet_size: int) -> np.dtype[np.void]:
         "reserved_2": ("V20", 76),
         "kinds": ((np.uint8, (kinds_size,)), RECORD_HEAD_SIZE),
     }
+    if filling := record_size(packet_size) - RECORD_HEAD_SIZE - kinds_size:
+        # Named, because numpy's copies leave out what no field covers.
+        fields["reserved_3"] = (f"V{filling}", RECORD_HEAD_SIZE + kinds_size)
     return np.dtype(
         {
             "names": list(fields),
@@ -204,15 +207,19 @@ def _check_pages(record: Record, place: PacketPlace) -> None:
         message = "index record has pages after the end of its RAM block"
         raise CorruptSnapshotError(message, packet=place.packet)
     stored_size = int(record["stored_size"])
+    if (record["encoding"] == Encoding.EMPTY) != (data_pages == 0):
+        name = Encoding(int(record["encoding"])).name.lower()
+        message = f"stored size is {stored_size} for {data_pages} data pages in a packet of {name}"
+        raise CorruptSnapshotError(message, packet=place.packet)
     plain_size = data_pages * PAGE_SIZE
     expected = {
-        Encoding.EMPTY: (plain_size == stored_size == 0, "no pages and nothing stored"),
-        Encoding.RAW: (0 < stored_size == plain_size, f"{plain_size} stored bytes"),
-        Encoding.DEFLATE: (0 < stored_size < plain_size, f"1 to {plain_size - 1} stored bytes"),
+        Encoding.EMPTY: (stored_size == 0, "none"),
+        Encoding.RAW: (stored_size == plain_size, str(plain_size)),
+        Encoding.DEFLATE: (0 < stored_size < plain_size, f"1 to {plain_size - 1}"),
     }
     ok, words = expected[Encoding(int(record["encoding"]))]
     if not ok:
-        message = f"stored size is {stored_size} for {data_pages} pages, expected {words}"
+        message = f"stored size is {stored_size} for {data_pages} data pages, expected {words}"
         raise CorruptSnapshotError(message, packet=place.packet)
 
 

@@ -16,7 +16,14 @@ from zlib import crc32
 
 import numpy as np
 
-from snapmig.container.format import MAX_ATTACHMENTS, SUPERBLOCK_SIZE, Layout, PageKind, Superblock
+from snapmig.container.format import (
+    MAX_ATTACHMENTS,
+    SUPERBLOCK_SIZE,
+    Encoding,
+    Layout,
+    PageKind,
+    Superblock,
+)
 from snapmig.container.index import (
     Record,
     Records,
@@ -33,15 +40,12 @@ from snapmig.container.tables import (
     unpack_attachments,
     unpack_blocks,
 )
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.geometry import Geometry, PacketPlace
 from snapmig.pages import Mask
 from snapmig.system.files import descriptor_path, pread_all
 
 __all__ = ("SnapshotFile",)
-
-_MAX_DEFLATE_RATIO = 1032
-"""A deflate stream can't give more bytes than this for each of its own."""
 
 
 class SnapshotFile:
@@ -178,13 +182,14 @@ class SnapshotFile:
         return data
 
     def stored_attachment(self, entry: AttachmentEntry) -> bytes:
-        """Return an attachment's stored bytes; its SHA-256 is of the contents."""
-        if entry.size > entry.stored_size * _MAX_DEFLATE_RATIO:
-            message = (
-                f"attachment {entry.name!r} has {entry.size} bytes from {entry.stored_size} "
-                "stored ones, which deflate can't give"
-            )
-            raise CorruptSnapshotError(message, path=self.shown)
+        """
+        Return an attachment's stored bytes; its SHA-256 is of the contents.
+
+        :raises UnsupportedError: an encoding that this reader does not have
+        """
+        if entry.encoding not in (Encoding.RAW, Encoding.DEFLATE):
+            message = f"attachment {entry.name!r} has the encoding {entry.encoding}"
+            raise UnsupportedError(message, path=self.shown)
         data = pread_all(self._fd, entry.stored_size, entry.offset)
         if len(data) != entry.stored_size:
             message = f"file ends inside attachment {entry.name!r}"

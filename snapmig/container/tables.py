@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 
 from snapmig.container.format import MAX_ATTACHMENT_SIZE, MAX_NAME_SIZE, NO_GPA, Encoding
-from snapmig.errors import CorruptSnapshotError, UnsupportedError
+from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import RamBlock, block_problem
 
 __all__ = (
@@ -27,6 +27,9 @@ _BLOCK = struct.Struct("<256sQQQ40x")
 BLOCK_ENTRY_SIZE = 320
 _ATTACHMENT = struct.Struct("<256sQQQB7x32s64x")
 ATTACHMENT_ENTRY_SIZE = 384
+
+_MAX_DEFLATE_RATIO = 1032
+"""A deflate stream can't give more bytes than this for each of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,6 @@ def unpack_attachments(raw: bytes, *, start: int, stop: int) -> tuple[Attachment
     Return the attachments of a stored table, which must lie between two offsets of the file.
 
     :raises CorruptSnapshotError: a bad name, a place outside, or more than the size limit
-    :raises UnsupportedError: an encoding that attachments don't have
     """
     entries = tuple(
         AttachmentEntry(_unpack_name(name), *facts) for name, *facts in _ATTACHMENT.iter_unpack(raw)
@@ -112,8 +114,9 @@ def _check_attachment(entry: AttachmentEntry, start: int, stop: int) -> None:
     if entry.size > MAX_ATTACHMENT_SIZE:
         message = f"{what} has {entry.size} bytes, expected at most {MAX_ATTACHMENT_SIZE}"
         raise CorruptSnapshotError(message)
-    if entry.encoding not in (Encoding.RAW, Encoding.DEFLATE):
-        raise UnsupportedError(f"{what} has the encoding {entry.encoding}, not known here")
+    if entry.size > entry.stored_size * _MAX_DEFLATE_RATIO:
+        message = f"{what} has {entry.size} bytes from {entry.stored_size}, which can't be"
+        raise CorruptSnapshotError(message)
     if entry.encoding == Encoding.RAW and entry.stored_size != entry.size:
         message = f"{what} is raw with {entry.stored_size} bytes, expected {entry.size}"
         raise CorruptSnapshotError(message)

@@ -89,9 +89,9 @@ def restore(
     arguments: tuple[str, ...] | None = None
     with SnapshotFile(os.fspath(snapshot)) as source:
         to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
-        if to_guest or for_qemu:
-            if format is not None or block is not None or force or in_place:
-                raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
+        others = format is not None or block is not None or force or in_place
+        if (to_guest or for_qemu) and others:
+            raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
         if to_guest:
             socket = str(image).removeprefix(GUEST_PREFIX)
             name, data_pages = restore_guest(source, socket, jobs, progress)

@@ -137,6 +137,7 @@ def restore_new(
     :raises NoSpaceError: it does not fit
     """
     check_destination(path, force=force)
+    source.check_index_digest()  # a damaged index would make nonsense of the space it asks for
     records = source.records[part.packets.start : part.packets.stop]
     needed = int(kind_counts(records)[PageKind.DATA]) * PAGE_SIZE
     needed += sum(len(piece) for _, piece in part.image.pieces)

@@ -106,4 +106,6 @@ def _open_image(image: ImageArgument, format_name: str | None) -> ImageSource:
         return open_image(os.fspath(image), format_name)
     if format_name not in (None, "raw"):
         raise UsageError("a list of RAM blocks with their files is always raw")
+    if not image:
+        raise UsageError("there is no RAM block")
     return open_blocks([(block, os.fspath(path)) for block, path in image])

@@ -372,4 +372,3 @@ def _elf_header(segments: int) -> bytes:
         ident, _CORE, _X86_64, 1, 0, _HEADER.size, 0, 0, _HEADER.size, _SEGMENT.size, segments,
         0, 0, 0,
     )  # fmt: skip
-

@@ -1,0 +1,492 @@
+"""
+Read a snapmig snapshot with Python's standard library alone.
+
+Written from docs/format.md and nothing else, as a model for a reader in another language. The
+words "step 1" to "step 8" are the steps of "What a reader must do". It needs memory for one
+packet, and is slow: what snapmig does in a second takes it minutes.
+
+    python examples/read_snapshot.py SNAPSHOT                           verify all of it
+    python examples/read_snapshot.py SNAPSHOT --info                    say what is in it
+    python examples/read_snapshot.py SNAPSHOT --output IMAGE            restore the RAM, sparse
+    python examples/read_snapshot.py SNAPSHOT --block N --output IMAGE  restore one RAM block
+    python examples/read_snapshot.py SNAPSHOT --attachment N            print an attachment
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not a snapshot or corrupt, 4 unsupported.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import operator
+import os
+import struct
+import sys
+import zlib
+from collections import namedtuple
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+PAGE = 4096
+CHUNK = 1 << 20
+EMPTY, RAW, DEFLATE = KNOWN = 1, 2, 3
+FIXED, PACKED = 1, 2
+MAGIC = b"\x93SNAPMIG"
+
+
+class RefusedError(Exception):
+    """The file breaks a rule of the format."""
+
+    exit_code = 3
+
+
+class UnsupportedError(RefusedError):
+    """The file may be right, but is beyond this reader."""
+
+    exit_code = 4
+
+
+def check(right: bool, message: str, error: type[RefusedError] = RefusedError) -> None:
+    """Refuse the file unless it is right."""
+    if not right:
+        raise error(message)
+
+
+class Layout:
+    """Names and struct codes of a table's columns, to read an entry as a named tuple."""
+
+    def __init__(self, name: str, columns: str) -> None:
+        words = columns.split()
+        self.struct = struct.Struct("<" + "".join(words[1::2]))
+        self.tuple = namedtuple(name, words[::2])
+        self.size = self.struct.size
+
+    def read(self, data: bytes, position: int = 0) -> Any:
+        """Return the entry at `position` of `data`."""
+        return self.tuple(*self.struct.unpack_from(data, position))
+
+
+SUPERBLOCK = Layout(
+    "Superblock",
+    """magic 8s version_major H version_minor H checksum I incompatible Q compatible Q
+    snapshot_id 16s parent_id 16s parent_digest 32s file_size Q created_ns Q encodings Q
+    page_size I packet_size I record_size I layout B window_bits B reserved H packet_count Q
+    index_offset Q index_digest 32s data_offset Q data_size Q block_table_offset Q block_count I
+    block_table_checksum I attachment_table_offset Q attachment_count I
+    attachment_table_checksum I reserved_rest 3864s""",
+)
+BLOCK = Layout("Block", "name 256s gpa Q size Q page_size Q unused 40s")
+RECORD = Layout(
+    "Record",
+    """packet Q offset Q stored_size I encoding B flags B reserved_1 H stored_checksum I
+    record_checksum I digest 16s nonce 12s tag 16s reserved_2 20s""",
+)
+ATTACHMENT = Layout(
+    "Attachment",
+    """name 256s offset Q stored_size Q size Q encoding B unused 7s sha256 32s unused_rest 64s""",
+)
+
+
+class Snapshot:
+    """An open snapshot whose superblock, tables and index are checked."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.superblock = s = read_superblock(file)
+        self.data_end = s.data_offset + s.data_size
+        self.check_geometry()
+        self.blocks = self.read_blocks()
+        self.attachments = self.read_attachments()
+        sha256 = hashlib.sha256()
+        for piece in self.pieces(s.index_offset, s.record_size * s.packet_count):
+            sha256.update(piece)
+        check(sha256.digest() == s.index_digest, "The index digest is wrong.")
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes of the file from `offset` on."""
+        self.file.seek(offset)
+        data = self.file.read(size)
+        check(len(data) == size, "The file became shorter while it was read.")
+        return data
+
+    def pieces(self, offset: int, size: int) -> Iterator[bytes]:
+        """Yield the same in pieces."""
+        for done in range(0, size, CHUNK):
+            yield self.read_at(offset + done, min(CHUNK, size - done))
+
+    def check_geometry(self) -> None:
+        """Check (step 3) that the parts stand in their order and inside of the file."""
+        s = self.superblock
+        length = self.file.seek(0, os.SEEK_END)
+        check(s.file_size == length, f"The file has {length} bytes, not {s.file_size}.")
+        end, before = PAGE, "superblock"
+        for part, offset, size in (
+            ("block table", s.block_table_offset, BLOCK.size * s.block_count),
+            ("index", s.index_offset, s.record_size * s.packet_count),
+            ("data", s.data_offset, s.data_size),
+            ("attachment table", s.attachment_table_offset, ATTACHMENT.size * s.attachment_count),
+            ("end of the file", s.file_size, 0),
+        ):
+            check(offset >= end, f"The {part} starts before the end of the {before}.")
+            end, before = offset + size, part
+
+    def read_blocks(self) -> list[Any]:
+        """Read the RAM blocks and count their packets (step 4)."""
+        s = self.superblock
+        table = self.read_at(s.block_table_offset, BLOCK.size * s.block_count)
+        check(zlib.crc32(table) == s.block_table_checksum, "The block table's checksum is wrong.")
+        blocks = entries(BLOCK, table, "RAM block")
+        for b in blocks:
+            check(b.size >= 1, f"RAM block {b.name!r} has 0 bytes.")
+            right = b.page_size >= PAGE and is_power_of_two(b.page_size)
+            check(right, f"RAM block {b.name!r} has pages of {b.page_size} bytes.")
+        check(sum(b.size for b in blocks) <= 1 << 56, "The RAM blocks have more than 2^56 bytes.")
+        count = sum(self.packets(b) for b in blocks)
+        check(
+            count == s.packet_count, f"The RAM blocks have {count} packets, not {s.packet_count}."
+        )
+        right = s.layout == PACKED or s.data_size == count * s.packet_size
+        check(right, f"The data has {s.data_size} bytes, which are not {count} slots.")
+        return blocks
+
+    def packets(self, block: Any) -> int:
+        """Return the number of a RAM block's packets."""
+        return -(-block.size // self.superblock.packet_size)
+
+    def read_attachments(self) -> list[Any]:
+        """Read the attachment table (step 5)."""
+        s = self.superblock
+        table = self.read_at(s.attachment_table_offset, ATTACHMENT.size * s.attachment_count)
+        right = zlib.crc32(table) == s.attachment_table_checksum
+        check(right, "The attachment table's checksum is wrong.")
+        attachments = entries(ATTACHMENT, table, "attachment")
+        for a in attachments:
+            end = s.attachment_table_offset
+            right = self.data_end <= a.offset and a.offset + a.stored_size <= end
+            check(right, f"The attachment {a.name!r} is not between data and attachment table.")
+            right = a.size <= min(1 << 30, 1032 * a.stored_size)
+            right = right and (a.encoding != RAW or a.size == a.stored_size)
+            check(right, f"The attachment {a.name!r} can't have {a.size} bytes in {a.stored_size}.")
+        return attachments
+
+    def data_pages(self, block: Any) -> Iterator[tuple[int, bytes]]:
+        """Yield a RAM block's data pages, each with its offset in the block."""
+        number = sum(self.packets(b) for b in self.blocks[: self.blocks.index(block)])
+        for start in range(0, block.size, self.superblock.packet_size):
+            record, pages = self.read_record(number, -(-(block.size - start) // PAGE))
+            contents = self.contents(record, pages)
+            for at, page in enumerate(pages):
+                yield start + page * PAGE, contents[at * PAGE : (at + 1) * PAGE]
+            number += 1
+
+    def read_record(self, number: int, page_count: int) -> tuple[Any, list[int]]:
+        """Return a packet's record and the numbers of its data pages (step 6)."""
+        s, packet = self.superblock, f"packet {number}"
+        raw = self.read_at(s.index_offset + number * s.record_size, s.record_size)
+        r = RECORD.read(raw)
+        right = zlib.crc32(raw[:28] + bytes(4) + raw[32:]) == r.record_checksum
+        check(right, f"The record of {packet} has a wrong checksum.")
+        check(r.packet == number, f"The record of {packet} is of packet {r.packet}.")
+        message = f"The encoding of {packet} is {r.encoding}, which this reader can't decode."
+        check(r.encoding in KNOWN, message, UnsupportedError)
+        kinds_end = RECORD.size + s.packet_size // PAGE // 4
+        reserved = (r.flags, r.reserved_1, *r.nonce, *r.tag, *r.reserved_2, *raw[kinds_end:])
+        message = f"The record of {packet} has a reserved field that is set."
+        check(not any(reserved), message, UnsupportedError)
+        kinds = [
+            byte >> shift & 3 for byte in raw[RECORD.size : kinds_end] for shift in (0, 2, 4, 6)
+        ]
+        message = f"The {packet} has pages of a parent snapshot."
+        check(max(kinds) < 2, message, UnsupportedError)
+        beyond = kinds[page_count:]
+        check(not any(beyond), f"The {packet} has pages after the end of its RAM block.")
+        pages = [page for page, kind in enumerate(kinds) if kind]
+        size = len(pages) * PAGE
+        right = {
+            EMPTY: r.stored_size == size == 0,
+            RAW: r.stored_size == size > 0,
+            DEFLATE: 0 < r.stored_size < size,
+        }[r.encoding]
+        check(right, f"The stored size of {packet} is {r.stored_size} for {len(pages)} pages.")
+        right = s.data_offset <= r.offset <= self.data_end - r.stored_size
+        if r.stored_size == 0:
+            right = r.offset == 0
+        elif s.layout == FIXED:
+            right = r.offset == s.data_offset + number * s.packet_size
+        check(right, f"In {packet} the stored bytes are at {r.offset}, where they can't be.")
+        return r, pages
+
+    def contents(self, record: Any, pages: list[int]) -> bytes:
+        """Return the contents of a packet's data pages (steps 7 and 8)."""
+        if not pages:
+            return b""
+        packet = f"packet {record.packet}"
+        if record.encoding == RAW and self.superblock.layout == FIXED:
+            slot = self.read_at(record.offset, (pages[-1] + 1) * PAGE)
+            stored = b"".join(slot[page * PAGE : (page + 1) * PAGE] for page in pages)
+        else:
+            stored = self.read_at(record.offset, record.stored_size)
+        right = zlib.crc32(stored) == record.stored_checksum
+        check(right, f"The checksum of the stored bytes of {packet} is wrong.")
+        contents = stored
+        if record.encoding == DEFLATE:
+            window_bits = self.superblock.window_bits
+            contents = b"".join(inflate([stored], len(pages) * PAGE, window_bits, packet))
+        check(xxh3_128(contents) == record.digest, f"The digest of {packet} is wrong.")
+        return contents
+
+    def attachment_contents(self, a: Any) -> Iterator[bytes]:
+        """Yield an attachment's contents in pieces; the last check is after the last piece."""
+        name = f"attachment {a.name!r}"
+        message = f"The encoding of {name} is {a.encoding}, which this reader can't decode."
+        check(a.encoding in (RAW, DEFLATE), message, UnsupportedError)
+        pieces = self.pieces(a.offset, a.stored_size)
+        if a.encoding == DEFLATE:
+            pieces = inflate(pieces, a.size, 15, name)
+        sha256 = hashlib.sha256()
+        for piece in pieces:
+            sha256.update(piece)
+            yield piece
+        check(sha256.digest() == a.sha256, f"The sha256 of {name} is wrong.")
+
+
+def read_superblock(file: BinaryIO) -> Any:
+    """Read the first 4096 bytes and check them (steps 1 and 2)."""
+    raw = file.read(SUPERBLOCK.size)
+    right = len(raw) == SUPERBLOCK.size and raw[:8] == MAGIC
+    check(right, "This is not a snapshot.")
+    s = SUPERBLOCK.read(raw)
+    check(s.version_major == 1, f"The format version is {s.version_major}.", UnsupportedError)
+    right = zlib.crc32(raw[:12] + bytes(4) + raw[16:]) == s.checksum
+    check(right, "The superblock's checksum is wrong.")
+    for field, known in (
+        ("incompatible", s.incompatible == 0),
+        ("encodings", s.encodings & ~sum(1 << encoding for encoding in KNOWN) == 0),
+        ("layout", s.layout in (FIXED, PACKED)),
+        ("page_size", s.page_size == PAGE),
+    ):
+        message = f"The {field} {getattr(s, field):#x} has a feature that is not known here."
+        check(known, message, UnsupportedError)
+    check(not s.reserved and not any(s.reserved_rest), "A reserved field is set.")
+    for what, number, right in (
+        (
+            "packet size",
+            s.packet_size,
+            1 << 16 <= s.packet_size <= 1 << 22 and is_power_of_two(s.packet_size),
+        ),
+        ("record size", s.record_size, s.record_size == -(-(96 + s.packet_size // 16384) // 8) * 8),
+        ("window", s.window_bits, 9 <= s.window_bits <= 15),
+        ("number of RAM blocks", s.block_count, 1 <= s.block_count <= 4096),
+        ("number of attachments", s.attachment_count, s.attachment_count <= 4096),
+    ):
+        check(right, f"The {what} is {number}, which is outside of its limits.")
+    return s
+
+
+def is_power_of_two(number: int) -> bool:
+    """Say whether `number` is a power of two."""
+    return number.bit_count() == 1
+
+
+def entries(layout: Layout, table: bytes, what: str) -> list[Any]:
+    """Return a table's entries with their names checked and decoded."""
+    found = {}
+    for at in range(0, len(table), layout.size):
+        entry = layout.read(table, at)
+        name, _, filling = entry.name.partition(b"\0")
+        try:
+            decoded = name.decode()
+        except UnicodeDecodeError:
+            decoded = ""
+        right = len(decoded) >= 1 and len(name) <= 255 and not any(filling)
+        check(right, f"The name of {what} {len(found)} is wrong.")
+        check(decoded not in found, f"Two {what}s have the name {decoded!r}.")
+        found[decoded] = entry._replace(name=decoded)
+    return list(found.values())
+
+
+def inflate(pieces: Iterable[bytes], size: int, window_bits: int, name: str) -> Iterator[bytes]:
+    """Yield what one deflate stream decodes to, which must be `size` bytes."""
+    decoder = zlib.decompressobj(wbits=-window_bits)
+    total = 0
+    try:
+        for piece in pieces:
+            rest = piece
+            while rest:
+                contents = decoder.decompress(rest, CHUNK)
+                rest = decoder.unconsumed_tail
+                total += len(contents)
+                check(total <= size, f"The stream of {name} decodes to more than {size} bytes.")
+                yield contents
+        last = decoder.flush()
+    except zlib.error as error:
+        raise RefusedError(f"The stream of {name} can't be decoded: {error}.") from error
+    yield last
+    total += len(last)
+    check(decoder.eof, f"The stream of {name} does not end with its stored bytes.")
+    check(not decoder.unused_data, f"Bytes follow the end of the stream of {name}.")
+    check(total == size, f"The stream of {name} decodes to {total} bytes, not {size}.")
+
+
+# XXH3-128, https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
+
+MASK = (1 << 64) - 1
+PRIME32_1, PRIME32_2, PRIME32_3 = 0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D
+PRIME64_1, PRIME64_2, PRIME64_3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
+PRIME64_4, PRIME64_5, PRIME_MX1 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5, 0x165667919E3779F9
+SECRET = bytes.fromhex(
+    "b8fe6c3923a44bbe7c01812cf721ad1cded46de9839097db7240a4a4b7b3671fcb79e64eccc0e578825ad07dccff7221"
+    "b8084674f743248ee03590e6813a264c3c2852bb91c300cb88d0658b1b532ea371644897a20df94e3819ef46a9deacd8"
+    "a8fa763fe39c343ff9dcbbc7c70b4f1d8a51e04bcdb45931c89f7ec9d9787364eac5ac8334d3ebc3c581a0fffa1363eb"
+    "170ddd51b7f0da49d316552629d4689e2b16be587d47a1fc8ff8b8d17ad031ce45cb3a8f95160428afd7fbcabb4b407e"
+)
+BLOCK_SECRET = b"".join(SECRET[n * 8 : n * 8 + 64] for n in range(16))  # of each of its 16 stripes
+
+
+def xxh3_128(data: bytes) -> bytes:
+    """Return the XXH3-128 of more than 240 bytes."""
+    lanes = [PRIME32_3, PRIME64_1, PRIME64_2, PRIME64_3, PRIME64_4, PRIME32_2, PRIME64_5, PRIME32_1]
+    last_block = (len(data) - 1) // 1024 * 1024
+    scramble = struct.unpack("<8Q", SECRET[-64:])
+    for at in range(0, last_block, 1024):
+        accumulate(lanes, data[at : at + 1024], BLOCK_SECRET)
+        lanes = [
+            ((lane ^ lane >> 47 ^ word) * PRIME32_1) & MASK
+            for lane, word in zip(lanes, scramble, strict=True)
+        ]
+    last_stripe = last_block + (len(data) - last_block - 1) // 64 * 64
+    accumulate(lanes, data[last_block:last_stripe], BLOCK_SECRET)
+    accumulate(lanes, data[-64:], SECRET[-71:-7])
+    low = merge(lanes, len(data) * PRIME64_1, 11)
+    high = merge(lanes, ~(len(data) * PRIME64_2), 192 - 75)
+    return struct.pack(">QQ", high, low)
+
+
+def accumulate(lanes: list[int], stripes: bytes, secret: bytes) -> None:
+    """
+    Add the stripes to the lanes, each with its 64 bytes of the secret.
+
+    Between two scrambles there are sums only, so the order of the stripes does not matter: each
+    lane takes the sum over all stripes at once.
+    """
+    size = len(stripes)
+    mixed = int.from_bytes(stripes, "little") ^ int.from_bytes(secret[:size], "little")
+    words = struct.unpack(f"<{size // 8}Q", stripes)
+    halves = struct.unpack(f"<{size // 4}I", mixed.to_bytes(size, "little"))
+    for lane in range(8):
+        products = map(operator.mul, halves[2 * lane :: 16], halves[2 * lane + 1 :: 16])
+        lanes[lane] = (lanes[lane] + sum(products) + sum(words[lane ^ 1 :: 8])) & MASK
+
+
+def merge(lanes: list[int], start: int, secret_offset: int) -> int:
+    """Return one 64-bit half of the hash."""
+    secret = struct.unpack_from("<8Q", SECRET, secret_offset)
+    keyed = list(map(operator.xor, lanes, secret))
+    for a, b in zip(keyed[::2], keyed[1::2], strict=True):
+        start += a * b & MASK ^ a * b >> 64
+    start &= MASK
+    start = (start ^ start >> 37) * PRIME_MX1 & MASK
+    return start ^ start >> 32
+
+
+# The command
+
+
+@contextlib.contextmanager
+def new_file(path: str) -> Iterator[BinaryIO]:
+    """Give a file that gets its name `path` only when all went well."""
+    partial = Path(path + ".partial")
+    with partial.open("xb") as file:
+        try:
+            yield file
+        except BaseException:
+            partial.unlink()
+            raise
+    partial.replace(path)
+
+
+def print_info(snapshot: Snapshot) -> None:
+    """Print the superblock, RAM blocks and attachments."""
+    for name, value in zip(snapshot.superblock._fields, snapshot.superblock, strict=True):
+        if not name.startswith("reserved"):
+            print(f"{name:26}{value.hex() if isinstance(value, bytes) else value}")
+    for b in snapshot.blocks:
+        place = "" if b.gpa == MASK else f" at {b.gpa:#x}"
+        print(f"RAM block {b.name!r}: {b.size} bytes{place}, pages of {b.page_size}")
+    for a in snapshot.attachments:
+        print(f"attachment {a.name!r}: {a.size} bytes, stored as {a.stored_size}")
+
+
+def restore(snapshot: Snapshot, blocks: list[Any], path: str) -> None:
+    """Write RAM blocks end to end into a new sparse file."""
+    with new_file(path) as image:
+        base = 0
+        for block in blocks:
+            for offset, page in snapshot.data_pages(block):
+                image.seek(base + offset)
+                image.write(page[: block.size - offset])
+            base += block.size
+        image.truncate(base)
+
+
+def write_attachment(snapshot: Snapshot, attachment: Any, path: str | None) -> None:
+    """Write an attachment's contents into a new file or to standard output."""
+    with new_file(path) if path else contextlib.nullcontext(sys.stdout.buffer) as output:
+        for piece in snapshot.attachment_contents(attachment):
+            output.write(piece)
+
+
+def verify(snapshot: Snapshot, blocks: list[Any], attachments: list[Any]) -> None:
+    """Read everything and print a summary."""
+    pages = sum(1 for block in blocks for _ in snapshot.data_pages(block))
+    for attachment in attachments:
+        for _ in snapshot.attachment_contents(attachment):
+            pass
+    size = sum(block.size for block in blocks)
+    print(f"ok: {len(blocks)} RAM blocks of {size} bytes with {pages} data pages,", end=" ")
+    print(f"{len(attachments)} attachments")
+
+
+def named(entries: list[Any], name: str) -> list[Any]:
+    """Return the one entry with that name, as a list."""
+    found = [entry for entry in entries if entry.name == name]
+    if not found:
+        raise LookupError(f"The snapshot has nothing that is named {name!r}.")
+    return found
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    with Path(options.snapshot).open("rb") as file:
+        snapshot = Snapshot(file)
+        blocks = snapshot.blocks if options.block is None else named(snapshot.blocks, options.block)
+        if options.info:
+            print_info(snapshot)
+        elif options.attachment is not None:
+            attachment = named(snapshot.attachments, options.attachment)[0]
+            write_attachment(snapshot, attachment, options.output)
+        elif options.output is not None:
+            restore(snapshot, blocks, options.output)
+        else:
+            verify(snapshot, blocks, snapshot.attachments if options.block is None else [])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    parser = argparse.ArgumentParser(description="Read a snapmig snapshot.")
+    parser.add_argument("snapshot", help="the file to read")
+    parser.add_argument("--info", action="store_true", help="say what is in it")
+    parser.add_argument("--output", metavar="IMAGE", help="write what was asked for into this file")
+    parser.add_argument("--block", metavar="NAME", help="only this RAM block")
+    parser.add_argument("--attachment", metavar="NAME", help="this attachment instead of the RAM")
+    options = parser.parse_args(arguments)
+    try:
+        run(options)
+    except (RefusedError, LookupError, OSError) as error:
+        print(f"{options.snapshot}: {error}", file=sys.stderr)
+        return getattr(error, "exit_code", 1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

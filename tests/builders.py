@@ -1,0 +1,350 @@
+"""
+Build snapshots, right and wrong ones, from docs/format.md alone.
+
+Nothing here imports snapmig: what snapmig reads from these files, it reads because the document
+says so. A `Snapshot` describes a file; `build()` returns its bytes. Each field of each structure
+can be replaced, and every checksum is computed after that, so that a file breaks the one rule it
+is made to break: a checksum is wrong only when it is replaced itself.
+"""
+
+import hashlib
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import xxhash
+
+PAGE = 4096
+PACKET = 65536
+EMPTY, RAW, DEFLATE = 1, 2, 3
+FIXED, PACKED = 1, 2
+ZERO, DATA = 0, 1
+NO_GPA = 2**64 - 1
+
+SUPERBLOCK_FIELDS = {
+    "magic": "8s",
+    "version_major": "H",
+    "version_minor": "H",
+    "checksum": "I",
+    "incompatible": "Q",
+    "compatible": "Q",
+    "snapshot_id": "16s",
+    "parent_id": "16s",
+    "parent_digest": "32s",
+    "file_size": "Q",
+    "created_ns": "Q",
+    "encodings": "Q",
+    "page_size": "I",
+    "packet_size": "I",
+    "record_size": "I",
+    "layout": "B",
+    "window_bits": "B",
+    "reserved": "H",
+    "packet_count": "Q",
+    "index_offset": "Q",
+    "index_digest": "32s",
+    "data_offset": "Q",
+    "data_size": "Q",
+    "block_table_offset": "Q",
+    "block_count": "I",
+    "block_table_checksum": "I",
+    "attachment_table_offset": "Q",
+    "attachment_count": "I",
+    "attachment_table_checksum": "I",
+    "reserved_rest": "3864s",
+}
+BLOCK_FIELDS = {"name": "256s", "gpa": "Q", "size": "Q", "page_size": "Q", "unused": "40s"}
+RECORD_FIELDS = {
+    "packet": "Q",
+    "offset": "Q",
+    "stored_size": "I",
+    "encoding": "B",
+    "flags": "B",
+    "reserved_1": "H",
+    "stored_checksum": "I",
+    "record_checksum": "I",
+    "digest": "16s",
+    "nonce": "12s",
+    "tag": "16s",
+    "reserved_2": "20s",
+}  # kinds and filling follow
+ATTACHMENT_FIELDS = {
+    "name": "256s",
+    "offset": "Q",
+    "stored_size": "Q",
+    "size": "Q",
+    "encoding": "B",
+    "unused": "7s",
+    "sha256": "32s",
+    "unused_rest": "64s",
+}
+
+
+def align(number: int, multiple: int) -> int:
+    """Return the smallest multiple that is not below `number`."""
+    return -(-number // multiple) * multiple
+
+
+def pack(fields: dict[str, str], values: dict) -> bytes:
+    """Return a structure of the fields' values; what has no value is zero."""
+    zeros = {name: b"" if code.endswith("s") else 0 for name, code in fields.items()}
+    unknown = values.keys() - fields.keys()
+    if unknown:
+        raise KeyError(f"no such fields: {sorted(unknown)}")
+    return struct.pack("<" + "".join(fields.values()), *(zeros | values).values())
+
+
+def deflate(data: bytes, window_bits: int = 15, level: int = 6) -> bytes:
+    """Return one raw deflate stream of the data."""
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -window_bits)
+    return compressor.compress(data) + compressor.flush()
+
+
+def noise(size: int, seed: int = 0) -> bytes:
+    """Return bytes that do not compress, the same on every machine."""
+    return hashlib.shake_128(b"%d" % seed).digest(size)
+
+
+def text(size: int, seed: int = 0) -> bytes:
+    """Return bytes that compress well, the same on every machine."""
+    lines = b"".join(
+        b"%d: line %d of a text\n" % (seed, number) for number in range(size // 20 + 1)
+    )
+    return lines[:size]
+
+
+@dataclass
+class Block:
+    """A RAM block and its contents."""
+
+    name: str
+    contents: bytes
+    gpa: int = NO_GPA
+    page_size: int = PAGE
+
+
+@dataclass
+class Attachment:
+    """An attachment and its contents."""
+
+    name: str
+    contents: bytes
+    encoding: int = RAW
+
+
+@dataclass
+class Packet:
+    """A packet: its RAM, filled up with zeros to whole pages, and how it is stored."""
+
+    number: int
+    pages: list[bytes]
+    kinds: list[int]
+    encoding: int
+    stored: bytes
+
+    @property
+    def data(self) -> bytes:
+        """The contents of the data pages."""
+        return b"".join(page for page, kind in zip(self.pages, self.kinds, strict=True) if kind)
+
+
+@dataclass
+class Snapshot:
+    """
+    What to build. Dictionaries replace fields: those of tables are by entry number, then by field.
+
+    `encodings` asks for a packet's encoding, which is otherwise the smallest; `kinds` for kinds of
+    pages, by packet and page; `stored` and `attachments_stored` for other stored bytes. A record
+    has one field more, `filling`: what follows its kinds. `patches` are written over the finished
+    file, with no checksum computed after them; `file_size` cuts it or makes it grow.
+    """
+
+    blocks: list[Block]
+    layout: int = PACKED
+    packet_size: int = PACKET
+    window_bits: int = 15
+    attachments: list[Attachment] = field(default_factory=list)
+    encodings: dict[int, int] = field(default_factory=dict)
+    kinds: dict[int, dict[int, int]] = field(default_factory=dict)
+    stored: dict[int, bytes | Callable[[bytes], bytes]] = field(default_factory=dict)
+    attachments_stored: dict[int, bytes] = field(default_factory=dict)
+    superblock: dict = field(default_factory=dict)
+    block_table: dict[int, dict] = field(default_factory=dict)
+    records: dict[int, dict] = field(default_factory=dict)
+    attachment_table: dict[int, dict] = field(default_factory=dict)
+    patches: list[tuple[int, bytes]] = field(default_factory=list)
+    file_size: int | None = None
+
+    @property
+    def image(self) -> bytes:
+        """The RAM that a reader restores: all blocks end to end."""
+        return b"".join(block.contents for block in self.blocks)
+
+    @property
+    def record_size(self) -> int:
+        """Bytes of an index record."""
+        return align(96 + self.packet_size // PAGE // 4, 8)
+
+    def packets(self) -> list[Packet]:
+        """Cut the RAM blocks into packets and encode each."""
+        packets = []
+        for block in self.blocks:
+            for start in range(0, len(block.contents), self.packet_size):
+                ram = block.contents[start : start + self.packet_size]
+                packets.append(self.packet(len(packets), ram))
+        return packets
+
+    def packet(self, number: int, ram: bytes) -> Packet:
+        """Encode one packet."""
+        ram = ram.ljust(align(len(ram), PAGE), b"\0")
+        pages = [ram[at : at + PAGE] for at in range(0, len(ram), PAGE)]
+        pages += [bytes(PAGE)] * (self.packet_size // PAGE - len(pages))
+        kinds = [DATA if any(page) else ZERO for page in pages]
+        for page, kind in self.kinds.get(number, {}).items():
+            kinds[page] = kind
+        packet = Packet(number, pages, kinds, EMPTY, b"")
+        choices = {
+            EMPTY: b"",
+            RAW: packet.data,
+            DEFLATE: deflate(packet.data, self.window_bits),
+        }
+        smallest = DEFLATE if len(choices[DEFLATE]) < len(packet.data) else RAW
+        packet.encoding = self.encodings.get(number, smallest if packet.data else EMPTY)
+        packet.stored = choices.get(packet.encoding, packet.data)
+        replaced = self.stored.get(number, packet.stored)
+        packet.stored = replaced(packet.stored) if callable(replaced) else replaced
+        return packet
+
+    def build(self) -> bytes:
+        """Return the file's bytes."""
+        packets = self.packets()
+        blocks = self.build_blocks()
+        block_table_offset = PAGE
+        index_offset = align(block_table_offset + len(blocks), PAGE)
+        data_offset = align(index_offset + len(packets) * self.record_size, PAGE)
+        if self.layout == FIXED:
+            data_offset = align(data_offset, self.packet_size)
+        file = bytearray(data_offset)
+        index = self.write_data(file, packets)
+        data_size = len(file) - data_offset
+        attachment_table = self.write_attachments(file)
+        attachment_table_offset = len(file)
+        file += attachment_table
+        used = 0
+        for packet in packets:
+            used |= 1 << packet.encoding
+        superblock = {
+            "magic": b"\x93SNAPMIG",
+            "version_major": 1,
+            "snapshot_id": bytes(range(16)),
+            "file_size": len(file),
+            "created_ns": 1_700_000_000_000_000_000,
+            "encodings": used & 0b1110,
+            "page_size": PAGE,
+            "packet_size": self.packet_size,
+            "record_size": self.record_size,
+            "layout": self.layout,
+            "window_bits": self.window_bits,
+            "packet_count": len(packets),
+            "index_offset": index_offset,
+            "index_digest": hashlib.sha256(index).digest(),
+            "data_offset": data_offset,
+            "data_size": data_size,
+            "block_table_offset": block_table_offset,
+            "block_count": len(self.blocks),
+            "block_table_checksum": zlib.crc32(blocks),
+            "attachment_table_offset": attachment_table_offset,
+            "attachment_count": len(self.attachments),
+            "attachment_table_checksum": zlib.crc32(attachment_table),
+        } | self.superblock
+        superblock.setdefault("checksum", zlib.crc32(pack(SUPERBLOCK_FIELDS, superblock)))
+        patches = [
+            (0, pack(SUPERBLOCK_FIELDS, superblock)),
+            (block_table_offset, blocks),
+            (index_offset, index),
+            *self.patches,
+        ]
+        for offset, data in patches:
+            file[offset : offset + len(data)] = data
+        length = len(file) if self.file_size is None else self.file_size
+        return bytes(file[:length]).ljust(length, b"\0")
+
+    def build_blocks(self) -> bytes:
+        """Return the block table."""
+        table = b""
+        for number, block in enumerate(self.blocks):
+            values = {
+                "name": block.name.encode(),
+                "gpa": block.gpa,
+                "size": len(block.contents),
+                "page_size": block.page_size,
+            }
+            table += pack(BLOCK_FIELDS, values | self.block_table.get(number, {}))
+        return table
+
+    def write_data(self, file: bytearray, packets: list[Packet]) -> bytes:
+        """Append the slots to the file and return the index."""
+        index = b""
+        for packet in packets:
+            offset = len(file)
+            if self.layout == FIXED:
+                file += bytes(self.packet_size)
+                self.write_slot(file, offset, packet)
+            else:
+                file += packet.stored
+            index += self.build_record(packet, offset if packet.stored else 0)
+        return index
+
+    def write_slot(self, file: bytearray, slot: int, packet: Packet) -> None:
+        """Write a packet's stored bytes into its slot."""
+        if packet.encoding != RAW:
+            file[slot : slot + len(packet.stored)] = packet.stored
+            return
+        numbers = [number for number, kind in enumerate(packet.kinds) if kind]
+        for at, number in enumerate(numbers):
+            page = packet.stored[at * PAGE : (at + 1) * PAGE]
+            file[slot + number * PAGE : slot + number * PAGE + len(page)] = page
+
+    def build_record(self, packet: Packet, offset: int) -> bytes:
+        """Return a packet's record."""
+        values = {
+            "packet": packet.number,
+            "offset": offset,
+            "stored_size": len(packet.stored),
+            "encoding": packet.encoding,
+        }
+        if packet.stored:
+            values["stored_checksum"] = zlib.crc32(packet.stored)
+            values["digest"] = xxhash.xxh3_128_digest(packet.data)
+        values |= self.records.get(packet.number, {})
+        kinds = bytes(
+            packet.kinds[page]
+            | packet.kinds[page + 1] << 2
+            | packet.kinds[page + 2] << 4
+            | packet.kinds[page + 3] << 6
+            for page in range(0, len(packet.kinds), 4)
+        )
+        filling = self.record_size - 96 - len(kinds)
+        kinds += values.pop("filling", b"").ljust(filling, b"\0")
+        values.setdefault("record_checksum", zlib.crc32(pack(RECORD_FIELDS, values) + kinds))
+        return pack(RECORD_FIELDS, values) + kinds
+
+    def write_attachments(self, file: bytearray) -> bytes:
+        """Append the attachments' bytes to the file and return their table."""
+        table = b""
+        for number, attachment in enumerate(self.attachments):
+            contents = attachment.contents
+            stored = deflate(contents) if attachment.encoding == DEFLATE else contents
+            stored = self.attachments_stored.get(number, stored)
+            values = {
+                "name": attachment.name.encode(),
+                "offset": len(file),
+                "stored_size": len(stored),
+                "size": len(contents),
+                "encoding": attachment.encoding,
+                "sha256": hashlib.sha256(contents).digest(),
+            }
+            file += stored
+            table += pack(ATTACHMENT_FIELDS, values | self.attachment_table.get(number, {}))
+        return table

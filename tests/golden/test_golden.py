@@ -1,0 +1,153 @@
+import contextlib
+import gzip
+import hashlib
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from examples import read_snapshot
+from snapmig.errors import SnapmigError
+
+HERE = Path(__file__).parent
+IMAGES = [line.split("  ")[::-1] for line in (HERE / "good/sha256sums").read_text().splitlines()]
+REFUSALS = [line.split("\t") for line in (HERE / "bad/refusals.tsv").read_text().splitlines()[1:]]
+GOOD = [name for name, _ in IMAGES]
+BAD = [name for name, _, _, _ in REFUSALS]
+CODES = [(name, int(code)) for name, code, _, _ in REFUSALS]
+WORDS = [(name, word) for name, _, _, word in REFUSALS]
+# Whoever restores RAM needs neither an attachment nor the digest of the whole index.
+RESTORED = {name for name, _, found_by, _ in REFUSALS if found_by != "verify"}
+RESTORE_CODES = [row for row in CODES if row[0] in RESTORED]
+RESTORE_WORDS = [row for row in WORDS if row[0] in RESTORED]
+RESTORE_BAD = [row[0] for row in RESTORE_CODES]
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    """Make an empty folder whose path has no word of a message in it."""
+    return tmp_path_factory.mktemp("golden")
+
+
+@pytest.fixture
+def unpack(folder):
+    """Return a function that unpacks a golden file into the folder."""
+
+    def unpacked(kind, name):
+        path = folder / "file"
+        path.write_bytes(gzip.decompress((HERE / kind / f"{name}.snap.gz").read_bytes()))
+        return path
+
+    return unpacked
+
+
+def sha256(path):
+    """Return the SHA-256 of a file in hexadecimal."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("kind", "names"), [("good", GOOD), ("bad", BAD)])
+def test_tables_name_the_files(kind, names):
+    """The tables name the files that are there, each once."""
+    files = [path.name.removesuffix(".snap.gz") for path in (HERE / kind).glob("*.gz")]
+    assert sorted(names) == sorted(files)
+
+
+@pytest.mark.parametrize(("name", "digest"), IMAGES)
+def test_snapmig_restores(name, digest, unpack, folder):
+    """Restore makes the image that a good snapshot holds."""
+    snapmig.restore(unpack("good", name), folder / "image", jobs=1)
+    assert digest == sha256(folder / "image")
+
+
+@pytest.mark.parametrize(("name", "digest"), IMAGES)
+def test_snapmig_reads_at_random(name, digest, unpack):
+    """An open snapshot reads as the image that it holds."""
+    with snapmig.open(unpack("good", name)) as snapshot:
+        image = snapshot.read(0, len(snapshot))
+    assert digest == hashlib.sha256(image).hexdigest()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_snapmig_verifies(name, unpack):
+    """Verify finds nothing wrong in a good snapshot."""
+    assert snapmig.verify(unpack("good", name), jobs=1).problems == ()
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_snapmig_verifies_quickly(name, unpack):
+    """A quick verification finds nothing wrong in a good snapshot."""
+    assert snapmig.verify(unpack("good", name), jobs=1, quick=True).problems == ()
+
+
+@pytest.mark.parametrize(("name", "digest"), IMAGES)
+def test_example_restores(name, digest, unpack, folder):
+    """The example reader makes the image that a good snapshot holds."""
+    read_snapshot.main([str(unpack("good", name)), "--output", str(folder / "image")])
+    assert digest == sha256(folder / "image")
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_example_verifies(name, unpack):
+    """The example reader finds nothing wrong in a good snapshot."""
+    assert read_snapshot.main([str(unpack("good", name))]) == 0
+
+
+@pytest.mark.parametrize(("name", "code"), RESTORE_CODES)
+def test_restore_refuses(name, code, unpack, folder):
+    """Restore refuses a bad snapshot with the exit code for its fault."""
+    path = unpack("bad", name)
+    with pytest.raises(SnapmigError) as caught:
+        snapmig.restore(path, folder / "image", jobs=1)
+    assert code == caught.value.exit_code
+
+
+@pytest.mark.parametrize(("name", "word"), RESTORE_WORDS)
+def test_restore_names_the_fault(name, word, unpack, folder):
+    """Restore says what is wrong with a bad snapshot."""
+    path = unpack("bad", name)
+    with pytest.raises(SnapmigError) as caught:
+        snapmig.restore(path, folder / "image", jobs=1)
+    assert word.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize("name", RESTORE_BAD)
+def test_restore_leaves_no_file(name, unpack, folder):
+    """Restore leaves no file behind when it refuses a bad snapshot."""
+    path = unpack("bad", name)
+    with contextlib.suppress(SnapmigError):
+        snapmig.restore(path, folder / "image", jobs=1)
+    assert [path] == list(folder.iterdir())
+
+
+@pytest.mark.parametrize(("name", "code"), CODES)
+def test_verify_refuses(name, code, unpack):
+    """Verify refuses a bad snapshot with the exit code for its fault."""
+    assert code == snapmig.verify(unpack("bad", name), jobs=1).exit_code
+
+
+@pytest.mark.parametrize(("name", "word"), WORDS)
+def test_verify_names_the_fault(name, word, unpack):
+    """Verify says first what is wrong with a bad snapshot."""
+    assert word.lower() in snapmig.verify(unpack("bad", name), jobs=1).problems[0].lower()
+
+
+@pytest.mark.parametrize(("name", "code"), CODES)
+def test_example_refuses(name, code, unpack):
+    """The example reader refuses a bad snapshot with the exit code for its fault."""
+    assert code == read_snapshot.main([str(unpack("bad", name))])
+
+
+@pytest.mark.parametrize(("name", "word"), WORDS)
+def test_example_names_the_fault(name, word, unpack, capsys):
+    """The example reader says what is wrong with a bad snapshot."""
+    read_snapshot.main([str(unpack("bad", name))])
+    assert word.lower() in capsys.readouterr().err.lower()
+
+
+@pytest.mark.parametrize("name", RESTORE_BAD)
+def test_example_leaves_no_file(name, unpack, folder):
+    """The example reader leaves no file behind when it refuses a bad snapshot."""
+    path = unpack("bad", name)
+    read_snapshot.main([str(path), "--output", str(folder / "image")])
+    assert [path] == list(folder.iterdir())

@@ -1,0 +1,237 @@
+"""A virtual machine under QEMU's own emulation, driven over QMP by synchronous calls."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from qemu.qmp import EventListener, QMPClient, QMPError
+
+PROGRAM = "qemu-system-x86_64"
+OLDEST = 9
+START_SECONDS = 30.0
+POLL_SECONDS = 0.1
+
+
+class GuestError(Exception):
+    """A guest did not start, ended by itself, or did not do in time what it was waited for."""
+
+
+@dataclass(frozen=True)
+class Qemu:
+    """What `find_qemu` found: a program and its version, or the reason why there is none."""
+
+    path: str | None = None
+    version: str = ""
+    reason: str = ""
+
+
+@dataclass
+class GuestConfig:
+    """How a guest is started; `memory` is the file that holds its RAM, shared with QEMU."""
+
+    ram: int
+    memory: Path | None = None
+    machine: str = "q35"
+    accel: str = "tcg,thread=multi"
+    cpus: int = 2
+    extra: Sequence[str] = field(default_factory=tuple)
+
+
+def parse_version(text: str) -> tuple[str, int]:
+    """Return the version, and its first number, in what `qemu-system-x86_64 --version` prints."""
+    match = re.search(r"version ((\d+)(?:\.\d+)*)", text)
+    return (match[1], int(match[2])) if match else ("", 0)
+
+
+def find_qemu() -> Qemu:
+    """Find a QEMU that is new enough for the guests."""
+    path = shutil.which(PROGRAM)
+    if path is None:
+        return Qemu(reason=f"{PROGRAM} is not installed")
+    text = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    version, major = parse_version(text)
+    if major < OLDEST:
+        known = f"is version {version}" if version else "does not say its version"
+        return Qemu(reason=f"{PROGRAM} {known}, and {OLDEST} or newer is needed")
+    return Qemu(path, version)
+
+
+class Guest:
+    """A running guest; as a context manager it ends its QEMU in every case."""
+
+    def __init__(self, program: str, config: GuestConfig) -> None:
+        self.config = config
+        self._program = program
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._loop = asyncio.new_event_loop()
+        self._qmp = QMPClient("guest")
+        self._events = EventListener()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.quit()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.quit()
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the sockets and logs; its path is short, and it goes with the guest."""
+        if self._folder is None:
+            self._folder = tempfile.TemporaryDirectory(prefix="guest-")
+        return Path(self._folder.name)
+
+    @property
+    def serial(self) -> Path:
+        """The file that takes what the guest writes to its serial port."""
+        return self.folder / "serial"
+
+    @property
+    def pid(self) -> int:
+        """The process of QEMU."""
+        if self._process is None:
+            raise GuestError("the guest was not started")
+        return self._process.pid
+
+    def arguments(self) -> list[str]:
+        """Return the command line of QEMU for this guest."""
+        config, folder = self.config, self.folder
+        backend = f"memory-backend-ram,id=ram,size={config.ram}"
+        if config.memory is not None:
+            backend = (
+                f"memory-backend-file,id=ram,size={config.ram},share=on,mem-path={config.memory}"
+            )
+        command = [self._program, "-nodefaults", "-no-user-config", "-display", "none"]
+        command += ["-no-reboot", "-accel", config.accel, "-smp", str(config.cpus)]
+        command += ["-object", backend, "-machine", f"{config.machine},memory-backend=ram"]
+        command += ["-m", f"{config.ram // 1024}K", "-serial", f"file:{self.serial}"]
+        command += ["-qmp", f"unix:{folder / 'qmp'}", *config.extra]
+        return command
+
+    def start(self) -> None:
+        """Start QEMU and return once it answers on QMP."""
+        self._qmp.register_listener(self._events)
+        self._run(self._qmp.start_server(str(self.folder / "qmp")))
+        with (self.folder / "errors").open("wb") as errors:
+            self._process = subprocess.Popen(
+                self.arguments(),
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                start_new_session=True,
+            )
+        self._run(self._accept())
+
+    def execute(self, command: str, **arguments: Any) -> Any:
+        """Run a QMP command; names of arguments are written with `_` for `-`."""
+        named = {name.replace("_", "-"): value for name, value in arguments.items()}
+        return self._run(self._qmp.execute(command, named or None))
+
+    def stop(self) -> None:
+        """Pauses the guest's processors."""
+        self.execute("stop")
+
+    def cont(self) -> None:
+        """Lets a paused guest go on."""
+        self.execute("cont")
+
+    def wait_event(self, name: str, timeout: float) -> dict[str, Any]:
+        """Wait for the next QMP event of that name, dropping the others that come before it."""
+        try:
+            return dict(self._run(asyncio.wait_for(self._next_event(name), timeout)))
+        except TimeoutError:
+            raise GuestError(f"no event {name} in {timeout:g} s") from None
+
+    def wait_serial(self, text: str, timeout: float) -> str:
+        """Wait until the serial port has shown a text; return all that it has shown."""
+        deadline = time.monotonic() + timeout
+        while text not in (shown := self.read_serial()):
+            if not self.is_running():
+                raise GuestError(f"QEMU ended before the guest wrote {text!r}{self._tail(shown)}")
+            if time.monotonic() > deadline:
+                raise GuestError(f"no {text!r} in {timeout:g} s{self._tail(shown)}")
+            time.sleep(POLL_SECONDS)
+        return shown
+
+    def read_serial(self) -> str:
+        """Return what the guest has written to its serial port so far."""
+        return self.serial.read_text("utf-8", "replace") if self.serial.exists() else ""
+
+    def is_running(self) -> bool:
+        """Whether QEMU's process is alive."""
+        return self._process is not None and self._process.poll() is None
+
+    def quit(self) -> None:
+        """End QEMU, by force where it does not end when asked; safe to call again."""
+        try:
+            self._end_qmp()
+        finally:
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+            if not self._loop.is_closed():
+                self._loop.close()
+            if self._folder is not None:
+                self._folder.cleanup()
+                self._folder = None
+
+    def _end_qmp(self) -> None:
+        if self._loop.is_closed():
+            return
+        try:
+            if self.is_running():
+                self._run(asyncio.wait_for(self._qmp.execute("quit"), START_SECONDS))
+        except (QMPError, OSError, TimeoutError):
+            pass  # the process is killed next
+        finally:
+            self._run(self._disconnect())
+
+    async def _disconnect(self) -> None:
+        # QEMU may have closed its end first.
+        with contextlib.suppress(QMPError, OSError, EOFError):
+            await self._qmp.disconnect()
+
+    async def _next_event(self, name: str) -> Mapping[str, Any]:
+        async for event in self._events:
+            if event["event"] == name:
+                return event
+        raise GuestError(f"QMP ended before the event {name}")
+
+    async def _accept(self) -> None:
+        accept = asyncio.ensure_future(self._qmp.accept())
+        deadline = time.monotonic() + START_SECONDS
+        while not accept.done():
+            await asyncio.wait({accept}, timeout=POLL_SECONDS)
+            if not accept.done() and (not self.is_running() or time.monotonic() > deadline):
+                accept.cancel()
+                await asyncio.wait({accept})
+                raise GuestError(f"QEMU did not start{self._tail()}")
+        await accept
+
+    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return self._loop.run_until_complete(work)
+
+    def _tail(self, shown: str = "") -> str:
+        errors = self.folder / "errors"
+        text = (errors.read_text("utf-8", "replace") if errors.exists() else "") + shown
+        lines = text.strip().splitlines()[-5:]
+        return ": " + " / ".join(lines) if lines else ""

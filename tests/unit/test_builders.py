@@ -1,0 +1,61 @@
+import pytest
+
+import snapmig
+from tests.builders import (
+    DEFLATE,
+    EMPTY,
+    FIXED,
+    PACKED,
+    PACKET,
+    PAGE,
+    RAW,
+    Block,
+    Snapshot,
+    noise,
+    text,
+)
+
+DATA = bytes(PACKET) + noise(PACKET, 1) + noise(PAGE, 2).ljust(PACKET, b"\0") + noise(PAGE, 3)
+
+
+def built(**changes):
+    """Return the file of a small snapshot."""
+    return Snapshot([Block("ram", text(PACKET))], **changes).build()
+
+
+@pytest.mark.parametrize(("name", "layout"), [("fixed", FIXED), ("packed", PACKED)])
+@pytest.mark.parametrize("packet_size", [1 << 17, 1 << 19, 1 << 22])
+def test_same_index_and_data_as_save(name, layout, packet_size, tmp_path):
+    """Of pages that don't compress, snapmig writes the index and data that the document gives."""
+    (tmp_path / "image").write_bytes(DATA)
+    settings = {"layout": name, "packet_size": packet_size}
+    snapmig.save(tmp_path / "image", tmp_path / "snapshot", jobs=1, **settings)
+    expected = Snapshot([Block("image", DATA)], layout=layout, packet_size=packet_size).build()
+    assert expected[2 * PAGE :] == (tmp_path / "snapshot").read_bytes()[2 * PAGE :]
+
+
+@pytest.mark.parametrize(
+    ("contents", "expected"),
+    [(bytes(PAGE), EMPTY), (text(PAGE), DEFLATE), (noise(PAGE), RAW)],
+)
+def test_takes_the_smallest_encoding(contents, expected):
+    """The builder takes the smallest encoding by itself."""
+    assert expected == Snapshot([Block("ram", contents)]).packets()[0].encoding
+
+
+def test_replaces_a_field():
+    """A replaced field changes itself and the checksum only."""
+    one, other = built(), built(superblock={"version_minor": 1})
+    changed = [at for at in range(len(one)) if one[at] != other[at]]
+    assert {10} == set(changed) - {12, 13, 14, 15}
+
+
+def test_refuses_unknown_fields():
+    """A field that the format does not have is a mistake of the test."""
+    with pytest.raises(KeyError):
+        built(superblock={"version": 1})
+
+
+def test_same_file_every_time():
+    """The builder makes the same file every time."""
+    assert built() == built()
