@@ -27,6 +27,7 @@ __all__ = (
     "attach_vm_state",
     "load_vm_state",
     "parse_vm_state",
+    "skip_full",
 )
 
 MAGIC = b"QEVM"
@@ -52,6 +53,9 @@ MAPPED_RAM = "mapped-ram"
 IGNORE_SHARED = "x-ignore-shared"
 _CAPABILITIES = "configuration/capabilities"
 _SUBSECTION_SIZES = {"configuration/target-page-bits": 4, "configuration/uuid": 16}
+
+_SECTIONS = (SECTION_START, SECTION_PART, SECTION_END, SECTION_FULL, SECTION_COMMAND)
+_MAX_EARLY_STATE = 64 << 20
 
 _MAX_BLOCKS = 4096
 _MAX_CAPABILITIES = 256
@@ -380,3 +384,23 @@ def ends_complete(file: ImageFile, after: int) -> bool:
         length = int.from_bytes(tail[brace - 4 : brace])
         return tail[brace - 6] == SECTION_EOF and first + brace + length == size
     return False
+
+
+def skip_full(data: memoryview, start: int) -> int:
+    """
+    Return where a device's full section ends, ``len(data)`` when that can't be seen.
+
+    Only QEMU knows how long it is; but it ends in a footer with its own number, and a section of
+    some kind follows.
+
+    :param start: the section's first byte
+    """
+    footer = bytes([SECTION_FOOTER]) + bytes(data[start + 1 : start + 5])
+    window = bytes(data[start : start + _MAX_EARLY_STATE])
+    at = window.find(footer, 5)
+    while at >= 0:
+        end = at + len(footer)
+        if end < len(window) and window[end] in _SECTIONS:
+            return start + end
+        at = window.find(footer, at + 1)
+    return len(data)

@@ -318,7 +318,7 @@ def _plan_again(content: Content) -> ImagePlan:
         0 <= start < stop <= content.ram_size and 0 <= offset <= size - (stop - start)
         for start, stop, offset in spans
     )
-    if not fit or size > _MAX_FILE_SIZE or sum(b - a for a, b in gaps) != len(rest):
+    if not fit or not 0 < size <= _MAX_FILE_SIZE or sum(b - a for a, b in gaps) != len(rest):
         message = f"attachments {PLACES} and {REST} do not fit each other and the RAM"
         raise CorruptSnapshotError(message)
     pieces, done = [], 0

@@ -26,6 +26,7 @@ from snapmig.images.qemu import (
     SECTION_COMMAND,
     SECTION_END,
     SECTION_FOOTER,
+    SECTION_FULL,
     SECTION_PART,
     SECTION_START,
     VmState,
@@ -33,6 +34,7 @@ from snapmig.images.qemu import (
     ends_complete,
     load_vm_state,
     parse_vm_state,
+    skip_full,
 )
 from snapmig.images.readers.files import MappedFile
 from snapmig.images.readers.page_table import NO_PAGE, PageTable, PageTableReader
@@ -203,6 +205,10 @@ class _Scan:
                     footer = end - 5 if self._data[end - 5] == SECTION_FOOTER else end
                     kept += [(start, start + 5), (footer - 8, end), (end, self._size)]
                     return self._checked(kept)
+            elif kind == SECTION_FULL:
+                # A device whose state comes early, as virtio-mem's does.
+                self._offset = skip_full(self._data, start)
+                kept.append((start, self._offset))
             elif kind == SECTION_START:
                 raise self._unsupported("a device sends its state in parts between the pages")
             else:
@@ -339,34 +345,51 @@ def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> 
     entries = b"".join(state.block_entry(block) for block in state.blocks)
     opening = state.head() + state.total() + entries + struct.pack(">Q", RAM_EOS)
     footer = 5 if state.has_footers else 0
-    # The footer of the section that listed the blocks, then a section for all pages.
-    part = state.after[:footer] + bytes([SECTION_PART]) + state.ram_header[1:5]
-    offsets, names = [], {}
-    at = start + len(opening) + len(part)
-    packet = 0
-    for number, block in enumerate(content.blocks):
-        counts = np.concatenate(
-            [
-                mask.reshape(-1, content.packet_pages).sum(axis=1, dtype=np.int64)
-                for mask in content.data_pages(number)
-            ]
-        )
-        sizes = counts * _STRIDE
-        with_data = np.flatnonzero(counts)
-        if with_data.size:
-            title = block.name.encode()
-            names[packet + int(with_data[0])] = bytes([len(title)]) + title
-            sizes[with_data[0]] += 1 + len(title)
-        offsets.append(at + np.cumsum(sizes) - sizes)
-        at += int(sizes.sum())
-        packet += len(counts)
-    # Its end, its footer (the same bytes again, for the same section), and all that followed.
-    rest = struct.pack(">Q", RAM_EOS) + state.after
-    starts = Geometry(content.blocks, content.packet_pages * PAGE_SIZE)
-    placer = StreamPlacer(
-        np.concatenate(offsets),
-        names,
-        tuple(starts.block_start(number) for number in range(len(content.blocks))),
-    )
+    # What goes before the pages, then a section for all of them.
+    early = footer
+    while state.after[early : early + 1] == bytes([SECTION_FULL]):
+        early = skip_full(memoryview(state.after), early)
+    part = state.after[:early] + bytes([SECTION_PART]) + state.ram_header[1:5]
+    counts = [_data_pages(content, number) for number in range(len(content.blocks))]
+    for block, pages in zip(content.blocks, counts, strict=True):
+        if not pages.any():
+            # One zero page: a block of which nothing comes at all is one that was left out.
+            part += struct.pack(">Q", _ZERO) + _pack_name(block.name) + b"\0"
+    offsets, names, at = _place_packets(content, counts, start + len(opening) + len(part))
+    # Its end, its footer (that of the section before: the same number), and what followed.
+    rest = struct.pack(">Q", RAM_EOS) + state.after[:footer] + state.after[early:]
+    placer = StreamPlacer(offsets, names, block_starts(content.blocks))
     pieces = [(0, head), (start, opening + part), (at, rest)]
     return ImagePlan(at + len(rest), (), pieces, placer)
+
+
+def _data_pages(content: Content, number: int) -> npt.NDArray[np.int64]:
+    # How many data pages each packet of a block has.
+    return np.concatenate(
+        [
+            mask.reshape(-1, content.packet_pages).sum(axis=1, dtype=np.int64)
+            for mask in content.data_pages(number)
+        ]
+    )
+
+
+def _place_packets(
+    content: Content, counts: list[npt.NDArray[np.int64]], at: int
+) -> tuple[npt.NDArray[np.int64], dict[int, bytes], int]:
+    # Where each packet's records start, which of them names its block, and where they all end.
+    names = {}
+    packet = 0
+    for block, pages in zip(content.blocks, counts, strict=True):
+        if pages.any():
+            names[packet + int(np.flatnonzero(pages)[0])] = _pack_name(block.name)
+        packet += len(pages)
+    sizes = np.concatenate(counts) * _STRIDE
+    for number, name in names.items():
+        sizes[number] += len(name)
+    ends = at + np.cumsum(sizes)
+    return ends - sizes, names, int(ends[-1])
+
+
+def _pack_name(name: str) -> bytes:
+    raw = name.encode()
+    return bytes([len(raw)]) + raw
