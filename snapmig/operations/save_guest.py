@@ -46,7 +46,7 @@ def save_guest(socket: str, path: Path, options: SaveOptions) -> SaveResult:
                 "a live save needs shared guest memory: -object memory-backend-file,share=on,..."
             )
             raise UsageError(message, path=socket)
-        return _save_through_file(guest, path, options)
+        return _save_through_file(guest, socket, path, options)
 
 
 def _save_shared(guest: Guest, socket: str, path: Path, options: SaveOptions) -> SaveResult:
@@ -71,13 +71,14 @@ def _save_shared(guest: Guest, socket: str, path: Path, options: SaveOptions) ->
         return saving.finish(source_attachments(source), pause.seconds)
 
 
-def _save_through_file(guest: Guest, path: Path, options: SaveOptions) -> SaveResult:
+def _save_through_file(guest: Guest, socket: str, path: Path, options: SaveOptions) -> SaveResult:
     # QEMU alone can read this guest's memory, so it writes a file that is then saved as one.
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.mapped-ram")
     try:
         with guest.paused() as pause:
             guest.save_file(temporary.absolute(), options.jobs)
         source = open_image(str(temporary), "mapped-ram")
+        source.shown = f"{GUEST_PREFIX}{socket}"
         try:
             with Saving(source, path, options) as saving:
                 saving.warnings.append(
