@@ -176,7 +176,8 @@ class Guest:
         while True:
             answer: dict[str, Any] = self.monitor.execute("query-migrate")
             state = answer.get("status", "none")
-            if state == "completed":
+            # It says so a moment before it is done with the guest.
+            if state == "completed" and self.status != "finish-migrate":
                 return
             if state in ("failed", "cancelled"):
                 reason = answer.get("error-desc", "it does not say why")
