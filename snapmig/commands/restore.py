@@ -53,7 +53,7 @@ def add_parser(verbs: Verbs) -> None:
     how.add_argument(
         "--for-qemu",
         action="store_true",
-        help="make the directory IMAGE, and print the command that\nresumes the guest from it",
+        help="make the directory IMAGE, and print the commands that\nresume the guest from it",
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
     add_progress(parser)
@@ -82,5 +82,7 @@ def _run(options: argparse.Namespace) -> int:
     print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     print(f"image     {result.image}")
     if result.qemu_arguments is not None:
-        print(f"resume    {shlex.join(result.qemu_arguments)}")
+        print(f"start     {shlex.join(result.qemu_arguments)}")
+        for command in result.monitor_commands or ():
+            print(f"monitor   {command}")
     return 0

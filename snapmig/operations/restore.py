@@ -12,7 +12,7 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.attachments import source_format
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.restore_guest import restore_for_qemu, restore_guest
+from snapmig.operations.restore_guest import Resumable, restore_for_qemu, restore_guest
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
 from snapmig.operations.save_guest import FORMAT, GUEST_PREFIX
 from snapmig.operations.settings import parse_jobs, same_file
@@ -27,7 +27,8 @@ class RestoreResult:
 
     :param block: the only RAM block restored, None for all
     :param ram_size: guest RAM that was restored
-    :param qemu_arguments: with ``for_qemu``, the command that resumes the guest
+    :param qemu_arguments: with ``for_qemu``, the command that starts a QEMU for the guest
+    :param monitor_commands: with ``for_qemu``, what its monitor (HMP) must be told then
     """
 
     snapshot: str
@@ -40,6 +41,7 @@ class RestoreResult:
     zero_pages: int
     seconds: float
     qemu_arguments: tuple[str, ...] | None = None
+    monitor_commands: tuple[str, ...] | None = None
 
 
 def restore(
@@ -86,7 +88,7 @@ def restore(
     jobs = parse_jobs(jobs)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
-    arguments: tuple[str, ...] | None = None
+    made: Resumable | None = None
     with SnapshotFile(os.fspath(snapshot)) as source:
         to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
         others = format is not None or block is not None or force or in_place
@@ -97,7 +99,8 @@ def restore(
             name, data_pages = restore_guest(source, socket, jobs, progress)
             size = source.geometry.ram_size
         elif for_qemu:
-            name, data_pages, arguments = restore_for_qemu(source, Path(image), jobs, progress)
+            made = restore_for_qemu(source, Path(image), jobs, progress)
+            name, data_pages = made.format, made.data_pages
             size = source.geometry.ram_size
         else:
             name = _format(source, format, raw=in_place or block is not None)
@@ -119,7 +122,8 @@ def restore(
         data_pages=data_pages,
         zero_pages=-(-size // PAGE_SIZE) - data_pages,
         seconds=round(time.monotonic() - started, 3),
-        qemu_arguments=arguments,
+        qemu_arguments=None if made is None else made.arguments,
+        monitor_commands=None if made is None else made.monitor_commands,
     )
 
 

@@ -30,7 +30,7 @@ from snapmig.operations.save_guest import FACTS, FORMAT, GUEST_PREFIX, STATE
 from snapmig.system.files import PartialFile, descriptor_path, pwrite_all
 from snapmig.system.libc import huge_page_size
 
-__all__ = ("SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
+__all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,23 @@ class SavedGuest:
     machine: str
     state: bytes | None
     facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resumable:
+    """
+    A directory from which a guest resumes.
+
+    :param format: of what was saved
+    :param data_pages: pages that are not zero
+    :param arguments: the command that starts QEMU
+    :param monitor_commands: what its monitor (HMP) must be told then
+    """
+
+    format: str
+    data_pages: int
+    arguments: tuple[str, ...]
+    monitor_commands: tuple[str, ...]
 
 
 def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -> SavedGuest:
@@ -88,11 +105,11 @@ def restore_guest(
 
 def restore_for_qemu(
     source: SnapshotFile, folder: Path, jobs: int, progress: ProgressCallback | None
-) -> tuple[str, int, tuple[str, ...]]:
+) -> Resumable:
     """
     Make a directory from which a new QEMU resumes a snapshot's guest.
 
-    :returns: format, pages not zero, and QEMU's arguments
+    :raises DestinationExistsError: the directory exists
     """
     name = source_format(source)
     saved = load_guest(SourceAttachments(source), name, source.shown)
@@ -106,7 +123,11 @@ def restore_for_qemu(
         state = folder / "guest.mapped-ram"
         part = plan_whole(source, "mapped-ram")
         pages = restore_new(source, state, part, jobs, progress, force=False)
-        return name, pages, (*_command(saved, {}), *_incoming("mapped-ram", state))
+        arguments = (
+            *_command(saved, {}),
+            *("-global", "migration.mapped-ram=on", "-incoming", f"file:{state}"),
+        )
+        return Resumable(name, pages, arguments, ())
     files = {
         block.name: folder / f"{number}-{block.name.replace('/', '_')}.ram"
         for number, block in enumerate(source.geometry.blocks)
@@ -119,7 +140,8 @@ def restore_for_qemu(
         partial_state.write(saved.state, 0)
         partial_state.sync()
         partial_state.commit(force=False)
-    return name, pages, (*_command(saved, files), *_incoming("x-ignore-shared", state))
+    arguments = (*_command(saved, files), "-incoming", "defer")
+    return Resumable(name, pages, arguments, _monitor_commands(state))
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -187,8 +209,13 @@ def _start_from_file(
     return pages
 
 
-def _incoming(capability: str, state: Path) -> tuple[str, ...]:
-    return ("-global", f"migration.{capability}=on", "-incoming", f"file:{state}")
+def _monitor_commands(state: Path) -> tuple[str, ...]:
+    # QEMU has no command-line option for this capability, so it must be told when it runs.
+    return (
+        "migrate_set_capability x-ignore-shared on",
+        f"migrate_incoming file:{state}",
+        "cont",
+    )
 
 
 def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:

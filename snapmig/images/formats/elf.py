@@ -37,7 +37,7 @@ NAME = "elf"
 PLACES = "elf.json"
 REST = "elf.rest"
 
-MAX_SEGMENTS = 1 << 20
+MAX_SEGMENTS = 1 << 18
 MAX_RANGES = 4096
 MAX_REST_SIZE = 128 << 20
 """Bytes of a core that are not RAM: headers and notes."""
@@ -52,6 +52,7 @@ _X86_64 = 62
 _MANY_SEGMENTS = 0xFFFF
 """Stands for a number of segments that does not fit, which the first section header has then."""
 _MAX_FILE_SIZE = (1 << 63) - 1
+_LAST = np.uint64((1 << 64) - 1)
 
 _HEADER = struct.Struct("<16sHHIQQQIHHHHHH")
 _SEGMENT = struct.Struct("<IIQQQQQQ")
@@ -219,17 +220,24 @@ def _read_loads(file: ImageFile, header: _Header) -> list[Load]:
     # Left out of the core on purpose, so not zero in the guest.
     absent = (1 << header.width) - 1
     table = table[(table["filesz"] > 0) | (table["offset"] != absent)]
-    fields = (table[name].tolist() for name in ("paddr", "memsz", "filesz", "offset"))
-    loads = [Load(at, at + size, stored, offset) for at, size, stored, offset in zip(*fields)]  # noqa: B905
-    for load in loads:
-        if load.stored > load.stop - load.start or load.stop >= 1 << 64:
-            message = f"segment at {load.start:#x} has {load.stored} bytes, up to {load.stop:#x}"
-            raise SnapmigError(message, path=file.shown)
-        if load.stored:
-            _check_inside(file, load.offset, load.stored, f"segment at {load.start:#x}")
-    if not loads:
+    if not table.size:
         raise SnapmigError("core has no segment of RAM", path=file.shown)
-    return loads
+    start, memory, stored, offset = (
+        table[name].astype(np.uint64) for name in ("paddr", "memsz", "filesz", "offset")
+    )
+    # No sums here, for they could be more than 64 bits.
+    bad = (stored > memory) | (start >= _LAST - memory)
+    _check_none(file, table, bad, "has more bytes than memory, or ends beyond 64 bits")
+    outside = (stored > file.size) | (offset > file.size - np.minimum(stored, file.size))
+    _check_none(file, table, outside & (stored > 0), f"is not all before {file.size:#x}, the end")
+    return list(map(Load, *(a.tolist() for a in (start, start + memory, stored, offset))))
+
+
+def _check_none(file: ImageFile, table: Any, mask: Mask, words: str) -> None:
+    if mask.any():
+        entry = table[mask][0]
+        message = f"segment of {entry['filesz']} bytes for address {entry['paddr']:#x} {words}"
+        raise SnapmigError(message, path=file.shown, offset=int(entry["offset"]))
 
 
 def _segment_type(width: int, *, little: bool) -> np.dtype[Any]:
