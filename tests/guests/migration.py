@@ -1,0 +1,135 @@
+"""Saving a guest's state to files by QEMU itself, loading it again, and dumping memory."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qemu.qmp import QMPError
+
+from tests.guests.qemu import Guest, GuestError
+
+EVENTS = "events"
+MULTIFD = "multifd"
+MAPPED_RAM = "mapped-ram"
+IGNORE_SHARED = "x-ignore-shared"
+SECONDS = 60.0
+POLL_SECONDS = 0.02
+EVENT_SECONDS = 1.0
+LINES = 3
+STARTED = "setup"
+ENDED = ("completed", "failed", "cancelled")
+
+
+class MigrationError(GuestError):
+    """QEMU did not save or load a guest."""
+
+
+def prepare(guest: Guest, capabilities: Sequence[str] = (), **parameters: Any) -> None:
+    """
+    Set capabilities and parameters for one migration of a guest, and an unlimited bandwidth.
+
+    Events are always on. Names of parameters are written with `_` for `-`, as in
+    `multifd_channels=2`. A guest that loads needs the same settings as the one that saved.
+    """
+    states = [{"capability": name, "state": True} for name in (EVENTS, *capabilities)]
+    _ask(guest, "migrate-set-capabilities", capabilities=states)
+    _ask(guest, "migrate-set-parameters", **{"max_bandwidth": 0, **parameters})
+
+
+def save_to(guest: Guest, uri: str, timeout: float = SECONDS) -> dict[str, Any]:
+    """
+    Save a guest's state to a place such as `file:PATH`; return what QEMU says about it.
+
+    A running guest goes on until the last moment, and stands still afterwards. QEMU refuses to
+    save it again before it ran on.
+    """
+    _ask(guest, "migrate", uri=uri)
+    found = _wait_end(guest, f"save to {uri}", timeout)
+    _wait_finished(guest, timeout)
+    return found
+
+
+def load_from(guest: Guest, uri: str, timeout: float = SECONDS) -> None:
+    """
+    Load a state into a guest that was started with `-incoming defer`, and let it run.
+
+    Where that fails QEMU ends, and the error has the last lines that it wrote.
+    """
+    _ask(guest, "migrate-incoming", uri=uri)
+    _wait_end(guest, f"load from {uri}", timeout)
+    guest.cont()
+
+
+def cancel(guest: Guest, uri: str, after: float, timeout: float = SECONDS) -> None:
+    """Start to save a guest, and cancel it after some seconds."""
+    _ask(guest, "migrate", uri=uri)
+    time.sleep(after)
+    _ask(guest, "migrate_cancel")
+    if _wait_status(guest, uri, timeout) != "cancelled":
+        raise MigrationError(f"save to {uri}: it ended before it was cancelled")
+
+
+def dump_memory(guest: Guest, path: Path, *, paging: bool = False) -> None:
+    """Write the guest's memory as an ELF core, the guest paused; virtual addresses by `paging`."""
+    _ask(guest, "dump-guest-memory", paging=paging, protocol=f"file:{path}")
+
+
+def save_physical(guest: Guest, path: Path, address: int, size: int) -> None:
+    """Write a range of the guest's physical memory to a file, as it is."""
+    _ask(guest, "pmemsave", val=address, size=size, filename=str(path))
+
+
+def monitor(guest: Guest, command: str) -> str:
+    """Return what the human monitor answers to a command such as `info mtree`."""
+    return str(_ask(guest, "human-monitor-command", command_line=command))
+
+
+def _wait_end(guest: Guest, what: str, timeout: float) -> dict[str, Any]:
+    status = _wait_status(guest, what, timeout)
+    if status == "completed":
+        return dict(_ask(guest, "query-migrate"))
+    raise MigrationError(f"{what}: {status}: {_reason(guest)}")
+
+
+def _wait_status(guest: Guest, what: str, timeout: float) -> str:
+    """Wait until the migration that began last has ended; return how."""
+    deadline = time.monotonic() + timeout
+    seen: list[str] = []
+    # Events of an earlier one may still be there: nothing counts before this one's start.
+    while STARTED not in seen or seen[-1] not in ENDED:
+        try:
+            seen.append(guest.wait_event("MIGRATION", EVENT_SECONDS)["data"]["status"])
+        except GuestError:
+            shown = ", ".join(seen) or "nothing"
+            if not guest.is_running():
+                raise MigrationError(f"{what}: QEMU ended after {shown}") from None
+            if time.monotonic() > deadline:
+                raise MigrationError(f"{what}: only {shown} in {timeout:g} s") from None
+    return seen[-1]
+
+
+def _wait_finished(guest: Guest, timeout: float) -> None:
+    """Wait until QEMU, which tells of a save's end early, lets the guest go on."""
+    deadline = time.monotonic() + timeout
+    while _ask(guest, "query-status")["status"] == "finish-migrate":
+        if time.monotonic() > deadline:
+            raise MigrationError(f"QEMU did not finish the migration in {timeout:g} s")
+        time.sleep(POLL_SECONDS)
+
+
+def _reason(guest: Guest) -> str:
+    """Return why a migration failed: by QMP, or in QEMU's last lines where it has ended."""
+    try:
+        reason = str(_ask(guest, "query-migrate").get("error-desc", ""))
+    except MigrationError:
+        reason = ""
+    lines = (guest.folder / "errors").read_text("utf-8", "replace").strip().splitlines()
+    return reason or " / ".join(lines[-LINES:]) or "no reason given"
+
+
+def _ask(guest: Guest, command: str, **arguments: Any) -> Any:
+    try:
+        return guest.execute(command, **arguments)
+    except QMPError as error:
+        raise MigrationError(f"{command}: {error}") from error

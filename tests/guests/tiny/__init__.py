@@ -1,0 +1,1 @@
+"""A guest of 512 bytes that stamps and checks its own memory, pass after pass."""
