@@ -70,6 +70,13 @@ def add_parser(verbs: Verbs) -> None:
         help="history a decoder needs; 4k suits accelerators (32k)",
     )
     parser.add_argument(
+        "--base",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what IMAGE, a Firecracker diff, builds on; oldest first",
+    )
+    parser.add_argument(
         "--packet-size",
         type=checked(parse_packet_size),
         default=DEFAULT_PACKET_SIZE,
@@ -115,6 +122,7 @@ def _run(options: argparse.Namespace) -> int:
             options.image,
             options.snapshot,
             format=options.format,
+            base=options.base,
             jobs=options.jobs,
             level=options.level,
             window=options.window,

@@ -74,7 +74,12 @@ class MappedPlace:
 
 @dataclass(frozen=True, slots=True)
 class QemuBlock:
-    """A RAM block as the stream lists it."""
+    """
+    A RAM block as the stream lists it.
+
+    :param gpa: what x-ignore-shared says of its address: 0 for the tables of firmware as well, and
+        only the lower part's for RAM on both sides of the gap below 4 GiB, so of use to QEMU alone
+    """
 
     name: str
     length: int

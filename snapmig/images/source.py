@@ -42,11 +42,13 @@ class ImageSource(Protocol):
 
     :ivar format: the name of its format
     :ivar shown: its name for people
+    :ivar paths: the files that it is read from
     :ivar attachments: what belongs to it besides pages: names to contents
     """
 
     format: str
     shown: str
+    paths: tuple[str, ...]
     blocks: tuple[RamBlock, ...]
     attachments: Mapping[str, bytes]
 
@@ -85,6 +87,7 @@ class PartsImage:
     ) -> None:
         self.format = format_name
         self.shown = files[0].shown
+        self.paths = tuple(file.shown for file in files)
         self.blocks = tuple(blocks)
         self.attachments = {} if attachments is None else attachments
         self.parts = tuple(parts)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, DestinationExistsError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory, open_memory
@@ -27,7 +27,7 @@ from snapmig.operations.restoring import (
     restore_new,
 )
 from snapmig.operations.save_guest import FACTS, FORMAT, GUEST_PREFIX, STATE
-from snapmig.system.files import PartialFile, descriptor_path, pwrite_all
+from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, write_file
 from snapmig.system.libc import huge_page_size
 
 __all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
@@ -113,33 +113,42 @@ def restore_for_qemu(
     """
     name = source_format(source)
     saved = load_guest(SourceAttachments(source), name, source.shown)
-    folder = folder.absolute()
-    try:
-        folder.mkdir(mode=0o700)
-    except FileExistsError as error:
-        message = "exists already, expected the name of a new directory"
-        raise DestinationExistsError(message, path=str(folder)) from error
+    final = folder.absolute()
+    with PartialDirectory(final) as partial_folder:
+        made = _fill_folder(source, saved, final, partial_folder.partial_path, jobs, progress)
+        partial_folder.commit()
+    return made
+
+
+def _fill_folder(
+    source: SnapshotFile,
+    saved: SavedGuest,
+    final: Path,
+    folder: Path,
+    jobs: int,
+    progress: ProgressCallback | None,
+) -> Resumable:
+    # Arguments name files where they will be, in `final`; they are made in `folder`.
+    name = source_format(source)
     if saved.state is None:
-        state = folder / "guest.mapped-ram"
+        state = final / "guest.mapped-ram"
         part = plan_whole(source, "mapped-ram")
-        pages = restore_new(source, state, part, jobs, progress, force=False)
+        pages = restore_new(source, folder / state.name, part, jobs, progress, force=False)
         arguments = (
             *_command(saved, {}),
             *("-global", "migration.mapped-ram=on", "-incoming", f"file:{state}"),
         )
         return Resumable(name, pages, arguments, ())
     files = {
-        block.name: folder / f"{number}-{block.name.replace('/', '_')}.ram"
+        block.name: final / f"{number}-{block.name.replace('/', '_')}.ram"
         for number, block in enumerate(source.geometry.blocks)
     }
     pages = 0
     for block, file in files.items():
-        pages += restore_new(source, file, plan_block(source, block), jobs, progress, force=False)
-    state = folder / "state"
-    with PartialFile(state, len(saved.state)) as partial_state:
-        partial_state.write(saved.state, 0)
-        partial_state.sync()
-        partial_state.commit(force=False)
+        part = plan_block(source, block)
+        pages += restore_new(source, folder / file.name, part, jobs, progress, force=False)
+    state = final / "state"
+    write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
     return Resumable(name, pages, arguments, _monitor_commands(state))
 

@@ -22,7 +22,14 @@ from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment, source_format
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.pages import Mask
-from snapmig.system.files import PartialFile, check_destination, descriptor_path, free_bytes
+from snapmig.system.files import (
+    PartialDirectory,
+    PartialFile,
+    check_destination,
+    descriptor_path,
+    free_bytes,
+    write_file,
+)
 from snapmig.system.libc import huge_page_size
 from snapmig.units import format_size
 from snapmig.work.counters import Counter
@@ -135,12 +142,40 @@ def restore_new(
     Write a new image, which appears when it is complete; return the pages that are not zero.
 
     :raises NoSpaceError: it does not fit
+    :raises DestinationExistsError: it, or a file that belongs beside it, exists
     """
-    check_destination(path, force=force)
     source.check_index_digest()  # a damaged index would make nonsense of the space it asks for
+    if part.image.member is None:
+        companions = {
+            path.with_name(path.name + suffix): content
+            for suffix, content in part.image.companions.items()
+        }
+        for destination in (path, *companions):
+            check_destination(destination, force=force)
+        with _written(source, path, part, jobs, progress) as (file, data_pages):
+            for companion, content in companions.items():
+                write_file(companion, content, force=force)
+            file.commit(force=force)
+        return data_pages
+    with PartialDirectory(path) as folder:
+        inside = folder.partial_path / part.image.member
+        with _written(source, inside, part, jobs, progress) as (file, data_pages):
+            file.commit(force=False)
+        for name, content in part.image.companions.items():
+            write_file(folder.partial_path / name, content)
+        folder.commit()
+    return data_pages
+
+
+@contextmanager
+def _written(
+    source: SnapshotFile, path: Path, part: Part, jobs: int, progress: ProgressCallback | None
+) -> Iterator[tuple[PartialFile, int]]:
+    # A partial file with everything in it, synced, for the caller to commit.
     records = source.records[part.packets.start : part.packets.stop]
     needed = int(kind_counts(records)[PageKind.DATA]) * PAGE_SIZE
     needed += sum(len(piece) for _, piece in part.image.pieces)
+    needed += sum(len(content) for content in part.image.companions.values())
     free = free_bytes(path.parent)
     if needed > free:
         message = f"image needs {format_size(needed)}, its filesystem has {format_size(free)} free"
@@ -158,8 +193,7 @@ def restore_new(
         )
         data_pages = fill(source, target, part, jobs, progress)
         file.sync()
-        file.commit(force=force)
-    return data_pages
+        yield file, data_pages
 
 
 def restore_in_place(

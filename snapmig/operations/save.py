@@ -12,6 +12,7 @@ from snapmig.encodings.packet import PacketSettings
 from snapmig.errors import UsageError
 from snapmig.geometry import RamBlock
 from snapmig.images.formats import open_image
+from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, source_attachments
@@ -32,11 +33,12 @@ ImageArgument = str | os.PathLike[str] | Sequence[tuple[RamBlock, str | os.PathL
 """A raw image, or the RAM blocks of a guest, each with the file that holds it."""
 
 
-def save(
+def save(  # noqa: PLR0913 - the words of the command line
     image: ImageArgument,
     snapshot: str | os.PathLike[str],
     *,
     format: str | None = None,  # noqa: A002 - the command line's word
+    base: Sequence[str | os.PathLike[str]] = (),
     jobs: int | None = None,
     level: int = DEFAULT_LEVEL,
     window: str = "32k",
@@ -57,6 +59,7 @@ def save(
         guest behind QEMU's monitor there, which is paused, saved with its device state, and
         continued
     :param format: the image's format; default: what its content shows
+    :param base: the files that ``image``, a diff of Firecracker's, builds on, the oldest first
     :param jobs: worker processes; default: the processors that this process may run on
     :param level: 0 to 3, of ISA-L
     :param window: ``4k`` or ``32k``: history that a decoder must keep
@@ -91,7 +94,7 @@ def save(
         return save_guest(image.removeprefix(GUEST_PREFIX), Path(snapshot), options)
     if live:
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
-    source = _open_image(image, format)
+    source = _open_image(image, format, base)
     try:
         with Saving(source, Path(snapshot), options) as saving:
             saving.look()
@@ -101,7 +104,13 @@ def save(
         source.close()
 
 
-def _open_image(image: ImageArgument, format_name: str | None) -> ImageSource:
+def _open_image(
+    image: ImageArgument, format_name: str | None, base: Sequence[str | os.PathLike[str]]
+) -> ImageSource:
+    if base:
+        if format_name not in (None, "firecracker") or not isinstance(image, str | os.PathLike):
+            raise UsageError("only Firecracker's diff files have a base")
+        return open_layers([os.fspath(path) for path in (*base, image)])
     if isinstance(image, str | os.PathLike):
         return open_image(os.fspath(image), format_name)
     if format_name not in (None, "raw"):

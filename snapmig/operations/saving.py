@@ -98,7 +98,7 @@ class Saving:
         self.warnings: list[str] = []
         check_attachments(options.attach)
         check_destination(path, force=options.force)
-        if same_file(Path(source.shown), path):
+        if any(same_file(Path(name), path) for name in source.paths):
             raise UsageError("image and snapshot are the same file", path=str(path))
         self._geometry = _geometry(source, options.packet_size)
 

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,16 @@ from snapmig.units import format_size
 
 __all__ = (
     "Buffer",
+    "PartialDirectory",
     "PartialFile",
     "check_destination",
     "descriptor_path",
     "free_bytes",
     "pread_all",
     "pwrite_all",
+    "sync_directory",
     "write_error",
+    "write_file",
 )
 
 Buffer = Any
@@ -174,10 +178,57 @@ class PartialFile:
                 self.partial_path.unlink()
         os.close(self.fd)
         self.fd = -1
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
 
-def _sync_directory(path: Path) -> None:
+class PartialDirectory:
+    """
+    A directory under a temporary name, until :meth:`commit` gives it its own.
+
+    Leaving the ``with`` block without a commit removes it with all that is in it.
+
+    :param path: the final name
+    :raises DestinationExistsError: there is something of that name
+    """
+
+    def __init__(self, path: Path) -> None:
+        if path.exists() or path.is_symlink():
+            message = "exists already, expected the name of a new directory"
+            raise DestinationExistsError(message, path=str(path))
+        self.path = path
+        self.partial_path = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.partial")
+        self.partial_path.mkdir(mode=0o700)
+
+    def __enter__(self) -> PartialDirectory:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        shutil.rmtree(self.partial_path, ignore_errors=True)
+
+    def commit(self) -> None:
+        """
+        Give the directory its final name; its files must be synced already.
+
+        :raises DestinationExistsError: something appeared there meanwhile
+        """
+        sync_directory(self.partial_path)
+        if self.path.exists():  # a rename would replace an empty directory without a word
+            message = "was created by someone else meanwhile"
+            raise DestinationExistsError(message, path=str(self.path))
+        self.partial_path.rename(self.path)
+        sync_directory(self.path.parent)
+
+
+def write_file(path: Path, content: bytes, *, force: bool = False) -> None:
+    """Write a small file whole, synced, under its final name or not at all."""
+    with PartialFile(path, len(content)) as file:
+        file.write(content, 0)
+        file.sync()
+        file.commit(force=force)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

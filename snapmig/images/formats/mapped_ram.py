@@ -100,7 +100,7 @@ def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
         message = f"device state has {file.size - after} bytes, expected at most {MAX_STATE_SIZE}"
         raise SnapmigError(message, path=file.shown)
     kept = [block for block in state.blocks if block.mapped and block.mapped.pages_offset]
-    blocks = tuple(RamBlock(block.name, block.length, block.gpa) for block in kept)
+    blocks = tuple(RamBlock(block.name, block.length) for block in kept)
     geometry = Geometry(blocks, PAGE_SIZE)
     parts, bitmaps = [], []
     for number, block in enumerate(kept):

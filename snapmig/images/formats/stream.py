@@ -100,6 +100,7 @@ class StreamImage:
     ) -> None:
         self.format = name
         self.shown = file.shown
+        self.paths: tuple[str, ...] = (file.shown,)
         self.blocks = blocks
         self.attachments: Mapping[str, bytes] = attachments
         self._file = file
@@ -135,7 +136,7 @@ def open_at(file: ImageFile, start: int, name: str) -> StreamImage:
     if not ends_complete(file, offset):
         message = "the stream has no end mark: the save was cut short, or is not done yet"
         raise SnapmigError(message, path=file.shown)
-    blocks = tuple(RamBlock(block.name, block.length, block.gpa) for block in state.blocks)
+    blocks = tuple(RamBlock(block.name, block.length) for block in state.blocks)
     if odd := [block.name for block in blocks if block.size % PAGE_SIZE]:
         raise SnapmigError(f"RAM block {odd[0]!r} is not made of whole pages", path=file.shown)
     table = PageTable(sum(block.size for block in blocks) // PAGE_SIZE)

@@ -77,6 +77,7 @@ class OverlayImage:
     ) -> None:
         self.format = format_name
         self.shown = layers[-1].shown
+        self.paths = tuple(file.shown for file in layers)
         self.blocks = tuple(blocks)
         self.attachments = {} if attachments is None else attachments
         self.layers = tuple(layers)
