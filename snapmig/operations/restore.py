@@ -97,11 +97,11 @@ def restore(
         if to_guest:
             socket = str(image).removeprefix(GUEST_PREFIX)
             name, data_pages = restore_guest(source, socket, jobs, progress)
-            size = source.geometry.ram_size
+            size, pages = source.geometry.ram_size, _pages(source)
         elif for_qemu:
             made = restore_for_qemu(source, Path(image), jobs, progress)
             name, data_pages = made.format, made.data_pages
-            size = source.geometry.ram_size
+            size, pages = source.geometry.ram_size, _pages(source)
         else:
             name = _format(source, format, raw=in_place or block is not None)
             part = plan_block(source, block) if block is not None else plan_whole(source, name)
@@ -111,7 +111,7 @@ def restore(
                 data_pages = restore_in_place(source, Path(image), part, jobs, progress)
             else:
                 data_pages = restore_new(source, Path(image), part, jobs, progress, force=force)
-            size = part.ram_size
+            size, pages = part.ram_size, part.pages
     return RestoreResult(
         snapshot=os.fspath(snapshot),
         image=os.fspath(image),
@@ -120,11 +120,15 @@ def restore(
         jobs=jobs,
         ram_size=size,
         data_pages=data_pages,
-        zero_pages=-(-size // PAGE_SIZE) - data_pages,
+        zero_pages=pages - data_pages,
         seconds=round(time.monotonic() - started, 3),
         qemu_arguments=None if made is None else made.arguments,
         monitor_commands=None if made is None else made.monitor_commands,
     )
+
+
+def _pages(source: SnapshotFile) -> int:
+    return sum(-(-block.size // PAGE_SIZE) for block in source.geometry.blocks)
 
 
 def _format(source: SnapshotFile, name: str | None, *, raw: bool) -> str:

@@ -54,6 +54,7 @@ class Part:
 
     packets: range
     ram_size: int
+    pages: int
     image: ImagePlan
     placer: Placer
 
@@ -78,7 +79,8 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
         error.path = source.shown
         raise
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
-    return Part(range(geometry.packet_count), geometry.ram_size, plan, placer)
+    pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
+    return Part(range(geometry.packet_count), geometry.ram_size, pages, plan, placer)
 
 
 def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
@@ -96,7 +98,8 @@ def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
     size = geometry.blocks[number].size
     starts = [geometry.block_start(number)] * len(names)
     plan = ImagePlan(size, (file_offset,) * len(names))
-    return Part(geometry.block_packets(number), size, plan, Placer(plan.block_offsets, starts))
+    packets, pages = geometry.block_packets(number), -(-size // PAGE_SIZE)
+    return Part(packets, size, pages, plan, Placer(plan.block_offsets, starts))
 
 
 class SourceAttachments(Mapping[str, bytes]):
