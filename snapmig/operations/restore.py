@@ -58,6 +58,7 @@ class _Part:
     # What is restored: a range of RAM offsets and the packets that cover it.
     base: int
     size: int
+    pages: int
     packets: range
 
 
@@ -113,7 +114,7 @@ def restore(
         jobs=jobs,
         ram_size=part.size,
         data_pages=data_pages,
-        zero_pages=-(-part.size // PAGE_SIZE) - data_pages,
+        zero_pages=part.pages - data_pages,
         seconds=round(time.monotonic() - started, 3),
     )
 
@@ -121,14 +122,16 @@ def restore(
 def _part(source: SnapshotFile, block: str | None) -> _Part:
     geometry = source.geometry
     if block is None:
-        return _Part(0, geometry.ram_size, range(geometry.packet_count))
+        pages = sum(-(-known.size // PAGE_SIZE) for known in geometry.blocks)
+        return _Part(0, geometry.ram_size, pages, range(geometry.packet_count))
     names = [known.name for known in geometry.blocks]
     if block not in names:
         message = f"has no RAM block {block!r}, it has {', '.join(names[:20])}"
         raise UsageError(message, path=source.shown)
     number = names.index(block)
     packets = geometry.block_packets(number)
-    return _Part(geometry.block_start(number), geometry.blocks[number].size, packets)
+    size = geometry.blocks[number].size
+    return _Part(geometry.block_start(number), size, -(-size // PAGE_SIZE), packets)
 
 
 def _restore_new(

@@ -96,7 +96,9 @@ def check_destination(path: Path, *, force: bool) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return
+        if not path.is_symlink():
+            return
+        mode = stat.S_IFREG  # a link to nowhere: the name is taken all the same
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise SnapmigError(f"the destination is {kind}", path=str(path))
@@ -117,7 +119,7 @@ class PartialFile:
     def __init__(self, path: Path, needed: int) -> None:
         self.path = path
         self.needed = needed
-        self.partial_path = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.partial")
+        self.partial_path = _partial_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.fd = os.open(self.partial_path, flags, 0o600)
 
@@ -175,6 +177,12 @@ class PartialFile:
         os.close(self.fd)
         self.fd = -1
         _sync_directory(self.path.parent)
+
+
+def _partial_path(path: Path) -> Path:
+    # Names have at most 255 bytes; one cut inside a character is still a name.
+    start = os.fsdecode(os.fsencode(path.name)[:200])
+    return path.with_name(f".{start}.{secrets.token_hex(6)}.partial")
 
 
 def _sync_directory(path: Path) -> None:
