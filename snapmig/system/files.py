@@ -100,7 +100,9 @@ def check_destination(path: Path, *, force: bool) -> None:
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
-        return
+        if not path.is_symlink():
+            return
+        mode = stat.S_IFREG  # a link to nowhere: the name is taken all the same
     if not stat.S_ISREG(mode):
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise SnapmigError(f"the destination is {kind}", path=str(path))
@@ -121,7 +123,7 @@ class PartialFile:
     def __init__(self, path: Path, needed: int) -> None:
         self.path = path
         self.needed = needed
-        self.partial_path = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.partial")
+        self.partial_path = _partial_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         self.fd = os.open(self.partial_path, flags, 0o600)
 
@@ -196,7 +198,7 @@ class PartialDirectory:
             message = "exists already, expected the name of a new directory"
             raise DestinationExistsError(message, path=str(path))
         self.path = path
-        self.partial_path = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.partial")
+        self.partial_path = _partial_path(path)
         self.partial_path.mkdir(mode=0o700)
 
     def __enter__(self) -> PartialDirectory:
@@ -225,6 +227,12 @@ def write_file(path: Path, content: bytes, *, force: bool = False) -> None:
         file.write(content, 0)
         file.sync()
         file.commit(force=force)
+
+
+def _partial_path(path: Path) -> Path:
+    # Names have at most 255 bytes; one cut inside a character is still a name.
+    start = os.fsdecode(os.fsencode(path.name)[:200])
+    return path.with_name(f".{start}.{secrets.token_hex(6)}.partial")
 
 
 def sync_directory(path: Path) -> None:

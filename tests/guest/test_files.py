@@ -1,0 +1,351 @@
+"""Facts about files that a real QEMU wrote: saved, restored, and loaded by QEMU again."""
+
+import filecmp
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from snapmig.errors import SnapmigError
+from tests.conftest import Outcome, requires
+from tests.guest.resume import LAYOUT, goes_on, make
+from tests.guests import migration
+from tests.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
+from tests.guests.qemu import Guest
+from tests.guests.tiny import guest as tiny
+from tests.guests.tiny.guest import State
+
+pytestmark = pytest.mark.guest
+
+JOBS = (1, 2, 4)
+MAPPED = (MAPPED_RAM,)
+CHANNELS = (MAPPED_RAM, MULTIFD)
+LIVE = {"max_bandwidth": 60 << 20, "downtime_limit": 200}
+"""Slow enough for some passes of the guest while it is saved."""
+XML = b"<domain type='qemu'><name>tiny</name></domain>\0"
+COOKIE = b"<qemusave/>\0"
+PADDING = 1 << 16
+
+
+def libvirt_head(kind: int) -> bytes:
+    """Return what libvirt writes before QEMU's stream."""
+    size = len(XML) + len(COOKIE) + PADDING
+    header = struct.pack("<16s5I56x", b"LibvirtQemudSave", 2, size, 1, kind, len(XML))
+    return header + XML + COOKIE + bytes(PADDING)
+
+
+LIBVIRT_RAW, LIBVIRT_SPARSE, LIBVIRT_ZSTD = (libvirt_head(kind) for kind in (0, 6, 5))
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way in which QEMU saves a guest: capabilities, place, what stands before, its name."""
+
+    format: str
+    capabilities: tuple[str, ...] = ()
+    uri: str = "file:{}"
+    head: bytes = b""
+    live: bool = False
+
+
+FORMS = {
+    "mapped-ram": Form("mapped-ram", MAPPED),
+    "multifd": Form("mapped-ram", CHANNELS),
+    "file": Form("qemu-stream"),
+    "exec": Form("qemu-stream", uri="exec:cat > {}"),
+    "live-mapped-ram": Form("mapped-ram", MAPPED, live=True),
+    "live-multifd": Form("mapped-ram", CHANNELS, live=True),
+    "live-file": Form("qemu-stream", live=True),
+    "libvirt-sparse": Form("libvirt", CHANNELS, "file:{},offset=" + str(len(LIBVIRT_SPARSE)),
+                           LIBVIRT_SPARSE),
+    "libvirt-raw": Form("libvirt", (), "exec:cat >> {}", LIBVIRT_RAW),
+    "libvirt-zstd": Form("libvirt", (), "exec:zstd -1 -q >> {}", LIBVIRT_ZSTD),
+    "elf": Form("elf"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A file that QEMU wrote, and the guest's memory and state at that moment."""
+
+    path: Path
+    ram: Path
+    state: State
+
+
+@pytest.fixture(scope="module")
+def folder(shared_shm: Path) -> Path:
+    """Give the folder of all files."""
+    return shared_shm
+
+
+@pytest.fixture(scope="module")
+def guest(program: str, folder: Path) -> Iterator[Guest]:
+    """Give a guest that runs."""
+    with make(program, folder, memory=folder / "ram") as guest:
+        tiny.wait_passes(guest, 2)
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def saved(guest: Guest, folder: Path) -> Callable[[str], Saved]:
+    """Give a function that has QEMU save the guest in a form, once."""
+    done: dict[str, Saved] = {}
+
+    def save(name: str) -> Saved:
+        if name not in done:
+            done[name] = save_by_qemu(guest, folder / name, FORMS[name])
+        return done[name]
+
+    return save
+
+
+def save_by_qemu(guest: Guest, path: Path, form: Form) -> Saved:
+    """Have QEMU save a guest, and let it go on."""
+    path.write_bytes(form.head)
+    migration.prepare(guest, form.capabilities, **(LIVE if form.live else {}))
+    tiny.wait_passes(guest, 1)
+    if not form.live:
+        guest.stop()
+    if form.format == "elf":
+        migration.dump_memory(guest, path)
+    else:
+        migration.save_to(guest, form.uri.format(path))
+    ram = Path(shutil.copyfile(guest.config.memory or "", path.with_name(f"{path.name}.ram")))
+    settle(guest, form)
+    return Saved(path, ram, tiny.check_image(ram, LAYOUT))
+
+
+def settle(guest: Guest, form: Form) -> None:
+    """Let a saved guest run on, with no capability of its save."""
+    off = [{"capability": name, "state": False} for name in reversed(form.capabilities)]
+    guest.execute("migrate-set-capabilities", capabilities=off)
+    guest.cont()
+
+
+@pytest.fixture(scope="module")
+def snapshot(saved: Callable[[str], Saved], folder: Path) -> Callable[[str, int], Path]:
+    """Give a function that makes a snapshot of a form's file by some jobs, once."""
+    done: set[Path] = set()
+
+    def save(name: str, jobs: int) -> Path:
+        path = folder / f"{name}.{jobs}.snap"
+        if path not in done:
+            snapmig.save(saved(name).path, path, jobs=jobs)
+            done.add(path)
+        return path
+
+    return save
+
+
+SnapshotOf = Callable[[str, int], Path]
+SavedAs = Callable[[str], Saved]
+
+all_forms = pytest.mark.parametrize("form", FORMS)
+all_jobs = pytest.mark.parametrize("jobs", JOBS)
+
+
+@all_forms
+def test_the_source_is_named(snapshot: SnapshotOf, form: str) -> None:
+    """A snapshot says which format it was made of, found by content alone."""
+    assert FORMS[form].format == snapmig.info(snapshot(form, 2)).source
+
+
+@all_jobs
+@all_forms
+def test_block_is_the_memory(
+    snapshot: SnapshotOf, saved: SavedAs, shm: Path, form: str, jobs: int
+) -> None:
+    """The block that is the guest's RAM is its memory at the moment of the save."""
+    block = max(snapmig.info(snapshot(form, jobs)).blocks, key=lambda block: block.size).name
+    snapmig.restore(snapshot(form, jobs), shm / "ram", block=block, jobs=jobs)
+    assert filecmp.cmp(saved(form).ram, shm / "ram", shallow=False)
+
+
+@all_jobs
+@pytest.mark.parametrize("form", ["mapped-ram", "multifd", "libvirt-sparse", "elf"])
+def test_restored_as_it_was(
+    snapshot: SnapshotOf, saved: SavedAs, shm: Path, form: str, jobs: int
+) -> None:
+    """A file of a paused guest with pages at fixed places is restored byte for byte."""
+    snapmig.restore(snapshot(form, jobs), shm / "again", jobs=jobs)
+    assert filecmp.cmp(saved(form).path, shm / "again", shallow=False)
+
+
+@pytest.mark.parametrize("form", ["mapped-ram", "multifd", "libvirt-sparse"])
+def test_restored_with_holes(snapshot: SnapshotOf, saved: SavedAs, shm: Path, form: str) -> None:
+    """A restored mapped-ram file takes no more space than QEMU's own."""
+    snapmig.restore(snapshot(form, 2), shm / "again", jobs=2)
+    assert (shm / "again").stat().st_blocks <= saved(form).path.stat().st_blocks
+
+
+LOADS = {
+    "mapped-ram": ("mapped-ram", MAPPED, "file:{}"),
+    "mapped-ram by multifd": ("mapped-ram", CHANNELS, "file:{}"),
+    "multifd": ("multifd", CHANNELS, "file:{}"),
+    "multifd without": ("multifd", MAPPED, "file:{}"),
+    "file": ("file", (), "file:{}"),
+    "exec": ("exec", (), "exec:cat {}"),
+    "live mapped-ram": ("live-mapped-ram", MAPPED, "file:{}"),
+    "live multifd": ("live-multifd", CHANNELS, "file:{}"),
+    "live file": ("live-file", (), "file:{}"),
+    "libvirt sparse": ("libvirt-sparse", CHANNELS, FORMS["libvirt-sparse"].uri),
+    "libvirt raw": ("libvirt-raw", (), f"file:{{}},offset={len(LIBVIRT_RAW)}"),
+    "libvirt zstd": ("libvirt-zstd", (), f"file:{{}},offset={len(LIBVIRT_ZSTD)}"),
+}
+
+
+@all_jobs
+@pytest.mark.parametrize("load", LOADS)
+def test_qemu_resumes_it(
+    snapshot: SnapshotOf, saved: SavedAs, program: str, shm: Path, load: str, jobs: int
+) -> None:
+    """QEMU loads what was restored in the form it was saved in, and the guest counts on."""
+    form, capabilities, uri = LOADS[load]
+    snapmig.restore(snapshot(form, jobs), shm / "again", jobs=jobs)
+    place = uri.format(shm / "again")
+    assert goes_on(program, shm, place, saved(form).state, capabilities)
+
+
+CROSSED = [
+    ("file", "mapped-ram", MAPPED),
+    ("file", "mapped-ram", CHANNELS),
+    ("exec", "mapped-ram", CHANNELS),
+    ("live-file", "mapped-ram", MAPPED),
+    ("mapped-ram", "qemu-stream", ()),
+    ("multifd", "qemu-stream", ()),
+    ("live-mapped-ram", "qemu-stream", ()),
+    ("libvirt-raw", "mapped-ram", CHANNELS),
+    ("libvirt-raw", "qemu-stream", ()),
+    ("libvirt-sparse", "mapped-ram", CHANNELS),
+    ("libvirt-sparse", "qemu-stream", ()),
+]
+
+
+@pytest.mark.parametrize(("form", "other", "capabilities"), CROSSED)
+def test_qemu_resumes_it_in_another_form(
+    snapshot: SnapshotOf,
+    saved: SavedAs,
+    program: str,
+    shm: Path,
+    form: str,
+    other: str,
+    capabilities: tuple[str, ...],
+) -> None:
+    """A snapshot of one form of file is restored as another one, which QEMU loads."""
+    snapmig.restore(snapshot(form, 2), shm / "again", format=other, jobs=2)
+    assert goes_on(program, shm, f"file:{shm / 'again'}", saved(form).state, capabilities)
+
+
+def test_libvirt_head_stays(snapshot: SnapshotOf, shm: Path) -> None:
+    """Header, XML and cookie of a libvirt image are restored as they were."""
+    snapmig.restore(snapshot("libvirt-raw", 2), shm / "again", jobs=2)
+    assert (shm / "again").read_bytes().startswith(LIBVIRT_RAW)
+
+
+def test_raw_from_any_form(snapshot: SnapshotOf, saved: SavedAs, shm: Path) -> None:
+    """A mapped-ram file's blocks follow one another in a raw image, RAM first."""
+    snapmig.restore(snapshot("multifd", 2), shm / "again", format="raw")
+    assert saved("multifd").ram.read_bytes() == (shm / "again").read_bytes()[: LAYOUT.ram]
+
+
+def test_readelf_agrees(snapshot: SnapshotOf, saved: SavedAs, shm: Path) -> None:
+    """Headers and notes of a restored core read as those of QEMU's own."""
+    requires("readelf")
+    snapmig.restore(snapshot("elf", 2), shm / "again", jobs=2)
+    ours, theirs = (
+        subprocess.check_output(["readelf", "--wide", "-h", "-l", "-n", path], text=True)
+        for path in (shm / "again", saved("elf").path)
+    )
+    assert theirs == ours
+
+
+def test_gdb_reads_memory_in_a_core(snapshot: SnapshotOf, shm: Path) -> None:
+    """The debugger sees a page's stamp, which is its own address, in a restored core."""
+    requires("gdb")
+    snapmig.restore(snapshot("elf", 2), shm / "again", jobs=2)
+    page = 0x300000
+    shown = subprocess.check_output(
+        ["gdb", "--batch", "-nx", "-ex", f"x/2xw {page:#x}", "-c", shm / "again"],
+        text=True,
+        stderr=subprocess.DEVNULL,
+    )
+    assert f"{page:#x}:\t{page:#010x}\t{1:#010x}" == shown.splitlines()[-1]
+
+
+def test_device_state_alone_has_no_ram(guest: Guest, folder: Path) -> None:
+    """RAM that QEMU left out of a stream, being shared, is not in the snapshot as zeros."""
+    form = Form("qemu-stream", (IGNORE_SHARED,))
+    alone = save_by_qemu(guest, folder / "alone", form)
+    snapmig.save(alone.path, folder / "alone.snap")
+    assert "ram" not in [block.name for block in snapmig.info(folder / "alone.snap").blocks]
+
+
+@pytest.fixture(scope="module")
+def cut_short(program: str, folder: Path) -> Callable[[str, str], Path]:
+    """Give a function that has QEMU begin to save a guest, and ends that, once for each way."""
+    done: dict[tuple[str, str], Path] = {}
+
+    def begin(name: str, way: str) -> Path:
+        if (name, way) not in done:
+            done[name, way] = folder / f"{name}.{way}"
+            cut_save(program, folder, done[name, way], FORMS[name], way)
+        return done[name, way]
+
+    return begin
+
+
+def cut_save(program: str, folder: Path, path: Path, form: Form, way: str) -> None:
+    """Have QEMU begin to save a guest slowly, and cancel that or kill QEMU in the middle."""
+    with make(program, folder) as guest:
+        tiny.wait_passes(guest, 1)
+        migration.prepare(guest, form.capabilities, max_bandwidth=8 << 20)
+        guest.execute("migrate", uri=f"file:{path}")
+        while guest.execute("query-migrate").get("ram", {}).get("transferred", 0) < 2 << 20:
+            time.sleep(0.01)
+        if way == "killed":
+            os.kill(guest.pid, signal.SIGKILL)
+        else:
+            guest.execute("migrate_cancel")
+            guest.wait_event("STOP" if way == "stopped" else "MIGRATION", 10)
+
+
+CUT = "the stream has no end mark: the save was cut short, or is not done yet"
+
+
+@pytest.mark.parametrize("way", ["killed", "cancelled"])
+@pytest.mark.parametrize("form", ["mapped-ram", "multifd", "file"])
+def test_cut_short_file_is_refused(
+    cut_short: Callable[[str, str], Path],
+    cli: Callable[..., Outcome],
+    shm: Path,
+    form: str,
+    way: str,
+) -> None:
+    """A file whose save did not end is refused with that reason, and nothing is made."""
+    path = cut_short(form, way)
+    outcome = cli("save", path, shm / "snap")
+    assert (1, "", [], True) == (
+        outcome.code,
+        outcome.out,
+        list(shm.iterdir()),
+        "the save was cut short" in outcome.err and str(path) in outcome.err,
+    )
+
+
+@pytest.mark.parametrize("form", ["mapped-ram", "multifd", "file", "libvirt-sparse", "elf"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
+def test_truncated_file_is_refused(saved: SavedAs, shm: Path, form: str, share: float) -> None:
+    """A complete file of which the end was lost is refused."""
+    shutil.copyfile(saved(form).path, shm / "cut")
+    os.truncate(shm / "cut", int(saved(form).path.stat().st_size * share))
+    with pytest.raises(SnapmigError, match="cut short|file ends|no RAM section|past the end"):
+        snapmig.save(shm / "cut", shm / "snap")
