@@ -8,8 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-from tqdm import tqdm
+from typing import Any
 
 from snapmig.operations.progress import Progress, ProgressCallback
 
@@ -41,13 +40,16 @@ def show_progress(kind: str, words: str) -> Iterator[ProgressCallback | None]:
 
 
 class _Bar:
-    # Made at the first call: by then the workers run, and none inherits anything of tqdm.
+    # Made at the first call: by then the workers run, and none inherits anything of tqdm. Its
+    # import takes 30 ms, which only a bar is worth.
     def __init__(self, words: str) -> None:
         self._words = words
-        self._bar: tqdm | None = None  # type: ignore[type-arg]  # not subscriptable at run time
+        self._bar: Any = None
 
     def __call__(self, progress: Progress) -> None:
         if self._bar is None:
+            from tqdm import tqdm  # noqa: PLC0415
+
             tqdm.monitor_interval = 0  # no thread of tqdm's
             self._bar = tqdm(
                 desc=self._words,

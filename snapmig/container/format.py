@@ -16,10 +16,10 @@ from dataclasses import astuple, dataclass, field, fields, replace
 from enum import IntEnum
 from itertools import accumulate
 from typing import Any
-from zlib import crc32
 
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE
+from snapmig.sums import crc32
 
 __all__ = (
     "Encoding",

@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from functools import cached_property
 from types import TracebackType
-from zlib import crc32
 
 import numpy as np
 
@@ -21,16 +21,16 @@ from snapmig.container.format import (
     SUPERBLOCK_SIZE,
     Encoding,
     Layout,
-    PageKind,
     Superblock,
 )
 from snapmig.container.index import (
     Record,
     Records,
+    StoredPacket,
     check_record,
     record_dtype,
     records_sound,
-    unpack_kinds,
+    unpack_records,
 )
 from snapmig.container.slots import read_stored
 from snapmig.container.tables import (
@@ -42,7 +42,7 @@ from snapmig.container.tables import (
 )
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.geometry import Geometry, PacketPlace
-from snapmig.pages import Mask
+from snapmig.sums import crc32
 from snapmig.system.files import descriptor_path, pread_all
 
 __all__ = ("SnapshotFile",)
@@ -105,20 +105,20 @@ class SnapshotFile:
         """A path by which other processes open this very file."""
         return descriptor_path(self._fd)
 
-    @property
+    @cached_property
     def layout(self) -> Layout:
         """How packets are placed."""
         return Layout(self.superblock.layout)
 
-    def record(self, place: PacketPlace) -> Record:
+    def packet(self, place: PacketPlace) -> StoredPacket:
         """
-        Return a packet's index record after every check that needs no other bytes.
+        Return what the index says of a packet, after every check that needs no other bytes.
 
         :raises CorruptSnapshotError: it is damaged, or of another packet, or points elsewhere
         """
-        record = self.records[place.packet].copy()
-        self._check(record, place)
-        return record
+        records = self.records[place.packet : place.packet + 1].copy()
+        self._check(records[0], place)
+        return unpack_records(records)[0]
 
     def _check(self, record: Record, place: PacketPlace) -> None:
         try:
@@ -157,28 +157,24 @@ class SnapshotFile:
             self._check(records[number], self.geometry.place(first + number))
         return records
 
-    def data_mask(self, record: Record, place: PacketPlace) -> Mask:
-        """Return which of a packet's pages have stored contents."""
-        return np.asarray(unpack_kinds(record["kinds"], place.pages) == PageKind.DATA)
-
-    def stored(self, record: Record, mask: Mask) -> bytes:
+    def stored(self, packet: StoredPacket) -> bytes:
         """
         Return a packet's stored bytes, checked against the record.
 
         :raises CorruptSnapshotError: the file ends too early, or a wrong checksum
         """
-        packet, offset = int(record["packet"]), int(record["offset"])
-        data = read_stored(self._fd, self.layout, record, mask)
-        if len(data) != record["stored_size"]:
-            message = f"file ends after {len(data)} of {record['stored_size']} stored bytes"
-            raise CorruptSnapshotError(message, packet=packet, offset=offset)
+        data = read_stored(self._fd, self.layout, packet)
+        number, offset = packet.packet, packet.offset
+        if len(data) != packet.stored_size:
+            message = f"file ends after {len(data)} of {packet.stored_size} stored bytes"
+            raise CorruptSnapshotError(message, packet=number, offset=offset)
         computed = crc32(data)
-        if computed != record["stored_checksum"]:
+        if computed != packet.stored_checksum:
             message = (
-                f"checksum of the stored bytes is {int(record['stored_checksum']):#010x}, "
+                f"checksum of the stored bytes is {packet.stored_checksum:#010x}, "
                 f"computed {computed:#010x}"
             )
-            raise CorruptSnapshotError(message, packet=packet, offset=offset)
+            raise CorruptSnapshotError(message, packet=number, offset=offset)
         return data
 
     def stored_attachment(self, entry: AttachmentEntry) -> bytes:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from snapmig.container.format import Encoding, Layout
-from snapmig.container.index import Record, Records, record_dtype
+from snapmig.container.index import Records, StoredPacket, record_dtype
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask, runs
 from snapmig.system.files import Buffer, pread_all, pwrite_all, write_error
@@ -106,12 +106,12 @@ def write_stored(
         done += count
 
 
-def read_stored(fd: int, layout: Layout, record: Record, mask: Mask) -> bytes:
+def read_stored(fd: int, layout: Layout, packet: StoredPacket) -> bytes:
     """Return a packet's stored bytes, fewer only where the file ends."""
-    offset, size = int(record["offset"]), int(record["stored_size"])
-    if record["encoding"] != Encoding.RAW or layout != Layout.FIXED:
-        return pread_all(fd, size, offset)
+    if packet.encoding != Encoding.RAW or layout != Layout.FIXED:
+        return pread_all(fd, packet.stored_size, packet.offset)
     pieces = [
-        pread_all(fd, count * PAGE_SIZE, offset + first * PAGE_SIZE) for first, count in runs(mask)
+        pread_all(fd, count * PAGE_SIZE, packet.offset + first * PAGE_SIZE)
+        for first, count in runs(packet.mask)
     ]
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -15,12 +15,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from zlib import crc32
 
 from snapmig.container.format import SUPERBLOCK_SIZE, Layout, Superblock, align_up, record_size
 from snapmig.container.slots import SlotPlan
 from snapmig.container.tables import AttachmentEntry, pack_attachments, pack_blocks
 from snapmig.geometry import Geometry
+from snapmig.sums import crc32
 from snapmig.system.files import Buffer, PartialFile, descriptor_path, pread_all
 
 __all__ = ("SnapshotWriter", "WrittenSnapshot")

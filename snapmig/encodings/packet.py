@@ -10,15 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import xxhash
-from isal import isal_zlib
 
 from snapmig.container.format import Encoding
-from snapmig.container.index import Record
+from snapmig.container.index import StoredPacket
 from snapmig.encodings import deflate
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask, data_mask
+from snapmig.sums import crc32, xxh3_128
 from snapmig.system.files import Buffer
 
 __all__ = ("EncodedPacket", "PacketSettings", "decode", "encode", "encode_data", "summarise")
@@ -65,7 +64,7 @@ def summarise(pages: Bytes) -> tuple[Mask, Bytes, bytes]:
     if count == 0:
         return mask, pages[:0], NO_DIGEST
     data = pages if count == len(pages) else pages[mask]
-    return mask, data, xxhash.xxh3_128_digest(data.data)
+    return mask, data, xxh3_128(data.data)
 
 
 def encode(pages: Bytes, settings: PacketSettings) -> EncodedPacket:
@@ -84,35 +83,30 @@ def encode_data(mask: Mask, data: Bytes, digest: bytes, settings: PacketSettings
         else deflate.compress(data, settings.level, settings.window_bits)
     )
     if stream is not None and -(-len(stream) // PAGE_SIZE) < count:
-        checksum = isal_zlib.crc32(stream)
+        checksum = crc32(stream)
         return EncodedPacket(mask, Encoding.DEFLATE, stream, len(stream), checksum, digest)
-    return EncodedPacket(mask, Encoding.RAW, data, data.nbytes, isal_zlib.crc32(data), digest)
+    return EncodedPacket(mask, Encoding.RAW, data, data.nbytes, crc32(data), digest)
 
 
-def decode(record: Record, stored: bytes, pages: int, window_bits: int) -> Bytes:
+def decode(packet: StoredPacket, stored: bytes, window_bits: int) -> Bytes:
     """
-    Return a packet's data pages, in order, as read-only ``(pages, 4096)``.
+    Return a packet's data pages, in order, as read-only ``(n, 4096)``.
 
-    :param pages: how many of them the record counts
+    :param packet: what its checked record says
     :raises CorruptSnapshotError: they are not what the digest says
     """
-    size = pages * PAGE_SIZE
-    packet = int(record["packet"])
     plain = stored
-    if record["encoding"] == Encoding.DEFLATE:
+    if packet.encoding == Encoding.DEFLATE:
         try:
-            plain = deflate.decompress(stored, size, window_bits)
+            plain = deflate.decompress(stored, packet.data_pages * PAGE_SIZE, window_bits)
         except CorruptSnapshotError as error:
-            error.packet = packet
+            error.packet = packet.packet
             raise
-    digest = xxhash.xxh3_128_digest(plain)
-    if digest != record["digest"].tobytes():
-        message = (
-            f"digest of the page contents is {record['digest'].tobytes().hex()}, "
-            f"computed {digest.hex()}"
-        )
-        raise CorruptSnapshotError(message, packet=packet)
-    return np.frombuffer(plain, np.uint8).reshape(pages, PAGE_SIZE)
+    digest = xxh3_128(plain)
+    if digest != packet.digest:
+        message = f"digest of the page contents is {packet.digest.hex()}, computed {digest.hex()}"
+        raise CorruptSnapshotError(message, packet=packet.packet)
+    return np.frombuffer(plain, np.uint8).reshape(packet.data_pages, PAGE_SIZE)
 
 
 def _looks_random(data: Bytes) -> bool:

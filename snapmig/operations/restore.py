@@ -12,10 +12,8 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.attachments import source_format
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.restore_guest import Resumable, restore_for_qemu, restore_guest
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
-from snapmig.operations.save_guest import FORMAT, GUEST_PREFIX
-from snapmig.operations.settings import parse_jobs, same_file
+from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, parse_jobs, same_file
 
 __all__ = ("RestoreResult", "restore")
 
@@ -88,20 +86,12 @@ def restore(
     jobs = parse_jobs(jobs)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
-    made: Resumable | None = None
     with SnapshotFile(os.fspath(snapshot)) as source:
         to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
-        others = format is not None or block is not None or force or in_place
-        if (to_guest or for_qemu) and others:
-            raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-        if to_guest:
-            socket = str(image).removeprefix(GUEST_PREFIX)
-            name, data_pages = restore_guest(source, socket, jobs, progress)
-            size, pages = source.geometry.ram_size, _pages(source)
-        elif for_qemu:
-            made = restore_for_qemu(source, Path(image), jobs, progress)
-            name, data_pages = made.format, made.data_pages
-            size, pages = source.geometry.ram_size, _pages(source)
+        if to_guest or for_qemu:
+            if format is not None or block is not None or force or in_place:
+                raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
+            facts = _to_qemu(source, str(image), jobs, progress)
         else:
             name = _format(source, format, raw=in_place or block is not None)
             part = plan_block(source, block) if block is not None else plan_whole(source, name)
@@ -111,24 +101,46 @@ def restore(
                 data_pages = restore_in_place(source, Path(image), part, jobs, progress)
             else:
                 data_pages = restore_new(source, Path(image), part, jobs, progress, force=force)
-            size, pages = part.ram_size, part.pages
+            facts = _Facts(name, part.ram_size, part.pages, data_pages)
     return RestoreResult(
         snapshot=os.fspath(snapshot),
         image=os.fspath(image),
-        format=name,
+        format=facts.format,
         block=block,
         jobs=jobs,
-        ram_size=size,
-        data_pages=data_pages,
-        zero_pages=pages - data_pages,
+        ram_size=facts.ram_size,
+        data_pages=facts.data_pages,
+        zero_pages=facts.pages - facts.data_pages,
         seconds=round(time.monotonic() - started, 3),
-        qemu_arguments=None if made is None else made.arguments,
-        monitor_commands=None if made is None else made.monitor_commands,
+        qemu_arguments=facts.qemu_arguments,
+        monitor_commands=facts.monitor_commands,
     )
 
 
-def _pages(source: SnapshotFile) -> int:
-    return sum(-(-block.size // PAGE_SIZE) for block in source.geometry.blocks)
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    format: str
+    ram_size: int
+    pages: int
+    data_pages: int
+    qemu_arguments: tuple[str, ...] | None = None
+    monitor_commands: tuple[str, ...] | None = None
+
+
+def _to_qemu(
+    source: SnapshotFile, image: str, jobs: int, progress: ProgressCallback | None
+) -> _Facts:
+    # Only here: asyncio and what it brings take 30 ms to import.
+    from snapmig.operations.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
+
+    blocks = source.geometry.blocks
+    size, pages = source.geometry.ram_size, sum(-(-block.size // PAGE_SIZE) for block in blocks)
+    if image.startswith(GUEST_PREFIX):
+        name, data_pages = restore_guest(source, image.removeprefix(GUEST_PREFIX), jobs, progress)
+        return _Facts(name, size, pages, data_pages)
+    made = restore_for_qemu(source, Path(image), jobs, progress)
+    commands = made.monitor_commands
+    return _Facts(made.format, size, pages, made.data_pages, made.arguments, commands)
 
 
 def _format(source: SnapshotFile, name: str | None, *, raw: bool) -> str:
@@ -137,4 +149,4 @@ def _format(source: SnapshotFile, name: str | None, *, raw: bool) -> str:
             raise UsageError(f"{name} files are made new and whole, in-place and block are for raw")
         return "raw"
     saved_as = source_format(source)
-    return name or ("raw" if saved_as == FORMAT else saved_as)
+    return name or ("raw" if saved_as == GUEST_FORMAT else saved_as)

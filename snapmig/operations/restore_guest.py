@@ -26,7 +26,8 @@ from snapmig.operations.restoring import (
     plan_whole,
     restore_new,
 )
-from snapmig.operations.save_guest import FACTS, FORMAT, GUEST_PREFIX, STATE
+from snapmig.operations.save_guest import FACTS, STATE
+from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, write_file
 from snapmig.system.libc import huge_page_size
 
@@ -74,7 +75,7 @@ def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -
     """
     try:
         facts = json.loads(attachments[FACTS]) if FACTS in attachments else {}
-        if format_name == FORMAT:
+        if format_name == GUEST_FORMAT:
             return SavedGuest(str(facts["machine"]), attachments[STATE], facts)
     except (KeyError, TypeError, ValueError) as error:
         message = f"attachment {FACTS} is not what snapmig writes: {error!r}"

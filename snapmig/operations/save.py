@@ -17,9 +17,9 @@ from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, source_attachments
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.save_guest import GUEST_PREFIX, save_guest
 from snapmig.operations.saving import SaveOptions, SaveResult, Saving
 from snapmig.operations.settings import (
+    GUEST_PREFIX,
     parse_jobs,
     parse_layout,
     parse_level,
@@ -91,6 +91,9 @@ def save(  # noqa: PLR0913 - the words of the command line
     if isinstance(image, str) and image.startswith(GUEST_PREFIX):
         if format is not None:
             raise UsageError("a running guest has no image format")
+        # Only here: asyncio and what it brings take 30 ms to import.
+        from snapmig.operations.save_guest import save_guest  # noqa: PLC0415
+
         return save_guest(image.removeprefix(GUEST_PREFIX), Path(snapshot), options)
     if live:
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")

@@ -19,13 +19,12 @@ from snapmig.images.readers.files import Part
 from snapmig.images.source import PartsImage
 from snapmig.operations.attachments import source_attachments
 from snapmig.operations.saving import SaveOptions, SaveResult, Saving
+from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.system.files import check_destination, descriptor_path, pread_all
 from snapmig.system.libc import huge_page_size
 
-__all__ = ("FACTS", "FORMAT", "GUEST_PREFIX", "STATE", "save_guest")
+__all__ = ("FACTS", "STATE", "save_guest")
 
-GUEST_PREFIX = "qmp:"
-FORMAT = "qemu-guest"
 FACTS = "guest.json"
 STATE = "state"
 
@@ -119,6 +118,6 @@ def _open_ram(guest: Guest, socket: str) -> PartsImage:
             )
             for number, (file, memory) in enumerate(zip(files, guest.facts.memory, strict=True))
         ]
-    source = PartsImage(FORMAT, blocks, parts, files)
+    source = PartsImage(GUEST_FORMAT, blocks, parts, files)
     source.shown = f"{GUEST_PREFIX}{socket}"
     return source

@@ -16,6 +16,8 @@ from snapmig.errors import UsageError
 from snapmig.units import format_size, parse_size
 
 __all__ = (
+    "GUEST_FORMAT",
+    "GUEST_PREFIX",
     "WINDOWS",
     "default_jobs",
     "parse_jobs",
@@ -30,6 +32,12 @@ WINDOWS = {"4k": 12, "32k": 15}
 """Names of deflate windows, and their sizes in bits."""
 
 MAX_JOBS = 1024
+
+GUEST_PREFIX = "qmp:"
+"""In place of an image: the guest behind the monitor whose socket follows."""
+
+GUEST_FORMAT = "qemu-guest"
+"""The format of a snapshot that was made of a running guest."""
 
 
 def default_jobs() -> int:

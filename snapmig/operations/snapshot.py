@@ -130,10 +130,11 @@ class Snapshot:
             self._decoded.move_to_end(packet)
             return self._decoded[packet]
         place = self._geometry.place(packet)
-        mask, data = load_packet(self._file, place, self._file.record(place))
+        stored = self._file.packet(place)
+        data = load_packet(self._file, stored)
         pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
         if data is not None:
-            pages[mask] = data
+            pages[stored.mask[: place.pages]] = data
         content = pages.reshape(-1)
         self._decoded[packet] = content
         while len(self._decoded) > max(1, CACHED_BYTES // self._geometry.packet_size):

@@ -133,7 +133,7 @@ def _check_records(source: SnapshotFile, found: _Findings) -> None:
 def _check_each_record(source: SnapshotFile, packets: range, found: _Findings) -> None:
     for packet in packets:
         try:
-            source.record(source.geometry.place(packet))
+            source.packet(source.geometry.place(packet))
         except SnapmigError as error:
             found.damaged_packets += 1
             found.add(error)

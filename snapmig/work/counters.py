@@ -24,13 +24,13 @@ class Counter(IntEnum):
     """Packets that a second look found changed since the first."""
 
 
-_BY_ENCODING = {
+_BY_ENCODING: dict[int, Counter] = {
     Encoding.EMPTY: Counter.EMPTY_PACKETS,
     Encoding.RAW: Counter.RAW_PACKETS,
     Encoding.DEFLATE: Counter.DEFLATE_PACKETS,
 }
 
 
-def encoding_counter(encoding: Encoding) -> Counter:
+def encoding_counter(encoding: int) -> Counter:
     """Return the counter of packets in an encoding."""
     return _BY_ENCODING[encoding]

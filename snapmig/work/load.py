@@ -6,7 +6,7 @@ One path serves restore, verify and random access, so that none of them checks l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,16 +14,15 @@ from typing import Any
 import numpy as np
 
 from snapmig.container.format import Encoding
-from snapmig.container.index import Record, Records
+from snapmig.container.index import Records, StoredPacket, unpack_records
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.packet import decode
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
-from snapmig.geometry import PacketPlace
 from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
-from snapmig.pages import Bytes, Mask
+from snapmig.pages import Bytes
 from snapmig.work.counters import Counter, encoding_counter
 
 __all__ = (
@@ -42,22 +41,17 @@ MAX_DAMAGE_SHOWN = 8
 _INDEX_STEP = 65536
 
 
-def load_packet(
-    snapshot: SnapshotFile, place: PacketPlace, record: Record
-) -> tuple[Mask, Bytes | None]:
+def load_packet(snapshot: SnapshotFile, packet: StoredPacket) -> Bytes | None:
     """
-    Return which pages of a packet have data, and those as ``(n, 4096)``, None when none has.
+    Return a packet's data pages as ``(n, 4096)``, None when it has none.
 
-    :param record: the packet's index record, checked
+    :param packet: what its checked record says
     :raises CorruptSnapshotError: stored bytes or contents are not what they should be
     """
-    mask = snapshot.data_mask(record, place)
-    if record["encoding"] == Encoding.EMPTY:
-        return mask, None
+    if packet.encoding == Encoding.EMPTY:
+        return None
     try:
-        stored = snapshot.stored(record, mask)
-        window_bits = snapshot.superblock.window_bits
-        return mask, decode(record, stored, int(np.count_nonzero(mask)), window_bits)
+        return decode(packet, snapshot.stored(packet), snapshot.superblock.window_bits)
     except SnapmigError as error:
         error.path = snapshot.shown
         raise
@@ -88,19 +82,25 @@ class RestoreHandler:
     def run(self, task: Task, row: Row) -> None:
         """Restore a batch of packets."""
         records = self._snapshot.checked_records(task.first, task.count)
-        stored = np.flatnonzero(records["encoding"] != Encoding.EMPTY).tolist()
-        if not stored:
+        if (records["encoding"] == Encoding.EMPTY).all():
             self._zero_all(task)
             _count_empty(row, self._snapshot, task)
             return
-        for number, record in enumerate(records, task.first):
-            place = self._snapshot.geometry.place(number)
-            mask, data = load_packet(self._snapshot, place, record)
-            if data is not None:
-                self._plan.placer.write(self._store, place, mask, data)
-            if self._plan.target.in_place:
-                self._plan.placer.zero(self._store, place, mask)
-            _count(row, place, record, mask)
+        packets = unpack_records(records)
+        for packet in packets:
+            self._restore(packet)
+        _count(row, self._snapshot, task, packets)
+
+    def _restore(self, packet: StoredPacket) -> None:
+        data = load_packet(self._snapshot, packet)
+        if data is None and not self._plan.target.in_place:
+            return
+        place = self._snapshot.geometry.place(packet.packet)
+        mask = packet.mask[: place.pages]
+        if data is not None:
+            self._plan.placer.write(self._store, place, mask, data)
+        if self._plan.target.in_place:
+            self._plan.placer.zero(self._store, place, mask)
 
     def _zero_all(self, task: Task) -> None:
         if self._plan.target.in_place:
@@ -128,18 +128,18 @@ class VerifyHandler:
 
     def _check_each(self, task: Task, row: Row) -> list[SnapmigError]:
         damage: list[SnapmigError] = []
-        for packet in range(task.first, task.first + task.count):
-            place = self._snapshot.geometry.place(packet)
+        sound: list[StoredPacket] = []
+        for number in range(task.first, task.first + task.count):
             try:
-                record = self._snapshot.record(place)
-                mask, _ = load_packet(self._snapshot, place, record)
+                packet = self._snapshot.packet(self._snapshot.geometry.place(number))
+                load_packet(self._snapshot, packet)
             except (CorruptSnapshotError, UnsupportedError) as error:
                 row[Counter.DAMAGED_PACKETS] += 1
-                row[Counter.RAM_BYTES] += place.length
                 if len(damage) < MAX_DAMAGE_SHOWN:
                     damage.append(error)
                 continue
-            _count(row, place, record, mask)
+            sound.append(packet)
+        _count(row, self._snapshot, task, sound)
         return damage
 
 
@@ -190,7 +190,8 @@ def _count_empty(row: Row, snapshot: SnapshotFile, task: Task) -> None:
     row[Counter.EMPTY_PACKETS] += task.count
 
 
-def _count(row: Row, place: PacketPlace, record: Record, mask: Mask) -> None:
-    row[Counter.RAM_BYTES] += place.length
-    row[Counter.DATA_PAGES] += int(np.count_nonzero(mask))
-    row[encoding_counter(Encoding(int(record["encoding"])))] += 1
+def _count(row: Row, snapshot: SnapshotFile, task: Task, packets: Sequence[StoredPacket]) -> None:
+    row[Counter.RAM_BYTES] += _span(snapshot, task)[1]
+    row[Counter.DATA_PAGES] += sum(packet.data_pages for packet in packets)
+    for packet in packets:
+        row[encoding_counter(packet.encoding)] += 1

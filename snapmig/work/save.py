@@ -17,10 +17,9 @@ import numpy as np
 
 from snapmig.container.format import Encoding, Layout
 from snapmig.container.index import (
-    Record,
     Records,
     empty_records,
-    pack_kinds,
+    pack_masks,
     seal_records,
 )
 from snapmig.container.slots import SlotPlan, SlotWriter
@@ -29,6 +28,7 @@ from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry, PacketPlace
 from snapmig.images.source import ImageReader, read_pages
+from snapmig.pages import Mask
 from snapmig.work.counters import Counter, encoding_counter
 
 __all__ = ("SaveHandler", "SavePlan", "SaveTasks")
@@ -67,6 +67,35 @@ class SavePlan:
     live: bool = False
 
 
+class Batch:
+    """The records of the packets of a batch that store something, column by column."""
+
+    def __init__(self) -> None:
+        self._at: list[int] = []
+        self._rows: list[tuple[int, int, int, int]] = []
+        self._digests: list[bytes] = []
+        self._masks: list[Mask] = []
+
+    def add(self, at: int, offset: int, packet: EncodedPacket) -> None:
+        """Take a packet, the one at a place in the batch, stored at a file offset."""
+        self._at.append(at)
+        self._rows.append((offset, packet.stored_size, packet.encoding, packet.stored_checksum))
+        self._digests.append(packet.digest)
+        self._masks.append(packet.mask)
+
+    def fill(self, records: Records) -> None:
+        """Write what was taken into the batch's records."""
+        if not self._at:
+            return
+        columns = zip(*self._rows, strict=True)
+        names = ("offset", "stored_size", "encoding", "stored_checksum")
+        for name, column in zip(names, columns, strict=True):
+            records[name][self._at] = column
+        records["digest"][self._at] = np.frombuffer(b"".join(self._digests), "V16")
+        width = records.dtype["kinds"].shape[0] * 4
+        records["kinds"][self._at] = pack_masks(self._masks, width)
+
+
 class SaveHandler:
     """Encodes batches of packets and writes them to their places."""
 
@@ -74,30 +103,55 @@ class SaveHandler:
         self._plan = plan
         self._image = plan.open_image()
         self._slots = SlotWriter(plan.slots)
-        self._held: dict[int, tuple[Records, list[EncodedPacket | None]]] = {}
+        self._held: dict[int, list[EncodedPacket | None]] = {}
 
     def run(self, task: Task, row: Row) -> int:
         """Do one task; return the stored bytes that still need a place."""
         if task.kind in (Kind.REFRESH, Kind.REFRESH_EMPTY):
             self._refresh(task, row)
             return 0
-        records = empty_records(task.first, task.count, self._plan.geometry.packet_size)
         if task.kind == Kind.EMPTY:
-            self._finish(records, task, row)
+            self._finish(task, Batch(), row)
             return 0
         if task.kind == Kind.PLACE:
-            records, packets = self._held.pop(task.first)
-            self._write(records, packets, task, row)
+            self._place(task, self._held.pop(task.first), row)
             return 0
-        packets = [self._encode(self._plan.geometry.place(k)) for k in _packets(task)]
-        fixed = self._plan.slots.layout == Layout.FIXED
-        waiting = 0 if fixed else sum(p.stored_size for p in packets if p is not None)
-        if waiting:
-            self._held[task.first] = (records, packets)
-        else:
-            self._write(records, packets, task, row)
+        if self._plan.slots.layout == Layout.FIXED:
+            self._encode_fixed(task, row)
+            return 0
+        return self._encode_packed(task, row)
+
+    def _encode_fixed(self, task: Task, row: Row) -> None:
+        # Each packet is written as soon as it is encoded, while it is still in the cache.
+        batch = Batch()
+        for at, number in enumerate(_packets(task)):
+            packet = self._encode(self._plan.geometry.place(number))
+            if packet is not None:
+                offset = self._plan.slots.slot_offset(number)
+                self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
+                batch.add(at, offset, packet)
         self._release(task)
+        self._finish(task, batch, row)
+
+    def _encode_packed(self, task: Task, row: Row) -> int:
+        packets = [self._encode(self._plan.geometry.place(number)) for number in _packets(task)]
+        self._release(task)
+        waiting = sum(packet.stored_size for packet in packets if packet is not None)
+        if waiting:
+            self._held[task.first] = packets
+        else:
+            self._finish(task, Batch(), row)
         return waiting
+
+    def _place(self, task: Task, packets: list[EncodedPacket | None], row: Row) -> None:
+        batch = Batch()
+        offset = task.offset
+        for at, packet in enumerate(packets):
+            if packet is not None:
+                self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
+                batch.add(at, offset, packet)
+                offset += packet.stored_size
+        self._finish(task, batch, row)
 
     def _encode(self, place: PacketPlace) -> EncodedPacket | None:
         pages = read_pages(self._image, place)
@@ -108,22 +162,9 @@ class SaveHandler:
         packet = encode(pages, self._plan.settings)
         return None if packet.encoding == Encoding.EMPTY else packet
 
-    def _write(
-        self, records: Records, packets: list[EncodedPacket | None], task: Task, row: Row
-    ) -> None:
-        fixed = self._plan.slots.layout == Layout.FIXED
-        offset = task.offset
-        for record, packet in zip(records, packets, strict=True):
-            if packet is None:
-                continue
-            if fixed:
-                offset = self._plan.slots.slot_offset(int(record["packet"]))
-            self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
-            _fill(record, packet, offset)
-            offset += packet.stored_size
-        self._finish(records, task, row)
-
-    def _finish(self, records: Records, task: Task, row: Row) -> None:
+    def _finish(self, task: Task, batch: Batch, row: Row) -> None:
+        records = empty_records(task.first, task.count, self._plan.geometry.packet_size)
+        batch.fill(records)
         seal_records(records)
         self._slots.write_records(records)
         _count_packets(row, records, 1)
@@ -135,7 +176,7 @@ class SaveHandler:
         if task.kind == Kind.REFRESH_EMPTY:
             suspects = np.flatnonzero(records["encoding"] != Encoding.EMPTY).tolist()
         before = records.copy()
-        changed = [n for n in suspects if self._refresh_one(records[n], task.first + n)]
+        changed = [n for n in suspects if self._refresh_one(records, n, task.first + n)]
         if changed:
             seal_records(records)
             self._slots.write_records(records)
@@ -145,16 +186,16 @@ class SaveHandler:
         self._count_ram(task, row)
         self._release(task)
 
-    def _refresh_one(self, record: Record, number: int) -> bool:
+    def _refresh_one(self, records: Records, at: int, number: int) -> bool:
         # Whether the packet's pages are others than those that the record is of.
         place = self._plan.geometry.place(number)
         pages = read_pages(self._image, place)
         if pages is None:
             pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
         mask, data, digest = summarise(pages)
-        kinds = pack_kinds(mask.view(np.uint8))
-        same = np.array_equal(record["kinds"][: len(kinds)], kinds)
-        if same and record["digest"].tobytes() == digest:
+        kinds = pack_masks([mask], self._plan.geometry.packet_pages)[0]
+        same = np.array_equal(records["kinds"][at], kinds)
+        if same and records["digest"][at].tobytes() == digest:
             return False
         packet = encode_data(mask, data, digest, self._plan.settings)
         empty = packet.encoding == Encoding.EMPTY
@@ -162,7 +203,12 @@ class SaveHandler:
         if not empty:
             self._slots.write_packet(offset, mask, packet.payload, packet.encoding)
         self._slots.free_rest(number, mask, packet.stored_size, packet.encoding)
-        _fill(record, packet, offset)
+        fresh = empty_records(number, 1, self._plan.geometry.packet_size)
+        if not empty:
+            batch = Batch()
+            batch.add(0, offset, packet)
+            batch.fill(fresh)
+        records[at] = fresh[0]
         return True
 
     def _count_ram(self, task: Task, row: Row) -> None:
@@ -240,16 +286,6 @@ def _count_packets(row: Row, records: Records, times: int) -> None:
             row[encoding_counter(Encoding(encoding))] += times * count
     row[Counter.STORED_BYTES] += times * int(records["stored_size"].sum(dtype=np.int64))
     row[Counter.DATA_PAGES] += times * int(np.bitwise_count(records["kinds"]).sum(dtype=np.int64))
-
-
-def _fill(record: Record, packet: EncodedPacket, offset: int) -> None:
-    record["offset"] = offset
-    record["stored_size"] = packet.stored_size
-    record["encoding"] = packet.encoding
-    record["stored_checksum"] = packet.stored_checksum
-    record["digest"] = packet.digest
-    kinds = pack_kinds(packet.mask.view(np.uint8))  # a page is zero or data: kind 0 or 1
-    record["kinds"][: len(kinds)] = kinds
 
 
 def _plan_tasks(
