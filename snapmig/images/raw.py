@@ -12,6 +12,7 @@ import mmap
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -84,7 +85,9 @@ class RawReader:
         number = self._part_at(start)
         base = self._parts[number].start
         first = (start - base) // mmap.PAGESIZE * mmap.PAGESIZE
-        self._maps[number].madvise(mmap.MADV_DONTNEED, first, stop - base - first)
+        # Refused for a part of a huge page of 1 GiB, and for all huge pages before Linux 5.18.
+        with suppress(OSError):
+            self._maps[number].madvise(mmap.MADV_DONTNEED, first, stop - base - first)
 
     def _part_at(self, ram_offset: int) -> int:
         return next(n for n, part in enumerate(self._parts) if ram_offset < part.stop)

@@ -25,6 +25,7 @@ from snapmig.system.files import (
     check_destination,
     descriptor_path,
     free_bytes,
+    write_error,
 )
 from snapmig.system.libc import huge_page_size
 from snapmig.units import format_size
@@ -186,7 +187,10 @@ def _restore_in_place(
         )
         with _partly_restored(path):
             data_pages = _run_workers(source, target, part, jobs, progress)
-            os.fsync(fd)
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                raise write_error(error, str(path), part.size) from error
     finally:
         os.close(fd)
     return data_pages
@@ -198,6 +202,12 @@ def _partly_restored(path: Path) -> Iterator[None]:
         yield
     except SnapmigError as error:
         error.args = (f"{error.message}; {path} is only partly restored now",)
+        raise
+    except OSError as error:
+        message = f"{error.strerror}; {path} is only partly restored now"
+        raise SnapmigError(message, path=error.filename) from error
+    except BaseException as error:
+        error.add_note(f"{path} is only partly restored now")
         raise
 
 
