@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from snapmig.commands import info, restore, save, verify
 from snapmig.commands.arguments import HelpFormatter
+from snapmig.commands.output import fail
 from snapmig.commands.signals import Interrupted, interruptible
 from snapmig.errors import SnapmigError
 from snapmig.version import __version__
@@ -60,36 +61,59 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments, default those of the process
     """
-    options = build_parser().parse_args(argv)
+    _settle_streams()
+    try:
+        options = build_parser().parse_args(argv)
+    except SystemExit as stop:  # help, or an error of usage, was printed
+        return _flushed(int(stop.code or 0))
     try:
         with interruptible():
             code: int = options.run(options)
-            sys.stdout.flush()
-            return code
+        sys.stdout.flush()
+        return code
     except Interrupted as interruption:
-        return _fail(options, 128 + interruption.signal, f"interrupted by {interruption.name}")
+        return fail(
+            options,
+            128 + interruption.signal,
+            "; ".join(
+                [f"interrupted by {interruption.name}", *getattr(interruption, "__notes__", ())]
+            ),
+        )
     except BrokenPipeError:
         # Whoever read our output has left; say nothing, and keep the interpreter's own flush at
         # the exit from failing a second time.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 128 + signal.SIGPIPE
     except SnapmigError as error:
-        return _fail(options, error.exit_code, str(error))
+        return fail(options, error.exit_code, str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
-        return _fail(options, 1, f"{where}{error.strerror or error}")
+        _flushed(0)
+        return fail(options, 1, f"{where}{error.strerror or error}")
     except Exception as error:  # noqa: BLE001 - a bug: say so, with all there is to report
         traceback.print_exc()
-        return _fail(options, 1, f"this is a bug in snapmig: {error!r}")
+        return fail(options, 1, f"this is a bug in snapmig: {error!r}")
 
 
-def _fail(options: argparse.Namespace, code: int, message: str) -> int:
-    if options.debug and sys.exception() is not None:
-        traceback.print_exc()
-    if options.json:
-        line = {"message_type": "error", "exit_code": code, "message": message}
-        print(json.dumps(line), file=sys.stderr)
-    else:
-        print(f"snapmig: {message}", file=sys.stderr)
+def _settle_streams() -> None:
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # started with the descriptor closed
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for good
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # names that are no text
+
+
+def _flushed(code: int) -> int:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _drop_output()
+        return 128 + signal.SIGPIPE
+    except OSError:
+        _drop_output()
     return code
+
+
+def _drop_output() -> None:
+    # Keeps the interpreter's own flush at the exit from failing a second time.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import sys
+import traceback
 from dataclasses import asdict
 from typing import Any
 
 from snapmig.units import format_duration, format_size
 
-__all__ = ("percent", "print_json", "printable", "rate")
+__all__ = ("fail", "percent", "print_json", "printable", "rate")
 
 
 def print_json(command: str, result: Any) -> None:
@@ -30,3 +33,15 @@ def rate(size: int, seconds: float) -> str:
 def printable(name: str) -> str:
     """Return a name from a file without what could play tricks on a terminal."""
     return name if name.isprintable() else ascii(name)
+
+
+def fail(options: argparse.Namespace, code: int, message: str) -> int:
+    """Print an error and return its exit code."""
+    if options.debug and sys.exception() is not None:
+        traceback.print_exc()
+    if options.json:
+        line = {"message_type": "error", "exit_code": code, "message": message}
+        print(json.dumps(line), file=sys.stderr)
+    else:
+        print(f"snapmig: {message}", file=sys.stderr)
+    return code

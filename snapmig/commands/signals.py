@@ -30,10 +30,16 @@ def interruptible() -> Iterator[None]:
     """Raise :class:`Interrupted` on the first signal; later ones can't disturb the clean-up."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
+    interrupted = False
+
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        for other in _SIGNALS:
-            signal.signal(other, signal.SIG_IGN)
-        raise Interrupted(number)
+        # Blocked and not ignored: what is pending then is dropped when the process ends, where
+        # Python complains of a signal whose handler went away, and resets handlers on its way out.
+        nonlocal interrupted
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        if not interrupted:
+            interrupted = True
+            raise Interrupted(number)
 
     for number in _SIGNALS:
         if before[number] != signal.SIG_IGN:  # nohup stays in force
@@ -41,5 +47,6 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not interrupted:
+            for number, handler in before.items():
+                signal.signal(number, handler)

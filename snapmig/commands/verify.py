@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
-from snapmig.commands.output import print_json, rate
+from snapmig.commands.output import fail, print_json, rate
 from snapmig.commands.progress import show_progress
 from snapmig.operations.verify import VerifyResult, verify
 
@@ -41,7 +41,11 @@ def _run(options: argparse.Namespace) -> int:
     code = 0
     for path in options.snapshots:
         with show_progress(options.progress, "verifying") as progress:
-            result = verify(path, jobs=options.jobs, quick=options.quick, progress=progress)
+            try:
+                result = verify(path, jobs=options.jobs, quick=options.quick, progress=progress)
+            except OSError as error:  # the others are checked all the same
+                code = code or fail(options, 1, f"{error.filename or path}: {error.strerror}")
+                continue
         code = code or result.exit_code
         if options.json:
             print_json("verify", result)

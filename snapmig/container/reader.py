@@ -60,7 +60,7 @@ class SnapshotFile:
 
     def __init__(self, path: str, shown: str | None = None) -> None:
         self.shown = path if shown is None else shown
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             self._load()
         except SnapmigError as error:

@@ -20,7 +20,7 @@ class ImageFile:
 
     def __init__(self, shown: str) -> None:
         self.shown = shown
-        self.fd = os.open(shown, os.O_RDONLY | os.O_CLOEXEC)
+        self.fd = os.open(shown, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait
         try:
             self._facts = os.fstat(self.fd)
             if not stat.S_ISREG(self._facts.st_mode):

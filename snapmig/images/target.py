@@ -73,7 +73,10 @@ class FileStore:
     def zero(self, offset: int, length: int) -> None:
         """Make a range zero, as a hole where that works."""
         if self._can_punch:
-            self._can_punch = punch_hole(self._fd, offset, length)
+            try:
+                self._can_punch = punch_hole(self._fd, offset, length)
+            except OSError as error:
+                raise write_error(error, self._plan.shown, self._plan.needed) from error
         if not self._can_punch:
             for at in range(0, length, _ZEROS.size):
                 self.write(offset + at, _ZEROS[: length - at])
@@ -87,7 +90,10 @@ class MappedStore:
         self._page = plan.huge_page_size or PAGE_SIZE
         self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
         size = os.fstat(self._fd).st_size
-        self._array = np.frombuffer(mmap.mmap(self._fd, size), np.uint8)
+        try:
+            self._array = np.frombuffer(mmap.mmap(self._fd, size), np.uint8)
+        except OSError as error:  # the mapping reserves its huge pages
+            raise write_error(error, plan.shown, plan.needed) from error
 
     def write(self, offset: int, content: Bytes) -> None:
         """Put bytes at an offset, after its huge pages were allocated."""

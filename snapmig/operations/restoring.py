@@ -28,6 +28,7 @@ from snapmig.system.files import (
     check_destination,
     descriptor_path,
     free_bytes,
+    write_error,
     write_file,
 )
 from snapmig.system.libc import huge_page_size
@@ -220,7 +221,10 @@ def restore_in_place(
         )
         with _partly_restored(path):
             data_pages = fill(source, target, part, jobs, progress)
-            os.fsync(fd)
+            try:
+                os.fsync(fd)
+            except OSError as error:
+                raise write_error(error, str(path), part.image.size) from error
     finally:
         os.close(fd)
     return data_pages
@@ -232,6 +236,12 @@ def _partly_restored(path: Path) -> Iterator[None]:
         yield
     except SnapmigError as error:
         error.args = (f"{error.message}; {path} is only partly restored now",)
+        raise
+    except OSError as error:
+        message = f"{error.strerror}; {path} is only partly restored now"
+        raise SnapmigError(message, path=error.filename) from error
+    except BaseException as error:
+        error.add_note(f"{path} is only partly restored now")
         raise
 
 

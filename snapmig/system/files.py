@@ -70,6 +70,8 @@ def pwrite_all(fd: int, data: Buffer, offset: int) -> None:
 def free_bytes(path: Path) -> int:
     """Return the bytes that this user may still write on the filesystem that holds ``path``."""
     facts = os.statvfs(path)
+    if facts.f_blocks == 0:  # ramfs, and hugetlbfs without a limit, report no sizes
+        return 1 << 62
     blocks = facts.f_bfree if os.geteuid() == 0 else facts.f_bavail
     return blocks * facts.f_frsize
 
@@ -80,7 +82,7 @@ def write_error(error: OSError, shown: str, needed: int) -> Exception:
 
     :param needed: bytes that the complete file may take, said when its filesystem is full
     """
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
         message = f"no space left on the filesystem, up to {format_size(needed)} must fit there"
         return NoSpaceError(message, path=shown)
     return OSError(error.errno, error.strerror, shown)
@@ -125,7 +127,10 @@ class PartialFile:
         self.needed = needed
         self.partial_path = _partial_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self.fd = os.open(self.partial_path, flags, 0o600)
+        try:
+            self.fd = os.open(self.partial_path, flags, 0o600)
+        except OSError as error:
+            raise write_error(error, str(path), needed) from error
 
     def __enter__(self) -> PartialFile:
         return self

@@ -11,6 +11,7 @@ import mmap
 import os
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,7 +69,9 @@ class MappedFile:
         kernel kills when memory runs out.
         """
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
-        self._map.madvise(mmap.MADV_DONTNEED, first, stop - first)
+        # Refused for a part of a huge page of 1 GiB, and for all huge pages before Linux 5.18.
+        with suppress(OSError):
+            self._map.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
 class PartsReader:

@@ -1,0 +1,1 @@
+"""The benchmark: snapmig beside other compressors and beside its limits, on one machine."""

@@ -1,0 +1,85 @@
+"""From records to medians and ratios; a ratio is taken inside each round, then the median."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+Record = Mapping[str, Any]
+Times = dict[int, float]
+"""Seconds by the number of the round."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest of a figure over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """Return the spread of values, None when there is none."""
+    found = sorted(values)
+    return Spread(median(found), found[0], found[-1]) if found else None
+
+
+def ratio(of: Times, to: Times) -> float | None:
+    """Return the median over the common rounds of one figure divided by another."""
+    found = spread(of[number] / to[number] for number in of.keys() & to.keys() if to[number])
+    return None if found is None else found.median
+
+
+def added(one: Times, other: Times) -> Times:
+    """Return the sums of two figures, round by round."""
+    return {number: one[number] + other[number] for number in one.keys() & other.keys()}
+
+
+class Results:
+    """
+    The records of a run, to be asked for figures.
+
+    :param records: warm-ups are left out
+    """
+
+    def __init__(self, records: Iterable[Record]) -> None:
+        self.records = [record for record in records if not record["warm_up"]]
+
+    def disturbance(self, processors: int) -> float:
+        """
+        Return the share of the processors that others had while commands ran, 0 to 1.
+
+        Limits are left out: their preparation is not in their times.
+        """
+        runs = [record for record in self.records if record["role"] not in ("limit", "startup")]
+        taken = sum(record["others_cpu_s"] + record["stolen_cpu_s"] for record in runs)
+        whole = sum(record["wall_s"] for record in runs) * processors
+        return min(1.0, taken / whole) if whole else 0.0
+
+    def rows(self, operation: str, destination: str, jobs: int, *roles: str) -> list[str]:
+        """Return the names of what was measured, in the order of the plan."""
+        return list(
+            dict.fromkeys(
+                record["name"]
+                for record in sorted(self.records, key=lambda record: record["order"])
+                if record["operation"] == operation
+                and record["destination"] in (destination, None)
+                and record["jobs"] == jobs
+                and record["role"] in roles
+            )
+        )
+
+    def times(
+        self, operation: str, destination: str, name: str, jobs: int, field: str = "wall_s"
+    ) -> Times:
+        """Return a figure by round; what has no destination stands for each of them."""
+        return {
+            record["round"]: record[field]
+            for record in self.records
+            if record["operation"] == operation
+            and record["destination"] in (destination, None)
+            and record["name"] == name
+            and record["jobs"] == jobs
+            and record[field] is not None
+        }

@@ -1,0 +1,114 @@
+"""Facts about the program's help: it fits a screen, and its examples run."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+import snapmig
+from snapmig.commands.main import build_parser
+from tests.cli import program
+from tests.cli.conftest import RAM
+from tests.system.filesystems import memfd
+
+VERBS = ("save", "restore", "info", "verify")
+OPTIONS = {
+    "save": "-j --jobs --level --window --packet-size --layout --attach -f --force --json "
+    "--progress --debug -h --help",
+    "restore": "-j --jobs -f --force --in-place --block --json --progress --debug -h --help",
+    "info": "--json --debug -h --help",
+    "verify": "-j --jobs --quick --json --progress --debug -h --help",
+}
+HELP = {"": build_parser().format_help()}
+for _action in build_parser()._subparsers._group_actions:
+    HELP |= {verb: parser.format_help() for verb, parser in _action.choices.items()}
+EXAMPLES = [
+    (verb, line.strip())
+    for verb, text in HELP.items()
+    for line in re.findall(r"^  snapmig .*$", text, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_fits_a_screen(cli, verb):
+    """Help has at most 40 lines of 80 columns."""
+    outcome = cli(*verb.split(), "--help")
+    lines = outcome.out.splitlines()
+
+    assert (outcome.code, len(lines) <= 40, max(map(len, lines)) <= 80) == (0, True, True)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_names_every_option(cli, verb):
+    """A verb has the options that its help names, and no others."""
+    found = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", HELP[verb].split("examples:")[0])
+
+    assert set(found) == set(OPTIONS[verb].split())
+    assert cli(verb, "--help").out == HELP[verb]
+
+
+@pytest.mark.parametrize(
+    ("verb", "words"),
+    [
+        ("save", f"({len(os.sched_getaffinity(0))})"),
+        ("save", "(1)"),
+        ("save", "(32k)"),
+        ("save", "64K to 4M bytes of RAM compressed at once (512K)"),
+        ("save", "(fixed)"),
+        ("restore", f"({len(os.sched_getaffinity(0))})"),
+        ("restore", "(all, in order)"),
+        ("verify", f"({len(os.sched_getaffinity(0))})"),
+    ],
+    ids=range(8),
+)
+def test_help_gives_defaults_and_units(verb, words):
+    """What an option is when it is not given stands in its help."""
+    assert words in HELP[verb]
+
+
+def test_help_lists_exit_codes():
+    """The program's help has the table of exit codes."""
+    codes = re.findall(r"(?:^| {2,})(\d|128\+N) {2,}", HELP[""], re.MULTILINE)
+
+    assert sorted(codes) == ["0", "1", "128+N", "2", "3", "4", "5"]
+
+
+@pytest.mark.parametrize("verb", ["", *VERBS])
+def test_help_ends_in_examples(verb):
+    """Each help has at least two examples."""
+    assert len([line for known, line in EXAMPLES if known == verb]) >= 2
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_examples_run(guest, number):
+    """Each example of the help runs, with only its paths outside of the directory replaced."""
+    verb, line = EXAMPLES[number]
+    snapmig.save("guest.ram", "guest.snap")
+    for path in {"save": ["guest.snap"], "restore": ["guest.ram"]}.get(line.split()[1], []):
+        (guest / path).unlink()
+    (guest / "shm").mkdir()
+    (guest / "shm" / "guest.ram").write_bytes(RAM)
+    (guest / "bin").mkdir()
+    (guest / "bin" / "snapmig").write_text(f'#!/bin/sh\nexec {sys.executable} -m snapmig "$@"\n')
+    (guest / "bin" / "snapmig").chmod(0o755)
+    with memfd(RAM) as path:
+        line = line.replace("/dev/shm", "shm").replace("/proc/4242/fd/17", str(path))
+        result = subprocess.run(
+            line,
+            shell=True,
+            env={**os.environ, "PATH": f"{guest}/bin:{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert (verb, result.returncode, result.stderr) == (verb, 0, "")
+
+
+def test_the_version_is_the_packages():
+    """The program says the package's version."""
+    result = program.run("--version")
+
+    assert (result.returncode, result.stdout) == (0, f"snapmig {snapmig.__version__}\n")

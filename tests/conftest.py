@@ -1,0 +1,88 @@
+"""What all tests share: requirements, a place in memory, and the program called in this process."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from snapmig.commands import main
+
+settings.register_profile(
+    "snapmig",
+    deadline=None,  # processes start in most examples
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("snapmig")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--update-golden``."""
+    parser.addoption(
+        "--update-golden", action="store_true", help="rewrite the kept outputs of the program"
+    )
+
+
+def requires(tool: str) -> None:
+    """
+    Skip a test that needs a program, or "root", which is not there.
+
+    With SNAPMIG_REQUIRE_TOOLS=1 it fails instead: a machine that should have everything does.
+    """
+    there = os.geteuid() == 0 if tool == "root" else shutil.which(tool) is not None
+    if there:
+        return
+    if os.environ.get("SNAPMIG_REQUIRE_TOOLS") == "1":
+        pytest.fail(f"needs {tool}, and SNAPMIG_REQUIRE_TOOLS=1 says that it is here")
+    pytest.skip(f"needs {tool}")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have the mark ``root`` require it."""
+    if item.get_closest_marker("root"):
+        requires("root")
+
+
+@pytest.fixture
+def shm() -> Iterator[Path]:
+    """Give an empty directory in shared memory."""
+    with tempfile.TemporaryDirectory(prefix="snapmig-test-", dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def shared_shm() -> Iterator[Path]:
+    """Give an empty directory in shared memory for all tests of a module."""
+    with tempfile.TemporaryDirectory(prefix="snapmig-test-", dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of the program ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Give a function that calls the program's main function, which is faster than a process."""
+
+    def call(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    return call

@@ -1,0 +1,129 @@
+"""Processes as /proc shows them: children, their time and memory, and whether they are gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+from tests.cli import program
+
+Found = TypeVar("Found")
+
+SOON_S = 20.0
+"""More than any of these waits takes on a busy machine."""
+_BUSY_TICKS = 2
+
+
+def wait_for(look: Callable[[], Found], seconds: float = SOON_S) -> Found:
+    """Return the first true value that a function gives."""
+    end = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < end, "what was waited for did not come"
+        time.sleep(0.004)
+    return found
+
+
+def children(pid: int) -> list[int]:
+    """Return the child processes of a process; /proc/PID/task/*/children is not in every kernel."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            _state, parent, *_rest = stat.read_text().rpartition(")")[2].split()
+            if int(parent) == pid:
+                found.append(int(stat.parent.name))
+    return sorted(found)
+
+
+def state(pid: int) -> str:
+    """Return the letter of a process's state, X when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "X"
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Return which processes are not gone; a zombie is gone."""
+    return [pid for pid in pids if state(pid) not in "XZ"]
+
+
+def all_gone(pids: Iterable[int], seconds: float = SOON_S) -> bool:
+    """Wait until processes are gone."""
+    pids = list(pids)
+    return wait_for(lambda: not alive(pids), seconds)
+
+
+def cpu_ticks(pid: int) -> int:
+    """Return the processor time of a process, in hundredths of a second."""
+    try:
+        times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    except OSError:
+        return 0
+    return sum(map(int, times))
+
+
+def private_bytes(pid: int) -> int:
+    """Return the anonymous memory of a process, 0 when it is gone."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in lines if line.startswith("RssAnon:"))
+
+
+def peak_private_bytes(process: subprocess.Popen[str]) -> int:
+    """Return the most anonymous memory that any one child had while a process ran."""
+    peak = 0
+    while process.poll() is None:
+        peak = max([peak, *map(private_bytes, children(process.pid))])
+        time.sleep(0.005)
+    return peak
+
+
+def send(number: signal.Signals, pids: Iterable[int]) -> None:
+    """Send a signal to processes that may be gone."""
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+@contextmanager
+def stopped_midway(
+    *arguments: object, jobs: int = 2, **options: Any
+) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
+    """Run the program and stop its workers in the middle of their work."""
+    process = program.start(*arguments, "-j", jobs, **options)
+    workers: list[int] = []
+
+    def busy() -> bool:
+        assert process.poll() is None, f"ended too early: {process.communicate()}"
+        workers[:] = children(process.pid)
+        return len(workers) == jobs and all(cpu_ticks(pid) >= _BUSY_TICKS for pid in workers)
+
+    try:
+        wait_for(busy)
+        send(signal.SIGSTOP, workers)
+        wait_for(lambda: all(state(pid) == "T" for pid in workers))
+        yield process, workers
+    finally:
+        send(signal.SIGCONT, alive(workers))
+        process.kill()
+        process.communicate(timeout=SOON_S)
+        all_gone(workers)
+
+
+@contextmanager
+def running(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+    """Run the program, and end it if it is still there afterwards."""
+    process = program.start(*arguments)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=SOON_S)

@@ -1,0 +1,249 @@
+"""Facts about snapshots that are damaged, or that another version made."""
+
+import hashlib
+import struct
+import zlib
+from dataclasses import replace
+
+import pytest
+
+import snapmig
+from snapmig.container.format import Superblock
+from tests.parity import slots
+from tests.system import ram
+
+MIB = 1 << 20
+PACKET = 512 << 10
+CONTENT = ram.text(16 * 128).tobytes()
+
+
+@pytest.fixture(scope="module")
+def good(shared_shm):
+    """Give the bytes of a snapshot of 16 packets of text with an attachment."""
+    ram.write(shared_shm / "a", CONTENT)
+    snapmig.save(shared_shm / "a", shared_shm / "s", attach={"state": ram.noise(1).tobytes()})
+    return (shared_shm / "s").read_bytes()
+
+
+@pytest.fixture
+def place(shm, monkeypatch):
+    """Give a directory that the program works in."""
+    monkeypatch.chdir(shm)
+    return shm
+
+
+def _sealed(raw):
+    return raw[:12] + struct.pack("<I", zlib.crc32(raw[:12] + bytes(4) + raw[16:])) + raw[16:]
+
+
+def _with_superblock(raw, **changes):
+    return replace(Superblock.unpack(raw[:4096]), **changes).pack() + raw[4096:]
+
+
+def _damaged(raw, *packets):
+    # Each packet's slot with one byte changed.
+    damaged = bytearray(raw)
+    for packet in packets:
+        damaged[PACKET + packet * PACKET + 100] ^= 0xFF
+    return bytes(damaged)
+
+
+CASES = {
+    "empty": (lambda raw: raw[:0], 3, "not a snapshot: file is empty"),
+    "zeros": (lambda _: bytes(8192), 3, "not a snapshot: file starts with zeros"),
+    "text": (lambda _: b"hello world" * 99, 3, "not a snapshot: file starts with 68 65 6c"),
+    "superblock alone": (lambda raw: raw[:4096], 3, "file has 4096 bytes, the superblock says"),
+    "half": (lambda raw: raw[: len(raw) // 2], 3, "truncated"),
+    "a byte short": (lambda raw: raw[:-1], 3, "truncated"),
+    "a byte long": (lambda raw: raw + b"x", 3, "longer than it should be"),
+    "superblock": (lambda raw: raw[:40] + b"x" + raw[41:], 3, "superblock checksum is"),
+    "block table": (lambda raw: raw[:4100] + b"x" + raw[4101:], 3, "block table's checksum"),
+    "attachments": (lambda raw: raw[:-100] + b"x" + raw[-99:], 3, "attachment table's checksum"),
+    "newer": (
+        lambda raw: _sealed(raw[:8] + b"\x02\0" + raw[10:4096]) + raw[4096:],
+        4,
+        "format version is 2.0, this reader knows 1.x",
+    ),
+    "feature": (
+        lambda raw: _with_superblock(raw, incompatible=1 << 9),
+        4,
+        "needs the features with the bits [9], which this reader does not have",
+    ),
+    "encoding": (
+        lambda raw: _with_superblock(raw, encodings=1 << 7),
+        4,
+        "has packets in the encodings [7]",
+    ),
+    "layout": (lambda raw: _with_superblock(raw, layout=7), 4, "has the layout 7"),
+}
+
+
+@pytest.mark.parametrize(("change", "code", "words"), CASES.values(), ids=CASES)
+@pytest.mark.parametrize("verb", ["info", "restore", "verify"])
+def test_what_is_no_good_snapshot(place, cli, good, verb, change, code, words):
+    """A file that is no good snapshot has its exit code, its name and its cause in the error."""
+    ram.write(place / "s", change(good))
+    outcome = cli(verb, "s", *{"restore": ["r"]}.get(verb, []))
+
+    assert (outcome.code, outcome.err.startswith("snapmig: s: "), words in outcome.err) == (
+        code,
+        True,
+        True,
+    )
+    assert [path.name for path in place.iterdir()] == ["s"]
+
+
+def test_a_damaged_packet_is_named_by_a_restore(place, cli, good):
+    """The error has the packet's number and its offset in the file, and no image appears."""
+    ram.write(place / "s", _damaged(good, 9))
+    outcome = cli("restore", "s", "r")
+
+    assert (outcome.code, outcome.out, [path.name for path in place.iterdir()]) == (3, "", ["s"])
+    assert outcome.err.startswith(
+        f"snapmig: s: packet 9: offset {PACKET + 9 * PACKET:#x}: checksum of the stored bytes is 0x"
+    )
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_verify_lists_all_damaged_packets(place, cli, good, jobs):
+    """Each damaged packet has a line, in order, whoever checked it; and they are counted."""
+    ram.write(place / "s", _damaged(good, 0, 3, 4, 15))
+    outcome = cli("verify", "s", "-j", jobs)
+
+    assert [line.split(": ")[:3] for line in outcome.err.splitlines()] == [
+        ["snapmig", "s", f"packet {packet}"] for packet in (0, 3, 4, 15)
+    ]
+    assert (outcome.code, outcome.out) == (3, "s: damaged, 4 of 16 packets\n")
+
+
+def test_verify_counts_more_damage_than_it_lists(place):
+    """All damaged packets are counted, also where a batch has more than are described."""
+    content = ram.text(300 * 16).tobytes()
+    ram.write(place / "a", content)
+    snapmig.save("a", "s", packet_size="64K")
+    parts = slots.read("s")
+    raw = bytearray((place / "s").read_bytes())
+    for slot in parts.slots:
+        raw[slot.offset + 5] ^= 1
+    ram.write(place / "t", bytes(raw))
+    result = snapmig.verify("t")
+
+    assert (result.damaged_packets, result.packets, len(result.problems)) == (300, 300, 40)
+
+
+def test_quick_verify_does_not_read_packets(place, cli, good):
+    """With --quick damage inside of a packet is not looked for."""
+    ram.write(place / "s", _damaged(good, 9))
+
+    assert cli("verify", "--quick", "s").code == 0
+
+
+@pytest.mark.parametrize("quick", [(), ("--quick",)])
+def test_a_damaged_index_record_is_named(place, cli, good, quick):
+    """A damaged record is found with and without --quick, with its packet."""
+    raw = bytearray(good)
+    raw[8192 + 5 * 128 + 40] ^= 1
+    ram.write(place / "s", bytes(raw))
+    outcome = cli("verify", "s", *quick)
+
+    assert outcome.code == 3
+    assert "snapmig: s: packet 5: index record's checksum is 0x" in outcome.err
+    assert "snapmig: s: index digest is " in outcome.err
+
+
+def test_a_damaged_index_is_no_info(place, cli, good):
+    """Nothing is said about a snapshot whose index is damaged."""
+    raw = bytearray(good)
+    raw[8192 + 5 * 128 + 40] ^= 1
+    ram.write(place / "s", bytes(raw))
+    outcome = cli("info", "s")
+
+    assert (outcome.code, outcome.out) == (3, "")
+
+
+def test_a_damaged_attachment_is_named(place, cli, good):
+    """An attachment's damage is found by verify and by whoever reads it, not by a restore."""
+    raw = bytearray(good)
+    raw[PACKET + 16 * PACKET + 2000] ^= 1
+    ram.write(place / "s", bytes(raw))
+    outcome = cli("verify", "s")
+
+    assert (outcome.code, "s: attachment 'state': " in outcome.err) == (3, True)
+    assert cli("restore", "s", "r").code == 0
+
+
+def test_a_good_packet_of_a_damaged_snapshot_can_be_read(place, good):
+    """Random access gives what is whole and refuses what is not."""
+    ram.write(place / "s", _damaged(good, 9))
+    with snapmig.open("s") as snapshot:
+        whole = snapshot.read(0, 9 * PACKET)
+        with pytest.raises(snapmig.CorruptSnapshotError) as caught:
+            snapshot.read(9 * PACKET, 1)
+
+    assert (whole, caught.value.packet) == (CONTENT[: 9 * PACKET], 9)
+
+
+def test_a_packet_that_decodes_to_other_pages_is_found(place, cli, good):
+    """A right checksum over wrong bytes is found by the digest of the pages."""
+    raw = bytearray(good)
+    other = slots.read(ram.write(place / "whole", good)).slots[3]
+    record = bytearray(raw[8192 + 2 * 128 : 8192 + 3 * 128])
+    raw[3 * PACKET : 3 * PACKET + len(other.stored)] = other.stored
+    struct.pack_into("<I", record, 16, len(other.stored))
+    struct.pack_into("<I", record, 24, zlib.crc32(other.stored))
+    struct.pack_into("<I", record, 28, 0)
+    struct.pack_into("<I", record, 28, zlib.crc32(record))
+    raw[8192 + 2 * 128 : 8192 + 3 * 128] = record
+    digest = hashlib.sha256(raw[8192 : 8192 + 16 * 128]).digest()
+    ram.write(place / "s", _with_superblock(bytes(raw), index_digest=digest))
+    outcome = cli("restore", "s", "r")
+
+    assert outcome.code == 3
+    assert "s: packet 2: digest of the page contents is" in outcome.err
+
+
+def test_a_failure_in_place_says_what_it_left(place, cli, good):
+    """A damaged packet in place ends the restore with code 3 and tells of the image."""
+    ram.write(place / "s", _damaged(good, 9))
+    ram.write(place / "r", bytes(len(CONTENT)))
+    outcome = cli("restore", "--in-place", "s", "r")
+
+    assert outcome.code == 3
+    assert "snapmig: s: packet 9: " in outcome.err
+    assert outcome.err.endswith("; r is only partly restored now\n")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_damaged_packet_is_not_written_in_place(place, good, jobs):
+    """Pages of a packet that failed its check are not given to a guest."""
+    ram.write(place / "s", _damaged(good, 9))
+    ram.write(place / "r", bytes(len(CONTENT)))
+    with pytest.raises(snapmig.CorruptSnapshotError):
+        snapmig.restore("s", "r", in_place=True, jobs=jobs)
+
+    assert (place / "r").read_bytes()[9 * PACKET : 10 * PACKET] == bytes(PACKET)
+
+
+def test_all_snapshots_are_verified(place, cli, good):
+    """A damaged snapshot does not keep those after it from being checked."""
+    ram.write(place / "1", _damaged(good, 9))
+    ram.write(place / "2", good)
+    ram.write(place / "3", b"")
+    outcome = cli("verify", "1", "2", "3")
+
+    assert (outcome.code, [line.split(",")[0] for line in outcome.out.splitlines()]) == (
+        3,
+        ["1: damaged", "2: ok", "3: damaged"],
+    )
+
+
+def test_a_missing_snapshot_does_not_end_a_verification(place, cli, good):
+    """A snapshot that can't be read does not keep those after it from being checked."""
+    ram.write(place / "2", good)
+    outcome = cli("verify", "1", "2")
+
+    assert (outcome.code, "2: ok" in outcome.out, "1: No such file" in outcome.err) == (
+        1,
+        True,
+        True,
+    )

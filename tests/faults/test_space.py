@@ -1,0 +1,261 @@
+"""Facts about filesystems that are full, and about writes that fail."""
+
+import errno
+import os
+import resource
+import signal
+
+import multiprocess
+import pytest
+
+import snapmig
+from snapmig.system.files import PartialFile
+from tests.faults import processes
+from tests.system import ram
+
+MIB = 1 << 20
+root = pytest.mark.root
+
+
+@pytest.fixture(scope="module")
+def image(shared_shm):
+    """Give an image of 16 MiB, three quarters of them noise and text."""
+    return ram.write(shared_shm / "a", ram.mixed(16 * MIB, 5))
+
+
+@pytest.fixture(scope="module")
+def snapshot(shared_shm, image):
+    """Give a snapshot of the image."""
+    snapmig.save(image, shared_shm / "s")
+    return shared_shm / "s"
+
+
+@pytest.fixture
+def file_size_limit():
+    """Give a function that limits the size of files that this process and its children write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def _failing(call, number, count):
+    # A system call that fails from the count-th time on, in each process.
+    calls = []
+
+    def fail(*arguments):
+        calls.append(1)
+        if len(calls) < count:
+            return call(*arguments)
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@root
+@pytest.mark.parametrize("layout", ["fixed", "packed"])
+@pytest.mark.parametrize("size", ["4k", "8k", "64k", "1M", "3M"])
+def test_a_save_to_a_full_filesystem(cli, small_tmpfs, image, size, layout):
+    """Wherever the space ends, a save fails with path and space, and leaves nothing."""
+    place = small_tmpfs(size)
+    outcome = cli("save", image, place / "s", "--layout", layout)
+
+    assert (outcome.code, outcome.out, list(place.iterdir())) == (1, "", [])
+    assert outcome.err.startswith(f"snapmig: {place}/s: no space left on the filesystem, up to 16.")
+
+
+@root
+@pytest.mark.parametrize("size", ["8k", "1M"])
+def test_a_restore_to_a_small_filesystem_is_refused_before_the_work(
+    cli, small_tmpfs, snapshot, size
+):
+    """What can't fit is known from the index, and nothing is begun."""
+    place = small_tmpfs(size)
+    outcome = cli("restore", snapshot, place / "r")
+
+    assert (outcome.code, outcome.out, list(place.iterdir())) == (1, "", [])
+    assert outcome.err.startswith(f"snapmig: {place}/r: image needs 1")
+    assert "its filesystem has " in outcome.err
+
+
+@root
+def test_a_restore_to_a_filesystem_that_fills_up_meanwhile(small_tmpfs, snapshot):
+    """When someone else takes the space, a restore fails with path and space."""
+    place = small_tmpfs("14M")
+
+    def take(_progress):
+        workers = [child.pid for child in multiprocess.active_children()]
+        processes.send(signal.SIGSTOP, workers)
+        with (place / "other").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, os.statvfs(place).f_bavail * 4096))
+        processes.send(signal.SIGCONT, workers)
+
+    with pytest.raises(snapmig.NoSpaceError, match=r"up to 1.* must fit there") as caught:
+        snapmig.restore(snapshot, place / "r", jobs=1, progress=take)
+
+    assert (caught.value.path, [path.name for path in place.iterdir()]) == (
+        str(place / "r"),
+        ["other"],
+    )
+
+
+@root
+def test_a_restore_in_place_to_a_full_filesystem(cli, small_tmpfs, snapshot):
+    """A hole that can't be filled is named, and that the image is partly restored."""
+    place = small_tmpfs("1M")
+    with (place / "r").open("wb") as file:
+        file.truncate(16 * MIB)
+    outcome = cli("restore", "--in-place", snapshot, place / "r")
+
+    assert outcome.code == 1
+    assert f"{place}/r: no space left on the filesystem, up to 16.0 MiB" in outcome.err
+    assert f"{place}/r is only partly restored now" in outcome.err
+
+
+@root
+def test_what_needs_no_space_is_restored_to_a_small_filesystem(small_tmpfs, shm):
+    """Only pages that are not zero need space: 64 MiB of RAM fit into 1 MiB."""
+    ram.write_sparse(shm / "a", 64 * MIB, {MIB: b"data"})
+    snapmig.save(shm / "a", shm / "s")
+    place = small_tmpfs("1M")
+    snapmig.restore(shm / "s", place / "r")
+
+    assert (place / "r").stat().st_size == 64 * MIB
+
+
+@pytest.mark.parametrize("verb", ["save", "restore"])
+def test_a_limit_on_the_size_of_files(cli, shm, image, snapshot, file_size_limit, verb):
+    """Where files may not be so large, the error names the file and leaves nothing."""
+    arguments = {"save": ("save", image, shm / "x"), "restore": ("restore", snapshot, shm / "x")}
+    file_size_limit(MIB)
+    outcome = cli(*arguments[verb])
+
+    assert (outcome.code, outcome.err, list(shm.iterdir())) == (
+        1,
+        f"snapmig: {shm}/x: File too large\n",
+        [],
+    )
+
+
+@pytest.mark.parametrize("layout", ["fixed", "packed"])
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 14])
+def test_the_kth_write_of_a_save_fails(cli, shm, image, monkeypatch, count, layout):
+    """Whichever write finds no space, a save fails with path and space, and leaves nothing."""
+    monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.ENOSPC, count))
+    outcome = cli("save", image, shm / "s", "-j", 2, "--layout", layout)
+
+    assert (outcome.code, outcome.out, list(shm.iterdir())) == (1, "", [])
+    assert outcome.err.startswith(f"snapmig: {shm}/s: no space left on the filesystem, up to 16.")
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 14])
+def test_the_kth_write_of_a_restore_fails(cli, shm, snapshot, monkeypatch, count):
+    """Whichever write finds no space, a restore fails with path and space, and leaves nothing."""
+    monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.ENOSPC, count))
+    outcome = cli("restore", snapshot, shm / "r", "-j", 2)
+
+    assert (outcome.code, outcome.out, list(shm.iterdir())) == (1, "", [])
+    assert outcome.err.startswith(f"snapmig: {shm}/r: no space left on the filesystem, up to 1")
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("verb", ["save", "restore"])
+def test_a_disk_that_fails_to_write(cli, shm, image, snapshot, monkeypatch, verb, count):
+    """Another failure to write is named with the file, and leaves nothing."""
+    arguments = {"save": ("save", image, shm / "x"), "restore": ("restore", snapshot, shm / "x")}
+    monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.EIO, count))
+    outcome = cli(*arguments[verb])
+
+    assert (outcome.code, outcome.err, list(shm.iterdir())) == (
+        1,
+        f"snapmig: {shm}/x: Input/output error\n",
+        [],
+    )
+
+
+@pytest.mark.parametrize(("verb", "syncs"), [("save", 2), ("restore", 1)])
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+def test_a_sync_that_fails(cli, shm, image, snapshot, monkeypatch, verb, syncs, number):
+    """What may not have reached the disk does not get its name: every sync counts."""
+    arguments = {"save": ("save", image, shm / "x"), "restore": ("restore", snapshot, shm / "x")}
+    for count in range(1, syncs + 1):
+        monkeypatch.setattr(os, "fsync", _failing(os.fsync, number, count))
+        outcome = cli(*arguments[verb])
+        monkeypatch.undo()
+
+        assert (outcome.code, list(shm.iterdir())) == (1, [])
+        assert outcome.err.startswith(f"snapmig: {shm}/x: ")
+
+
+def test_a_sync_in_place_that_fails(cli, shm, snapshot, monkeypatch):
+    """In place a failed sync names the image."""
+    ram.write(shm / "r", bytes(16 * MIB))
+    monkeypatch.setattr(os, "fsync", _failing(os.fsync, errno.EIO, 1))
+    outcome = cli("restore", "--in-place", snapshot, shm / "r")
+
+    assert (outcome.code, f"{shm}/r" in outcome.err) == (1, True)
+
+
+def test_in_place_every_failure_says_what_it_left(cli, shm, snapshot, monkeypatch):
+    """An error of the disk in place says that the image is partly restored."""
+    ram.write(shm / "r", bytes(16 * MIB))
+    monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.EIO, 3))
+    outcome = cli("restore", "--in-place", snapshot, shm / "r")
+
+    assert (outcome.code, f"{shm}/r is only partly restored now" in outcome.err) == (1, True)
+
+
+def test_memory_that_is_sealed_is_named(cli, shm):
+    """Memory that nobody may write any more is an error with its path, also where zeros go."""
+    fcntl = pytest.importorskip("fcntl")
+    snapmig.save(ram.write(shm / "a", bytes(MIB)), shm / "s")
+    fd = os.memfd_create("guest", os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, MIB)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+    outcome = cli("restore", "--in-place", shm / "s", f"/proc/{os.getpid()}/fd/{fd}")
+    os.close(fd)
+
+    assert (outcome.code, f"/proc/{os.getpid()}/fd/{fd}: " in outcome.err) == (1, True)
+
+
+def test_a_snapshot_that_appears_meanwhile_is_kept(shm, image):
+    """Someone else's file of the same name is not overwritten without force."""
+    with pytest.raises(snapmig.DestinationExistsError):
+        snapmig.save(image, shm / "s", progress=lambda _: (shm / "s").write_bytes(b"theirs"))
+
+    assert [(path.name, path.read_bytes()) for path in shm.iterdir()] == [("s", b"theirs")]
+
+
+@pytest.mark.parametrize("verb", ["save", "restore"])
+def test_a_failed_run_with_force_keeps_the_old_file(cli, shm, image, snapshot, monkeypatch, verb):
+    """What stood under the name stays when its replacement fails."""
+    arguments = {"save": ("save", image, shm / "x"), "restore": ("restore", snapshot, shm / "x")}
+    (shm / "x").write_bytes(b"old")
+    monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.ENOSPC, 3))
+    cli(*arguments[verb], "-f")
+
+    assert [(path.name, path.read_bytes()) for path in shm.iterdir()] == [("x", b"old")]
+
+
+def test_a_snapshot_without_its_commit_is_none(shm, image, monkeypatch):
+    """All that a save writes before the commit record is not taken for a snapshot."""
+    kept = []
+
+    def keep(self):
+        kept.append(self.partial_path.read_bytes())
+
+    monkeypatch.setattr(PartialFile, "sync", keep)
+    snapmig.save(image, shm / "s")
+    ram.write(shm / "torn", kept[0])
+
+    assert snapmig.verify(shm / "torn").problems == (
+        f"{shm}/torn: not a snapshot: file starts with zeros (a save that did not finish?), "
+        "expected 93 53 4e 41 50 4d 49 47",
+    )
+
+
+def test_no_worker_is_left_after_failures(cli, shm, image, monkeypatch):
+    """When writes fail, no process stays."""
+    monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.ENOSPC, 3))
+    cli("save", image, shm / "s", "-j", 4)
+
+    assert multiprocess.active_children() == []

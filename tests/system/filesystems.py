@@ -1,0 +1,57 @@
+"""Filesystems that tests mount, and memory that only has a descriptor."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HUGE = 2 << 20
+_POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+
+
+@contextmanager
+def mounted(kind: str, place: Path, options: str = "defaults") -> Iterator[Path]:
+    """Mount a new filesystem of a kind, and unmount it afterwards."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", kind, "-o", options, kind, place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@contextmanager
+def huge_pages(count: int) -> Iterator[None]:
+    """Add huge pages of 2 MiB to the kernel's pool, and take them back afterwards."""
+    pool = _POOL / "nr_hugepages"
+    before = int(pool.read_text())
+    pool.write_text(f"{before + count}\n")
+    try:
+        assert int(pool.read_text()) == before + count, "the kernel has no huge pages left"
+        yield
+    finally:
+        pool.write_text(f"{before}\n")
+
+
+@contextmanager
+def memfd(content: bytes) -> Iterator[Path]:
+    """Give the path of memory that has no name, as ``/proc/PID/fd/N``."""
+    fd = os.memfd_create("guest")
+    try:
+        os.ftruncate(fd, len(content))
+        os.pwrite(fd, content, 0)
+        yield Path(f"/proc/{os.getpid()}/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def deleted(path: Path, content: bytes) -> Iterator[Path]:
+    """Give the path of a file that is open and has no name any more."""
+    path.write_bytes(content)
+    with path.open("r+b") as file:
+        path.unlink()
+        yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")

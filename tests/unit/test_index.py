@@ -1,0 +1,236 @@
+"""Facts about index records."""
+
+import zlib
+
+import numpy as np
+import pytest
+
+from snapmig.container import index
+from snapmig.container.format import Encoding
+from snapmig.errors import CorruptSnapshotError, UnsupportedError
+from snapmig.geometry import PacketPlace
+
+PACKET_SIZE = 64 << 10
+PLACE = PacketPlace(5, 0, 5 * PACKET_SIZE, PACKET_SIZE)
+WINDOW = (8192, 8192 + PACKET_SIZE)
+
+
+def _record(**changes):
+    # A sealed record of packet 5 with two data pages in 100 bytes of deflate, then changed.
+    records = index.empty_records(5, 1, PACKET_SIZE)
+    good = {"offset": 8192, "stored_size": 100, "encoding": Encoding.DEFLATE, "kinds": [5, 0, 0, 0]}
+    for name, value in {**good, **changes}.items():
+        records[0][name] = value
+    index.seal_records(records)
+    return records[0]
+
+
+def test_a_good_record_passes():
+    """A record that says nothing wrong is accepted."""
+    assert index.check_record(_record(), PLACE, WINDOW) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoding": Encoding.RAW, "stored_size": 8192},
+        {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0, "kinds": 0},
+        {"stored_size": 8191},
+        {"stored_size": 1, "offset": 8191 + PACKET_SIZE},
+        {"encoding": Encoding.RAW, "stored_size": PACKET_SIZE, "kinds": 0x55},
+    ],
+    ids=range(5),
+)
+def test_records_at_their_limits_pass(changes):
+    """What is just allowed is accepted."""
+    assert index.check_record(_record(**changes), PLACE, WINDOW) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"packet": 6}, "index record is of packet 6"),
+        ({"stored_size": 0}, "stored size is 0 for 2 data pages, expected 1 to 8191"),
+        ({"stored_size": 8192}, "stored size is 8192 for 2 data pages, expected 1 to 8191"),
+        ({"encoding": Encoding.RAW}, "stored size is 100 for 2 data pages, expected 8192"),
+        ({"encoding": Encoding.RAW, "stored_size": 0, "kinds": 0}, "0 data pages in a packet of"),
+        ({"encoding": Encoding.EMPTY}, "2 data pages in a packet of empty"),
+        ({"encoding": Encoding.EMPTY, "stored_size": 0}, "2 data pages in a packet of empty"),
+        ({"encoding": Encoding.EMPTY, "kinds": 0}, "stored size is 100 for 0 data pages"),
+        ({"kinds": 0}, "0 data pages in a packet of deflate"),
+        ({"offset": 8191}, "stored bytes are at 0x1fff"),
+        ({"offset": 0}, "stored bytes are at 0x0"),
+        ({"offset": 8192 + PACKET_SIZE - 99}, "expected between 0x2000 and 0x12000"),
+        ({"offset": (1 << 64) - 1}, "stored bytes are at 0xffffffffffffffff"),
+        (
+            {"encoding": Encoding.EMPTY, "stored_size": 0, "kinds": 0, "offset": 8192},
+            "stored bytes are at 0x2000",
+        ),
+    ],
+    ids=range(14),
+)
+def test_records_that_can_not_be(changes, words):
+    """A record with a right checksum and a field that can't be is corrupt, with its packet."""
+    with pytest.raises(CorruptSnapshotError, match=words) as caught:
+        index.check_record(_record(**changes), PLACE, WINDOW)
+
+    assert caught.value.packet == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"encoding": 0}, "encoding is 0"),
+        ({"encoding": 4}, "encoding is 4"),
+        ({"encoding": 255}, "encoding is 255"),
+        ({"flags": 1}, "reserved bits"),
+        ({"reserved_1": 1}, "reserved bits"),
+        ({"nonce": b"x" * 12}, "encryption nonce"),
+        ({"tag": b"x" * 16}, "reserved bits"),
+        ({"reserved_2": b"x" * 20}, "reserved bits"),
+        ({"reserved_3": b"x" * 4}, "reserved bits"),
+        ({"kinds": [2, 0, 0, 0]}, "parent snapshot"),
+        ({"kinds": [0, 0, 0, 0xC0]}, "parent snapshot"),
+    ],
+    ids=range(11),
+)
+def test_records_that_another_version_reads(changes, words):
+    """A record with a right checksum that needs more than this reader has is unsupported."""
+    with pytest.raises(UnsupportedError, match=words) as caught:
+        index.check_record(_record(**changes), PLACE, WINDOW)
+
+    assert caught.value.packet == 5
+
+
+def test_pages_after_the_end_of_a_block():
+    """A data page past the end of a short packet is corrupt."""
+    short = PacketPlace(5, 0, 5 * PACKET_SIZE, 4096)
+
+    with pytest.raises(CorruptSnapshotError, match="after the end of its RAM block"):
+        index.check_record(_record(), short, WINDOW)
+
+
+@pytest.mark.parametrize("position", range(104))
+def test_a_flipped_bit_of_a_record_is_found(position):
+    """A record with one wrong bit in any byte is corrupt by its own checksum."""
+    raw = bytearray(_record().tobytes())
+    raw[position] ^= 0x10
+
+    with pytest.raises(CorruptSnapshotError, match="index record's checksum"):
+        index.check_record(
+            np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE))[0], PLACE, WINDOW
+        )
+
+
+def test_the_checksum_is_zlibs_crc32():
+    """A record's checksum is the CRC-32 of its bytes, its own field taken as zero."""
+    raw = _record().tobytes()
+
+    assert zlib.crc32(raw[:28] + bytes(4) + raw[32:]) == int.from_bytes(raw[28:32], "little")
+
+
+def test_record_sum_is_what_sealing_writes():
+    """The sum that readers compute is the one that writers store."""
+    record = _record()
+
+    assert index.record_sum(record.tobytes()) == record["record_checksum"]
+
+
+@pytest.mark.parametrize("pages", [1, 3, 4, 16, 128, 1024])
+def test_kinds_come_back_as_they_were(pages):
+    """Two bits a page hold each of the four kinds."""
+    kinds = np.random.default_rng(pages).integers(0, 4, pages, np.uint8)
+
+    assert kinds.tolist() == index.unpack_kinds(index.pack_kinds(kinds), pages).tolist()
+
+
+def test_the_first_page_has_the_lowest_bits():
+    """Kinds 0, 1, 2, 3 are stored as 0b11100100."""
+    assert index.pack_kinds(np.array([0, 1, 2, 3], np.uint8)).tolist() == [0b11100100]
+
+
+@pytest.mark.parametrize("count", [1, 4096, 5000])
+def test_kind_counts_are_those_of_the_pages(count):
+    """Counting kinds in stored bytes gives what counting pages gives."""
+    records = index.empty_records(0, count, PACKET_SIZE)
+    records["kinds"] = np.random.default_rng(1).integers(0, 256, (count, 4), np.uint8)
+    pages = np.concatenate([index.unpack_kinds(kinds, 16) for kinds in records["kinds"]])
+
+    assert np.bincount(pages, minlength=4).tolist() == index.kind_counts(records).tolist()
+
+
+def test_empty_records_are_numbered_and_store_nothing():
+    """Records of a hole are those of empty packets."""
+    records = index.empty_records(7, 3, PACKET_SIZE)
+
+    assert records[["packet", "encoding", "stored_size"]].tolist() == [
+        (7, 1, 0),
+        (8, 1, 0),
+        (9, 1, 0),
+    ]
+
+
+@pytest.mark.parametrize("packet_size", [64 << 10 << shift for shift in range(7)])
+def test_a_record_has_a_field_for_each_byte(packet_size):
+    """No byte of a record is without a field: numpy's copies leave such bytes as they were."""
+    dtype = index.record_dtype(packet_size)
+
+    assert dtype.itemsize == sum(dtype[name].itemsize for name in dtype.names)
+
+
+SOUND = {
+    "deflate": {},
+    "raw": {"encoding": Encoding.RAW, "stored_size": 8192},
+    "empty": {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0, "kinds": 0},
+}
+UNSOUND = {
+    "packet": {"packet": 6},
+    "stored size": {"stored_size": 8192},
+    "raw size": {"encoding": Encoding.RAW},
+    "raw without pages": {"encoding": Encoding.RAW, "stored_size": 0, "kinds": 0},
+    "empty with pages": {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0},
+    "empty with an offset": {"encoding": Encoding.EMPTY, "stored_size": 0, "kinds": 0},
+    "offset": {"offset": 8191},
+    "encoding": {"encoding": 4},
+    "no encoding": {"encoding": 0},
+    "flags": {"flags": 1},
+    "reserved 1": {"reserved_1": 1},
+    "nonce": {"nonce": b"x" * 12},
+    "reserved 2": {"reserved_2": b"x" * 20},
+    "reserved 3": {"reserved_3": b"x" * 4},
+    "parent": {"kinds": [7, 0, 0, 0]},
+}
+PLACES = (8192, 8192 + PACKET_SIZE, 0)
+
+
+@pytest.mark.parametrize("changes", SOUND.values(), ids=SOUND)
+def test_a_batch_of_good_records_is_sound(changes):
+    """Records that pass one by one pass together."""
+    assert index.records_sound(_record(**changes).reshape(1), 5, PLACES)
+
+
+@pytest.mark.parametrize("changes", UNSOUND.values(), ids=UNSOUND)
+def test_a_batch_with_a_bad_record_is_not_sound(changes):
+    """What would be refused alone is seen in a batch."""
+    assert not index.records_sound(_record(**changes).reshape(1), 5, PLACES)
+
+
+@pytest.mark.parametrize(("offset", "sound"), [(0, True), (1, False), (PACKET_SIZE, False)])
+def test_a_fixed_place_is_checked_in_a_batch(offset, sound):
+    """In the fixed layout a record must point to the slot of its number."""
+    start = 1 << 20
+    record = _record(offset=start + 5 * PACKET_SIZE + offset)
+    places = (start, start + 9 * PACKET_SIZE, PACKET_SIZE)
+
+    assert sound == index.records_sound(record.reshape(1), 5, places)
+
+
+@pytest.mark.parametrize("position", range(104))
+def test_a_flipped_bit_makes_a_batch_unsound(position):
+    """One wrong bit in any byte of a record is seen in a batch."""
+    raw = bytearray(_record().tobytes())
+    raw[position] ^= 0x10
+
+    assert not index.records_sound(
+        np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE)), 5, PLACES
+    )

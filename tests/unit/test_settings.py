@@ -1,0 +1,81 @@
+"""Facts about the arguments that verbs share."""
+
+import os
+
+import pytest
+
+from snapmig.container.format import Layout
+from snapmig.errors import UsageError
+from snapmig.operations import settings
+
+
+def test_default_jobs_are_the_processors_that_may_be_used():
+    """A process that may run on one processor gets one job."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    jobs = settings.parse_jobs(None)
+    os.sched_setaffinity(0, before)
+
+    assert jobs == 1
+
+
+@pytest.mark.parametrize(
+    ("parse", "word", "expected"),
+    [
+        (settings.parse_jobs, 1, 1),
+        (settings.parse_jobs, 1024, 1024),
+        (settings.parse_level, 0, 0),
+        (settings.parse_level, 3, 3),
+        (settings.parse_window, "4k", 12),
+        (settings.parse_window, "32k", 15),
+        (settings.parse_layout, "fixed", Layout.FIXED),
+        (settings.parse_layout, "packed", Layout.PACKED),
+        (settings.parse_packet_size, "64K", 65536),
+        (settings.parse_packet_size, "4M", 4 << 20),
+        (settings.parse_packet_size, 524288, 524288),
+    ],
+)
+def test_words_that_make_sense(parse, word, expected):
+    """An allowed value is what it says, zero included."""
+    assert expected == parse(word)
+
+
+@pytest.mark.parametrize(
+    ("parse", "word", "expected"),
+    [
+        (settings.parse_jobs, 0, "jobs is 0, expected 1 to 1024"),
+        (settings.parse_jobs, -1, "jobs is -1"),
+        (settings.parse_jobs, 1025, "jobs is 1025"),
+        (settings.parse_level, -1, "level is -1, expected 0 to 3"),
+        (settings.parse_level, 4, "level is 4"),
+        (settings.parse_window, "8k", "window is '8k', expected 4k or 32k"),
+        (settings.parse_window, "", "window is ''"),
+        (settings.parse_layout, "flat", "layout is 'flat', expected fixed or packed"),
+        (settings.parse_layout, "", "layout is ''"),
+        (settings.parse_packet_size, "0K", "packet size is 0 B"),
+        (settings.parse_packet_size, 0, "packet size is 0 B"),
+        (settings.parse_packet_size, "32K", "from 64.0 KiB to 4.0 MiB"),
+        (settings.parse_packet_size, "8M", "packet size is 8.0 MiB"),
+        (settings.parse_packet_size, "96K", "a power of two"),
+        (settings.parse_packet_size, "many", "expected a whole number"),
+    ],
+)
+def test_words_that_make_none(parse, word, expected):
+    """A value that is not allowed is refused with what was found and what was expected."""
+    with pytest.raises(UsageError) as caught:
+        parse(word)
+
+    assert expected in str(caught.value)
+
+
+def test_same_file_sees_through_links(tmp_path):
+    """Two names of one file are the same file."""
+    (tmp_path / "one").touch()
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+
+    assert settings.same_file(tmp_path / "one", tmp_path / "two")
+
+
+def test_same_file_is_false_for_what_is_not_there(tmp_path):
+    """A file that does not exist is the same as no other."""
+    assert not settings.same_file(tmp_path / "one", tmp_path / "one")

@@ -1,0 +1,91 @@
+"""Facts about the tables of RAM blocks and attachments."""
+
+import struct
+from dataclasses import replace
+
+import pytest
+
+from snapmig.container import tables
+from snapmig.container.format import Encoding
+from snapmig.container.tables import AttachmentEntry
+from snapmig.errors import CorruptSnapshotError
+from snapmig.geometry import RamBlock
+
+BLOCKS = (RamBlock("pc.ram", 5 << 30, 0), RamBlock("vga é", 1, None, 2 << 20))
+ENTRY = AttachmentEntry("a", 4096, 10, 20, Encoding.DEFLATE, bytes(range(32)))
+
+
+def test_blocks_come_back_as_they_were():
+    """The block table keeps names, sizes, addresses and page sizes."""
+    assert tables.unpack_blocks(tables.pack_blocks(BLOCKS)) == BLOCKS
+
+
+def test_a_block_entry_has_its_size():
+    """An entry of the block table has 320 bytes."""
+    assert len(tables.pack_blocks(BLOCKS)) == 2 * 320 == 2 * tables.BLOCK_ENTRY_SIZE
+
+
+@pytest.mark.parametrize(
+    ("name", "gpa", "size", "page_size", "words"),
+    [
+        (b"", 0, 1, 4096, "not 1 to 255 bytes"),
+        (b"\xff\xfe", 0, 1, 4096, "is not UTF-8"),
+        (b"a\0b", 0, 1, 4096, "not ended by a zero byte"),
+        (b"a" * 256, 0, 1, 4096, "not ended by a zero byte"),
+        (b"a", 0, 0, 4096, "has 0 bytes"),
+        (b"a", 0, (1 << 64) - 1, 4096, "more than"),
+        (b"a", 0, 1, 0, "pages of 0 bytes"),
+        (b"a", 0, 1, 6144, "pages of 6144 bytes"),
+    ],
+    ids=range(8),
+)
+def test_block_entries_that_no_guest_has(name, gpa, size, page_size, words):
+    """A stored RAM block that can't be is corrupt."""
+    raw = struct.pack("<256sQQQ40x", name, gpa, size, page_size)
+
+    with pytest.raises(CorruptSnapshotError, match=words):
+        tables.unpack_blocks(raw)
+
+
+def test_attachments_come_back_as_they_were():
+    """The attachment table keeps names, places, sizes and digests."""
+    entries = (ENTRY, replace(ENTRY, name="b", encoding=Encoding.RAW, size=10))
+
+    assert (
+        tables.unpack_attachments(tables.pack_attachments(entries), start=4096, stop=4106)
+        == entries
+    )
+
+
+def test_an_attachment_entry_has_its_size():
+    """An entry of the attachment table has 384 bytes."""
+    assert len(tables.pack_attachments((ENTRY,))) == 384 == tables.ATTACHMENT_ENTRY_SIZE
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ((replace(ENTRY, name=""),), "has no name"),
+        ((ENTRY, ENTRY), "a name appears twice"),
+        ((replace(ENTRY, offset=4095),), "outside of the file's attachments"),
+        ((replace(ENTRY, stored_size=4097),), "outside of the file's attachments"),
+        ((replace(ENTRY, offset=(1 << 64) - 1),), "outside of the file's attachments"),
+        ((replace(ENTRY, size=(1 << 30) + 1),), "expected at most"),
+        ((replace(ENTRY, size=10_321),), "10321 bytes from 10"),
+        ((replace(ENTRY, encoding=Encoding.RAW),), "is raw with 10 bytes, expected 20"),
+    ],
+    ids=range(8),
+)
+def test_attachment_entries_that_can_not_be(entries, words):
+    """A stored attachment that can't be is corrupt."""
+    with pytest.raises(CorruptSnapshotError, match=words):
+        tables.unpack_attachments(tables.pack_attachments(entries), start=4096, stop=8192)
+
+
+@pytest.mark.parametrize("encoding", [0, Encoding.EMPTY, 4, 255])
+def test_attachments_in_an_unknown_encoding_are_listed(encoding):
+    """An attachment that this reader can't decode does not keep the others from being read."""
+    entries = (replace(ENTRY, encoding=encoding), replace(ENTRY, name="b"))
+    raw = tables.pack_attachments(entries)
+
+    assert tables.unpack_attachments(raw, start=4096, stop=8192) == entries
