@@ -136,17 +136,36 @@ def test_record_sum_is_what_sealing_writes():
     assert index.record_sum(record.tobytes()) == record["record_checksum"]
 
 
-@pytest.mark.parametrize("pages", [1, 3, 4, 16, 128, 1024])
-def test_kinds_come_back_as_they_were(pages):
-    """Two bits a page hold each of the four kinds."""
-    kinds = np.random.default_rng(pages).integers(0, 4, pages, np.uint8)
+@pytest.mark.parametrize("pages", [1, 3, 4, 16, 128])
+def test_masks_come_back_as_they_were(pages):
+    """Which pages are data survives being stored, and what is after them is zero."""
+    mask = np.random.default_rng(pages).integers(0, 2, pages, np.uint8).astype(bool)
 
-    assert kinds.tolist() == index.unpack_kinds(index.pack_kinds(kinds), pages).tolist()
+    stored = index.pack_masks([mask], 128)[0]
+
+    assert [*mask.tolist(), *[0] * (128 - pages)] == index.unpack_kinds(stored, 128).tolist()
 
 
 def test_the_first_page_has_the_lowest_bits():
-    """Kinds 0, 1, 2, 3 are stored as 0b11100100."""
-    assert index.pack_kinds(np.array([0, 1, 2, 3], np.uint8)).tolist() == [0b11100100]
+    """Kinds are read from the lowest two bits of a byte on."""
+    assert index.unpack_kinds(np.array([0b11100100], np.uint8), 4).tolist() == [0, 1, 2, 3]
+
+
+def test_unpacked_records_say_what_the_records_say():
+    """Plain values of a batch are those of its records, one by one."""
+    records = index.empty_records(5, 2, PACKET_SIZE)
+    records["stored_size"] = [7, 8]
+    records["digest"] = np.frombuffer(bytes(range(32)), "V16")
+    records["kinds"][1] = 0b01010101
+
+    second = index.unpack_records(records)[1]
+
+    assert (6, 8, bytes(range(16, 32)), 16) == (
+        second.packet,
+        second.stored_size,
+        second.digest,
+        second.data_pages,
+    )
 
 
 @pytest.mark.parametrize("count", [1, 4096, 5000])

@@ -1,13 +1,14 @@
 """Facts about packets: page contents to stored bytes and back."""
 
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import xxhash
 
 from snapmig.container.format import Encoding
-from snapmig.container.index import empty_records
+from snapmig.container.index import StoredPacket
 from snapmig.encodings.packet import PacketSettings, decode, encode
 from snapmig.errors import CorruptSnapshotError
 from tests.system import ram
@@ -30,10 +31,17 @@ PAGES = [pages for pages, _ in CONTENTS.values()]
 
 
 def _record(packet):
-    record = empty_records(9, 1, 512 << 10)[0]
-    record["encoding"] = packet.encoding
-    record["digest"] = packet.digest
-    return record
+    # What a checked record says of a packet.
+    return StoredPacket(
+        packet=9,
+        offset=0,
+        stored_size=packet.stored_size,
+        encoding=packet.encoding,
+        stored_checksum=packet.stored_checksum,
+        digest=packet.digest,
+        mask=packet.mask,
+        data_pages=int(np.count_nonzero(packet.mask)),
+    )
 
 
 def _stored(packet):
@@ -56,9 +64,8 @@ def test_the_encoding_follows_from_the_contents(pages, encoding):
 def test_packets_come_back_as_they_were(pages, level, window_bits):
     """What is decoded is the data pages that were encoded, at every level and window."""
     packet = encode(pages, PacketSettings(level, window_bits))
-    count = int(np.count_nonzero(packet.mask))
 
-    decoded = decode(_record(packet), _stored(packet), count, window_bits)
+    decoded = decode(_record(packet), _stored(packet), window_bits)
 
     assert _data(pages) == decoded.tobytes()
 
@@ -102,11 +109,10 @@ def test_raw_packets_without_zero_pages_are_not_copied():
 def test_contents_that_are_not_what_the_digest_says(name):
     """A wrong digest is corrupt, with the packet's number and both digests."""
     packet = encode(CONTENTS[name][0], DEFAULT)
-    record = _record(packet)
-    record["digest"] = bytes(range(16))
+    record = replace(_record(packet), digest=bytes(range(16)))
 
     with pytest.raises(CorruptSnapshotError, match=r"000102.*computed") as caught:
-        decode(record, _stored(packet), 128, 15)
+        decode(record, _stored(packet), 15)
 
     assert caught.value.packet == 9
 
@@ -116,6 +122,6 @@ def test_a_stream_that_is_none_names_its_packet():
     packet = encode(CONTENTS["text"][0], DEFAULT)
 
     with pytest.raises(CorruptSnapshotError, match="deflate stream") as caught:
-        decode(_record(packet), _stored(packet)[:50], 128, 15)
+        decode(_record(packet), _stored(packet)[:50], 15)
 
     assert caught.value.packet == 9

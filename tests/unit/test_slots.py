@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snapmig.container.format import Encoding, Layout
-from snapmig.container.index import empty_records
+from snapmig.container.index import StoredPacket
 from snapmig.container.slots import SlotPlan, read_stored, write_stored
 from tests.system import ram
 
@@ -22,10 +22,8 @@ def slot(shm):
         yield file.fileno()
 
 
-def _record(encoding, size):
-    record = empty_records(0, 1, 64 << 10)[0]
-    record["encoding"], record["offset"], record["stored_size"] = encoding, 4096, size
-    return record
+def _packet(encoding, size):
+    return StoredPacket(0, 4096, size, encoding, 0, b"", MASK, 4)
 
 
 def test_raw_pages_have_their_own_places_in_a_fixed_slot(slot):
@@ -64,7 +62,7 @@ def test_what_was_written_is_read(slot, layout, encoding):
     """Stored bytes come back in each layout and encoding."""
     write_stored(slot, layout, 4096, MASK, PAGES, encoding)
 
-    assert read_stored(slot, layout, _record(encoding, PAGES.nbytes), MASK) == PAGES.tobytes()
+    assert read_stored(slot, layout, _packet(encoding, PAGES.nbytes)) == PAGES.tobytes()
 
 
 @pytest.mark.parametrize("packet", [0, 1, 1 << 20])

@@ -314,5 +314,5 @@ def test_an_exception_of_the_progress_function_leaves_nothing(images, saved, shm
 
 def test_force_and_in_place_are_one_too_many(saved, shm):
     """A restore either makes a new file or keeps the old one."""
-    with pytest.raises(UsageError, match="choose one"):
+    with pytest.raises(UsageError, match="exclude each other"):
         snapmig.restore(saved.snapshot, shm / "r", force=True, in_place=True)
