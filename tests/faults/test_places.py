@@ -43,7 +43,7 @@ def place(shm, monkeypatch):
         ("save a.ram a.ram -f", 2, "a.ram: image and snapshot are the same file"),
         ("save a.ram link -f", 2, "link: image and snapshot are the same file"),
         ("save empty s", 1, "empty: image is empty, expected a guest's RAM"),
-        ("save dir s", 1, "dir: image is not a regular file"),
+        ("save dir s", 1, "dir: is a directory, and not an image of a known format"),
         ("save fifo s", 1, "fifo: image is not a regular file"),
         ("save /dev/zero s", 1, "/dev/zero: image is not a regular file"),
         ("save none s", 1, "none: No such file or directory"),
