@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,11 +25,13 @@ class Timing:
     :param cpu: user and system time of the process and of the children that it waited for
     :param inner: what the run itself says: snapmig's own seconds, or the mean over the processes of
         a limit; None for other commands
+    :param said: all that the run itself says, as a line of JSON
     """
 
     wall: float
     cpu: float
     inner: float | None = None
+    said: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def run_command(
         if sync and output is not None:
             sync_file(output)
         wall = time.monotonic() - started
-        return Timing(wall, cpu, None if to_stdout else _inner_seconds(stdout))
+        said = {} if to_stdout else _said(stdout)
+        return Timing(wall, cpu, said.get("seconds"), said)
 
 
 def sync_file(path: Path) -> None:
@@ -129,10 +132,7 @@ def _wait(command: Sequence[str], process: subprocess.Popen[bytes], log: Any) ->
     return usage.ru_utime + usage.ru_stime
 
 
-def _inner_seconds(stdout: BinaryIO) -> float | None:
+def _said(stdout: BinaryIO) -> dict[str, Any]:
     stdout.seek(0)
     last = stdout.read().decode(errors="replace").strip().rpartition("\n")[2]
-    if not last.startswith("{"):
-        return None
-    seconds = json.loads(last).get("seconds")
-    return None if seconds is None else float(seconds)
+    return dict(json.loads(last)) if last.startswith("{") else {}

@@ -106,12 +106,20 @@ def _head(results: Results, context: Context) -> Iterator[str]:
         f"          {facts['data_pages']} pages not zero, "
         f"{facts['raw_packets']} packets do not compress"
     )
+    yield from machine_lines(results, context, ("igzip", "pigz", "zstd", "lz4"))
+
+
+def machine_lines(
+    results: Results, context: Context, programs: Sequence[str] = ()
+) -> Iterator[str]:
+    """Yield what the figures depend on besides the image, and whether they are to be trusted."""
+    facts = context.facts
     memory = facts["machine_memory_bytes"] / (1 << 30)
     yield (
         f"machine   {facts['machine_cpu']}, {facts['machine_processors']} processors, "
         f"{memory:.0f} GiB, Linux {facts['machine_kernel']}"
     )
-    names = ("snapmig", "python", "isal", "numpy", "igzip", "pigz", "zstd", "lz4")
+    names = ("snapmig", "python", "isal", "numpy", *programs)
     versions = (f"{name} {facts[f'version_{name}'] or 'missing'}" for name in names)
     yield f"versions  {', '.join(versions)}"
     yield f"commit    {facts['git_commit']}"
@@ -132,7 +140,7 @@ def _contest(results: Results, operation: str, place: str, jobs: int) -> Iterato
         walls = results.times(operation, place, name, jobs)
         yield [
             name,
-            *_seconds(walls),
+            *seconds(walls),
             _middle(results.times(operation, place, name, jobs, "cpu_s"), "{:.2f}"),
             _mib(results.times(operation, place, name, jobs, "output_bytes")),
             _mib(results.times(operation, place, name, jobs, "disk_bytes")),
@@ -150,7 +158,7 @@ def _limits(results: Results, operation: str, place: str, jobs: int) -> Iterator
         if times:
             yield [
                 name,
-                *_seconds(times),
+                *seconds(times),
                 _ratio(ratio(times, whole)),
                 _ratio(ratio(times, inner)),
             ]
@@ -168,7 +176,7 @@ def _variants(results: Results, context: Context) -> list[str]:
         rows.append(
             [
                 name,
-                *_seconds(walls),
+                *seconds(walls),
                 _mib(results.times("save", place, name, jobs, "output_bytes")),
                 _mib(results.times("save", place, name, jobs, "disk_bytes")),
                 _ratio(ratio(walls, own)),
@@ -180,7 +188,7 @@ def _variants(results: Results, context: Context) -> list[str]:
 def _startup(results: Results) -> Iterator[list[str]]:
     yield ["", "median s", "min", "max"]
     for name in STARTUP:
-        yield [name, *_seconds(results.times("start", "", name, 1))]
+        yield [name, *seconds(results.times("start", "", name, 1))]
 
 
 def _targets(results: Results, context: Context, jobs: int) -> Iterator[list[str]]:
@@ -221,7 +229,8 @@ def _notes() -> Iterator[str]:
     yield "bare ...: in memory, page tables complete, packets dealt out by turns, no checks."
 
 
-def _seconds(times: Times) -> list[str]:
+def seconds(times: Times) -> list[str]:
+    """Return median, least and greatest as cells of a table."""
     found = spread(times.values())
     if found is None:
         return ["-", "-", "-"]
