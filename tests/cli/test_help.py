@@ -15,9 +15,10 @@ from tests.system.filesystems import memfd
 
 VERBS = ("save", "restore", "info", "verify")
 OPTIONS = {
-    "save": "--format --base --live -j --jobs --level --window --packet-size --layout --attach -f --force --json "
-    "--progress --debug -h --help",
-    "restore": "--format --for-qemu -j --jobs -f --force --in-place --block --json --progress --debug -h --help",
+    "save": "--format --base --live -j --jobs --level --window --packet-size --layout --attach "
+    "-f --force --json --progress --debug -h --help",
+    "restore": "--format --for-qemu -j --jobs -f --force --in-place --block --json --progress "
+    "--debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --json --progress --debug -h --help",
 }
