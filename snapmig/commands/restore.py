@@ -30,7 +30,7 @@ def add_parser(verbs: Verbs) -> None:
         "restore",
         help="restore a snapshot to a guest RAM image",
         usage="snapmig restore [options] SNAPSHOT IMAGE",
-        description="Restore a snapshot to a raw image of the guest's RAM.",
+        description="Restore a snapshot to an image of the guest's RAM, or into a QEMU.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )

@@ -41,19 +41,19 @@ def add_parser(verbs: Verbs) -> None:
         "save",
         help="save a guest RAM image to a snapshot",
         usage="snapmig save [options] IMAGE SNAPSHOT",
-        description="Save a guest RAM image to a snapshot. Pause the guest first.",
+        description="Save a guest RAM image (pause its guest first), or a running guest.",
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
     parser.add_argument(
-        "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET: a guest"
+        "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET of a guest"
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
     parser.add_argument(
         "--format",
-        choices=format_names(),
+        choices=format_names(to_save=True),
         metavar="FORMAT",
-        help=f"of IMAGE: {', '.join(format_names())} (by content)",
+        help=f"of IMAGE: {', '.join(format_names(to_save=True))} (by content)",
     )
     add_jobs(parser)
     parser.add_argument(

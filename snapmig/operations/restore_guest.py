@@ -80,7 +80,7 @@ def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -
     except (KeyError, TypeError, ValueError) as error:
         message = f"attachment {FACTS} is not what snapmig writes: {error!r}"
         raise CorruptSnapshotError(message, path=shown) from error
-    return SavedGuest(load_vm_state(attachments, "a QEMU").machine, None, facts)
+    return SavedGuest(load_vm_state(attachments, "a resume").machine, None, facts)
 
 
 def restore_guest(

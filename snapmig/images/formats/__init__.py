@@ -64,9 +64,15 @@ def _formats() -> dict[str, ImageFormat]:
     return {module.NAME: cast("ImageFormat", module) for module in modules}
 
 
-def format_names() -> tuple[str, ...]:
-    """Return the names of all formats."""
-    return tuple(sorted(_formats()))
+def format_names(*, to_save: bool = False) -> tuple[str, ...]:
+    """
+    Return the names of all formats.
+
+    :param to_save: leave out those that can only be written
+    """
+    formats = _formats()
+    names = [name for name in formats if not (to_save and hasattr(formats[name], "WRITE_ONLY"))]
+    return tuple(sorted(names))
 
 
 def find_format(name: str) -> ImageFormat:

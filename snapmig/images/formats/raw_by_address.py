@@ -17,6 +17,7 @@ from snapmig.images.source import ImageSource
 __all__ = ("NAME", "open_image", "plan_image", "recognises")
 
 NAME = "raw-by-address"
+WRITE_ONLY = True
 
 
 def recognises(file: ImageFile) -> bool:
