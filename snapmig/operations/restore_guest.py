@@ -15,7 +15,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory, open_memory
-from snapmig.images.qemu import load_vm_state
+from snapmig.images.qemu.state import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import source_format
 from snapmig.operations.progress import ProgressCallback

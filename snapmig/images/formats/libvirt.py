@@ -15,7 +15,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import mapped_ram, stream
 from snapmig.images.plan import Content, ImagePlan
-from snapmig.images.qemu import load_vm_state
+from snapmig.images.qemu.state import load_vm_state
 from snapmig.images.source import ImageSource
 from snapmig.system.programs import FilterError, run_filter
 

@@ -18,18 +18,22 @@ from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan
-from snapmig.images.qemu import (
+from snapmig.images.qemu.parse import (
+    parse_vm_state,
+)
+from snapmig.images.qemu.sections import (
     MAGIC,
     MAPPED_RAM,
     RAM_EOS,
+    bitmap_size,
+    ends_complete,
+)
+from snapmig.images.qemu.state import (
     MappedPlace,
     QemuBlock,
     VmState,
     attach_vm_state,
-    bitmap_size,
-    ends_complete,
     load_vm_state,
-    parse_vm_state,
 )
 from snapmig.images.readers.bitmap import BitmapReader, PageBitmap, load_bitmap, next_set
 from snapmig.images.readers.files import Part

@@ -19,7 +19,10 @@ from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry, PacketPlace, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
-from snapmig.images.qemu import (
+from snapmig.images.qemu.parse import (
+    parse_vm_state,
+)
+from snapmig.images.qemu.sections import (
     MAGIC,
     MAPPED_RAM,
     RAM_EOS,
@@ -29,12 +32,13 @@ from snapmig.images.qemu import (
     SECTION_FULL,
     SECTION_PART,
     SECTION_START,
+    ends_complete,
+    skip_full,
+)
+from snapmig.images.qemu.state import (
     VmState,
     attach_vm_state,
-    ends_complete,
     load_vm_state,
-    parse_vm_state,
-    skip_full,
 )
 from snapmig.images.readers.files import MappedFile
 from snapmig.images.readers.page_table import NO_PAGE, PageTable, PageTableReader

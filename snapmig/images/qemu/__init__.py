@@ -1,0 +1,1 @@
+"""QEMU's migration stream around the pages: what mapped-ram, classic stream and libvirt share."""

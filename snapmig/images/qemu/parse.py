@@ -1,0 +1,184 @@
+"""Reading the part of a migration stream that comes before the pages."""
+
+from __future__ import annotations
+
+import struct
+
+from snapmig.errors import SnapmigError, UnsupportedError
+from snapmig.geometry import MAX_RAM_SIZE
+from snapmig.images.file import ImageFile
+from snapmig.images.qemu.sections import (
+    CAPABILITIES,
+    IGNORE_SHARED,
+    MAGIC,
+    MAPPED_RAM,
+    RAM_EOS,
+    RAM_FLAGS,
+    RAM_MEM_SIZE,
+    SECTION_CONFIGURATION,
+    SECTION_START,
+    SECTION_SUBSECTION,
+    VERSION,
+    bitmap_size,
+)
+from snapmig.images.qemu.state import MappedPlace, QemuBlock, VmState
+
+__all__ = ("parse_vm_state",)
+
+_SUBSECTION_SIZES = {"configuration/target-page-bits": 4, "configuration/uuid": 16}
+
+_MAX_BLOCKS = 4096
+_MAX_CAPABILITIES = 256
+_SEARCH_BYTES = 64 << 20
+"""How far behind the configuration the RAM section is looked for."""
+
+
+class Cursor:
+    """
+    Reads a stream's fields one after the other.
+
+    :param base: added to offsets in messages
+    """
+
+    def __init__(self, file: ImageFile, offset: int) -> None:
+        self._file = file
+        self.offset = offset
+
+    def take(self, length: int) -> bytes:
+        """Return the next bytes."""
+        data = self._file.read(self.offset, length)
+        self.offset += length
+        return data
+
+    def number(self, size: int) -> int:
+        """Return the next unsigned number of ``size`` bytes."""
+        return int.from_bytes(self.take(size))
+
+    def text(self) -> str:
+        """Return the next string: one byte of length, then its bytes."""
+        return self._decode(self.take(self.number(1)))
+
+    def refuse(self, words: str) -> SnapmigError:
+        """Return an error about this place."""
+        return SnapmigError(words, path=self._file.shown, offset=self.offset)
+
+    def _decode(self, raw: bytes) -> str:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise self.refuse(f"name {raw!r} is not text") from error
+
+
+def parse_vm_state(file: ImageFile, start: int = 0) -> tuple[VmState, int]:
+    """
+    Return a stream's state without ``after``, and the offset at which that starts.
+
+    :param start: where the stream starts in the file
+    :raises SnapmigError: not a stream, or a field that can't be
+    :raises UnsupportedError: a part of the configuration that is not known here
+    """
+    cursor = Cursor(file, start)
+    if cursor.take(4) != MAGIC or cursor.number(4) != VERSION:
+        raise cursor.refuse(f"not a QEMU migration stream of version {VERSION}")
+    machine, capabilities, subsections = _parse_configuration(cursor)
+    configured = cursor.offset
+    header = _find_ram(file, cursor)
+    before = file.read(configured, cursor.offset - len(header) - configured)
+    blocks = _parse_blocks(file, cursor, capabilities)
+    state = VmState(start, machine, capabilities, subsections, header, blocks, before, b"")
+    if cursor.number(8) & RAM_FLAGS & ~0x200 != RAM_EOS:  # 0x200: a flush of multifd
+        cursor.offset -= 8
+        raise cursor.refuse("expected the end of the RAM block list")
+    return state, cursor.offset
+
+
+def _parse_configuration(
+    cursor: Cursor,
+) -> tuple[str, tuple[str, ...], tuple[tuple[str, int, str], ...]]:
+    if cursor.number(1) != SECTION_CONFIGURATION:
+        cursor.offset -= 1
+        raise cursor.refuse("expected the configuration section")
+    length = cursor.number(4)
+    if not 0 < length < 256:
+        raise cursor.refuse(f"machine type has {length} bytes, expected 1 to 255")
+    machine = cursor.take(length).decode("utf-8", "replace")
+    capabilities: tuple[str, ...] = ()
+    subsections = []
+    while cursor.number(1) == SECTION_SUBSECTION:
+        name, version = cursor.text(), cursor.number(4)
+        body = b""
+        if name == CAPABILITIES:
+            capabilities = _parse_capabilities(cursor)
+        elif name in _SUBSECTION_SIZES:
+            body = cursor.take(_SUBSECTION_SIZES[name])
+        else:
+            message = f"configuration has {name!r}, which is not known here"
+            raise UnsupportedError(message, offset=cursor.offset)
+        subsections.append((name, version, body.hex()))
+    cursor.offset -= 1
+    return machine, capabilities, tuple(subsections)
+
+
+def _parse_capabilities(cursor: Cursor) -> tuple[str, ...]:
+    count = cursor.number(4)
+    if count > _MAX_CAPABILITIES:
+        raise cursor.refuse(f"{count} capabilities, expected at most {_MAX_CAPABILITIES}")
+    return tuple(cursor.text() for _ in range(count))
+
+
+def _find_ram(file: ImageFile, cursor: Cursor) -> bytes:
+    # Usually it is next. Some devices put their state before it, whose length only QEMU knows.
+    tail = b"\x03ram" + struct.pack(">II", 0, 4)
+    length = 5 + len(tail)
+    window = file.read(cursor.offset, min(_SEARCH_BYTES, file.size - cursor.offset))
+    at = window.find(tail)
+    while at >= 0:
+        if at >= 5 and window[at - 5] == SECTION_START:
+            cursor.offset += at - 5 + length
+            return window[at - 5 : at + len(tail)]
+        at = window.find(tail, at + 1)
+    raise cursor.refuse("there is no RAM section of version 4")
+
+
+def _parse_blocks(
+    file: ImageFile, cursor: Cursor, capabilities: tuple[str, ...]
+) -> tuple[QemuBlock, ...]:
+    total = cursor.number(8)
+    if total & RAM_FLAGS != RAM_MEM_SIZE or total > MAX_RAM_SIZE:
+        cursor.offset -= 8
+        raise cursor.refuse(f"RAM size is {total:#x}, expected its flag and at most 2^56 bytes")
+    left = total & ~RAM_FLAGS
+    blocks: list[QemuBlock] = []
+    while left > 0:
+        name, length = cursor.text(), cursor.number(8)
+        if not name or not 0 < length <= left or len(blocks) == _MAX_BLOCKS:
+            raise cursor.refuse(f"RAM block {name!r} has {length} bytes, {left} are left of all")
+        gpa = cursor.number(8) if IGNORE_SHARED in capabilities else None
+        place = None
+        if MAPPED_RAM in capabilities:
+            place = _parse_place(file, cursor, length)
+        blocks.append(QemuBlock(name, length, gpa, place))
+        left -= length
+    return tuple(blocks)
+
+
+def _parse_place(file: ImageFile, cursor: Cursor, length: int) -> MappedPlace:
+    version = cursor.number(4)
+    place = MappedPlace(cursor.number(8), cursor.number(8), cursor.number(8))
+    if version != 1:
+        raise UnsupportedError(f"mapped-ram header is of version {version}", path=file.shown)
+    if place.bitmap_offset == place.pages_offset == 0:  # left out, as x-ignore-shared asks
+        return place
+    size = place.page_size
+    if size < 4096 or size & (size - 1) or length % size:
+        raise cursor.refuse(f"block of {length} bytes has pages of {size}")
+    bitmap_end = place.bitmap_offset + bitmap_size(length, size)
+    end = place.pages_offset + length
+    if not cursor.offset <= place.bitmap_offset < bitmap_end <= place.pages_offset:
+        message = f"bitmap is at {place.bitmap_offset:#x}, pages at {place.pages_offset:#x}"
+        raise cursor.refuse(message)
+    if end > file.size:
+        message = f"pages end at {end:#x}, the file at {file.size:#x}: the save was cut short"
+        raise cursor.refuse(message)
+    cursor.offset = end
+    return place
