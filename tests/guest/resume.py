@@ -1,11 +1,12 @@
-"""Tiny guests that are made, saved by QEMU, and resumed from what was restored."""
+"""Tiny guests that are made, saved, and resumed from what was restored."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.guests import migration
-from tests.guests.qemu import Guest
+from tests.guests.qemu import Guest, GuestConfig
 from tests.guests.tiny import guest as tiny
 from tests.guests.tiny.guest import Layout, State
 
@@ -35,3 +36,60 @@ def goes_on(
         migration.prepare(guest, capabilities)
         migration.load_from(guest, uri)
         return tiny.goes_on(tiny.wait_passes(guest, 2, before=0), state, layout)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What QEMU's command line says about a guest's memory."""
+
+    backends: Sequence[str]
+    machine: str = ",memory-backend=ram"
+    options: Sequence[str] = ()
+
+
+def file_memory(path: Path, layout: Layout = LAYOUT) -> Memory:
+    """Return memory that is a shared file."""
+    return Memory([f"memory-backend-file,id=ram,size={layout.ram},share=on,mem-path={path}"])
+
+
+class Monitored(Guest):
+    """A guest with memory of any kind, and a second monitor for snapmig."""
+
+    def __init__(self, program: str, config: GuestConfig, memory: Memory) -> None:
+        super().__init__(program, config)
+        self.memory = memory
+
+    @property
+    def monitor(self) -> str:
+        """How snapmig is told of this guest."""
+        return f"qmp:{self.folder / 'monitor'}"
+
+    def arguments(self) -> list[str]:
+        """Return the command line of QEMU for this guest."""
+        command = super().arguments()
+        at = command.index("-object")
+        backends = [part for item in self.memory.backends for part in ("-object", item)]
+        command[at : at + 2] = [*backends, *self.memory.options]
+        command[command.index("-machine") + 1] = self.config.machine + self.memory.machine
+        return [*command, "-qmp", f"unix:{self.folder / 'monitor'},server=on,wait=off"]
+
+
+class Printed(Guest):
+    """A guest that is started by a command that snapmig printed, with files of its own."""
+
+    def __init__(self, command: Sequence[str], before: Path) -> None:
+        super().__init__(command[0], GuestConfig(LAYOUT.ram))
+        self._command = command
+        self._before = before
+
+    def arguments(self) -> list[str]:
+        """Return that command, its sockets and its serial port in this guest's folder."""
+        return [part.replace(str(self._before), str(self.folder)) for part in self._command]
+
+
+def make_monitored(
+    program: str, folder: Path, memory: Memory, layout: Layout = LAYOUT, **options: Any
+) -> Monitored:
+    """Make a tiny guest with a second monitor that is not yet started."""
+    config = tiny.config(tiny.write_sector(folder, layout), layout, **options)
+    return Monitored(program, config, memory)

@@ -7,7 +7,7 @@ import signal
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from tests.guests.tiny.guest import State
 pytestmark = pytest.mark.guest
 
 JOBS = (1, 2, 4)
+BY_ALL_JOBS = ("mapped-ram", "multifd", "file", "exec", "elf")
 MAPPED = (MAPPED_RAM,)
 CHANNELS = (MAPPED_RAM, MULTIFD)
 LIVE = {"max_bandwidth": 60 << 20, "downtime_limit": 200}
@@ -150,7 +151,11 @@ SnapshotOf = Callable[[str, int], Path]
 SavedAs = Callable[[str], Saved]
 
 all_forms = pytest.mark.parametrize("form", FORMS)
-all_jobs = pytest.mark.parametrize("jobs", JOBS)
+
+
+def with_jobs(ways: Iterable[str]) -> list[tuple[str, int]]:
+    """Return ways to save with 2 jobs, and those of a paused guest with 1 and 4 too."""
+    return [(way, jobs) for way in ways for jobs in JOBS if jobs == 2 or way in BY_ALL_JOBS]
 
 
 @all_forms
@@ -159,8 +164,7 @@ def test_the_source_is_named(snapshot: SnapshotOf, form: str) -> None:
     assert FORMS[form].format == snapmig.info(snapshot(form, 2)).source
 
 
-@all_jobs
-@all_forms
+@pytest.mark.parametrize(("form", "jobs"), with_jobs(FORMS))
 def test_block_is_the_memory(
     snapshot: SnapshotOf, saved: SavedAs, shm: Path, form: str, jobs: int
 ) -> None:
@@ -170,8 +174,9 @@ def test_block_is_the_memory(
     assert filecmp.cmp(saved(form).ram, shm / "ram", shallow=False)
 
 
-@all_jobs
-@pytest.mark.parametrize("form", ["mapped-ram", "multifd", "libvirt-sparse", "elf"])
+@pytest.mark.parametrize(
+    ("form", "jobs"), with_jobs(["mapped-ram", "multifd", "libvirt-sparse", "elf"])
+)
 def test_restored_as_it_was(
     snapshot: SnapshotOf, saved: SavedAs, shm: Path, form: str, jobs: int
 ) -> None:
@@ -203,8 +208,7 @@ LOADS = {
 }
 
 
-@all_jobs
-@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize(("load", "jobs"), with_jobs(LOADS))
 def test_qemu_resumes_it(
     snapshot: SnapshotOf, saved: SavedAs, program: str, shm: Path, load: str, jobs: int
 ) -> None:
@@ -272,7 +276,7 @@ def test_gdb_reads_memory_in_a_core(snapshot: SnapshotOf, shm: Path) -> None:
     """The debugger sees a page's stamp, which is its own address, in a restored core."""
     requires("gdb")
     snapmig.restore(snapshot("elf", 2), shm / "again", jobs=2)
-    page = 0x300000
+    page = 0x301000  # written in the first pass only
     shown = subprocess.check_output(
         ["gdb", "--batch", "-nx", "-ex", f"x/2xw {page:#x}", "-c", shm / "again"],
         text=True,
@@ -313,12 +317,10 @@ def cut_save(program: str, folder: Path, path: Path, form: Form, way: str) -> No
             time.sleep(0.01)
         if way == "killed":
             os.kill(guest.pid, signal.SIGKILL)
-        else:
-            guest.execute("migrate_cancel")
-            guest.wait_event("STOP" if way == "stopped" else "MIGRATION", 10)
-
-
-CUT = "the stream has no end mark: the save was cut short, or is not done yet"
+            return
+        guest.execute("migrate_cancel")
+        while guest.execute("query-migrate")["status"] != "cancelled":
+            time.sleep(0.01)
 
 
 @pytest.mark.parametrize("way", ["killed", "cancelled"])
@@ -333,19 +335,15 @@ def test_cut_short_file_is_refused(
     """A file whose save did not end is refused with that reason, and nothing is made."""
     path = cut_short(form, way)
     outcome = cli("save", path, shm / "snap")
-    assert (1, "", [], True) == (
-        outcome.code,
-        outcome.out,
-        list(shm.iterdir()),
-        "the save was cut short" in outcome.err and str(path) in outcome.err,
-    )
+    told = "the save was cut short" in outcome.err and str(path) in outcome.err
+    assert (outcome.code, outcome.out, told, [*shm.iterdir()]) == (1, "", True, [])
 
 
-@pytest.mark.parametrize("form", ["mapped-ram", "multifd", "file", "libvirt-sparse", "elf"])
+@pytest.mark.parametrize("form", ["mapped-ram", "multifd", "file", "libvirt-sparse"])
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 def test_truncated_file_is_refused(saved: SavedAs, shm: Path, form: str, share: float) -> None:
     """A complete file of which the end was lost is refused."""
     shutil.copyfile(saved(form).path, shm / "cut")
     os.truncate(shm / "cut", int(saved(form).path.stat().st_size * share))
-    with pytest.raises(SnapmigError, match="cut short|file ends|no RAM section|past the end"):
+    with pytest.raises(SnapmigError, match=r"cut short|file ends|no RAM section"):
         snapmig.save(shm / "cut", shm / "snap")

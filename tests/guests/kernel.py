@@ -27,10 +27,10 @@ for module in /modules/*; do /busybox insmod "$module"; done
 /busybox mount -t proc proc /system/proc
 /busybox mount -t sysfs sys /system/sys
 /busybox mount -t devtmpfs dev /system/dev
-/busybox mount -t tmpfs -o size=95% work /system/work
-/busybox cp /workload.py /system/work
-export PATH=/usr/sbin:/usr/bin LANG=C.UTF-8 TMPDIR=/work
-/busybox chroot /system /usr/bin/python3 -I -S -B /work/workload.py
+/busybox mount -t tmpfs -o size=95% job /system/job
+/busybox cp /workload.py /system/job
+export PATH=/usr/sbin:/usr/bin LANG=C.UTF-8 TMPDIR=/job
+/busybox chroot /system /usr/bin/python3 -I -S -B /job/workload.py
 echo 'snapmig-guest: failed'
 /busybox poweroff -f
 """

@@ -104,7 +104,7 @@ def _make_system(root: Path, names: tuple[str, ...]) -> None:
     packages.unpack(packages.closure(names), tree)
     for name in LEFT_OUT:
         shutil.rmtree(tree / name, ignore_errors=True)
-    for name in ("dev", "proc", "sys", "work", "tmp"):
+    for name in ("dev", "proc", "sys", "job", "tmp"):
         (tree / name).mkdir(exist_ok=True)
     _make_disk(tree, root / "disk.ext4")
 

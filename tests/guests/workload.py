@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 READY = "snapmig-guest: ready"
-WORK = Path("/work")
+WORK = Path("/job")
 # Shares of the memory that is free at the start that each kind of work takes.
 LOGS = 0.18
 DATABASE = 0.11

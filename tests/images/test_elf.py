@@ -1,7 +1,6 @@
 """Facts about ELF cores of guests."""
 
 import json
-import shutil
 import struct
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from snapmig.images.plan import Content
 from snapmig.images.source import read_pages
 from snapmig.operations.restore import restore
 from snapmig.operations.save import save
+from tests.conftest import requires
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -402,8 +402,7 @@ def test_a_core_without_any_address_is_refused(tmp_path):
 
 def test_readelf_sees_the_segments(tmp_path):
     """The GNU tools read a fresh core without a complaint."""
-    if shutil.which("readelf") is None:
-        pytest.skip("needs readelf")
+    requires("readelf")
     path = fresh(
         tmp_path,
         (RamBlock("high", 3 * PAGE_SIZE, 4 * GIB), HIGH.data),
@@ -426,8 +425,7 @@ def test_readelf_sees_the_segments(tmp_path):
 
 def test_gdb_reads_memory_of_a_fresh_core(tmp_path):
     """A debugger finds words of RAM at their addresses."""
-    if shutil.which("gdb") is None:
-        pytest.skip("needs gdb")
+    requires("gdb")
     path = fresh(
         tmp_path,
         (RamBlock("high", 3 * PAGE_SIZE, 4 * GIB), HIGH.data),

@@ -1,0 +1,149 @@
+"""The tables about guests."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+from tests.bench.contestants import SNAPMIG
+from tests.bench.guest_runs import LIVE, MAPPED, SCAN, ZSTD
+from tests.bench.report import Context, machine_lines, seconds, text_table, verdict
+from tests.bench.summary import Results, Times, ratio
+
+MIB = 1 << 20
+CACHES = (("shm", "warm"), ("disk", "warm"), ("disk", "cold"))
+RESTORES = ("shm", "disk, warm", "disk, cold")
+NOTES = (
+    "save: of the same paused guest, until the file is complete and synced. snapmig counts from "
+    "the start of its process; QEMU's settings are made before the clock starts.",
+    "restore: until QEMU says that the guest runs. QEMU waits with -incoming defer already, so "
+    "that its own start counts for nobody; that of snapmig's process counts.",
+    "grown: what the file of the guest's memory takes more afterwards. Holes that a save filled "
+    "are punched again before the next, so that each finds the same memory.",
+    "cold: the file's pages are dropped by posix_fadvise, not those of directories or programs; "
+    "what the host of a virtual machine keeps is not known.",
+    "pause: by the clock of snapmig. Scan: zero pages, and the digest of the others, by as many "
+    "processes, page tables complete: what a live save has to do at least.",
+)
+
+
+@dataclass(frozen=True)
+class GuestTarget:
+    """A ratio that snapmig should reach: another's figure divided by its own."""
+
+    words: str
+    operation: str
+    place: str
+    against: str
+    least: float
+    field: str = "wall_s"
+
+
+TARGETS = (
+    GuestTarget("save to disk, time / mapped-ram", "save", "disk", MAPPED, 1.0),
+    GuestTarget("save to disk, size / mapped-ram", "save", "disk", MAPPED, 3.0, "disk_bytes"),
+    GuestTarget("save to shm, time / exec zstd", "save", "shm", ZSTD, 2.0),
+    GuestTarget("save to disk, time / exec zstd", "save", "disk", ZSTD, 2.0),
+    GuestTarget("restore from shm / mapped-ram", "restore", "shm", MAPPED, 1 / 1.5),
+    GuestTarget("restore from disk, warm / mapped-ram", "restore", "disk, warm", MAPPED, 1 / 1.5),
+    GuestTarget("restore from disk, cold / mapped-ram", "restore", "disk, cold", MAPPED, 1.0),
+)
+
+
+def guest_report(results: Results, context: Context) -> str:
+    """Return everything."""
+    jobs, known = context.job_counts[0], context.facts
+    lines = [f"guest     {known['image']}, {known['image_bytes'] / MIB:.0f} MiB"]
+    lines += [f"QEMU      {known['version_qemu']}, {jobs} channels as {jobs} jobs"]
+    lines += machine_lines(results, context, ("zstd",))
+    for place, kind in context.destinations.items():
+        lines += ["", f"save to {place} ({kind}), {jobs} jobs"]
+        lines += text_table(list(_saves(results, place, jobs)))
+    for place in RESTORES:
+        lines += ["", f"restore from {place}, {jobs} jobs"]
+        lines += text_table(list(_restores(results, place, jobs)))
+    lines += ["", f"how long a running guest stands still, {jobs} jobs, tmpfs"]
+    lines += text_table(list(_pauses(results, jobs)))
+    lines += ["", "targets (figure of the other / figure of snapmig)"]
+    lines += text_table(list(_targets(results, jobs)))
+    return "\n".join([*lines, "", *NOTES])
+
+
+def _saves(results: Results, place: str, jobs: int) -> Iterator[list[str]]:
+    yield [
+        "",
+        "median s",
+        "min",
+        "max",
+        "cpu s",
+        "MiB",
+        "disk MiB",
+        "grown MiB",
+        "time / snapmig's",
+    ]
+    own = results.times("save", place, SNAPMIG, jobs)
+    for name in results.rows("save", place, jobs, SNAPMIG, "peer"):
+        walls = results.times("save", place, name, jobs)
+        fields = ("output_bytes", "disk_bytes", "grown_bytes")
+        sizes = [_mib(results.times("save", place, name, jobs, field)) for field in fields]
+        cpu = _figure(results.times("save", place, name, jobs, "cpu_s"), "{:.2f}")
+        yield [name, *seconds(walls), cpu, *sizes, _ratio(ratio(walls, own))]
+
+
+def _restores(results: Results, place: str, jobs: int) -> Iterator[list[str]]:
+    yield ["", "median s", "min", "max", "cpu s", "memory MiB", "cached %", "time / snapmig's"]
+    own = results.times("restore", place, SNAPMIG, jobs)
+    for name in results.rows("restore", place, jobs, SNAPMIG, "peer"):
+        walls = results.times("restore", place, name, jobs)
+        cpu = _figure(results.times("restore", place, name, jobs, "cpu_s"), "{:.2f}")
+        memory = _mib(results.times("restore", place, name, jobs, "memory_disk_bytes"))
+        share = results.times("restore", place, name, jobs, "cached_share")
+        cached = _figure({n: 100 * value for n, value in share.items()}, "{:.0f}")
+        yield [name, *seconds(walls), cpu, memory, cached, _ratio(ratio(walls, own))]
+
+
+def _pauses(results: Results, jobs: int) -> Iterator[list[str]]:
+    yield ["", "median s", "min", "max", "whole s", "changed packets", "time / live"]
+    found = [record for record in results.records if record["operation"] == "pause"]
+    for load in dict.fromkeys(record["destination"] for record in found):
+        live = results.times("pause", load, LIVE, jobs, "pause_s")
+        yield [f"{load}:", *[""] * 6]
+        for name in (SNAPMIG, LIVE, SCAN):
+            pauses = results.times("pause", load, name, jobs, "pause_s")
+            whole = results.times("pause", load, name, jobs)
+            changed = results.times("pause", load, name, jobs, "changed_packets")
+            yield [
+                f"  {name}",
+                *seconds(pauses),
+                _figure(whole, "{:.2f}"),
+                _figure(changed, "{:.0f}"),
+                _ratio(ratio(pauses, live)),
+            ]
+
+
+def _targets(results: Results, jobs: int) -> Iterator[list[str]]:
+    yield ["", "at least", "measured"]
+    for target in TARGETS:
+        what = (target.operation, target.place)
+        other = results.times(*what, target.against, jobs, target.field)
+        own = results.times(*what, SNAPMIG, jobs, target.field)
+        yield [target.words, f"{target.least:.2f}", verdict(ratio(other, own), target.least)]
+    grown = [
+        record["grown_bytes"]
+        for record in results.records
+        if record["operation"] == "save" and record["name"] == SNAPMIG
+    ]
+    most = max(grown, default=0)
+    words = "met" if most <= 0 else "short"
+    yield ["growth of the guest's memory, MiB (at most)", "0.00", f"{most / MIB:.2f} {words}"]
+
+
+def _figure(values: Times, form: str) -> str:
+    return form.format(median(values.values())) if values else "-"
+
+
+def _mib(sizes: Times) -> str:
+    return f"{median(sizes.values()) / MIB:.1f}" if sizes else "-"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,311 @@
+"""
+Measures snapmig beside QEMU's own ways to save and restore a guest, and how long one stands still.
+
+One paused guest is saved by all, and what was saved is restored into new QEMUs that wait.
+"""
+
+import argparse
+import json
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.bench import facts, guest_runs, machines
+from tests.bench.contestants import SNAPMIG
+from tests.bench.guest_report import CACHES, guest_report
+from tests.bench.guest_runs import CONTESTANTS, GuestContestant, Took
+from tests.bench.machines import Machine, Running
+from tests.bench.measure import CommandError, busy, settle, sizes
+from tests.bench.report import Context
+from tests.bench.runner import WARM_UP, Record, say
+from tests.bench.summary import Results
+from tests.guests.build import CACHE
+from tests.guests.image import parse_size
+from tests.guests.packages import PackagesError
+from tests.guests.qemu import PROGRAM, GuestError, Qemu, find_qemu
+from tests.guests.tiny.guest import Layout
+
+SHARED_MEMORY = Path("/dev/shm")
+MIB = 1 << 20
+ROOM = 5
+"""RAM sizes that must be free in shared memory: two guests, and what is written."""
+PACKET_PAGES = 128
+LOADS = {
+    "1/16 of packets": (16 * PACKET_PAGES - 1, PACKET_PAGES),
+    "1/64 of packets": (64 * PACKET_PAGES - 1, PACKET_PAGES),
+    "1/64 of pages": (63, 1),
+}
+"""What a tiny guest writes in each of its passes: a mask of the page's number and a bound below
+which the page is hot. The last is spread over all packets."""
+OPTIONAL = ("output_bytes", "disk_bytes", "grown_bytes", "memory_disk_bytes", "cached_share")
+MODES: dict[str, Callable[[Running, Path, int], Took]] = {
+    SNAPMIG: guest_runs.pause_by_save,
+    guest_runs.LIVE: guest_runs.pause_by_live,
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """
+    What is measured and where.
+
+    :param destinations: names of the places that files go to, and their folders
+    :param keep: takes each record
+    """
+
+    machine: Machine
+    contestants: Sequence[GuestContestant]
+    shared: Path
+    destinations: dict[str, Path]
+    options: argparse.Namespace
+    keep: Callable[[Record], None]
+
+    @property
+    def jobs(self) -> int:
+        """Processes of snapmig, and channels of QEMU."""
+        return int(self.options.jobs)
+
+    def file(self, place: str, contestant: GuestContestant) -> Path:
+        """Where a contestant's file lies."""
+        return self.destinations[place] / contestant.name.replace(" ", "")
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Return what the command line asks for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench --guests", description=__doc__)
+    add = parser.add_argument
+    add("--ram", type=parse_size, help="of the guest (2G; 64M with --quick)")
+    add("--tiny", action="store_true", help="the tiny guest instead of Linux; less than 2G")
+    add("--pause-ram", type=parse_size, help="of running tiny guests (512M; 64M with --quick)")
+    add("--jobs", type=int, default=facts.processors(), help="(%(default)s)")
+    add("--rounds", type=int, help="(3; 1 with --quick)")
+    add("--cache", type=Path, default=CACHE, help="where the guest's system is kept")
+    add("--output-dir", type=Path, default=Path("build/bench"), help="(%(default)s)")
+    add("--quick", action="store_true", help="one round with a tiny guest, one load, no warm-up")
+    options = parser.parse_args(arguments)
+    quick = options.quick
+    options.tiny = options.tiny or quick
+    options.ram = options.ram or (64 * MIB if quick else 2048 * MIB)
+    options.pause_ram = options.pause_ram or (64 * MIB if quick else 512 * MIB)
+    options.rounds = options.rounds or (1 if quick else 3)
+    if options.rounds < 1 or options.jobs < 1:
+        parser.error("--rounds and --jobs are at least 1")
+    return options
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the benchmark; return the exit code."""
+    options = parse_arguments(arguments)
+    signal.signal(signal.SIGTERM, _end)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of no use when a signal ends it
+    try:
+        print(_bench(options))
+    except KeyboardInterrupt:
+        say("interrupted")
+        return 130
+    except (CommandError, GuestError, PackagesError, OSError, ValueError, RuntimeError) as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+def _end(signal_number: int, _frame: object) -> None:
+    raise SystemExit(128 + signal_number)
+
+
+def _bench(options: argparse.Namespace) -> str:
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        lines = stack.enter_context((options.output_dir / "guests.jsonl").open("w"))
+        qemu = find_qemu()
+        if qemu.path is None:
+            lines.write(json.dumps({"type": "missing", "name": PROGRAM}) + "\n")
+            return f"guests: not measured, because {qemu.reason}"
+        shared, destinations = _folders(options, stack)
+        machine = _machine(options, qemu, shared, stack)
+        known = facts.collect(shared) | machines.facts(machine, qemu)
+        records: list[Record] = []
+
+        def keep(record: Record) -> None:
+            records.append(record)
+            lines.write(json.dumps({"type": "measurement", **record, **known}) + "\n")
+            lines.flush()
+
+        contestants = [one for one in CONTESTANTS if shutil.which(one.program)]
+        bench = Bench(machine, contestants, shared, destinations, options, keep)
+        _run_paused(bench)
+        _run_pauses(bench, qemu)
+        kinds = {name: facts.filesystem(path) for name, path in destinations.items()}
+    context = Context(known, kinds, (options.jobs,), options.rounds)
+    missing = [one.program for one in CONTESTANTS if one not in contestants]
+    ends = [f"not measured, because it is not installed: {name}" for name in missing]
+    written = f"written: {options.output_dir}/guests.jsonl"
+    return "\n".join([guest_report(Results(records), context), *ends, written])
+
+
+def _folders(options: argparse.Namespace, stack: ExitStack) -> tuple[Path, dict[str, Path]]:
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < options.ram * ROOM:
+        raise ValueError(f"{SHARED_MEMORY} has {free} bytes free, expected {options.ram * ROOM}")
+    shared = stack.enter_context(_folder(SHARED_MEMORY))
+    return shared, {"shm": shared, "disk": stack.enter_context(_folder(options.output_dir))}
+
+
+@contextmanager
+def _folder(parent: Path) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix=f"snapmig-bench-{os.getpid()}-", dir=parent) as name:
+        yield Path(name).resolve()
+
+
+def _machine(options: argparse.Namespace, qemu: Qemu, shared: Path, stack: ExitStack) -> Machine:
+    if options.tiny:
+        return machines.tiny_machine(qemu, Layout(ram=options.ram), shared)
+    return stack.enter_context(machines.linux_machine(qemu, options.ram, options.cache))
+
+
+def _run_paused(bench: Bench) -> None:
+    # Saves first: what they leave is restored in the same round.
+    with machines.ready(bench.machine, bench.shared) as running:
+        running.guest.stop()
+        first = 0 if bench.options.quick else WARM_UP
+        for number in range(first, bench.options.rounds):
+            for place in bench.destinations:
+                for one in _rotated(bench.contestants, number):
+                    _measure_save(bench, running, one, place, number)
+            for place, cache in CACHES:
+                for one in _rotated(bench.contestants, number):
+                    _measure_restore(bench, one, place, cache, number)
+    for place in bench.destinations:
+        for one in bench.contestants:
+            bench.file(place, one).unlink(missing_ok=True)
+
+
+def _rotated(items: Sequence[Any], number: int) -> list[Any]:
+    start = max(0, number) % len(items)
+    return [*items[start:], *items[:start]]
+
+
+def _measure_save(
+    bench: Bench, running: Running, one: GuestContestant, place: str, number: int
+) -> None:
+    path = bench.file(place, one)
+    path.unlink(missing_ok=True)
+    running.pause_anew()
+    one.prepare(running, bench.jobs)
+    gaps, before = machines.holes(running.memory), sizes(running.memory).disk
+    took, outside = _timed(lambda: one.save(running, path, bench.jobs))
+    grown = sizes(running.memory).disk - before
+    machines.give_back(running.memory, gaps)
+    size = sizes(path)
+    more = {
+        **outside,
+        "output_bytes": size.length,
+        "disk_bytes": size.disk,
+        "memory_disk_bytes": before,
+        "grown_bytes": grown,
+    }
+    _keep(bench, ("save", one.name, one.role, place), number, took, more)
+
+
+def _measure_restore(
+    bench: Bench, one: GuestContestant, place: str, cache: str, number: int
+) -> None:
+    path = bench.file(place, one)
+    machines.load_pages(path)
+    with machines.started(bench.machine, bench.shared, incoming=True) as running:
+        one.prepare(running, bench.jobs)
+        running.drain()
+        if cache == "cold":
+            machines.forget_pages(path)
+        share = guest_runs.still_cached(path)
+        took, outside = _timed(lambda: one.restore(running, path, bench.jobs))
+        grown = sizes(running.memory).disk
+    more = {**outside, "cached_share": share, "memory_disk_bytes": grown}
+    where = place if place == "shm" else f"{place}, {cache}"
+    _keep(bench, ("restore", one.name, one.role, where), number, took, more)
+
+
+def _run_pauses(bench: Bench, qemu: Qemu) -> None:
+    if not bench.options.tiny:
+        _measure_pauses(bench, bench.machine, "Linux at rest")
+    loads = list(LOADS.items())
+    for words, (mask, limit) in loads[:1] if bench.options.quick else loads:
+        layout = Layout(ram=bench.options.pause_ram, hot_mask=mask, hot_limit=limit)
+        machine = machines.tiny_machine(qemu, layout, bench.shared, words)
+        _measure_pauses(bench, machine, words)
+
+
+def _measure_pauses(bench: Bench, machine: Machine, load: str) -> None:
+    path = bench.shared / "paused"
+    with machines.ready(machine, bench.shared) as running:
+        for number in range(bench.options.rounds):
+            for name in _rotated(list(MODES), number):
+                _measure_pause(bench, running, (name, load), path, number)
+            running.guest.stop()
+            bare, outside = _timed(lambda: _scan(running, bench.jobs))
+            _keep(bench, ("pause", guest_runs.SCAN, "limit", load), number, bare, outside)
+            running.guest.cont()
+
+
+def _measure_pause(
+    bench: Bench, running: Running, what: tuple[str, str], path: Path, number: int
+) -> None:
+    name, load = what
+    took, outside = _timed(lambda: MODES[name](running, path, bench.jobs))
+    size = sizes(path)
+    path.unlink()
+    more = {**outside, "output_bytes": size.length, "disk_bytes": size.disk}
+    _keep(bench, ("pause", name, SNAPMIG, load), number, took, more)
+
+
+def _scan(running: Running, jobs: int) -> Took:
+    took = guest_runs.scan(running.memory, jobs)
+    return Took(took.slowest, took.cpu, {"pause_seconds": took.slowest})
+
+
+def _timed(work: Callable[[], Took]) -> tuple[Took, dict[str, float]]:
+    settle()
+    before = busy()
+    took = work()
+    after = busy()
+    others = max(0.0, after.used - before.used - took.cpu)
+    stolen = after.stolen - before.stolen
+    return took, {"others_cpu_s": round(others, 2), "stolen_cpu_s": round(stolen, 2)}
+
+
+def _keep(
+    bench: Bench, what: tuple[str, str, str, str], number: int, took: Took, more: dict[str, Any]
+) -> None:
+    operation, name, role, place = what
+    names = [SNAPMIG, *(one.name for one in CONTESTANTS[1:]), guest_runs.LIVE, guest_runs.SCAN]
+    pause = took.said.get("pause_seconds")
+    words = "warm-up" if number == WARM_UP else f"round {number + 1}"
+    shown = f", stood still {pause:.3f} s" if operation == "pause" else f": {took.wall:.3f} s"
+    say(f"{words}: {operation}, {place}, {name}{shown}")
+    bench.keep(
+        {
+            "role": role,
+            "operation": operation,
+            "name": name,
+            "destination": place,
+            "jobs": bench.jobs,
+            "order": names.index(name),
+            "round": number,
+            "warm_up": number == WARM_UP,
+            "wall_s": round(took.wall, 4),
+            "cpu_s": round(took.cpu, 4),
+            "inner_s": took.said.get("seconds"),
+            "pause_s": pause,
+            "changed_packets": took.said.get("changed_packets"),
+            "ram_bytes": bench.options.pause_ram if place in LOADS else bench.machine.ram,
+            **dict.fromkeys(OPTIONAL),
+            **more,
+        }
+    )

@@ -1,0 +1,112 @@
+"""Facts about a Linux guest that is saved, whose QEMU ends, and that is resumed in a new one."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from tests.conftest import requires
+from tests.guest import linux_work
+from tests.guest.resume import Memory, Monitored
+from tests.guests import build, kernel, linux
+from tests.guests.packages import PackagesError
+from tests.guests.qemu import GuestConfig
+
+pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]
+
+RAM = 256 << 20
+COUNT = re.compile(r"^count (\d+) sum (\w+) (\w+) (\w+) (.*)$", re.MULTILINE)
+TROUBLE = re.compile(r"(?i)\b(bug|oops|panic|call trace|i/o error|stall|corrupt\w*)\b")
+READY_S = 200.0
+COUNT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a guest printed until it was saved, and since it was resumed."""
+
+    before: str
+    after: str
+
+    @property
+    def counts(self) -> list[tuple[str, ...]]:
+        """All counts; a line that was being printed has its end in the second text."""
+        return [tuple(found.groups()) for found in COUNT.finditer(self.before + self.after)]
+
+
+@pytest.fixture(scope="module")
+def system() -> linux.System:
+    """Give the kernel and the disk of the guest, made where the cache lacks them."""
+    try:
+        return linux.prepare(RAM, build.CACHE)
+    except PackagesError as error:
+        requires(f"packages for a guest ({error})")  # which is no program's name: never there
+        raise
+
+
+@pytest.fixture(scope="module")
+def config(system: linux.System, shared_shm: Path) -> GuestConfig:
+    """Give what the guest starts from, also when it is resumed."""
+    folder = shared_shm / "boot"
+    folder.mkdir()
+    common = linux.WORKLOAD.read_text().rpartition("if __name__")[0]
+    own = Path(linux_work.__file__).read_text()
+    (folder / "work.py").write_text(common + re.sub(r"^from tests.*$", "", own, flags=re.M))
+    kernel.write_initramfs(system.kernel, system.busybox, folder / "work.py", folder / "initramfs")
+    return GuestConfig(RAM, extra=linux.boot_arguments(system, folder / "initramfs"))
+
+
+@pytest.fixture(scope="module")
+def resumed(program: str, config: GuestConfig, shared_shm: Path) -> Resumed:
+    """Save a guest, end its QEMU, and resume it in a new one with new memory."""
+    snapshot = shared_shm / "snap"
+    with Monitored(program, config, memory(shared_shm / "first")) as guest:
+        guest.wait_serial(linux.READY, READY_S)
+        guest.wait_serial("\ncount 3 ", COUNT_S)
+        guest.stop()
+        snapmig.save(guest.monitor, snapshot, jobs=2)
+        before = guest.read_serial().replace("\r", "")
+    (shared_shm / "first").unlink()
+    waiting = GuestConfig(RAM, extra=(*config.extra, "-incoming", "defer"))
+    with Monitored(program, waiting, memory(shared_shm / "second")) as guest:
+        snapmig.restore(snapshot, guest.monitor, jobs=2)
+        last = COUNT.findall(before)[-1][0]
+        guest.wait_serial(f"\ncount {int(last) + 4} ", COUNT_S)
+        after = guest.read_serial().replace("\r", "")
+    return Resumed(before, after[: after.rindex("\n")])
+
+
+def memory(path: Path) -> Memory:
+    """Return memory that is a shared file."""
+    return Memory([f"memory-backend-file,id=ram,size={RAM},share=on,mem-path={path}"])
+
+
+def test_counts_without_a_gap(resumed: Resumed) -> None:
+    """A process inside counts on where it stood: no count is lost, none comes twice."""
+    numbers = [int(count[0]) for count in resumed.counts]
+    assert [*range(1, len(numbers) + 1)] == numbers
+
+
+def test_counts_in_the_new_qemu(resumed: Resumed) -> None:
+    """Some counts are of the guest that was resumed."""
+    assert len(COUNT.findall(resumed.after)) >= 2
+
+
+@pytest.mark.parametrize(
+    "column", [1, 2, 3], ids=["its own memory", "files in memory", "programs on the disk"]
+)
+def test_sums_stay(resumed: Resumed, column: int) -> None:
+    """What the guest had in its memory and files before it was saved it has afterwards."""
+    assert len({count[column] for count in resumed.counts}) == 1
+
+
+def test_database_is_sound(resumed: Resumed) -> None:
+    """SQLite finds nothing wrong in the guest's database, before and after."""
+    assert {"ok"} == {count[4] for count in resumed.counts}
+
+
+def test_kernel_does_not_complain(resumed: Resumed) -> None:
+    """The kernel of the resumed guest reports no trouble."""
+    assert TROUBLE.findall(resumed.after) == []

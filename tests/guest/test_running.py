@@ -1,0 +1,722 @@
+"""Facts about guests that run: saved through QEMU's monitor, and resumed."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from snapmig.errors import NoSpaceError, SnapmigError
+from snapmig.operations.save import SaveResult
+from tests.cli import program as snapmig_program
+from tests.conftest import Outcome
+from tests.faults.processes import wait_for
+from tests.guest.resume import (
+    LAYOUT,
+    Memory,
+    Monitored,
+    Printed,
+    file_memory,
+    make,
+    make_monitored,
+)
+from tests.guests import migration
+from tests.guests.qemu import Guest
+from tests.guests.tiny import guest as tiny
+from tests.guests.tiny.guest import Layout, State
+from tests.system import filesystems
+
+pytestmark = pytest.mark.guest
+
+WAYS = [(live, jobs) for live in (False, True) for jobs in (1, 2, 4)]
+LARGE = Layout(ram=128 << 20)
+"""All of it is written in each pass, so that the second look of a live save takes long too."""
+
+all_ways = pytest.mark.parametrize(("live", "jobs"), WAYS)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A snapshot of a running guest, and what was seen around its making."""
+
+    result: SaveResult
+    path: Path
+    allocated: tuple[int, int]
+    status: str
+    passed: list[int]
+    folder: Path
+
+
+SavedIn = Callable[[bool, int], Saved]
+
+
+@pytest.fixture(scope="module")
+def guest(program: str, shared_shm: Path) -> Iterator[Monitored]:
+    """Give a guest in a shared file that runs."""
+    memory = file_memory(shared_shm / "ram")
+    with make_monitored(program, shared_shm, memory) as guest:
+        tiny.wait_passes(guest, 2)
+        yield guest
+
+
+@pytest.fixture(scope="module")
+def saved(guest: Monitored, shared_shm: Path) -> SavedIn:
+    """Give a function that saves the running guest in some way, once."""
+    done: dict[tuple[bool, int], Saved] = {}
+
+    def save(live: bool, jobs: int) -> Saved:
+        if (live, jobs) not in done:
+            path = shared_shm / f"{live}{jobs}.snap"
+            done[live, jobs] = save_running(guest, path, shared_shm / "ram", live, jobs)
+        return done[live, jobs]
+
+    return save
+
+
+def save_running(guest: Monitored, path: Path, ram: Path, live: bool, jobs: int) -> Saved:
+    """Save a running guest, and look at it before and afterwards."""
+    before = ram.stat().st_blocks
+    result = snapmig.save(guest.monitor, path, live=live, jobs=jobs)
+    after = ram.stat().st_blocks
+    status = guest.execute("query-status")["status"]
+    passed = tiny.wait_passes(guest, 2)
+    return Saved(result, path, (before, after), status, passed, guest.folder)
+
+
+def stood_at(path: Path, folder: Path, layout: Layout = LAYOUT) -> State:
+    """Return where a snapshot's guest stood; all pages of its RAM are right then."""
+    snapmig.restore(path, folder / "restored", format="raw", force=True)
+    return tiny.check_image(folder / "restored", layout)
+
+
+@all_ways
+def test_guest_runs_afterwards(saved: SavedIn, live: bool, jobs: int) -> None:
+    """A guest that ran when it was saved runs when the save is over."""
+    assert saved(live, jobs).status == "running"
+
+
+@all_ways
+def test_guest_counts_on(saved: SavedIn, live: bool, jobs: int) -> None:
+    """The guest that was saved counts on without a gap, and finds no page wrong."""
+    passed = saved(live, jobs).passed
+    assert [*range(passed[0], passed[-1] + 1)] == passed
+
+
+@all_ways
+def test_memory_does_not_grow(saved: SavedIn, live: bool, jobs: int) -> None:
+    """A save allocates nothing in the guest's memory file."""
+    before, after = saved(live, jobs).allocated
+    assert before == after
+
+
+@all_ways
+def test_pause_is_reported(saved: SavedIn, live: bool, jobs: int) -> None:
+    """The pause is some time, and no more than the save took."""
+    result = saved(live, jobs).result
+    assert 0 < (result.pause_seconds or 0) <= result.seconds
+
+
+@all_ways
+def test_snapshot_is_sound(saved: SavedIn, live: bool, jobs: int) -> None:
+    """Every packet of the snapshot verifies."""
+    assert snapmig.verify(saved(live, jobs).path).problems == ()
+
+
+@all_ways
+def test_every_page_is_of_one_moment(saved: SavedIn, shm: Path, live: bool, jobs: int) -> None:
+    """The RAM in the snapshot is what the guest can have had at one moment, page for page."""
+    assert stood_at(saved(live, jobs).path, shm).number >= 2
+
+
+@all_ways
+def test_resumes_in_a_waiting_qemu(
+    saved: SavedIn, program: str, shm: Path, live: bool, jobs: int
+) -> None:
+    """A QEMU that waits gets RAM and device state, and its guest counts on from there."""
+    path = saved(live, jobs).path
+    with make_monitored(program, shm, file_memory(shm / "ram"), incoming=True) as guest:
+        snapmig.restore(path, guest.monitor, jobs=jobs)
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, stood_at(path, shm), LAYOUT)
+
+
+def status(guest: Guest) -> str:
+    """Return the run state of a guest."""
+    return str(guest.execute("query-status")["status"])
+
+
+def tell(guest: Guest, commands: Sequence[str]) -> None:
+    """Tell a guest's monitor commands, each when the load that an earlier one began is over."""
+    for command in commands:
+        if command == "cont":
+            wait_for(lambda: status(guest) != "inmigrate")
+        migration.monitor(guest, command)
+
+
+@pytest.mark.parametrize(("live", "jobs"), [(False, 2), (True, 2)])
+def test_resumes_by_the_printed_command(saved: SavedIn, shm: Path, live: bool, jobs: int) -> None:
+    """The command and the monitor's commands that a restore gives resume the guest."""
+    snapshot = saved(live, jobs)
+    made = snapmig.restore(snapshot.path, shm / "new", for_qemu=True, jobs=jobs)
+    with Printed(made.qemu_arguments or (), snapshot.folder) as guest:
+        tell(guest, made.monitor_commands or ())
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, stood_at(snapshot.path, shm), LAYOUT)
+
+
+def split_memory(folder: Path) -> Memory:
+    """Return memory in two files, of two nodes, one behind the other in the guest."""
+    half = LAYOUT.ram // 2
+    kind = f"memory-backend-file,size={half},share=on"
+    return Memory(
+        [f"{kind},id=low,mem-path={folder / 'low'}", f"{kind},id=high,mem-path={folder / 'high'}"],
+        "",
+        ["-numa", "node,memdev=low", "-numa", "node,memdev=high"],
+    )
+
+
+def dimm_memory(folder: Path) -> Memory:
+    """Return memory in a file, and a second file as a module that was plugged in."""
+    more = f"memory-backend-file,id=more,size=16M,share=on,mem-path={folder / 'more'}"
+    return Memory(
+        [*file_memory(folder / "ram").backends, more],
+        ",memory-backend=ram",
+        ["-m", "slots=2,maxmem=256M", "-device", "pc-dimm,memdev=more"],
+    )
+
+
+def described_memory(folder: Path) -> Memory:
+    """Return memory in a file, said in JSON as libvirt does."""
+    facts = {
+        "qom-type": "memory-backend-file",
+        "id": "ram",
+        "size": LAYOUT.ram,
+        "share": True,
+        "mem-path": str(folder / "ram"),
+    }
+    return Memory([json.dumps(facts)])
+
+
+def offset_memory(folder: Path) -> Memory:
+    """Return memory that starts in the middle of a file."""
+    start = 16 << 20
+    with (folder / "ram").open("wb") as file:
+        file.truncate(start + LAYOUT.ram)
+    backend = file_memory(folder / "ram").backends[0]
+    return Memory([f"{backend},offset={start}"])
+
+
+MEMORIES: dict[str, Callable[[Path], Memory]] = {
+    "in a file": lambda folder: file_memory(folder / "ram"),
+    "in a file of a directory": lambda folder: file_memory(folder),
+    "in a memfd": lambda _: Memory([f"memory-backend-memfd,id=ram,size={LAYOUT.ram},share=on"]),
+    "in two files": split_memory,
+    "in a file and a module": dimm_memory,
+    "said in JSON": described_memory,
+    "at an offset": offset_memory,
+    "anonymous": lambda _: Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"]),
+}
+SHARED = (
+    "in a file",
+    "in a file of a directory",
+    "in two files",
+    "in a file and a module",
+    "said in JSON",
+    "at an offset",
+)
+UNSHARED = ("in a memfd", "anonymous")
+
+
+@dataclass(frozen=True)
+class SavedKind:
+    """A snapshot of a guest with some kind of memory."""
+
+    result: SaveResult
+    path: Path
+    folder: Path
+    """Where that guest had its sockets."""
+    left: list[str]
+
+
+@pytest.fixture(scope="module")
+def kind_saved(program: str, shared_shm: Path) -> Callable[[str], SavedKind]:
+    """Give a function that saves a guest with some kind of memory, once."""
+    done: dict[str, SavedKind] = {}
+
+    def save(kind: str) -> SavedKind:
+        if kind not in done:
+            folder = shared_shm / kind.replace(" ", "-")
+            folder.mkdir()
+            done[kind] = save_kind(program, folder, kind)
+        return done[kind]
+
+    return save
+
+
+KindSaved = Callable[[str], SavedKind]
+
+
+def save_kind(
+    program: str, folder: Path, kind: str, *, machine: str = "q35", live: bool = False
+) -> SavedKind:
+    """Save a guest with some kind of memory, which counts on then."""
+    memory = MEMORIES[kind](folder)
+    with make_monitored(program, folder, memory, machine=machine) as guest:
+        tiny.wait_passes(guest, 2)
+        before = {item.name for item in folder.iterdir()}
+        result = snapmig.save(guest.monitor, folder / "snap", live=live, jobs=2)
+        left = [item.name for item in folder.iterdir() if item.name not in before]
+        tiny.wait_passes(guest, 2)
+        return SavedKind(result, folder / "snap", guest.folder, left)
+
+
+def ram_of(snapshot: Path, folder: Path) -> State:
+    """Return where a snapshot's guest stood, whose RAM is the first of its blocks."""
+    snapmig.restore(snapshot, folder / "restored", format="raw")
+    os.truncate(folder / "restored", LAYOUT.ram)  # modules and firmware are behind it
+    return tiny.check_image(folder / "restored", LAYOUT)
+
+
+def resumes(program: str, folder: Path, kind: str, snapshot: Path, machine: str = "q35") -> bool:
+    """Say whether a guest counts on in a new QEMU with some kind of memory."""
+    (folder / "new").mkdir()
+    memory = MEMORIES[kind](folder / "new")
+    with make_monitored(program, folder, memory, machine=machine, incoming=True) as guest:
+        snapmig.restore(snapshot, guest.monitor, jobs=2)
+        counted = tiny.wait_passes(guest, 2, before=0)
+    return tiny.goes_on(counted, ram_of(snapshot, folder), LAYOUT)
+
+
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_kinds_of_memory(kind_saved: KindSaved, program: str, shm: Path, kind: str) -> None:
+    """A guest with any kind of memory is saved and resumed, and counts on."""
+    assert resumes(program, shm, kind, kind_saved(kind).path)
+
+
+@pytest.mark.parametrize("kind", ["in a file", "anonymous"])
+def test_another_machine(program: str, shm: Path, kind: str) -> None:
+    """A guest of the older machine type is saved and resumed, and counts on."""
+    saved = save_kind(program, shm, kind, machine="pc")
+    assert resumes(program, shm, kind, saved.path, "pc")
+
+
+@pytest.mark.parametrize("kind", ["in two files", "in a file and a module", "at an offset"])
+def test_kinds_of_memory_live(program: str, shm: Path, kind: str) -> None:
+    """A guest with any kind of shared memory is saved live and resumed, and counts on."""
+    saved = save_kind(program, shm, kind, live=True)
+    assert resumes(program, shm, kind, saved.path)
+
+
+@pytest.mark.parametrize("kind", ["in a file", "anonymous"])
+def test_into_a_memfd(kind_saved: KindSaved, program: str, shm: Path, kind: str) -> None:
+    """A snapshot resumes in a QEMU whose memory has no name."""
+    assert resumes(program, shm, "in a memfd", kind_saved(kind).path)
+
+
+@pytest.mark.parametrize("kind", MEMORIES)
+def test_printed_command_for_kinds_of_memory(kind_saved: KindSaved, shm: Path, kind: str) -> None:
+    """The printed command has memory of its own in place of what the saved guest had."""
+    saved = kind_saved(kind)
+    made = snapmig.restore(saved.path, shm / "new", for_qemu=True, jobs=2)
+    with Printed(made.qemu_arguments or (), saved.folder) as guest:
+        tell(guest, made.monitor_commands or ())
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, ram_of(saved.path, shm), LAYOUT)
+
+
+@pytest.mark.parametrize("kind", SHARED)
+def test_shared_memory_is_saved_once(kind_saved: KindSaved, kind: str) -> None:
+    """The device state in a snapshot does not have the RAM a second time."""
+    found = snapmig.info(kind_saved(kind).path).attachments
+    assert {item.name: item.size for item in found}["source/state"] < 4 << 20
+
+
+@pytest.mark.parametrize("kind", UNSHARED)
+def test_unshared_memory_is_warned_of(kind_saved: KindSaved, kind: str) -> None:
+    """A guest whose memory QEMU itself must write goes through a file, and the user is told."""
+    assert [*kind_saved(kind).result.warnings] == [
+        "the guest's memory is not shared, so QEMU wrote it to a mapped-ram file beside the "
+        "snapshot first; memory-backend-file with share=on avoids that"
+    ]
+
+
+@pytest.mark.parametrize("kind", UNSHARED)
+def test_unshared_memory_leaves_no_file(kind_saved: KindSaved, kind: str) -> None:
+    """The file through which a guest was saved is gone afterwards."""
+    assert kind_saved(kind).left == ["snap"]
+
+
+def test_unshared_memory_is_not_saved_live(program: str, shm: Path) -> None:
+    """A live save of a guest whose memory is not shared is refused with what it needs."""
+    with pytest.raises(SnapmigError, match="a live save needs shared guest memory"):
+        save_kind(program, shm, "anonymous", live=True)
+
+
+def test_unshared_memory_is_written_once(program: str, shm: Path) -> None:
+    """A busy guest stands still while QEMU itself writes its memory, so each page once."""
+    backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
+    with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
+        tiny.wait_passes(guest, 1)
+        snapmig.save(guest.monitor, shm / "snap", jobs=2)
+        assert guest.execute("query-migrate")["ram"]["transferred"] <= LARGE.ram * 9 // 8
+
+
+def test_unlinked_memory_file(program: str, shm: Path) -> None:
+    """A memory file that was deleted is found through the descriptors of QEMU."""
+    memory = file_memory(shm / "ram")
+    with make_monitored(program, shm, memory) as guest:
+        tiny.wait_passes(guest, 2)
+        (shm / "ram").unlink()
+        snapmig.save(guest.monitor, shm / "snap", jobs=2)
+    with make_monitored(program, shm, memory, incoming=True) as guest:
+        (shm / "ram").unlink()
+        snapmig.restore(shm / "snap", guest.monitor, jobs=2)
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, stood_at(shm / "snap", shm), LAYOUT)
+
+
+def test_replaced_memory_file(program: str, shm: Path) -> None:
+    """Another file that has the name of the memory file now is not taken for it."""
+    with make_monitored(program, shm, file_memory(shm / "ram")) as guest:
+        tiny.wait_passes(guest, 2)
+        (shm / "ram").unlink()
+        (shm / "ram").write_bytes(bytes(LAYOUT.ram))
+        snapmig.save(guest.monitor, shm / "snap", jobs=2)
+    assert stood_at(shm / "snap", shm).number >= 2
+
+
+@pytest.fixture
+def small(program: str, shm: Path) -> Iterator[Monitored]:
+    """Give a guest of its own, in a shared file, that runs."""
+    with make_monitored(program, shm, file_memory(shm / "ram")) as guest:
+        tiny.wait_passes(guest, 2)
+        yield guest
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> None:
+    """A guest that its user had stopped counts no further when it was saved."""
+    small.stop()
+    before = small.read_serial()
+    snapmig.save(small.monitor, shm / "snap", live=live, jobs=2)
+    assert (before, False) == (small.read_serial(), small.execute("query-status")["running"])
+
+
+def test_paused_guest_is_not_saved_twice(small: Monitored, shm: Path) -> None:
+    """QEMU saves a stopped guest once, and its reason not to do it again is passed on."""
+    small.stop()
+    snapmig.save(small.monitor, shm / "a", jobs=2)
+    with pytest.raises(SnapmigError, match="paused due to previous migration"):
+        snapmig.save(small.monitor, shm / "b", jobs=2)
+    assert sorted(item.name for item in shm.iterdir()) == ["a", "ram", "tiny.sector"]
+
+
+@pytest.mark.parametrize("kind", ["in a file", "anonymous"])
+def test_paused_guest_resumes_by_the_printed_command(program: str, shm: Path, kind: str) -> None:
+    """What is printed for a guest that was saved while it was stopped lets it run."""
+    with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
+        tiny.wait_passes(guest, 2)
+        guest.stop()
+        snapmig.save(guest.monitor, shm / "snap", jobs=2)
+        folder = guest.folder
+    made = snapmig.restore(shm / "snap", shm / "new", for_qemu=True, jobs=2)
+    with Printed(made.qemu_arguments or (), folder) as guest:
+        tell(guest, made.monitor_commands or ())
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, ram_of(shm / "snap", shm), LAYOUT)
+
+
+def test_paused_guest_runs_when_told(small: Monitored, shm: Path) -> None:
+    """A guest that was saved while it was stopped counts on when its user continues it."""
+    small.stop()
+    snapmig.save(small.monitor, shm / "snap", jobs=2)
+    small.cont()
+    assert len(tiny.wait_passes(small, 2)) >= 2
+
+
+def test_running_guest_is_saved_again(small: Monitored, shm: Path) -> None:
+    """A guest can be saved as often as one likes."""
+    for number in range(3):
+        snapmig.save(small.monitor, shm / f"{number}", live=number == 1, jobs=2)
+    assert len(tiny.wait_passes(small, 2)) >= 2
+
+
+def test_capabilities_are_as_before(small: Monitored, shm: Path) -> None:
+    """A save leaves QEMU's settings for migrations as its user had set them."""
+    migration.prepare(small, ("mapped-ram",))
+    before = small.execute("query-migrate-capabilities")
+    snapmig.save(small.monitor, shm / "snap", jobs=2)
+    assert before == small.execute("query-migrate-capabilities")
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[Path]:
+    """Give a directory with room for less than the guest."""
+    with filesystems.mounted("tmpfs", tmp_path / "full", "size=1M") as place:
+        yield place
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("live", [False, True])
+def test_full_destination_lets_the_guest_go(small: Monitored, full: Path, live: bool) -> None:
+    """Where the space ends, a save fails, leaves nothing, and the guest counts on."""
+    with pytest.raises(NoSpaceError):
+        snapmig.save(small.monitor, full / "snap", live=live, jobs=2)
+    assert (len(tiny.wait_passes(small, 2)) >= 2, [*full.iterdir()]) == (True, [])
+
+
+@pytest.mark.root
+def test_full_destination_of_an_anonymous_guest(program: str, shm: Path, full: Path) -> None:
+    """Where QEMU itself finds no space, the save fails with its reason and the guest counts on."""
+    memory = MEMORIES["anonymous"](shm)
+    with make_monitored(program, shm, memory) as guest:
+        tiny.wait_passes(guest, 2)
+        with pytest.raises(SnapmigError, match="could not migrate"):
+            snapmig.save(guest.monitor, full / "snap", jobs=2)
+        assert (len(tiny.wait_passes(guest, 2)) >= 2, [*full.iterdir()]) == (True, [])
+
+
+def test_missing_destination_does_not_stop_the_guest(small: Monitored, shm: Path) -> None:
+    """A destination that can't be is refused before the guest is asked for anything."""
+    with pytest.raises(SnapmigError, match="there is no directory"):
+        snapmig.save(small.monitor, shm / "nowhere" / "snap")
+    assert "STOP" not in events(small)
+
+
+def events(guest: Guest) -> list[str]:
+    """Return the names of the events that a guest's QEMU told of so far."""
+    return [str(event["event"]) for event in guest._events.history]
+
+
+@pytest.fixture(scope="module")
+def large(program: str, shared_shm: Path) -> Iterator[Monitored]:
+    """Give a large guest that writes to all of its memory all the time."""
+    (shared_shm / "large").mkdir()
+    memory = file_memory(shared_shm / "large" / "ram", LARGE)
+    with make_monitored(program, shared_shm, memory, LARGE) as guest:
+        tiny.wait_passes(guest, 1)
+        yield guest
+
+
+@pytest.fixture
+def busy(large: Monitored) -> Monitored:
+    """Give the large guest, which runs whatever a test left behind."""
+    if status(large) != "running":
+        large.cont()
+    return large
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("options", [(), ("--live",)], ids=["paused", "live"])
+def test_signal_lets_the_guest_go(
+    busy: Monitored, shm: Path, number: signal.Signals, options: tuple[str, ...]
+) -> None:
+    """A program that is interrupted while its guest stands still lets it go on."""
+    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, *options)
+    try:
+        wait_for(lambda: status(busy) == "postmigrate")
+        process.send_signal(number)
+        _, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    left = (process.returncode, err, status(busy), [*shm.iterdir()])
+    assert (128 + number, f"snapmig: interrupted by {number.name}\n", "running", []) == left
+
+
+def test_signal_in_the_first_look(busy: Monitored, shm: Path) -> None:
+    """A live save that is interrupted before its pause leaves a guest that never stood still."""
+    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, "--live")
+    try:
+        wait_for(lambda: [*shm.iterdir()])
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.communicate()
+    assert (process.returncode, status(busy), [*shm.iterdir()]) == (143, "running", [])
+
+
+def test_interrupted_guest_counts_on(large: Monitored, shm: Path) -> None:
+    """The guest of an interrupted save finds no page wrong, and can be saved."""
+    snapmig.save(large.monitor, shm / "snap", jobs=2)
+    assert stood_at(shm / "snap", shm, LARGE).number >= 1
+
+
+def test_signal_while_qemu_writes(program: str, shm: Path) -> None:
+    """A program that is interrupted while QEMU itself saves a guest cancels that."""
+    backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
+    with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
+        tiny.wait_passes(guest, 1)
+        process = snapmig_program.start("save", guest.monitor, shm / "snap", "-j", 2)
+        try:
+            wait_for(lambda: [*shm.glob(".*.mapped-ram")])
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.communicate()
+        found = (process.returncode, status(guest), sorted(item.name for item in shm.iterdir()))
+    assert found == (143, "running", ["tiny.sector"])
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A QEMU that does not fit a snapshot, and why."""
+
+    reason: str
+    machine: str = "q35"
+    layout: Layout = LAYOUT
+    incoming: bool = True
+    memory: str | None = None
+
+
+UNFIT = {
+    "other machine": Waiting("QEMU's machine type is pc-i440fx-", machine="pc"),
+    "other size": Waiting("QEMU's shared RAM is ram of 67108864 bytes", layout=Layout(64 << 20)),
+    "running": Waiting("QEMU is running, expected one started with -incoming", incoming=False),
+    "two blocks": Waiting("QEMU's shared RAM is low of 16777216 bytes", memory="in two files"),
+    "not shared": Waiting("QEMU's shared RAM is none", memory="anonymous"),
+}
+
+
+def make_unfit(program: str, folder: Path, waiting: Waiting) -> Monitored:
+    """Make a QEMU that does not fit."""
+    memory = file_memory(folder / "ram", waiting.layout)
+    if waiting.memory is not None:
+        memory = MEMORIES[waiting.memory](folder)
+    return make_monitored(
+        program,
+        folder,
+        memory,
+        waiting.layout,
+        machine=waiting.machine,
+        incoming=waiting.incoming,
+    )
+
+
+@pytest.mark.parametrize("unfit", UNFIT)
+def test_unfit_qemu_is_refused(
+    saved: SavedIn, program: str, shm: Path, cli: Callable[..., Outcome], unfit: str
+) -> None:
+    """A QEMU that does not fit is refused in one sentence with exit code 1."""
+    snapshot = saved(False, 2).path
+    with make_unfit(program, shm, UNFIT[unfit]) as guest:
+        outcome = cli("restore", snapshot, guest.monitor)
+    told = UNFIT[unfit].reason in outcome.err
+    assert (outcome.code, outcome.out, told, outcome.err.count("\n")) == (1, "", True, 1)
+
+
+@pytest.mark.parametrize("unfit", ["other machine", "other size"])
+def test_unfit_qemu_is_not_touched(
+    saved: SavedIn, program: str, shm: Path, cli: Callable[..., Outcome], unfit: str
+) -> None:
+    """The memory of a QEMU that does not fit is as before, and it waits on."""
+    snapshot = saved(False, 2).path
+    with make_unfit(program, shm, UNFIT[unfit]) as guest:
+        before = (shm / "ram").stat()
+        cli("restore", snapshot, guest.monitor)
+        after = (shm / "ram").stat()
+        assert (before.st_blocks, before.st_mtime_ns, "inmigrate") == (
+            after.st_blocks,
+            after.st_mtime_ns,
+            status(guest),
+        )
+
+
+@pytest.mark.parametrize("verb", ["save", "restore"])
+@pytest.mark.parametrize("kind", ["missing", "silent", "a file"])
+def test_no_monitor(
+    saved: SavedIn, shm: Path, cli: Callable[..., Outcome], verb: str, kind: str
+) -> None:
+    """A socket at which no QEMU answers is refused in one sentence, with its path."""
+    snapshot, path = saved(False, 2).path, shm / "socket"
+    with socket.socket(socket.AF_UNIX) as listener:
+        if kind == "silent":
+            listener.bind(str(path))
+        elif kind == "a file":
+            path.write_text("not a socket")
+        pair = {"save": (f"qmp:{path}", shm / "snap"), "restore": (snapshot, f"qmp:{path}")}
+        outcome = cli(verb, *pair[verb])
+    told = outcome.err.startswith(f"snapmig: {path}: no QEMU monitor answers here: ")
+    assert (outcome.code, told, outcome.err.count("\n")) == (1, True, 1)
+
+
+@pytest.mark.parametrize("way", ["qmp", "directory"])
+def test_snapshot_without_device_state(
+    program: str, shm: Path, cli: Callable[..., Outcome], way: str
+) -> None:
+    """A snapshot of a raw image has nothing that a QEMU could resume from, and that is said."""
+    (shm / "raw").write_bytes(bytes(LAYOUT.ram - 1) + b"\1")
+    snapmig.save(shm / "raw", shm / "snap")
+    with make_monitored(program, shm, file_memory(shm / "ram"), incoming=True) as guest:
+        ways = {"qmp": (guest.monitor,), "directory": (shm / "new", "--for-qemu")}
+        outcome = cli("restore", shm / "snap", *ways[way])
+        found = (outcome.code, "this snapshot has none" in outcome.err, status(guest))
+    assert found == (2, True, "inmigrate")
+
+
+def test_file_snapshot_into_a_waiting_qemu(program: str, shm: Path) -> None:
+    """A snapshot of a mapped-ram file resumes in a QEMU that waits."""
+    with make(program, shm, memory=shm / "ram") as guest:
+        tiny.wait_passes(guest, 2)
+        migration.prepare(guest, ("mapped-ram",))
+        migration.save_to(guest, f"file:{shm / 'file'}")
+        state = tiny.check_image(shm / "ram", LAYOUT)
+    snapmig.save(shm / "file", shm / "snap", jobs=2)
+    with make_monitored(program, shm, MEMORIES["anonymous"](shm), incoming=True) as guest:
+        snapmig.restore(shm / "snap", guest.monitor, jobs=2)
+        assert tiny.goes_on(tiny.wait_passes(guest, 2, before=0), state, LAYOUT)
+
+
+def test_file_snapshot_into_another_size(program: str, shm: Path) -> None:
+    """A QEMU with more RAM than a migration file has is refused, which QEMU itself does not."""
+    with make(program, shm, memory=shm / "ram") as guest:
+        tiny.wait_passes(guest, 2)
+        migration.prepare(guest, ("mapped-ram",))
+        migration.save_to(guest, f"file:{shm / 'file'}")
+    snapmig.save(shm / "file", shm / "snap", jobs=2)
+    larger = UNFIT["other size"].layout
+    memory = file_memory(shm / "other", larger)
+    with (
+        make_monitored(program, shm, memory, larger, incoming=True) as guest,
+        pytest.raises(SnapmigError, match="67108864"),
+    ):
+        snapmig.restore(shm / "snap", guest.monitor, jobs=2)
+
+
+def test_client_library_is_missing(shm: Path) -> None:
+    """Without QEMU's client library one sentence says what to install."""
+    code = (
+        "import sys; sys.modules['qemu.qmp'] = None\n"
+        "from snapmig.commands import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "save", f"qmp:{shm}/socket", shm / "snap"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = "snapmig: running guests need qemu.qmp: pip install 'snapmig[qemu]'\n"
+    assert (2, "", said) == (done.returncode, done.stdout, done.stderr)
+
+
+def test_snapshot_is_private(saved: SavedIn) -> None:
+    """Only its owner can read a snapshot of a guest."""
+    assert stat.S_IMODE(saved(True, 2).path.stat().st_mode) == 0o600
+
+
+def test_facts_are_kept(saved: SavedIn) -> None:
+    """A snapshot of a running guest has its machine, QEMU's version, command and memory."""
+    with snapmig.open(saved(False, 2).path) as snapshot:
+        facts = json.loads(snapshot.attachments["source/guest.json"])
+    kept = (facts["machine"][:7], facts["command_line"][1], facts["memory"][0]["name"])
+    assert kept == ("pc-q35-", "-nodefaults", "ram")

@@ -1,0 +1,143 @@
+"""Facts about libvirt itself: what it saves is restored so that it resumes it."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from tests.conftest import requires
+from tests.guest.resume import LAYOUT
+from tests.guests.tiny import guest as tiny
+
+pytestmark = pytest.mark.guest
+
+NOBODY = 65534
+"""libvirt serves a session, in directories of its own, to anybody but root."""
+SECONDS = 30.0
+DOMAIN = """\
+<domain type='qemu'>
+  <name>tiny</name>
+  <memory unit='b'>{ram}</memory>
+  <os><type arch='x86_64' machine='q35'>hvm</type><boot dev='fd'/></os>
+  <features><acpi/></features>
+  <devices>
+    <emulator>{program}</emulator>
+    <disk type='file' device='floppy'>
+      <driver name='qemu' type='raw'/>
+      <source file='{sector}'/><target dev='fda' bus='fdc'/><readonly/>
+    </disk>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <serial type='file'><source path='{serial}'/><target port='0'/></serial>
+  </devices>
+</domain>
+"""
+
+
+class Session:
+    """libvirt's daemon for an ordinary user."""
+
+    def __init__(self, folder: Path, image_format: str) -> None:
+        self.folder = folder
+        self._environment = {**os.environ, "HOME": str(folder)}
+        for name in ("RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME"):
+            self._environment[f"XDG_{name}"] = str(folder / name[:2])
+        self._as_user = {"env": self._environment, "cwd": folder, "stdin": subprocess.DEVNULL}
+        if os.geteuid() == 0:
+            self._as_user |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
+        config = folder / "CO" / "libvirt" / "qemu.conf"
+        config.parent.mkdir(parents=True)
+        (folder / "RU").mkdir()
+        config.write_text(f'stdio_handler = "file"\nsave_image_format = "{image_format}"\n')
+
+    def __enter__(self) -> "Session":
+        if os.geteuid() == 0:
+            for path in (self.folder, *self.folder.rglob("*")):
+                os.chown(path, NOBODY, NOBODY)
+        with (self.folder / "log").open("wb") as log:
+            self._daemon = subprocess.Popen(
+                ["libvirtd"], stdout=log, stderr=log, start_new_session=True, **self._as_user
+            )
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        try:
+            self.virsh("destroy", "tiny", check=False)
+        finally:
+            self._daemon.send_signal(signal.SIGTERM)
+            self._daemon.wait(SECONDS)
+
+    def virsh(self, *arguments: object, check: bool = True) -> str:
+        """Run a command of libvirt's shell, once the daemon answers."""
+        command = ["virsh", "--connect", "qemu:///session", *map(str, arguments)]
+        deadline = time.monotonic() + SECONDS
+        while True:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, **self._as_user
+            )
+            starting = "Failed to connect socket" in done.stderr
+            if not starting or time.monotonic() > deadline:
+                break
+            time.sleep(0.1)
+        assert not check or done.returncode == 0, done.stderr
+        return done.stdout
+
+    def wait_passes(self, count: int) -> list[int]:
+        """Wait until the guest has ended some passes; return all."""
+        deadline = time.monotonic() + SECONDS
+        serial = self.folder / "serial"
+        while len(found := tiny.passes(serial.read_text() if serial.exists() else "")) < count:
+            assert time.monotonic() < deadline, f"{found} in {SECONDS:g} s"
+            time.sleep(0.05)
+        return found
+
+
+def start(program: str, shm: Path, image_format: str) -> Session:
+    """Return a session with the definition of a guest, not yet begun."""
+    for tool in ("libvirtd", "virsh"):
+        requires(tool)
+    shm.chmod(0o711)
+    folder = shm / "home"
+    folder.mkdir()
+    sector = tiny.write_sector(folder, LAYOUT)
+    places = {"sector": sector, "serial": folder / "serial", "program": program}
+    (folder / "tiny.xml").write_text(DOMAIN.format(ram=LAYOUT.ram, **places))
+    return Session(folder, image_format)
+
+
+@pytest.fixture
+def session(program: str, shm: Path, request: pytest.FixtureRequest) -> Iterator[Session]:
+    """Give a session with a guest that runs."""
+    with start(program, shm, getattr(request, "param", "raw")) as session:
+        session.virsh("create", session.folder / "tiny.xml")
+        session.wait_passes(2)
+        yield session
+
+
+@pytest.mark.parametrize("session", ["raw", "gzip"], indirect=True)
+def test_libvirt_resumes_a_restored_image(session: Session, shm: Path) -> None:
+    """A guest that `virsh save` wrote counts on when `virsh restore` reads what is restored."""
+    folder = session.folder
+    session.virsh("save", "tiny", folder / "image")
+    snapmig.save(folder / "image", shm / "snap", jobs=2)
+    snapmig.restore(shm / "snap", shm / "ram", block="pc.ram", jobs=2)
+    snapmig.restore(shm / "snap", folder / "again", jobs=2)
+    (folder / "again").chmod(0o644)
+    (folder / "serial").unlink()
+    session.virsh("restore", folder / "again")
+    counted = session.wait_passes(2)
+    assert tiny.goes_on(counted, tiny.check_image(shm / "ram", LAYOUT), LAYOUT)
+
+
+def test_core_of_virsh_dump(session: Session, shm: Path) -> None:
+    """A core that `virsh dump --memory-only` wrote is restored byte for byte."""
+    core = session.folder / "core"
+    session.virsh("dump", "--memory-only", "tiny", core)
+    snapmig.save(core, shm / "snap", jobs=2)
+    snapmig.restore(shm / "snap", shm / "again", jobs=2)
+    assert core.read_bytes() == (shm / "again").read_bytes()

@@ -1,0 +1,260 @@
+"""Facts about libvirt's save images, built by hand."""
+
+import struct
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import snapmig
+from snapmig.errors import SnapmigError
+from tests.conftest import requires
+from tests.guest.qemu_files import PAGE, Block, Mapped, Stream, data, part, ram_of, zero
+
+XML = "<domain type='kvm'><name>Gästin</name></domain>".encode() + b"\0"
+COOKIE = b"<qemusave><cpu/></qemusave>\0"
+PADDING = 65536
+RAW, GZIP, BZIP2, XZ, LZOP, ZSTD, SPARSE = range(7)
+PROGRAMS = {GZIP: "gzip", BZIP2: "bzip2", XZ: "xz", ZSTD: "zstd"}
+RAM = Block(pages={0: 1, 3: 2, 9: 3}, stale={5: 0xEE})
+RECORDS = part(zero(0, b"ram"), data(0, 1), data(3, 9), data(3, 2, b"ram"), data(9, 3))
+
+
+@dataclass(frozen=True)
+class Image:
+    """A save image; every field can be wrong."""
+
+    kind: int = RAW
+    magic: bytes = b"LibvirtQemudSave"
+    version: int = 2
+    order: str = "<"
+    cookie: bytes = COOKIE
+    size: int | None = None
+    body: bytes | None = None
+
+    def head(self) -> bytes:
+        """Return what stands before QEMU's stream: header, XML, cookie, room to grow."""
+        rest = XML + self.cookie + bytes(PADDING)
+        size = len(rest) if self.size is None else self.size
+        place = len(XML) if self.cookie else 0
+        fields = (self.magic, self.version, size, 1, self.kind, place)
+        return struct.pack(f"{self.order}16s5I56x", *fields) + rest
+
+    def build(self) -> bytes:
+        """Return the file."""
+        head = self.head()
+        if self.body is not None:
+            return head + self.body
+        if self.kind == SPARSE:
+            return Mapped([RAM], start=len(head)).build().replace(bytes(len(head)), head, 1)
+        stream = Stream([RECORDS]).build()
+        if self.kind in PROGRAMS:
+            command = [PROGRAMS[self.kind], "-c"]
+            stream = subprocess.run(command, input=stream, stdout=-1, check=True).stdout
+        return head + stream
+
+
+Write = Callable[[Image | bytes], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Give a function that writes a file."""
+
+    def put(built: Image | bytes) -> Path:
+        path = tmp_path / "image"
+        path.write_bytes(built if isinstance(built, bytes) else built.build())
+        return path
+
+    return put
+
+
+def again(path: Path, kind: str | None = None) -> Path:
+    """Save a file and restore it."""
+    snapmig.save(path, path.with_name("snap"), jobs=1)
+    snapmig.restore(path.with_name("snap"), path.with_name("again"), format=kind, jobs=1)
+    return path.with_name("again")
+
+
+@pytest.fixture(params=["raw", "sparse", "gzip", "bzip2", "xz", "zstd"])
+def kind(request: pytest.FixtureRequest) -> int:
+    """Give each kind of image that can be made here."""
+    kinds = {"raw": RAW, "sparse": SPARSE, **{name: kind for kind, name in PROGRAMS.items()}}
+    if request.param in PROGRAMS.values():
+        requires(request.param)
+    return kinds[request.param]
+
+
+def test_it_is_recognised(write: Write, kind: int) -> None:
+    """The format of an image shows in its content."""
+    path = write(Image(kind))
+    snapmig.save(path, path.with_name("snap"), jobs=1)
+    assert snapmig.info(path.with_name("snap")).source == "libvirt"
+
+
+def test_ram_is_read(write: Write, kind: int) -> None:
+    """The RAM of an image is that of QEMU's stream in it, stale bytes and old copies left out."""
+    assert {"ram": RAM.content} == ram_of(write(Image(kind)))
+
+
+def test_ram_is_restored(write: Write, kind: int) -> None:
+    """The RAM of a restored image is that of the one that was saved."""
+    assert {"ram": RAM.content} == ram_of(again(write(Image(kind))))
+
+
+@pytest.mark.parametrize("cookie", [COOKIE, b""], ids=["cookie", "no cookie"])
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
+@pytest.mark.parametrize("kind", [RAW, SPARSE], ids=["raw", "sparse"])
+def test_head_is_kept(write: Write, kind: int, order: str, cookie: bytes) -> None:
+    """Header, XML, cookie and the room behind them are restored byte for byte."""
+    image = Image(kind, order=order, cookie=cookie)
+    head = image.head()
+    assert head == again(write(image)).read_bytes()[: len(head)]
+
+
+@pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
+def test_compressed_becomes_raw(write: Write, order: str) -> None:
+    """Only the kind changes in the head of an image that was compressed."""
+    requires("gzip")
+    image = Image(GZIP, order=order)
+    head = replace(image, kind=RAW).head()
+    assert head == again(write(image)).read_bytes()[: len(head)]
+
+
+def test_sparse_is_restored_as_it_was(write: Write) -> None:
+    """A sparse image is restored byte for byte, but for bytes that did not count."""
+    image = Image(SPARSE)
+    head = image.head()
+    whole = Mapped([replace(RAM, stale={})], start=len(head)).build()
+    assert whole.replace(bytes(len(head)), head, 1) == again(write(image)).read_bytes()
+
+
+@pytest.mark.parametrize("form", ["mapped-ram", "qemu-stream", "raw"])
+def test_restored_in_other_forms(write: Write, kind: int, form: str) -> None:
+    """The RAM of an image is the same in every form."""
+    restored = again(write(Image(kind)), form)
+    assert [RAM.content] == [*ram_of(restored, form).values()]
+
+
+def test_no_file_is_left_of_a_decompressed_stream(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is decompressed lies in a file without a name, in the directory for such files."""
+    requires("gzip")
+    (tmp_path / "spool").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "spool"))
+    ram_of(write(Image(GZIP)))
+    assert [*(tmp_path / "spool").iterdir()] == []
+
+
+MALFORMED = {
+    "incomplete": (
+        Image(magic=b"LibvirtQemudPart"), "the save image is incomplete: libvirt did not finish it",
+    ),
+    "version 1": (Image(version=1), "a version other than 2"),
+    "version 3": (Image(version=3), "a version other than 2"),
+    "unknown kind": (Image(kind=9), "has the format 9, which is not known here"),
+    "no XML": (Image(size=0), "XML and cookie have 0 bytes"),
+    "much XML": (Image(size=(1 << 32) - 1), "XML and cookie have 4294967295 bytes"),
+    "XML past the end": (Image(size=60 << 20), "file ends"),
+    "XML too short": (Image(size=len(XML)), "not a QEMU migration stream"),
+    "no stream": (Image(body=b""), "file ends"),
+    "another stream": (Image(body=bytes(4096)), "not a QEMU migration stream"),
+    "a stream said to be sparse": (
+        Image(SPARSE, body=Stream([RECORDS]).build()), "not a mapped-ram one",
+    ),
+    "mapped-ram said to be raw": (
+        Image(RAW, body=Mapped([RAM]).build()), "bitmap is at|mapped-ram one",
+    ),
+    "header alone": (Image().head()[:92], "file ends"),
+    "magic alone": (b"LibvirtQemudSave", "file ends"),
+    "not compressed at all": (Image(GZIP, body=Stream([RECORDS]).build()), "gzip failed: "),
+    "compressed twice as long": (Image(GZIP, body=b""), "gzip|empty"),
+    "compressed and cut": (Image(GZIP).build()[:-40], "gzip failed: "),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_image(write: Write, kind: str) -> None:
+    """What can't be is refused with the image's name and exit code 1."""
+    requires("gzip")
+    path = write(MALFORMED[kind][0])
+    with pytest.raises(SnapmigError) as caught:
+        snapmig.save(path, path.with_name("snap"), jobs=1)
+    assert (1, str(path)) == (caught.value.exit_code, caught.value.path)
+
+
+@pytest.mark.parametrize("kind", MALFORMED)
+def test_malformed_image_is_described(write: Write, kind: str) -> None:
+    """The refusal says what was found."""
+    requires("gzip")
+    image, words = MALFORMED[kind]
+    path = write(image)
+    with pytest.raises(SnapmigError, match=words):
+        snapmig.save(path, path.with_name("snap"), jobs=1)
+
+
+def test_decompressor_is_missing(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that an image needs and that is not installed is named."""
+    path = write(Image(LZOP, body=b"whatever"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SnapmigError) as caught:
+        snapmig.save(path, path.with_name("snap"), jobs=1)
+    assert str(caught.value) == f"{path}: lzop is needed for this and not installed"
+
+
+def test_other_snapshots_have_no_xml(tmp_path: Path) -> None:
+    """A snapshot of something else can't become a save image, and that is said."""
+    (tmp_path / "file").write_bytes(Stream([RECORDS]).build())
+    with pytest.raises(SnapmigError, match="domain's XML and header, and this snapshot has none"):
+        again(tmp_path / "file", "libvirt")
+
+
+def is_refused(path: Path, content: bytes) -> bool:
+    """Say whether a file is refused as an error of its own kind that names it."""
+    path.write_bytes(content)
+    try:
+        ram_of(path, "libvirt")
+    except SnapmigError as error:
+        return error.path == str(path)
+    return False
+
+
+@pytest.mark.parametrize("kind", [RAW, SPARSE], ids=["raw", "sparse"])
+def test_every_truncation_is_refused(tmp_path: Path, kind: int) -> None:
+    """Wherever an image ends too early, it is refused."""
+    whole, head = Image(kind).build(), len(Image(kind).head())
+    edges = {*range(1, 130), *range(head - 5, head + 150), *range(len(whole) - 200, len(whole))}
+    let_in = [cut for cut in sorted(edges) if not is_refused(tmp_path / "cut", whole[:cut])]
+    assert let_in == []
+
+
+WHOLE = {kind: Image(kind).build() for kind in (RAW, SPARSE)}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    kind=st.sampled_from([RAW, SPARSE]),
+    changes=st.lists(
+        st.tuples(st.integers(0, 92), st.binary(min_size=1, max_size=4)), min_size=1, max_size=3
+    ),
+)
+def test_any_header_is_read_or_refused(
+    tmp_path: Path, kind: int, changes: list[tuple[int, bytes]]
+) -> None:
+    """Whatever a header says, its image is read, or refused by an error of its own kind."""
+    content = bytearray(WHOLE[kind])
+    for at, change in changes:
+        content[at : at + len(change)] = change
+    (tmp_path / "file").write_bytes(content)
+    try:
+        found = ram_of(tmp_path / "file", "libvirt")
+    except SnapmigError:
+        return
+    assert {name: len(held) for name, held in found.items()} == {"ram": 16 * PAGE}

@@ -1,0 +1,171 @@
+"""Facts about the benchmark of guests: its targets, its holes, and a short run of it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench.guest_report import guest_report
+from tests.bench.guest_runs import MAPPED, ZSTD, scan, still_cached
+from tests.bench.guests import parse_arguments
+from tests.bench.machines import give_back, holes
+from tests.bench.report import Context
+from tests.bench.summary import Results
+from tests.conftest import requires
+from tests.guests.qemu import PROGRAM, find_qemu
+from tests.guests.tiny import guest as tiny
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = 4096
+MIB = 1 << 20
+
+
+@pytest.fixture
+def memory(shm):
+    """Give a MiB of data, a hole of two, a MiB of data."""
+    path = shm / "ram"
+    path.write_bytes(b"x" * MIB + bytes(2 * MIB) + b"y" * MIB)
+    with path.open("r+b") as file:
+        os.truncate(file.fileno(), 4 * MIB)
+    give_back(path, [(MIB, 3 * MIB)])
+    return path
+
+
+def record(name, **fields):
+    """One record of a save to disk."""
+    known = {
+        "operation": "save",
+        "destination": "disk",
+        "role": "peer",
+        "jobs": 2,
+        "order": 0,
+        "round": 0,
+        "warm_up": False,
+        "wall_s": 1.0,
+        "cpu_s": 1.0,
+        "others_cpu_s": 0.0,
+        "stolen_cpu_s": 0.0,
+        "output_bytes": MIB,
+        "disk_bytes": MIB,
+        "grown_bytes": 0,
+    }
+    return {**known, "name": name, **fields}
+
+
+def report(*records):
+    """Return the words about records."""
+    facts = {"image": "tiny guest", "image_bytes": MIB, "version_qemu": "10"}
+    facts |= {"machine_cpu": "a", "machine_processors": 2, "machine_memory_bytes": 1 << 30}
+    facts |= {"machine_kernel": "6", "git_commit": "1"}
+    facts |= {f"version_{name}": "1" for name in ("snapmig", "python", "isal", "numpy", "zstd")}
+    return guest_report(Results(records), Context(facts, {"disk": "ext4"}, (2,), 1))
+
+
+def test_targets_are_met_or_short():
+    """Time and size of the others are divided by snapmig's."""
+    words = report(
+        record("snapmig", wall_s=2.0),
+        record(MAPPED, wall_s=1.0, disk_bytes=4 * MIB),
+        record(ZSTD, wall_s=5.0),
+    )
+    lines = {line[:33].strip(): line[33:].strip() for line in words.splitlines()}
+    assert "0.50 short by 50 %" in lines["save to disk, time / mapped-ram"]
+    assert "4.00 met" in lines["save to disk, size / mapped-ram"]
+    assert "2.50 met" in lines["save to disk, time / exec zstd"]
+    assert "not measured" in lines["restore from shm / mapped-ram"]
+
+
+def test_growth_is_told():
+    """One save that grows the guest's memory is enough."""
+    words = report(record("snapmig"), record("snapmig", round=1, grown_bytes=MIB))
+    assert "1.00 short" in words
+
+
+def test_only_zeros_are_given_back(memory):
+    """What a hole holds by now stays."""
+    with memory.open("r+b") as file:
+        file.seek(MIB)
+        file.write(bytes(2 * MIB))
+    content = memory.read_bytes()
+    assert holes(memory) == []
+    give_back(memory, [(0, 3 * MIB)])
+    assert memory.read_bytes() == content
+    give_back(memory, [(MIB, 3 * MIB)])
+    assert holes(memory) == [(MIB, 3 * MIB)]
+    assert memory.read_bytes() == content
+
+
+def test_a_scan_fills_no_hole(memory):
+    """The bare scan of memory leaves it as it is."""
+    assert scan(memory, 2).slowest > 0
+    assert holes(memory) == [(MIB, 3 * MIB)]
+
+
+def test_what_was_written_is_cached(memory):
+    """Memory is always in memory; a file that ends in a hole is no trouble."""
+    os.truncate(memory, 5 * MIB)
+    assert still_cached(memory) == 1
+
+
+def test_a_quick_run_is_small():
+    """Other settings win over it."""
+    assert parse_arguments(["--quick"]).ram == 64 * MIB
+    options = parse_arguments(["--quick", "--ram", "128M", "--rounds", "2"])
+    assert (options.ram, options.rounds, options.tiny) == (128 * MIB, 2, True)
+
+
+@pytest.mark.guest
+def test_a_quick_run(tmp_path):
+    """Each contestant saves and restores; all parameters stand in each line; nothing is left."""
+    for tool in (PROGRAM, "zstd", *tiny.TOOLS):
+        requires(tool)
+    if find_qemu().path is None:
+        pytest.skip(find_qemu().reason)
+    command = [sys.executable, "-m", "tests.bench", "--guests", "--quick"]
+    with subprocess.Popen(
+        [*command, "--output-dir", str(tmp_path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        out, err = process.communicate()
+    assert process.returncode == 0, err
+    lines = [json.loads(line) for line in (tmp_path / "guests.jsonl").read_text().splitlines()]
+    figures = {(line["operation"], line["name"], line["destination"]) for line in lines}
+    names = ("snapmig", MAPPED, ZSTD)
+    assert {("save", name, place) for name in names for place in ("shm", "disk")} <= figures
+    places = ("shm", "disk, warm", "disk, cold")
+    assert {("restore", name, place) for name in names for place in places} <= figures
+    assert {"snapmig", "snapmig --live"} <= {name for what, name, _ in figures if what == "pause"}
+    wanted = {"wall_s", "cpu_s", "jobs", "ram_bytes", "machine_cpu", "version_qemu", "git_commit"}
+    assert all(wanted <= line.keys() for line in lines)
+    ours = [line for line in lines if line["operation"] == "save" and line["name"] == "snapmig"]
+    assert all(line["grown_bytes"] <= 0 for line in ours)
+    assert "growth of the guest's memory" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["guests.jsonl"]
+    assert not list(Path("/dev/shm").glob(f"snapmig-bench-{process.pid}-*"))
+
+
+def test_without_qemu_nothing_is_measured(tmp_path):
+    """That is said, and no failure."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    git = shutil.which("git")
+    if git:
+        (tools / "git").symlink_to(git)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", "--guests", "--output-dir", str(tmp_path / "out")],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(tools)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"{PROGRAM} is not installed" in done.stdout
+    assert json.loads((tmp_path / "out" / "guests.jsonl").read_text())["type"] == "missing"
