@@ -75,8 +75,14 @@ class Guest:
 
     @property
     def shares_memory(self) -> bool:
-        """Whether all of its RAM can be read by other processes."""
-        return bool(self.facts.memory) and all(item.shared for item in self.facts.memory)
+        """
+        Whether all of its RAM can be read by other processes, and is left out by QEMU.
+
+        x-ignore-shared leaves out only memory of named files: that of a memfd would be in the
+        device state as a whole.
+        """
+        memory = self.facts.memory
+        return bool(memory) and all(item.shared and item.path is not None for item in memory)
 
     @property
     def status(self) -> str:
@@ -121,6 +127,8 @@ class Guest:
 
     def save_file(self, path: Path, channels: int) -> None:
         """Have QEMU stop the guest and write all of it to a mapped-ram file."""
+        # Running, a busy guest would have QEMU write its pages again and again.
+        self.monitor.execute("stop")
         with self._capabilities("mapped-ram", "multifd"):
             self.monitor.execute("migrate-set-parameters", multifd_channels=channels)
             self._migrate("migrate", f"file:{path}")

@@ -139,7 +139,7 @@ def _fill_folder(
             *_command(saved, {}),
             *("-global", "migration.mapped-ram=on", "-incoming", f"file:{state}"),
         )
-        return Resumable(name, pages, arguments, ())
+        return Resumable(name, pages, arguments, ("cont",))
     files = {
         block.name: final / f"{number}-{block.name.replace('/', '_')}.ram"
         for number, block in enumerate(source.geometry.blocks)
@@ -162,12 +162,15 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
     if guest.facts.machine != saved.machine:
         message = f"QEMU's machine type is {guest.facts.machine}, the snapshot's {saved.machine}"
         raise SnapmigError(message, path=path)
-    if saved.state is None:
-        return  # QEMU compares the blocks of a migration file itself, before it reads pages
-    found = {item.name: item.size for item in guest.facts.memory if item.shared}
     wanted = {block.name: block.size for block in blocks}
+    if saved.state is None:  # a migration file, whose blocks are those of firmware too
+        found = {item.name: item.size for item in guest.facts.memory}
+        wanted = {name: size for name, size in wanted.items() if name in found}
+    else:
+        found = {item.name: item.size for item in guest.facts.memory if item.shared}
+    kind = "RAM" if saved.state is None else "shared RAM"
     if found != wanted:
-        message = f"QEMU's shared RAM is {_layout(found)}, the snapshot's {_layout(wanted)}"
+        message = f"QEMU's {kind} is {_layout(found)}, the snapshot's {_layout(wanted)}"
         raise SnapmigError(message, path=path)
 
 

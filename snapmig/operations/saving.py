@@ -206,10 +206,13 @@ class Saving:
 
 
 def _geometry(source: ImageSource, packet_size: int) -> Geometry:
+    # Raw files are made into blocks by the caller, those of other formats say it themselves.
+    kind = UsageError if source.format == "raw" else SnapmigError
     if len(source.blocks) > MAX_RAM_BLOCKS:
-        raise UsageError(f"{len(source.blocks)} RAM blocks, expected at most {MAX_RAM_BLOCKS}")
+        message = f"{len(source.blocks)} RAM blocks, expected at most {MAX_RAM_BLOCKS}"
+        raise kind(message, path=source.shown)
     if problem := block_problem(source.blocks):
-        raise UsageError(problem, path=source.shown)
+        raise kind(problem, path=source.shown)
     return Geometry(source.blocks, packet_size)
 
 

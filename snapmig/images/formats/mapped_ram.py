@@ -97,6 +97,9 @@ def plan_image(content: Content) -> ImagePlan:
 def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
     """Open a mapped-ram stream that starts at an offset of its file."""
     state, after = parse_vm_state(file, start)
+    if MAPPED_RAM not in state.capabilities:
+        message = "the stream is a classic one, not a mapped-ram one"
+        raise SnapmigError(message, path=file.shown, offset=start)
     if not ends_complete(file, after):
         message = "the stream has no end mark: the save was cut short, or is not done yet"
         raise SnapmigError(message, path=file.shown)

@@ -116,13 +116,8 @@ class StreamImage:
 
     def next_data(self, start: int) -> int | None:
         """Return the first RAM offset from ``start`` on whose page is in the stream."""
-        first = start // PAGE_SIZE
-        entries = self.table.entries
-        for at in range(first, len(entries), 1 << 16):
-            found = np.flatnonzero(entries[at : at + (1 << 16)] != NO_PAGE)
-            if found.size:
-                return max(start, (at + int(found[0])) * PAGE_SIZE)
-        return None
+        found = self.table.next_page(start // PAGE_SIZE)
+        return None if found is None else max(start, found * PAGE_SIZE)
 
     def check_unchanged(self) -> None:
         """Compare the file with what it was when it was opened."""
@@ -137,37 +132,49 @@ class StreamImage:
 def open_at(file: ImageFile, start: int, name: str) -> StreamImage:
     """Open a stream that starts at an offset of its file."""
     state, offset = parse_vm_state(file, start)
+    if MAPPED_RAM in state.capabilities:
+        message = "the stream is a mapped-ram one, not a classic one"
+        raise SnapmigError(message, path=file.shown, offset=start)
     if not ends_complete(file, offset):
         message = "the stream has no end mark: the save was cut short, or is not done yet"
         raise SnapmigError(message, path=file.shown)
     blocks = tuple(RamBlock(block.name, block.length) for block in state.blocks)
     if odd := [block.name for block in blocks if block.size % PAGE_SIZE]:
         raise SnapmigError(f"RAM block {odd[0]!r} is not made of whole pages", path=file.shown)
-    table = PageTable(sum(block.size for block in blocks) // PAGE_SIZE)
+    try:
+        table = PageTable(sum(block.size for block in blocks) // PAGE_SIZE)
+    except SnapmigError as error:
+        error.path = file.shown
+        raise
     try:
         scan = _Scan(file, state, offset, table.entries)
         kept = scan.run()
         after = b"".join(file.read(first, end - first) for first, end in kept)
-        blocks = _keep_sent(table, blocks, scan.sent)
-    except BaseException:
+        if len(scan.sent) < len(blocks):
+            table, blocks = _keep_sent(table, blocks, scan.sent)
+    except BaseException as error:
         table.close()
+        if isinstance(error, SnapmigError):
+            error.path = file.shown
         raise
     return StreamImage(name, file, table, blocks, attach_vm_state(replace(state, after=after)))
 
 
 def _keep_sent(
     table: PageTable, blocks: tuple[RamBlock, ...], sent: set[str]
-) -> tuple[RamBlock, ...]:
+) -> tuple[PageTable, tuple[RamBlock, ...]]:
     # A block of which not one page came, zero or not, was left out: x-ignore-shared does that.
     # Its RAM is elsewhere, and a snapshot must not say that it is zero.
-    left = 0
-    for block, start in zip(blocks, block_starts(blocks), strict=True):
-        if block.name in sent:
-            first, pages = start // PAGE_SIZE, block.size // PAGE_SIZE
-            table.entries[left : left + pages] = table.entries[first : first + pages]
-            left += pages
-    table.entries = table.entries[:left]
-    return tuple(block for block in blocks if block.name in sent)
+    ranges = [
+        (start // PAGE_SIZE, block.size // PAGE_SIZE)
+        for block, start in zip(blocks, block_starts(blocks), strict=True)
+        if block.name in sent
+    ]
+    if not ranges:
+        raise SnapmigError("there is no RAM block with pages: all of them were left out")
+    kept = table.only(ranges)
+    table.close()
+    return kept, tuple(block for block in blocks if block.name in sent)
 
 
 class _Scan:

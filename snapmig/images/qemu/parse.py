@@ -44,6 +44,11 @@ class Cursor:
         self._file = file
         self.offset = offset
 
+    @property
+    def shown(self) -> str:
+        """The file's name for people."""
+        return self._file.shown
+
     def take(self, length: int) -> bytes:
         """Return the next bytes."""
         data = self._file.read(self.offset, length)
@@ -113,7 +118,7 @@ def _parse_configuration(
             body = cursor.take(_SUBSECTION_SIZES[name])
         else:
             message = f"configuration has {name!r}, which is not known here"
-            raise UnsupportedError(message, offset=cursor.offset)
+            raise UnsupportedError(message, path=cursor.shown, offset=cursor.offset)
         subsections.append((name, version, body.hex()))
     cursor.offset -= 1
     return machine, capabilities, tuple(subsections)

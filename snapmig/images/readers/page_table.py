@@ -4,31 +4,67 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
+from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.readers.files import MappedFile
 from snapmig.pages import Bytes
 from snapmig.system.files import descriptor_path
+from snapmig.system.holes import data_extents
 
-__all__ = ("NO_PAGE", "PageTable", "PageTableReader")
+__all__ = ("MAX_PAGES", "NO_PAGE", "PageTable", "PageTableReader")
 
-NO_PAGE = -1
-"""The entry of a page that the file does not have: it is zero."""
+NO_PAGE = 0
+"""The entry of a page that the file does not have. No page is at the start of a file, and a table
+of zeros takes no memory."""
+
+MAX_PAGES = 1 << 34
+"""Pages that a table may be for: 64 TiB of RAM."""
 
 
 class PageTable:
-    """File offsets of all pages, 8 bytes each, in a memfd that workers map too."""
+    """
+    File offsets of all pages, 8 bytes each, in a memfd that workers map too.
+
+    :raises SnapmigError: more pages than any guest has
+    """
 
     def __init__(self, pages: int) -> None:
+        if pages > MAX_PAGES:
+            raise SnapmigError(f"{pages} pages of RAM, expected at most {MAX_PAGES}")
         self._fd = os.memfd_create("snapmig-pages", os.MFD_CLOEXEC)
         os.ftruncate(self._fd, pages * 8)
-        self.entries = np.frombuffer(mmap.mmap(self._fd, pages * 8), np.int64)
-        self.entries[:] = NO_PAGE
+        self.pages = pages
+        try:
+            self.entries = np.frombuffer(mmap.mmap(self._fd, pages * 8), np.int64)
+        except OSError as error:
+            self.close()
+            message = f"no memory for a table of {pages} pages of RAM: {error.strerror}"
+            raise SnapmigError(message) from error
+
+    def next_page(self, page: int) -> int | None:
+        """Return the first page from ``page`` on that the file has, or None."""
+        for first, end in data_extents(self._fd, page * 8, self.pages * 8):
+            found = np.flatnonzero(self.entries[first // 8 : end // 8])
+            if found.size:
+                return first // 8 + int(found[0])
+        return None
+
+    def only(self, ranges: Sequence[tuple[int, int]]) -> PageTable:
+        """Return a table of only some ranges of pages, (first, count) each, without gaps."""
+        kept = PageTable(sum(count for _, count in ranges))
+        left = 0
+        for start, count in ranges:
+            for first, end in data_extents(self._fd, start * 8, (start + count) * 8):
+                at = first // 8 - start + left
+                kept.entries[at : at + (end - first) // 8] = self.entries[first // 8 : end // 8]
+            left += count
+        return kept
 
     @property
     def path(self) -> str:
