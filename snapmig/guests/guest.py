@@ -19,12 +19,16 @@ from typing import Any
 from snapmig.errors import SnapmigError
 from snapmig.guests.memory import GuestMemory, find_memory
 from snapmig.guests.monitor import Monitor, MonitorError
+from snapmig.system.signals import HeldSignals
 
 __all__ = ("Guest", "GuestFacts", "Pause")
 
 _CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd")
 _POLL_S = 0.002
 _STATE_S = 600.0
+_CANCEL_S = 30.0
+_LONGEST_DOWNTIME_MS = 2_000_000
+_UNDER_WAY = ("setup", "active", "device", "pre-switchover", "cancelling")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +79,7 @@ class Guest:
 
     @property
     def shares_memory(self) -> bool:
-        """
-        Whether all of its RAM can be read by other processes, and is left out by QEMU.
-
-        x-ignore-shared leaves out only memory of named files: that of a memfd would be in the
-        device state as a whole.
-        """
+        """Whether all of its RAM is in shared files, which QEMU leaves out of its state."""
         memory = self.facts.memory
         return bool(memory) and all(item.shared and item.path is not None for item in memory)
 
@@ -92,16 +91,14 @@ class Guest:
     @contextmanager
     def paused(self) -> Iterator[Pause]:
         """Keep the guest still inside, and let it go on afterwards in every case."""
-        pause = Pause(was_running=self.status == "running")
-        try:
-            yield pause
-        finally:
-            if pause.was_running:
-                with suppress(MonitorError):
-                    self.monitor.execute("migrate_cancel")
-                if self.status != "running":
-                    self.monitor.execute("cont")
-            pause.seconds = time.monotonic() - pause.started
+        with HeldSignals() as signals:
+            pause = Pause(was_running=self.status == "running")
+            try:
+                with signals.let_in():
+                    yield pause
+            finally:
+                self._let_go(pause)
+                pause.seconds = time.monotonic() - pause.started
 
     def save_state(self, fd: int) -> None:
         """
@@ -127,11 +124,14 @@ class Guest:
 
     def save_file(self, path: Path, channels: int) -> None:
         """Have QEMU stop the guest and write all of it to a mapped-ram file."""
-        # Running, a busy guest would have QEMU write its pages again and again.
-        self.monitor.execute("stop")
         with self._capabilities("mapped-ram", "multifd"):
-            self.monitor.execute("migrate-set-parameters", multifd_channels=channels)
-            self._migrate("migrate", f"file:{path}")
+            wanted = {
+                "multifd-channels": channels,
+                "max-bandwidth": 0,  # unlimited
+                "downtime-limit": _LONGEST_DOWNTIME_MS,  # stop at once, write each page once
+            }
+            with self._parameters(wanted):
+                self._migrate("migrate", f"file:{path}")
 
     def load_file(self, path: Path) -> None:
         """Have a waiting QEMU read a mapped-ram file."""
@@ -141,6 +141,16 @@ class Guest:
     def run(self) -> None:
         """Let the guest run."""
         if self.status != "running":
+            self.monitor.execute("cont")
+
+    def _let_go(self, pause: Pause) -> None:
+        deadline = time.monotonic() + _CANCEL_S
+        while self.monitor.execute("query-migrate").get("status") in _UNDER_WAY:
+            self.monitor.execute("migrate_cancel")
+            if time.monotonic() > deadline:
+                break
+            time.sleep(_POLL_S)
+        if pause.was_running and self.status != "running":
             self.monitor.execute("cont")
 
     def _learn(self) -> GuestFacts:
@@ -171,6 +181,17 @@ class Guest:
         finally:
             with suppress(MonitorError):  # QEMU may have gone; its own reason matters more
                 self._set({name: known[name] for name in known if known[name] or name in names})
+
+    @contextmanager
+    def _parameters(self, wanted: dict[str, int]) -> Iterator[None]:
+        known = self.monitor.execute("query-migrate-parameters")
+        self.monitor.execute("migrate-set-parameters", **wanted)
+        try:
+            yield
+        finally:
+            with suppress(MonitorError):
+                before = {name: known[name] for name in wanted}
+                self.monitor.execute("migrate-set-parameters", **before)
 
     def _set(self, states: dict[str, bool]) -> None:
         # Off before on: some exclude each other.

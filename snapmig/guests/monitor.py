@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import socket
 import struct
 from collections.abc import Coroutine
 from typing import Any
 
 from snapmig.errors import SnapmigError, UsageError
+from snapmig.system.signals import HeldSignals
 
 __all__ = ("Monitor", "MonitorError")
 
 _ANSWER_S = 30.0
-_HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class MonitorError(SnapmigError):
@@ -102,13 +101,8 @@ class Monitor:
         return pid
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        # An exception of a signal handler inside of asyncio's writing would break the connection,
-        # and with it the way to let the guest go on; it comes when the answer is there.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)
-        try:
+        with HeldSignals():
             return self._loop.run_until_complete(asyncio.wait_for(work, _ANSWER_S))
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _words(error: BaseException) -> str:
