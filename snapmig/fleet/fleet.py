@@ -22,7 +22,7 @@ from multiprocess.connection import wait
 from snapmig.errors import WorkerDiedError
 from snapmig.fleet.cells import Cells
 from snapmig.fleet.tasks import Handler, Task, TaskSource, unpack_reply
-from snapmig.fleet.worker import WorkerPlan, work
+from snapmig.fleet.worker import WORKER_SIGNALS, WorkerPlan, work
 
 __all__ = ("Fleet",)
 
@@ -170,7 +170,7 @@ class Fleet:
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
     # A signal between the fork and the child's own handlers would run the parent's in the child.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
     try:
         yield
     finally:

@@ -13,7 +13,10 @@ from snapmig.fleet.cells import open_row
 from snapmig.fleet.tasks import Handler, Task, pack_failure, pack_reply
 from snapmig.system.libc import die_with_parent
 
-__all__ = ("WorkerPlan", "work")
+__all__ = ("WORKER_SIGNALS", "WorkerPlan", "work")
+
+WORKER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+"""Signals whose handlers a worker must not have from its parent: blocked while it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,9 @@ def _settle(plan: WorkerPlan) -> None:
     # keeps another worker's pipe open would keep that one from seeing its parent's end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup stays in force
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
     for fd in plan.inherited:
         os.close(fd)
     if plan.parent is not None:
