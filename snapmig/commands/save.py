@@ -49,46 +49,9 @@ def add_parser(verbs: Verbs) -> None:
         "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET of a guest"
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
-    parser.add_argument(
-        "--format",
-        choices=format_names(to_save=True),
-        metavar="FORMAT",
-        help=f"of IMAGE: {', '.join(format_names(to_save=True))} (by content)",
-    )
+    _add_source(parser)
     add_jobs(parser)
-    parser.add_argument(
-        "--level",
-        type=int,
-        choices=LEVELS,
-        default=DEFAULT_LEVEL,
-        help=f"of ISA-L, 0 to 3: faster to smaller ({DEFAULT_LEVEL})",
-    )
-    parser.add_argument(
-        "--window",
-        choices=WINDOWS,
-        default="32k",
-        help="history a decoder needs; 4k suits accelerators (32k)",
-    )
-    parser.add_argument(
-        "--base",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="what IMAGE, a Firecracker diff, builds on; oldest first",
-    )
-    parser.add_argument(
-        "--packet-size",
-        type=checked(parse_packet_size),
-        default=DEFAULT_PACKET_SIZE,
-        metavar="SIZE",
-        help="64K to 4M bytes of RAM compressed at once (512K)",
-    )
-    parser.add_argument(
-        "--layout",
-        choices=("fixed", "packed"),
-        default="fixed",
-        help="fixed places and holes, or packed without (fixed)",
-    )
+    _add_encoding(parser)
     parser.add_argument(
         "--attach",
         action="append",
@@ -104,6 +67,51 @@ def add_parser(verbs: Verbs) -> None:
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        choices=format_names(to_save=True),
+        metavar="FORMAT",
+        help=f"of IMAGE: {', '.join(format_names(to_save=True))} (by content)",
+    )
+    parser.add_argument(
+        "--base",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what IMAGE, a Firecracker diff, builds on; oldest first",
+    )
+
+
+def _add_encoding(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--level",
+        type=int,
+        choices=LEVELS,
+        default=DEFAULT_LEVEL,
+        help=f"of ISA-L, 0 to 3: faster to smaller ({DEFAULT_LEVEL})",
+    )
+    parser.add_argument(
+        "--window",
+        choices=WINDOWS,
+        default="32k",
+        help="history a decoder needs; 4k suits accelerators (32k)",
+    )
+    parser.add_argument(
+        "--packet-size",
+        type=checked(parse_packet_size),
+        default=DEFAULT_PACKET_SIZE,
+        metavar="SIZE",
+        help="64K to 4M bytes of RAM compressed at once (512K)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("fixed", "packed"),
+        default="fixed",
+        help="fixed places and holes, or packed without (fixed)",
+    )
 
 
 def _parse_attachment(text: str) -> tuple[str, str]:
