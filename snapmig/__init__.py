@@ -1,9 +1,12 @@
 """
 Save the memory of virtual machines to files and restore it, in parallel.
 
-The four verbs of the command line are functions here, with the same words; :func:`open` gives
+The verbs of the command line are functions here, with the same words; :func:`open` gives
 random access to a snapshot. Errors are in :mod:`snapmig.errors` and here.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from snapmig.errors import (
     CorruptSnapshotError,
@@ -15,18 +18,23 @@ from snapmig.errors import (
     UsageError,
     WorkerDiedError,
 )
-from snapmig.geometry import RamBlock
-from snapmig.operations.info import AttachmentInfo, SnapshotInfo, info
-from snapmig.operations.progress import Progress
-from snapmig.operations.restore import RestoreResult, restore
-from snapmig.operations.save import SaveResult, save
-from snapmig.operations.snapshot import Snapshot
-from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
-from snapmig.operations.verify import VerifyResult, verify
 from snapmig.version import __version__
 
+if TYPE_CHECKING:
+    from snapmig.geometry import RamBlock
+    from snapmig.operations.accelerators import AcceleratorInfo, accelerators
+    from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
+    from snapmig.operations.progress import Progress
+    from snapmig.operations.restore import RestoreResult, restore
+    from snapmig.operations.save import SaveResult, save
+    from snapmig.operations.snapshot import Snapshot
+    from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
+    from snapmig.operations.verify import VerifyResult, verify
+
 __all__ = (
+    "AcceleratorInfo",
     "AttachmentInfo",
+    "BlockInfo",
     "CorruptSnapshotError",
     "DestinationExistsError",
     "ImageChangedError",
@@ -43,9 +51,42 @@ __all__ = (
     "VerifyResult",
     "WorkerDiedError",
     "__version__",
+    "accelerators",
     "info",
     "open",
     "restore",
     "save",
     "verify",
 )
+
+_HOMES = {
+    "RamBlock": "snapmig.geometry",
+    "AcceleratorInfo": "snapmig.operations.accelerators",
+    "accelerators": "snapmig.operations.accelerators",
+    "AttachmentInfo": "snapmig.operations.info",
+    "BlockInfo": "snapmig.operations.info",
+    "SnapshotInfo": "snapmig.operations.info",
+    "info": "snapmig.operations.info",
+    "Progress": "snapmig.operations.progress",
+    "RestoreResult": "snapmig.operations.restore",
+    "restore": "snapmig.operations.restore",
+    "SaveResult": "snapmig.operations.save",
+    "save": "snapmig.operations.save",
+    "Snapshot": "snapmig.operations.snapshot",
+    "open_snapshot": "snapmig.operations.snapshot",
+    "VerifyResult": "snapmig.operations.verify",
+    "verify": "snapmig.operations.verify",
+}
+"""Modules of the names that are imported when they are asked for: a program that only saves need
+not wait for what restores."""
+
+
+def __getattr__(name: str) -> Any:
+    known = "open_snapshot" if name == "open" else name
+    if name not in __all__ or known not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[known]), known)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,10 +6,19 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError
 from snapmig.operations.settings import default_jobs
 
-__all__ = ("HelpFormatter", "Verbs", "add_common", "add_jobs", "add_progress", "checked")
+__all__ = (
+    "HelpFormatter",
+    "Verbs",
+    "add_accelerator",
+    "add_common",
+    "add_jobs",
+    "add_progress",
+    "checked",
+)
 
 Verbs = Any
 """What argparse's ``add_subparsers`` returns; the type has no public name."""
@@ -30,6 +39,20 @@ def add_jobs(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="N",
         help=f"worker processes, as channels in multifd ({default_jobs()})",
+    )
+
+
+def add_accelerator(parser: argparse.ArgumentParser) -> None:
+    """Add which engine does deflate, and how much it has in flight."""
+    parser.add_argument(
+        "--accelerator",
+        choices=("auto", *ENGINES),
+        default="auto",
+        metavar="NAME",
+        help=f"for zlib: auto, {', '.join(ENGINES)} (auto)",
+    )
+    parser.add_argument(
+        "--depth", type=int, metavar="N", help="packets in flight per worker, where it can"
     )
 
 

@@ -52,7 +52,8 @@ def _print(result: SnapshotInfo) -> None:
     print(f"format       {result.format_version}, {result.layout} layout")
     total = sum(result.packets.values())
     print(f"packets      {total} of {format_size(result.packet_size)}: {packets}")
-    print(f"window       {format_size(1 << result.window_bits)}")
+    if result.packets["deflate"]:
+        print(f"window       {format_size(1 << result.window_bits)}")
     print(
         f"RAM          {format_size(result.ram_size)}, {format_size(data_size)} of it not zero "
         f"({percent(data_size, result.ram_size)})"
@@ -65,6 +66,9 @@ def _print(result: SnapshotInfo) -> None:
     for block in result.blocks:
         where = "" if block.gpa is None else f" at {block.gpa:#x}"
         pages = "" if block.page_size == PAGE_SIZE else f", {format_size(block.page_size)} pages"
-        print(f"RAM block    {printable(block.name)}: {format_size(block.size)}{where}{pages}")
+        inside = "" if block.offset is None else f", to map from {block.offset:#x}"
+        print(
+            f"RAM block    {printable(block.name)}: {format_size(block.size)}{where}{pages}{inside}"
+        )
     for entry in result.attachments:
         print(f"attachment   {printable(entry.name)}: {format_size(entry.size)}")

@@ -9,9 +9,9 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from snapmig.commands import info, restore, save, verify
 from snapmig.commands.arguments import HelpFormatter
 from snapmig.commands.output import fail
 from snapmig.commands.signals import Interrupted, interruptible
@@ -19,6 +19,9 @@ from snapmig.errors import SnapmigError
 from snapmig.version import __version__
 
 __all__ = ("build_parser", "main")
+
+VERBS = ("save", "restore", "info", "verify", "accelerators")
+"""Modules beside this one, in the order of the help."""
 
 _DESCRIPTION = "Save the memory of virtual machines to files and restore it, in parallel."
 
@@ -39,8 +42,12 @@ examples:
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of all verbs."""
+def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
+    """
+    Return the parser of all verbs, or of the one that is known already.
+
+    The others' modules are not imported then, which is a fifth of the start.
+    """
     parser = argparse.ArgumentParser(
         prog="snapmig",
         usage="snapmig VERB [options] ...",
@@ -50,8 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"snapmig {__version__}")
     verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    for module in (save, restore, info, verify):
-        module.add_parser(verbs)
+    for name in VERBS if verb not in VERBS else (verb,):
+        import_module(f"snapmig.commands.{name}").add_parser(verbs)
     return parser
 
 
@@ -63,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     _settle_streams()
     try:
-        options = build_parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else list(argv)
+        options = build_parser(words[0] if words else None).parse_args(words)
     except SystemExit as stop:  # help, or an error of usage, was printed
         return _flushed(int(stop.code or 0))
     try:

@@ -6,17 +6,24 @@ import argparse
 import json
 import sys
 import traceback
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
 from snapmig.units import format_duration, format_size
 
-__all__ = ("fail", "percent", "print_json", "printable", "rate")
+__all__ = ("fail", "percent", "print_json", "print_warnings", "printable", "rate")
 
 
 def print_json(command: str, result: Any) -> None:
     """Print a result's fields as one line of JSON."""
     print(json.dumps({"message_type": command, **asdict(result)}))
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print what the user should know, a line each, on stderr."""
+    for warning in warnings:
+        print(f"snapmig: warning: {warning}", file=sys.stderr)
 
 
 def percent(part: float, whole: float) -> str:

@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 import shlex
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
-from snapmig.commands.output import percent, print_json, rate
+from snapmig.commands.arguments import (
+    HelpFormatter,
+    Verbs,
+    add_accelerator,
+    add_common,
+    add_jobs,
+    add_progress,
+)
+from snapmig.commands.output import percent, print_json, print_warnings, rate
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
@@ -56,6 +63,7 @@ def add_parser(verbs: Verbs) -> None:
         help="make the directory IMAGE, and print the commands that\nresume the guest from it",
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
+    add_accelerator(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -72,8 +80,11 @@ def _run(options: argparse.Namespace) -> int:
             in_place=options.in_place,
             block=options.block,
             for_qemu=options.for_qemu,
+            accelerator=options.accelerator,
+            depth=options.depth,
             progress=progress,
         )
+    print_warnings(result.warnings)
     if options.json:
         print_json("restore", result)
         return 0

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from snapmig.commands.arguments import (
     HelpFormatter,
     Verbs,
+    add_accelerator,
     add_common,
     add_jobs,
     add_progress,
     checked,
 )
-from snapmig.commands.output import percent, print_json, rate
+from snapmig.commands.output import percent, print_json, print_warnings, rate
 from snapmig.commands.progress import show_progress
 from snapmig.container.format import DEFAULT_PACKET_SIZE
-from snapmig.encodings.deflate import DEFAULT_LEVEL, LEVELS
+from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
@@ -30,7 +30,7 @@ _EPILOG = """\
 examples:
   snapmig save /dev/shm/guest.ram guest.snap
   snapmig save --live qmp:/run/guest.qmp guest.snap
-  snapmig save -j 4 --window 4k /proc/4242/fd/17 guest.snap
+  snapmig save -j 4 --compression zstd /proc/4242/fd/17 guest.snap
   snapmig save guest.ram guest.snap -f --attach domain.xml=guest.xml --json
 """
 
@@ -87,17 +87,28 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
 
 def _add_encoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
+        "--compression",
+        choices=COMPRESSIONS,
+        default="zlib",
+        help="zlib is read everywhere, lz4 is faster, zstd smaller",
+    )
+    add_accelerator(parser)
+    parser.add_argument(
         "--level",
-        type=int,
-        choices=LEVELS,
-        default=DEFAULT_LEVEL,
-        help=f"of ISA-L, 0 to 3: faster to smaller ({DEFAULT_LEVEL})",
+        metavar="N",
+        help="zlib 0 to 9, zstd -7 to 19, lz4 1 to 12: faster to\n"
+        "smaller; auto follows the speed of the disk (1)",
     )
     parser.add_argument(
         "--window",
         choices=WINDOWS,
-        default="32k",
-        help="history a decoder needs; 4k suits accelerators (32k)",
+        help="of zlib: history a decoder needs; 4k suits hardware (32k)",
+    )
+    parser.add_argument(
+        "--huffman",
+        choices=("dynamic", "fixed", "trained"),
+        default="dynamic",
+        help="tables of qpl accelerators (dynamic)",
     )
     parser.add_argument(
         "--packet-size",
@@ -132,7 +143,11 @@ def _run(options: argparse.Namespace) -> int:
             format=options.format,
             base=options.base,
             jobs=options.jobs,
+            compression=options.compression,
+            accelerator=options.accelerator,
             level=options.level,
+            huffman=options.huffman,
+            depth=options.depth,
             window=options.window,
             packet_size=options.packet_size,
             layout=options.layout,
@@ -141,8 +156,7 @@ def _run(options: argparse.Namespace) -> int:
             live=options.live,
             progress=progress,
         )
-    for warning in result.warnings:
-        print(f"snapmig: warning: {warning}", file=sys.stderr)
+    print_warnings(result.warnings)
     if options.json:
         print_json("save", result)
     else:
@@ -161,7 +175,19 @@ def _print(result: SaveResult) -> None:
         f"stored    {format_size(result.stored_size)}, "
         f"{percent(result.stored_size, data_size)} of that"
     )
+    print(f"by        {_coding(result)}")
     if result.pause_seconds is not None:
         changed = "" if result.changed_packets is None else f", {result.changed_packets} packets"
         print(f"paused    {format_duration(result.pause_seconds)}{changed and changed + ' again'}")
     print(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")
+
+
+def _coding(result: SaveResult) -> str:
+    # What compressed, in words: "zlib level 1 (isal)".
+    levels = " and ".join(result.levels)
+    words = (
+        result.compression
+        if result.compression == "none"
+        else f"{result.compression} level {levels}"
+    )
+    return f"{words} ({result.accelerator})" if result.accelerator else words

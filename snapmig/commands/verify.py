@@ -5,9 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
-from snapmig.commands.output import fail, print_json, rate
+from snapmig.commands.arguments import (
+    HelpFormatter,
+    Verbs,
+    add_accelerator,
+    add_common,
+    add_jobs,
+    add_progress,
+)
+from snapmig.commands.output import fail, print_json, print_warnings, rate
 from snapmig.commands.progress import show_progress
+from snapmig.operations.settings import WINDOWS
 from snapmig.operations.verify import VerifyResult, verify
 
 __all__ = ("add_parser",)
@@ -32,6 +40,10 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="what save made")
     add_jobs(parser)
     parser.add_argument("--quick", action="store_true", help="check tables and index only")
+    parser.add_argument(
+        "--window", choices=WINDOWS, help="prove that a decoder with that much history is enough"
+    )
+    add_accelerator(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -42,11 +54,20 @@ def _run(options: argparse.Namespace) -> int:
     for path in options.snapshots:
         with show_progress(options.progress, "verifying") as progress:
             try:
-                result = verify(path, jobs=options.jobs, quick=options.quick, progress=progress)
+                result = verify(
+                    path,
+                    jobs=options.jobs,
+                    quick=options.quick,
+                    window=options.window,
+                    accelerator=options.accelerator,
+                    depth=options.depth,
+                    progress=progress,
+                )
             except OSError as error:  # the others are checked all the same
                 code = code or fail(options, 1, f"{error.filename or path}: {error.strerror}")
                 continue
         code = code or result.exit_code
+        print_warnings(result.warnings)
         if options.json:
             print_json("verify", result)
         else:

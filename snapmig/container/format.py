@@ -72,6 +72,8 @@ class Encoding(IntEnum):
     EMPTY = 1
     RAW = 2
     DEFLATE = 3
+    ZSTD = 4
+    LZ4 = 5
 
 
 class PageKind(IntEnum):
@@ -82,6 +84,9 @@ class PageKind(IntEnum):
     SAME_AS_PARENT = 2
     DELTA_AGAINST_PARENT = 3
 
+
+COMPRESSED = (Encoding.DEFLATE, Encoding.ZSTD, Encoding.LZ4)
+"""Encodings of packets whose stored bytes are one stream, shorter than the pages."""
 
 KNOWN_ENCODINGS = sum(1 << kind for kind in Encoding)
 

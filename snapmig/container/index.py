@@ -15,7 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snapmig.container.format import RECORD_HEAD_SIZE, Encoding, PageKind, record_size
+from snapmig.container.format import (
+    COMPRESSED,
+    RECORD_HEAD_SIZE,
+    Encoding,
+    PageKind,
+    record_size,
+)
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, PacketPlace
 from snapmig.pages import Mask
@@ -231,7 +237,7 @@ def records_sound(records: Records, first: int, places: tuple[int, int, int]) ->
         and np.where(
             encoding == Encoding.EMPTY,
             (plain == 0) & (stored == 0) & (offset == 0),
-            ((encoding == Encoding.RAW) | (encoding == Encoding.DEFLATE))
+            ((encoding == Encoding.RAW) | np.isin(encoding, COMPRESSED))
             & (stored > 0) & fits & placed,
         ).all()
     )  # fmt: skip
@@ -255,9 +261,9 @@ def _check_pages(record: Record, place: PacketPlace) -> None:
     expected = {
         Encoding.EMPTY: (stored_size == 0, "none"),
         Encoding.RAW: (stored_size == plain_size, str(plain_size)),
-        Encoding.DEFLATE: (0 < stored_size < plain_size, f"1 to {plain_size - 1}"),
     }
-    ok, words = expected[Encoding(int(record["encoding"]))]
+    compressed = (0 < stored_size < plain_size, f"1 to {plain_size - 1}")
+    ok, words = expected.get(Encoding(int(record["encoding"])), compressed)
     if not ok:
         message = f"stored size is {stored_size} for {data_pages} data pages, expected {words}"
         raise CorruptSnapshotError(message, packet=place.packet)

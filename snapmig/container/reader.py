@@ -110,6 +110,11 @@ class SnapshotFile:
         """How packets are placed."""
         return Layout(self.superblock.layout)
 
+    @property
+    def has_deflate(self) -> bool:
+        """Whether packets may be deflate streams."""
+        return bool(self.superblock.encodings >> Encoding.DEFLATE & 1)
+
     def packet(self, place: PacketPlace) -> StoredPacket:
         """
         Return what the index says of a packet, after every check that needs no other bytes.

@@ -17,7 +17,7 @@ from snapmig.container.index import Records, StoredPacket, record_dtype
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask, runs
 from snapmig.system.files import Buffer, pread_all, pwrite_all, write_error
-from snapmig.system.libc import punch_hole
+from snapmig.system.libc import punch_hole, start_writeback, wait_for_writeback
 
 __all__ = ("SlotPlan", "SlotWriter", "read_stored", "write_stored")
 
@@ -59,12 +59,21 @@ class SlotWriter:
         except OSError as error:
             raise write_error(error, self.plan.shown, self.plan.needed) from error
 
+    def start_writing_back(self, offset: int, length: int) -> None:
+        """Have the kernel begin with the disk's work while the processors do theirs."""
+        start_writeback(self._fd, offset, length)
+
+    def wait_for_disk(self, offset: int, length: int) -> None:
+        """Wait until what was begun of a range is on the disk."""
+        wait_for_writeback(self._fd, offset, length)
+
     def free_rest(self, packet: int, mask: Mask, stored_size: int, encoding: Encoding) -> None:
         """
         Give back what a packet's slot holds besides its stored bytes, in the fixed layout.
 
-        A packet that was written again, and shorter, leaves bytes behind; where the filesystem
-        can't punch them out they only take space.
+        A packet that was written again, and shorter, leaves bytes behind. Where the filesystem
+        can't punch them out, they take space after a stream, and are written over with zeros
+        between the pages of a raw packet, which can be mapped.
         """
         size = self.plan.packet_size
         used = [(0, stored_size)]
@@ -72,8 +81,10 @@ class SlotWriter:
             used = [(first * PAGE_SIZE, (first + count) * PAGE_SIZE) for first, count in runs(mask)]
         slot = self.plan.slot_offset(packet)
         for (_, end), (start, _) in pairwise([(0, 0), *used, (size, size)]):
-            if end < start:
-                punch_hole(self._fd, slot + end, start - end)
+            if end >= start or punch_hole(self._fd, slot + end, start - end):
+                continue
+            if encoding in (Encoding.RAW, Encoding.EMPTY):
+                pwrite_all(self._fd, bytes(start - end), slot + end)
 
     def read_records(self, first: int, count: int) -> Records:
         """Return records that were written before, of packets that follow each other."""

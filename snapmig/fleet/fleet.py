@@ -57,6 +57,7 @@ class Fleet:
     :param jobs: how many
     :param make_handler: called in each worker; must be picklable
     :param describe: adds to the words for a worker that died of a signal what may explain it
+    :ivar notes: what workers found worth telling, each sentence once, in the order of arrival
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Fleet:
         self._describe = describe
         self._workers: list[_Worker] = []
         self.cells = Cells(jobs)
+        self.notes: dict[str, None] = {}
 
     def __enter__(self) -> Fleet:
         try:
@@ -123,7 +125,8 @@ class Fleet:
             raw = worker.pipe.recv_bytes()
         except (EOFError, ConnectionResetError) as error:
             raise self._died(worker) from error
-        reply = unpack_reply(raw)
+        reply, notes = unpack_reply(raw)
+        self.notes.update(dict.fromkeys(notes))
         task = worker.tasks.popleft()
         for number, more in source.finished(worker.number, task, reply):
             self._workers[number].send(more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 import traceback
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from snapmig.fleet.cells import Row
 
 __all__ = ("Handler", "Task", "TaskSource", "pack_failure", "pack_reply", "unpack_reply")
 
-_TASK = struct.Struct("<BQQQ")
+_TASK = struct.Struct("<BQQq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +23,13 @@ class Task:
     A batch of packets that follow each other.
 
     :param kind: what to do, a number that the handler understands
-    :param offset: a file offset, where the kind needs one
+    :param argument: a number more, for the kinds that need one
     """
 
     kind: int
     first: int
     count: int
-    offset: int = 0
+    argument: int = 0
 
     def pack(self) -> bytes:
         """Return the form that crosses the pipe."""
@@ -53,6 +54,9 @@ class Handler(Protocol):
     def run(self, task: Task, row: Row) -> Any:
         """Do one task, count in the row what is finished, return a small picklable reply."""
 
+    def notes(self) -> Sequence[str]:
+        """Return what the user should know and was not returned before, a sentence each."""
+
 
 class TaskSource(Protocol):
     """Hands out tasks and takes replies, in the parent."""
@@ -64,9 +68,9 @@ class TaskSource(Protocol):
         """Take a reply; return tasks that must go to certain workers now."""
 
 
-def pack_reply(reply: Any) -> bytes:
+def pack_reply(reply: Any, notes: Sequence[str] = ()) -> bytes:
     """Return a reply as it crosses the pipe."""
-    return pickle.dumps((True, reply))
+    return pickle.dumps((True, (reply, tuple(notes))))
 
 
 def pack_failure(error: BaseException) -> bytes:
@@ -85,13 +89,14 @@ def pack_failure(error: BaseException) -> bytes:
     return raw
 
 
-def unpack_reply(raw: bytes) -> Any:
+def unpack_reply(raw: bytes) -> tuple[Any, tuple[str, ...]]:
     """
-    Return a worker's reply.
+    Return a worker's reply and its notes.
 
     :raises BaseException: what the worker raised
     """
     ok, content = pickle.loads(raw)
     if not ok:
         raise content
-    return content
+    reply, notes = content
+    return reply, notes

@@ -44,7 +44,8 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler]) -> No
             handler = make_handler()
             while True:
                 task = Task.unpack(pipe.recv_bytes())
-                pipe.send_bytes(pack_reply(handler.run(task, row)))
+                reply = handler.run(task, row)
+                pipe.send_bytes(pack_reply(reply, handler.notes()))
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
-from snapmig.container.format import Encoding, PageKind
+from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.attachments import source_format
 
-__all__ = ("AttachmentInfo", "SnapshotInfo", "info")
+__all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")
 
 _INDEX_STEP = 65536
 
@@ -26,6 +26,18 @@ class AttachmentInfo:
     name: str
     size: int
     stored_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockInfo(RamBlock):
+    """
+    A RAM block.
+
+    :param offset: where it starts in the file, every page at its place and zero pages as zeros, so
+        that it can be mapped; None where pages are compressed, packed or a parent's
+    """
+
+    offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ class SnapshotInfo:
     packet_size: int
     window_bits: int
     ram_size: int
-    blocks: tuple[RamBlock, ...]
+    blocks: tuple[BlockInfo, ...]
     data_pages: int
     zero_pages: int
     packets: dict[str, int]
@@ -89,7 +101,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
             packet_size=block.packet_size,
             window_bits=block.window_bits,
             ram_size=source.geometry.ram_size,
-            blocks=source.geometry.blocks,
+            blocks=_blocks(source, plain=encodings[list(COMPRESSED)].sum() == 0),
             data_pages=data_pages,
             zero_pages=pages - data_pages,
             packets={kind.name.lower(): int(encodings[kind]) for kind in Encoding},
@@ -101,3 +113,17 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
                 for entry in source.attachments
             ),
         )
+
+
+def _blocks(source: SnapshotFile, *, plain: bool) -> tuple[BlockInfo, ...]:
+    mappable = plain and source.layout == Layout.FIXED
+    start, packet_size = source.superblock.data_offset, source.superblock.packet_size
+    return tuple(
+        BlockInfo(
+            **asdict(block),
+            offset=start + source.geometry.block_packets(number).start * packet_size
+            if mappable
+            else None,
+        )
+        for number, block in enumerate(source.geometry.blocks)
+    )

@@ -11,9 +11,11 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.attachments import source_format
+from snapmig.operations.engines import AUTO
 from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
-from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, parse_jobs, same_file
+from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, same_file
 
 __all__ = ("RestoreResult", "restore")
 
@@ -24,9 +26,11 @@ class RestoreResult:
     What a restore did; sizes are in bytes.
 
     :param block: the only RAM block restored, None for all
+    :param accelerator: the engine that decoded deflate, None where there was none to decode
     :param ram_size: guest RAM that was restored
     :param qemu_arguments: with ``for_qemu``, the command that starts a QEMU for the guest
     :param monitor_commands: with ``for_qemu``, what its monitor (HMP) must be told then
+    :param warnings: what the user should know, a sentence each
     """
 
     snapshot: str
@@ -34,12 +38,14 @@ class RestoreResult:
     format: str
     block: str | None
     jobs: int
+    accelerator: str | None
     ram_size: int
     data_pages: int
     zero_pages: int
     seconds: float
     qemu_arguments: tuple[str, ...] | None = None
     monitor_commands: tuple[str, ...] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def restore(
@@ -52,6 +58,8 @@ def restore(
     in_place: bool = False,
     block: str | None = None,
     for_qemu: bool = False,
+    accelerator: str = AUTO,
+    depth: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> RestoreResult:
     """
@@ -72,6 +80,8 @@ def restore(
     :param in_place: write into the existing image
     :param block: name of the only RAM block to restore
     :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
+    :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
+    :param depth: packets that an asynchronous engine has in flight in each worker
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises CorruptSnapshotError: the snapshot is damaged
@@ -83,37 +93,40 @@ def restore(
     :raises OSError: the operating system's own refusals, with the path
     """
     started = time.monotonic()
-    jobs = parse_jobs(jobs)
+    options = read_options(jobs, accelerator, depth, progress)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
     with SnapshotFile(os.fspath(snapshot)) as source:
+        reading = Reading(source, options)
         to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
         if to_guest or for_qemu:
             if format is not None or block is not None or force or in_place:
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            facts = _to_qemu(source, str(image), jobs, progress)
+            facts = _to_qemu(reading, str(image))
         else:
             name = _format(source, format, raw=in_place or block is not None)
             part = plan_block(source, block) if block is not None else plan_whole(source, name)
             if same_file(Path(image), Path(snapshot)):
                 raise UsageError("image and snapshot are the same file", path=str(image))
             if in_place:
-                data_pages = restore_in_place(source, Path(image), part, jobs, progress)
+                data_pages = restore_in_place(reading, Path(image), part)
             else:
-                data_pages = restore_new(source, Path(image), part, jobs, progress, force=force)
+                data_pages = restore_new(reading, Path(image), part, force=force)
             facts = _Facts(name, part.ram_size, part.pages, data_pages)
     return RestoreResult(
         snapshot=os.fspath(snapshot),
         image=os.fspath(image),
         format=facts.format,
         block=block,
-        jobs=jobs,
+        jobs=options.jobs,
+        accelerator=reading.settings.engine if source.has_deflate else None,
         ram_size=facts.ram_size,
         data_pages=facts.data_pages,
         zero_pages=facts.pages - facts.data_pages,
         seconds=round(time.monotonic() - started, 3),
         qemu_arguments=facts.qemu_arguments,
         monitor_commands=facts.monitor_commands,
+        warnings=tuple(reading.warnings),
     )
 
 
@@ -127,18 +140,17 @@ class _Facts:
     monitor_commands: tuple[str, ...] | None = None
 
 
-def _to_qemu(
-    source: SnapshotFile, image: str, jobs: int, progress: ProgressCallback | None
-) -> _Facts:
+def _to_qemu(reading: Reading, image: str) -> _Facts:
     # Only here: asyncio and what it brings take 30 ms to import.
     from snapmig.operations.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
 
-    blocks = source.geometry.blocks
-    size, pages = source.geometry.ram_size, sum(-(-block.size // PAGE_SIZE) for block in blocks)
+    geometry = reading.snapshot.geometry
+    blocks = geometry.blocks
+    size, pages = geometry.ram_size, sum(-(-block.size // PAGE_SIZE) for block in blocks)
     if image.startswith(GUEST_PREFIX):
-        name, data_pages = restore_guest(source, image.removeprefix(GUEST_PREFIX), jobs, progress)
+        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX))
         return _Facts(name, size, pages, data_pages)
-    made = restore_for_qemu(source, Path(image), jobs, progress)
+    made = restore_for_qemu(reading, Path(image))
     commands = made.monitor_commands
     return _Facts(made.format, size, pages, made.data_pages, made.arguments, commands)
 

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
@@ -18,7 +17,7 @@ from snapmig.guests.memory import GuestMemory, open_memory
 from snapmig.images.qemu.state import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import source_format
-from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.reading import Reading
 from snapmig.operations.restoring import (
     SourceAttachments,
     fill,
@@ -83,58 +82,50 @@ def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -
     return SavedGuest(load_vm_state(attachments, "a resume").machine, None, facts)
 
 
-def restore_guest(
-    source: SnapshotFile, socket: str, jobs: int, progress: ProgressCallback | None
-) -> tuple[str, int]:
+def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
     """
     Put a snapshot into a QEMU that waits, and let it run; return format and pages not zero.
 
     :raises SnapmigError: that QEMU does not fit; nothing was touched then
     """
+    source = reading.snapshot
     name = source_format(source)
     saved = load_guest(SourceAttachments(source), name, source.shown)
     with Guest(socket) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
         if saved.state is None:
-            return name, _start_from_file(source, guest, jobs, progress)
+            return name, _start_from_file(reading, guest)
         data_pages = 0
         for memory in guest.facts.memory:
-            data_pages += _fill_memory(source, guest, memory, jobs, progress)
+            data_pages += _fill_memory(reading, guest, memory)
         _start(guest, saved.state)
     return name, data_pages
 
 
-def restore_for_qemu(
-    source: SnapshotFile, folder: Path, jobs: int, progress: ProgressCallback | None
-) -> Resumable:
+def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
     """
     Make a directory from which a new QEMU resumes a snapshot's guest.
 
     :raises DestinationExistsError: the directory exists
     """
+    source = reading.snapshot
     name = source_format(source)
     saved = load_guest(SourceAttachments(source), name, source.shown)
     final = folder.absolute()
     with PartialDirectory(final) as partial_folder:
-        made = _fill_folder(source, saved, final, partial_folder.partial_path, jobs, progress)
+        made = _fill_folder(reading, saved, final, partial_folder.partial_path)
         partial_folder.commit()
     return made
 
 
-def _fill_folder(
-    source: SnapshotFile,
-    saved: SavedGuest,
-    final: Path,
-    folder: Path,
-    jobs: int,
-    progress: ProgressCallback | None,
-) -> Resumable:
+def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path) -> Resumable:
     # Arguments name files where they will be, in `final`; they are made in `folder`.
+    source = reading.snapshot
     name = source_format(source)
     if saved.state is None:
         state = final / "guest.mapped-ram"
         part = plan_whole(source, "mapped-ram")
-        pages = restore_new(source, folder / state.name, part, jobs, progress, force=False)
+        pages = restore_new(reading, folder / state.name, part, force=False)
         arguments = (
             *_command(saved, {}),
             *("-global", "migration.mapped-ram=on", "-incoming", f"file:{state}"),
@@ -147,7 +138,7 @@ def _fill_folder(
     pages = 0
     for block, file in files.items():
         part = plan_block(source, block)
-        pages += restore_new(source, folder / file.name, part, jobs, progress, force=False)
+        pages += restore_new(reading, folder / file.name, part, force=False)
     state = final / "state"
     write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
@@ -174,13 +165,7 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
         raise SnapmigError(message, path=path)
 
 
-def _fill_memory(
-    source: SnapshotFile,
-    guest: Guest,
-    memory: GuestMemory,
-    jobs: int,
-    progress: ProgressCallback | None,
-) -> int:
+def _fill_memory(reading: Reading, guest: Guest, memory: GuestMemory) -> int:
     fd = open_memory(memory, guest.pid, os.O_RDWR)
     try:
         path = descriptor_path(fd)
@@ -191,9 +176,8 @@ def _fill_memory(
             in_place=True,
             huge_page_size=huge_page_size(path),
         )
-        return fill(
-            source, target, plan_block(source, memory.name, memory.file_offset), jobs, progress
-        )
+        part = plan_block(reading.snapshot, memory.name, memory.file_offset)
+        return fill(reading, target, part)
     finally:
         os.close(fd)
 
@@ -208,15 +192,13 @@ def _start(guest: Guest, state: bytes) -> None:
     guest.run()
 
 
-def _start_from_file(
-    source: SnapshotFile, guest: Guest, jobs: int, progress: ProgressCallback | None
-) -> int:
+def _start_from_file(reading: Reading, guest: Guest) -> int:
     # QEMU alone can write this guest's memory: it reads a file that is made for it.
     parent = os.environ.get("TMPDIR", "/var/tmp")
     with tempfile.TemporaryDirectory(prefix="snapmig-", dir=parent) as folder:
         path = Path(folder) / "guest.mapped-ram"
-        part = plan_whole(source, "mapped-ram")
-        pages = restore_new(source, path, part, jobs, progress, force=False)
+        part = plan_whole(reading.snapshot, "mapped-ram")
+        pages = restore_new(reading, path, part, force=False)
         guest.load_file(path)
     guest.run()
     return pages

@@ -20,7 +20,8 @@ from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment, source_format
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.progress import reporter
+from snapmig.operations.reading import Reading
 from snapmig.pages import Mask
 from snapmig.system.files import (
     PartialDirectory,
@@ -133,22 +134,15 @@ def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
         yield unpack_kinds(kinds, pages) == PageKind.DATA
 
 
-def restore_new(
-    source: SnapshotFile,
-    path: Path,
-    part: Part,
-    jobs: int,
-    progress: ProgressCallback | None,
-    *,
-    force: bool,
-) -> int:
+def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int:
     """
     Write a new image, which appears when it is complete; return the pages that are not zero.
 
     :raises NoSpaceError: it does not fit
     :raises DestinationExistsError: it, or a file that belongs beside it, exists
     """
-    source.check_index_digest()  # a damaged index would make nonsense of the space it asks for
+    # A damaged index would make nonsense of the space it asks for.
+    reading.snapshot.check_index_digest()
     if part.image.member is None:
         companions = {
             path.with_name(path.name + suffix): content
@@ -156,14 +150,14 @@ def restore_new(
         }
         for destination in (path, *companions):
             check_destination(destination, force=force)
-        with _written(source, path, part, jobs, progress) as (file, data_pages):
+        with _written(reading, path, part) as (file, data_pages):
             for companion, content in companions.items():
                 write_file(companion, content, force=force)
             file.commit(force=force)
         return data_pages
     with PartialDirectory(path) as folder:
         inside = folder.partial_path / part.image.member
-        with _written(source, inside, part, jobs, progress) as (file, data_pages):
+        with _written(reading, inside, part) as (file, data_pages):
             file.commit(force=False)
         for name, content in part.image.companions.items():
             write_file(folder.partial_path / name, content)
@@ -172,11 +166,9 @@ def restore_new(
 
 
 @contextmanager
-def _written(
-    source: SnapshotFile, path: Path, part: Part, jobs: int, progress: ProgressCallback | None
-) -> Iterator[tuple[PartialFile, int]]:
+def _written(reading: Reading, path: Path, part: Part) -> Iterator[tuple[PartialFile, int]]:
     # A partial file with everything in it, synced, for the caller to commit.
-    records = source.records[part.packets.start : part.packets.stop]
+    records = reading.snapshot.records[part.packets.start : part.packets.stop]
     needed = int(kind_counts(records)[PageKind.DATA]) * PAGE_SIZE
     needed += sum(len(piece) for _, piece in part.image.pieces)
     needed += sum(len(content) for content in part.image.companions.values())
@@ -195,14 +187,12 @@ def _written(
             in_place=False,
             huge_page_size=huge_page_size(str(path.parent)),
         )
-        data_pages = fill(source, target, part, jobs, progress)
+        data_pages = fill(reading, target, part)
         file.sync()
         yield file, data_pages
 
 
-def restore_in_place(
-    source: SnapshotFile, path: Path, part: Part, jobs: int, progress: ProgressCallback | None
-) -> int:
+def restore_in_place(reading: Reading, path: Path, part: Part) -> int:
     """Write into an existing image of the same size; return the pages that are not zero."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
@@ -220,7 +210,7 @@ def restore_in_place(
             huge_page_size=huge_page_size(str(path)),
         )
         with _partly_restored(path):
-            data_pages = fill(source, target, part, jobs, progress)
+            data_pages = fill(reading, target, part)
             try:
                 os.fsync(fd)
             except OSError as error:
@@ -245,17 +235,13 @@ def _partly_restored(path: Path) -> Iterator[None]:
         raise
 
 
-def fill(
-    source: SnapshotFile,
-    target: TargetPlan,
-    part: Part,
-    jobs: int,
-    progress: ProgressCallback | None,
-) -> int:
+def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
     """Have workers put a part's pages into a file; return the pages that are not zero."""
-    plan = RestorePlan(source.path_for_workers, source.shown, target, part.placer)
-    with Fleet(jobs, partial(RestoreHandler, plan)) as fleet:
-        report = reporter(fleet, part.ram_size, progress)
-        fleet.run(LoadTasks(source, part.packets), report)
+    plan = RestorePlan(reading.plan, target, part.placer)
+    options = reading.options
+    with Fleet(options.jobs, partial(RestoreHandler, plan)) as fleet:
+        report = reporter(fleet, part.ram_size, options.progress)
+        fleet.run(LoadTasks(reading.snapshot, part.packets), report)
         report()
+        reading.take_warnings(fleet)
         return int(fleet.cells.total()[Counter.DATA_PAGES])

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from snapmig.container.format import DEFAULT_PACKET_SIZE
-from snapmig.encodings.deflate import DEFAULT_LEVEL
-from snapmig.encodings.packet import PacketSettings
 from snapmig.errors import UsageError
 from snapmig.geometry import RamBlock
 from snapmig.images.formats import open_image
@@ -16,15 +14,14 @@ from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, source_attachments
+from snapmig.operations.engines import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.saving import SaveOptions, SaveResult, Saving
 from snapmig.operations.settings import (
     GUEST_PREFIX,
     parse_jobs,
     parse_layout,
-    parse_level,
     parse_packet_size,
-    parse_window,
 )
 
 __all__ = ("ImageArgument", "SaveResult", "save")
@@ -40,8 +37,12 @@ def save(  # noqa: PLR0913 - the words of the command line
     format: str | None = None,  # noqa: A002 - the command line's word
     base: Sequence[str | os.PathLike[str]] = (),
     jobs: int | None = None,
-    level: int = DEFAULT_LEVEL,
-    window: str = "32k",
+    compression: str = "zlib",
+    accelerator: str = AUTO,
+    level: int | str | None = None,
+    window: str | None = None,
+    huffman: str = "dynamic",
+    depth: int | None = None,
     packet_size: str | int = DEFAULT_PACKET_SIZE,
     layout: str = "fixed",
     attach: Mapping[str, AttachmentSource] | None = None,
@@ -61,8 +62,12 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param format: the image's format; default: what its content shows
     :param base: the files that ``image``, a diff of Firecracker's, builds on, the oldest first
     :param jobs: worker processes; default: the processors that this process may run on
-    :param level: 0 to 3, of ISA-L
-    :param window: ``4k`` or ``32k``: history that a decoder must keep
+    :param compression: ``zlib``, ``zstd``, ``lz4`` or ``none``
+    :param accelerator: an engine for zlib: ``auto``, or a name that :func:`accelerators` gives
+    :param level: of the compression, or ``auto`` to follow the destination's speed
+    :param window: of zlib, ``4k`` or ``32k``: history that a decoder must keep
+    :param huffman: of ``qpl`` accelerators: ``dynamic``, ``fixed`` or ``trained`` tables
+    :param depth: packets that an asynchronous accelerator has in flight in each worker
     :param packet_size: bytes, or words like ``512K``; a power of two from 64 KiB to 4 MiB
     :param layout: ``fixed`` or ``packed``
     :param attach: named byte strings, or files, to keep in the snapshot
@@ -78,9 +83,12 @@ def save(  # noqa: PLR0913 - the words of the command line
     :raises SnapmigError: any other refusal
     :raises OSError: the operating system's own refusals, with the path
     """
+    coding = choose_coding(compression, accelerator, level, window, huffman, depth)
     options = SaveOptions(
         jobs=parse_jobs(jobs),
-        settings=PacketSettings(parse_level(level), parse_window(window)),
+        settings=coding.settings,
+        steps=coding.steps,
+        notes=coding.notes,
         packet_size=parse_packet_size(packet_size),
         layout=parse_layout(layout),
         attach={} if attach is None else attach,

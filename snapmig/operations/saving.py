@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,34 +18,50 @@ import numpy as np
 
 from snapmig.container.format import MAX_RAM_BLOCKS, Encoding, Layout
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
-from snapmig.encodings.packet import PacketSettings
+from snapmig.encodings.coders import EngineError
+from snapmig.encodings.compressions import PacketSettings
+from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import CELLS, Row
 from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, check_attachments, store_attachments
+from snapmig.operations.engines import failure_warnings
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.settings import same_file
 from snapmig.system.files import check_destination
 from snapmig.work.counters import Counter, encoding_counter
-from snapmig.work.save import SaveHandler, SavePlan, SaveTasks
+from snapmig.work.levels import AdaptiveLevel
+from snapmig.work.sample import sample_packets
+from snapmig.work.save import SaveHandler, SavePlan
+from snapmig.work.save_tasks import SaveTasks
 
 __all__ = ("SaveOptions", "SaveResult", "Saving")
+
+SAMPLE_PACKETS = 64
+"""Packets, 32 MiB of RAM, that a Huffman table is made from."""
 
 
 @dataclass(frozen=True, slots=True)
 class SaveOptions:
-    """How a snapshot is made: checked values of the words that :func:`snapmig.save` takes."""
+    """
+    How a snapshot is made: checked values of the words that :func:`snapmig.save` takes.
+
+    :param steps: levels to choose from while it is made; one where the user named it
+    :param notes: what the user should know of the settings, a sentence each
+    """
 
     jobs: int
     settings: PacketSettings
+    steps: tuple[int, ...]
     packet_size: int
     layout: Layout
     attach: Mapping[str, AttachmentSource]
     force: bool
     live: bool
     progress: ProgressCallback | None
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,8 @@ class SaveResult:
     """
     What a save did; sizes are in bytes.
 
+    :param accelerator: the engine of zlib, None for other compressions
+    :param levels: batches of packets that were compressed at each level
     :param stored_size: all packets' stored bytes together
     :param disk_size: what the snapshot takes on its filesystem
     :param packets: how many packets are in which encoding
@@ -66,6 +84,10 @@ class SaveResult:
     snapshot: str
     snapshot_id: str
     jobs: int
+    compression: str
+    accelerator: str | None
+    window_bits: int
+    levels: dict[str, int]
     ram_size: int
     data_pages: int
     zero_pages: int
@@ -95,7 +117,7 @@ class Saving:
         self._options = options
         self._counts: Row = np.zeros(CELLS, np.int64)
         self._stack = ExitStack()
-        self.warnings: list[str] = []
+        self.warnings: list[str] = list(options.notes)
         check_attachments(options.attach)
         check_destination(path, force=options.force)
         if any(same_file(Path(name), path) for name in source.paths):
@@ -106,21 +128,22 @@ class Saving:
         with ExitStack() as stack:
             options = self._options
             self._writer = stack.enter_context(
-                SnapshotWriter(
-                    self._path, self._geometry, options.layout, options.settings.window_bits
-                )
+                SnapshotWriter(self._path, self._geometry, options.layout, self._window_bits)
             )
             self._warn_of_holes()
             plan = SavePlan(
                 self._source.opener(),
                 self._geometry,
                 self._writer.plan,
-                options.settings,
+                self._trained(options.settings),
                 live=options.live,
+                paced=len(options.steps) > 1,
             )
             self._fleet = stack.enter_context(
                 Fleet(options.jobs, partial(SaveHandler, plan), self._explain)
             )
+            start = options.settings.deflate.level
+            self._level = AdaptiveLevel(options.steps, start, self._fleet.cells.total)
             self._report = reporter(self._fleet, self._geometry.ram_size, options.progress)
             self._stack = stack.pop_all()
         return self
@@ -135,7 +158,9 @@ class Saving:
         :raises SnapmigError: whatever failed in a worker
         """
         plan = self._writer.plan
-        tasks = SaveTasks(self._geometry, plan, self._source.next_data, again=again)
+        tasks = SaveTasks(
+            self._geometry, plan, self._source.next_data, again=again, level=self._level
+        )
         self._fleet.run(tasks, _silent if again else self._report)
         if not again:
             self._report()
@@ -155,6 +180,8 @@ class Saving:
         data_end = self._writer.end
         store_attachments(self._writer, {**attachments, **self._options.attach})
         counts = self._counts
+        failures = int(counts[Counter.ENGINE_FAILURES])
+        self.warnings += failure_warnings(list(self._fleet.notes), failures)
         encodings = sum(1 << kind for kind in Encoding if counts[encoding_counter(kind)])
         written = self._writer.commit(
             data_end=data_end, encodings=encodings, force=self._options.force
@@ -162,7 +189,7 @@ class Saving:
         return self._result(written, pause_seconds)
 
     def _result(self, written: WrittenSnapshot, pause_seconds: float | None) -> SaveResult:
-        counts = self._counts
+        counts, settings = self._counts, self._options.settings
         data_pages = int(counts[Counter.DATA_PAGES])
         pages = sum(-(-block.size // PAGE_SIZE) for block in self._geometry.blocks)
         return SaveResult(
@@ -171,6 +198,10 @@ class Saving:
             snapshot=str(self._path),
             snapshot_id=written.snapshot_id.hex(),
             jobs=self._options.jobs,
+            compression=settings.compression,
+            accelerator=settings.engine if settings.encoding == Encoding.DEFLATE else None,
+            window_bits=self._window_bits,
+            levels={str(level): count for level, count in sorted(self._level.batches.items())},
             ram_size=self._geometry.ram_size,
             data_pages=data_pages,
             zero_pages=pages - data_pages,
@@ -183,6 +214,21 @@ class Saving:
             changed_packets=int(counts[Counter.CHANGED_PACKETS]) if self._options.live else None,
             warnings=tuple(self.warnings),
         )
+
+    @property
+    def _window_bits(self) -> int:
+        return self._options.settings.deflate.window_bits
+
+    def _trained(self, settings: PacketSettings) -> PacketSettings:
+        # With a Huffman table made for this image, where that is asked for.
+        if settings.deflate.huffman != "trained":
+            return settings
+        samples = sample_packets(self._source.opener()(), self._geometry, SAMPLE_PACKETS)
+        try:
+            histogram = train(settings.engine, list(samples))
+        except EngineError as error:
+            raise SnapmigError(f"{settings.engine} can't train a table: {error}") from error
+        return replace(settings, deflate=replace(settings.deflate, histogram=histogram))
 
     def _warn_of_holes(self) -> None:
         if self._options.layout == Layout.FIXED and not self._writer.keeps_holes:

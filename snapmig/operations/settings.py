@@ -8,10 +8,11 @@ from pathlib import Path
 from snapmig.container.format import (
     MAX_PACKET_SIZE,
     MIN_PACKET_SIZE,
+    Encoding,
     Layout,
     is_packet_size,
 )
-from snapmig.encodings.deflate import LEVELS
+from snapmig.encodings.compressions import COMPRESSIONS, Compression
 from snapmig.errors import UsageError
 from snapmig.units import format_size, parse_size
 
@@ -20,18 +21,22 @@ __all__ = (
     "GUEST_PREFIX",
     "WINDOWS",
     "default_jobs",
+    "parse_compression",
+    "parse_depth",
     "parse_jobs",
     "parse_layout",
     "parse_level",
     "parse_packet_size",
     "parse_window",
     "same_file",
+    "window_bits",
 )
 
 WINDOWS = {"4k": 12, "32k": 15}
 """Names of deflate windows, and their sizes in bits."""
 
 MAX_JOBS = 1024
+MAX_DEPTH = 64
 
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
@@ -54,14 +59,53 @@ def parse_jobs(jobs: int | None) -> int:
     return jobs
 
 
-def parse_level(level: int) -> int:
-    """Return a compression level of ISA-L."""
-    if level not in LEVELS:
-        raise UsageError(f"level is {level}, expected {LEVELS.start} to {LEVELS.stop - 1}")
-    return level
+def parse_compression(name: str) -> Compression:
+    """
+    Return a compression given by name.
+
+    :raises UsageError: there is none of that name
+    :raises SnapmigError: its library is missing
+    """
+    if name not in COMPRESSIONS:
+        raise UsageError(f"compression is {name!r}, expected {' or '.join(COMPRESSIONS)}")
+    COMPRESSIONS[name].require()
+    return COMPRESSIONS[name]
 
 
-def parse_window(window: str) -> int:
+def parse_level(level: int | str | None, compression: Compression) -> int | None:
+    """Return a level of a compression, its default for None, and None for ``auto``."""
+    if level is None:
+        return compression.default_level
+    if level == "auto":
+        return None
+    levels = compression.levels
+    try:
+        number = int(level)
+    except ValueError:
+        number = None
+    if number not in levels:
+        words = f"{levels[0]} to {levels[-1]} or auto" if len(levels) > 1 else f"{levels[0]}"
+        raise UsageError(f"level of {compression.name} is {level}, expected {words}")
+    return number
+
+
+def parse_window(window: str | None, compression: Compression) -> int:
+    """Return the bits of a window given by name, those of 32 KiB for None."""
+    if window is None:
+        return max(WINDOWS.values())
+    if compression.encoding != Encoding.DEFLATE:
+        raise UsageError(f"windows are for zlib, not for {compression.name}")
+    return window_bits(window)
+
+
+def parse_depth(depth: int | None) -> int | None:
+    """Return a number of jobs in flight."""
+    if depth is not None and not 1 <= depth <= MAX_DEPTH:
+        raise UsageError(f"depth is {depth}, expected 1 to {MAX_DEPTH}")
+    return depth
+
+
+def window_bits(window: str) -> int:
     """Return the bits of a window given by name."""
     if window not in WINDOWS:
         raise UsageError(f"window is {window!r}, expected {' or '.join(WINDOWS)}")

@@ -13,7 +13,7 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.attachments import load_attachment
 from snapmig.pages import Bytes
-from snapmig.work.load import load_packet
+from snapmig.work.load import PacketLoader
 
 __all__ = ("Attachments", "Snapshot", "open_snapshot")
 
@@ -50,6 +50,7 @@ class Snapshot:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = SnapshotFile(os.fspath(path))
+        self._loader = PacketLoader(self._file)
         self._geometry = self._file.geometry
         self._decoded: OrderedDict[int, Bytes] = OrderedDict()
         self.attachments = Attachments(self._file)
@@ -131,7 +132,7 @@ class Snapshot:
             return self._decoded[packet]
         place = self._geometry.place(packet)
         stored = self._file.packet(place)
-        data = load_packet(self._file, stored)
+        data = self._loader.load(stored)
         pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
         if data is not None:
             pages[stored.mask[: place.pages]] = data

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError
 from snapmig.fleet.fleet import Fleet
 from snapmig.operations.attachments import load_attachment
+from snapmig.operations.engines import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
-from snapmig.operations.settings import parse_jobs
+from snapmig.operations.reading import Reading, read_options
+from snapmig.operations.settings import window_bits
 from snapmig.work.counters import Counter
 from snapmig.work.load import LoadTasks, VerifyHandler
 
@@ -35,6 +37,7 @@ class VerifyResult:
     :param damaged_packets: those whose record, stored bytes or contents are wrong
     :param problems: a sentence for each thing that is wrong, up to :data:`MAX_PROBLEMS`
     :param exit_code: 0, or that of the first problem
+    :param warnings: what the user should know besides, a sentence each
     """
 
     snapshot: str
@@ -45,6 +48,7 @@ class VerifyResult:
     problems: tuple[str, ...]
     exit_code: int
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -57,6 +61,9 @@ def verify(
     *,
     jobs: int | None = None,
     quick: bool = False,
+    window: str | None = None,
+    accelerator: str = AUTO,
+    depth: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> VerifyResult:
     """
@@ -66,13 +73,18 @@ def verify(
 
     :param jobs: worker processes; default: the processors that this process may run on
     :param quick: read no packet and no attachment, only check the index
+    :param window: decode with no more history than ``4k`` or ``32k``, whatever the snapshot says:
+        proves that an accelerator with that window can read it
+    :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
+    :param depth: packets that an asynchronous engine has in flight in each worker
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises WorkerDiedError: a worker process was killed
     :raises OSError: the snapshot can't be read
     """
     started = time.monotonic()
-    jobs = parse_jobs(jobs)
+    options = read_options(jobs, accelerator, depth, progress)
+    bits = None if window is None else window_bits(window)
     path = os.fspath(snapshot)
     found = _Findings()
     packets = ram_size = 0
@@ -83,7 +95,7 @@ def verify(
             if quick:
                 _check_records(source, found)
             else:
-                _check_packets(source, jobs, progress, found)
+                _check_packets(Reading(source, options), bits, found)
                 for entry in source.attachments:
                     found.attempt(partial(load_attachment, source, entry))
     except OSError as error:
@@ -102,6 +114,7 @@ def verify(
         problems=tuple(str(error) for error in found.errors),
         exit_code=found.errors[0].exit_code if found.errors else 0,
         seconds=round(time.monotonic() - started, 3),
+        warnings=tuple(found.warnings),
     )
 
 
@@ -109,6 +122,7 @@ class _Findings:
     def __init__(self) -> None:
         self.errors: list[SnapmigError] = []
         self.damaged_packets = 0
+        self.warnings: list[str] = []
 
     def add(self, error: SnapmigError) -> None:
         if len(self.errors) < MAX_PROBLEMS:
@@ -139,14 +153,17 @@ def _check_each_record(source: SnapshotFile, packets: range, found: _Findings) -
             found.add(error)
 
 
-def _check_packets(
-    source: SnapshotFile, jobs: int, progress: ProgressCallback | None, found: _Findings
-) -> None:
+def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None:
+    source, options = reading.snapshot, reading.options
+    if bits is not None and bits < reading.settings.window_bits:
+        reading.settings = replace(reading.settings, window_bits=bits)
     tasks = LoadTasks(source, range(source.geometry.packet_count))
-    with Fleet(jobs, partial(VerifyHandler, source.path_for_workers, source.shown)) as fleet:
-        report = reporter(fleet, source.geometry.ram_size, progress)
+    with Fleet(options.jobs, partial(VerifyHandler, reading.plan)) as fleet:
+        report = reporter(fleet, source.geometry.ram_size, options.progress)
         fleet.run(tasks, report)
         report()
         found.damaged_packets += int(fleet.cells.total()[Counter.DAMAGED_PACKETS])
+        reading.take_warnings(fleet)
+    found.warnings += reading.warnings
     for error in sorted(tasks.replies, key=lambda error: error.packet):
         found.add(error)

@@ -7,7 +7,13 @@ import errno
 import os
 import signal
 
-__all__ = ("die_with_parent", "huge_page_size", "punch_hole", "start_writeback")
+__all__ = (
+    "die_with_parent",
+    "huge_page_size",
+    "punch_hole",
+    "start_writeback",
+    "wait_for_writeback",
+)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
@@ -16,6 +22,7 @@ _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, 
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _PR_SET_PDEATHSIG = 1
+_SYNC_FILE_RANGE_WAIT_BEFORE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _HUGETLBFS_MAGIC = 0x958458F6
 
@@ -45,6 +52,11 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     Only a hint: where it is refused, the final fsync does the work and reports the errors.
     """
     _libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
+
+
+def wait_for_writeback(fd: int, offset: int, length: int) -> None:
+    """Wait until what was being written of a range is on the disk; errors are fsync's to report."""
+    _libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WAIT_BEFORE)
 
 
 def die_with_parent() -> None:

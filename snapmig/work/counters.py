@@ -19,15 +19,24 @@ class Counter(IntEnum):
     EMPTY_PACKETS = 3
     RAW_PACKETS = 4
     DEFLATE_PACKETS = 5
-    DAMAGED_PACKETS = 6
-    CHANGED_PACKETS = 7
+    ZSTD_PACKETS = 6
+    LZ4_PACKETS = 7
+    DAMAGED_PACKETS = 8
+    CHANGED_PACKETS = 9
     """Packets that a second look found changed since the first."""
+    WORK_NS = 10
+    """Nanoseconds in which tasks were done, and those of them that passed in writing."""
+    WRITE_NS = 11
+    ENGINE_FAILURES = 12
+    """Packets that an engine did not do, so that software did."""
 
 
 _BY_ENCODING: dict[int, Counter] = {
     Encoding.EMPTY: Counter.EMPTY_PACKETS,
     Encoding.RAW: Counter.RAW_PACKETS,
     Encoding.DEFLATE: Counter.DEFLATE_PACKETS,
+    Encoding.ZSTD: Counter.ZSTD_PACKETS,
+    Encoding.LZ4: Counter.LZ4_PACKETS,
 }
 
 

@@ -6,7 +6,8 @@ One path serves restore, verify and random access, so that none of them checks l
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +17,8 @@ import numpy as np
 from snapmig.container.format import Encoding
 from snapmig.container.index import Records, StoredPacket, unpack_records
 from snapmig.container.reader import SnapshotFile
-from snapmig.encodings.packet import decode
+from snapmig.encodings.compressions import ReadSettings
+from snapmig.encodings.decoder import Decoded, PacketDecoder
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
@@ -27,10 +29,11 @@ from snapmig.work.counters import Counter, encoding_counter
 
 __all__ = (
     "LoadTasks",
+    "PacketLoader",
+    "ReadPlan",
     "RestoreHandler",
     "RestorePlan",
     "VerifyHandler",
-    "load_packet",
 )
 
 BATCH_BYTES = 4 << 20
@@ -41,20 +44,18 @@ MAX_DAMAGE_SHOWN = 8
 _INDEX_STEP = 65536
 
 
-def load_packet(snapshot: SnapshotFile, packet: StoredPacket) -> Bytes | None:
+@dataclass(frozen=True)
+class ReadPlan:
     """
-    Return a packet's data pages as ``(n, 4096)``, None when it has none.
+    All that a worker needs to read a snapshot, picklable.
 
-    :param packet: what its checked record says
-    :raises CorruptSnapshotError: stored bytes or contents are not what they should be
+    :param path: opens it, also in another process
+    :param shown: its name for people
     """
-    if packet.encoding == Encoding.EMPTY:
-        return None
-    try:
-        return decode(packet, snapshot.stored(packet), snapshot.superblock.window_bits)
-    except SnapmigError as error:
-        error.path = snapshot.shown
-        raise
+
+    path: str
+    shown: str
+    settings: ReadSettings
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,67 @@ class RestorePlan:
     :param placer: puts packets to their places in the target
     """
 
-    snapshot_path: str
-    shown: str
+    read: ReadPlan
     target: TargetPlan
     placer: Placer
+
+
+class PacketLoader:
+    """
+    Reads packets of an open snapshot: stored bytes, checked, decoded, checked again.
+
+    :param snapshot: stays the caller's to close
+    :ivar failures: what an engine did not do, so that software did
+    """
+
+    def __init__(self, snapshot: SnapshotFile, settings: ReadSettings | None = None) -> None:
+        self._snapshot = snapshot
+        if settings is None:
+            settings = ReadSettings(snapshot.superblock.window_bits)
+        self._decoder = PacketDecoder(settings)
+        self.failures = self._decoder.failures
+
+    def load(self, packet: StoredPacket) -> Bytes | None:
+        """
+        Return a packet's data pages as ``(n, 4096)``, None when it has none.
+
+        :param packet: what its checked record says
+        :raises CorruptSnapshotError: stored bytes or contents are not what they should be
+        """
+        for found in self.load_all([packet]):
+            if found.error is not None:
+                raise found.error
+            return found.pages
+        return None
+
+    def load_all(self, packets: Iterable[StoredPacket]) -> Iterator[Decoded]:
+        """
+        Yield those packets that store something, in any order, with what is wrong with them.
+
+        A packet's pages are good until the next one is asked for.
+
+        :raises SnapmigError: the library of an encoding is missing
+        """
+        damaged: deque[Decoded] = deque()
+        for found in self._decoder.decode_all(self._stored(packets, damaged)):
+            if found.error is not None:
+                found.error.path = self._snapshot.shown
+            yield found
+        yield from damaged
+
+    def _stored(
+        self, packets: Iterable[StoredPacket], damaged: deque[Decoded]
+    ) -> Iterator[tuple[StoredPacket, bytes]]:
+        for packet in packets:
+            if packet.encoding == Encoding.EMPTY:
+                continue
+            try:
+                stored = self._snapshot.stored(packet)
+            except CorruptSnapshotError as error:
+                error.path = self._snapshot.shown
+                damaged.append(Decoded(packet, None, error))
+            else:
+                yield packet, stored
 
 
 class RestoreHandler:
@@ -76,7 +134,8 @@ class RestoreHandler:
 
     def __init__(self, plan: RestorePlan) -> None:
         self._plan = plan
-        self._snapshot = SnapshotFile(plan.snapshot_path, plan.shown)
+        self._snapshot = SnapshotFile(plan.read.path, plan.read.shown)
+        self._loader = PacketLoader(self._snapshot, plan.read.settings)
         self._store = open_store(plan.target)
 
     def run(self, task: Task, row: Row) -> None:
@@ -87,20 +146,22 @@ class RestoreHandler:
             _count_empty(row, self._snapshot, task)
             return
         packets = unpack_records(records)
-        for packet in packets:
-            self._restore(packet)
-        _count(row, self._snapshot, task, packets)
-
-    def _restore(self, packet: StoredPacket) -> None:
-        data = load_packet(self._snapshot, packet)
-        if data is None and not self._plan.target.in_place:
-            return
-        place = self._snapshot.geometry.place(packet.packet)
-        mask = packet.mask[: place.pages]
-        if data is not None:
-            self._plan.placer.write(self._store, place, mask, data)
+        for found in self._loader.load_all(packets):
+            if found.pages is None:
+                raise found.error or RuntimeError("no pages and no reason")
+            place = self._snapshot.geometry.place(found.packet.packet)
+            mask = found.packet.mask[: place.pages]
+            self._plan.placer.write(self._store, place, mask, found.pages)
         if self._plan.target.in_place:
-            self._plan.placer.zero(self._store, place, mask)
+            for packet in packets:
+                place = self._snapshot.geometry.place(packet.packet)
+                self._plan.placer.zero(self._store, place, packet.mask[: place.pages])
+        _count(row, self._snapshot, task, packets)
+        row[Counter.ENGINE_FAILURES] = self._loader.failures.count
+
+    def notes(self) -> Sequence[str]:
+        """Return what an engine did not do."""
+        return self._loader.failures.take()
 
     def _zero_all(self, task: Task) -> None:
         if self._plan.target.in_place:
@@ -112,35 +173,47 @@ class RestoreHandler:
 class VerifyHandler:
     """Decodes packets and compares; goes on after a damaged one."""
 
-    def __init__(self, snapshot_path: str, shown: str) -> None:
-        self._snapshot = SnapshotFile(snapshot_path, shown)
+    def __init__(self, plan: ReadPlan) -> None:
+        self._snapshot = SnapshotFile(plan.path, plan.shown)
+        self._loader = PacketLoader(self._snapshot, plan.settings)
 
     def run(self, task: Task, row: Row) -> list[SnapmigError]:
         """Check a batch of packets; return what is wrong with the first few damaged ones."""
+        damage: list[SnapmigError] = []
+        packets = self._records(task, damage)
+        sound = {packet.packet: packet for packet in packets}
+        for found in self._loader.load_all(packets):
+            if found.error is not None:
+                damage.append(found.error)
+                del sound[found.packet.packet]
+        row[Counter.DAMAGED_PACKETS] += len(damage)
+        row[Counter.ENGINE_FAILURES] = self._loader.failures.count
+        if sound or damage:
+            _count(row, self._snapshot, task, list(sound.values()))
+        else:
+            _count_empty(row, self._snapshot, task)
+        return damage[:MAX_DAMAGE_SHOWN]
+
+    def notes(self) -> Sequence[str]:
+        """Return what an engine did not do."""
+        return self._loader.failures.take()
+
+    def _records(self, task: Task, damage: list[SnapmigError]) -> list[StoredPacket]:
         try:
             records = self._snapshot.checked_records(task.first, task.count)
-            if (records["encoding"] == Encoding.EMPTY).all():
-                _count_empty(row, self._snapshot, task)
-                return []
         except (CorruptSnapshotError, UnsupportedError):
-            pass  # one of them is wrong: each alone says which, and the others are checked still
-        return self._check_each(task, row)
+            return list(self._each_record(task, damage))
+        if (records["encoding"] == Encoding.EMPTY).all():
+            return []
+        return unpack_records(records)
 
-    def _check_each(self, task: Task, row: Row) -> list[SnapmigError]:
-        damage: list[SnapmigError] = []
-        sound: list[StoredPacket] = []
+    def _each_record(self, task: Task, damage: list[SnapmigError]) -> Iterator[StoredPacket]:
+        # One of them is wrong: each alone says which, and the others are checked still.
         for number in range(task.first, task.first + task.count):
             try:
-                packet = self._snapshot.packet(self._snapshot.geometry.place(number))
-                load_packet(self._snapshot, packet)
+                yield self._snapshot.packet(self._snapshot.geometry.place(number))
             except (CorruptSnapshotError, UnsupportedError) as error:
-                row[Counter.DAMAGED_PACKETS] += 1
-                if len(damage) < MAX_DAMAGE_SHOWN:
-                    damage.append(error)
-                continue
-            sound.append(packet)
-        _count(row, self._snapshot, task, sound)
-        return damage
+                damage.append(error)
 
 
 class LoadTasks:

@@ -9,9 +9,9 @@ writes when the parent has told it the place.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from time import perf_counter_ns
 
 import numpy as np
 
@@ -23,33 +23,21 @@ from snapmig.container.index import (
     seal_records,
 )
 from snapmig.container.slots import SlotPlan, SlotWriter
-from snapmig.encodings.packet import EncodedPacket, PacketSettings, encode, encode_data, summarise
+from snapmig.encodings.compressions import PacketSettings
+from snapmig.encodings.encoder import PacketEncoder
+from snapmig.encodings.packet import EncodedPacket, Summary, summarise
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
-from snapmig.geometry import PAGE_SIZE, Geometry, PacketPlace
+from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.source import ImageReader, read_pages
 from snapmig.pages import Mask
 from snapmig.work.counters import Counter, encoding_counter
+from snapmig.work.save_tasks import Kind
 
-__all__ = ("SaveHandler", "SavePlan", "SaveTasks")
+__all__ = ("SaveHandler", "SavePlan")
 
-BATCH_BYTES = 4 << 20
-"""RAM in a batch: 10 ms of work, beside which a message of 50 us does not count, and short enough
-that no worker waits long for the last one."""
-EMPTY_BATCH_PACKETS = 4096
-
-HELD_BATCHES = 3
-"""Encoded batches of a packed snapshot that one worker may hold until their places are known."""
-
-
-class Kind(IntEnum):
-    """What a task asks of a save worker."""
-
-    EMPTY = 0
-    ENCODE = 1
-    PLACE = 2
-    REFRESH = 3
-    REFRESH_EMPTY = 4
+PACED_BATCHES = 4
+"""Written batches of a worker that the disk may be behind by when the level follows its speed."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +46,8 @@ class SavePlan:
     All that a save worker needs, picklable.
 
     :param live: the guest runs meanwhile, so that pages change under the worker's hands
+    :param paced: workers run no further ahead of the disk than :data:`PACED_BATCHES`, so that the
+        time they spend in writing tells how fast it is
     """
 
     open_image: Callable[[], ImageReader]
@@ -65,6 +55,7 @@ class SavePlan:
     slots: SlotPlan
     settings: PacketSettings
     live: bool = False
+    paced: bool = False
 
 
 class Batch:
@@ -103,10 +94,26 @@ class SaveHandler:
         self._plan = plan
         self._image = plan.open_image()
         self._slots = SlotWriter(plan.slots)
+        self._encoder = PacketEncoder(plan.settings)
         self._held: dict[int, list[EncodedPacket | None]] = {}
+        self._written: deque[tuple[int, int]] = deque()
+        self._write_ns = 0
 
     def run(self, task: Task, row: Row) -> int:
         """Do one task; return the stored bytes that still need a place."""
+        started = perf_counter_ns()
+        self._write_ns = 0
+        waiting = self._run(task, row)
+        row[Counter.WORK_NS] += perf_counter_ns() - started
+        row[Counter.WRITE_NS] += self._write_ns
+        row[Counter.ENGINE_FAILURES] = self._encoder.failures.count
+        return waiting
+
+    def notes(self) -> Sequence[str]:
+        """Return what an engine did not do."""
+        return self._encoder.failures.take()
+
+    def _run(self, task: Task, row: Row) -> int:
         if task.kind in (Kind.REFRESH, Kind.REFRESH_EMPTY):
             self._refresh(task, row)
             return 0
@@ -124,17 +131,19 @@ class SaveHandler:
     def _encode_fixed(self, task: Task, row: Row) -> None:
         # Each packet is written as soon as it is encoded, while it is still in the cache.
         batch = Batch()
-        for at, number in enumerate(_packets(task)):
-            packet = self._encode(self._plan.geometry.place(number))
-            if packet is not None:
-                offset = self._plan.slots.slot_offset(number)
-                self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
-                batch.add(at, offset, packet)
+        for at, packet in self._encode(task):
+            offset = self._plan.slots.slot_offset(task.first + at)
+            self._write(offset, packet)
+            batch.add(at, offset, packet)
         self._release(task)
         self._finish(task, batch, row)
+        slots = self._plan.slots
+        self._write_back(slots.slot_offset(task.first), task.count * slots.packet_size)
 
     def _encode_packed(self, task: Task, row: Row) -> int:
-        packets = [self._encode(self._plan.geometry.place(number)) for number in _packets(task)]
+        packets: list[EncodedPacket | None] = [None] * task.count
+        for at, packet in self._encode(task):
+            packets[at] = packet.kept()
         self._release(task)
         waiting = sum(packet.stored_size for packet in packets if packet is not None)
         if waiting:
@@ -145,22 +154,41 @@ class SaveHandler:
 
     def _place(self, task: Task, packets: list[EncodedPacket | None], row: Row) -> None:
         batch = Batch()
-        offset = task.offset
+        offset = task.argument
         for at, packet in enumerate(packets):
             if packet is not None:
-                self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
+                self._write(offset, packet)
                 batch.add(at, offset, packet)
                 offset += packet.stored_size
         self._finish(task, batch, row)
+        self._write_back(task.argument, offset - task.argument)
 
-    def _encode(self, place: PacketPlace) -> EncodedPacket | None:
-        pages = read_pages(self._image, place)
-        if pages is None:
-            return None
-        if self._plan.live:
-            pages = pages.copy()  # digest and stream must be of the same moment
-        packet = encode(pages, self._plan.settings)
-        return None if packet.encoding == Encoding.EMPTY else packet
+    def _encode(self, task: Task) -> Iterator[tuple[int, EncodedPacket]]:
+        # The batch's packets that store something, by their places in it, in any order.
+        for at, packet in self._encoder.encode_all(self._summaries(task), task.argument):
+            if packet.encoding != Encoding.EMPTY:
+                yield at, packet
+
+    def _summaries(self, task: Task) -> Iterator[tuple[int, Summary]]:
+        for at in range(task.count):
+            pages = read_pages(self._image, self._plan.geometry.place(task.first + at))
+            if pages is not None:
+                # Of a running guest, digest and stream must be of the same moment.
+                yield at, summarise(pages.copy() if self._plan.live else pages)
+
+    def _write(self, offset: int, packet: EncodedPacket) -> None:
+        started = perf_counter_ns()
+        self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
+        self._write_ns += perf_counter_ns() - started
+
+    def _write_back(self, offset: int, length: int) -> None:
+        started = perf_counter_ns()
+        self._slots.start_writing_back(offset, length)
+        if self._plan.paced:
+            self._written.append((offset, length))
+            if len(self._written) > PACED_BATCHES:
+                self._slots.wait_for_disk(*self._written.popleft())
+        self._write_ns += perf_counter_ns() - started
 
     def _finish(self, task: Task, batch: Batch, row: Row) -> None:
         records = empty_records(task.first, task.count, self._plan.geometry.packet_size)
@@ -176,40 +204,47 @@ class SaveHandler:
         if task.kind == Kind.REFRESH_EMPTY:
             suspects = np.flatnonzero(records["encoding"] != Encoding.EMPTY).tolist()
         before = records.copy()
-        changed = [n for n in suspects if self._refresh_one(records, n, task.first + n)]
-        if changed:
+        changed = self._encoder.encode_all(self._changed(task, records, suspects), task.argument)
+        count = 0
+        for at, packet in changed:
+            self._store_again(records, at, packet)
+            count += 1
+        if count:
             seal_records(records)
             self._slots.write_records(records)
             _count_packets(row, before, -1)
             _count_packets(row, records, 1)
-        row[Counter.CHANGED_PACKETS] += len(changed)
+        row[Counter.CHANGED_PACKETS] += count
         self._count_ram(task, row)
         self._release(task)
 
-    def _refresh_one(self, records: Records, at: int, number: int) -> bool:
-        # Whether the packet's pages are others than those that the record is of.
-        place = self._plan.geometry.place(number)
-        pages = read_pages(self._image, place)
-        if pages is None:
-            pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
-        mask, data, digest = summarise(pages)
-        kinds = pack_masks([mask], self._plan.geometry.packet_pages)[0]
-        same = np.array_equal(records["kinds"][at], kinds)
-        if same and records["digest"][at].tobytes() == digest:
-            return False
-        packet = encode_data(mask, data, digest, self._plan.settings)
-        empty = packet.encoding == Encoding.EMPTY
-        offset = 0 if empty else self._plan.slots.slot_offset(number)
-        if not empty:
-            self._slots.write_packet(offset, mask, packet.payload, packet.encoding)
-        self._slots.free_rest(number, mask, packet.stored_size, packet.encoding)
+    def _changed(
+        self, task: Task, records: Records, suspects: Sequence[int]
+    ) -> Iterator[tuple[int, Summary]]:
+        # Those whose pages are others than those that the record is of.
+        geometry = self._plan.geometry
+        for at in suspects:
+            place = geometry.place(task.first + at)
+            pages = read_pages(self._image, place)
+            if pages is None:
+                pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
+            summary = summarise(pages)
+            kinds = pack_masks([summary.mask], geometry.packet_pages)[0]
+            same = np.array_equal(records["kinds"][at], kinds)
+            if not same or records["digest"][at].tobytes() != summary.digest:
+                yield at, summary
+
+    def _store_again(self, records: Records, at: int, packet: EncodedPacket) -> None:
+        number = int(records["packet"][at])
         fresh = empty_records(number, 1, self._plan.geometry.packet_size)
-        if not empty:
+        if packet.encoding != Encoding.EMPTY:
+            offset = self._plan.slots.slot_offset(number)
+            self._write(offset, packet)
             batch = Batch()
             batch.add(0, offset, packet)
             batch.fill(fresh)
+        self._slots.free_rest(number, packet.mask, packet.stored_size, packet.encoding)
         records[at] = fresh[0]
-        return True
 
     def _count_ram(self, task: Task, row: Row) -> None:
         geometry = self._plan.geometry
@@ -225,88 +260,9 @@ class SaveHandler:
         self._image.release(first.ram_offset, last.ram_offset + last.length)
 
 
-class SaveTasks:
-    """
-    Hands out an image's packets in order, holes in large batches.
-
-    :param next_data: gives the first RAM offset from one on that is not in a hole
-    :param again: all packets were saved before, and only those that changed are wanted
-    """
-
-    def __init__(
-        self,
-        geometry: Geometry,
-        slots: SlotPlan,
-        next_data: Callable[[int], int | None],
-        *,
-        again: bool = False,
-    ) -> None:
-        kinds = (Kind.REFRESH_EMPTY, Kind.REFRESH) if again else (Kind.EMPTY, Kind.ENCODE)
-        self._tasks = _plan_tasks(geometry, next_data, *kinds)
-        self._packed = slots.layout == Layout.PACKED
-        self._offset = slots.data_offset
-        self._order: deque[int] = deque()
-        self._sized: dict[int, tuple[int, Task, int]] = {}
-        self._held: dict[int, int] = {}
-
-    @property
-    def end(self) -> int:
-        """The file offset after the last place that was given out, in the packed layout."""
-        return self._offset
-
-    def next_for(self, worker: int) -> Task | None:
-        """Return the next batch, unless the worker holds enough of them without a place."""
-        if self._held.get(worker, 0) >= HELD_BATCHES:
-            return None
-        task = next(self._tasks, None)
-        if task is not None and self._packed and task.kind == Kind.ENCODE:
-            self._order.append(task.first)
-            self._held[worker] = self._held.get(worker, 0) + 1
-        return task
-
-    def finished(self, worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
-        """Take a batch's size; return the batches whose places are known now."""
-        if not self._packed or task.kind != Kind.ENCODE:
-            return []
-        self._sized[task.first] = (worker, task, reply)
-        placed = []
-        while self._order and self._order[0] in self._sized:
-            owner, batch, size = self._sized.pop(self._order.popleft())
-            self._held[owner] -= 1
-            if size:
-                place = Task(Kind.PLACE, batch.first, batch.count, self._offset)
-                placed.append((owner, place))
-                self._offset += size
-        return placed
-
-
 def _count_packets(row: Row, records: Records, times: int) -> None:
     for encoding, count in enumerate(np.bincount(records["encoding"]).tolist()):
         if count:
             row[encoding_counter(Encoding(encoding))] += times * count
     row[Counter.STORED_BYTES] += times * int(records["stored_size"].sum(dtype=np.int64))
     row[Counter.DATA_PAGES] += times * int(np.bitwise_count(records["kinds"]).sum(dtype=np.int64))
-
-
-def _plan_tasks(
-    geometry: Geometry, next_data: Callable[[int], int | None], hole: Kind, data: Kind
-) -> Iterator[Task]:
-    batch = max(1, BATCH_BYTES // geometry.packet_size)
-    for number in range(len(geometry.blocks)):
-        packets = geometry.block_packets(number)
-        packet = packets.start
-        while packet < packets.stop:
-            found = next_data(geometry.place(packet).ram_offset)
-            end = geometry.block_start(number) + geometry.blocks[number].size
-            with_data = packets.stop if found is None or found >= end else geometry.packet_at(found)
-            if with_data > packet:
-                count = min(with_data - packet, EMPTY_BATCH_PACKETS)
-                yield Task(hole, packet, count)
-            else:
-                count = min(batch, packets.stop - packet)
-                yield Task(data, packet, count)
-            packet += count
-
-
-def _packets(task: Task) -> range:
-    return range(task.first, task.first + task.count)

@@ -16,7 +16,15 @@ from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
 
 
-class Echo:
+class Silent:
+    """A handler without notes."""
+
+    def notes(self) -> tuple[str, ...]:
+        """Say nothing."""
+        return ()
+
+
+class Echo(Silent):
     """Replies with its process id and the task's first packet, and counts in cell 0."""
 
     def run(self, task: Task, row: Row) -> tuple[int, int]:
@@ -26,7 +34,7 @@ class Echo:
 
 
 @dataclass
-class Raise:
+class Raise(Silent):
     """Raises."""
 
     error: BaseException
@@ -44,7 +52,7 @@ class Unpicklable(Exception):  # noqa: N818 - what it is
 
 
 @dataclass
-class RaiseUnpicklable:
+class RaiseUnpicklable(Silent):
     """Raises what no pipe takes."""
 
     words: str
@@ -54,7 +62,7 @@ class RaiseUnpicklable:
         raise Unpicklable(self.words)
 
 
-class Bug:
+class Bug(Silent):
     """Divides by zero."""
 
     def run(self, task: Task, _row: Row) -> float:
@@ -63,7 +71,7 @@ class Bug:
 
 
 @dataclass
-class Kill:
+class Kill(Silent):
     """Is ended by a signal."""
 
     number: int
@@ -74,7 +82,7 @@ class Kill:
         os.kill(os.getpid(), self.number)
 
 
-class Bus:
+class Bus(Silent):
     """Reads a mapping whose file has shrunk."""
 
     def run(self, _task: Task, _row: Row) -> int:
@@ -87,7 +95,7 @@ class Bus:
         return view[0]
 
 
-class Leave:
+class Leave(Silent):
     """Ends its process without a word."""
 
     def run(self, _task: Task, _row: Row) -> NoReturn:
@@ -95,7 +103,7 @@ class Leave:
         os._exit(3)
 
 
-class Sleep:
+class Sleep(Silent):
     """Replies after a minute, except to packet 0, of which it dies."""
 
     def run(self, task: Task, _row: Row) -> None:
@@ -105,7 +113,7 @@ class Sleep:
         time.sleep(60)
 
 
-class Nap:
+class Nap(Silent):
     """Prints its process id and does not reply for a minute."""
 
     def run(self, _task: Task, _row: Row) -> None:

@@ -9,7 +9,11 @@ import xxhash
 
 from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket
-from snapmig.encodings.packet import PacketSettings, decode, encode
+from snapmig.encodings.compressions import PacketSettings, ReadSettings
+from snapmig.encodings.decoder import PacketDecoder
+from snapmig.encodings.encoder import PacketEncoder
+from snapmig.encodings.engines.engine import DeflateSettings
+from snapmig.encodings.packet import summarise
 from snapmig.errors import CorruptSnapshotError
 from tests.system import ram
 
@@ -28,6 +32,24 @@ CONTENTS = {
     "one speck at the end": (np.concatenate([ram.zeros(127), ram.specks(1)]), Encoding.RAW),
 }
 PAGES = [pages for pages, _ in CONTENTS.values()]
+
+
+def encode(pages, settings=DEFAULT):
+    """Encode one packet."""
+    return PacketEncoder(settings).encode(summarise(pages))
+
+
+def decode(record, stored, window_bits=15):
+    """Decode one packet, or raise what is wrong with it."""
+    (decoded,) = PacketDecoder(ReadSettings(window_bits)).decode_all([(record, stored)])
+    if decoded.error is not None:
+        raise decoded.error
+    return decoded.pages
+
+
+def deflate(level, window_bits=15):
+    """Return settings."""
+    return PacketSettings(deflate=DeflateSettings(level, window_bits))
 
 
 def _record(packet):
@@ -63,7 +85,7 @@ def test_the_encoding_follows_from_the_contents(pages, encoding):
 @pytest.mark.parametrize("pages", PAGES[1:], ids=list(CONTENTS)[1:])
 def test_packets_come_back_as_they_were(pages, level, window_bits):
     """What is decoded is the data pages that were encoded, at every level and window."""
-    packet = encode(pages, PacketSettings(level, window_bits))
+    packet = encode(pages, deflate(level, window_bits))
 
     decoded = decode(_record(packet), _stored(packet), window_bits)
 
@@ -74,7 +96,7 @@ def test_packets_come_back_as_they_were(pages, level, window_bits):
 @pytest.mark.parametrize("pages", PAGES, ids=CONTENTS)
 def test_a_packet_never_grows(pages, level):
     """Stored bytes are never more than the data pages, also of what level 0 would let grow."""
-    assert encode(pages, PacketSettings(level)).stored_size <= len(_data(pages))
+    assert encode(pages, deflate(level)).stored_size <= len(_data(pages))
 
 
 @pytest.mark.parametrize("pages", PAGES, ids=CONTENTS)

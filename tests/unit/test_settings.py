@@ -1,12 +1,16 @@
 """Facts about the arguments that verbs share."""
 
 import os
+from functools import partial
 
 import pytest
 
 from snapmig.container.format import Layout
+from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations import settings
+
+ZLIB, ZSTD, NONE = (COMPRESSIONS[name] for name in ("zlib", "zstd", "none"))
 
 
 def test_default_jobs_are_the_processors_that_may_be_used():
@@ -24,10 +28,16 @@ def test_default_jobs_are_the_processors_that_may_be_used():
     [
         (settings.parse_jobs, 1, 1),
         (settings.parse_jobs, 1024, 1024),
-        (settings.parse_level, 0, 0),
-        (settings.parse_level, 3, 3),
-        (settings.parse_window, "4k", 12),
-        (settings.parse_window, "32k", 15),
+        (partial(settings.parse_level, compression=ZLIB), 0, 0),
+        (partial(settings.parse_level, compression=ZLIB), "9", 9),
+        (partial(settings.parse_level, compression=ZLIB), None, 1),
+        (partial(settings.parse_level, compression=ZLIB), "auto", None),
+        (partial(settings.parse_level, compression=ZSTD), -7, -7),
+        (partial(settings.parse_window, compression=ZLIB), "4k", 12),
+        (partial(settings.parse_window, compression=ZLIB), "32k", 15),
+        (partial(settings.parse_window, compression=ZSTD), None, 15),
+        (settings.parse_depth, None, None),
+        (settings.parse_depth, 64, 64),
         (settings.parse_layout, "fixed", Layout.FIXED),
         (settings.parse_layout, "packed", Layout.PACKED),
         (settings.parse_packet_size, "64K", 65536),
@@ -46,10 +56,17 @@ def test_words_that_make_sense(parse, word, expected):
         (settings.parse_jobs, 0, "jobs is 0, expected 1 to 1024"),
         (settings.parse_jobs, -1, "jobs is -1"),
         (settings.parse_jobs, 1025, "jobs is 1025"),
-        (settings.parse_level, -1, "level is -1, expected 0 to 3"),
-        (settings.parse_level, 4, "level is 4"),
-        (settings.parse_window, "8k", "window is '8k', expected 4k or 32k"),
-        (settings.parse_window, "", "window is ''"),
+        (partial(settings.parse_level, compression=ZLIB), -1, "zlib is -1, expected 0 to 9 or auto"),
+        (partial(settings.parse_level, compression=ZLIB), 10, "level of zlib is 10"),
+        (partial(settings.parse_level, compression=ZSTD), 20, "zstd is 20, expected -7 to 19"),
+        (partial(settings.parse_level, compression=ZLIB), "best", "level of zlib is best"),
+        (partial(settings.parse_level, compression=NONE), 1, "level of none is 1, expected 0"),
+        (partial(settings.parse_window, compression=ZLIB), "8k", "'8k', expected 4k or 32k"),
+        (partial(settings.parse_window, compression=ZLIB), "", "window is ''"),
+        (partial(settings.parse_window, compression=ZSTD), "4k", "for zlib, not for zstd"),
+        (settings.parse_compression, "gzip", "'gzip', expected zlib or zstd or lz4 or none"),
+        (settings.parse_depth, 0, "depth is 0, expected 1 to 64"),
+        (settings.parse_depth, 65, "depth is 65"),
         (settings.parse_layout, "flat", "layout is 'flat', expected fixed or packed"),
         (settings.parse_layout, "", "layout is ''"),
         (settings.parse_packet_size, "0K", "packet size is 0 B"),

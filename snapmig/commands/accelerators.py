@@ -1,0 +1,80 @@
+"""``snapmig accelerators``."""
+
+from __future__ import annotations
+
+import argparse
+
+from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
+from snapmig.commands.output import percent, print_json
+from snapmig.operations.accelerators import AcceleratorInfo, accelerators
+from snapmig.units import format_size
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+examples:
+  snapmig accelerators
+  snapmig accelerators --measure
+  snapmig save --accelerator qpl:software --window 4k guest.ram guest.snap
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "accelerators",
+        help="list what can do zlib on this host",
+        usage="snapmig accelerators [options]",
+        description="List the engines for --accelerator, and for those that can't be used, why.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument(
+        "--measure", action="store_true", help="measure each on a sample like guest RAM, in seconds"
+    )
+    add_common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    for found in accelerators(measure=options.measure):
+        if options.json:
+            print_json("accelerator", found)
+        else:
+            _print(found)
+    return 0
+
+
+def _print(found: AcceleratorInfo) -> None:
+    version = f", version {found.version}" if found.version else ""
+    print(f"{found.name:<14}{found.title}{version}")
+    if found.problem is None:
+        print(f"{'':14}ready{f': {found.note}' if found.note else ''}")
+    else:
+        print(f"{'':14}not usable: {found.problem}")
+    if found.remedy is not None:
+        print(f"{'':14}{found.remedy}")
+    for device in found.devices:
+        print(f"{'':14}device {device}")
+    print(f"{'':14}{_abilities(found)}")
+    if found.speed is not None:
+        speed = found.speed
+        print(
+            f"{'':14}level {speed.level}: compresses {format_size(speed.compress)}/s "
+            f"to {percent(speed.ratio, 1)}, decompresses {format_size(speed.decompress)}/s"
+        )
+    if found.speed_problem is not None:
+        print(f"{'':14}not measured: {found.speed_problem}")
+
+
+def _abilities(found: AcceleratorInfo) -> str:
+    levels = f"{found.levels[0]} to {found.levels[-1]}" if len(found.levels) > 1 else "1"
+    made, read = found.compress_window_bits, found.decompress_window_bits
+    depth = f", depth {found.max_depth}" if found.max_depth > 1 else ""
+    return (
+        f"levels {levels}, window {_window(made)} to compress, {_window(read)} to decompress{depth}"
+    )
+
+
+def _window(bits: int) -> str:
+    return f"{1 << bits >> 10} KiB"

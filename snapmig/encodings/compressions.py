@@ -1,0 +1,150 @@
+"""
+The formats that packets can be compressed to.
+
+``--compression`` names one of them. Deflate has more than one engine (see ``engines``), the others
+their own library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from snapmig.container.format import Encoding
+from snapmig.encodings import deflate, lz4, zstd
+from snapmig.encodings.coders import Coder, EngineError
+from snapmig.encodings.engines import SOFTWARE, TRUSTED, find_engine
+from snapmig.encodings.engines.engine import DeflateSettings, Engine
+from snapmig.encodings.fallback import Failures, Fallback
+
+__all__ = (
+    "COMPRESSIONS",
+    "Compression",
+    "PacketSettings",
+    "ReadSettings",
+    "make_compressor",
+    "make_decompressor",
+    "software_with",
+)
+
+
+def _nothing() -> None:
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """
+    A format for packets.
+
+    :param levels: of zlib, those of all its engines together
+    :param steps: levels that ``--level auto`` chooses from, the fastest first
+    :param require: raises :class:`~snapmig.errors.SnapmigError` where its library is missing
+    """
+
+    name: str
+    encoding: Encoding
+    levels: range
+    default_level: int
+    steps: tuple[int, ...]
+    require: Callable[[], Any] = _nothing
+
+
+COMPRESSIONS = {
+    known.name: known
+    for known in (
+        Compression("zlib", Encoding.DEFLATE, range(10), 1, (0, 1, 3, 6)),
+        Compression("zstd", Encoding.ZSTD, zstd.LEVELS, 1, (-3, 1, 3, 6, 9), zstd.require),
+        Compression("lz4", Encoding.LZ4, lz4.LEVELS, 1, (1, 3, 6, 9), lz4.require),
+        Compression("none", Encoding.RAW, range(1), 0, (0,)),
+    )
+}
+"""All of them by name, the default first."""
+
+
+@dataclass(frozen=True, slots=True)
+class PacketSettings:
+    """
+    How packets are encoded.
+
+    :param compression: name of a format
+    :param engine: name of the engine for deflate
+    :param deflate: level of any format, and what only deflate has
+    """
+
+    compression: str = "zlib"
+    engine: str = "isal"
+    deflate: DeflateSettings = field(default_factory=DeflateSettings)
+
+    @property
+    def encoding(self) -> Encoding:
+        """What stands in the records of compressed packets."""
+        return COMPRESSIONS[self.compression].encoding
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSettings:
+    """
+    How packets are decoded.
+
+    :param window_bits: that of the snapshot's deflate streams
+    :param engine: name of the engine for those
+    :param depth: jobs in flight, None for what suits the engine
+    """
+
+    window_bits: int = 15
+    engine: str = SOFTWARE.name
+    depth: int | None = None
+
+
+def make_compressor(settings: PacketSettings, level: int, failures: Failures) -> Coder:
+    """
+    Return a coder for this process.
+
+    :param level: of the format; what another engine of deflate than the one chosen has goes there
+    :param failures: gets a sentence for each job that an engine does not do and software does
+    :raises SnapmigError: the library of the format is missing
+    """
+    if settings.compression != "zlib":
+        return zstd.compressor(level) if settings.compression == "zstd" else lz4.compressor(level)
+    wanted = replace(settings.deflate, level=level)
+    engine = find_engine(settings.engine)
+    if engine.trusted:
+        return software_with(level, engine).compressor(wanted)
+    known = level if level in SOFTWARE.levels else deflate.DEFAULT_LEVEL
+    software = SOFTWARE.compressor(replace(wanted, level=known))
+    return _guarded(engine, lambda: engine.compressor(wanted), software, failures)
+
+
+def make_decompressor(settings: ReadSettings, encoding: int, failures: Failures) -> Coder:
+    """
+    Return a coder for this process.
+
+    :param failures: gets a sentence for each job that an engine does not do and software does
+    :raises SnapmigError: the library of the format is missing
+    """
+    if encoding != Encoding.DEFLATE:
+        return zstd.decompressor() if encoding == Encoding.ZSTD else lz4.decompressor()
+    engine = find_engine(settings.engine)
+    if engine.trusted:
+        return engine.decompressor(settings.window_bits)
+    software = SOFTWARE.decompressor(settings.window_bits)
+    opener = partial(engine.decompressor, settings.window_bits, settings.depth)
+    return _guarded(engine, opener, software, failures)
+
+
+def software_with(level: int, engine: Engine = SOFTWARE) -> Engine:
+    """Return an engine, or instead the software that has a level which it does not have."""
+    return next(known for known in (engine, *TRUSTED) if level in known.levels)
+
+
+def _guarded(
+    engine: Engine, opener: Callable[[], Coder], software: Coder, failures: Failures
+) -> Coder:
+    try:
+        return Fallback(engine.name, opener(), software, failures)
+    except EngineError as error:
+        failures.add(f"{engine.name}: {error}")
+        return software

@@ -1,0 +1,123 @@
+"""
+Decoding packets in a worker: stored bytes to checked page contents, by any engine.
+
+What comes out is compared in length and digest with what the record says, whatever the engine
+reported. What an engine other than the software of reference got wrong is done again in software,
+which alone says that a snapshot is damaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from snapmig.container.format import Encoding
+from snapmig.container.index import StoredPacket
+from snapmig.encodings.coders import Coder, Done
+from snapmig.encodings.compressions import ReadSettings, make_decompressor
+from snapmig.encodings.fallback import Failures, Fallback
+from snapmig.errors import CorruptSnapshotError
+from snapmig.geometry import PAGE_SIZE
+from snapmig.pages import Bytes
+from snapmig.sums import xxh3_128
+from snapmig.system.files import Buffer
+
+__all__ = ("Decoded", "PacketDecoder")
+
+
+class Decoded(NamedTuple):
+    """
+    A packet's data pages, in order, as read-only ``(n, 4096)``, or why there are none.
+
+    :param pages: good until the next packet is asked for
+    """
+
+    packet: StoredPacket
+    pages: Bytes | None
+    error: CorruptSnapshotError | None = None
+
+
+class PacketDecoder:
+    """
+    Turns stored bytes into page contents.
+
+    :ivar failures: what an engine did not do, so that software did
+    """
+
+    def __init__(self, settings: ReadSettings) -> None:
+        self._settings = settings
+        self._queues: dict[int, _Queue] = {}
+        self.failures = Failures()
+
+    def decode_all(self, packets: Iterable[tuple[StoredPacket, bytes]]) -> Iterator[Decoded]:
+        """
+        Yield packets in any order, each with its contents or with what is wrong with it.
+
+        :param packets: with their stored bytes, whose checksums are right
+        :raises SnapmigError: a library is missing
+        """
+        for packet, stored in packets:
+            if packet.encoding == Encoding.RAW:
+                yield _checked(packet, stored)
+                continue
+            queue = self._queue(packet.encoding)
+            queue.submit(packet, stored)
+            if queue.full:
+                yield queue.reap()
+        for queue in self._queues.values():
+            while queue.waiting:
+                yield queue.reap()
+
+    def _queue(self, encoding: int) -> _Queue:
+        if encoding not in self._queues:
+            self._queues[encoding] = _Queue(
+                make_decompressor(self._settings, encoding, self.failures)
+            )
+        return self._queues[encoding]
+
+
+class _Queue:
+    # The packets of one encoding that are being decoded.
+    def __init__(self, coder: Coder) -> None:
+        self._coder = coder
+        self.waiting: dict[int, tuple[StoredPacket, bytes]] = {}
+
+    @property
+    def full(self) -> bool:
+        return len(self.waiting) >= self._coder.depth
+
+    def submit(self, packet: StoredPacket, stored: bytes) -> None:
+        self.waiting[packet.packet] = packet, stored
+        self._coder.submit(packet.packet, stored, packet.data_pages * PAGE_SIZE)
+
+    def reap(self) -> Decoded:
+        done = self._coder.reap()
+        packet, stored = self.waiting.pop(done.key)
+        decoded = _decoded(packet, done)
+        if decoded.error is None or not isinstance(self._coder, Fallback):
+            return decoded
+        size = packet.data_pages * PAGE_SIZE
+        return _decoded(packet, self._coder.again(done.key, stored, size, decoded.error.message))
+
+
+def _decoded(packet: StoredPacket, done: Done) -> Decoded:
+    if isinstance(done.error, CorruptSnapshotError):
+        done.error.packet = packet.packet
+        return Decoded(packet, None, done.error)
+    if done.error is not None:  # an engine's failure that nothing stands behind
+        raise RuntimeError(done.error)
+    return _checked(packet, done.result)
+
+
+def _checked(packet: StoredPacket, plain: Buffer) -> Decoded:
+    size = packet.data_pages * PAGE_SIZE
+    if len(plain) != size:
+        message = f"stream gives {len(plain)} bytes, expected {size} bytes"
+        return Decoded(packet, None, CorruptSnapshotError(message, packet=packet.packet))
+    digest = xxh3_128(plain)
+    if digest != packet.digest:
+        message = f"digest of the page contents is {packet.digest.hex()}, computed {digest.hex()}"
+        return Decoded(packet, None, CorruptSnapshotError(message, packet=packet.packet))
+    return Decoded(packet, np.frombuffer(plain, np.uint8).reshape(packet.data_pages, PAGE_SIZE))

@@ -1,0 +1,72 @@
+"""Encoding packets in a worker: jobs to a coder, several in flight where it takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from snapmig.container.format import Encoding
+from snapmig.encodings.coders import Coder
+from snapmig.encodings.compressions import PacketSettings, make_compressor
+from snapmig.encodings.fallback import Failures
+from snapmig.encodings.packet import EncodedPacket, Summary, looks_random, pack, size_limit
+
+__all__ = ("PacketEncoder",)
+
+
+class PacketEncoder:
+    """
+    Turns summaries of packets into what is stored of them.
+
+    :ivar failures: what an engine did not do, so that software did
+    """
+
+    def __init__(self, settings: PacketSettings) -> None:
+        self._settings = settings
+        self._coders: dict[int, Coder] = {}
+        self.failures = Failures()
+
+    def encode(self, summary: Summary) -> EncodedPacket:
+        """Return one packet, at the level of the settings."""
+        ((_, packet),) = self.encode_all([(0, summary)])
+        return packet
+
+    def encode_all(
+        self, summaries: Iterable[tuple[int, Summary]], level: int | None = None
+    ) -> Iterator[tuple[int, EncodedPacket]]:
+        """
+        Yield packets under the keys of their summaries, in any order.
+
+        A packet's payload is good until the next one is asked for.
+
+        :param level: another than that of the settings
+        :raises SnapmigError: the library of the format is missing
+        """
+        encoding = self._settings.encoding
+        coder = self._coder(self._settings.deflate.level if level is None else level)
+        waiting: dict[int, Summary] = {}
+        for key, summary in summaries:
+            if coder is None or len(summary.data) <= 1 or looks_random(summary.data):
+                yield key, pack(summary, encoding, None)
+                continue
+            waiting[key] = summary
+            coder.submit(key, summary.data, size_limit(summary.data))
+            if len(waiting) >= coder.depth:
+                yield _reap(coder, waiting, encoding)
+        while coder is not None and waiting:
+            yield _reap(coder, waiting, encoding)
+
+    def _coder(self, level: int) -> Coder | None:
+        if self._settings.encoding == Encoding.RAW:
+            return None
+        if level not in self._coders:
+            self._coders[level] = make_compressor(self._settings, level, self.failures)
+        return self._coders[level]
+
+
+def _reap(
+    coder: Coder, waiting: dict[int, Summary], encoding: Encoding
+) -> tuple[int, EncodedPacket]:
+    done = coder.reap()
+    if done.error is not None:  # an engine's failure that nothing stands behind
+        raise RuntimeError(done.error)
+    return done.key, pack(waiting.pop(done.key), encoding, done.result)

@@ -1,0 +1,92 @@
+"""
+An engine with software behind it: a job that the engine fails is done again, and the run goes on.
+
+The failure is noted for a warning. After some in a row the engine is left alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from snapmig.encodings.coders import Coder, Done, EngineError
+from snapmig.system.files import Buffer
+
+__all__ = ("Failures", "Fallback")
+
+FAILURES_IN_A_ROW = 3
+"""Failures after which a worker does without an engine."""
+MAX_NOTES = 3
+
+
+class Failures:
+    """
+    What engines did not do in one worker.
+
+    :ivar count: packets that software did instead
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._notes: list[str] = []
+        self._told = 0
+
+    def add(self, sentence: str) -> None:
+        """Note a failure; the first few are told, the others counted."""
+        self.count += 1
+        if len(self._notes) + self._told < MAX_NOTES and sentence not in self._notes:
+            self._notes.append(sentence)
+
+    def take(self) -> list[str]:
+        """Return the sentences that were not returned before."""
+        notes, self._notes = self._notes, []
+        self._told += len(notes)
+        return notes
+
+
+class Fallback:
+    """
+    A coder of an engine and of software.
+
+    :param name: the engine's, for the notes
+    :param failures: gets a sentence for each job that the engine failed
+    """
+
+    def __init__(self, name: str, engine: Coder, software: Coder, failures: Failures) -> None:
+        self.depth = engine.depth
+        self._name = name
+        self._engine = engine
+        self._software = software
+        self._failures = failures
+        self._in_a_row = 0
+        self._jobs: dict[int, tuple[Buffer, int]] = {}
+        self._put_off: deque[int] = deque()
+
+    def submit(self, key: int, data: Buffer, size: int) -> None:
+        """Start a job."""
+        self._jobs[key] = data, size
+        if self._in_a_row >= FAILURES_IN_A_ROW:
+            self._put_off.append(key)
+        else:
+            self._engine.submit(key, data, size)
+
+    def reap(self) -> Done:
+        """Wait for one of the jobs in flight."""
+        if self._put_off:
+            key = self._put_off.popleft()
+            return self._in_software(key, *self._jobs.pop(key))
+        done = self._engine.reap()
+        data, size = self._jobs.pop(done.key)
+        if isinstance(done.error, EngineError):
+            return self.again(done.key, data, size, str(done.error))
+        self._in_a_row = 0
+        return done
+
+    def again(self, key: int, data: Buffer, size: int, reason: str) -> Done:
+        """Do a job in software that the engine failed, or got wrong as its caller saw."""
+        self._failures.add(f"{self._name}: {reason}")
+        self._in_a_row += 1
+        return self._in_software(key, data, size)
+
+    def _in_software(self, key: int, data: Buffer, size: int) -> Done:
+        self._software.submit(key, data, size)
+        return self._software.reap()

@@ -1,0 +1,169 @@
+"""Which engine does the work: chosen by the user, or for him by what this host really has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snapmig.container.format import Encoding
+from snapmig.container.reader import SnapshotFile
+from snapmig.encodings.compressions import PacketSettings, ReadSettings, software_with
+from snapmig.encodings.engines import ENGINES, SOFTWARE, find_engine
+from snapmig.encodings.engines.engine import DeflateSettings, Engine, EngineFacts
+from snapmig.errors import SnapmigError, UsageError
+from snapmig.operations.settings import (
+    parse_compression,
+    parse_depth,
+    parse_level,
+    parse_window,
+)
+
+__all__ = ("AUTO", "Coding", "choose_coding", "choose_to_read", "failure_warnings")
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Coding:
+    """
+    How a save compresses.
+
+    :param steps: levels that it chooses from while it runs; one where the user named it
+    :param notes: what the user should know of it
+    """
+
+    settings: PacketSettings
+    steps: tuple[int, ...]
+    notes: tuple[str, ...] = ()
+
+
+def choose_coding(
+    compression: str,
+    accelerator: str,
+    level: int | str | None,
+    window: str | None,
+    huffman: str,
+    depth: int | None,
+) -> Coding:
+    """
+    Return how a save compresses, by the words of the user.
+
+    :raises UsageError: a word that makes no sense, or not with the others
+    :raises SnapmigError: an engine or a library asked for can't be used on this host
+    """
+    known = parse_compression(compression)
+    number = parse_level(level, known)
+    wanted = DeflateSettings(
+        level=known.default_level if number is None else number,
+        window_bits=parse_window(window, known),
+        depth=parse_depth(depth),
+        huffman=huffman,
+    )
+    if known.encoding != Encoding.DEFLATE:
+        if accelerator != AUTO or huffman != "dynamic":
+            raise UsageError(f"accelerators and their tables are for zlib, not for {known.name}")
+        steps = known.steps if number is None else (number,)
+        return Coding(PacketSettings(known.name, SOFTWARE.name, wanted), steps)
+    engine, notes = _engine_to_save(accelerator, wanted)
+    if huffman not in engine.facts().huffman:
+        names = ", ".join(engine.facts().huffman)
+        raise UsageError(f"huffman is {huffman!r}, {engine.name} has {names}")
+    steps = (wanted.level,)
+    if number is None:
+        steps = tuple(n for n in known.steps if engine.trusted or n in engine.levels)
+    return Coding(PacketSettings(known.name, engine.name, wanted), steps, notes)
+
+
+def choose_to_read(
+    snapshot: SnapshotFile, accelerator: str, depth: int | None = None
+) -> tuple[ReadSettings, list[str]]:
+    """
+    Return how a snapshot's packets are decoded, and what the user should know of it.
+
+    An engine with a smaller window than the snapshot's streams may need is passed over.
+
+    :raises UsageError: no such engine
+    :raises SnapmigError: an engine asked for by name can't be used on this host
+    """
+    window_bits = snapshot.superblock.window_bits
+    if not snapshot.has_deflate:
+        if accelerator != AUTO:
+            _named(accelerator)
+        return ReadSettings(window_bits), []
+    if accelerator == AUTO:
+        return ReadSettings(window_bits, _fastest_to_read(window_bits).name, depth), []
+    engine = _named(accelerator)
+    facts = engine.facts()
+    _check_usable(facts)
+    if engine.max_window_bits < window_bits:
+        message = (
+            f"{accelerator} decodes a window of {1 << engine.max_window_bits >> 10} KiB and the "
+            f"snapshot needs {1 << window_bits >> 10} KiB, so {SOFTWARE.name} decodes it"
+        )
+        return ReadSettings(window_bits), [message]
+    return ReadSettings(window_bits, engine.name, depth), list(_note(facts))
+
+
+def failure_warnings(notes: list[str], packets: int) -> list[str]:
+    """Return what to tell of packets that an engine did not do, given why."""
+    if not packets:
+        return list(notes)
+    plural = "packet was" if packets == 1 else "packets were"
+    return [f"{packets} {plural} done in software: {'; '.join(notes)}"]
+
+
+def _named(accelerator: str) -> Engine:
+    if accelerator not in ENGINES:
+        names = ", ".join([AUTO, *ENGINES])
+        raise UsageError(f"accelerator is {accelerator!r}, expected one of {names}")
+    return find_engine(accelerator)
+
+
+def _check_usable(facts: EngineFacts) -> None:
+    if facts.problem is not None and facts.note is None:
+        remedy = f"; {facts.remedy}" if facts.remedy else ""
+        raise SnapmigError(f"accelerator {facts.name} can't be used: {facts.problem}{remedy}")
+
+
+def _note(facts: EngineFacts) -> tuple[str, ...]:
+    return () if facts.note is None else (f"{facts.name}: {facts.note}",)
+
+
+def _engine_to_save(accelerator: str, wanted: DeflateSettings) -> tuple[Engine, tuple[str, ...]]:
+    if accelerator == AUTO:
+        return _fastest_to_save(wanted), ()
+    engine = _named(accelerator)
+    facts = engine.facts()
+    if wanted.level not in engine.levels:
+        message = (
+            f"level is {wanted.level}, {accelerator} has {engine.levels[0]} to {engine.levels[-1]}"
+        )
+        raise UsageError(message)
+    _check_usable(facts)
+    if facts.compress_window_bits > wanted.window_bits and not facts.keeps_to_window:
+        message = f"{accelerator} can't keep to a window of {1 << wanted.window_bits >> 10} KiB"
+        raise UsageError(message)
+    return engine, _note(facts)
+
+
+def _fastest_to_save(wanted: DeflateSettings) -> Engine:
+    for engine in _devices():
+        facts = engine.facts()
+        fits = facts.keeps_to_window or facts.compress_window_bits <= wanted.window_bits
+        if wanted.level in engine.levels and wanted.huffman in facts.huffman and fits:
+            return engine
+    return software_with(wanted.level)
+
+
+def _fastest_to_read(window_bits: int) -> Engine:
+    usable = (engine for engine in _devices() if engine.max_window_bits >= window_bits)
+    return next(usable, SOFTWARE)
+
+
+def _devices() -> list[Engine]:
+    # Engines of hardware that is here, ready and open to this user.
+    untrusted = (engine for engine in ENGINES.values() if not engine.trusted)
+    return [engine for engine in untrusted if _is_ready(engine.facts())]
+
+
+def _is_ready(facts: EngineFacts) -> bool:
+    return facts.hardware and facts.usable and facts.note is None

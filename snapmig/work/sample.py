@@ -1,0 +1,26 @@
+"""A sample of an image's pages: for what must be known of them before workers start."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from snapmig.encodings.packet import summarise
+from snapmig.geometry import Geometry
+from snapmig.images.source import ImageReader, read_pages
+from snapmig.pages import Bytes
+
+__all__ = ("sample_packets",)
+
+
+def sample_packets(image: ImageReader, geometry: Geometry, count: int) -> Iterator[Bytes]:
+    """Yield the data pages of packets all over an image, as ``(n, 4096)``: ``count`` at most."""
+    step = max(1, geometry.packet_count // count)
+    for packet in range(step // 2, geometry.packet_count, step):
+        place = geometry.place(packet)
+        pages = read_pages(image, place)
+        if pages is None:
+            continue
+        data = summarise(pages).data
+        if len(data):
+            yield data.copy()
+        image.release(place.ram_offset, place.ram_offset + place.length)
