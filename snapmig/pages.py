@@ -9,12 +9,14 @@ import numpy.typing as npt
 
 from snapmig.geometry import PAGE_SIZE
 
-__all__ = ("Bytes", "Mask", "as_pages", "data_mask", "runs")
+__all__ = ("Bytes", "Kinds", "Mask", "as_pages", "data_mask", "runs")
 
 Bytes = npt.NDArray[np.uint8]
 """Bytes of guest RAM; ``(pages, 4096)`` where they are cut into pages."""
 Mask = npt.NDArray[np.bool_]
 """One truth value for each page of a packet."""
+Kinds = npt.NDArray[np.uint8]
+"""For each page of a packet, where its contents come from."""
 
 _RUN = re.compile(rb"\x01+")
 

@@ -58,6 +58,12 @@ def _print(result: SnapshotInfo) -> None:
         f"RAM          {format_size(result.ram_size)}, {format_size(data_size)} of it not zero "
         f"({percent(data_size, result.ram_size)})"
     )
+    if result.parent_id is not None:
+        same, delta = result.same_pages * PAGE_SIZE, result.delta_pages * PAGE_SIZE
+        print(
+            f"parent       {result.parent_id}, has {format_size(same)} "
+            f"({percent(same, data_size)}); {format_size(delta)} are differences"
+        )
     print(
         f"stored       {format_size(result.stored_size)}, "
         f"{percent(result.stored_size, data_size)} of what is not zero"

@@ -15,7 +15,6 @@ from snapmig.commands.arguments import (
 )
 from snapmig.commands.output import percent, print_json, print_warnings, rate
 from snapmig.commands.progress import show_progress
-from snapmig.container.format import DEFAULT_PACKET_SIZE
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
@@ -50,6 +49,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
     _add_source(parser)
+    parser.add_argument(
+        "--parent", metavar="OLDER", help="a snapshot: store only what changed since it"
+    )
     add_jobs(parser)
     _add_encoding(parser)
     parser.add_argument(
@@ -113,9 +115,8 @@ def _add_encoding(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--packet-size",
         type=checked(parse_packet_size),
-        default=DEFAULT_PACKET_SIZE,
         metavar="SIZE",
-        help="64K to 4M bytes of RAM compressed at once (512K)",
+        help="64K to 4M of RAM compressed at once (parent's, or 512K)",
     )
     parser.add_argument(
         "--layout",
@@ -142,6 +143,7 @@ def _run(options: argparse.Namespace) -> int:
             options.snapshot,
             format=options.format,
             base=options.base,
+            parent=options.parent,
             jobs=options.jobs,
             compression=options.compression,
             accelerator=options.accelerator,
@@ -171,6 +173,12 @@ def _print(result: SaveResult) -> None:
         f"not zero  {format_size(data_size)} of {format_size(result.ram_size)} "
         f"({percent(data_size, result.ram_size)})"
     )
+    if result.parent is not None:
+        same, delta = result.same_pages * PAGE_SIZE, result.delta_pages * PAGE_SIZE
+        print(
+            f"parent    has {format_size(same)} ({percent(same, data_size)}), "
+            f"{format_size(delta)} stored as differences"
+        )
     print(
         f"stored    {format_size(result.stored_size)}, "
         f"{percent(result.stored_size, data_size)} of that"

@@ -110,6 +110,11 @@ class SnapshotFile:
         """How packets are placed."""
         return Layout(self.superblock.layout)
 
+    @cached_property
+    def has_parent(self) -> bool:
+        """Whether pages may be taken from another snapshot."""
+        return any(self.superblock.parent_id)
+
     @property
     def has_deflate(self) -> bool:
         """Whether packets may be deflate streams."""
@@ -138,7 +143,7 @@ class SnapshotFile:
         if self.layout == Layout.FIXED:
             start = block.data_offset + place.packet * block.packet_size
             stop = start + block.packet_size
-        check_record(record, place, (start, stop))
+        check_record(record, place, (start, stop), has_parent=self.has_parent)
         if self.layout == Layout.FIXED and record["stored_size"] and record["offset"] != start:
             message = f"stored bytes are at {int(record['offset']):#x}, expected {start:#x}"
             raise CorruptSnapshotError(message, packet=place.packet)
@@ -156,7 +161,7 @@ class SnapshotFile:
         # In a block's last packet nothing may stand after the end: a question to that one alone.
         ends = (self.geometry.block_packets(n).stop - 1 - first for n in range(block.block_count))
         suspects = [end for end in ends if 0 <= end < count]
-        if not records_sound(records, first, places):
+        if not records_sound(records, first, places, has_parent=self.has_parent):
             suspects = list(range(count))
         for number in suspects:
             self._check(records[number], self.geometry.place(first + number))

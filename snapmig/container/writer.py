@@ -110,12 +110,15 @@ class SnapshotWriter:
         """Name the bytes that were appended."""
         self._attachments.append(entry)
 
-    def commit(self, *, data_end: int, encodings: int, force: bool) -> WrittenSnapshot:
+    def commit(
+        self, *, data_end: int, encodings: int, force: bool, parent: Superblock | None = None
+    ) -> WrittenSnapshot:
         """
         Make what was written a snapshot under its final name.
 
         :param data_end: the offset after the last packet's place
         :param encodings: bit set of the encodings in use
+        :param parent: superblock of the snapshot that this one builds on
         :raises NoSpaceError: the filesystem is full after all
         :raises DestinationExistsError: something took the name meanwhile, and not ``force``
         """
@@ -126,6 +129,8 @@ class SnapshotWriter:
         self._file.resize(file_size)
         superblock = Superblock(
             snapshot_id=secrets.token_bytes(16),
+            parent_id=bytes(16) if parent is None else parent.snapshot_id,
+            parent_digest=bytes(32) if parent is None else parent.index_digest,
             file_size=file_size,
             created_ns=time.time_ns(),
             encodings=encodings,

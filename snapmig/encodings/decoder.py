@@ -24,12 +24,14 @@ from snapmig.pages import Bytes
 from snapmig.sums import xxh3_128
 from snapmig.system.files import Buffer
 
-__all__ = ("Decoded", "PacketDecoder")
+__all__ = ("Decoded", "PacketDecoder", "digest_problem")
 
 
 class Decoded(NamedTuple):
     """
-    A packet's data pages, in order, as read-only ``(n, 4096)``, or why there are none.
+    A packet's stored pages, in order, as read-only ``(n, 4096)``, or why there are none.
+
+    The digest is of all pages, so where some are a parent's it is not compared yet.
 
     :param pages: good until the next packet is asked for
     """
@@ -90,7 +92,7 @@ class _Queue:
 
     def submit(self, packet: StoredPacket, stored: bytes) -> None:
         self.waiting[packet.packet] = packet, stored
-        self._coder.submit(packet.packet, stored, packet.data_pages * PAGE_SIZE)
+        self._coder.submit(packet.packet, stored, packet.stored_pages * PAGE_SIZE)
 
     def reap(self) -> Decoded:
         done = self._coder.reap()
@@ -98,7 +100,7 @@ class _Queue:
         decoded = _decoded(packet, done)
         if decoded.error is None or not isinstance(self._coder, Fallback):
             return decoded
-        size = packet.data_pages * PAGE_SIZE
+        size = packet.stored_pages * PAGE_SIZE
         return _decoded(packet, self._coder.again(done.key, stored, size, decoded.error.message))
 
 
@@ -112,12 +114,19 @@ def _decoded(packet: StoredPacket, done: Done) -> Decoded:
 
 
 def _checked(packet: StoredPacket, plain: Buffer) -> Decoded:
-    size = packet.data_pages * PAGE_SIZE
+    size = packet.stored_pages * PAGE_SIZE
     if len(plain) != size:
         message = f"stream gives {len(plain)} bytes, expected {size} bytes"
         return Decoded(packet, None, CorruptSnapshotError(message, packet=packet.packet))
+    if not packet.needs_parent and (error := digest_problem(packet, plain)):
+        return Decoded(packet, None, error)
+    return Decoded(packet, np.frombuffer(plain, np.uint8).reshape(packet.stored_pages, PAGE_SIZE))
+
+
+def digest_problem(packet: StoredPacket, plain: Buffer) -> CorruptSnapshotError | None:
+    """Return what is wrong where a packet's pages are not what its record says, else None."""
     digest = xxh3_128(plain)
-    if digest != packet.digest:
-        message = f"digest of the page contents is {packet.digest.hex()}, computed {digest.hex()}"
-        return Decoded(packet, None, CorruptSnapshotError(message, packet=packet.packet))
-    return Decoded(packet, np.frombuffer(plain, np.uint8).reshape(packet.data_pages, PAGE_SIZE))
+    if digest == packet.digest:
+        return None
+    message = f"digest of the page contents is {packet.digest.hex()}, computed {digest.hex()}"
+    return CorruptSnapshotError(message, packet=packet.packet)

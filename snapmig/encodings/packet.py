@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snapmig.container.format import Encoding
+from snapmig.container.format import Encoding, PageKind
 from snapmig.encodings import deflate
 from snapmig.geometry import PAGE_SIZE
-from snapmig.pages import Bytes, Mask, data_mask
+from snapmig.pages import Bytes, Kinds, Mask, data_mask
 from snapmig.sums import crc32, xxh3_128
 from snapmig.system.files import Buffer
 
@@ -35,12 +35,12 @@ class Summary(NamedTuple):
     """
     What a packet's pages are.
 
-    :param mask: which of them are not zero
-    :param data: those, as ``(n, 4096)``
-    :param digest: of those
+    :param kinds: of each of them
+    :param data: those to be stored, as ``(n, 4096)``
+    :param digest: of all that are not zero
     """
 
-    mask: Mask
+    kinds: Kinds
     data: Bytes
     digest: bytes
 
@@ -50,17 +50,22 @@ class EncodedPacket:
     """
     A packet ready to be stored.
 
-    :param mask: which of its pages are data, the others being zero
-    :param payload: the stored bytes: one stream, or the data pages as ``(n, 4096)``; good until
+    :param kinds: of its pages
+    :param payload: the stored bytes: one stream, or the stored pages as ``(n, 4096)``; good until
         the next packet is encoded
     """
 
-    mask: Mask
+    kinds: Kinds
     encoding: Encoding
     payload: Buffer
     stored_size: int
     stored_checksum: int
     digest: bytes
+
+    @property
+    def mask(self) -> Mask:
+        """Which of its pages are stored."""
+        return (self.kinds & 1).view(np.bool_)
 
     def kept(self) -> EncodedPacket:
         """Return a packet that stays good while others are encoded."""
@@ -72,11 +77,43 @@ class EncodedPacket:
 def summarise(pages: Bytes) -> Summary:
     """Return what ``(n, 4096)`` pages are; ``data`` shares their memory where none is zero."""
     mask = data_mask(pages)
+    kinds = mask.view(np.uint8)  # true is 1, and 1 is a data page
     count = int(np.count_nonzero(mask))
     if count == 0:
-        return Summary(mask, pages[:0], NO_DIGEST)
+        return Summary(kinds, pages[:0], NO_DIGEST)
     data = pages if count == len(pages) else pages[mask]
-    return Summary(mask, data, xxh3_128(data.data))
+    return Summary(kinds, data, xxh3_128(data.data))
+
+
+def same_as_parent(summary: Summary) -> Summary:
+    """Return a packet of which every page is the parent's."""
+    return Summary(
+        summary.kinds * np.uint8(PageKind.SAME_AS_PARENT), summary.data[:0], summary.digest
+    )
+
+
+def against_parent(summary: Summary, parent: Bytes) -> tuple[Summary, Summary | None]:
+    """
+    Return a packet without those pages that are the parent's.
+
+    :param parent: all pages of the parent's packet, zero pages too, as ``(n, 4096)``
+    :returns: with the changed pages as they are, and with those as differences that are likely to
+        be smaller so, None where there are none
+    """
+    places = np.flatnonzero(summary.kinds)
+    data, theirs = summary.data, parent[places]
+    changed = (data != theirs).any(axis=1)
+    kinds = summary.kinds.copy()
+    kinds[places[~changed]] = PageKind.SAME_AS_PARENT
+    plain = Summary(kinds, data[changed], summary.digest)
+    difference = plain.data ^ theirs[changed]
+    fewer = np.count_nonzero(difference, axis=1) * 2 < np.count_nonzero(plain.data, axis=1)
+    if not fewer.any():
+        return plain, None
+    kinds = kinds.copy()
+    kinds[places[changed][fewer]] = PageKind.DELTA_AGAINST_PARENT
+    mixed = np.where(fewer[:, np.newaxis], difference, plain.data)
+    return plain, Summary(kinds, mixed, summary.digest)
 
 
 def size_limit(data: Bytes) -> int:
@@ -86,12 +123,12 @@ def size_limit(data: Bytes) -> int:
 
 def pack(summary: Summary, encoding: Encoding, stream: Buffer | None) -> EncodedPacket:
     """Return a packet of a stream, or of the pages as they are where that is as small."""
-    mask, data, digest = summary
+    kinds, data, digest = summary
     if len(data) == 0:
-        return EncodedPacket(mask, Encoding.EMPTY, b"", 0, 0, digest)
+        return EncodedPacket(kinds, Encoding.EMPTY, b"", 0, 0, digest)
     if stream is not None and len(stream) <= size_limit(data):
-        return EncodedPacket(mask, encoding, stream, len(stream), crc32(stream), digest)
-    return EncodedPacket(mask, Encoding.RAW, data, data.nbytes, crc32(data), digest)
+        return EncodedPacket(kinds, encoding, stream, len(stream), crc32(stream), digest)
+    return EncodedPacket(kinds, Encoding.RAW, data, data.nbytes, crc32(data), digest)
 
 
 def looks_random(data: Bytes) -> bool:

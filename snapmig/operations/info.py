@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
-from snapmig.container.index import kind_counts
+from snapmig.container.index import kind_counts, pages_in_use
 from snapmig.container.reader import SnapshotFile
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.attachments import source_format
@@ -45,6 +45,9 @@ class SnapshotInfo:
     """
     Facts about a snapshot; sizes are in bytes.
 
+    :param parent_id: the ``snapshot_id`` of the snapshot that it builds on
+    :param data_pages: pages that are not zero, of which ``same_pages`` are the parent's and
+        ``delta_pages`` stored as differences from it
     :param source: format of the image that it was made of
     :param created: time of the commit, ISO 8601 in UTC
     :param window_bits: history that a deflate decoder must keep, as a power of two
@@ -57,6 +60,7 @@ class SnapshotInfo:
     source: str
     format_version: str
     snapshot_id: str
+    parent_id: str | None
     created: str
     layout: str
     packet_size: int
@@ -65,6 +69,8 @@ class SnapshotInfo:
     blocks: tuple[BlockInfo, ...]
     data_pages: int
     zero_pages: int
+    same_pages: int
+    delta_pages: int
     packets: dict[str, int]
     stored_size: int
     file_size: int
@@ -89,21 +95,27 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
             step = source.records[at : at + _INDEX_STEP]
             encodings += np.bincount(step["encoding"], minlength=256)
             stored += int(step["stored_size"].sum(dtype=np.int64))
-        data_pages = int(kind_counts(source.records)[PageKind.DATA])
+        kinds = kind_counts(source.records)
+        data_pages = pages_in_use(source.records)
         pages = sum(-(-known.size // PAGE_SIZE) for known in source.geometry.blocks)
         return SnapshotInfo(
             snapshot=source.shown,
             source=source_format(source),
             format_version=f"{block.version_major}.{block.version_minor}",
             snapshot_id=block.snapshot_id.hex(),
+            parent_id=block.parent_id.hex() if source.has_parent else None,
             created=datetime.fromtimestamp(block.created_ns / 1e9, UTC).isoformat("T", "seconds"),
             layout=source.layout.name.lower(),
             packet_size=block.packet_size,
             window_bits=block.window_bits,
             ram_size=source.geometry.ram_size,
-            blocks=_blocks(source, plain=encodings[list(COMPRESSED)].sum() == 0),
+            blocks=_blocks(
+                source, plain=not source.has_parent and not encodings[list(COMPRESSED)].any()
+            ),
             data_pages=data_pages,
             zero_pages=pages - data_pages,
+            same_pages=int(kinds[PageKind.SAME_AS_PARENT]),
+            delta_pages=int(kinds[PageKind.DELTA_AGAINST_PARENT]),
             packets={kind.name.lower(): int(encodings[kind]) for kind in Encoding},
             stored_size=stored,
             file_size=block.file_size,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.fleet.fleet import Fleet
 from snapmig.operations.engines import choose_to_read, failure_warnings
+from snapmig.operations.parents import open_parents
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.settings import parse_depth, parse_jobs
+from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter
-from snapmig.work.load import ReadPlan
 
 __all__ = ("ReadOptions", "Reading", "read_options")
 
@@ -37,32 +39,49 @@ def read_options(
     return ReadOptions(parse_jobs(jobs), accelerator, parse_depth(depth), progress)
 
 
-@dataclass(slots=True)
 class Reading:
     """
-    One snapshot that is being read.
+    A snapshot that is being read, with its parents open; a context manager.
 
     :ivar warnings: what the user should know, a sentence each
-    :raises SnapmigError: the engine can't be used on this host
+    :raises SnapmigError: the engine can't be used on this host, or a parent is missing
     """
 
-    snapshot: SnapshotFile
-    options: ReadOptions
-    settings: ReadSettings = field(init=False)
-    warnings: list[str] = field(init=False)
+    def __init__(self, snapshot: SnapshotFile, options: ReadOptions) -> None:
+        self.snapshot = snapshot
+        self.options = options
+        self.warnings: list[str] = []
+        with ExitStack() as stack:
+            self.chain = open_parents(snapshot, stack)
+            self.settings = [self._choose(file) for file in self.chain]
+            self._stack = stack.pop_all()
 
-    def __post_init__(self) -> None:
-        options = self.options
-        self.settings, self.warnings = choose_to_read(
-            self.snapshot, options.accelerator, options.depth
-        )
+    def __enter__(self) -> Reading:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stack.close()
 
     @property
-    def plan(self) -> ReadPlan:
+    def accelerator(self) -> str | None:
+        """The engine that decodes deflate, None where there is none to decode."""
+        used = zip(self.chain, self.settings, strict=True)
+        return next((each.engine for file, each in used if file.has_deflate), None)
+
+    @property
+    def plans(self) -> list[ReadPlan]:
         """What a worker needs to read it too."""
-        return ReadPlan(self.snapshot.path_for_workers, self.snapshot.shown, self.settings)
+        return [
+            ReadPlan(file.path_for_workers, file.shown, each)
+            for file, each in zip(self.chain, self.settings, strict=True)
+        ]
 
     def take_warnings(self, fleet: Fleet) -> None:
         """Keep what workers found worth telling."""
         failures = int(fleet.cells.total()[Counter.ENGINE_FAILURES])
         self.warnings += failure_warnings(list(fleet.notes), failures)
+
+    def _choose(self, file: SnapshotFile) -> ReadSettings:
+        settings, warnings = choose_to_read(file, self.options.accelerator, self.options.depth)
+        self.warnings += [warning for warning in warnings if warning not in self.warnings]
+        return settings

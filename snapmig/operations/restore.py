@@ -96,8 +96,10 @@ def restore(
     options = read_options(jobs, accelerator, depth, progress)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
-    with SnapshotFile(os.fspath(snapshot)) as source:
-        reading = Reading(source, options)
+    with (
+        SnapshotFile(os.fspath(snapshot)) as source,
+        Reading(source, options) as reading,
+    ):
         to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
         if to_guest or for_qemu:
             if format is not None or block is not None or force or in_place:
@@ -119,7 +121,7 @@ def restore(
         format=facts.format,
         block=block,
         jobs=options.jobs,
-        accelerator=reading.settings.engine if source.has_deflate else None,
+        accelerator=reading.accelerator,
         ram_size=facts.ram_size,
         data_pages=facts.data_pages,
         zero_pages=facts.pages - facts.data_pages,

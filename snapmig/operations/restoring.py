@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from snapmig.container.format import PageKind
-from snapmig.container.index import kind_counts, unpack_kinds
+from snapmig.container.index import pages_in_use, unpack_kinds
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError, UsageError
 from snapmig.fleet.fleet import Fleet
@@ -131,7 +131,7 @@ def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
         records = source.checked_records(first, min(_INDEX_STEP, packets.stop - first))
         kinds = records["kinds"].reshape(-1)
         pages = len(records) * source.geometry.packet_pages
-        yield unpack_kinds(kinds, pages) == PageKind.DATA
+        yield unpack_kinds(kinds, pages) != PageKind.ZERO
 
 
 def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int:
@@ -169,7 +169,7 @@ def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int
 def _written(reading: Reading, path: Path, part: Part) -> Iterator[tuple[PartialFile, int]]:
     # A partial file with everything in it, synced, for the caller to commit.
     records = reading.snapshot.records[part.packets.start : part.packets.stop]
-    needed = int(kind_counts(records)[PageKind.DATA]) * PAGE_SIZE
+    needed = pages_in_use(records) * PAGE_SIZE
     needed += sum(len(piece) for _, piece in part.image.pieces)
     needed += sum(len(content) for content in part.image.companions.values())
     free = free_bytes(path.parent)
@@ -237,7 +237,7 @@ def _partly_restored(path: Path) -> Iterator[None]:
 
 def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
     """Have workers put a part's pages into a file; return the pages that are not zero."""
-    plan = RestorePlan(reading.plan, target, part.placer)
+    plan = RestorePlan(reading.plans, target, part.placer)
     options = reading.options
     with Fleet(options.jobs, partial(RestoreHandler, plan)) as fleet:
         report = reporter(fleet, part.ram_size, options.progress)

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from snapmig.container.format import DEFAULT_PACKET_SIZE
 from snapmig.errors import UsageError
 from snapmig.geometry import RamBlock
 from snapmig.images.formats import open_image
@@ -36,6 +35,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     *,
     format: str | None = None,  # noqa: A002 - the command line's word
     base: Sequence[str | os.PathLike[str]] = (),
+    parent: str | os.PathLike[str] | None = None,
     jobs: int | None = None,
     compression: str = "zlib",
     accelerator: str = AUTO,
@@ -43,7 +43,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     window: str | None = None,
     huffman: str = "dynamic",
     depth: int | None = None,
-    packet_size: str | int = DEFAULT_PACKET_SIZE,
+    packet_size: str | int | None = None,
     layout: str = "fixed",
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
@@ -61,6 +61,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         continued
     :param format: the image's format; default: what its content shows
     :param base: the files that ``image``, a diff of Firecracker's, builds on, the oldest first
+    :param parent: an older snapshot of the guest: what did not change since is not stored again
     :param jobs: worker processes; default: the processors that this process may run on
     :param compression: ``zlib``, ``zstd``, ``lz4`` or ``none``
     :param accelerator: an engine for zlib: ``auto``, or a name that :func:`accelerators` gives
@@ -68,7 +69,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param window: of zlib, ``4k`` or ``32k``: history that a decoder must keep
     :param huffman: of ``qpl`` accelerators: ``dynamic``, ``fixed`` or ``trained`` tables
     :param depth: packets that an asynchronous accelerator has in flight in each worker
-    :param packet_size: bytes, or words like ``512K``; a power of two from 64 KiB to 4 MiB
+    :param packet_size: bytes, or words like ``512K``; a power of two from 64 KiB to 4 MiB;
+        default: the parent's, or 512 KiB
     :param layout: ``fixed`` or ``packed``
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
@@ -89,12 +91,13 @@ def save(  # noqa: PLR0913 - the words of the command line
         settings=coding.settings,
         steps=coding.steps,
         notes=coding.notes,
-        packet_size=parse_packet_size(packet_size),
+        packet_size=None if packet_size is None else parse_packet_size(packet_size),
         layout=parse_layout(layout),
         attach={} if attach is None else attach,
         force=force,
         live=live,
         progress=progress,
+        parent=None if parent is None else Path(parent),
     )
     if isinstance(image, str) and image.startswith(GUEST_PREFIX):
         if format is not None:

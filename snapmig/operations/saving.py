@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from snapmig.container.format import MAX_RAM_BLOCKS, Encoding, Layout
+from snapmig.container.format import DEFAULT_PACKET_SIZE, MAX_RAM_BLOCKS, Encoding, Layout
+from snapmig.container.reader import SnapshotFile
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.encodings.coders import EngineError
 from snapmig.encodings.compressions import PacketSettings
@@ -27,8 +28,10 @@ from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, check_attachments, store_attachments
-from snapmig.operations.engines import failure_warnings
+from snapmig.operations.engines import AUTO, failure_warnings
+from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.settings import same_file
 from snapmig.system.files import check_destination
 from snapmig.work.counters import Counter, encoding_counter
@@ -48,6 +51,7 @@ class SaveOptions:
     """
     How a snapshot is made: checked values of the words that :func:`snapmig.save` takes.
 
+    :param packet_size: None for the parent's, or the usual one
     :param steps: levels to choose from while it is made; one where the user named it
     :param notes: what the user should know of the settings, a sentence each
     """
@@ -55,13 +59,14 @@ class SaveOptions:
     jobs: int
     settings: PacketSettings
     steps: tuple[int, ...]
-    packet_size: int
+    packet_size: int | None
     layout: Layout
     attach: Mapping[str, AttachmentSource]
     force: bool
     live: bool
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
+    parent: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,8 @@ class SaveResult:
     """
     What a save did; sizes are in bytes.
 
+    :param data_pages: pages that are not zero, of which ``same_pages`` are the parent's and
+        ``delta_pages`` stored as differences from it
     :param accelerator: the engine of zlib, None for other compressions
     :param levels: batches of packets that were compressed at each level
     :param stored_size: all packets' stored bytes together
@@ -83,6 +90,7 @@ class SaveResult:
     format: str
     snapshot: str
     snapshot_id: str
+    parent: str | None
     jobs: int
     compression: str
     accelerator: str | None
@@ -91,6 +99,8 @@ class SaveResult:
     ram_size: int
     data_pages: int
     zero_pages: int
+    same_pages: int
+    delta_pages: int
     packets: dict[str, int]
     stored_size: int
     file_size: int
@@ -122,17 +132,20 @@ class Saving:
         check_destination(path, force=options.force)
         if any(same_file(Path(name), path) for name in source.paths):
             raise UsageError("image and snapshot are the same file", path=str(path))
-        self._geometry = _geometry(source, options.packet_size)
 
     def __enter__(self) -> Saving:
         with ExitStack() as stack:
             options = self._options
+            self._parent = self._open_parent(stack)
+            self._geometry = _geometry(self._source, self._packet_size)
+            self._check_parent()
             self._writer = stack.enter_context(
                 SnapshotWriter(self._path, self._geometry, options.layout, self._window_bits)
             )
             self._warn_of_holes()
             plan = SavePlan(
                 self._source.opener(),
+                [] if self._parent is None else self._parent.plans,
                 self._geometry,
                 self._writer.plan,
                 self._trained(options.settings),
@@ -178,13 +191,16 @@ class Saving:
         :raises NoSpaceError: the destination's filesystem is full
         """
         data_end = self._writer.end
-        store_attachments(self._writer, {**attachments, **self._options.attach})
+        store_attachments(self._writer, {**attachments, **self._options.attach, **self._hint()})
         counts = self._counts
         failures = int(counts[Counter.ENGINE_FAILURES])
         self.warnings += failure_warnings(list(self._fleet.notes), failures)
         encodings = sum(1 << kind for kind in Encoding if counts[encoding_counter(kind)])
         written = self._writer.commit(
-            data_end=data_end, encodings=encodings, force=self._options.force
+            data_end=data_end,
+            encodings=encodings,
+            force=self._options.force,
+            parent=None if self._parent is None else self._parent.snapshot.superblock,
         )
         return self._result(written, pause_seconds)
 
@@ -197,6 +213,7 @@ class Saving:
             format=self._source.format,
             snapshot=str(self._path),
             snapshot_id=written.snapshot_id.hex(),
+            parent=None if self._options.parent is None else str(self._options.parent),
             jobs=self._options.jobs,
             compression=settings.compression,
             accelerator=settings.engine if settings.encoding == Encoding.DEFLATE else None,
@@ -205,6 +222,8 @@ class Saving:
             ram_size=self._geometry.ram_size,
             data_pages=data_pages,
             zero_pages=pages - data_pages,
+            same_pages=int(counts[Counter.SAME_PAGES]),
+            delta_pages=int(counts[Counter.DELTA_PAGES]),
             packets={kind.name.lower(): int(counts[encoding_counter(kind)]) for kind in Encoding},
             stored_size=int(counts[Counter.STORED_BYTES]),
             file_size=written.file_size,
@@ -214,6 +233,36 @@ class Saving:
             changed_packets=int(counts[Counter.CHANGED_PACKETS]) if self._options.live else None,
             warnings=tuple(self.warnings),
         )
+
+    def _open_parent(self, stack: ExitStack) -> Reading | None:
+        path = self._options.parent
+        if path is None:
+            return None
+        if same_file(path, self._path):
+            raise UsageError("parent and snapshot are the same file", path=str(path))
+        snapshot = stack.enter_context(SnapshotFile(str(path)))
+        snapshot.check_index_digest()
+        options = read_options(self._options.jobs, AUTO, None, None)
+        return stack.enter_context(Reading(snapshot, options))
+
+    @property
+    def _packet_size(self) -> int:
+        if self._options.packet_size is not None:
+            return self._options.packet_size
+        if self._parent is not None:
+            return self._parent.snapshot.geometry.packet_size
+        return DEFAULT_PACKET_SIZE
+
+    def _check_parent(self) -> None:
+        if self._parent is None:
+            return
+        parent = self._parent.snapshot
+        if problem := geometry_problem(self._geometry, parent.geometry):
+            raise UsageError(problem, path=parent.shown)
+
+    def _hint(self) -> dict[str, bytes]:
+        parent = self._options.parent
+        return {} if parent is None else {PARENT_NAME: parent_hint(self._path, parent)}
 
     @property
     def _window_bits(self) -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 
 import numpy as np
 
 from snapmig.container.reader import SnapshotFile
+from snapmig.encodings.compressions import ReadSettings
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.attachments import load_attachment
+from snapmig.operations.parents import open_parents
 from snapmig.pages import Bytes
-from snapmig.work.load import PacketLoader
+from snapmig.work.chain import ChainReader
 
 __all__ = ("Attachments", "Snapshot", "open_snapshot")
 
@@ -50,7 +53,12 @@ class Snapshot:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._file = SnapshotFile(os.fspath(path))
-        self._loader = PacketLoader(self._file)
+        with ExitStack() as stack:
+            stack.callback(self._file.close)
+            chain = open_parents(self._file, stack)
+            settings = [ReadSettings(file.superblock.window_bits) for file in chain]
+            self._chain = ChainReader(chain, settings)
+            self._stack = stack.pop_all()
         self._geometry = self._file.geometry
         self._decoded: OrderedDict[int, Bytes] = OrderedDict()
         self.attachments = Attachments(self._file)
@@ -108,7 +116,7 @@ class Snapshot:
     def close(self) -> None:
         """Close the file."""
         self._decoded.clear()
-        self._file.close()
+        self._stack.close()
 
     def __enter__(self) -> Snapshot:
         return self
@@ -132,10 +140,9 @@ class Snapshot:
             return self._decoded[packet]
         place = self._geometry.place(packet)
         stored = self._file.packet(place)
-        data = self._loader.load(stored)
         pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
-        if data is not None:
-            pages[stored.mask[: place.pages]] = data
+        if stored.kinds.any():
+            pages[stored.in_use[: place.pages]] = self._chain.load(stored)
         content = pages.reshape(-1)
         self._decoded[packet] = content
         while len(self._decoded) > max(1, CACHED_BYTES // self._geometry.packet_size):

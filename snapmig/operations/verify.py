@@ -16,6 +16,7 @@ from snapmig.operations.engines import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.settings import window_bits
+from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter
 from snapmig.work.load import LoadTasks, VerifyHandler
 
@@ -95,7 +96,8 @@ def verify(
             if quick:
                 _check_records(source, found)
             else:
-                _check_packets(Reading(source, options), bits, found)
+                with Reading(source, options) as reading:
+                    _check_packets(reading, bits, found)
                 for entry in source.attachments:
                     found.attempt(partial(load_attachment, source, entry))
     except OSError as error:
@@ -155,10 +157,13 @@ def _check_each_record(source: SnapshotFile, packets: range, found: _Findings) -
 
 def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None:
     source, options = reading.snapshot, reading.options
-    if bits is not None and bits < reading.settings.window_bits:
-        reading.settings = replace(reading.settings, window_bits=bits)
+    for file in reading.chain[1:]:
+        found.attempt(file.check_index_digest)
+    plans = reading.plans
+    if bits is not None:
+        plans = [_with_window(plan, bits) for plan in plans]
     tasks = LoadTasks(source, range(source.geometry.packet_count))
-    with Fleet(options.jobs, partial(VerifyHandler, reading.plan)) as fleet:
+    with Fleet(options.jobs, partial(VerifyHandler, plans)) as fleet:
         report = reporter(fleet, source.geometry.ram_size, options.progress)
         fleet.run(tasks, report)
         report()
@@ -167,3 +172,8 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     found.warnings += reading.warnings
     for error in sorted(tasks.replies, key=lambda error: error.packet):
         found.add(error)
+
+
+def _with_window(plan: ReadPlan, bits: int) -> ReadPlan:
+    least = min(bits, plan.settings.window_bits)
+    return replace(plan, settings=replace(plan.settings, window_bits=least))

@@ -16,6 +16,7 @@ class Counter(IntEnum):
     """Bytes of guest RAM whose packets are finished: written, not issued."""
     STORED_BYTES = 1
     DATA_PAGES = 2
+    """Pages that are not zero."""
     EMPTY_PACKETS = 3
     RAW_PACKETS = 4
     DEFLATE_PACKETS = 5
@@ -28,6 +29,9 @@ class Counter(IntEnum):
     """Nanoseconds in which tasks were done, and those of them that passed in writing."""
     WRITE_NS = 11
     ENGINE_FAILURES = 12
+    SAME_PAGES = 13
+    """Of the data pages, those that are the parent's, and those stored as differences."""
+    DELTA_PAGES = 14
     """Packets that an engine did not do, so that software did."""
 
 

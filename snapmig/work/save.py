@@ -15,12 +15,13 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from snapmig.container.format import Encoding, Layout
+from snapmig.container.format import Encoding, Layout, PageKind
 from snapmig.container.index import (
     Records,
     empty_records,
-    pack_masks,
+    pack_kinds,
     seal_records,
+    unpack_kinds,
 )
 from snapmig.container.slots import SlotPlan, SlotWriter
 from snapmig.encodings.compressions import PacketSettings
@@ -30,8 +31,10 @@ from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.source import ImageReader, read_pages
-from snapmig.pages import Mask
+from snapmig.pages import Kinds
+from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter, encoding_counter
+from snapmig.work.parent import ParentPackets
 from snapmig.work.save_tasks import Kind
 
 __all__ = ("SaveHandler", "SavePlan")
@@ -45,12 +48,14 @@ class SavePlan:
     """
     All that a save worker needs, picklable.
 
+    :param parents: snapshots whose pages need not be stored again, the youngest first
     :param live: the guest runs meanwhile, so that pages change under the worker's hands
     :param paced: workers run no further ahead of the disk than :data:`PACED_BATCHES`, so that the
         time they spend in writing tells how fast it is
     """
 
     open_image: Callable[[], ImageReader]
+    parents: Sequence[ReadPlan]
     geometry: Geometry
     slots: SlotPlan
     settings: PacketSettings
@@ -65,14 +70,14 @@ class Batch:
         self._at: list[int] = []
         self._rows: list[tuple[int, int, int, int]] = []
         self._digests: list[bytes] = []
-        self._masks: list[Mask] = []
+        self._kinds: list[Kinds] = []
 
     def add(self, at: int, offset: int, packet: EncodedPacket) -> None:
         """Take a packet, the one at a place in the batch, stored at a file offset."""
         self._at.append(at)
         self._rows.append((offset, packet.stored_size, packet.encoding, packet.stored_checksum))
         self._digests.append(packet.digest)
-        self._masks.append(packet.mask)
+        self._kinds.append(packet.kinds)
 
     def fill(self, records: Records) -> None:
         """Write what was taken into the batch's records."""
@@ -84,7 +89,7 @@ class Batch:
             records[name][self._at] = column
         records["digest"][self._at] = np.frombuffer(b"".join(self._digests), "V16")
         width = records.dtype["kinds"].shape[0] * 4
-        records["kinds"][self._at] = pack_masks(self._masks, width)
+        records["kinds"][self._at] = pack_kinds(self._kinds, width)
 
 
 class SaveHandler:
@@ -95,6 +100,7 @@ class SaveHandler:
         self._image = plan.open_image()
         self._slots = SlotWriter(plan.slots)
         self._encoder = PacketEncoder(plan.settings)
+        self._parent = ParentPackets(plan.parents) if plan.parents else None
         self._held: dict[int, list[EncodedPacket | None]] = {}
         self._written: deque[tuple[int, int]] = deque()
         self._write_ns = 0
@@ -131,10 +137,8 @@ class SaveHandler:
     def _encode_fixed(self, task: Task, row: Row) -> None:
         # Each packet is written as soon as it is encoded, while it is still in the cache.
         batch = Batch()
-        for at, packet in self._encode(task):
-            offset = self._plan.slots.slot_offset(task.first + at)
-            self._write(offset, packet)
-            batch.add(at, offset, packet)
+        for at, packet in self._encode(task, self._summaries(task)):
+            batch.add(at, self._write_to_slot(task.first + at, packet), packet)
         self._release(task)
         self._finish(task, batch, row)
         slots = self._plan.slots
@@ -142,32 +146,41 @@ class SaveHandler:
 
     def _encode_packed(self, task: Task, row: Row) -> int:
         packets: list[EncodedPacket | None] = [None] * task.count
-        for at, packet in self._encode(task):
+        for at, packet in self._encode(task, self._summaries(task)):
             packets[at] = packet.kept()
         self._release(task)
         waiting = sum(packet.stored_size for packet in packets if packet is not None)
         if waiting:
             self._held[task.first] = packets
         else:
-            self._finish(task, Batch(), row)
+            self._place(task, packets, row)
         return waiting
 
     def _place(self, task: Task, packets: list[EncodedPacket | None], row: Row) -> None:
         batch = Batch()
         offset = task.argument
         for at, packet in enumerate(packets):
-            if packet is not None:
+            if packet is None:
+                continue
+            if packet.stored_size:
                 self._write(offset, packet)
-                batch.add(at, offset, packet)
-                offset += packet.stored_size
+            batch.add(at, offset if packet.stored_size else 0, packet)
+            offset += packet.stored_size
         self._finish(task, batch, row)
-        self._write_back(task.argument, offset - task.argument)
+        if offset > task.argument:
+            self._write_back(task.argument, offset - task.argument)
 
-    def _encode(self, task: Task) -> Iterator[tuple[int, EncodedPacket]]:
-        # The batch's packets that store something, by their places in it, in any order.
-        for at, packet in self._encoder.encode_all(self._summaries(task), task.argument):
-            if packet.encoding != Encoding.EMPTY:
-                yield at, packet
+    def _encode(
+        self, task: Task, summaries: Iterator[tuple[int, Summary]]
+    ) -> Iterator[tuple[int, EncodedPacket]]:
+        # The packets by their places in the batch, in any order; some that are all zero left out.
+        if self._parent is None:
+            yield from self._encoder.encode_all(summaries, task.argument)
+            return
+        self._parent.look_at(task)
+        drafts = self._parent.compare(summaries)
+        for key, packet in self._encoder.encode_all(drafts, task.argument):
+            yield from self._parent.choose(key, packet)
 
     def _summaries(self, task: Task) -> Iterator[tuple[int, Summary]]:
         for at in range(task.count):
@@ -175,6 +188,14 @@ class SaveHandler:
             if pages is not None:
                 # Of a running guest, digest and stream must be of the same moment.
                 yield at, summarise(pages.copy() if self._plan.live else pages)
+
+    def _write_to_slot(self, number: int, packet: EncodedPacket) -> int:
+        # In the fixed layout; returns the offset that belongs into the record.
+        if packet.encoding == Encoding.EMPTY:
+            return 0
+        offset = self._plan.slots.slot_offset(number)
+        self._write(offset, packet)
+        return offset
 
     def _write(self, offset: int, packet: EncodedPacket) -> None:
         started = perf_counter_ns()
@@ -204,9 +225,8 @@ class SaveHandler:
         if task.kind == Kind.REFRESH_EMPTY:
             suspects = np.flatnonzero(records["encoding"] != Encoding.EMPTY).tolist()
         before = records.copy()
-        changed = self._encoder.encode_all(self._changed(task, records, suspects), task.argument)
         count = 0
-        for at, packet in changed:
+        for at, packet in self._encode(task, self._changed(task, records, suspects)):
             self._store_again(records, at, packet)
             count += 1
         if count:
@@ -229,20 +249,17 @@ class SaveHandler:
             if pages is None:
                 pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
             summary = summarise(pages)
-            kinds = pack_masks([summary.mask], geometry.packet_pages)[0]
-            same = np.array_equal(records["kinds"][at], kinds)
+            in_use = unpack_kinds(records["kinds"][at], place.pages) != PageKind.ZERO
+            same = np.array_equal(in_use, summary.kinds)
             if not same or records["digest"][at].tobytes() != summary.digest:
                 yield at, summary
 
     def _store_again(self, records: Records, at: int, packet: EncodedPacket) -> None:
         number = int(records["packet"][at])
         fresh = empty_records(number, 1, self._plan.geometry.packet_size)
-        if packet.encoding != Encoding.EMPTY:
-            offset = self._plan.slots.slot_offset(number)
-            self._write(offset, packet)
-            batch = Batch()
-            batch.add(0, offset, packet)
-            batch.fill(fresh)
+        batch = Batch()
+        batch.add(0, self._write_to_slot(number, packet), packet)
+        batch.fill(fresh)
         self._slots.free_rest(number, packet.mask, packet.stored_size, packet.encoding)
         records[at] = fresh[0]
 
@@ -265,4 +282,10 @@ def _count_packets(row: Row, records: Records, times: int) -> None:
         if count:
             row[encoding_counter(Encoding(encoding))] += times * count
     row[Counter.STORED_BYTES] += times * int(records["stored_size"].sum(dtype=np.int64))
-    row[Counter.DATA_PAGES] += times * int(np.bitwise_count(records["kinds"]).sum(dtype=np.int64))
+    low, high = records["kinds"] & 0x55, records["kinds"] >> 1 & 0x55  # each page's two bits
+    for counter, bits in (
+        (Counter.DATA_PAGES, low | high),
+        (Counter.SAME_PAGES, high & ~low),
+        (Counter.DELTA_PAGES, high & low),
+    ):
+        row[counter] += times * int(np.bitwise_count(bits).sum(dtype=np.int64))
