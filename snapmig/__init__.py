@@ -23,9 +23,12 @@ from snapmig.version import __version__
 if TYPE_CHECKING:
     from snapmig.geometry import RamBlock
     from snapmig.operations.accelerators import AcceleratorInfo, accelerators
+    from snapmig.operations.chain import ChainLink, chain
+    from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
     from snapmig.operations.progress import Progress
     from snapmig.operations.restore import RestoreResult, restore
+    from snapmig.operations.rewrite import merge, rebase, repack
     from snapmig.operations.save import SaveResult, save
     from snapmig.operations.snapshot import Snapshot
     from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
@@ -34,11 +37,15 @@ if TYPE_CHECKING:
 __all__ = (
     "AcceleratorInfo",
     "AttachmentInfo",
+    "BlockDiff",
     "BlockInfo",
+    "ChainLink",
     "CorruptSnapshotError",
     "DestinationExistsError",
+    "DiffResult",
     "ImageChangedError",
     "NoSpaceError",
+    "PageRange",
     "Progress",
     "RamBlock",
     "RestoreResult",
@@ -52,14 +59,28 @@ __all__ = (
     "WorkerDiedError",
     "__version__",
     "accelerators",
+    "chain",
+    "diff",
     "info",
+    "merge",
     "open",
+    "rebase",
+    "repack",
     "restore",
     "save",
     "verify",
 )
 
 _HOMES = {
+    "BlockDiff": "snapmig.operations.diff",
+    "ChainLink": "snapmig.operations.chain",
+    "DiffResult": "snapmig.operations.diff",
+    "PageRange": "snapmig.operations.diff",
+    "chain": "snapmig.operations.chain",
+    "diff": "snapmig.operations.diff",
+    "merge": "snapmig.operations.rewrite",
+    "rebase": "snapmig.operations.rewrite",
+    "repack": "snapmig.operations.rewrite",
     "RamBlock": "snapmig.geometry",
     "AcceleratorInfo": "snapmig.operations.accelerators",
     "accelerators": "snapmig.operations.accelerators",

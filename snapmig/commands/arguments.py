@@ -6,15 +6,17 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError
-from snapmig.operations.settings import default_jobs
+from snapmig.operations.settings import WINDOWS, default_jobs, parse_packet_size
 
 __all__ = (
     "HelpFormatter",
     "Verbs",
     "add_accelerator",
     "add_common",
+    "add_encoding",
     "add_jobs",
     "add_progress",
     "checked",
@@ -53,6 +55,51 @@ def add_accelerator(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--depth", type=int, metavar="N", help="packets in flight per worker, where it can"
+    )
+
+
+def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """
+    Add how packets are stored.
+
+    :param again: the default is what a snapshot has already
+    """
+    parser.add_argument(
+        "--compression",
+        choices=COMPRESSIONS,
+        default=None if again else "zlib",
+        help="zlib is read everywhere, lz4 is faster, zstd smaller",
+    )
+    add_accelerator(parser)
+    parser.add_argument(
+        "--level",
+        metavar="N",
+        help="zlib 0 to 9, zstd -7 to 19, lz4 1 to 12: faster to\n"
+        "smaller; auto follows the speed of the disk (1)",
+    )
+    parser.add_argument(
+        "--window",
+        choices=WINDOWS,
+        help="of zlib: history a decoder needs; 4k suits hardware (32k)",
+    )
+    if not again:
+        parser.add_argument(
+            "--huffman",
+            choices=("dynamic", "fixed", "trained"),
+            default="dynamic",
+            help="tables of qpl accelerators (dynamic)",
+        )
+    parser.add_argument(
+        "--packet-size",
+        type=checked(parse_packet_size),
+        metavar="SIZE",
+        help="64K to 4M of RAM compressed at once (parent's, or 512K)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=("fixed", "packed"),
+        default=None if again else "fixed",
+        help="fixed places and holes, or packed without (fixed)",
     )
 
 

@@ -20,7 +20,18 @@ from snapmig.version import __version__
 
 __all__ = ("build_parser", "main")
 
-VERBS = ("save", "restore", "info", "verify", "accelerators")
+VERBS = (
+    "save",
+    "restore",
+    "info",
+    "verify",
+    "chain",
+    "diff",
+    "merge",
+    "rebase",
+    "repack",
+    "accelerators",
+)
 """Modules beside this one, in the order of the help."""
 
 _DESCRIPTION = "Save the memory of virtual machines to files and restore it, in parallel."

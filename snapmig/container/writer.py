@@ -111,13 +111,20 @@ class SnapshotWriter:
         self._attachments.append(entry)
 
     def commit(
-        self, *, data_end: int, encodings: int, force: bool, parent: Superblock | None = None
+        self,
+        *,
+        data_end: int,
+        encodings: int,
+        force: bool,
+        created_ns: int | None = None,
+        parent: Superblock | None = None,
     ) -> WrittenSnapshot:
         """
         Make what was written a snapshot under its final name.
 
         :param data_end: the offset after the last packet's place
         :param encodings: bit set of the encodings in use
+        :param created_ns: when the RAM was as it is here, default now
         :param parent: superblock of the snapshot that this one builds on
         :raises NoSpaceError: the filesystem is full after all
         :raises DestinationExistsError: something took the name meanwhile, and not ``force``
@@ -132,7 +139,7 @@ class SnapshotWriter:
             parent_id=bytes(16) if parent is None else parent.snapshot_id,
             parent_digest=bytes(32) if parent is None else parent.index_digest,
             file_size=file_size,
-            created_ns=time.time_ns(),
+            created_ns=time.time_ns() if created_ns is None else created_ns,
             encodings=encodings,
             packet_size=self._geometry.packet_size,
             record_size=record_size(self._geometry.packet_size),

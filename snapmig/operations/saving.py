@@ -182,12 +182,16 @@ class Saving:
             self._writer.end_packed_data(tasks.end)
 
     def finish(
-        self, attachments: Mapping[str, bytes], pause_seconds: float | None = None
+        self,
+        attachments: Mapping[str, bytes],
+        pause_seconds: float | None = None,
+        created_ns: int | None = None,
     ) -> SaveResult:
         """
         Add attachments, and make it a snapshot.
 
         :param attachments: what the source needs besides those of the options
+        :param created_ns: the moment that the RAM is of, when it is not now
         :raises NoSpaceError: the destination's filesystem is full
         """
         data_end = self._writer.end
@@ -200,6 +204,7 @@ class Saving:
             data_end=data_end,
             encodings=encodings,
             force=self._options.force,
+            created_ns=created_ns,
             parent=None if self._parent is None else self._parent.snapshot.superblock,
         )
         return self._result(written, pause_seconds)

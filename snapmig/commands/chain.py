@@ -1,0 +1,54 @@
+"""``snapmig chain``."""
+
+from __future__ import annotations
+
+import argparse
+
+from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
+from snapmig.commands.output import percent, print_json
+from snapmig.geometry import PAGE_SIZE
+from snapmig.operations.chain import ChainLink, chain
+from snapmig.units import format_size
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+examples:
+  snapmig chain tuesday.snap
+  snapmig chain --json tuesday.snap
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "chain",
+        help="show what a snapshot builds on",
+        usage="snapmig chain [options] SNAPSHOT",
+        description="Show a snapshot and those that it builds on, the youngest first.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
+    add_common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    for link in chain(options.snapshot):
+        if options.json:
+            print_json("chain", link)
+        else:
+            _print(link)
+    return 0
+
+
+def _print(link: ChainLink) -> None:
+    kind = "full" if link.parent_id is None else "incremental"
+    changed = link.changed_pages * PAGE_SIZE
+    print(link.snapshot)
+    print(f"  {link.created}, {kind}, {format_size(link.disk_size)} on disk")
+    print(
+        f"  stores {format_size(changed)} of {format_size(link.ram_size)} "
+        f"({percent(changed, link.ram_size)}), id {link.snapshot_id}"
+    )

@@ -1,0 +1,50 @@
+"""``snapmig merge``."""
+
+from __future__ import annotations
+
+import argparse
+
+from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
+from snapmig.commands.progress import show_progress
+from snapmig.commands.saved import print_saved
+from snapmig.operations.rewrite import merge
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+examples:
+  snapmig merge tuesday.snap standalone.snap
+  snapmig merge -f tuesday.snap tuesday.snap
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "merge",
+        help="make a snapshot stand without its parents",
+        usage="snapmig merge [options] SNAPSHOT OUT",
+        description="Make a snapshot that needs no parent of one that builds on others.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="one that save --parent made")
+    parser.add_argument("out", metavar="OUT", help="the file to make")
+    add_jobs(parser)
+    parser.add_argument("-f", "--force", action="store_true", help="replace an existing OUT")
+    add_progress(parser)
+    add_common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    with show_progress(options.progress, "merging") as progress:
+        result = merge(
+            options.snapshot,
+            options.out,
+            jobs=options.jobs,
+            force=options.force,
+            progress=progress,
+        )
+    print_saved(options, "merge", result)
+    return 0

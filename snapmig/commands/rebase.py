@@ -1,0 +1,46 @@
+"""``snapmig rebase``."""
+
+from __future__ import annotations
+
+import argparse
+
+from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
+from snapmig.commands.progress import show_progress
+from snapmig.commands.saved import print_saved
+from snapmig.operations.rewrite import rebase
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+examples:
+  snapmig rebase tuesday.snap --parent sunday.snap
+
+The snapshot gets a new id: what builds on it must be rebased, too.
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "rebase",
+        help="have a snapshot build on another parent",
+        usage="snapmig rebase [options] SNAPSHOT --parent OTHER",
+        description="Replace a snapshot by one with the same contents that builds on OTHER.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the one to replace")
+    parser.add_argument("--parent", metavar="OTHER", required=True, help="what it shall build on")
+    add_jobs(parser)
+    add_progress(parser)
+    add_common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    with show_progress(options.progress, "rebasing") as progress:
+        result = rebase(
+            options.snapshot, parent=options.parent, jobs=options.jobs, progress=progress
+        )
+    print_saved(options, "rebase", result)
+    return 0

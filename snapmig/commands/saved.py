@@ -1,0 +1,56 @@
+"""What the verbs that make a snapshot print."""
+
+from __future__ import annotations
+
+import argparse
+
+from snapmig.commands.output import percent, print_json, print_warnings, rate
+from snapmig.geometry import PAGE_SIZE
+from snapmig.operations.saving import SaveResult
+from snapmig.units import format_duration, format_size
+
+__all__ = ("print_saved",)
+
+
+def print_saved(options: argparse.Namespace, verb: str, result: SaveResult) -> None:
+    """Print warnings, and the result as lines for people or as JSON."""
+    print_warnings(result.warnings)
+    if options.json:
+        print_json(verb, result)
+    else:
+        _print(result)
+
+
+def _print(result: SaveResult) -> None:
+    data_size = result.data_pages * PAGE_SIZE
+    print(f"saved {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
+    print(
+        f"not zero  {format_size(data_size)} of {format_size(result.ram_size)} "
+        f"({percent(data_size, result.ram_size)})"
+    )
+    if result.parent is not None:
+        same, delta = result.same_pages * PAGE_SIZE, result.delta_pages * PAGE_SIZE
+        print(
+            f"parent    has {format_size(same)} ({percent(same, data_size)}), "
+            f"{format_size(delta)} stored as differences"
+        )
+    print(
+        f"stored    {format_size(result.stored_size)}, "
+        f"{percent(result.stored_size, data_size)} of that"
+    )
+    print(f"by        {_coding(result)}")
+    if result.pause_seconds is not None:
+        changed = "" if result.changed_packets is None else f", {result.changed_packets} packets"
+        print(f"paused    {format_duration(result.pause_seconds)}{changed and changed + ' again'}")
+    print(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")
+
+
+def _coding(result: SaveResult) -> str:
+    # What compressed, in words: "zlib level 1 (isal)".
+    levels = " and ".join(result.levels)
+    words = (
+        result.compression
+        if result.compression == "none"
+        else f"{result.compression} level {levels}"
+    )
+    return f"{words} ({result.accelerator})" if result.accelerator else words

@@ -1,0 +1,68 @@
+"""``chain``: the line of snapshots that one builds on."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from snapmig.container.format import PageKind
+from snapmig.container.index import kind_counts
+from snapmig.container.reader import SnapshotFile
+from snapmig.operations.parents import open_parents
+
+__all__ = ("ChainLink", "chain")
+
+
+@dataclass(frozen=True, slots=True)
+class ChainLink:
+    """
+    A snapshot of a chain; sizes are in bytes.
+
+    :param changed_pages: pages that it stores: data, and differences
+    :param same_pages: pages that are its parent's
+    :param disk_size: what the file takes on its filesystem now
+    """
+
+    snapshot: str
+    snapshot_id: str
+    parent_id: str | None
+    created: str
+    ram_size: int
+    changed_pages: int
+    delta_pages: int
+    same_pages: int
+    file_size: int
+    disk_size: int
+
+
+def chain(snapshot: str | os.PathLike[str]) -> list[ChainLink]:
+    """
+    Return a snapshot and those that it builds on, the youngest first.
+
+    :raises CorruptSnapshotError: one is damaged, or not what its child was made of
+    :raises SnapmigError: one is missing
+    :raises OSError: one can't be read
+    """
+    with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
+        return [_link(each) for each in open_parents(file, stack)]
+
+
+def _link(file: SnapshotFile) -> ChainLink:
+    file.check_index_digest()
+    block = file.superblock
+    counts = kind_counts(file.records)
+    deltas = int(counts[PageKind.DELTA_AGAINST_PARENT])
+    return ChainLink(
+        snapshot=file.shown,
+        snapshot_id=block.snapshot_id.hex(),
+        parent_id=block.parent_id.hex() if file.has_parent else None,
+        created=datetime.fromtimestamp(block.created_ns / 1e9, UTC).isoformat("T", "seconds"),
+        ram_size=file.geometry.ram_size,
+        changed_pages=int(counts[PageKind.DATA]) + deltas,
+        delta_pages=deltas,
+        same_pages=int(counts[PageKind.SAME_AS_PARENT]),
+        file_size=block.file_size,
+        disk_size=file.disk_size,
+    )

@@ -1,0 +1,131 @@
+"""``diff``: which pages of two snapshots of a guest are not the same."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+
+from snapmig.container.reader import SnapshotFile
+from snapmig.errors import UsageError
+from snapmig.fleet.fleet import Fleet
+from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.operations.engines import AUTO
+from snapmig.operations.parents import geometry_problem
+from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.reading import Reading, read_options
+from snapmig.work.compare import CompareHandler
+from snapmig.work.load import LoadTasks
+
+__all__ = ("BlockDiff", "DiffResult", "PageRange", "diff")
+
+
+@dataclass(frozen=True, slots=True)
+class PageRange:
+    """
+    Pages side by side that differ.
+
+    :param offset: bytes from the start of the RAM block
+    :param gpa: guest physical address, None where none is known
+    """
+
+    offset: int
+    gpa: int | None
+    pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlockDiff:
+    """What differs in a RAM block; ranges are in order."""
+
+    block: str
+    pages: int
+    changed_pages: int
+    ranges: tuple[PageRange, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiffResult:
+    """What differs between two snapshots, RAM block by RAM block."""
+
+    one: str
+    other: str
+    pages: int
+    changed_pages: int
+    blocks: tuple[BlockDiff, ...]
+    seconds: float
+
+
+def diff(
+    one: str | os.PathLike[str],
+    other: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> DiffResult:
+    """
+    Compare the pages of two snapshots with the same RAM blocks and packet size.
+
+    :param jobs: worker processes; default: the processors that this process may run on
+    :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :raises UsageError: RAM blocks or packets of other sizes
+    :raises CorruptSnapshotError: one of them is damaged
+    :raises SnapmigError: a parent is missing
+    """
+    started = time.monotonic()
+    options = read_options(jobs, AUTO, None, progress)
+    with ExitStack() as stack:
+        readings = []
+        for path in (one, other):
+            file = stack.enter_context(SnapshotFile(os.fspath(path)))
+            file.check_index_digest()
+            readings.append(stack.enter_context(Reading(file, options)))
+        files = [reading.snapshot for reading in readings]
+        geometry = files[0].geometry
+        if problem := geometry_problem(files[1].geometry, geometry):
+            raise UsageError(problem.replace("the parent's", "the other's"), path=files[1].shown)
+        found = _compare(readings, progress)
+        blocks = tuple(_blocks(geometry, found))
+    return DiffResult(
+        one=os.fspath(one),
+        other=os.fspath(other),
+        pages=sum(block.pages for block in blocks),
+        changed_pages=sum(block.changed_pages for block in blocks),
+        blocks=blocks,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _compare(
+    readings: list[Reading], progress: ProgressCallback | None
+) -> list[tuple[int, int, int]]:
+    one, other = readings
+    geometry = one.snapshot.geometry
+    tasks = LoadTasks(one.snapshot, range(geometry.packet_count))
+    make_handler = partial(CompareHandler, one.plans, other.plans)
+    with Fleet(one.options.jobs, make_handler) as fleet:
+        report = reporter(fleet, geometry.ram_size, progress)
+        fleet.run(tasks, report)
+        report()
+    return sorted(tasks.replies)
+
+
+def _blocks(geometry: Geometry, found: list[tuple[int, int, int]]) -> Iterator[BlockDiff]:
+    for number, block in enumerate(geometry.blocks):
+        packets = geometry.block_packets(number)
+        own = [each for each in found if each[0] in packets]
+        ranges: list[PageRange] = []
+        for packet, first, count in own:
+            offset = (packet - packets.start) * geometry.packet_size + first * PAGE_SIZE
+            last = ranges[-1] if ranges else None
+            if last is not None and last.offset + last.pages * PAGE_SIZE == offset:
+                ranges[-1] = PageRange(last.offset, last.gpa, last.pages + count)
+            else:
+                gpa = None if block.gpa is None else block.gpa + offset
+                ranges.append(PageRange(offset, gpa, count))
+        pages = -(-block.size // PAGE_SIZE)
+        changed = sum(count for _, _, count in own)
+        yield BlockDiff(block.name, pages, changed, tuple(ranges))

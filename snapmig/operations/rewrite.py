@@ -1,0 +1,200 @@
+"""``merge``, ``rebase`` and ``repack``: a snapshot saved again, without its guest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from snapmig.container.format import Encoding
+from snapmig.container.reader import SnapshotFile
+from snapmig.encodings.compressions import COMPRESSIONS
+from snapmig.errors import UsageError
+from snapmig.operations.attachments import load_attachment, source_format
+from snapmig.operations.engines import AUTO, choose_coding
+from snapmig.operations.parents import PARENT_NAME
+from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.reading import Reading, read_options
+from snapmig.operations.saving import SaveOptions, SaveResult, Saving
+from snapmig.operations.settings import (
+    WINDOWS,
+    parse_jobs,
+    parse_layout,
+    parse_packet_size,
+    same_file,
+)
+from snapmig.work.snapshot_source import SnapshotSource
+
+__all__ = ("merge", "rebase", "repack")
+
+PathLike = str | os.PathLike[str]
+
+
+def merge(
+    snapshot: PathLike,
+    out: PathLike,
+    *,
+    jobs: int | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+) -> SaveResult:
+    """
+    Make a snapshot that stands alone of one that builds on others.
+
+    :param out: the file to make; encoding and layout are those of ``snapshot``
+    :param jobs: worker processes; default: the processors that this process may run on
+    :param force: replace an existing file
+    :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
+    """
+    return _rewrite(snapshot, out, None, _Wishes(), jobs, progress, force=force)
+
+
+def rebase(
+    snapshot: PathLike,
+    *,
+    parent: PathLike,
+    jobs: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> SaveResult:
+    """
+    Have a snapshot build on another parent, which replaces its file.
+
+    Snapshots that build on it need a rebase then, too: it gets a new id.
+
+    :raises UsageError: ``parent`` builds on ``snapshot``, or its RAM blocks are others
+    :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
+    """
+    with SnapshotFile(os.fspath(snapshot)) as file, SnapshotFile(os.fspath(parent)) as other:
+        with Reading(other, read_options(1, AUTO, None, None)) as reading:
+            ids = [each.superblock.snapshot_id for each in reading.chain]
+        if file.superblock.snapshot_id in ids:
+            raise UsageError(f"builds on {file.shown}, or is it", path=other.shown)
+    return _rewrite(snapshot, snapshot, Path(parent), _Wishes(), jobs, progress, force=True)
+
+
+def repack(
+    snapshot: PathLike,
+    out: PathLike,
+    *,
+    compression: str | None = None,
+    accelerator: str = AUTO,
+    level: int | str | None = None,
+    window: str | None = None,
+    packet_size: str | int | None = None,
+    layout: str | None = None,
+    jobs: int | None = None,
+    force: bool = False,
+    progress: ProgressCallback | None = None,
+) -> SaveResult:
+    """
+    Make a snapshot with the same contents in another form; what is not given stays as it is.
+
+    One that builds on a parent goes on to do so.
+
+    :param level: of the compression, or ``auto``; default: the compression's own
+    :raises UsageError: an argument that makes no sense
+    :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
+    """
+    wishes = _Wishes(compression, accelerator, level, window, packet_size, layout)
+    with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
+        reading = stack.enter_context(Reading(file, read_options(1, AUTO, None, None)))
+        parent = Path(reading.chain[1].shown) if file.has_parent else None
+    return _rewrite(snapshot, out, parent, wishes, jobs, progress, force=force)
+
+
+class _Wishes:
+    # What a new form should be; None for as it was.
+    def __init__(
+        self,
+        compression: str | None = None,
+        accelerator: str = AUTO,
+        level: int | str | None = None,
+        window: str | None = None,
+        packet_size: str | int | None = None,
+        layout: str | None = None,
+    ) -> None:
+        self.compression = compression
+        self.accelerator = accelerator
+        self.level = level
+        self.window = window
+        self.packet_size = packet_size
+        self.layout = layout
+
+
+def _rewrite(
+    snapshot: PathLike,
+    out: PathLike,
+    parent: Path | None,
+    wishes: _Wishes,
+    jobs: int | None,
+    progress: ProgressCallback | None,
+    *,
+    force: bool,
+) -> SaveResult:
+    with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
+        file.check_index_digest()
+        in_place = same_file(Path(out), Path(snapshot))
+        reading = stack.enter_context(Reading(file, read_options(jobs, AUTO, None, None)))
+        if any(same_file(Path(out), Path(each.shown)) for each in reading.chain[1:]):
+            raise UsageError("is a parent of the snapshot", path=os.fspath(out))
+        source = SnapshotSource(file, reading.plans, source_format(file))
+        if in_place:
+            source.paths = ()  # a new file takes its name when it is complete
+        options = _options(file, parent, wishes, parse_jobs(jobs), progress, force=force)
+        with Saving(source, Path(out), options) as saving:
+            saving.warnings += reading.warnings
+            saving.look()
+            return saving.finish(_attachments(file), created_ns=file.superblock.created_ns)
+
+
+def _options(
+    file: SnapshotFile,
+    parent: Path | None,
+    wishes: _Wishes,
+    jobs: int,
+    progress: ProgressCallback | None,
+    *,
+    force: bool,
+) -> SaveOptions:
+    block = file.superblock
+    size = (
+        block.packet_size if wishes.packet_size is None else parse_packet_size(wishes.packet_size)
+    )
+    compression = wishes.compression or _compression(file)
+    window = wishes.window
+    if window is None and compression == "zlib":
+        window = min((bits, name) for name, bits in WINDOWS.items() if bits >= block.window_bits)[1]
+    coding = choose_coding(compression, wishes.accelerator, wishes.level, window, "dynamic", None)
+    return SaveOptions(
+        jobs=jobs,
+        settings=coding.settings,
+        steps=coding.steps,
+        notes=coding.notes,
+        packet_size=size,
+        layout=file.layout if wishes.layout is None else parse_layout(wishes.layout),
+        attach={},
+        force=force,
+        live=False,
+        progress=progress,
+        parent=parent,
+    )
+
+
+def _compression(file: SnapshotFile) -> str:
+    # The one that a snapshot has packets of; zlib where it has none at all.
+    used = file.superblock.encodings
+    known = (each for each in COMPRESSIONS.values() if used >> each.encoding & 1)
+    compressed = list(known)
+    if not compressed:
+        return "zlib"
+    return next((each.name for each in compressed if each.encoding != Encoding.RAW), "none")
+
+
+def _attachments(file: SnapshotFile) -> Mapping[str, bytes]:
+    return {
+        entry.name: load_attachment(file, entry)
+        for entry in file.attachments
+        if entry.name != PARENT_NAME
+    }

@@ -1,0 +1,66 @@
+"""Comparing the packets of two snapshots: which pages are not the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from snapmig.container.index import StoredPacket, unpack_records
+from snapmig.fleet.cells import Row
+from snapmig.fleet.tasks import Task
+from snapmig.geometry import PAGE_SIZE
+from snapmig.pages import Bytes, runs
+from snapmig.work.chain import ChainReader, ReadPlan, open_chain
+from snapmig.work.counters import Counter
+
+__all__ = ("CompareHandler",)
+
+
+class CompareHandler:
+    """
+    Compares batches of packets; equal digests are equal pages, others are compared byte by byte.
+
+    :param one: a snapshot and its parents
+    :param other: another one, with the same RAM blocks and packet size
+    """
+
+    def __init__(self, one: Sequence[ReadPlan], other: Sequence[ReadPlan]) -> None:
+        self._one = open_chain(one)
+        self._other = open_chain(other)
+        self._geometry = self._one.snapshot.geometry
+
+    def run(self, task: Task, row: Row) -> list[tuple[int, int, int]]:
+        """Return (packet, first page, pages) of each run of pages that differ."""
+        ones = unpack_records(self._one.records(task.first, task.count))
+        others = unpack_records(self._other.records(task.first, task.count))
+        found = []
+        for one, other in zip(ones, others, strict=True):
+            if not _equal(one, other):
+                found += [(one.packet, *run) for run in self._differences(one, other)]
+        first = self._geometry.place(task.first)
+        last = self._geometry.place(task.first + task.count - 1)
+        row[Counter.RAM_BYTES] += last.ram_offset + last.length - first.ram_offset
+        return found
+
+    def notes(self) -> Sequence[str]:
+        """Return what an engine did not do."""
+        return [*self._one.notes(), *self._other.notes()]
+
+    def _differences(self, one: StoredPacket, other: StoredPacket) -> list[tuple[int, int]]:
+        count = self._geometry.place(one.packet).pages
+        pages, others = _pages(self._one, one, count), _pages(self._other, other, count)
+        return runs((pages != others).any(axis=1))
+
+
+def _equal(one: StoredPacket, other: StoredPacket) -> bool:
+    if not np.array_equal(one.in_use, other.in_use):
+        return False
+    return one.digest == other.digest or not one.kinds.any()
+
+
+def _pages(chain: ChainReader, packet: StoredPacket, count: int) -> Bytes:
+    pages = np.zeros((count, PAGE_SIZE), np.uint8)
+    if packet.kinds.any():
+        pages[packet.in_use[:count]] = chain.load(packet)
+    return pages

@@ -1,0 +1,99 @@
+"""A snapshot as an image that can be saved again: in another form, with or without a parent."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+
+from snapmig.container.index import unpack_records
+from snapmig.container.reader import SnapshotFile
+from snapmig.geometry import PAGE_SIZE
+from snapmig.images.source import ImageReader
+from snapmig.pages import Bytes
+from snapmig.work.chain import ReadPlan, open_chain
+
+__all__ = ("SnapshotReader", "SnapshotSource")
+
+_INDEX_STEP = 65536
+_CACHED_PACKETS = 2
+"""A reader goes on in order, and may want smaller packets than these."""
+
+
+class SnapshotSource:
+    """
+    The parent's side: what :class:`~snapmig.images.source.ImageSource` asks for.
+
+    :param snapshot: stays the caller's to close
+    :param plans: open it and its parents in a worker
+    """
+
+    def __init__(self, snapshot: SnapshotFile, plans: Sequence[ReadPlan], format_name: str) -> None:
+        self.format = format_name
+        self.shown = snapshot.shown
+        self.paths: tuple[str, ...] = (snapshot.shown,)
+        self.blocks = snapshot.geometry.blocks
+        self.attachments: Mapping[str, bytes] = {}
+        self._snapshot = snapshot
+        self._plans = plans
+
+    def opener(self) -> Callable[[], ImageReader]:
+        """Return a picklable function that opens a reader in any process."""
+        return partial(SnapshotReader, self._plans)
+
+    def next_data(self, start: int) -> int | None:
+        """Return the first RAM offset from ``start`` on that may be other than zero, or None."""
+        geometry = self._snapshot.geometry
+        if start >= geometry.ram_size:
+            return None
+        for first in range(geometry.packet_at(start), geometry.packet_count, _INDEX_STEP):
+            kinds = self._snapshot.records["kinds"][first : first + _INDEX_STEP]
+            found = np.flatnonzero(kinds.any(axis=1))
+            if len(found):
+                return max(start, geometry.place(first + int(found[0])).ram_offset)
+        return None
+
+    def check_unchanged(self) -> None:
+        """Do nothing: a snapshot never changes, and its file is open."""
+
+    def close(self) -> None:
+        """Do nothing: the caller closes the files."""
+
+
+class SnapshotReader:
+    """A worker's side: what :class:`~snapmig.images.source.ImageReader` asks for."""
+
+    def __init__(self, plans: Sequence[ReadPlan]) -> None:
+        self._chain = open_chain(plans)
+        self._geometry = self._chain.snapshot.geometry
+        self._decoded: OrderedDict[int, Bytes] = OrderedDict()
+
+    def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges between two RAM offsets whose packets are not all zero."""
+        while start < stop:
+            place = self._geometry.place(self._geometry.packet_at(start))
+            end = min(stop, place.ram_offset + place.length)
+            if self._chain.snapshot.records["kinds"][place.packet].any():
+                yield start, end
+            start = end
+
+    def view(self, start: int, stop: int) -> Bytes:
+        """Return the bytes of a range inside one packet."""
+        place = self._geometry.place(self._geometry.packet_at(start))
+        return self._packet(place.packet)[start - place.ram_offset : stop - place.ram_offset]
+
+    def release(self, start: int, stop: int) -> None:
+        """Do nothing: no more than two packets are kept."""
+
+    def _packet(self, number: int) -> Bytes:
+        if number in self._decoded:
+            return self._decoded[number]
+        (packet,) = unpack_records(self._chain.records(number, 1))
+        pages = np.zeros((len(packet.kinds), PAGE_SIZE), np.uint8)
+        pages[packet.in_use] = self._chain.load(packet)
+        while len(self._decoded) >= _CACHED_PACKETS:
+            self._decoded.popitem(last=False)
+        self._decoded[number] = pages.reshape(-1)
+        return self._decoded[number]
