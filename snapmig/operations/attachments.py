@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -61,8 +62,11 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
         if isinstance(source, bytes):
             size = len(source)
         else:
-            with Path(source).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
+            facts = Path(source).stat()
+            if not stat.S_ISREG(facts.st_mode):
+                message = f"attachment {name!r}: not a regular file"
+                raise SnapmigError(message, path=os.fspath(source))
+            size = facts.st_size
         _check_size(name, size)
 
 

@@ -284,6 +284,18 @@ class Saving:
             raise SnapmigError(f"{settings.engine} can't train a table: {error}") from error
         return replace(settings, deflate=replace(settings.deflate, histogram=histogram))
 
+    def warn_of_writes(self) -> None:
+        """Tell when the guest wrote to so many packets that a live save gained little."""
+        counts = self._counts
+        stored = sum(int(counts[encoding_counter(kind)]) for kind in Encoding) or 1
+        changed = int(counts[Counter.CHANGED_PACKETS])
+        empty = int(counts[encoding_counter(Encoding.EMPTY)])
+        if changed * 2 > stored - empty:
+            self.warnings.append(
+                f"{changed} of {stored - empty} packets changed while the guest ran, so it stood "
+                "still nearly as long as without --live; smaller packets may help"
+            )
+
     def _warn_of_holes(self) -> None:
         if self._options.layout == Layout.FIXED and not self._writer.keeps_holes:
             message = (
