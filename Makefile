@@ -10,7 +10,7 @@ GUEST := .cache/guest/linux-$(GUEST_RAM).ram
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick lint fmt guest-image bench bench-files bench-guests bench-scaling clean
+.PHONY: help demo test tools test-quick test-accelerators lint fmt guest-image bench bench-files bench-guests bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -36,6 +36,14 @@ tools:           ## install QEMU and the other tools where that is possible
 
 test-quick: $(BIN)/.installed  ## tests that need no guest and no root, under a minute
 	$(BIN)/python -m pytest -m "not guest and not root"
+
+# There the libraries of the accelerators are real, and Python is newer. It has no matplotlib, gdb
+# or binutils, for these are large and say nothing of either.
+IN_ROOT := .ci/accelerators-root --run env SNAPMIG_REQUIRE_TOOLS=1 python -m pytest
+test-accelerators: tools  ## accelerators' tests and the quick ones in a newer Debian; needs root
+	$(IN_ROOT) tests/accelerators
+	$(IN_ROOT) -m "not guest and not root" -k "not gdb and not readelf" \
+		--ignore-glob='tests/unit/test_bench*'
 
 lint: $(BIN)/.installed  ## style, types and layers; changes nothing
 	$(BIN)/ruff format --check .
