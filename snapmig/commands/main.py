@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from snapmig.commands import info, restore, save, verify
+from snapmig.commands import backup, info, restore, save, verify
 from snapmig.commands.arguments import HelpFormatter
 from snapmig.commands.output import fail
 from snapmig.commands.signals import Interrupted, interruptible
@@ -24,10 +24,12 @@ _DESCRIPTION = "Save the memory of virtual machines to files and restore it, in 
 
 _EPILOG = """\
 exit codes:
-  0  done                          4  unsupported feature or format version
-  1  failure                       5  a worker process died
-  2  usage                     128+N  interrupted by signal N
-  3  corrupt snapshot                 (treat any other code as a failure)
+  0  done                          5  a worker process died
+  1  failure                       6  done with warnings (backup)
+  2  usage                         7  a lock was not had (backup)
+  3  corrupt snapshot          128+N  interrupted by signal N
+  4  unsupported feature or format version
+  (treat any other code as a failure)
 
 examples:
   snapmig save /dev/shm/guest.ram guest.snap
@@ -50,7 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"snapmig {__version__}")
     verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    for module in (save, restore, info, verify):
+    for module in (save, restore, info, verify, backup):
         module.add_parser(verbs)
     return parser
 
