@@ -202,8 +202,15 @@ class _Parser:
         if guest.base:
             options["base"] = [str(self._folder / name) for name in guest.base]
         if guest.attach:
-            options["attach"] = {key: self._folder / name for key, name in guest.attach.items()}
+            options["attach"] = self._attachments(guest.attach, f"{place}.attach")
         return options
+
+    def _attachments(self, table: dict[str, Any], place: str) -> dict[str, Path]:
+        for name, path in table.items():
+            if not isinstance(path, str):
+                raise self._error(place, name, f"expected a string, found {kind_of(path)}")
+            self._text(path, place, name)
+        return {name: self._folder / path for name, path in table.items()}
 
     def _full_every(self, guest: GuestTable, top: TopTable, place: str) -> int | Duration:
         own = guest.full_every is not None

@@ -57,7 +57,7 @@ class GuestTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: str
     format: str | None = None
     base: list[str] = []
-    attach: dict[str, str] = {}
+    attach: dict[str, Any] = {}
     optional: bool = False
     full_every: FullEvery | None = None
     check_within: str | None = None
