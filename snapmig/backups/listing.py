@@ -75,6 +75,8 @@ def _list_folder(guest: GuestConfig, contents: Contents, report: Report) -> None
                 problem=problem,
             )
         )
+    if not contents.snapshots:
+        report.note("no snapshots", guest.name)
     for bad in contents.unreadable:
         report.warn(f"{bad.name}: {bad.problem}", guest.name)
         nothing = (None,) * 9

@@ -17,7 +17,7 @@ from snapmig.backups.hooks import run_hook
 from snapmig.backups.lock import locked
 from snapmig.backups.prune import future_snapshots, prune_folder
 from snapmig.backups.report import Report, sentence
-from snapmig.backups.repository import Contents, GuestFolder
+from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
 from snapmig.backups.saving import can_save_incrementally, refused_parent, save_snapshot
 from snapmig.backups.space import check_space, expected_size
 from snapmig.errors import SnapmigError
@@ -116,8 +116,8 @@ class _GuestRun:
         if self._options.dry_run:
             self._folder.check_repository()
             contents = self._folder.read()
-            self._plan(contents)
-            removed = self._prune(contents) if self._options.prune else ()
+            later = self._with_next(contents, self._plan(contents))
+            removed = self._prune(later) if self._options.prune else ()
             self._finish("planned", removed=removed)
             return
         self._folder.make()
@@ -155,6 +155,23 @@ class _GuestRun:
             self._folder.path if self._folder.path.exists() else self._folder.repository, expected
         )
         return plan
+
+    def _with_next(self, contents: Contents, plan: Plan) -> Contents:
+        # What would be there after a save, for the rules of a dry run.
+        name = str(self._result.snapshot)
+        snapshot = StoredSnapshot(
+            name=name,
+            path=self._folder.path / name,
+            snapshot_id=bytes(16),
+            parent_id=None if plan.parent is None else plan.parent.snapshot_id,
+            parent_digest=b"",
+            index_digest=b"",
+            time=datetime.now(UTC),
+            ram_size=0,
+            file_size=0,
+            disk_size=0,
+        )
+        return replace(contents, snapshots=(*contents.snapshots, snapshot))
 
     def _save(self, plan: Plan) -> None:
         path = self._folder.path / str(self._result.snapshot)

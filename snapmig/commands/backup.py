@@ -92,7 +92,9 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
         formatter_class=HelpFormatter,
     )
-    own = parser.add_subparsers(title="verbs", dest="backup_verb", metavar="VERB", required=True)
+    own = parser.add_subparsers(
+        title="verbs", dest="backup_verb", metavar="VERB", required=True, prog="snapmig backup"
+    )
     _add_run(own)
     _add_list(own)
     _add_restore(own)

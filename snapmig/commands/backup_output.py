@@ -190,8 +190,13 @@ def _restored_lines(record: RestoredGuest) -> str:
 
 
 def _restored_fields(record: RestoredGuest) -> dict[str, Any]:
-    time = record.snapshot.time.isoformat(timespec="seconds")
-    return {"guest": record.guest, "time": time, **asdict(record.result)}
+    own = {
+        "guest": record.guest,
+        "snapshot": record.snapshot.name,
+        "path": str(record.snapshot.path),
+        "time": record.snapshot.time.isoformat(timespec="seconds"),
+    }
+    return {**own, **{key: value for key, value in asdict(record.result).items() if key not in own}}
 
 
 _TEXT: dict[type, Callable[[Any], str | None]] = {

@@ -56,10 +56,12 @@ def _with_guests(options: argparse.Namespace, work: Work, *, loud: bool | None =
     return report.exit_code
 
 
-def _fail(options: argparse.Namespace, report: Report, error: Exception) -> None:
+def _fail(
+    options: argparse.Namespace, report: Report, error: Exception, guest: str | None = None
+) -> None:
     if options.debug:
         traceback.print_exc()
-    report.fail(error)
+    report.fail(error, guest)
 
 
 def _progress(
@@ -134,7 +136,7 @@ def _restore(options: argparse.Namespace) -> int:
             snapshot, result = restore_guest(config, guest, options.target, settings)
         report.result(RestoredGuest(guest.name, snapshot, result))
     except (SnapmigError, OSError) as error:
-        _fail(options, report, error)
+        _fail(options, report, error, options.guest)
     return report.exit_code
 
 

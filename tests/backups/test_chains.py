@@ -32,10 +32,12 @@ def snapshots(tmp_path):
 
 
 def now(days):
+    """Return a number of days after the start."""
     return START + timedelta(days=days)
 
 
 def problems(snapshots):
+    """Return what keeps each snapshot from being restored."""
     chains = Chains(snapshots)
     return [chains.problem(item) for item in snapshots]
 

@@ -17,6 +17,7 @@ GUEST = '[guests.web]\nsource = "web.ram"\n'
 
 
 def parsed(text):
+    """Return the configuration that a text is."""
     return parse_config(text, PATH)
 
 
@@ -186,6 +187,7 @@ def test_the_commented_configuration_is_one():
 
 
 def uncommented():
+    """Return what init writes with all of its keys."""
     lines = [re.sub(r'^#(?=["a-z\[])', "", line) for line in TEMPLATE.splitlines()]
     return "\n".join(line for line in lines if line != "full_every = 7")
 

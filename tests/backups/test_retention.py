@@ -197,9 +197,7 @@ def chained(draw):
     """Draw snapshots of which some build on older ones, or on any in a world of broken clocks."""
     times = draw(TIMES)
     numbers = range(len(times))
-    parents = {
-        number: draw(st.sampled_from(numbers)) for number in numbers if draw(st.booleans())
-    }
+    parents = {number: draw(st.sampled_from(numbers)) for number in numbers if draw(st.booleans())}
     return candidates(times, parents)
 
 
