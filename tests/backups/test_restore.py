@@ -61,7 +61,7 @@ def test_an_unknown_name_is_an_error(filled):
     """A name that is not there is said with the folder."""
     outcome = filled.backup("restore", "--snapshot=none", "web", "out")
 
-    assert outcome.err == (f"snapmig: {filled.folder}/repo/web: no snapshot is named 'none'\n")
+    assert outcome.err == (f"snapmig: web: {filled.folder}/repo/web: no snapshot is named 'none'\n")
 
 
 def test_a_damaged_one_is_not_passed_over(filled):

@@ -229,7 +229,7 @@ def test_a_dry_run_says_what_would_be_removed(place):
     place.configure("[retention]\nkeep_last = 1")
     web, _ = place.told("run", "-n")
 
-    assert (web["result"], len(web["removed"]), len(place.stored())) == ("planned", 2, 3)
+    assert (web["result"], len(web["removed"]), len(place.stored())) == ("planned", 3, 3)
 
 
 @pytest.mark.usefixtures("incremental")
