@@ -17,7 +17,9 @@ class Chains:
 
     def __init__(self, snapshots: Sequence[StoredSnapshot]) -> None:
         self.snapshots = snapshots
-        self._by_id = {item.snapshot_id: item for item in snapshots}
+        # Where somebody copied a snapshot, one that is whole counts.
+        best_last = sorted(snapshots, key=lambda item: item.problem is None)
+        self._by_id = {item.snapshot_id: item for item in best_last}
 
     def parent(self, snapshot: StoredSnapshot) -> StoredSnapshot | None:
         """Return what a snapshot builds on, None for a full one and where it is missing."""
@@ -89,6 +91,15 @@ def plan_next(
     if isinstance(full_every, int):
         if len(chain) >= full_every:
             return Plan(None, f"{len(chain)} snapshots since the last full one, that included")
-    elif chain[-1].time <= full_every.before(now):
+    elif _is_older(chain[-1].time, full_every, now):
         return Plan(None, f"the last full one is older than {full_every}")
     return Plan(parent, f"builds on {parent.name}")
+
+
+def _is_older(time: datetime, age: Duration, now: datetime) -> bool:
+    # Whole days are counted on the calendar: what was complete at 02:16 a week ago is a week old
+    # when the run of today starts at 02:15.
+    limit = age.before(now.astimezone())
+    if age.hours:
+        return time <= limit
+    return time.astimezone().date() <= limit.date()

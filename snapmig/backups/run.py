@@ -177,12 +177,14 @@ class _GuestRun:
         path = self._folder.path / str(self._result.snapshot)
         try:
             run_hook(self._guest.hooks, "before", self._facts())
-            saved = self._save_to(path, plan)
+            self._settle(self._save_to(path, plan))
         except BaseException as error:
             if not isinstance(error, Exception):  # a signal: what "before" did is undone now
                 name = getattr(error, "name", type(error).__name__)
                 self._tell_error(f"interrupted by {name}", None)
             raise
+
+    def _settle(self, saved: SaveResult) -> None:
         for warning in saved.warnings:
             self._report.warn(warning, self._guest.name)
         self._result = replace(

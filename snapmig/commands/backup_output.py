@@ -9,9 +9,11 @@ starts with its priority (sd-daemon(3)), so that ``journalctl -p warning`` finds
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -22,7 +24,7 @@ from typing import Any, TextIO
 from snapmig.backups.check import CheckResult
 from snapmig.backups.listing import ListedSnapshot
 from snapmig.backups.prune import PruneResult
-from snapmig.backups.report import Failure, Note, Warned
+from snapmig.backups.report import Failure, Note, Report, Warned
 from snapmig.backups.repository import StoredSnapshot
 from snapmig.backups.run import BackupResult
 from snapmig.commands.output import printable
@@ -77,6 +79,7 @@ class Output:
         self._loud = not quiet and (asked if loud is None else loud)
         self._journal = _is_journal(sys.stderr)
         self._guest: str | None = None
+        self._lost: OSError | None = None
 
     def show(self, record: Any) -> None:
         """Show a result, a note, a warning or an error."""
@@ -91,28 +94,53 @@ class Output:
         if self._debug and isinstance(record, Failure) and sys.exception() is not None:
             traceback.print_exc()
 
+    def exit_code(self, report: Report) -> int:
+        """
+        Return a command's exit code, which a reader that has left does not change.
+
+        Results that could not be written are an error; the work was done all the same.
+        """
+        if isinstance(self._lost, BrokenPipeError):
+            return report.exit_code or 128 + signal.SIGPIPE
+        if self._lost is not None:
+            report.fail(f"standard output: {self._lost.strerror}")
+        return report.exit_code
+
     def _tell(self, priority: int, guest: str | None, message: str) -> None:
         parts = ["snapmig", "warning"] if priority == _WARNING else ["snapmig"]
         line = ": ".join([*parts, *([guest] if guest else []), message])
         prefix = f"<{priority}>" if self._journal else ""
         # One line each, whatever a file's name has in it: what reads a log splits it there.
-        print(prefix + " ".join(line.splitlines()), file=sys.stderr, flush=True)
+        self._write(prefix + "".join(map(_visible, line)), sys.stderr)
 
     def _show_json(self, record: Any) -> None:
         kind, fields = _JSON[type(record)](record)
         stream = sys.stderr if kind in ("note", "warning", "error") else sys.stdout
-        print(json.dumps({"message_type": kind, **fields}), file=stream, flush=True)
+        self._write(json.dumps({"message_type": kind, **fields}), stream)
 
     def _print(self, record: Any) -> None:
         if isinstance(record, ListedSnapshot) and record.guest != self._guest:
-            if self._guest is not None:
-                print()
+            start = "" if self._guest is None else "\n"
             self._guest = record.guest
-            print(f"{record.guest}\n{_list_line('snapshot', 'time', 'kind', 'on disk', 'age')}"
-                  "  parent")  # fmt: skip
+            heads = _list_line("snapshot", "time", "kind", "on disk", "age")
+            self._write(f"{start}{record.guest}\n{heads}  parent", sys.stdout)
         text = _TEXT[type(record)](record)
         if text is not None:
-            print(text, flush=True)
+            self._write(text, sys.stdout)
+
+    def _write(self, text: str, stream: TextIO) -> None:
+        # Whoever reads may have left, or the log's disk be full: guests are saved all the same.
+        try:
+            print(text, file=stream, flush=True)
+        except OSError as error:
+            if stream is sys.stdout and self._lost is None:
+                self._lost = error
+            with contextlib.suppress(OSError):  # keeps later writes from failing again
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 def _is_journal(stream: TextIO) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -41,7 +40,7 @@ def _with_guests(options: argparse.Namespace, work: Work, *, loud: bool | None =
         guests = [config.guest(name) for name in names] if names else config.guests
         work(config, guests, report)
     except (SnapmigError, OSError) as error:
-        _fail(options, report, error)
+        report.fail(error)
     seconds = round(time.monotonic() - started, 3)
     output.show(
         Summary(
@@ -53,15 +52,7 @@ def _with_guests(options: argparse.Namespace, work: Work, *, loud: bool | None =
             seconds,
         )
     )
-    return report.exit_code
-
-
-def _fail(
-    options: argparse.Namespace, report: Report, error: Exception, guest: str | None = None
-) -> None:
-    if options.debug:
-        traceback.print_exc()
-    report.fail(error, guest)
+    return output.exit_code(report)
 
 
 def _progress(
@@ -136,8 +127,8 @@ def _restore(options: argparse.Namespace) -> int:
             snapshot, result = restore_guest(config, guest, options.target, settings)
         report.result(RestoredGuest(guest.name, snapshot, result))
     except (SnapmigError, OSError) as error:
-        _fail(options, report, error, options.guest)
-    return report.exit_code
+        report.fail(error, options.guest)
+    return output.exit_code(report)
 
 
 def _init(options: argparse.Namespace) -> int:
@@ -149,8 +140,8 @@ def _init(options: argparse.Namespace) -> int:
         write_file(path, TEMPLATE.encode(), force=options.force)
         report.result(InitResult(str(path)))
     except (SnapmigError, OSError) as error:
-        _fail(options, report, error)
-    return report.exit_code
+        report.fail(error)
+    return output.exit_code(report)
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -1,5 +1,6 @@
 """Facts about what builds on what, and what the next snapshot is."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -102,6 +103,8 @@ def test_the_first_is_full(snapshots):
         (3, [None, 1, 2, None], "incremental"),
         ("3d", [None, 1], "incremental"),
         ("2d", [None, 1], "full"),
+        ("47h", [None, 1], "full"),
+        ("49h", [None, 1], "incremental"),
     ],
 )
 def test_the_rule_of_full_ones(snapshots, every, parents, kind):
@@ -123,3 +126,24 @@ def test_the_future_is_not_built_on(snapshots):
     plan = plan_next(snapshots(None, 1, None), 9, now(2.5))
 
     assert plan.parent.snapshot_id[-1] == 2
+
+
+def test_whole_days_are_those_of_the_calendar(snapshots):
+    """A full one that was complete an hour later in the night, a week ago, is a week old."""
+    found = snapshots(None)  # complete at midnight
+    week, day = parse_duration("7d"), timedelta(days=1)
+
+    late = [replace(found[0], time=found[0].time + timedelta(hours=3))]
+    assert plan_next(late, week, now(8) + timedelta(hours=2)).kind == "full"
+    assert plan_next(late, week, now(8) - day + timedelta(hours=5)).kind == "incremental"
+
+
+def test_of_two_copies_the_whole_one_counts(snapshots, tmp_path):
+    """A damaged copy of a parent does not spoil its children."""
+    snapshots(None, 1)
+    raw = bytearray(built(1, now(1)))
+    raw[4096] ^= 1
+    (tmp_path / "web" / "2027-01-01T00-00-00Z.snap").write_bytes(raw)
+    found = GuestFolder(tmp_path, "web").read().snapshots
+
+    assert [problem is None for problem in problems(found)] == [True, False, True]

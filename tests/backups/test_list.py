@@ -68,3 +68,12 @@ def test_sizes_are_those_on_disk(place):
     found, _ = place.told("list")
 
     assert found["disk_size"] == path.stat().st_blocks * 512
+
+
+def test_names_play_no_tricks_on_a_terminal(place):
+    """What a foreign name has of control characters is written out, on one line."""
+    place.put(TIME, 1)
+    (place.folder / "repo/web/a\x1b[2J\nb").write_text("")
+    outcome = place.backup("list")
+
+    assert "web: a\\x1b[2J\\nb is not of a backup" in outcome.err

@@ -151,3 +151,10 @@ def test_what_is_no_time_is_refused(text):
     """Nothing is guessed."""
     with pytest.raises(UsageError, match="expected one like"):
         parse_moment(text)
+
+
+def test_an_unknown_format_is_an_error_of_usage(filled):
+    """A format that is not known is one sentence."""
+    outcome = filled.backup("restore", "--format=vmdk", "web", filled.folder / "out")
+
+    assert (outcome.code, "vmdk" in outcome.err) == (2, True)

@@ -5,7 +5,9 @@ import os
 from collections import namedtuple
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import snapmig
@@ -16,6 +18,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from tests.backups.conftest import RAM
 from tests.cli import program
+from tests.system import filesystems
 
 DB = '[guests.db]\nsource = "db.ram"'
 
@@ -382,3 +385,46 @@ def test_other_streams_have_no_priorities(place):
     )
 
     assert result.stderr.startswith("snapmig: db: ")
+
+
+def test_a_reader_that_leaves_stops_no_save(place):
+    """A pipe that nobody reads any more is no reason to leave guests unsaved."""
+    place.configure(guests=DB)
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = program.run("backup", "run", "-v", place.config, stdout=writer, stderr=-1)
+    os.close(writer)
+
+    assert (result.returncode, result.stderr) == (141, "")
+    assert (len(place.stored()), len(place.stored("db"))) == (1, 1)
+
+
+def test_a_full_log_stops_no_save(place):
+    """Results that can't be written are an error, and the guests are saved."""
+    place.configure(guests=DB)
+    with Path("/dev/full").open("w") as full:
+        result = program.run("backup", "run", "--json", place.config, stdout=full, stderr=-1)
+
+    assert (result.returncode, json.loads(result.stderr)["message"]) == (
+        1,
+        "standard output: No space left on device",
+    )
+    assert (len(place.stored()), len(place.stored("db"))) == (1, 1)
+
+
+@pytest.mark.root
+def test_a_full_disk_leaves_what_was_there(place):
+    """A save that does not fit after all leaves nothing, and takes nothing away."""
+    noise = np.random.default_rng(1).bytes(2 << 20)
+    with filesystems.mounted("tmpfs", place.folder / "small", "size=3m") as small:
+        place.config.write_text(
+            'repository = "small"\n[retention]\nkeep_last = 1\n[guests.web]\nsource = "web.ram"\n'
+        )
+        place.backup("run")
+        before = sorted(small.rglob("*"))
+        # Estimated by its predecessor, the save of what has grown since is begun.
+        (place.folder / "web.ram").write_bytes(noise * 2)
+        outcome = place.backup("run")
+
+        assert (outcome.code, "no space left" in outcome.err) == (1, True)
+        assert sorted(small.rglob("*")) == before
