@@ -19,6 +19,10 @@ from snapmig.system.programs import run_program
 __all__ = ("Hooks", "run_hook")
 
 _MAX_VALUE = 8192
+_NAMES = (
+    "event", "guest", "source", "repository", "snapshot", "kind", "parent", "size", "seconds",
+    "error", "exit_code",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +46,9 @@ def run_hook(hooks: Hooks, event: str, facts: Mapping[str, object]) -> None:
     arguments: tuple[str, ...] = getattr(hooks, event)
     if not arguments:
         return
-    environment = dict(os.environ)
+    # Where one run is another's hook, it does not hand on the other's facts.
+    ours = {f"SNAPMIG_{name.upper()}" for name in _NAMES}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
     for name, value in {"event": event, **facts}.items():
         if value is not None:
             text = str(value).replace("\0", " ")[:_MAX_VALUE]

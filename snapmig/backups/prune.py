@@ -90,8 +90,15 @@ def _prune_one(folder: GuestFolder, guest: GuestConfig, report: Report, *, dry_r
 
 def decisions_of(contents: Contents, rules: Rules) -> list[Decision]:
     """Return what rules say of each snapshot now, by the days of the local time zone."""
+    chains = Chains(contents.snapshots)
     candidates = [
-        Candidate(item.name, item.time.astimezone(), item.snapshot_id, item.parent_id)
+        Candidate(
+            item.name,
+            item.time.astimezone(),
+            item.snapshot_id,
+            item.parent_id,
+            whole=chains.problem(item) is None,
+        )
         for item in contents.snapshots
     ]
     return decide(candidates, rules, datetime.now(UTC))

@@ -8,8 +8,9 @@ wall; where there are fewer such periods than the rule allows, the oldest snapsh
 additionally; ``keep_within`` keeps all that are younger than this, counted from the newest. A
 snapshot stays when one rule says so.
 
-Beyond restic's: what a kept snapshot needs is kept. A snapshot from the future says that a clock
-was wrong; it is kept and counts for no rule.
+Beyond restic's: what a kept snapshot needs is kept. What can't be restored counts for no rule, so
+that it pushes out none that can, and is kept, for people to look at. So is a snapshot from the
+future, which says that a clock was wrong.
 """
 
 from __future__ import annotations
@@ -49,12 +50,18 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A snapshot as retention sees it; ``time`` is aware, in the zone whose days are meant."""
+    """
+    A snapshot as retention sees it.
+
+    :param time: aware, in the zone whose days are meant
+    :param whole: whether it can be restored, as far as is known
+    """
 
     name: str
     time: datetime
     id: bytes
     parent_id: bytes | None = None
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +86,14 @@ def decide(candidates: Iterable[Candidate], rules: Rules, now: datetime) -> list
     """
     newest_first = sorted(candidates, key=lambda item: (item.time, item.name), reverse=True)
     reasons: dict[str, list[str]] = {item.name: [] for item in newest_first}
-    past = [item for item in newest_first if item.time <= now]
     for item in newest_first:
         if item.time > now:
             reasons[item.name].append("from the future")
-        elif not rules:
+        if not item.whole:
+            reasons[item.name].append("damaged")
+        if not rules:
             reasons[item.name].append("no rules")
-    if rules:
-        _apply(past, rules, reasons)
+    _apply([item for item in newest_first if not reasons[item.name]], rules, reasons)
     _keep_parents(newest_first, reasons)
     return [Decision(item, tuple(reasons[item.name])) for item in newest_first]
 

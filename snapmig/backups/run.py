@@ -133,7 +133,7 @@ class _GuestRun:
         code = error.exit_code if isinstance(error, SnapmigError) else 1
         self._report.fail(message, self._guest.name, code)
         self._tell_error(message, code)
-        self._finish("failed", reason=message)
+        self._finish("failed", reason=message, snapshot=None)
 
     def _plan(self, contents: Contents) -> Plan:
         now = datetime.now(UTC)
@@ -158,13 +158,13 @@ class _GuestRun:
 
     def _with_next(self, contents: Contents, plan: Plan) -> Contents:
         # What would be there after a save, for the rules of a dry run.
-        name = str(self._result.snapshot)
+        name, parent = str(self._result.snapshot), plan.parent
         snapshot = StoredSnapshot(
             name=name,
             path=self._folder.path / name,
             snapshot_id=bytes(16),
-            parent_id=None if plan.parent is None else plan.parent.snapshot_id,
-            parent_digest=b"",
+            parent_id=None if parent is None else parent.snapshot_id,
+            parent_digest=b"" if parent is None else parent.index_digest,
             index_digest=b"",
             time=datetime.now(UTC),
             ram_size=0,

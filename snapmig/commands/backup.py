@@ -27,7 +27,7 @@ stop the others.
 examples:
   snapmig backup init backup.toml
   snapmig backup run backup.toml
-  snapmig backup restore backup.toml web web.ram --before 2126-11-23
+  snapmig backup restore backup.toml web web.ram --before 2026-11-23
 
 "snapmig backup VERB --help" tells more about each; so does docs/backups.md.
 """
@@ -54,7 +54,7 @@ how long ago: 3d, 12h. Without --before and --snapshot the last one is restored.
 
 examples:
   snapmig backup restore backup.toml web web.ram
-  snapmig backup restore --before 2126-11-23T02:15 backup.toml web web.ram
+  snapmig backup restore --before 2026-11-23T02:15 backup.toml web web.ram
   snapmig backup restore backup.toml web qmp:/run/web.qmp
 """
 

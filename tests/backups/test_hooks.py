@@ -166,3 +166,12 @@ def test_a_signal_during_a_hook_runs_the_hook_for_errors(place):
 
     assert (process.returncode, err) == (143, "snapmig: interrupted by SIGTERM\n")
     assert (here / "told").read_text() == "interrupted by SIGTERM\n"
+
+
+def test_facts_of_another_run_are_not_handed_on(noted, monkeypatch):
+    """Where a hook starts a run of its own, that run's hooks know only their own facts."""
+    monkeypatch.setenv("SNAPMIG_PARENT", "another")
+    monkeypatch.setenv("SNAPMIG_ERROR", "another")
+    noted.backup("run")
+
+    assert {"SNAPMIG_PARENT", "SNAPMIG_ERROR"} & set(facts(noted, "after")) == set()

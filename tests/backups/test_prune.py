@@ -91,6 +91,21 @@ def test_a_damaged_child_keeps_its_parents(filled):
     assert len(filled.stored()) == 3
 
 
+def test_what_can_not_be_restored_pushes_nothing_out(place):
+    """The last snapshot that can be restored is kept, whatever came after it."""
+    place.configure("[retention]\nkeep_last = 1")
+    place.put(TIME, 1)
+    place.put(TIME + timedelta(days=1), 2)
+    place.put(TIME + timedelta(days=2), 9, parent=8)
+    *found, _ = place.told("prune")
+
+    assert [(item["action"], item["reasons"]) for item in found] == [
+        ("removed", []),
+        ("kept", ["last"]),
+        ("kept", ["damaged"]),
+    ]
+
+
 def test_children_go_before_their_parents(filled, monkeypatch):
     """Wherever a removal is interrupted, no snapshot lacks its parent."""
     filled.put(TIME + timedelta(days=9), 9)

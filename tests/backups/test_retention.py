@@ -6,7 +6,7 @@ What restic keeps of the snapshots in restic-forget.json was asked of restic its
 """
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -198,7 +198,9 @@ def chained(draw):
     times = draw(TIMES)
     numbers = range(len(times))
     parents = {number: draw(st.sampled_from(numbers)) for number in numbers if draw(st.booleans())}
-    return candidates(times, parents)
+    whole = [draw(st.sampled_from([True, True, True, False])) for _ in numbers]
+    pairs = zip(candidates(times, parents), whole, strict=True)
+    return [replace(item, whole=sound) for item, sound in pairs]
 
 
 @given(chained(), RULES)
@@ -239,10 +241,22 @@ def test_what_was_kept_stays(items, rules):
 
 @given(chained(), RULES)
 def test_rules_never_remove_everything(items, rules):
-    """Whatever the rules are, the newest snapshot stays."""
-    newest = max(items, key=lambda item: (item.time, item.name))
+    """Whatever the rules are, the newest snapshot that can be restored stays."""
+    whole = [item for item in items if item.whole]
+    newest = max(whole, key=lambda item: (item.time, item.name), default=None)
 
-    assert newest.name in kept(items, rules)
+    assert newest is None or newest.name in kept(items, rules)
+
+
+@given(chained(), RULES)
+def test_what_is_damaged_changes_nothing_for_others(items, rules):
+    """What the rules say of a whole snapshot is what they would say without the damaged ones."""
+    whole = [item for item in items if item.whole]
+    ours = {item.candidate.name: item.reasons for item in decide(items, rules, NOW)}
+    theirs = {item.candidate.name: item.reasons for item in decide(whole, rules, NOW)}
+
+    assert all(set(reasons) <= set(ours[name]) for name, reasons in theirs.items())
+    assert all(ours[item.name] for item in items if not item.whole)
 
 
 @given(chained(), RULES)

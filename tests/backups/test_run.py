@@ -121,8 +121,9 @@ def test_a_failure_is_a_result_too(place):
     (place.folder / "web.ram").unlink()
     web, _ = place.told("run")
 
-    assert (web["result"], web["reason"]) == (
+    assert (web["result"], web["snapshot"], web["reason"]) == (
         "failed",
+        None,
         f"{place.folder}/web.ram: No such file or directory",
     )
 
@@ -243,6 +244,17 @@ def test_full_and_incremental_take_turns(place):
         assert place.backup("run").code == 0
 
     assert kinds(place) == ["full", "incremental", "incremental", "full", "incremental"]
+
+
+@pytest.mark.usefixtures("incremental")
+def test_a_dry_run_knows_what_the_next_one_builds_on(place):
+    """What an incremental save would leave room for is what a dry run says."""
+    place.configure("full_every = 3\n[retention]\nkeep_last = 2")
+    place.backup("run", "--full", "--no-prune")
+    place.backup("run", "--full", "--no-prune")
+    web, _ = place.told("run", "-n")
+
+    assert (web["kind"], web["removed"]) == ("incremental", place.stored()[:1])
 
 
 @pytest.mark.usefixtures("incremental")
