@@ -27,7 +27,7 @@ __all__ = ("SUFFIX", "Contents", "GuestFolder", "StoredSnapshot", "UnreadableSna
 
 SUFFIX = ".snap"
 
-_NAME = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(?:-\d{1,6})?\.snap"
+_NAME = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(?:_\d{1,6})?\.snap"
 _SNAPSHOT = re.compile(_NAME, re.ASCII)
 _LEFTOVER = re.compile(rf"\.{_NAME}\.(?:[0-9a-f]{{12}}\.partial|\d+\.mapped-ram)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -141,9 +141,9 @@ class GuestFolder:
         return Contents(tuple(snapshots), tuple(unreadable), tuple(foreign))
 
     def new_name(self, now: datetime) -> str:
-        """Return a free name for a snapshot of this moment; two in a second get numbers."""
+        """Return a free name for a snapshot of this moment; a second one in a second is ``_2``."""
         start = f"{now.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
-        names = (f"{start}{'' if number == 1 else f'-{number}'}{SUFFIX}" for number in count(1))
+        names = (f"{start}{'' if number == 1 else f'_{number}'}{SUFFIX}" for number in count(1))
         return next(name for name in names if not os.path.lexists(self.path / name))
 
     def remove_leftovers(self) -> list[str]:

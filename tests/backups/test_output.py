@@ -32,8 +32,8 @@ CASES = {
     "refused": ["run --lock-wait soon", "check --days 0", "list none", "run --json none"],
 }
 _PATTERNS = (
-    (r"20\d\d-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d)?\.snap(?= *\d{4}-)", "<snapshot>            "),
-    (r"(?<!2026-11-0[1-5]T)(?<=saved )20\d\d[-TZ\d]*\.snap", "<snapshot>"),
+    (r"20\d\d-\d\d-\d\dT\d\d-\d\d-\d\dZ(_\d)?\.snap(?= *\d{4}-)", "<snapshot>            "),
+    (r"(?<!2026-11-0[1-5]T)(?<=saved )20\d\d[-TZ_\d]*\.snap", "<snapshot>"),
     (r'"snapshot": "(?!2026-11-0[1-5]T12)(/[^"]*/)?20[^"]*"', '"snapshot": "<snapshot>"'),
     (r'"time": "(?!2026-11-0[1-5]T12)[^"]*"', '"time": "<time>"'),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d [+-]\d{4})?", "<local time>"),

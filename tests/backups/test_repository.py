@@ -129,8 +129,8 @@ def test_two_snapshots_of_a_second_have_two_names(folder):
         names.append(folder.new_name(TIME))
         (folder.path / names[-1]).write_bytes(built(number + 1, TIME))
 
-    assert names == [NAME, f"{NAME[:-5]}-2.snap", f"{NAME[:-5]}-3.snap"]
-    assert len(folder.read().snapshots) == 3
+    assert names == [NAME, f"{NAME[:-5]}_2.snap", f"{NAME[:-5]}_3.snap"]
+    assert (len(folder.read().snapshots), sorted(names)) == (3, names)
 
 
 def test_a_missing_repository_is_not_made(tmp_path):
