@@ -175,3 +175,18 @@ def test_facts_of_another_run_are_not_handed_on(noted, monkeypatch):
     noted.backup("run")
 
     assert {"SNAPMIG_PARENT", "SNAPMIG_ERROR"} & set(facts(noted, "after")) == set()
+
+
+def test_a_signal_after_the_save_does_not_make_it_an_error(place):
+    """Where "after" was started, "error" does not follow, whatever comes then."""
+    here = place.folder
+    place.configure(
+        web=f'hooks.after = ["sh", "-c", "echo > {here}/begun; sleep 300"]\n'
+        f'hooks.error = ["sh", "-c", "echo > {here}/told"]'
+    )
+    with program.start("backup", "run", place.config) as process:
+        wait_for((here / "begun").exists)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    assert (process.returncode, (here / "told").exists(), len(place.stored())) == (143, False, 1)
