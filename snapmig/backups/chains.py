@@ -9,7 +9,11 @@ from datetime import datetime
 from snapmig.backups.durations import Duration
 from snapmig.backups.repository import StoredSnapshot
 
-__all__ = ("Chains", "Plan", "plan_next")
+__all__ = ("MAX_CHAIN", "Chains", "Plan", "plan_next")
+
+MAX_CHAIN = 500
+"""Snapshots that build on each other before a full one comes whatever the rule: a restore has all
+of them open, in each worker."""
 
 
 class Chains:
@@ -88,10 +92,9 @@ def plan_next(
     if parent is None:
         return Plan(None, "there is none to build on")
     chain = chains.chain(parent)
-    if isinstance(full_every, int):
-        if len(chain) >= full_every:
-            return Plan(None, f"{len(chain)} snapshots since the last full one, that included")
-    elif _is_older(chain[-1].time, full_every, now):
+    if len(chain) >= (min(full_every, MAX_CHAIN) if isinstance(full_every, int) else MAX_CHAIN):
+        return Plan(None, f"{len(chain)} snapshots since the last full one, that included")
+    if isinstance(full_every, Duration) and _is_older(chain[-1].time, full_every, now):
         return Plan(None, f"the last full one is older than {full_every}")
     return Plan(parent, f"builds on {parent.name}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,17 +21,11 @@ from snapmig.backups.errors import ConfigError
 from snapmig.backups.hooks import Hooks
 from snapmig.backups.refusals import explain, kind_of
 from snapmig.backups.retention import UNLIMITED, Rules
+from snapmig.backups.saving import refused_option
 from snapmig.backups.schema import TABLES, GuestTable, HooksTable, RetentionTable, TopTable
 from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.settings import (
-    GUEST_PREFIX,
-    parse_jobs,
-    parse_layout,
-    parse_level,
-    parse_packet_size,
-    parse_window,
-)
+from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.system.libc import IO_CLASSES
 
 __all__ = ("Config", "GuestConfig", "IoPriority", "load_config", "parse_config")
@@ -39,11 +33,6 @@ __all__ = ("Config", "GuestConfig", "IoPriority", "load_config", "parse_config")
 MAX_CONFIG_SIZE = 1 << 20
 
 _GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
-_CHECKS: dict[str, Callable[[Any], object]] = {
-    "jobs": parse_jobs, "level": parse_level, "window": parse_window, "layout": parse_layout,
-    "packet_size": parse_packet_size,
-}  # fmt: skip
-
 Table = TypeVar("Table", bound=msgspec.Struct)
 
 
@@ -189,11 +178,8 @@ class _Parser:
 
     def _save(self, guest: GuestTable, table: Any, place: str) -> dict[str, Any]:
         options = {key: value for key, value in _items(table) if value is not None}
-        for key, check in _CHECKS.items():
-            try:
-                check(options[key]) if key in options else None
-            except UsageError as error:
-                raise self._error(f"{place}.save", key, error.message) from error
+        if (refused := refused_option(options)) is not None:
+            raise self._error(f"{place}.save", *refused)
         if guest.format is not None:
             if guest.format not in (names := format_names(to_save=True)):
                 message = f"expected one of {', '.join(names)}, found {guest.format!r}"

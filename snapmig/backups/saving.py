@@ -1,18 +1,44 @@
-"""The one place where backups save and restore: what a parent means to the library stands here."""
+"""The one place where backups save: which options and which parents a save takes stands here."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from snapmig.backups.repository import StoredSnapshot
-from snapmig.errors import SnapmigError
+from snapmig.errors import SnapmigError, UsageError
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult, save
+from snapmig.operations.settings import (
+    parse_jobs,
+    parse_layout,
+    parse_level,
+    parse_packet_size,
+    parse_window,
+)
 
-__all__ = ("can_save_incrementally", "refused_parent", "save_snapshot")
+__all__ = ("can_save_incrementally", "refused_option", "refused_parent", "save_snapshot")
+
+_CHECKS: dict[str, Callable[[Any], object]] = {
+    "jobs": parse_jobs,
+    "layout": parse_layout,
+    "level": parse_level,
+    "packet_size": parse_packet_size,
+    "window": parse_window,
+}
+
+
+def refused_option(options: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return the first of a save's options that makes no sense, and why; None where all do."""
+    for name, check in _CHECKS.items():
+        try:
+            if name in options:
+                check(options[name])
+        except UsageError as error:
+            return name, error.message
+    return None
 
 
 def can_save_incrementally() -> bool:

@@ -147,3 +147,13 @@ def test_of_two_copies_the_whole_one_counts(snapshots, tmp_path):
     found = GuestFolder(tmp_path, "web").read().snapshots
 
     assert [problem is None for problem in problems(found)] == [True, False, True]
+
+
+def test_chains_end_somewhere(snapshots, monkeypatch):
+    """Hourly snapshots on one full one a year are more than can be open at once."""
+    monkeypatch.setattr("snapmig.backups.chains.MAX_CHAIN", 3)
+    found = snapshots(None, 1, 2)
+
+    assert plan_next(found[:2], parse_duration("1y"), now(4)).kind == "incremental"
+    assert plan_next(found, parse_duration("1y"), now(4)).kind == "full"
+    assert plan_next(found, 100, now(4)).kind == "full"
