@@ -166,11 +166,12 @@ def unpack_records(records: Records) -> list[StoredPacket]:
     digests = records["digest"].tobytes()
     fields = ("packet", "offset", "stored_size", "encoding", "stored_checksum")
     columns: list[list[Any]] = [records[name].tolist() for name in fields]
+    of_parents: list[Any] = np.asarray((stored & 0xAA).any(axis=1)).tolist()
     columns += [
         [digests[at : at + 16] for at in range(0, len(digests), 16)],
         list(kinds),
         np.bitwise_count(stored & 0x55).sum(axis=1).tolist(),
-        (stored & 0xAA).any(axis=1).tolist(),
+        of_parents,
     ]
     return [StoredPacket(*values) for values in zip(*columns, strict=True)]
 
