@@ -58,6 +58,7 @@ class Fallback:
         self._software = software
         self._failures = failures
         self._in_a_row = 0
+        self._before = 0
         self._jobs: dict[int, tuple[Buffer, int]] = {}
         self._put_off: deque[int] = deque()
 
@@ -76,15 +77,16 @@ class Fallback:
             return self._in_software(key, *self._jobs.pop(key))
         done = self._engine.reap()
         data, size = self._jobs.pop(done.key)
+        # What the caller finds wrong with it goes on where this began.
+        self._before, self._in_a_row = self._in_a_row, 0
         if isinstance(done.error, EngineError):
             return self.again(done.key, data, size, str(done.error))
-        self._in_a_row = 0
         return done
 
     def again(self, key: int, data: Buffer, size: int, reason: str) -> Done:
         """Do a job in software that the engine failed, or got wrong as its caller saw."""
         self._failures.add(f"{self._name}: {reason}")
-        self._in_a_row += 1
+        self._in_a_row = self._before + 1
         return self._in_software(key, data, size)
 
     def _in_software(self, key: int, data: Buffer, size: int) -> Done:

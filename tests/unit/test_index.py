@@ -36,10 +36,12 @@ def test_a_good_record_passes():
         {"encoding": Encoding.RAW, "stored_size": 8192},
         {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0, "kinds": 0},
         {"stored_size": 8191},
+        {"encoding": Encoding.ZSTD, "stored_size": 8191},
+        {"encoding": Encoding.LZ4, "stored_size": 8191},
         {"stored_size": 1, "offset": 8191 + PACKET_SIZE},
         {"encoding": Encoding.RAW, "stored_size": PACKET_SIZE, "kinds": 0x55},
     ],
-    ids=range(5),
+    ids=range(7),
 )
 def test_records_at_their_limits_pass(changes):
     """What is just allowed is accepted."""
@@ -58,6 +60,10 @@ def test_records_at_their_limits_pass(changes):
         ({"encoding": Encoding.EMPTY, "stored_size": 0}, "2 data pages in a packet of empty"),
         ({"encoding": Encoding.EMPTY, "kinds": 0}, "stored size is 100 for 0 data pages"),
         ({"kinds": 0}, "0 data pages in a packet of deflate"),
+        ({"encoding": Encoding.ZSTD, "kinds": 0}, "0 data pages in a packet of zstd"),
+        ({"encoding": Encoding.LZ4, "kinds": 0}, "0 data pages in a packet of lz4"),
+        ({"encoding": Encoding.ZSTD, "stored_size": 8192}, "stored size is 8192"),
+        ({"encoding": Encoding.LZ4, "stored_size": 0}, "stored size is 0"),
         ({"offset": 8191}, "stored bytes are at 0x1fff"),
         ({"offset": 0}, "stored bytes are at 0x0"),
         ({"offset": 8192 + PACKET_SIZE - 99}, "expected between 0x2000 and 0x12000"),
@@ -67,7 +73,7 @@ def test_records_at_their_limits_pass(changes):
             "stored bytes are at 0x2000",
         ),
     ],
-    ids=range(14),
+    ids=range(18),
 )
 def test_records_that_can_not_be(changes, words):
     """A record with a right checksum and a field that can't be is corrupt, with its packet."""
@@ -81,7 +87,7 @@ def test_records_that_can_not_be(changes, words):
     ("changes", "words"),
     [
         ({"encoding": 0}, "encoding is 0"),
-        ({"encoding": 4}, "encoding is 4"),
+        ({"encoding": 6}, "encoding is 6"),
         ({"encoding": 255}, "encoding is 255"),
         ({"flags": 1}, "reserved bits"),
         ({"reserved_1": 1}, "reserved bits"),
@@ -199,18 +205,22 @@ def test_a_record_has_a_field_for_each_byte(packet_size):
 
 SOUND = {
     "deflate": {},
+    "zstd": {"encoding": Encoding.ZSTD},
+    "lz4": {"encoding": Encoding.LZ4},
     "raw": {"encoding": Encoding.RAW, "stored_size": 8192},
     "empty": {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0, "kinds": 0},
 }
 UNSOUND = {
     "packet": {"packet": 6},
     "stored size": {"stored_size": 8192},
+    "zstd size": {"encoding": Encoding.ZSTD, "stored_size": 8192},
+    "lz4 without pages": {"encoding": Encoding.LZ4, "kinds": 0},
     "raw size": {"encoding": Encoding.RAW},
     "raw without pages": {"encoding": Encoding.RAW, "stored_size": 0, "kinds": 0},
     "empty with pages": {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0},
     "empty with an offset": {"encoding": Encoding.EMPTY, "stored_size": 0, "kinds": 0},
     "offset": {"offset": 8191},
-    "encoding": {"encoding": 4},
+    "encoding": {"encoding": 6},
     "no encoding": {"encoding": 0},
     "flags": {"flags": 1},
     "reserved 1": {"reserved_1": 1},

@@ -85,7 +85,17 @@ def test_info_lists_attachments(saved):
 
 def test_info_keeps_the_blocks(saved):
     """RAM blocks keep name, size, address and page size."""
-    assert snapmig.info(saved.snapshot).blocks == BLOCKS
+    known = tuple(
+        snapmig.RamBlock(block.name, block.size, block.gpa, block.page_size)
+        for block in snapmig.info(saved.snapshot).blocks
+    )
+
+    assert known == BLOCKS
+
+
+def test_compressed_blocks_can_not_be_mapped(saved):
+    """What is compressed has no place in the file to be mapped from."""
+    assert {block.offset for block in snapmig.info(saved.snapshot).blocks} == {None}
 
 
 def test_two_saves_have_different_ids(images, saved, shm):
