@@ -3,7 +3,8 @@ Read a snapmig snapshot with Python's standard library alone.
 
 Written from docs/format.md and nothing else, as a model for a reader in another language. The
 words "step 1" to "step 8" are the steps of "What a reader must do". It needs memory for one
-packet, and is slow: what snapmig does in a second takes it minutes.
+packet, and is slow: what snapmig does in a second takes it minutes. Packets that are zstd frames
+need Python 3.14 or newer, whose standard library can decode them.
 
     python examples/read_snapshot.py SNAPSHOT                           verify all of it
     python examples/read_snapshot.py SNAPSHOT --info                    say what is in it
@@ -27,9 +28,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+try:
+    from compression import zstd
+except ImportError:  # before Python 3.14
+    zstd = None
+
 PAGE = 4096
 CHUNK = 1 << 20
-EMPTY, RAW, DEFLATE = KNOWN = 1, 2, 3
+EMPTY, RAW, DEFLATE, ZSTD, LZ4 = KNOWN = 1, 2, 3, 4, 5
 FIXED, PACKED = 1, 2
 MAGIC = b"\x93SNAPMIG"
 
@@ -205,8 +211,7 @@ class Snapshot:
         right = {
             EMPTY: r.stored_size == size == 0,
             RAW: r.stored_size == size > 0,
-            DEFLATE: 0 < r.stored_size < size,
-        }[r.encoding]
+        }.get(r.encoding, 0 < r.stored_size < size)
         check(right, f"The stored size of {packet} is {r.stored_size} for {len(pages)} pages.")
         right = s.data_offset <= r.offset <= self.data_end - r.stored_size
         if r.stored_size == 0:
@@ -232,6 +237,10 @@ class Snapshot:
         if record.encoding == DEFLATE:
             window_bits = self.superblock.window_bits
             contents = b"".join(inflate([stored], len(pages) * PAGE, window_bits, packet))
+        elif record.encoding == ZSTD:
+            contents = unzstd(stored, len(pages) * PAGE, packet)
+        elif record.encoding == LZ4:
+            contents = unlz4(stored, len(pages) * PAGE, packet)
         check(xxh3_128(contents) == record.digest, f"The digest of {packet} is wrong.")
         return contents
 
@@ -326,6 +335,66 @@ def inflate(pieces: Iterable[bytes], size: int, window_bits: int, name: str) -> 
     check(decoder.eof, f"The stream of {name} does not end with its stored bytes.")
     check(not decoder.unused_data, f"Bytes follow the end of the stream of {name}.")
     check(total == size, f"The stream of {name} decodes to {total} bytes, not {size}.")
+
+
+def unzstd(frame: bytes, size: int, name: str) -> bytes:
+    """Return what one zstd frame decodes to, which must be `size` bytes."""
+    message = f"The encoding of {name} is 4, zstd, for which this reader needs Python 3.14."
+    check(zstd is not None, message, UnsupportedError)
+    try:
+        announced = zstd.get_frame_info(frame).decompressed_size
+        check(announced == size, f"The zstd frame of {name} is of {announced} bytes, not {size}.")
+        options = {zstd.DecompressionParameter.window_log_max: 23}
+        decoder = zstd.ZstdDecompressor(options=options)
+        contents = decoder.decompress(frame, size + 1)
+    except zstd.ZstdError as error:
+        raise RefusedError(f"The zstd frame of {name} can't be decoded: {error}.") from error
+    right = decoder.eof and not decoder.unused_data and len(contents) == size
+    check(right, f"The zstd frame of {name} does not end with its stored bytes and contents.")
+    return contents
+
+
+# LZ4 blocks, https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
+
+
+def unlz4(block: bytes, size: int, name: str) -> bytes:
+    """Return what one LZ4 block decodes to, which must be `size` bytes."""
+    contents = bytearray()
+    at = 0
+    try:
+        while True:
+            token = block[at]
+            count, at = lz4_length(block, at + 1, token >> 4)
+            contents += block[at : at + count]
+            at += count
+            if at >= len(block):
+                break
+            offset = block[at] | block[at + 1] << 8
+            count, at = lz4_length(block, at + 2, token & 15)
+            count += 4
+            right = 0 < offset <= len(contents)
+            check(right, f"The LZ4 block of {name} has the offset {offset} at {len(contents)}.")
+            right = len(contents) + count <= size
+            check(right, f"The LZ4 block of {name} decodes to more than {size} bytes.")
+            start = len(contents) - offset
+            repeated = contents[start : start + count]  # shorter where it overlaps what it makes
+            contents += (repeated * (count // len(repeated) + 1))[:count]
+    except IndexError as error:
+        raise RefusedError(f"The LZ4 block of {name} ends within a sequence.") from error
+    check(at == len(block), f"The LZ4 block of {name} ends within its literals.")
+    right = len(contents) == size
+    check(right, f"The LZ4 block of {name} decodes to {len(contents)} bytes, not {size}.")
+    return bytes(contents)
+
+
+def lz4_length(block: bytes, at: int, length: int) -> tuple[int, int]:
+    """Return a length whose first four bits are known, and where what follows it starts."""
+    more = 255 if length == 15 else 0
+    while more == 255:
+        more = block[at]
+        at += 1
+        length += more
+    return length, at
 
 
 # XXH3-128, https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md

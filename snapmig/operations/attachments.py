@@ -62,12 +62,21 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
         if isinstance(source, bytes):
             size = len(source)
         else:
-            facts = Path(source).stat()
-            if not stat.S_ISREG(facts.st_mode):
-                message = f"attachment {name!r}: not a regular file"
-                raise SnapmigError(message, path=os.fspath(source))
-            size = facts.st_size
+            size = _file_size(name, source)
         _check_size(name, size)
+
+
+def _file_size(name: str, path: str | os.PathLike[str]) -> int:
+    # Opened, so that a file that can't be read is refused now, without waiting for a pipe's writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(facts.st_mode):
+        message = f"attachment {name!r} is not a regular file"
+        raise SnapmigError(message, path=os.fspath(path))
+    return facts.st_size
 
 
 def source_attachments(source: ImageSource) -> dict[str, bytes]:

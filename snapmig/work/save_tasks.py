@@ -72,6 +72,8 @@ class SaveTasks:
         task = next(self._tasks, None)
         if task is None:
             return None
+        if task.kind == Kind.EMPTY:
+            return task  # a hole has no level
         if self._packed and task.kind == Kind.ENCODE:
             self._order.append(task.first)
             self._held[worker] = self._held.get(worker, 0) + 1

@@ -36,14 +36,30 @@ CONTENTS = st.tuples(
 ).map(_contents)
 """Bytes of one RAM block, in runs of five pages of zeros, text, noise or single bytes."""
 
-WAYS = st.fixed_dictionaries(
+ZLIB = st.fixed_dictionaries(
     {
-        "jobs": st.integers(1, 4),
-        "level": st.integers(0, 3),
+        "level": st.sampled_from([0, 1, 2, 3, 6, 9, "auto"]),
         "window": st.sampled_from(["4k", "32k"]),
-        "packet_size": st.sampled_from(PACKET_SIZES),
-        "layout": st.sampled_from(LAYOUTS),
     }
+)
+OTHERS = st.sampled_from(
+    [
+        {"compression": compression, "level": level}
+        for compression, levels in (("zstd", (-7, 1, 9, "auto")), ("lz4", (1, 12, "auto")))
+        for level in levels
+    ]
+    + [{"compression": "none"}]
+)
+WAYS = st.builds(
+    lambda way, coding: {**way, **coding},
+    st.fixed_dictionaries(
+        {
+            "jobs": st.integers(1, 4),
+            "packet_size": st.sampled_from(PACKET_SIZES),
+            "layout": st.sampled_from(LAYOUTS),
+        }
+    ),
+    st.one_of(ZLIB, OTHERS),
 )
 """Arguments of a save."""
 
