@@ -54,6 +54,7 @@ class SaveOptions:
     :param packet_size: None for the parent's, or the usual one
     :param steps: levels to choose from while it is made; one where the user named it
     :param notes: what the user should know of the settings, a sentence each
+    :param deltas: whether pages may be stored as differences from the parent's
     """
 
     jobs: int
@@ -67,6 +68,7 @@ class SaveOptions:
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
     parent: Path | None = None
+    deltas: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Saving:
                 self._trained(options.settings),
                 live=options.live,
                 paced=len(options.steps) > 1,
+                deltas=options.deltas,
             )
             self._fleet = stack.enter_context(
                 Fleet(options.jobs, partial(SaveHandler, plan), self._explain)

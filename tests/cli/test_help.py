@@ -30,8 +30,12 @@ EXAMPLES = [
     for verb, text in HELP.items()
     for line in re.findall(r"^  snapmig .*$", text, re.MULTILINE)
 ]
-# Those of running guests are run with guests, by tests/guest/test_running.py.
-IMAGE_EXAMPLES = [example for example in EXAMPLES if "qmp:" not in example[1]]
+# Those of running guests are run with guests, by tests/guest/test_running.py, and those of chains
+# by test_chain_verbs.py.
+CHAIN_VERBS = ("chain", "diff", "merge", "rebase", "repack")
+IMAGE_EXAMPLES = [
+    example for example in EXAMPLES if "qmp:" not in example[1] and example[0] not in CHAIN_VERBS
+]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
