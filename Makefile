@@ -10,7 +10,7 @@ GUEST := .cache/guest/linux-$(GUEST_RAM).ram
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-accelerators lint fmt guest-image bench bench-files bench-guests bench-scaling clean
+.PHONY: help demo test tools test-quick test-accelerators lint fmt guest-image bench bench-files bench-guests bench-chains bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -58,13 +58,16 @@ fmt: $(BIN)/.installed  ## rewrite files into the one style
 guest-image: $(BIN)/.installed tools  ## the RAM of a real Linux guest, GUEST_RAM=2G
 	$(BIN)/python -m tests.guests.build --ram $(GUEST_RAM) --output $(GUEST)
 
-bench: bench-files bench-guests  ## measure beside other programs, and beside QEMU
+bench: bench-files bench-guests bench-chains  ## measure beside other programs, and beside QEMU
 
 bench-files: guest-image  ## measure beside igzip, pigz, zstd and lz4
 	$(BIN)/python -m tests.bench --image $(GUEST) $(BENCH_ARGS)
 
 bench-guests: $(BIN)/.installed tools  ## measure guests beside QEMU's own saves and loads
 	$(BIN)/python -m tests.bench --guests --ram $(GUEST_RAM) $(BENCH_ARGS)
+
+bench-chains: $(BIN)/.installed tools  ## measure incremental snapshots of a guest at work
+	$(BIN)/python -m tests.bench --chains $(BENCH_ARGS)
 
 bench-scaling: guest-image  ## measure with 1, 2, 4 ... jobs
 	$(BIN)/python -m tests.bench --image $(GUEST) --scaling $(BENCH_ARGS)

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import xxhash
@@ -425,3 +425,72 @@ class Snapshot:
             file += stored
             table += pack(ATTACHMENT_FIELDS, values | self.attachment_table.get(number, {}))
         return table
+
+
+SAME, DELTA = 2, 3
+
+
+@dataclass
+class Increment(Snapshot):
+    """
+    A snapshot that builds on `parent`.
+
+    Pages that are the parent's have kind 2 and are not stored, others are stored as they are;
+    `page_kinds` asks for other kinds, by packet and page, such as 3 for a difference.
+    """
+
+    parent: Snapshot = field(kw_only=True)
+    page_kinds: dict[int, dict[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Name the parent, and take an id of its own."""
+        file = self.parent.build()
+        names = {
+            "snapshot_id": hashlib.sha256(b"child of" + file[32:48]).digest()[:16],
+            "parent_id": file[32:48],
+            "parent_digest": file[152:184],
+        }
+        self.superblock = names | self.superblock
+
+    def pages_of(self, snapshot: Snapshot, number: int) -> list[bytes]:
+        """Return the pages of one of a snapshot's packets, filled up to a full packet."""
+        starts = [
+            (block, start)
+            for block in snapshot.blocks
+            for start in range(0, len(block.contents), self.packet_size)
+        ]
+        block, start = starts[number] if number < len(starts) else (Block("", b""), 0)
+        ram = block.contents[start : start + self.packet_size].ljust(self.packet_size, b"\0")
+        return [ram[at : at + PAGE] for at in range(0, self.packet_size, PAGE)]
+
+    def final_kinds(self, number: int) -> list[int]:
+        """Return the kinds that the record has."""
+        pairs = zip(self.pages_of(self, number), self.pages_of(self.parent, number), strict=True)
+        kinds = [
+            ZERO if not any(ours) else SAME if ours == theirs else DATA for ours, theirs in pairs
+        ]
+        for page, kind in self.page_kinds.get(number, {}).items():
+            kinds[page] = kind
+        return kinds
+
+    def packet(self, number: int, _ram: bytes) -> Packet:
+        """Encode what is stored of one packet; its kinds say whether a page is stored, 0 or 1."""
+        kinds = self.final_kinds(number)
+        stored = b""
+        for page, (ours, theirs) in enumerate(
+            zip(self.pages_of(self, number), self.pages_of(self.parent, number), strict=True)
+        ):
+            base = theirs if kinds[page] == DELTA else bytes(PAGE)
+            difference = bytes(a ^ b for a, b in zip(ours, base, strict=True))
+            stored += difference if kinds[page] & 1 else bytes(PAGE)
+        self.kinds[number] = {page: kind & 1 for page, kind in enumerate(kinds)}
+        return super().packet(number, stored)
+
+    def build_record(self, packet: Packet, offset: int) -> bytes:
+        """Return a packet's record, with the kinds and the digest of all its pages."""
+        kinds = self.final_kinds(packet.number)
+        pages = zip(self.pages_of(self, packet.number), kinds, strict=True)
+        contents = b"".join(page for page, kind in pages if kind)
+        fields = {"digest": xxhash.xxh3_128_digest(contents)} if contents else {}
+        self.records[packet.number] = fields | self.records.get(packet.number, {})
+        return super().build_record(replace(packet, kinds=kinds), offset)

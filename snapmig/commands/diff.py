@@ -19,7 +19,8 @@ examples:
   snapmig diff --ranges monday.snap tuesday.snap
   snapmig diff --json monday.snap tuesday.snap
 
-Addresses are guest physical ones where they are known, else offsets in the RAM block.
+Addresses are guest physical ones where they are known, else offsets in the RAM
+block.
 """
 
 

@@ -59,10 +59,7 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
         if not 0 < len(name.encode()) <= MAX_NAME_SIZE or "\0" in name:
             message = f"attachment name {name!r} is not 1 to {MAX_NAME_SIZE} bytes long"
             raise UsageError(message)
-        if isinstance(source, bytes):
-            size = len(source)
-        else:
-            size = _file_size(name, source)
+        size = len(source) if isinstance(source, bytes) else _file_size(name, source)
         _check_size(name, size)
 
 

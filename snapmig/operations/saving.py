@@ -54,6 +54,7 @@ class SaveOptions:
     :param packet_size: None for the parent's, or the usual one
     :param steps: levels to choose from while it is made; one where the user named it
     :param notes: what the user should know of the settings, a sentence each
+    :param deltas: whether pages may be stored as differences from the parent's
     """
 
     jobs: int
@@ -67,6 +68,7 @@ class SaveOptions:
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
     parent: Path | None = None
+    deltas: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class Saving:
                 self._trained(options.settings),
                 live=options.live,
                 paced=len(options.steps) > 1,
+                deltas=options.deltas,
             )
             self._fleet = stack.enter_context(
                 Fleet(options.jobs, partial(SaveHandler, plan), self._explain)
@@ -248,7 +251,10 @@ class Saving:
         snapshot = stack.enter_context(SnapshotFile(str(path)))
         snapshot.check_index_digest()
         options = read_options(self._options.jobs, AUTO, None, None)
-        return stack.enter_context(Reading(snapshot, options))
+        reading = stack.enter_context(Reading(snapshot, options))
+        if any(same_file(Path(each.shown), self._path) for each in reading.chain):
+            raise UsageError("is a parent of the new snapshot", path=str(self._path))
+        return reading
 
     @property
     def _packet_size(self) -> int:
@@ -263,7 +269,7 @@ class Saving:
             return
         parent = self._parent.snapshot
         if problem := geometry_problem(self._geometry, parent.geometry):
-            raise UsageError(problem, path=parent.shown)
+            raise UsageError(problem, path=self._source.shown)
 
     def _hint(self) -> dict[str, bytes]:
         parent = self._options.parent

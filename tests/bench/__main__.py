@@ -40,6 +40,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--guests", action="store_true", help="guests under QEMU instead; --guests --help"
     )
+    parser.add_argument(
+        "--chains", action="store_true", help="incremental snapshots instead; --chains --help"
+    )
     parser.add_argument("--image", type=Path, required=True, help="a guest's RAM, whole pages")
     parser.add_argument("--jobs", type=int, default=facts.processors(), help="(%(default)s)")
     parser.add_argument("--rounds", type=int, help="(5; 1 with --quick)")
@@ -78,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tests.bench import guests  # needs QEMU's client library, which this does not
 
         return guests.main([word for word in words if word != "--guests"])
+    if "--chains" in words:
+        from tests.bench import chains
+
+        return chains.main([word for word in words if word != "--chains"])
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:

@@ -17,8 +17,9 @@ from tests.system.filesystems import memfd
 # That of backups has its tests in tests/backups.
 VERBS = ("save", "restore", "info", "verify", "accelerators")
 OPTIONS = {
-    "save": "--format --base --live -j --jobs --compression --accelerator --depth --level --window "
-    "--huffman --packet-size --layout --attach -f --force --json --progress --debug -h --help",
+    "save": "--format --base --parent --no-deltas --live -j --jobs --compression --accelerator "
+    "--depth --level --window --huffman --packet-size --layout --attach -f --force --json "
+    "--progress --debug -h --help",
     "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
     "--json --progress --debug -h --help",
     "info": "--json --debug -h --help",
@@ -34,8 +35,12 @@ EXAMPLES = [
     for verb, text in HELP.items()
     for line in re.findall(r"^  snapmig .*$", text, re.MULTILINE)
 ]
-# Those of running guests are run with guests, by tests/guest/test_running.py.
-IMAGE_EXAMPLES = [example for example in EXAMPLES if "qmp:" not in example[1]]
+# Those of running guests are run with guests, by tests/guest/test_running.py, and those of chains
+# by test_chain_verbs.py.
+CHAIN_VERBS = ("chain", "diff", "merge", "rebase", "repack")
+IMAGE_EXAMPLES = [
+    example for example in EXAMPLES if "qmp:" not in example[1] and example[0] not in CHAIN_VERBS
+]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -63,7 +68,7 @@ def test_help_names_every_option(cli, verb):
         ("save", f"({len(os.sched_getaffinity(0))})"),
         ("save", "(1)"),
         ("save", "(32k)"),
-        ("save", "64K to 4M bytes of RAM compressed at once (512K)"),
+        ("save", "64K to 4M of RAM at once (512K, or the parent has)"),
         ("save", "(fixed)"),
         ("restore", f"({len(os.sched_getaffinity(0))})"),
         ("restore", "(all, in order)"),

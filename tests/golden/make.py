@@ -439,7 +439,7 @@ BAD = [
         "record-filling-set": record(filling=bytes(3) + b"1"),
         "record-of-empty-packet-tag-set": with_hole(records={2: {"tag": b"1"}}),
     }),
-    (UNSUPPORTED, "packets", "parent", {
+    (CORRUPT, "packets", "parent", {
         "kind-same-as-parent": ram(kinds={0: {1: 2}}),
         "kind-delta-against-parent": ram(kinds={0: {1: 3}}),
         "kind-same-as-parent-in-empty-packet": with_hole(

@@ -18,7 +18,8 @@ PACKET_SIZES = ("64K", "128K", "256K", "512K", "1M", "2M", "4M")
 LAYOUTS = ("fixed", "packed")
 
 
-def _contents(drawn: tuple[int, int, list[int]]) -> bytes:
+def contents_of(drawn: tuple[int, int, list[int]]) -> bytes:
+    """Return bytes of a size: pages made of a seed, in runs of kinds."""
     size, seed, kinds = drawn
     pages = -(-size // ram.PAGE)
     pools = [ram.zeros(8), ram.text(8, seed), ram.noise(8, seed), ram.specks(8, seed)]
@@ -33,7 +34,7 @@ SIZES = st.one_of(
 )
 CONTENTS = st.tuples(
     SIZES, st.integers(0, 1000), st.lists(st.integers(0, 3), min_size=1, max_size=12)
-).map(_contents)
+).map(contents_of)
 """Bytes of one RAM block, in runs of five pages of zeros, text, noise or single bytes."""
 
 ZLIB = st.fixed_dictionaries(

@@ -108,6 +108,33 @@ def test_records_that_another_version_reads(changes, words):
     assert caught.value.packet == 5
 
 
+@pytest.mark.parametrize("kinds", [[7, 0, 0, 0], [5, 0, 0, 0x80], [5, 0, 0x0C, 0]])
+def test_pages_of_a_parent_need_one(kinds):
+    """Kinds 2 and 3 are corrupt where there is no parent; which comes first does not matter."""
+    record = _record(kinds=kinds)
+
+    with pytest.raises(CorruptSnapshotError, match="the snapshot has no parent"):
+        index.check_record(record, PLACE, WINDOW, has_parent=False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kinds": [0b1101, 0, 0, 0x80]},
+        {"kinds": 0xFF, "stored_size": PACKET_SIZE - 1},
+        {"kinds": 0xFF, "stored_size": PACKET_SIZE, "encoding": Encoding.RAW},
+        {"kinds": 0xAA, "stored_size": 0, "offset": 0, "encoding": Encoding.EMPTY},
+    ],
+    ids=range(4),
+)
+def test_pages_of_a_parent_pass_where_there_is_one(changes):
+    """Differences count as stored pages, pages that are the parent's do not."""
+    record = _record(**changes)
+
+    assert index.check_record(record, PLACE, WINDOW, has_parent=True) is None
+    assert index.records_sound(record.reshape(1), 5, PLACES, has_parent=True)
+
+
 def test_pages_after_the_end_of_a_block():
     """A data page past the end of a short packet is corrupt."""
     short = PacketPlace(5, 0, 5 * PACKET_SIZE, 4096)
@@ -122,13 +149,10 @@ def test_a_flipped_bit_of_a_record_is_found(position):
     raw = bytearray(_record().tobytes())
     raw[position] ^= 0x10
 
+    record = np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE))[0]
+
     with pytest.raises(CorruptSnapshotError, match="index record's checksum"):
-        index.check_record(
-            np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE))[0],
-            PLACE,
-            WINDOW,
-            has_parent=False,
-        )
+        index.check_record(record, PLACE, WINDOW, has_parent=False)
 
 
 def test_the_checksum_is_zlibs_crc32():
