@@ -29,10 +29,12 @@ class Counter(IntEnum):
     """Nanoseconds in which tasks were done, and those of them that passed in writing."""
     WRITE_NS = 11
     ENGINE_FAILURES = 12
+    """Packets that an engine did not do, so that software did."""
     SAME_PAGES = 13
     """Of the data pages, those that are the parent's, and those stored as differences."""
     DELTA_PAGES = 14
-    """Packets that an engine did not do, so that software did."""
+    WRITTEN_BYTES = 15
+    """Bytes written of packets, also of those that a second look writes again."""
 
 
 _BY_ENCODING: dict[int, Counter] = {

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -146,6 +146,10 @@ class Tasks:
         """Keep the reply; give its worker what belongs after the task."""
         self.replies.append(reply)
         return [(worker, self.more.pop(task.first))] if task.first in self.more else []
+
+    def lost(self, _worker: int, tasks: Sequence[Task]) -> None:
+        """Hand out again what a dead worker had."""
+        self._left.extend(tasks)
 
 
 def numbered(count: int) -> Tasks:
