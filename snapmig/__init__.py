@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from snapmig.errors import (
+    CancelledError,
     CorruptSnapshotError,
     DestinationExistsError,
     ImageChangedError,
@@ -23,6 +24,7 @@ from snapmig.version import __version__
 if TYPE_CHECKING:
     from snapmig.geometry import RamBlock
     from snapmig.operations.accelerators import AcceleratorInfo, accelerators
+    from snapmig.operations.batch import BatchJob, BatchProgress, BatchResult, batch
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
@@ -37,8 +39,12 @@ if TYPE_CHECKING:
 __all__ = (
     "AcceleratorInfo",
     "AttachmentInfo",
+    "BatchJob",
+    "BatchProgress",
+    "BatchResult",
     "BlockDiff",
     "BlockInfo",
+    "CancelledError",
     "ChainLink",
     "CorruptSnapshotError",
     "DestinationExistsError",
@@ -59,6 +65,7 @@ __all__ = (
     "WorkerDiedError",
     "__version__",
     "accelerators",
+    "batch",
     "chain",
     "diff",
     "info",
@@ -72,6 +79,10 @@ __all__ = (
 )
 
 _HOMES = {
+    "BatchJob": "snapmig.operations.batch",
+    "BatchProgress": "snapmig.operations.batch",
+    "BatchResult": "snapmig.operations.batch",
+    "batch": "snapmig.operations.batch",
     "BlockDiff": "snapmig.operations.diff",
     "ChainLink": "snapmig.operations.chain",
     "DiffResult": "snapmig.operations.diff",

@@ -24,7 +24,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import CELLS, Row
-from snapmig.fleet.fleet import Fleet
+from snapmig.fleet.fleet import Fleet, WorkersMaker
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, check_attachments, store_attachments
@@ -33,6 +33,7 @@ from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hin
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.settings import same_file
+from snapmig.operations.space import check_save_space
 from snapmig.system.files import check_destination
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.levels import AdaptiveLevel
@@ -54,6 +55,7 @@ class SaveOptions:
     :param packet_size: None for the parent's, or the usual one
     :param steps: levels to choose from while it is made; one where the user named it
     :param notes: what the user should know of the settings, a sentence each
+    :param workers: gives the worker processes
     """
 
     jobs: int
@@ -67,6 +69,7 @@ class SaveOptions:
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
     parent: Path | None = None
+    workers: WorkersMaker = Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ class Saving:
             self._writer = stack.enter_context(
                 SnapshotWriter(self._path, self._geometry, options.layout, self._window_bits)
             )
+            check_save_space(self._writer, self._path)
             self._warn_of_holes()
             plan = SavePlan(
                 self._source.opener(),
@@ -153,7 +157,7 @@ class Saving:
                 paced=len(options.steps) > 1,
             )
             self._fleet = stack.enter_context(
-                Fleet(options.jobs, partial(SaveHandler, plan), self._explain)
+                options.workers(options.jobs, partial(SaveHandler, plan), self._explain)
             )
             start = options.settings.deflate.level
             self._level = AdaptiveLevel(options.steps, start, self._fleet.cells.total)
@@ -174,7 +178,8 @@ class Saving:
         tasks = SaveTasks(
             self._geometry, plan, self._source.next_data, again=again, level=self._level
         )
-        self._fleet.run(tasks, _silent if again else self._report)
+        # What changed is saved while the guest stands still: that is no time for a limit.
+        self._fleet.run(tasks, _silent if again else self._report, limited=not again)
         if not again:
             self._report()
         self._counts = self._fleet.cells.total()
