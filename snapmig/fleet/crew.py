@@ -17,10 +17,10 @@ from typing import Any
 
 import multiprocess
 
-from snapmig.fleet.cells import Cells
+from snapmig.fleet.cells import Cells, Row
 from snapmig.fleet.job import Job
 from snapmig.fleet.tasks import Handler, Task, Word, pack_message
-from snapmig.fleet.worker import WORKER_SIGNALS, WorkerPlan, work
+from snapmig.fleet.worker import BUSY, WORKER_SIGNALS, WorkerPlan, work
 
 __all__ = ("Crew", "Worker")
 
@@ -84,7 +84,7 @@ class Crew:
     def __init__(self, size: int, slots: int = 1) -> None:
         self.size = size
         self.workers: dict[int, Worker] = {}
-        self.cells = Cells(size, slots)
+        self.cells = Cells(size, slots + 1)
 
     def start(self, make_handler: Callable[[], Handler] | None = None) -> None:
         """
@@ -103,21 +103,31 @@ class Crew:
     def replace(self, worker: Worker) -> None:
         """Have another process in a dead worker's place, which says when it is ready."""
         self.remove(worker)
+        self._own_row(worker.number)[BUSY] = 0
         self._start(worker.number, None, fork=False, says_hello=True)
 
+    def was_busy(self, worker: Worker) -> bool:
+        """Say whether a dead worker was at something, and did not only wait."""
+        return bool(self._own_row(worker.number)[BUSY])
+
+    def _own_row(self, number: int) -> Row:
+        row: Row = self.cells.rows[(number + 1) * self.cells.slots - 1]
+        return row
+
     def remove(self, worker: Worker) -> None:
-        """Let go of a dead worker."""
+        """Let go of a worker that is dead, or will be in a moment."""
         del self.workers[worker.number]
         worker.pipe.close()
+        worker.process.join(_END_S)
+        with suppress(ValueError):  # not even SIGKILL ended it yet
+            worker.process.close()
 
     def end(self) -> None:
         """Kill all workers, and wait until they are gone."""
         for worker in self.workers.values():
             worker.process.kill()
-        for worker in self.workers.values():
-            worker.process.join(_END_S)
-            worker.pipe.close()
-        self.workers.clear()
+        for worker in list(self.workers.values()):
+            self.remove(worker)
         self.cells.close()
 
     def _start(

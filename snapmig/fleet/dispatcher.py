@@ -1,8 +1,8 @@
 """
 Tasks of jobs to workers, and their replies back: the same for one job and for many.
 
-A worker does its tasks in their order, so a dead one was at the first of those that it had, and had
-begun no other. That one's job fails; what follows it is handed out again.
+A worker does its tasks in their order, so a dead one was at the first of those that it had, if at
+any, and had begun no other. That one's job fails; what follows it is handed out again.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ class Dispatcher:
 
     def _bury(self, worker: Worker) -> None:
         cause, number = worker.death()
-        begun = worker.tasks[0] if worker.tasks else None
-        left = list(worker.tasks)[1:]
+        left = list(worker.tasks)
+        begun = left.pop(0) if left and self.crew.was_busy(worker) else None
         for job, _ in worker.tasks:
             job.waiting -= 1
         worker.tasks.clear()

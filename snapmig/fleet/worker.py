@@ -16,7 +16,10 @@ from snapmig.fleet.cells import Row, open_row
 from snapmig.fleet.tasks import Handler, Task, Word, pack_failure, pack_reply, unpack_message
 from snapmig.system.libc import die_with_parent
 
-__all__ = ("WORKER_SIGNALS", "WorkerPlan", "work")
+__all__ = ("BUSY", "WORKER_SIGNALS", "WorkerPlan", "work")
+
+BUSY = 0
+"""The cell of a worker's own row that is 1 from when it opens a job, or takes a task, until that is done."""
 
 WORKER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """Signals whose handlers a worker must not have from its parent: blocked while it starts."""
@@ -27,7 +30,7 @@ class WorkerPlan:
     """
     What a worker needs to know to start.
 
-    :param slots: jobs that it may work for at a time
+    :param slots: rows that it has in the cells: one for each job at a time, and its own
     :param parent: process id of the parent when it started us itself, else None
     :param inherited: descriptors of other workers' pipes that a fork brought along
     :param says_hello: an empty message tells the parent that it is ready
@@ -50,13 +53,16 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler] | None
     _settle(plan)
     # The parent being gone needs no word: there is nobody left to hear it.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        own = open_row(plan.cells_path, (plan.number + 1) * plan.slots - 1)
         jobs: dict[int, _Open] = {}
         if plan.says_hello:
             pipe.send_bytes(b"")
         if make_handler is not None:
             jobs[0] = _Open(plan, 0, make_handler)
         while True:
+            own[BUSY] = 0
             word, slot, content = unpack_message(pipe.recv_bytes())
+            own[BUSY] = word != Word.CLOSE
             if word == Word.TASK:
                 pipe.send_bytes(jobs[slot].reply_to(Task.unpack(content)))
             elif word == Word.OPEN:

@@ -113,6 +113,18 @@ class Sleep(Silent):
         time.sleep(60)
 
 
+@dataclass
+class Slow(Silent):
+    """Replies as Echo does, after some seconds."""
+
+    seconds: float
+
+    def run(self, task: Task, _row: Row) -> tuple[int, int]:
+        """Sleep and reply."""
+        time.sleep(self.seconds)
+        return os.getpid(), task.first
+
+
 class Nap(Silent):
     """Prints its process id and does not reply for a minute."""
 
