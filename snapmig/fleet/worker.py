@@ -19,7 +19,7 @@ from snapmig.system.libc import die_with_parent
 __all__ = ("BUSY", "WORKER_SIGNALS", "WorkerPlan", "work")
 
 BUSY = 0
-"""The cell of a worker's own row that is 1 from when it opens a job, or takes a task, until that is done."""
+"""The cell of a worker's own row that is 1 while it opens a job or does a task."""
 
 WORKER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """Signals whose handlers a worker must not have from its parent: blocked while it starts."""

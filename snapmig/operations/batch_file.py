@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 import msgspec
 
 from snapmig.errors import UsageError
-from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.operations.settings import GUEST_PREFIX, parse_jobs
+from snapmig.operations.workers import parse_rate
 
 __all__ = ("BatchFile", "RestoreTable", "SaveTable", "Table", "read_batch_file")
 
@@ -132,10 +133,15 @@ def read_batch_file(path: Path) -> BatchFile:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"is not TOML: {error}", path=str(path)) from error
     file = _convert(content, BatchFile, str(path))
-    for key, least in (("max_guests_at_once", 1), ("jobs", 1)):
-        value = getattr(file, key)
-        if value is not None and value < least:
-            raise UsageError(f"{key} is {value}, expected at least {least}", path=str(path))
+    if file.max_guests_at_once < 1:
+        message = f"max_guests_at_once is {file.max_guests_at_once}, expected at least 1"
+        raise UsageError(message, path=str(path))
+    try:
+        parse_jobs(file.jobs)
+        parse_rate(1 if file.bwlimit is None else file.bwlimit)
+    except UsageError as error:
+        error.path = str(path)
+        raise
     if not file.save and not file.restore:
         raise UsageError("has no [[save]] and no [[restore]]", path=str(path))
     return file

@@ -1,11 +1,11 @@
 """Facts about workers that many jobs share: whatever becomes of one job, the others are done."""
 
-import os
 import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import multiprocess
 import pytest
@@ -33,7 +33,7 @@ def _jobs(fleet, *wanted):
     def run(job):
         try:
             return _job(fleet, *job)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
             return error
 
     with ThreadPoolExecutor(len(wanted)) as threads:
@@ -216,12 +216,12 @@ def test_nothing_is_left_afterwards():
     """Processes, threads and files of a fleet are gone with it."""
     with SharedFleet(1, 1) as fleet:  # what is made once, such as locks of modules
         _job(fleet, handlers.Echo, 1)
-    before = (len(os.listdir("/proc/self/fd")), threading.active_count())
+    before = (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
     with SharedFleet(2, 2) as fleet:
         _jobs(fleet, (handlers.Echo, 10), (handlers.Bug, 10))
 
     assert _pids() == set()
-    assert (len(os.listdir("/proc/self/fd")), threading.active_count()) == before
+    assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == before
 
 
 def test_a_source_that_raises_fails_its_job_only():
