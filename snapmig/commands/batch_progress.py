@@ -131,9 +131,9 @@ class _JsonLines(BatchDisplay):
         now = time.monotonic()
         if now - self._last < JSON_EVERY_S:
             return
-        self._last = now
         for name, each in progress.running.items():
             if each is not None:
+                self._last = now
                 line = {
                     "message_type": "progress",
                     "job": name,

@@ -173,7 +173,7 @@ def test_without_a_terminal_there_is_only_the_table(cli, write):
 
 def test_progress_lines_name_their_jobs(cli, write):
     """JSON lines on stderr are of one guest each."""
-    path = write("bwlimit = '4M'\n" + ALL)
+    path = write("bwlimit = '1M'\n" + ALL)
     lines = [json.loads(line) for line in cli("batch", "--progress=json", path).err.splitlines()]
 
     assert lines
@@ -239,7 +239,7 @@ def test_a_limit_of_nothing_is_refused(cli, folder):
 def test_images_that_can_not_all_fit_are_refused_before_the_start(cli, write, tmp_path):
     """Each alone would fit, so nothing but looking first tells."""
     snapmig.batch(write(ALL))
-    with filesystems.mounted(tmp_path / "small", "tmpfs", "size=4M") as place:
+    with filesystems.mounted("tmpfs", tmp_path / "small", "size=4M") as place:
         outcome = cli("batch", write(RESTORE.replace('"out/{', f'"{place}/{{')))
 
         assert (outcome.code, list(place.iterdir())) == (1, [])
@@ -251,7 +251,7 @@ def test_guests_that_may_not_fit_are_warned_of(cli, write, folder, tmp_path):
     """The warning comes first; zeros fit after all."""
     for name in "abcde":
         (folder / f"{name}.ram").write_bytes(bytes(2 * MIB))
-    with filesystems.mounted(tmp_path / "small", "tmpfs", "size=4M") as place:
+    with filesystems.mounted("tmpfs", tmp_path / "small", "size=4M") as place:
         outcome = cli("batch", write(ALL.replace("out", str(place))))
 
     assert (outcome.code, outcome.err.count("\n")) == (0, 1)
