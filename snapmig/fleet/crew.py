@@ -16,6 +16,7 @@ from os import getpid
 from typing import Any
 
 import multiprocess
+from multiprocess import spawn
 
 from snapmig.fleet.cells import Cells, Row
 from snapmig.fleet.job import Job
@@ -139,7 +140,7 @@ class Crew:
         says_hello: bool = False,
     ) -> None:
         context = multiprocess.get_context("fork" if fork else "forkserver")
-        with _signals_blocked(), warnings.catch_warnings():
+        with _signals_blocked(), _without_main(), warnings.catch_warnings():
             # Python 3.12 also counts the idle threads of numpy's linear algebra, which has its own
             # care for forks and is not used here.
             warnings.filterwarnings(
@@ -159,6 +160,23 @@ class Crew:
             process.start()
             theirs.close()
             self.workers[number] = Worker(number, process, ours, ready=not says_hello)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    # A process of the fork server would run the caller's main module once more, for what may be
+    # defined there. Nothing of ours is; but a script without the usual guard would begin anew.
+    prepare = spawn.get_preparation_data
+
+    def prepare_without(name: str) -> dict[str, Any]:
+        data = prepare(name)
+        return {key: value for key, value in data.items() if not key.startswith("init_main")}
+
+    spawn.get_preparation_data = prepare_without
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = prepare
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """Facts about workers that many jobs share: whatever becomes of one job, the others are done."""
 
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,8 @@ from snapmig.system.signals import Cancellation
 from tests.faults import processes
 from tests.unit import handlers
 from tests.unit.handlers import numbered
+
+ROOT = Path(__file__).parents[2]
 
 
 def _job(fleet, make_handler, tasks, describe=lambda _signal: ""):
@@ -240,3 +245,34 @@ def test_a_source_that_raises_fails_its_job_only():
         outcome = _job(fleet, handlers.Echo, 10)
 
     assert _numbers(outcome) == list(range(10))
+
+
+UNGUARDED = """
+import multiprocess, os, signal, sys
+from snapmig.fleet.shared import SharedFleet
+from tests.unit import handlers
+print("begun", flush=True)
+with SharedFleet(1, 1) as fleet:
+    for _ in range(2):
+        source = handlers.numbered(10)
+        with fleet.workers(0, handlers.Echo, str) as workers:
+            workers.run(source)
+        before = multiprocess.active_children()[0]
+        os.kill(before.pid, signal.SIGKILL)
+    print(len(source.replies))
+"""
+
+
+def test_a_script_is_not_run_again_by_workers_that_follow_dead_ones(tmp_path):
+    """Not even a script without a guard around what it does."""
+    (tmp_path / "script.py").write_text(UNGUARDED)
+    result = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (result.stdout.split(), result.stderr) == (["begun", "10"], "")
