@@ -24,7 +24,8 @@ from snapmig.version import __version__
 if TYPE_CHECKING:
     from snapmig.geometry import RamBlock
     from snapmig.operations.accelerators import AcceleratorInfo, accelerators
-    from snapmig.operations.batch import BatchJob, BatchProgress, BatchResult, batch
+    from snapmig.operations.batch import batch
+    from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
@@ -79,9 +80,9 @@ __all__ = (
 )
 
 _HOMES = {
-    "BatchJob": "snapmig.operations.batch",
-    "BatchProgress": "snapmig.operations.batch",
-    "BatchResult": "snapmig.operations.batch",
+    "BatchJob": "snapmig.operations.batch_results",
+    "BatchProgress": "snapmig.operations.batch_results",
+    "BatchResult": "snapmig.operations.batch_results",
     "batch": "snapmig.operations.batch",
     "BlockDiff": "snapmig.operations.diff",
     "ChainLink": "snapmig.operations.chain",

@@ -23,7 +23,7 @@ from snapmig.operations.saving import SaveResult
 from snapmig.units import format_size
 
 if TYPE_CHECKING:
-    from snapmig.operations.batch import BatchJob
+    from snapmig.operations.batch_results import BatchJob
 
 __all__ = ("add_parser",)
 

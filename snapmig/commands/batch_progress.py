@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from snapmig.commands.progress import JSON_EVERY_S, wants_bar
-from snapmig.operations.batch import BatchProgress
+from snapmig.operations.batch_results import BatchProgress
 from snapmig.operations.progress import Progress
 
 __all__ = ("BatchDisplay", "show_batch_progress")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -15,6 +14,7 @@ from snapmig.errors import CancelledError, UsageError
 from snapmig.fleet.shared import SharedFleet
 from snapmig.operations.batch_file import read_batch_file
 from snapmig.operations.batch_jobs import PlannedJob, plan_jobs
+from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
 from snapmig.operations.batch_space import check_batch_space
 from snapmig.operations.failures import describe
 from snapmig.operations.progress import Progress
@@ -25,7 +25,7 @@ from snapmig.operations.settings import parse_jobs
 from snapmig.operations.workers import make_pace
 from snapmig.system.signals import Cancellation, HeldSignals, arrive
 
-__all__ = ("Batch", "BatchJob", "BatchProgress", "BatchResult", "batch")
+__all__ = ("Batch", "batch")
 
 _POLL_S = 0.1
 
@@ -36,65 +36,6 @@ _FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
     "save": save,
     "restore": restore,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class BatchJob:
-    """
-    How a job ended.
-
-    :param verb: ``save`` or ``restore``
-    :param state: ``done``; ``failed``; ``cancelled`` because another failed or a signal came;
-        ``skipped``, not begun
-    :param result: what was done
-    :param exit_code: 0, or that of the failure
-    :param message: why it is not done
-    """
-
-    name: str
-    verb: str
-    state: str
-    result: SaveResult | RestoreResult | None
-    exit_code: int
-    message: str | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class BatchResult:
-    """
-    How all jobs ended, in the order of the file.
-
-    :param exit_code: 0, or that of the first job in the file that failed
-    :param warnings: what the user should know of the run as a whole, a sentence each
-    """
-
-    jobs: tuple[BatchJob, ...]
-    exit_code: int
-    seconds: float
-    warnings: tuple[str, ...]
-
-    def count(self, state: str) -> int:
-        """Return how many jobs ended in a state."""
-        return Counter(job.state for job in self.jobs)[state]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchProgress:
-    """
-    A moment of a run.
-
-    :param total_bytes: guest RAM of all jobs, as far as it is known yet
-    :param done_bytes: what of it is finished
-    :param jobs: how many there are, ``ended_jobs`` of which have ended
-    :param running: the progress of those under way, by name; None before the first packet
-    """
-
-    total_bytes: int
-    done_bytes: int
-    jobs: int
-    ended_jobs: int
-    running: Mapping[str, Progress | None]
 
 
 def batch(
