@@ -1,8 +1,10 @@
 """Facts about batches that are disturbed: by signals, dead workers and images that shrink."""
 
+import faulthandler
 import os
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,6 +50,15 @@ def test_a_killed_worker_fails_one_job_and_the_others_are_right(write, big, layo
         assert (big / "r").read_bytes() == (big / "x.img").read_bytes()
 
 
+@pytest.fixture
+def no_stacks():
+    """Have a worker that dies of a signal not print its stack, as pytest would have it."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__)
+
+
+@pytest.mark.usefixtures("no_stacks")
 def test_an_image_that_shrinks_fails_its_own_job(write, big):
     """The worker dies of SIGBUS, the image is named, and a new one saves the other two."""
 
