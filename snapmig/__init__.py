@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from snapmig.errors import (
+    CancelledError,
     CorruptSnapshotError,
     DestinationExistsError,
     ImageChangedError,
@@ -23,6 +24,8 @@ from snapmig.version import __version__
 if TYPE_CHECKING:
     from snapmig.geometry import RamBlock
     from snapmig.operations.accelerators import AcceleratorInfo, accelerators
+    from snapmig.operations.batch import batch
+    from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
@@ -37,8 +40,12 @@ if TYPE_CHECKING:
 __all__ = (
     "AcceleratorInfo",
     "AttachmentInfo",
+    "BatchJob",
+    "BatchProgress",
+    "BatchResult",
     "BlockDiff",
     "BlockInfo",
+    "CancelledError",
     "ChainLink",
     "CorruptSnapshotError",
     "DestinationExistsError",
@@ -59,6 +66,7 @@ __all__ = (
     "WorkerDiedError",
     "__version__",
     "accelerators",
+    "batch",
     "chain",
     "diff",
     "info",
@@ -72,6 +80,10 @@ __all__ = (
 )
 
 _HOMES = {
+    "BatchJob": "snapmig.operations.batch_results",
+    "BatchProgress": "snapmig.operations.batch_results",
+    "BatchResult": "snapmig.operations.batch_results",
+    "batch": "snapmig.operations.batch",
     "BlockDiff": "snapmig.operations.diff",
     "ChainLink": "snapmig.operations.chain",
     "DiffResult": "snapmig.operations.diff",

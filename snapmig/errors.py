@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = (
+    "CancelledError",
     "CorruptSnapshotError",
     "DestinationExistsError",
     "ImageChangedError",
@@ -86,6 +87,10 @@ class WorkerDiedError(SnapmigError):
 
 class NoSpaceError(SnapmigError):
     """The destination's filesystem is full, or too small for what must be written."""
+
+
+class CancelledError(SnapmigError):
+    """The job was ended because of something else: a signal, or another job that failed."""
 
 
 class DestinationExistsError(SnapmigError):

@@ -10,11 +10,13 @@ from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError
 from snapmig.operations.settings import WINDOWS, default_jobs, parse_packet_size
+from snapmig.operations.workers import parse_rate
 
 __all__ = (
     "HelpFormatter",
     "Verbs",
     "add_accelerator",
+    "add_bwlimit",
     "add_common",
     "add_encoding",
     "add_jobs",
@@ -111,6 +113,16 @@ def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
     )
 
 
+def add_bwlimit(parser: argparse.ArgumentParser) -> None:
+    """Add ``--bwlimit``."""
+    parser.add_argument(
+        "--bwlimit",
+        type=checked(parse_rate),
+        metavar="RATE",
+        help="write at most RATE bytes per second, like 200M",
+    )
+
+
 def add_progress(parser: argparse.ArgumentParser) -> None:
     """Add ``--progress``."""
     parser.add_argument(
@@ -122,9 +134,11 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_common(parser: argparse.ArgumentParser) -> None:
+def add_common(
+    parser: argparse.ArgumentParser, json_help: str = "print the result as a line of JSON"
+) -> None:
     """Add what every verb has."""
-    parser.add_argument("--json", action="store_true", help="print the result as a line of JSON")
+    parser.add_argument("--json", action="store_true", help=json_help)
     parser.add_argument("--debug", action="store_true", help="show where in the code it failed")
 
 

@@ -16,6 +16,7 @@ from snapmig.commands.arguments import HelpFormatter
 from snapmig.commands.output import fail
 from snapmig.commands.signals import Interrupted, interruptible
 from snapmig.errors import SnapmigError
+from snapmig.operations.failures import describe
 from snapmig.version import __version__
 
 __all__ = ("build_parser", "main")
@@ -30,6 +31,7 @@ VERBS = (
     "merge",
     "rebase",
     "repack",
+    "batch",
     "backup",
     "accelerators",
 )
@@ -107,14 +109,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 128 + signal.SIGPIPE
     except SnapmigError as error:
-        return fail(options, error.exit_code, str(error))
+        return fail(options, *describe(error))
     except OSError as error:
-        where = f"{error.filename}: " if error.filename is not None else ""
         _flushed(0)
-        return fail(options, 1, f"{where}{error.strerror or error}")
+        return fail(options, *describe(error))
     except Exception as error:  # noqa: BLE001 - a bug: say so, with all there is to report
         traceback.print_exc()
-        return fail(options, 1, f"this is a bug in snapmig: {error!r}")
+        return fail(options, *describe(error))
 
 
 def _settle_streams() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 from snapmig.operations.progress import Progress, ProgressCallback
 
-__all__ = ("show_progress",)
+__all__ = ("JSON_EVERY_S", "show_progress", "wants_bar")
 
-_JSON_EVERY_S = 0.25
+JSON_EVERY_S = 0.25
 
 
 @contextmanager
@@ -25,11 +25,9 @@ def show_progress(kind: str, words: str) -> Iterator[ProgressCallback | None]:
     :param kind: ``auto``, ``tty``, ``json`` or ``none``
     :param words: what is being done
     """
-    # TQDM_DISABLE is honoured here, because tqdm lets an explicit disable= defeat it.
-    quiet = not sys.stderr.isatty() or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
     if kind == "json":
         yield _JsonLines()
-    elif kind == "none" or (kind == "auto" and quiet):
+    elif not wants_bar(kind):
         yield None
     else:
         bar = _Bar(words)
@@ -37,6 +35,13 @@ def show_progress(kind: str, words: str) -> Iterator[ProgressCallback | None]:
             yield bar
         finally:
             bar.close()
+
+
+def wants_bar(kind: str) -> bool:
+    """Say whether ``--progress`` asks for bars, on the stderr that there is."""
+    # TQDM_DISABLE is honoured here, because tqdm lets an explicit disable= defeat it.
+    quiet = not sys.stderr.isatty() or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    return kind == "tty" or (kind == "auto" and not quiet)
 
 
 class _Bar:
@@ -78,7 +83,7 @@ class _JsonLines:
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
         complete = progress.done_bytes == progress.total_bytes
-        if now - self._last < _JSON_EVERY_S and not complete:
+        if now - self._last < JSON_EVERY_S and not complete:
             return
         self._last = now
         line = {

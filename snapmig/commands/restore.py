@@ -9,6 +9,7 @@ from snapmig.commands.arguments import (
     HelpFormatter,
     Verbs,
     add_accelerator,
+    add_bwlimit,
     add_common,
     add_jobs,
     add_progress,
@@ -64,6 +65,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
     add_accelerator(parser)
+    add_bwlimit(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -82,6 +84,7 @@ def _run(options: argparse.Namespace) -> int:
             for_qemu=options.for_qemu,
             accelerator=options.accelerator,
             depth=options.depth,
+            bwlimit=options.bwlimit,
             progress=progress,
         )
     print_warnings(result.warnings)

@@ -7,6 +7,7 @@ import argparse
 from snapmig.commands.arguments import (
     HelpFormatter,
     Verbs,
+    add_bwlimit,
     add_common,
     add_encoding,
     add_jobs,
@@ -68,6 +69,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--live", action="store_true", help="let a running guest run, pause for changes only"
     )
+    add_bwlimit(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -120,6 +122,7 @@ def _run(options: argparse.Namespace) -> int:
             attach=dict(options.attach),
             force=options.force,
             live=options.live,
+            bwlimit=options.bwlimit,
             progress=progress,
         )
     print_saved(options, "save", result)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import weakref
 from functools import cached_property
 from types import TracebackType
 
@@ -61,14 +62,16 @@ class SnapshotFile:
     def __init__(self, path: str, shown: str | None = None) -> None:
         self.shown = path if shown is None else shown
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._closing = weakref.finalize(self, os.close, self._fd)  # a worker's has no other end
+        self._closing.atexit = False
         try:
             self._load()
         except SnapmigError as error:
-            os.close(self._fd)
+            self._closing()
             error.path = self.shown
             raise
         except BaseException:
-            os.close(self._fd)
+            self._closing()
             raise
 
     def _load(self) -> None:
@@ -85,9 +88,8 @@ class SnapshotFile:
 
     def close(self) -> None:
         """Close the file; records that are still referred to stay mapped."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._closing()
+        self._fd = -1
 
     def __enter__(self) -> SnapshotFile:
         return self

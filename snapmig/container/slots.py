@@ -7,6 +7,7 @@ Workers never write the same byte: a packet has one slot and one record, and one
 from __future__ import annotations
 
 import os
+import weakref
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -51,6 +52,7 @@ class SlotWriter:
     def __init__(self, plan: SlotPlan) -> None:
         self.plan = plan
         self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd).atexit = False  # with the worker's handler
 
     def write_packet(self, offset: int, mask: Mask, payload: Buffer, encoding: Encoding) -> None:
         """Write a packet's stored bytes at its place."""

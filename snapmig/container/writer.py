@@ -93,6 +93,13 @@ class SnapshotWriter:
         return facts.st_blocks * 512 < max(facts.st_size // 2, 1 << 20)
 
     @property
+    def least_size(self) -> int:
+        """Bytes that the snapshot needs at least, whatever its pages are."""
+        if self._layout == Layout.FIXED and not self.keeps_holes:
+            return self._end
+        return SUPERBLOCK_SIZE + len(self._block_table) + self._index_size
+
+    @property
     def end(self) -> int:
         """The offset after everything that has a place so far."""
         return self._end

@@ -1,8 +1,9 @@
 """
 Counters that workers write and the parent reads, in shared memory, without a lock.
 
-Each worker has a row of 64-bit cells that nobody else writes. A lock or a queue would stay held
-for ever by a worker that is killed while it holds it; a cell stays what it was.
+Each worker has a row of 64-bit cells for each job that it may work for, which nobody else writes. A
+lock or a queue would stay held for ever by a worker that is killed while it holds it; a cell stays
+what it was.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from snapmig.system.files import descriptor_path
 
-__all__ = ("CELLS", "Cells", "Row", "open_row")
+__all__ = ("CELLS", "Cells", "JobCells", "Row", "open_row")
 
 CELLS = 16
 """Cells in a row: two cache lines, so that no two workers write into the same one."""
@@ -24,23 +25,23 @@ Row = npt.NDArray[np.int64]
 
 
 class Cells:
-    """The rows of all workers, as the parent sees them."""
+    """
+    The rows of all workers, as the parent sees them.
 
-    def __init__(self, workers: int) -> None:
+    :param slots: jobs that may be worked for at a time; a worker's rows follow each other
+    """
+
+    def __init__(self, workers: int, slots: int = 1) -> None:
         self._fd = os.memfd_create("snapmig-cells", os.MFD_CLOEXEC)
-        size = workers * CELLS * 8
+        size = workers * slots * CELLS * 8
         os.ftruncate(self._fd, size)
-        self.rows = np.frombuffer(mmap.mmap(self._fd, size), np.int64).reshape(workers, CELLS)
+        self.slots = slots
+        self.rows = np.frombuffer(mmap.mmap(self._fd, size), np.int64).reshape(-1, CELLS)
 
     @property
     def path_for_workers(self) -> str:
         """A path by which workers open the cells."""
         return descriptor_path(self._fd)
-
-    def total(self) -> Row:
-        """Return the sum over all workers, cell by cell."""
-        total: Row = self.rows.sum(axis=0)
-        return total
 
     def close(self) -> None:
         """Close the file; rows that are still referred to stay mapped."""
@@ -49,11 +50,39 @@ class Cells:
             self._fd = -1
 
 
-def open_row(path: str, worker: int) -> Row:
-    """Map one worker's row in its own process."""
+class JobCells:
+    """The rows of one job, all zero at its start; a later job may have its slot."""
+
+    def __init__(self, cells: Cells, slot: int) -> None:
+        self._rows = cells.rows[slot :: cells.slots]
+        self._rows[:] = 0
+        self._past: Row = np.zeros(CELLS, np.int64)
+
+    def total(self) -> Row:
+        """Return the sum over all workers, cell by cell."""
+        total: Row = self._rows.sum(axis=0) + self._past
+        return total
+
+    def of(self, worker: int, cell: int) -> int:
+        """Return what one worker counted in a cell."""
+        return int(self._rows[worker, cell])
+
+    def retire(self, worker: int) -> None:
+        """Keep what a dead worker counted, and give its row to the one that follows it."""
+        self._past = self._past + self._rows[worker]
+        self._rows[worker] = 0
+
+    def keep(self) -> None:
+        """Keep the sum, and let the rows be another job's."""
+        self._past = self.total()
+        self._rows = self._rows[:0]
+
+
+def open_row(path: str, number: int) -> Row:
+    """Map a worker's row for one job, by its number among all, in the worker's own process."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         cells = np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.int64)
     finally:
         os.close(fd)
-    return cells[worker * CELLS : (worker + 1) * CELLS]
+    return cells[number * CELLS : (number + 1) * CELLS]

@@ -1,4 +1,9 @@
-"""What passes over a worker's pipe: tasks one way, replies the other; never page data."""
+"""
+What passes over a worker's pipe: words and tasks one way, replies the other; never page data.
+
+A worker may have the handlers of several jobs. It is told to open one by the path of a file that
+holds how, so that a large plan does not fill the pipe, and does and answers tasks in their order.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,37 @@ import struct
 import traceback
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
+from enum import IntEnum
 from typing import Any, Protocol
 
 from snapmig.errors import SnapmigError
 from snapmig.fleet.cells import Row
 
-__all__ = ("Handler", "Task", "TaskSource", "pack_failure", "pack_reply", "unpack_reply")
+__all__ = (
+    "Handler",
+    "Task",
+    "TaskSource",
+    "Word",
+    "pack_failure",
+    "pack_message",
+    "pack_reply",
+    "unpack_message",
+    "unpack_reply",
+)
 
 _TASK = struct.Struct("<BQQq")
+_WORD = struct.Struct("<BH")
+
+
+class Word(IntEnum):
+    """What the parent tells a worker of a job, by the number of its slot."""
+
+    TASK = 0
+    """Do the task that follows, and reply."""
+    OPEN = 1
+    """Make the job's handler, as the file whose path follows says."""
+    CLOSE = 2
+    """Let go of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +94,24 @@ class TaskSource(Protocol):
 
     def finished(self, worker: int, task: Task, reply: Any) -> list[tuple[int, Task]]:
         """Take a reply; return tasks that must go to certain workers now."""
+
+    def lost(self, worker: int, tasks: Sequence[Task]) -> None:
+        """
+        Hear that a worker is gone, and another has its number: hand out again what it had.
+
+        :param tasks: what it was given and had not begun
+        """
+
+
+def pack_message(word: Word, slot: int, content: bytes = b"") -> bytes:
+    """Return what a worker is told."""
+    return _WORD.pack(word, slot) + content
+
+
+def unpack_message(raw: bytes) -> tuple[Word, int, bytes]:
+    """Return a worker's word, the slot of the job that it is about, and what follows."""
+    word, slot = _WORD.unpack_from(raw)
+    return Word(word), slot, raw[_WORD.size :]
 
 
 def pack_reply(reply: Any, notes: Sequence[str] = ()) -> bytes:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import pickle
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from snapmig.fleet.cells import open_row
-from snapmig.fleet.tasks import Handler, Task, pack_failure, pack_reply
+from snapmig.fleet.cells import Row, open_row
+from snapmig.fleet.tasks import Handler, Task, Word, pack_failure, pack_reply, unpack_message
 from snapmig.system.libc import die_with_parent
 
-__all__ = ("WORKER_SIGNALS", "WorkerPlan", "work")
+__all__ = ("BUSY", "WORKER_SIGNALS", "WorkerPlan", "work")
+
+BUSY = 0
+"""The cell of a worker's own row that is 1 while it opens a job or does a task."""
 
 WORKER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """Signals whose handlers a worker must not have from its parent: blocked while it starts."""
@@ -24,32 +30,77 @@ class WorkerPlan:
     """
     What a worker needs to know to start.
 
+    :param slots: rows that it has in the cells: one for each job at a time, and its own
     :param parent: process id of the parent when it started us itself, else None
     :param inherited: descriptors of other workers' pipes that a fork brought along
+    :param says_hello: an empty message tells the parent that it is ready
     """
 
     number: int
+    slots: int
     parent: int | None
     cells_path: str
     inherited: Sequence[int]
+    says_hello: bool = False
 
 
-def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler]) -> None:
-    """Run a worker process."""
+def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler] | None = None) -> None:
+    """
+    Run a worker process.
+
+    :param make_handler: the handler of slot 0, where it is known already
+    """
     _settle(plan)
     # The parent being gone needs no word: there is nobody left to hear it.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        own = open_row(plan.cells_path, (plan.number + 1) * plan.slots - 1)
+        jobs: dict[int, _Open] = {}
+        if plan.says_hello:
+            pipe.send_bytes(b"")
+        if make_handler is not None:
+            jobs[0] = _Open(plan, 0, make_handler)
+        while True:
+            own[BUSY] = 0
+            word, slot, content = unpack_message(pipe.recv_bytes())
+            own[BUSY] = word != Word.CLOSE
+            if word == Word.TASK:
+                pipe.send_bytes(jobs[slot].reply_to(Task.unpack(content)))
+            elif word == Word.OPEN:
+                jobs[slot] = _Open(plan, slot, _Stored(os.fsdecode(content)))
+            elif jobs.pop(slot, None) is not None:
+                gc.collect()  # mappings and files end with the last that refers to them
+
+
+@dataclass
+class _Stored:
+    # Makes what a file says how to make.
+    path: str
+
+    def __call__(self) -> Handler:
+        make: Callable[[], Handler] = pickle.loads(Path(self.path).read_bytes())
+        return make()
+
+
+class _Open:
+    # A job whose handler is here; why that could not be made is the reply to each of its tasks.
+    def __init__(self, plan: WorkerPlan, slot: int, make_handler: Callable[[], Handler]) -> None:
+        self._handler: Handler | None = None
+        self._row: Row | None = None
+        self._failure = b""
         try:
-            row = open_row(plan.cells_path, plan.number)
-            handler = make_handler()
-            while True:
-                task = Task.unpack(pipe.recv_bytes())
-                reply = handler.run(task, row)
-                pipe.send_bytes(pack_reply(reply, handler.notes()))
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            raise
+            self._row = open_row(plan.cells_path, plan.number * plan.slots + slot)
+            self._handler = make_handler()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
-            pipe.send_bytes(pack_failure(error))
+            self._failure = pack_failure(error)
+
+    def reply_to(self, task: Task) -> bytes:
+        if self._handler is None or self._row is None:
+            return self._failure
+        try:
+            reply = self._handler.run(task, self._row)
+            return pack_reply(reply, self._handler.notes())
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+            return pack_failure(error)
 
 
 def _settle(plan: WorkerPlan) -> None:

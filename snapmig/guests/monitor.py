@@ -97,6 +97,10 @@ class Monitor:
             self._loop.close()
             message = f"no QEMU monitor answers here: {_words(error)}"
             raise MonitorError(message, path=path) from error
+        except BaseException:  # a signal's, or a cancellation, which waited until it was connected
+            self.close()
+            connection.close()
+            raise
         pid: int = struct.unpack("3i", raw)[0]
         return pid
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import weakref
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -61,6 +62,7 @@ class FileStore:
     def __init__(self, plan: TargetPlan) -> None:
         self._plan = plan
         self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd).atexit = False  # with the worker's handler
         self._can_punch = True
 
     def write(self, offset: int, content: Bytes) -> None:
@@ -89,6 +91,7 @@ class MappedStore:
         self._plan = plan
         self._page = plan.huge_page_size or PAGE_SIZE
         self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd).atexit = False
         size = os.fstat(self._fd).st_size
         try:
             self._array = np.frombuffer(mmap.mmap(self._fd, size), np.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snapmig.fleet.fleet import Fleet
+from snapmig.fleet.fleet import Workers
 from snapmig.work.counters import Counter
 
 __all__ = ("Progress", "ProgressCallback", "reporter")
@@ -31,7 +31,7 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def reporter(
-    fleet: Fleet, total_bytes: int, progress: ProgressCallback | None
+    fleet: Workers, total_bytes: int, progress: ProgressCallback | None
 ) -> Callable[[], None]:
     """Return a function that reads the workers' counters and reports them."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
-from snapmig.fleet.fleet import Fleet
+from snapmig.fleet.fleet import Fleet, Workers, WorkersMaker
 from snapmig.operations.engines import choose_to_read, failure_warnings
 from snapmig.operations.parents import open_parents
 from snapmig.operations.progress import ProgressCallback
@@ -26,17 +26,23 @@ class ReadOptions:
     accelerator: str
     depth: int | None
     progress: ProgressCallback | None
+    workers: WorkersMaker = Fleet
 
 
 def read_options(
-    jobs: int | None, accelerator: str, depth: int | None, progress: ProgressCallback | None
+    jobs: int | None,
+    accelerator: str,
+    depth: int | None,
+    progress: ProgressCallback | None,
+    workers: WorkersMaker = Fleet,
 ) -> ReadOptions:
     """
     Check them.
 
+    :param workers: gives the worker processes
     :raises UsageError: one makes no sense
     """
-    return ReadOptions(parse_jobs(jobs), accelerator, parse_depth(depth), progress)
+    return ReadOptions(parse_jobs(jobs), accelerator, parse_depth(depth), progress, workers)
 
 
 class Reading:
@@ -76,7 +82,7 @@ class Reading:
             for file, each in zip(self.chain, self.settings, strict=True)
         ]
 
-    def take_warnings(self, fleet: Fleet) -> None:
+    def take_warnings(self, fleet: Workers) -> None:
         """Keep what workers found worth telling."""
         failures = int(fleet.cells.total()[Counter.ENGINE_FAILURES])
         self.warnings += failure_warnings(list(fleet.notes), failures)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
+from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engines import AUTO
@@ -16,6 +17,7 @@ from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, same_file
+from snapmig.operations.workers import choose_workers
 
 __all__ = ("RestoreResult", "restore")
 
@@ -48,7 +50,7 @@ class RestoreResult:
     warnings: tuple[str, ...] = ()
 
 
-def restore(
+def restore(  # noqa: PLR0913 - the words of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
     *,
@@ -60,6 +62,8 @@ def restore(
     for_qemu: bool = False,
     accelerator: str = AUTO,
     depth: int | None = None,
+    bwlimit: str | int | None = None,
+    workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
 ) -> RestoreResult:
     """
@@ -82,6 +86,9 @@ def restore(
     :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
+    :param bwlimit: bytes per second to write at most, a number or words like ``200M``
+    :param workers: worker processes that many jobs share, of a
+        :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises CorruptSnapshotError: the snapshot is damaged
@@ -93,7 +100,8 @@ def restore(
     :raises OSError: the operating system's own refusals, with the path
     """
     started = time.monotonic()
-    options = read_options(jobs, accelerator, depth, progress)
+    given = choose_workers(bwlimit, workers)
+    options = read_options(jobs, accelerator, depth, progress, given)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
     with (

@@ -14,7 +14,6 @@ from snapmig.container.format import PageKind
 from snapmig.container.index import pages_in_use, unpack_kinds
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError, UsageError
-from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
@@ -239,7 +238,8 @@ def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
     """Have workers put a part's pages into a file; return the pages that are not zero."""
     plan = RestorePlan(reading.plans, target, part.placer)
     options = reading.options
-    with Fleet(options.jobs, partial(RestoreHandler, plan)) as fleet:
+    make_handler = partial(RestoreHandler, plan)
+    with options.workers(options.jobs, make_handler, lambda _signal: "") as fleet:
         report = reporter(fleet, part.ram_size, options.progress)
         fleet.run(LoadTasks(reading.snapshot, part.packets), report)
         report()

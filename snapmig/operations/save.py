@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from snapmig.errors import UsageError
+from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import RamBlock
 from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
@@ -22,6 +23,7 @@ from snapmig.operations.settings import (
     parse_layout,
     parse_packet_size,
 )
+from snapmig.operations.workers import choose_workers
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -49,6 +51,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     live: bool = False,
+    bwlimit: str | int | None = None,
+    workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
     """
@@ -77,6 +81,10 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
     :param live: let that guest run during a first pass, and pause it only for what changed
+    :param bwlimit: bytes per second to write at most, a number or words like ``200M``; what a live
+        save writes while the guest is paused is not limited
+    :param workers: worker processes that many jobs share, of a
+        :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
@@ -101,6 +109,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         progress=progress,
         parent=None if parent is None else Path(parent),
         deltas=deltas,
+        workers=choose_workers(bwlimit, workers),
     )
     if isinstance(image, str) and image.startswith(GUEST_PREFIX):
         if format is not None:

@@ -24,7 +24,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import CELLS, Row
-from snapmig.fleet.fleet import Fleet
+from snapmig.fleet.fleet import Fleet, WorkersMaker
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, check_attachments, store_attachments
@@ -33,6 +33,7 @@ from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hin
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.settings import same_file
+from snapmig.operations.space import check_save_space
 from snapmig.system.files import check_destination
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.levels import AdaptiveLevel
@@ -55,6 +56,7 @@ class SaveOptions:
     :param steps: levels to choose from while it is made; one where the user named it
     :param notes: what the user should know of the settings, a sentence each
     :param deltas: whether pages may be stored as differences from the parent's
+    :param workers: gives the worker processes
     """
 
     jobs: int
@@ -69,6 +71,7 @@ class SaveOptions:
     notes: Sequence[str] = ()
     parent: Path | None = None
     deltas: bool = True
+    workers: WorkersMaker = Fleet
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,7 @@ class Saving:
             self._writer = stack.enter_context(
                 SnapshotWriter(self._path, self._geometry, options.layout, self._window_bits)
             )
+            check_save_space(self._writer, self._path)
             self._warn_of_holes()
             plan = SavePlan(
                 self._source.opener(),
@@ -156,7 +160,7 @@ class Saving:
                 deltas=options.deltas,
             )
             self._fleet = stack.enter_context(
-                Fleet(options.jobs, partial(SaveHandler, plan), self._explain)
+                options.workers(options.jobs, partial(SaveHandler, plan), self._explain)
             )
             start = options.settings.deflate.level
             self._level = AdaptiveLevel(options.steps, start, self._fleet.cells.total)
@@ -177,7 +181,8 @@ class Saving:
         tasks = SaveTasks(
             self._geometry, plan, self._source.next_data, again=again, level=self._level
         )
-        self._fleet.run(tasks, _silent if again else self._report)
+        # What changed is saved while the guest stands still: that is no time for a limit.
+        self._fleet.run(tasks, _silent if again else self._report, limited=not again)
         if not again:
             self._report()
         self._counts = self._fleet.cells.total()

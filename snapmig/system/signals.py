@@ -5,6 +5,9 @@ Handlers are the program's own business; here their moment is. What a handler ra
 asyncio's loop is swallowed there or tears the connection, and what it raises while a guest is let
 go leaves that standing. A mask of signals would not do: other threads, such as those of numpy's
 libraries, would take them, and Python runs the handler in the main thread all the same.
+
+Other threads have no signals. A :class:`Cancellation` is theirs: it arrives in a thread at the very
+moments at which a signal would in the main one.
 """
 
 from __future__ import annotations
@@ -16,17 +19,73 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ("HeldSignals",)
+__all__ = ("Cancellation", "HeldSignals", "arrive")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_thread = threading.local()
+
+
+class Cancellation:
+    """Ends the work of a thread, by an exception that it raises there, once."""
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+        self._raised = False
+        self._held = 0
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Have it arrive in this thread, inside."""
+        _thread.cancellation = self
+        try:
+            yield
+        finally:
+            _thread.cancellation = None
+
+    def cancel(self, error: BaseException) -> None:
+        """Have an exception raised in the thread, soon; of several, the first."""
+        if self._error is None:
+            self._error = error
+
+    def hold(self) -> None:
+        """Keep it from arriving."""
+        self._held += 1
+
+    def release(self) -> None:
+        """Let it arrive again, now if it came meanwhile."""
+        self._held -= 1
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Raise what came, unless it was raised before or is held."""
+        if not self._held and self._error is not None and not self._raised:
+            self._raised = True
+            raise self._error
+
+
+def arrive() -> None:
+    """Raise in this thread what it was cancelled by, if it was: for loops that take long."""
+    cancellation = _own_cancellation()
+    if cancellation is not None:
+        cancellation.arrive()
+
+
+def _own_cancellation() -> Cancellation | None:
+    found: Cancellation | None = getattr(_thread, "cancellation", None)
+    return found
 
 
 class HeldSignals:
-    """Keeps signals from their handlers inside a ``with`` block; the first arrives at its end."""
+    """
+    Keeps signals from their handlers inside a ``with`` block; the first arrives at its end.
+
+    In another thread than the main one it does so with the thread's cancellation.
+    """
 
     def __init__(self) -> None:
         self._before: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._came: list[tuple[int, FrameType | None]] = []
+        self._cancellation: Cancellation | None = None
 
     def __enter__(self) -> HeldSignals:
         self._hold()
@@ -46,7 +105,11 @@ class HeldSignals:
 
     def _hold(self) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # handlers run in the main thread only
+            # Handlers run in the main thread only.
+            self._cancellation = _own_cancellation()
+            if self._cancellation is not None:
+                self._cancellation.hold()
+            return
         for number in _SIGNALS:
             handler = signal.getsignal(number)
             if callable(handler):
@@ -54,6 +117,9 @@ class HeldSignals:
                 signal.signal(number, self._note)
 
     def _release(self) -> None:
+        cancellation, self._cancellation = self._cancellation, None
+        if cancellation is not None:
+            cancellation.release()
         for number in list(self._before):
             handler = self._before.pop(number)
             if signal.getsignal(number) == self._note:

@@ -33,6 +33,8 @@ class Counter(IntEnum):
     SAME_PAGES = 13
     """Of the data pages, those that are the parent's, and those stored as differences."""
     DELTA_PAGES = 14
+    WRITTEN_BYTES = 15
+    """Bytes written of packets, also of those that a second look writes again."""
 
 
 _BY_ENCODING: dict[int, Counter] = {

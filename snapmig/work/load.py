@@ -14,7 +14,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
-from snapmig.geometry import Geometry
+from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
 from snapmig.work.chain import ReadPlan, open_chain
@@ -145,17 +145,22 @@ class LoadTasks:
     def __init__(self, snapshot: SnapshotFile, packets: range) -> None:
         batch = max(1, BATCH_BYTES // snapshot.geometry.packet_size)
         self._tasks = _plan_tasks(snapshot.records, packets, batch)
+        self._again: list[Task] = []
         self.replies: list[Any] = []
 
     def next_for(self, _worker: int) -> Task | None:
         """Return the next batch."""
-        return next(self._tasks, None)
+        return self._again.pop() if self._again else next(self._tasks, None)
 
     def finished(self, _worker: int, _task: Task, reply: Any) -> list[tuple[int, Task]]:
         """Keep a reply that says something."""
         if reply:
             self.replies.extend(reply)
         return []
+
+    def lost(self, _worker: int, tasks: Sequence[Task]) -> None:
+        """Hand out again what a dead worker had."""
+        self._again += tasks
 
 
 def _plan_tasks(records: Records, packets: range, batch: int) -> Iterator[Task]:
@@ -184,6 +189,8 @@ def _count_empty(row: Row, geometry: Geometry, task: Task) -> None:
 
 def _count(row: Row, geometry: Geometry, task: Task, packets: Sequence[StoredPacket]) -> None:
     row[Counter.RAM_BYTES] += _span(geometry, task)[1]
-    row[Counter.DATA_PAGES] += sum(int(np.count_nonzero(packet.kinds)) for packet in packets)
+    data_pages = sum(int(np.count_nonzero(packet.kinds)) for packet in packets)
+    row[Counter.DATA_PAGES] += data_pages
+    row[Counter.WRITTEN_BYTES] += data_pages * PAGE_SIZE
     for packet in packets:
         row[encoding_counter(packet.encoding)] += 1

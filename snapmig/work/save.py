@@ -106,14 +106,17 @@ class SaveHandler:
         self._held: dict[int, list[EncodedPacket | None]] = {}
         self._written: deque[tuple[int, int]] = deque()
         self._write_ns = 0
+        self._written_bytes = 0
 
     def run(self, task: Task, row: Row) -> int:
         """Do one task; return the stored bytes that still need a place."""
         started = perf_counter_ns()
         self._write_ns = 0
+        self._written_bytes = 0
         waiting = self._run(task, row)
         row[Counter.WORK_NS] += perf_counter_ns() - started
         row[Counter.WRITE_NS] += self._write_ns
+        row[Counter.WRITTEN_BYTES] += self._written_bytes
         row[Counter.ENGINE_FAILURES] = self._encoder.failures.count
         return waiting
 
@@ -202,6 +205,7 @@ class SaveHandler:
     def _write(self, offset: int, packet: EncodedPacket) -> None:
         started = perf_counter_ns()
         self._slots.write_packet(offset, packet.mask, packet.payload, packet.encoding)
+        self._written_bytes += packet.stored_size
         self._write_ns += perf_counter_ns() - started
 
     def _write_back(self, offset: int, length: int) -> None:

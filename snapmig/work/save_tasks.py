@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
+from snapmig.errors import SnapmigError
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import Geometry
 
@@ -21,6 +22,8 @@ EMPTY_BATCH_PACKETS = 4096
 
 HELD_BATCHES = 3
 """Encoded batches of a packed snapshot that one worker may hold until their places are known."""
+
+NOBODY = -1
 
 
 class Kind(IntEnum):
@@ -57,8 +60,9 @@ class SaveTasks:
         self._packed = slots.layout == Layout.PACKED
         self._offset = slots.data_offset
         self._order: deque[int] = deque()
-        self._sized: dict[int, tuple[int, Task, int]] = {}
         self._held: dict[int, int] = {}
+        self._encoded: dict[int, _Encoded] = {}
+        self._again: deque[Task] = deque()
 
     @property
     def end(self) -> int:
@@ -67,6 +71,8 @@ class SaveTasks:
 
     def next_for(self, worker: int) -> Task | None:
         """Return the next batch, unless the worker holds enough of them without a place."""
+        if self._again:  # the places of others wait for it
+            return self._given(worker, self._again.popleft())
         if self._held.get(worker, 0) >= HELD_BATCHES:
             return None
         task = next(self._tasks, None)
@@ -76,23 +82,71 @@ class SaveTasks:
             return task  # a hole has no level
         if self._packed and task.kind == Kind.ENCODE:
             self._order.append(task.first)
-            self._held[worker] = self._held.get(worker, 0) + 1
-        return replace(task, argument=self._level())
+        return self._given(worker, replace(task, argument=self._level()))
 
     def finished(self, worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
         """Take a batch's size; return the batches whose places are known now."""
+        if task.kind == Kind.PLACE:
+            del self._encoded[task.first]
         if not self._packed or task.kind != Kind.ENCODE:
             return []
-        self._sized[task.first] = (worker, task, reply)
+        if task.first in self._encoded:
+            return [self._encoded_again(worker, task, reply)]
+        self._encoded[task.first] = _Encoded(worker, task, reply)
         placed = []
-        while self._order and self._order[0] in self._sized:
-            owner, batch, size = self._sized.pop(self._order.popleft())
-            self._held[owner] -= 1
-            if size:
-                place = Task(Kind.PLACE, batch.first, batch.count, self._offset)
-                placed.append((owner, place))
-                self._offset += size
+        while self._order and self._order[0] in self._encoded:
+            batch = self._encoded[self._order.popleft()]
+            self._held[batch.worker] -= 1
+            if batch.size:
+                batch.offset = self._offset
+                self._offset += batch.size
+                placed.append((batch.worker, batch.place))
+            else:
+                del self._encoded[batch.task.first]
         return placed
+
+    def lost(self, worker: int, tasks: Sequence[Task]) -> None:
+        """
+        Hand out again what a dead worker had.
+
+        That is tasks, and encoded batches that had no place yet or were on their way to it.
+        """
+        self._held.pop(worker, None)
+        self._again.extend(task for task in tasks if task.kind != Kind.PLACE)
+        for first, batch in list(self._encoded.items()):
+            if batch.worker == worker:
+                batch.worker = NOBODY
+                self._again.append(batch.task)
+                if batch.offset is None:
+                    del self._encoded[first]
+
+    def _given(self, worker: int, task: Task) -> Task:
+        if self._packed and task.kind == Kind.ENCODE:
+            self._held[worker] = self._held.get(worker, 0) + 1
+        return task
+
+    def _encoded_again(self, worker: int, task: Task, size: int) -> tuple[int, Task]:
+        # The worker that had encoded it is dead, and those behind it have their places already.
+        batch = self._encoded[task.first]
+        if size != batch.size:
+            message = f"{task.shown} have {size} bytes when compressed again, {batch.size} before"
+            raise SnapmigError(message)
+        batch.worker = worker
+        self._held[worker] -= 1
+        return worker, batch.place
+
+
+@dataclass
+class _Encoded:
+    # A batch of a packed snapshot that is encoded and not yet written.
+    worker: int
+    task: Task
+    size: int
+    offset: int | None = None
+
+    @property
+    def place(self) -> Task:
+        return Task(Kind.PLACE, self.task.first, self.task.count, self.offset or 0)
 
 
 def _plan_tasks(

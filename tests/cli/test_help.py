@@ -18,10 +18,10 @@ from tests.system.filesystems import memfd
 VERBS = ("save", "restore", "info", "verify", "accelerators")
 OPTIONS = {
     "save": "--format --base --parent --no-deltas --live -j --jobs --compression --accelerator "
-    "--depth --level --window --huffman --packet-size --layout --attach -f --force --json "
-    "--progress --debug -h --help",
-    "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
+    "--depth --level --window --huffman --packet-size --layout --attach --bwlimit -f --force "
     "--json --progress --debug -h --help",
+    "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
+    "--bwlimit --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help",

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -113,6 +113,18 @@ class Sleep(Silent):
         time.sleep(60)
 
 
+@dataclass
+class Slow(Silent):
+    """Replies as Echo does, after some seconds."""
+
+    seconds: float
+
+    def run(self, task: Task, _row: Row) -> tuple[int, int]:
+        """Sleep and reply."""
+        time.sleep(self.seconds)
+        return os.getpid(), task.first
+
+
 class Nap(Silent):
     """Prints its process id and does not reply for a minute."""
 
@@ -146,6 +158,10 @@ class Tasks:
         """Keep the reply; give its worker what belongs after the task."""
         self.replies.append(reply)
         return [(worker, self.more.pop(task.first))] if task.first in self.more else []
+
+    def lost(self, _worker: int, tasks: Sequence[Task]) -> None:
+        """Hand out again what a dead worker had."""
+        self._left.extend(tasks)
 
 
 def numbered(count: int) -> Tasks:

@@ -1,0 +1,145 @@
+"""Progress of a batch on stderr: a bar for each guest and one for all, or JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from snapmig.commands.progress import JSON_EVERY_S, wants_bar
+from snapmig.operations.batch_results import BatchProgress
+from snapmig.operations.progress import Progress
+
+__all__ = ("BatchDisplay", "show_batch_progress")
+
+
+@contextmanager
+def show_batch_progress(kind: str, guests_at_once: int) -> Iterator[BatchDisplay]:
+    """
+    Give what shows progress as ``--progress`` asks for.
+
+    :param kind: ``auto``, ``tty``, ``json`` or ``none``
+    """
+    display: BatchDisplay
+    if kind == "json":
+        display = _JsonLines()
+    elif wants_bar(kind):
+        display = _Bars(guests_at_once)
+    else:
+        display = BatchDisplay()
+    try:
+        yield display
+    finally:
+        display.close()
+
+
+class BatchDisplay:
+    """Shows nothing, and writes lines as they are."""
+
+    def __call__(self, progress: BatchProgress) -> None:
+        """Show a moment of the run."""
+
+    def write(self, line: str, file: TextIO) -> None:
+        """Print a line in a way that leaves bars as they are."""
+        print(line, file=file, flush=True)
+
+    def close(self) -> None:
+        """Take everything off the screen."""
+
+
+class _Bars(BatchDisplay):
+    # Each guest's bar has a place of its own while it is under way; the one for all is below.
+    def __init__(self, guests_at_once: int) -> None:
+        self._free = list(range(guests_at_once))
+        self._last = guests_at_once
+        self._bars: dict[str, tuple[int, Any]] = {}
+        self._overall: Any = None
+
+    def __call__(self, progress: BatchProgress) -> None:
+        for name in [name for name in self._bars if name not in progress.running]:
+            place, bar = self._bars.pop(name)
+            bar.close()
+            self._free.append(place)
+            self._free.sort()
+        for name, each in progress.running.items():
+            if each is not None:
+                self._show(name, each)
+        if self._overall is None:
+            self._overall = _bar("all", self._last)
+        self._overall.total = progress.total_bytes
+        words = f"{progress.ended_jobs} of {progress.jobs} ended"
+        self._overall.set_postfix_str(words, refresh=False)
+        _move(self._overall, progress.done_bytes)
+
+    def write(self, line: str, file: TextIO) -> None:
+        with _bar_class().external_write_mode(file=file):
+            super().write(line, file)
+
+    def close(self) -> None:
+        for _, bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
+        if self._overall is not None:
+            self._overall.close()
+
+    def _show(self, name: str, progress: Progress) -> None:
+        if name not in self._bars:
+            place = self._free.pop(0)
+            self._bars[name] = (place, _bar(name, place))
+        bar = self._bars[name][1]
+        bar.total = progress.total_bytes
+        if progress.stored_bytes and progress.done_bytes:
+            share = 100 * progress.stored_bytes / progress.done_bytes
+            bar.set_postfix_str(f"{share:.1f} % of RAM stored", refresh=False)
+        _move(bar, progress.done_bytes)
+
+
+def _bar_class() -> Any:
+    from tqdm import tqdm  # noqa: PLC0415 - 30 ms, which only a bar is worth
+
+    tqdm.monitor_interval = 0  # no thread of tqdm's
+    return tqdm
+
+
+def _bar(words: str, place: int) -> Any:
+    return _bar_class()(
+        desc=words,
+        total=0,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        dynamic_ncols=True,
+        position=place,
+        leave=False,
+    )
+
+
+def _move(bar: Any, done_bytes: int) -> None:
+    bar.n = done_bytes
+    bar.refresh()
+
+
+class _JsonLines(BatchDisplay):
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._last = 0.0
+
+    def __call__(self, progress: BatchProgress) -> None:
+        now = time.monotonic()
+        if now - self._last < JSON_EVERY_S:
+            return
+        for name, each in progress.running.items():
+            if each is not None:
+                self._last = now
+                line = {
+                    "message_type": "progress",
+                    "job": name,
+                    "total_bytes": each.total_bytes,
+                    "done_bytes": each.done_bytes,
+                    "stored_bytes": each.stored_bytes,
+                    "seconds": round(now - self._started, 3),
+                }
+                print(json.dumps(line), file=sys.stderr, flush=True)

@@ -1,0 +1,189 @@
+"""
+Worker processes as the parent has them: started, told, ended, and replaced when one dies.
+
+No lock is shared with a worker, so a dead one stops nobody.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from os import getpid
+from typing import Any
+
+import multiprocess
+from multiprocess import spawn
+
+from snapmig.fleet.cells import Cells, Row
+from snapmig.fleet.job import Job
+from snapmig.fleet.tasks import Handler, Task, Word, pack_message
+from snapmig.fleet.worker import BUSY, WORKER_SIGNALS, WorkerPlan, work
+
+__all__ = ("Crew", "Worker")
+
+_END_S = 5.0
+
+
+class Worker:
+    """
+    One worker process.
+
+    :ivar tasks: what it was given, in the order in which it does it: it is at the first
+    :ivar opened: slots of the jobs whose handlers it has
+    :ivar ready: it may be given tasks
+    """
+
+    def __init__(self, number: int, process: Any, pipe: Any, *, ready: bool) -> None:
+        self.number = number
+        self.process = process
+        self.pipe = pipe
+        self.ready = ready
+        self.tasks: deque[tuple[Job, Task]] = deque()
+        self.opened: set[int] = set()
+
+    def send(self, job: Job, task: Task) -> None:
+        """Give it a task, and the job's handler before the first one."""
+        if job.slot not in self.opened:
+            self.opened.add(job.slot)
+            self._tell(pack_message(Word.OPEN, job.slot, job.plan_path))
+        self.tasks.append((job, task))
+        job.waiting += 1
+        self._tell(pack_message(Word.TASK, job.slot, task.pack()))
+
+    def close(self, slot: int) -> None:
+        """Have it let go of a job's handler, after the tasks that it has."""
+        if slot in self.opened:
+            self.opened.remove(slot)
+            self._tell(pack_message(Word.CLOSE, slot))
+
+    def death(self) -> tuple[str, int]:
+        """Return what a dead worker died of in words, and its signal or 0."""
+        self.process.join(_END_S)
+        code = self.process.exitcode
+        if code is not None and code < 0:
+            return f"was ended by {signal.Signals(-code).name}", -code
+        return f"ended with exit status {code} without a word", 0
+
+    def _tell(self, message: bytes) -> None:
+        # A broken pipe is a dead worker: its sentinel tells why, in a moment.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.pipe.send_bytes(message)
+
+
+class Crew:
+    """
+    The workers of one run, or of several jobs.
+
+    :param slots: jobs at a time
+    :ivar workers: by their numbers
+    """
+
+    def __init__(self, size: int, slots: int = 1) -> None:
+        self.size = size
+        self.workers: dict[int, Worker] = {}
+        self.cells = Cells(size, slots + 1)
+
+    def start(self, make_handler: Callable[[], Handler] | None = None) -> None:
+        """
+        Start all workers.
+
+        :param make_handler: the handler of slot 0, where it is known already
+        """
+        # A fork is ready in 10 ms where a fresh interpreter takes 200 for numpy alone; but forking
+        # a process that has other threads can deadlock the child, so then a server forks.
+        fork = threading.active_count() == 1
+        for number in range(self.size):
+            self._start(number, make_handler, fork=fork)
+            if make_handler is not None:
+                self.workers[number].opened.add(0)
+
+    def replace(self, worker: Worker) -> None:
+        """Have another process in a dead worker's place, which says when it is ready."""
+        self.remove(worker)
+        self._own_row(worker.number)[BUSY] = 0
+        self._start(worker.number, None, fork=False, says_hello=True)
+
+    def was_busy(self, worker: Worker) -> bool:
+        """Say whether a dead worker was at something, and did not only wait."""
+        return bool(self._own_row(worker.number)[BUSY])
+
+    def _own_row(self, number: int) -> Row:
+        row: Row = self.cells.rows[(number + 1) * self.cells.slots - 1]
+        return row
+
+    def remove(self, worker: Worker) -> None:
+        """Let go of a worker that is dead, or will be in a moment."""
+        del self.workers[worker.number]
+        worker.pipe.close()
+        worker.process.join(_END_S)
+        with suppress(ValueError):  # not even SIGKILL ended it yet
+            worker.process.close()
+
+    def end(self) -> None:
+        """Kill all workers, and wait until they are gone."""
+        for worker in self.workers.values():
+            worker.process.kill()
+        for worker in list(self.workers.values()):
+            self.remove(worker)
+        self.cells.close()
+
+    def _start(
+        self,
+        number: int,
+        make_handler: Callable[[], Handler] | None,
+        *,
+        fork: bool,
+        says_hello: bool = False,
+    ) -> None:
+        context = multiprocess.get_context("fork" if fork else "forkserver")
+        with _signals_blocked(), _without_main(), warnings.catch_warnings():
+            # Python 3.12 also counts the idle threads of numpy's linear algebra, which has its own
+            # care for forks and is not used here.
+            warnings.filterwarnings(
+                "ignore", "This process .* is multi-threaded", DeprecationWarning
+            )
+            ours, theirs = context.Pipe()
+            inherited = [w.pipe.fileno() for w in self.workers.values()] + [ours.fileno()]
+            plan = WorkerPlan(
+                number,
+                self.cells.slots,
+                parent=getpid() if fork else None,
+                cells_path=self.cells.path_for_workers,
+                inherited=inherited if fork else (),
+                says_hello=says_hello,
+            )
+            process = context.Process(target=work, args=(plan, theirs, make_handler), daemon=True)
+            process.start()
+            theirs.close()
+            self.workers[number] = Worker(number, process, ours, ready=not says_hello)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    # A process of the fork server would run the caller's main module once more, for what may be
+    # defined there. Nothing of ours is; but a script without the usual guard would begin anew.
+    prepare = spawn.get_preparation_data
+
+    def prepare_without(name: str) -> dict[str, Any]:
+        data = prepare(name)
+        return {key: value for key, value in data.items() if not key.startswith("init_main")}
+
+    spawn.get_preparation_data = prepare_without
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = prepare
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    # A signal between the fork and the child's own handlers would run the parent's in the child.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, WORKER_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,163 @@
+"""
+Tasks of jobs to workers, and their replies back: the same for one job and for many.
+
+A worker does its tasks in their order, so a dead one was at the first of those that it had, if at
+any, and had begun no other. That one's job fails; what follows it is handed out again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from multiprocess.connection import wait
+
+from snapmig.errors import WorkerDiedError
+from snapmig.fleet.crew import Crew, Worker
+from snapmig.fleet.job import Job
+from snapmig.fleet.pace import Pace
+from snapmig.fleet.tasks import unpack_reply
+
+__all__ = ("POLL_S", "Dispatcher")
+
+TASKS_AHEAD = 2
+"""Tasks in a worker's pipe: the one it does and the next, so that it never waits for the parent."""
+
+POLL_S = 0.1
+"""Seconds between two looks at the counters while nothing else happens."""
+
+
+class Dispatcher:
+    """
+    Hands out the tasks of jobs in turn.
+
+    :param pace: a limit on what all of them write
+    :param lasting: dead workers are replaced, and only the job that a dead one worked for fails;
+        otherwise all do
+    """
+
+    def __init__(self, crew: Crew, pace: Pace | None = None, *, lasting: bool = False) -> None:
+        self.crew = crew
+        self.jobs: list[Job] = []
+        self._pace = pace
+        self._lasting = lasting
+        self._turn = 0
+        # Replacements for workers that died without a task: where each dies at once, this ends.
+        self._spares = crew.size
+
+    def hand_out(self) -> float:
+        """Give workers tasks; return the seconds after which there may be more to give."""
+        if not self.crew.workers:
+            for job in self.jobs:
+                job.end(WorkerDiedError("no worker is left, all of them died"))
+        pause = 0.0 if self._pace is None else self._pace.wait_s()
+        for ahead in range(1, TASKS_AHEAD + 1 if self._pace is None else 2):
+            for worker in list(self.crew.workers.values()):
+                if worker.ready and len(worker.tasks) < ahead:
+                    self._give(worker, limited=pause > 0)
+        return min(POLL_S, pause) if pause else POLL_S
+
+    def wait(self, seconds: float, wakers: Sequence[Any] = ()) -> list[Any]:
+        """Wait until a worker says something or dies, or a waker is readable."""
+        workers = self.crew.workers.values()
+        pipes = [worker.pipe for worker in workers]
+        ends = [worker.process.sentinel for worker in workers]
+        ready: list[Any] = wait([*pipes, *ends, *wakers], seconds)
+        return ready
+
+    def take(self, ready: Sequence[Any]) -> None:
+        """Take replies and deaths of those workers that a wait returned."""
+        workers = list(self.crew.workers.values())
+        for worker in workers:
+            if worker.pipe in ready and not self._receive(worker):
+                self._bury(worker)
+            elif worker.process.sentinel in ready:
+                # Its last words may have come after the wait had looked there.
+                while worker.pipe.poll() and self._receive(worker):
+                    pass
+                self._bury(worker)
+
+    def _give(self, worker: Worker, *, limited: bool) -> None:
+        # From the job whose turn it is; what is limited waits while there is nothing to spend.
+        for _ in range(len(self.jobs)):
+            self._turn = (self._turn + 1) % len(self.jobs)
+            job = self.jobs[self._turn]
+            if job.source is None or (limited and job.limited):
+                continue
+            try:
+                task = job.source.next_for(worker.number)
+            except Exception as error:  # noqa: BLE001 - the job's own, whatever it is
+                job.end(error)
+                continue
+            if task is not None:
+                worker.send(job, task)
+                return
+            if not job.waiting:
+                job.end()
+
+    def _receive(self, worker: Worker) -> bool:
+        # Take one message; False for the end of the pipe.
+        try:
+            raw = worker.pipe.recv_bytes()
+        except (EOFError, ConnectionResetError):
+            return False
+        if not worker.ready:
+            worker.ready = True
+            return True
+        job, task = worker.tasks.popleft()
+        job.waiting -= 1
+        if self._pace is not None:
+            self._pace.spend(job.newly_written(worker.number, self._pace.cell))
+        try:
+            reply, notes = unpack_reply(raw)
+            job.notes.update(dict.fromkeys(notes))
+            if job.source is not None:
+                for number, more in job.source.finished(worker.number, task, reply):
+                    self.crew.workers[number].send(job, more)
+        except BaseException as error:  # noqa: BLE001 - what the worker, or the job's own, raised
+            job.end(error)
+        return True
+
+    def _bury(self, worker: Worker) -> None:
+        cause, number = worker.death()
+        left = list(worker.tasks)
+        begun = left.pop(0) if left and self.crew.was_busy(worker) else None
+        for job, _ in worker.tasks:
+            job.waiting -= 1
+        worker.tasks.clear()
+        self._replace(worker, spare=begun is None)
+        if begun is not None:
+            job, task = begun
+            words = f"{cause}{_explanation(job, number)} while it had {task.shown}"
+            job.end(WorkerDiedError(f"worker {worker.number} {words}"))
+        for job in self.jobs:
+            job.retire(worker.number)
+            if job.source is None:
+                continue
+            if not self._lasting:
+                words = f"{cause}{_explanation(job, number)}"
+                job.end(WorkerDiedError(f"worker {worker.number} {words}"))
+                continue
+            try:
+                job.source.lost(worker.number, [task for owner, task in left if owner is job])
+            except Exception as error:  # noqa: BLE001 - the job's own, whatever it is
+                job.end(error)
+
+    def _replace(self, worker: Worker, *, spare: bool) -> None:
+        if not self._lasting or (spare and not self._spares):
+            self.crew.remove(worker)
+            return
+        self._spares -= spare
+        with suppress(OSError):  # no process can be made now: the others go on
+            self.crew.replace(worker)
+
+
+def _explanation(job: Job, number: int) -> str:
+    # What the job knows of a death by a signal; one that was given up has closed its files.
+    if job.source is None or not number:
+        return ""
+    try:
+        return job.describe(number)
+    except OSError:
+        return ""

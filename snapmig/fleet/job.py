@@ -1,0 +1,87 @@
+"""One job as the parent has it: its handlers' plan, its tasks, its counters and how it ended."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable
+
+from snapmig.fleet.cells import Cells, JobCells
+from snapmig.fleet.tasks import Handler, TaskSource
+from snapmig.system.files import descriptor_path, pwrite_all
+
+__all__ = ("Describe", "Job")
+
+Describe = Callable[[int], str]
+"""Adds to the words for a worker that died of a signal what may explain it."""
+
+
+class Job:
+    """
+    A job in a slot.
+
+    :ivar waiting: tasks that workers have
+    :ivar notes: what workers found worth telling, each sentence once, in the order of arrival
+    :ivar ended: set when a run is over, done or failed
+    """
+
+    def __init__(self, slot: int, cells: Cells, describe: Describe) -> None:
+        self.slot = slot
+        self.cells = JobCells(cells, slot)
+        self.describe = describe
+        self.source: TaskSource | None = None
+        self.failure: BaseException | None = None
+        self.limited = True
+        self.waiting = 0
+        self.notes: dict[str, None] = {}
+        self.ended = threading.Event()
+        self._plan = -1
+        self._written: dict[int, int] = {}
+
+    def store(self, make_handler: Callable[[], Handler]) -> None:
+        """Put how to make a handler where workers find it."""
+        self._plan = os.memfd_create("snapmig-job", os.MFD_CLOEXEC)
+        pwrite_all(self._plan, pickle.dumps(make_handler), 0)
+
+    @property
+    def plan_path(self) -> bytes:
+        """A path by which workers read how to make a handler."""
+        return os.fsencode(descriptor_path(self._plan))
+
+    @property
+    def running(self) -> bool:
+        """Whether tasks are handed out."""
+        return self.source is not None
+
+    def begin(self, source: TaskSource, *, limited: bool) -> None:
+        """Start a run."""
+        self.ended.clear()
+        self.limited = limited
+        self.source = source
+
+    def end(self, failure: BaseException | None = None) -> None:
+        """End the run, unless it has ended; the first cause counts."""
+        if self.source is not None:
+            self.source = None
+            self.failure = failure
+            self.ended.set()
+
+    def newly_written(self, worker: int, cell: int) -> int:
+        """Return the bytes that a worker wrote since this was asked last."""
+        now = self.cells.of(worker, cell)
+        before = self._written.get(worker, 0)
+        self._written[worker] = now
+        return now - before
+
+    def retire(self, worker: int) -> None:
+        """Keep what a dead worker counted."""
+        self.cells.retire(worker)
+        self._written.pop(worker, None)
+
+    def close(self) -> None:
+        """Let go of slot and plan; no worker has a task of it any more."""
+        self.cells.keep()
+        if self._plan >= 0:
+            os.close(self._plan)
+            self._plan = -1

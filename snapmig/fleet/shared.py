@@ -1,0 +1,197 @@
+"""
+Workers that many jobs share, each job in a thread of its own.
+
+The workers are started before any thread is, and one thread serves all of their pipes. Where a
+worker dies, the job that it worked for fails and another process takes its place; the other jobs
+go on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from snapmig.errors import SnapmigError
+from snapmig.fleet.cells import JobCells
+from snapmig.fleet.crew import Crew
+from snapmig.fleet.dispatcher import POLL_S, Dispatcher
+from snapmig.fleet.job import Describe, Job
+from snapmig.fleet.pace import Pace
+from snapmig.fleet.tasks import Handler, TaskSource
+from snapmig.system.signals import arrive
+
+__all__ = ("SharedFleet", "SharedWorkers")
+
+_SPARE_SLOTS = 4
+"""Slots beyond those in use, for jobs whose workers hang where nothing ends them."""
+
+_LAST_TASKS_S = 5.0
+"""Seconds that the workers of a job that is given up have for the tasks that they are at."""
+
+_SLOT_S = 60.0
+
+
+class SharedFleet:
+    """
+    Worker processes for many jobs; a context manager.
+
+    :param size: how many workers
+    :param at_once: jobs at a time
+    :param pace: a limit on what all of them write together
+    """
+
+    def __init__(self, size: int, at_once: int, pace: Pace | None = None) -> None:
+        self.size = size
+        slots = at_once + _SPARE_SLOTS
+        self._crew = Crew(size, slots)
+        self._dispatcher = Dispatcher(self._crew, pace, lasting=True)
+        self._free = list(range(slots))
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._thread = threading.Thread(target=self._serve, name="snapmig-fleet", daemon=True)
+
+    def __enter__(self) -> SharedFleet:
+        try:
+            self._crew.start()
+            self._thread.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        with self._changed:
+            self._stopped = True
+            self._wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._crew.end()
+        os.close(self._waker)
+
+    def workers(
+        self, _jobs: int, make_handler: Callable[[], Handler], describe: Describe
+    ) -> SharedWorkers:
+        """Return these workers for one job; they are as many as they are."""
+        return SharedWorkers(self, make_handler, describe)
+
+    def open(self, make_handler: Callable[[], Handler], describe: Describe) -> Job:
+        """
+        Give a job a slot.
+
+        :raises SnapmigError: jobs that were given up keep all of them
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free, _SLOT_S):
+                raise SnapmigError("workers hang in jobs that were given up")
+            job = Job(self._free.pop(), self._crew.cells, describe)
+            job.store(make_handler)
+            self._dispatcher.jobs.append(job)
+        return job
+
+    def begin(self, job: Job, source: TaskSource, *, limited: bool) -> None:
+        """Start a run of a job."""
+        with self._changed:
+            if self._stopped:
+                raise SnapmigError("the workers are gone")
+            job.begin(source, limited=limited)
+            self._wake()
+
+    def close(self, job: Job) -> None:
+        """
+        Let go of a job, when no worker has a task of it any more.
+
+        Those that still are at one after some seconds are killed; others take their places.
+        """
+        with self._changed:
+            job.end()
+            if not self._quiet(job):
+                self._kill_those_at(job)
+                if not self._quiet(job):
+                    return  # a process that not even SIGKILL ends: its slot stays taken
+            self._dispatcher.jobs.remove(job)
+            if not self._stopped:
+                for worker in self._crew.workers.values():
+                    worker.close(job.slot)
+                self._free.append(job.slot)
+                self._changed.notify_all()
+            job.close()
+
+    def _quiet(self, job: Job) -> bool:
+        end = time.monotonic() + _LAST_TASKS_S
+        while job.waiting and not self._stopped:
+            left = end - time.monotonic()
+            at_it = any(w.tasks and w.tasks[0][0] is job for w in self._crew.workers.values())
+            if left <= 0 and at_it:
+                return False
+            # What others are at in front of its tasks is theirs, however long it takes.
+            self._changed.wait(max(left, POLL_S))
+        return True
+
+    def _kill_those_at(self, job: Job) -> None:
+        for worker in self._crew.workers.values():
+            if worker.tasks and worker.tasks[0][0] is job:
+                worker.process.kill()
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._waker, 1)
+
+    def _serve(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    if self._stopped:
+                        return
+                    pause = self._dispatcher.hand_out()
+                ready = self._dispatcher.wait(pause, [self._waker])
+                with self._changed:
+                    if self._waker in ready:
+                        os.eventfd_read(self._waker)
+                    self._dispatcher.take(ready)
+                    self._changed.notify_all()
+        except BaseException as error:  # noqa: BLE001 - a bug: nobody may wait for a dead thread
+            with self._changed:
+                self._stopped = True
+                for job in self._dispatcher.jobs:
+                    job.end(error)
+                self._changed.notify_all()
+
+
+class SharedWorkers:
+    """A shared fleet's workers for one job, in that job's thread: :class:`Workers`."""
+
+    cells: JobCells
+    notes: dict[str, None]
+
+    def __init__(
+        self, fleet: SharedFleet, make_handler: Callable[[], Handler], describe: Describe
+    ) -> None:
+        self._fleet = fleet
+        self._make_handler = make_handler
+        self._describe = describe
+
+    def __enter__(self) -> SharedWorkers:
+        self._job = self._fleet.open(self._make_handler, self._describe)
+        self.cells, self.notes = self._job.cells, self._job.notes
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._fleet.close(self._job)
+
+    def run(
+        self,
+        source: TaskSource,
+        poll: Callable[[], None] = lambda: None,
+        *,
+        limited: bool = True,
+    ) -> None:
+        """Have all tasks of a source done; a cancellation of this thread arrives meanwhile."""
+        job = self._job
+        self._fleet.begin(job, source, limited=limited)
+        while not job.ended.wait(POLL_S):
+            arrive()
+            poll()
+        if job.failure is not None:
+            raise job.failure

@@ -1,0 +1,254 @@
+"""``batch``: many guests saved or restored in one run, by one fleet of workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from snapmig.errors import CancelledError, UsageError
+from snapmig.fleet.shared import SharedFleet
+from snapmig.operations.batch_file import read_batch_file
+from snapmig.operations.batch_jobs import PlannedJob, plan_jobs
+from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
+from snapmig.operations.batch_space import check_batch_space
+from snapmig.operations.failures import describe
+from snapmig.operations.progress import Progress
+from snapmig.operations.restore import RestoreResult, restore
+from snapmig.operations.save import save
+from snapmig.operations.saving import SaveResult
+from snapmig.operations.settings import parse_jobs
+from snapmig.operations.workers import make_pace
+from snapmig.system.signals import Cancellation, HeldSignals, arrive
+
+__all__ = ("Batch", "batch")
+
+_POLL_S = 0.1
+
+_LET_GO_S = 60.0
+"""Seconds that jobs have for their ends when a run is interrupted: guests are let go there."""
+
+_FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
+    "save": save,
+    "restore": restore,
+}
+
+
+def batch(
+    path: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    max_guests_at_once: int | None = None,
+    fail_fast: bool | None = None,
+    bwlimit: str | int | None = None,
+    ended: Callable[[BatchJob], None] | None = None,
+    progress: Callable[[BatchProgress], None] | None = None,
+) -> BatchResult:
+    """
+    Save and restore many guests, as a file says: docs/batch.md is its reference.
+
+    A job that fails is a :class:`BatchJob` of the result and stops no other. When this is
+    interrupted by an exception (a signal's, or one of the functions that it calls), guests that
+    are paused go on and partial files are removed before it leaves.
+
+    What is given here holds instead of the file's.
+
+    :param path: the file; paths in it are relative to its directory
+    :param jobs: worker processes, for all guests together
+    :param max_guests_at_once: jobs under way at a time
+    :param fail_fast: cancel all others when one fails
+    :param bwlimit: bytes per second that all of them write at most, a number or words like ``200M``
+    :param ended: called with each job as it ends, in the caller's thread
+    :param progress: called several times a second, in the caller's thread
+    :raises UsageError: the file is not what it should be, or jobs are in each other's way
+    :raises NoSpaceError: what is restored can't fit
+    :raises OSError: the file can't be read
+    """
+    run = Batch(
+        path,
+        jobs=jobs,
+        max_guests_at_once=max_guests_at_once,
+        fail_fast=fail_fast,
+        bwlimit=bwlimit,
+    )
+    return run.run(ended, progress)
+
+
+class Batch:
+    """
+    A checked file, and what :func:`batch` does with it.
+
+    :ivar warnings: what the user should know before the start, a sentence each
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        jobs: int | None = None,
+        max_guests_at_once: int | None = None,
+        fail_fast: bool | None = None,
+        bwlimit: str | int | None = None,
+    ) -> None:
+        file = read_batch_file(Path(path))
+        self.jobs = plan_jobs(file, Path(path))
+        self.workers = parse_jobs(file.jobs if jobs is None else jobs)
+        at_once = file.max_guests_at_once if max_guests_at_once is None else max_guests_at_once
+        if at_once < 1:
+            raise UsageError(f"max_guests_at_once is {at_once}, expected at least 1")
+        self.at_once = min(at_once, len(self.jobs))
+        self.fail_fast = file.fail_fast if fail_fast is None else fail_fast
+        self._pace = make_pace(file.bwlimit if bwlimit is None else bwlimit)
+        self.warnings = list(check_batch_space(self.jobs))
+
+    def run(
+        self,
+        ended: Callable[[BatchJob], None] | None = None,
+        progress: Callable[[BatchProgress], None] | None = None,
+    ) -> BatchResult:
+        """Do all jobs."""
+        started = time.monotonic()
+        # Workers come first: they are forked while there is no thread beside this one.
+        with SharedFleet(self.workers, self.at_once, self._pace) as fleet:
+            run = _Run(self, fleet, ended, progress)
+            try:
+                run.go()
+            except BaseException as error:
+                run.stop(error)
+                raise
+        results = tuple(run.results[job.name] for job in self.jobs)
+        failed = [job.exit_code for job in results if job.state == "failed"]
+        return BatchResult(
+            jobs=results,
+            exit_code=failed[0] if failed else 0,
+            seconds=round(time.monotonic() - started, 3),
+            warnings=tuple(self.warnings),
+        )
+
+
+class _Running:
+    # A job in its thread.
+    def __init__(self, job: PlannedJob, work: Callable[[_Running], None]) -> None:
+        self.job = job
+        self.started = time.monotonic()
+        self.cancellation = Cancellation()
+        self.progress: Progress | None = None
+        self.thread = threading.Thread(
+            target=work, args=(self,), name=f"snapmig-{job.name}", daemon=True
+        )
+
+    def note(self, progress: Progress) -> None:
+        self.progress = progress
+
+
+class _Run:
+    # Jobs in their threads; everything of the caller's is called in the caller's thread.
+    def __init__(
+        self,
+        batch: Batch,
+        fleet: SharedFleet,
+        ended: Callable[[BatchJob], None] | None,
+        progress: Callable[[BatchProgress], None] | None,
+    ) -> None:
+        self._batch = batch
+        self._fleet = fleet
+        self._ended = ended
+        self._progress = progress
+        self._waiting = deque(batch.jobs)
+        self._running: dict[str, _Running] = {}
+        self._events: SimpleQueue[tuple[_Running, BatchJob]] = SimpleQueue()
+        self._sizes = {job.name: job.expected_bytes for job in batch.jobs}
+        self.results: dict[str, BatchJob] = {}
+
+    def go(self) -> None:
+        while self._waiting or self._running:
+            while self._waiting and len(self._running) < self._batch.at_once:
+                self._start(self._waiting.popleft())
+            try:
+                running, result = self._events.get(timeout=_POLL_S)
+            except Empty:
+                pass
+            else:
+                self._take(running, result)
+            self._report()
+
+    def stop(self, error: BaseException) -> None:
+        # Called with whatever ended the run; a second signal must not disturb it.
+        with HeldSignals():
+            for running in self._running.values():
+                running.cancellation.cancel(CancelledError("cancelled, the run was interrupted"))
+            end = time.monotonic() + _LET_GO_S
+            for running in self._running.values():
+                if running.thread.ident is not None:
+                    running.thread.join(max(0.0, end - time.monotonic()))
+                if running.thread.is_alive():
+                    error.add_note(
+                        f"{running.job.name} did not end in {_LET_GO_S:.0f} s: look whether its "
+                        "guest is paused, and for partial files"
+                    )
+
+    def _start(self, job: PlannedJob) -> None:
+        running = _Running(job, self._work)
+        self._running[job.name] = running
+        running.thread.start()
+
+    def _work(self, running: _Running) -> None:
+        # In the job's thread.
+        job = running.job
+        result: SaveResult | RestoreResult | None = None
+        state, code, message = "done", 0, None
+        try:
+            with running.cancellation.here():
+                arrive()
+                result = _FUNCTIONS[job.verb](
+                    job.source,
+                    job.destination,
+                    jobs=self._fleet.size,
+                    workers=self._fleet.workers,
+                    progress=running.note,
+                    **job.words,
+                )
+        except BaseException as error:  # noqa: BLE001 - one job's failure is a result of the run
+            state = "cancelled" if isinstance(error, CancelledError) else "failed"
+            code, message = describe(error)
+        seconds = round(time.monotonic() - running.started, 3)
+        outcome = BatchJob(job.name, job.verb, state, result, code, message, seconds)
+        self._events.put((running, outcome))
+
+    def _take(self, running: _Running, result: BatchJob) -> None:
+        running.thread.join()
+        del self._running[result.name]
+        size = 0 if running.progress is None else running.progress.total_bytes
+        self._sizes[result.name] = size or self._sizes[result.name]
+        self._end(result)
+        if result.state == "failed" and self._batch.fail_fast:
+            self._give_up(result.name)
+
+    def _give_up(self, name: str) -> None:
+        for running in self._running.values():
+            running.cancellation.cancel(CancelledError(f"cancelled because {name} failed"))
+        while self._waiting:
+            job = self._waiting.popleft()
+            message = f"not begun because {name} failed"
+            self._end(BatchJob(job.name, job.verb, "skipped", None, 1, message, 0.0))
+
+    def _end(self, result: BatchJob) -> None:
+        self.results[result.name] = result
+        if self._ended is not None:
+            self._ended(result)
+
+    def _report(self) -> None:
+        if self._progress is None:
+            return
+        done = sum(self._sizes[name] for name in self.results)
+        total = sum(self._sizes[job.name] for job in self._waiting) + done
+        under_way = {name: running.progress for name, running in self._running.items()}
+        for name, each in under_way.items():
+            done += 0 if each is None else each.done_bytes
+            total += self._sizes[name] if each is None else each.total_bytes
+        jobs, ended = len(self._batch.jobs), len(self.results)
+        self._progress(BatchProgress(total, done, jobs, ended, under_way))

@@ -1,0 +1,187 @@
+"""
+The file of a batch, read strictly: docs/batch.md is its reference.
+
+Every refusal is one sentence with the file, the table and the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from snapmig.errors import UsageError
+from snapmig.operations.settings import GUEST_PREFIX, parse_jobs
+from snapmig.operations.workers import parse_rate
+
+__all__ = ("BatchFile", "RestoreTable", "SaveTable", "Table", "read_batch_file")
+
+Made = TypeVar("Made")
+
+_TYPES = {
+    "array": "a list",
+    "bool": "true or false",
+    "date": "a date",
+    "datetime": "a date with a time",
+    "float": "a number with a fraction",
+    "int": "a whole number",
+    "null": "",
+    "object": "a table",
+    "str": "text",
+    "time": "a time",
+}
+
+
+class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What jobs of both kinds may have; None for the default."""
+
+    name: str | None = None
+    format: str | None = None
+    accelerator: str | None = None
+    depth: int | None = None
+    force: bool | None = None
+
+
+class SaveTable(Table):
+    """A ``[[save]]``: the words of :func:`snapmig.save`."""
+
+    image: str
+    snapshot: str
+    base: list[str] | None = None
+    parent: str | None = None
+    compression: str | None = None
+    level: int | str | None = None
+    window: str | None = None
+    huffman: str | None = None
+    packet_size: int | str | None = None
+    layout: str | None = None
+    attach: dict[str, str] | None = None
+    live: bool | None = None
+
+
+class RestoreTable(Table):
+    """A ``[[restore]]``: the words of :func:`snapmig.restore`."""
+
+    snapshot: str
+    image: str
+    in_place: bool | None = None
+    block: str | None = None
+    for_qemu: bool | None = None
+
+
+class DefaultsTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """``[defaults]``: what holds for each job that does not say it itself, where it can."""
+
+    accelerator: str | None = None
+    depth: int | None = None
+    force: bool | None = None
+    parent: str | None = None
+    compression: str | None = None
+    level: int | str | None = None
+    window: str | None = None
+    huffman: str | None = None
+    packet_size: int | str | None = None
+    layout: str | None = None
+    attach: dict[str, str] | None = None
+    live: bool | None = None
+
+
+class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """
+    All of a file.
+
+    :param jobs: worker processes, for all guests together
+    :param saves: its ``[[save]]``, in their order, and likewise ``restores``
+    """
+
+    jobs: int | None = None
+    max_guests_at_once: int = 2
+    fail_fast: bool = False
+    bwlimit: int | str | None = None
+    defaults: dict[str, Any] = {}
+    save: list[dict[str, Any]] = []
+    restore: list[dict[str, Any]] = []
+
+    def saves(self, shown: str) -> list[SaveTable]:
+        """Return the checked tables of saves."""
+        return _tables(self.save, self._defaults(shown), SaveTable, f"{shown}: [[save]]")
+
+    def restores(self, shown: str) -> list[RestoreTable]:
+        """Return the checked tables of restores."""
+        return _tables(self.restore, self._defaults(shown), RestoreTable, f"{shown}: [[restore]]")
+
+    def _defaults(self, shown: str) -> dict[str, Any]:
+        _convert(self.defaults, DefaultsTable, f"{shown}: [defaults]")
+        return self.defaults
+
+
+def read_batch_file(path: Path) -> BatchFile:
+    """
+    Return what a file says.
+
+    :raises UsageError: it is not TOML, or has an unknown key or a value of a wrong type
+    :raises OSError: it can't be read
+    """
+    try:
+        content = tomllib.loads(path.read_bytes().decode())
+    except UnicodeDecodeError as error:
+        raise UsageError("is not UTF-8, as TOML must be", path=str(path)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"is not TOML: {error}", path=str(path)) from error
+    file = _convert(content, BatchFile, str(path))
+    if file.max_guests_at_once < 1:
+        message = f"max_guests_at_once is {file.max_guests_at_once}, expected at least 1"
+        raise UsageError(message, path=str(path))
+    try:
+        parse_jobs(file.jobs)
+        parse_rate(1 if file.bwlimit is None else file.bwlimit)
+    except UsageError as error:
+        error.path = str(path)
+        raise
+    if not file.save and not file.restore:
+        raise UsageError("has no [[save]] and no [[restore]]", path=str(path))
+    return file
+
+
+def _tables(
+    raw: list[dict[str, Any]], defaults: dict[str, Any], kind: type[Made], shown: str
+) -> list[Made]:
+    known = {field.name for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
+    usable = {key: value for key, value in defaults.items() if key in known}
+    tables = []
+    for number, table in enumerate(raw, 1):
+        merged = {**usable, **table}
+        if not str(table.get("image")).startswith(GUEST_PREFIX) and "live" not in table:
+            merged.pop("live", None)  # as a default it is meant for those that run
+        if "attach" in usable and isinstance(table.get("attach"), dict):
+            merged["attach"] = {**usable["attach"], **table["attach"]}
+        tables.append(_convert(merged, kind, f"{shown} {number}"))
+    return tables
+
+
+def _convert(content: Any, kind: type[Made], shown: str) -> Made:
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{shown}: {_words(str(error), kind)}") from error
+
+
+def _words(message: str, kind: type[Any]) -> str:
+    # msgspec's message in the words of who writes such files.
+    message, _, place = message.partition(" - at `$.")
+    key = re.sub(r"\[(\d+)\]", lambda match: f" {int(match[1]) + 1}", place.rstrip("`"))
+    key = key.replace("[...]", ": one of its values")
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", message):
+        near = difflib.get_close_matches(match[1], kind.__struct_fields__, 1)
+        return f"unknown key {match[1]!r}" + (f", did you mean {near[0]!r}?" if near else "")
+    if match := re.fullmatch(r"Object missing required field `(.*)`", message):
+        return f"the key {match[1]!r} is missing"
+    if match := re.fullmatch(r"Expected `(.*)`, got `(.*)`", message):
+        wanted = [_TYPES.get(word, word) for word in match[1].split(" | ")]
+        expected = " or ".join(word for word in wanted if word)
+        return f"{key} is {_TYPES.get(match[2], match[2])}, expected {expected}"
+    return f"{key}: {message}" if key else message

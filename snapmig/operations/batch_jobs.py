@@ -1,0 +1,239 @@
+"""The jobs of a batch: its tables with globs and placeholders filled in, checked side by side."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snapmig.errors import SnapmigError, UsageError
+from snapmig.images.formats import format_names
+from snapmig.operations.batch_file import BatchFile, RestoreTable, SaveTable
+from snapmig.operations.engines import AUTO, choose_coding
+from snapmig.operations.settings import GUEST_PREFIX, parse_depth, parse_layout, parse_packet_size
+
+__all__ = ("PlannedJob", "plan_jobs")
+
+_PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """
+    A job that is checked and not begun.
+
+    :param verb: ``save`` or ``restore``
+    :param place: where in the file it is from
+    :param source: what it reads, and ``destination`` what it makes
+    :param words: what the verb's function gets besides
+    :param reads: other files that it reads
+    """
+
+    name: str
+    verb: str
+    place: str
+    source: str
+    destination: str
+    words: Mapping[str, Any]
+    reads: tuple[str, ...] = ()
+
+    @property
+    def expected_bytes(self) -> int:
+        """Guest RAM that it will be about, as far as the image's size tells; else 0."""
+        with suppress(OSError):
+            if self.verb == "save" and not self.source.startswith(GUEST_PREFIX):
+                return os.stat(self.source).st_size
+        return 0
+
+
+def plan_jobs(file: BatchFile, path: Path) -> list[PlannedJob]:
+    """
+    Return all jobs of a file, in its order: saves first.
+
+    :param path: where the file is: paths in it are relative to its directory
+    :raises UsageError: a value that makes no sense, a glob without a match, or jobs that are in
+        each other's way
+    """
+    expander = _Expander(path)
+    jobs = [
+        job
+        for number, save in enumerate(file.saves(str(path)), 1)
+        for job in expander.saves(save, f"{path}: [[save]] {number}")
+    ]
+    jobs += [
+        job
+        for number, restore in enumerate(file.restores(str(path)), 1)
+        for job in expander.restores(restore, f"{path}: [[restore]] {number}")
+    ]
+    _check_names(jobs)
+    _check_files(jobs)
+    return jobs
+
+
+class _Expander:
+    def __init__(self, path: Path) -> None:
+        self._folder = path.parent
+
+    def saves(self, table: SaveTable, place: str) -> Iterator[PlannedJob]:
+        with _placed(place):
+            _check_save(table)
+        for source, fill in self._sources(table.image, table.name, place):
+            attach = {name: fill(file) for name, file in (table.attach or {}).items()}
+            base = [fill(file) for file in table.base or ()]
+            parent = [] if table.parent is None else [fill(table.parent)]
+            words = _given(
+                table,
+                "format accelerator depth force compression level window huffman packet_size "
+                "layout live",
+            )
+            words |= {"attach": attach, "base": base}
+            words |= {"parent": parent[0]} if parent else {}
+            yield PlannedJob(
+                name=fill("{name}", path=False),
+                verb="save",
+                place=place,
+                source=source,
+                destination=fill(table.snapshot),
+                words=words,
+                reads=(*base, *parent, *attach.values()),
+            )
+
+    def restores(self, table: RestoreTable, place: str) -> Iterator[PlannedJob]:
+        with _placed(place):
+            _check_restore(table)
+        for source, fill in self._sources(table.snapshot, table.name, place):
+            yield PlannedJob(
+                name=fill("{name}", path=False),
+                verb="restore",
+                place=place,
+                source=source,
+                destination=fill(table.image),
+                words=_given(table, "format accelerator depth force in_place block for_qemu"),
+            )
+
+    def _sources(
+        self, pattern: str, name: str | None, place: str
+    ) -> Iterator[tuple[str, Callable[..., str]]]:
+        # Each source, with a function that fills in a text's placeholders for it.
+        for source in self._matches(self._at(pattern), place):
+            path = Path(source.removeprefix(GUEST_PREFIX))
+            known = {"stem": path.stem, "folder": path.absolute().parent.name}
+            known["name"] = path.stem if name is None else _fill(name, known, place)
+
+            def fill(text: str, known: dict[str, str] = known, *, path: bool = True) -> str:
+                filled = _fill(text, known, place)
+                return self._at(filled) if path else filled
+
+            yield source, fill
+
+    def _at(self, text: str) -> str:
+        # Relative to the file's directory.
+        if text.startswith(GUEST_PREFIX):
+            return GUEST_PREFIX + str(self._folder / text.removeprefix(GUEST_PREFIX))
+        return str(self._folder / text)
+
+    def _matches(self, pattern: str, place: str) -> list[str]:
+        prefix = GUEST_PREFIX if pattern.startswith(GUEST_PREFIX) else ""
+        path = pattern.removeprefix(prefix)
+        if not glob.has_magic(path) or os.path.lexists(path):
+            return [pattern]
+        found = sorted(glob.glob(path))  # noqa: PTH207 - the folder may itself be a pattern
+        if not found:
+            raise UsageError(f"{place}: nothing matches {path}")
+        return [prefix + each for each in found]
+
+
+def _fill(text: str, known: Mapping[str, str], place: str) -> str:
+    def value(match: re.Match[str]) -> str:
+        if match[1] is None:
+            return match[0][0]
+        if match[1] not in known:
+            names = ", ".join(f"{{{name}}}" for name in sorted(known))
+            raise UsageError(f"{place}: {text!r} has {match[0]}, expected one of {names}")
+        return known[match[1]]
+
+    return _PLACEHOLDER.sub(value, text)
+
+
+def _given(table: SaveTable | RestoreTable, names: str) -> dict[str, Any]:
+    pairs = ((name, getattr(table, name)) for name in names.split())
+    return {name: value for name, value in pairs if value is not None}
+
+
+@contextmanager
+def _placed(place: str) -> Iterator[None]:
+    try:
+        yield
+    except SnapmigError as error:
+        raise UsageError(f"{place}: {error}") from error
+
+
+def _check_save(table: SaveTable) -> None:
+    # What a save would refuse before it looks at anything is refused before all of them.
+    choose_coding(
+        table.compression or "zlib",
+        table.accelerator or AUTO,
+        table.level,
+        table.window,
+        table.huffman or "dynamic",
+        table.depth,
+    )
+    parse_layout(table.layout or "fixed")
+    if table.packet_size is not None:
+        parse_packet_size(table.packet_size)
+    _check_format(table.format, format_names(to_save=True))
+    if table.live and not table.image.startswith(GUEST_PREFIX):
+        raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
+
+
+def _check_restore(table: RestoreTable) -> None:
+    parse_depth(table.depth)
+    _check_format(table.format, format_names())
+    if sum(map(bool, (table.force, table.in_place, table.for_qemu))) > 1:
+        raise UsageError("force, in_place and for_qemu exclude each other")
+
+
+def _check_format(name: str | None, known: tuple[str, ...]) -> None:
+    if name is not None and name not in known:
+        raise UsageError(f"format is {name!r}, expected one of {', '.join(known)}")
+
+
+def _check_names(jobs: list[PlannedJob]) -> None:
+    seen: dict[str, PlannedJob] = {}
+    for job in jobs:
+        other = seen.setdefault(job.name, job)
+        if other is not job:
+            message = (
+                f"{job.place}: {job.source} would be named {job.name!r} as {other.source} is, "
+                "give one of them a name"
+            )
+            raise UsageError(message)
+
+
+def _check_files(jobs: list[PlannedJob]) -> None:
+    # What one job makes, or a guest that it is about, is nobody else's business meanwhile.
+    makers: dict[str, PlannedJob] = {}
+    for job in jobs:
+        own = [job.destination]
+        own += [job.source] if job.source.startswith(GUEST_PREFIX) else []
+        for path in own:
+            other = makers.setdefault(_identity(path), job)
+            if other is not job:
+                message = f"{job.place}: {job.name!r} and {other.name!r} both have {path}"
+                raise UsageError(message)
+    for job in jobs:
+        for path in (job.source, *job.reads):
+            maker = makers.get(_identity(path))
+            if maker is not None and maker is not job:
+                message = f"{job.place}: {job.name!r} reads {path}, which {maker.name!r} makes"
+                raise UsageError(message)
+
+
+def _identity(path: str) -> str:
+    prefix = GUEST_PREFIX if path.startswith(GUEST_PREFIX) else ""
+    return prefix + os.path.realpath(path.removeprefix(prefix))

@@ -1,0 +1,32 @@
+"""
+Whether a snapshot has room, looked at before the work.
+
+A restore knows what it needs from the index. A save knows only what it needs at least: what a page
+becomes shows when it is compressed. So only what can't fit for sure is refused.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from snapmig.container.writer import SnapshotWriter
+from snapmig.errors import NoSpaceError
+from snapmig.system.files import free_bytes
+from snapmig.units import format_size
+
+__all__ = ("check_save_space",)
+
+
+def check_save_space(writer: SnapshotWriter, path: Path) -> None:
+    """
+    Refuse a snapshot whose tables alone, or whose slots where no holes are kept, do not fit.
+
+    :raises NoSpaceError: with what is needed and what is free
+    """
+    free, least = free_bytes(path.parent), writer.least_size
+    if free < least:
+        message = (
+            f"no space left on the filesystem, up to {format_size(writer.plan.needed)} must fit "
+            f"there, at least {format_size(least)}, and {format_size(free)} are free"
+        )
+        raise NoSpaceError(message, path=str(path))

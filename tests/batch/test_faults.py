@@ -1,0 +1,167 @@
+"""Facts about batches that are disturbed: by signals, dead workers and images that shrink."""
+
+import faulthandler
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import snapmig
+from tests.cli import program
+from tests.faults import processes
+from tests.faults.processes import stopped_midway, wait_for
+from tests.system import ram
+
+TEXT_PAGES = 64 << 8
+ALL = '[[save]]\nimage = "*.img"\nsnapshot = "out/{name}.snap"\nlevel = 3\n'
+
+
+@pytest.fixture
+def big(folder):
+    """Give three images of 64 MiB of text, of which each takes two workers a second or so."""
+    pages = np.tile(ram.text(1024), (TEXT_PAGES // 1024, 1))
+    for name in ("x", "y", "z"):
+        ram.write(folder / f"{name}.img", pages)
+    return folder
+
+
+def _made(folder):
+    return sorted(path.name for path in (folder / "out").iterdir())
+
+
+@pytest.mark.parametrize("layout", ["fixed", "packed"])
+def test_a_killed_worker_fails_one_job_and_the_others_are_right(write, big, layout):
+    """The job that it worked for is named with the cause; the others are done, also packed."""
+    path = write(f'{ALL}layout = "{layout}"\n')
+    with stopped_midway("batch", path, "-g", 3) as (process, workers):
+        processes.send(signal.SIGKILL, workers[:1])
+        processes.send(signal.SIGCONT, workers)
+        out, err = process.communicate(timeout=60)
+
+    assert (process.returncode, out.count("done"), out.count("failed")) == (5, 2, 1)
+    assert "worker 0 was ended by SIGKILL" in err
+    assert "1 of 3 jobs failed" in err
+    for name in _made(big):
+        assert snapmig.verify(big / "out" / name).problems == ()
+        snapmig.restore(big / "out" / name, big / "r", force=True)
+        assert (big / "r").read_bytes() == (big / "x.img").read_bytes()
+
+
+@pytest.fixture
+def no_stacks():
+    """Have a worker that dies of a signal not print its stack, as pytest would have it."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__)
+
+
+@pytest.mark.usefixtures("no_stacks")
+def test_an_image_that_shrinks_fails_its_own_job(write, big):
+    """The worker dies of SIGBUS, the image is named, and a new one saves the other two."""
+
+    def shrink(progress):
+        now = progress.running.get("y")
+        if now is not None and 0 < now.done_bytes < now.total_bytes // 2:
+            os.truncate(big / "y.img", 0)
+
+    result = snapmig.batch(write(ALL), jobs=1, max_guests_at_once=3, progress=shrink)
+
+    assert [job.state for job in result.jobs] == ["done", "failed", "done"]
+    assert (result.exit_code, _made(big)) == (5, ["x.snap", "z.snap"])
+    assert "was ended by SIGBUS because the image changed under it" in result.jobs[1].message
+    assert f"{big}/y.img: image had " in result.jobs[1].message
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_all_jobs_and_leaves_nothing(write, big, number):
+    """Exit code 128 and the signal's number, no file, no process."""
+    path = write(ALL)
+    with stopped_midway("batch", path, "-g", 2) as (process, workers):
+        process.send_signal(number)
+        processes.send(signal.SIGCONT, workers)
+        _, err = process.communicate(timeout=60)
+
+        assert processes.all_gone(workers)
+    assert (process.returncode, _made(big)) == (128 + number, [])
+    assert err == f"snapmig: interrupted by {number.name}\n"
+
+
+def test_ctrl_c_while_workers_hang_ends_all_the_same(write, big):
+    """Workers that answer nothing are ended after some seconds."""
+    path = write(ALL)
+    with stopped_midway("batch", path, "-g", 2) as (process, workers):
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+
+        assert processes.all_gone(workers)
+    assert (process.returncode, _made(big)) == (130, [])
+
+
+@pytest.mark.usefixtures("big")
+def test_a_parent_that_is_killed_leaves_no_worker(write):
+    """Workers end with the run, whatever ended it."""
+    path = write(ALL)
+    with stopped_midway("batch", path) as (process, workers):
+        process.kill()
+        process.communicate(timeout=60)
+
+        assert processes.all_gone(workers)
+
+
+@pytest.mark.usefixtures("big")
+def test_replaced_workers_end_with_a_parent_that_is_killed(write):
+    """So do those that took the places of dead ones."""
+    path = write("bwlimit = '1M'\n" + ALL)
+    process = program.start("batch", path, "-g", 3, "-j", 2)
+    try:
+        first = wait_for(lambda: processes.children(process.pid))
+        processes.send(signal.SIGKILL, first[:1])
+        later = wait_for(lambda: _descendants(process.pid) - set(first))
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
+
+    assert processes.all_gone(later)
+
+
+def _descendants(pid):
+    found = set(processes.children(pid))
+    for child in list(found):
+        found |= _descendants(child)
+    return found
+
+
+def test_an_exception_of_the_callers_ends_all_jobs(write, big):
+    """What a progress function raises leaves nothing behind, and arrives."""
+
+    class EnoughError(Exception):
+        pass
+
+    def stop(progress):
+        if any(each is not None and each.done_bytes for each in progress.running.values()):
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        snapmig.batch(write(ALL), progress=stop)
+
+    assert _made(big) == []
+
+
+@pytest.mark.root
+def test_a_full_filesystem_fails_the_jobs_that_it_holds(write, big, tmp_path, cli):
+    """Others, on another filesystem, are done."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", place], check=True)
+    try:
+        ram.write(big / "n.noise", ram.noise(4 << 8))
+        text = ALL + f'[[save]]\nimage = "n.noise"\nsnapshot = "{place}/s"\n'
+        outcome = cli("batch", write(text))
+
+        assert (outcome.code, list(place.iterdir()), len(_made(big))) == (1, [], 3)
+        assert f"snapmig: n: {place}/s: no space left on the filesystem" in outcome.err
+    finally:
+        subprocess.run(["umount", place], check=True)

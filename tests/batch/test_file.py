@@ -1,0 +1,228 @@
+"""Facts about the file of a batch: what it may say, and the sentence where it may not."""
+
+import re
+import socket
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from snapmig.errors import UsageError
+from snapmig.operations.batch import Batch
+from snapmig.operations.batch_file import (
+    DefaultsTable,
+    RestoreTable,
+    SaveTable,
+    read_batch_file,
+)
+
+SAVE = '[[save]]\nimage = "a.ram"\nsnapshot = "out/a.snap"\n'
+DOCUMENT = Path(__file__).parents[2] / "docs" / "batch.md"
+
+
+def _names(path):
+    return [job.name for job in Batch(path).jobs]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("x = 1", "unknown key 'x'"),
+        ("max_guest_at_once = 1", "unknown key 'max_guest_at_once', did you mean"),
+        ('max_guests_at_once = "2"', "max_guests_at_once is text, expected a whole number"),
+        ("max_guests_at_once = true", "max_guests_at_once is true or false, expected a whole"),
+        ("max_guests_at_once = 0", "max_guests_at_once is 0, expected at least 1"),
+        ("jobs = 0", "jobs is 0, expected 1 to 1024"),
+        ("jobs = 5000\n" + SAVE, "jobs is 5000, expected 1 to 1024"),
+        ("fail_fast = 1", "fail_fast is a whole number, expected true or false"),
+        ("bwlimit = 1.5", "bwlimit is a number with a fraction, expected a whole number or text"),
+        ('bwlimit = "fast"\n' + SAVE, "bwlimit is 'fast', expected bytes per second with an"),
+        ("bwlimit = 0\n" + SAVE, "bwlimit is 0, expected more than nothing"),
+        ("defaults = 1", "defaults is a whole number, expected a table"),
+        ("[defaults]\nlevl = 1\n" + SAVE, "[defaults]: unknown key 'levl', did you mean 'level'?"),
+        ("[defaults]\nname = 'x'\n" + SAVE, "[defaults]: unknown key 'name'"),
+        ("save = 1", "save is a whole number, expected a list"),
+        ("[save]\nimage = 'a'", "save is a table, expected a list"),
+        ("[[save]]\nimage = 'a'", "[[save]] 1: the key 'snapshot' is missing"),
+        (SAVE + "[[save]]\nimage = 1", "[[save]] 2: image is a whole number, expected text"),
+        (SAVE + "in_place = true", "[[save]] 1: unknown key 'in_place'"),
+        (SAVE + "attach = { x = 1 }", "[[save]] 1: attach: one of its values is a whole number"),
+        (SAVE + "base = ['x', 1]", "[[save]] 1: base 2 is a whole number, expected text"),
+        (SAVE + "level = 99", "[[save]] 1: level of zlib is 99, expected 0 to 9 or auto"),
+        (SAVE + "compression = 'zip'", "[[save]] 1: compression is 'zip', expected zlib or"),
+        (SAVE + "layout = 'loose'", "[[save]] 1: layout is 'loose', expected fixed or packed"),
+        (SAVE + "packet_size = '5K'", "[[save]] 1: packet size is 5.0 KiB, expected a power"),
+        (SAVE + "format = 'vmdk'", "[[save]] 1: format is 'vmdk', expected one of "),
+        (SAVE + "live = true", "[[save]] 1: only a running guest can be saved live"),
+        (SAVE + "accelerator = 'gpu'", "[[save]] 1: accelerator is 'gpu', expected one of auto"),
+        ("[[restore]]\nsnapshot = 1", "[[restore]] 1: snapshot is a whole number, expected text"),
+        (
+            "[[restore]]\nsnapshot = 's'\nimage = 'r'\nforce = true\nin_place = true",
+            "[[restore]] 1: force, in_place and for_qemu exclude each other",
+        ),
+        (SAVE.replace("out/a", "{nme}"), "'{nme}.snap' has {nme}, expected one of {folder}, {name"),
+        (SAVE.replace("a.ram", "*.img"), "[[save]] 1: nothing matches "),
+        ("", "has no [[save]] and no [[restore]]"),
+        ("x = ", "is not TOML: Invalid value"),
+        ("jobs = 1\njobs = 2", "is not TOML: Cannot overwrite a value"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_with_the_place(cli, write, text, words):
+    """Exit code 2, the file, the table, the key, what it is and what was expected."""
+    path = write(text)
+    outcome = cli("batch", path)
+
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith(f"snapmig: {path}: ")
+    assert words in outcome.err
+
+
+def test_a_file_that_is_not_text_is_refused(cli, folder):
+    """TOML is UTF-8."""
+    (folder / "jobs.toml").write_bytes(b'bwlimit = "\xff"')
+
+    assert "is not UTF-8, as TOML must be" in cli("batch", folder / "jobs.toml").err
+
+
+def test_a_file_that_is_not_there_is_named(cli, folder):
+    """The system's own words, with the path, and exit code 1."""
+    outcome = cli("batch", folder / "none.toml")
+
+    assert (outcome.code, outcome.err) == (
+        1,
+        f"snapmig: {folder}/none.toml: No such file or directory\n",
+    )
+
+
+def test_a_glob_gives_a_job_for_each_match(write):
+    """Matches are in order, and named by what stands before the last dot."""
+    assert _names(write('[[save]]\nimage = "*.ram"\nsnapshot = "out/{name}.snap"')) == [*"abcde"]
+
+
+def test_a_glob_finds_sockets_of_guests(write, folder):
+    """``qmp:`` with a pattern is a job for each socket."""
+    for name in ("x.qmp", "y.qmp"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(folder / name))
+    batch = Batch(write('[[save]]\nimage = "qmp:*.qmp"\nsnapshot = "out/{name}.snap"'))
+
+    assert [job.source for job in batch.jobs] == [f"qmp:{folder}/x.qmp", f"qmp:{folder}/y.qmp"]
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_itself(write, folder):
+    """A name that exists is taken as it is."""
+    (folder / "[a].ram").write_bytes(b"x" * 4096)
+
+    assert _names(write(SAVE.replace("a.ram", "[a].ram"))) == ["[a]"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{name}", "web"),
+        ("{stem}", "a"),
+        ("{folder}", None),
+        ("{{name}}", "{name}"),
+        ("x-{name}-{stem}", "x-web-a"),
+    ],
+)
+def test_placeholders(write, folder, text, found):
+    """A job's name, the image's name and its directory's, and braces themselves."""
+    job = Batch(write(SAVE.replace("out/a", text) + 'name = "web"')).jobs[0]
+
+    assert job.destination == f"{folder}/{found or folder.name}.snap"
+
+
+def test_a_name_may_be_made_of_placeholders(write, folder):
+    """Where all images have the same name, their directories may tell them apart."""
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "ram").write_bytes(b"x" * 4096)
+    text = '[[save]]\nimage = "*/ram"\nname = "{folder}"\nsnapshot = "out/{name}.snap"'
+
+    assert _names(write(text)) == ["one", "two"]
+
+
+def test_placeholders_are_filled_in_everywhere(write, folder):
+    """Parents and attachments have them too."""
+    text = 'parent = "old/{name}.snap"\nattach = { xml = "{name}.xml" }'
+    words = Batch(write(SAVE + text)).jobs[0].words
+
+    assert (words["parent"], words["attach"]) == (
+        f"{folder}/old/a.snap",
+        {"xml": f"{folder}/a.xml"},
+    )
+
+
+def test_defaults_hold_where_a_job_says_nothing(write):
+    """A job's own word is stronger; attachments are joined."""
+    text = '[defaults]\nlevel = 3\nforce = true\nattach = { x = "x" }\n' + SAVE
+    text += 'level = 5\nattach = { y = "y" }\n'
+    words = Batch(write(text)).jobs[0].words
+
+    assert (words["level"], words["force"], sorted(words["attach"])) == (5, True, ["x", "y"])
+
+
+def test_live_as_a_default_is_for_guests_that_run(write):
+    """Images are saved as ever."""
+    assert "live" not in Batch(write("[defaults]\nlive = true\n" + SAVE)).jobs[0].words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (SAVE + SAVE.replace("out/", "out/../out/") + "name = 'b'", "'b' and 'a' both have "),
+        (SAVE + SAVE.replace("out/a", "out/b"), "would be named 'a' as "),
+        (SAVE + "[[restore]]\nname = 'r'\nsnapshot = 'out/a.snap'\nimage = 'r'", "which 'a' makes"),
+        (
+            SAVE + "[[save]]\nimage = 'b.ram'\nparent = 'out/a.snap'\nsnapshot = 'out/b.snap'",
+            "'b' reads ",
+        ),
+        (
+            SAVE.replace("a.ram", "qmp:s")
+            + SAVE.replace("a.ram", "qmp:s").replace("out/a", "out/b")
+            + "name = 'b'",
+            "both have qmp:",
+        ),
+        ('[[save]]\nimage = "*.ram"\nsnapshot = "out/same.snap"', "'b' and 'a' both have "),
+    ],
+    ids=["destination", "name", "restore", "parent", "guest", "glob"],
+)
+def test_jobs_in_each_others_way_are_refused_before_the_start(cli, write, folder, text, words):
+    """Nothing is begun, and both jobs are named."""
+    outcome = cli("batch", write(text))
+
+    assert (outcome.code, words in outcome.err, list((folder / "out").iterdir())) == (2, True, [])
+
+
+def test_arguments_are_stronger_than_the_file(write):
+    """What the command line gives holds instead."""
+    path = write("jobs = 3\nmax_guests_at_once = 1\nfail_fast = true\n" + SAVE)
+    batch = Batch(path, jobs=2, max_guests_at_once=5, fail_fast=False)
+
+    assert (batch.workers, batch.at_once, batch.fail_fast) == (2, 1, False)
+
+
+def test_arguments_are_checked_too(write):
+    """No guest at a time would be nothing at all."""
+    with pytest.raises(UsageError, match="max_guests_at_once is 0, expected at least 1"):
+        snapmig.batch(write(SAVE), max_guests_at_once=0)
+
+
+@pytest.mark.parametrize("table", [SaveTable, RestoreTable, DefaultsTable])
+def test_the_document_has_every_key(table):
+    """docs/batch.md names each key of each table, and no other."""
+    section = {SaveTable: "save", RestoreTable: "restore", DefaultsTable: "defaults"}[table]
+    text = re.split(rf"^## .*{section}.*$", DOCUMENT.read_text(), flags=re.MULTILINE)[1]
+    keys = re.findall(r"^\| `(\w+)` ", text.split("\n## ")[0], re.MULTILINE)
+
+    assert sorted(keys) == sorted(table.__struct_fields__)
+
+
+def test_the_document_has_every_key_of_the_file(write):
+    """docs/batch.md names what stands at the top."""
+    text = DOCUMENT.read_text().split("\n## The top")[1].split("\n## ")[0]
+    keys = re.findall(r"^\| `(\w+)` ", text, re.MULTILINE)
+    fields = read_batch_file(write(SAVE)).__struct_fields__
+
+    assert sorted(keys) == sorted(set(fields) - {"save", "restore", "defaults"})
