@@ -98,8 +98,7 @@ def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
     parser.add_argument(
         "--layout",
         choices=("fixed", "packed"),
-        default=None if again else "fixed",
-        help="fixed places and holes, or packed without (fixed)",
+        help="fixed places and holes, or packed as on s3:// (fixed)",
     )
 
 

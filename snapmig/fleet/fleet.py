@@ -24,7 +24,7 @@ from snapmig.fleet.cells import Cells
 from snapmig.fleet.tasks import Handler, Task, TaskSource, unpack_reply
 from snapmig.fleet.worker import WORKER_SIGNALS, WorkerPlan, work
 
-__all__ = ("Fleet",)
+__all__ = ("TASKS_AHEAD", "Fleet")
 
 TASKS_AHEAD = 2
 """Tasks in a worker's pipe: the one it does and the next, so that it never waits for the parent."""
@@ -57,6 +57,7 @@ class Fleet:
     :param jobs: how many
     :param make_handler: called in each worker; must be picklable
     :param describe: adds to the words for a worker that died of a signal what may explain it
+    :param ahead: tasks in a worker's pipe
     :ivar notes: what workers found worth telling, each sentence once, in the order of arrival
     """
 
@@ -65,8 +66,10 @@ class Fleet:
         jobs: int,
         make_handler: Callable[[], Handler],
         describe: Callable[[int], str] = lambda _signal: "",
+        ahead: int = TASKS_AHEAD,
     ) -> None:
         self.jobs = jobs
+        self._ahead = ahead
         self._make_handler = make_handler
         self._describe = describe
         self._workers: list[_Worker] = []
@@ -112,13 +115,13 @@ class Fleet:
             poll()
 
     def _hand_out(self, source: TaskSource) -> bool:
-        for ahead in range(1, TASKS_AHEAD + 1):
+        for ahead in range(1, self._ahead + 1):
             for worker in self._workers:
                 if len(worker.tasks) < ahead:
                     task = source.next_for(worker.number)
                     if task is not None:
                         worker.send(task)
-        return any(worker.tasks for worker in self._workers)
+        return any(worker.tasks for worker in self._workers) or source.waiting
 
     def _receive(self, worker: _Worker, source: TaskSource) -> None:
         try:

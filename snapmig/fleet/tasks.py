@@ -54,12 +54,21 @@ class Handler(Protocol):
     def run(self, task: Task, row: Row) -> Any:
         """Do one task, count in the row what is finished, return a small picklable reply."""
 
+    def expect(self, task: Task) -> None:
+        """Hear of a task that will come soon; may begin what takes long and needs no processor."""
+
     def notes(self) -> Sequence[str]:
         """Return what the user should know and was not returned before, a sentence each."""
 
 
 class TaskSource(Protocol):
-    """Hands out tasks and takes replies, in the parent."""
+    """
+    Hands out tasks and takes replies, in the parent.
+
+    :ivar waiting: nobody has a task, and there will be some later
+    """
+
+    waiting: bool
 
     def next_for(self, worker: int) -> Task | None:
         """Return the next task for a worker, or None when it has none for it now."""

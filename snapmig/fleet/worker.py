@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,8 +43,12 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler]) -> No
         try:
             row = open_row(plan.cells_path, plan.number)
             handler = make_handler()
+            tasks: deque[Task] = deque()
             while True:
-                task = Task.unpack(pipe.recv_bytes())
+                while not tasks or pipe.poll():
+                    tasks.append(Task.unpack(pipe.recv_bytes()))
+                    handler.expect(tasks[-1])
+                task = tasks.popleft()
                 reply = handler.run(task, row)
                 pipe.send_bytes(pack_reply(reply, handler.notes()))
         except (EOFError, BrokenPipeError, ConnectionResetError):

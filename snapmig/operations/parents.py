@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 from snapmig.container.format import SUPERBLOCK_SIZE, Superblock
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError, UsageError
 from snapmig.geometry import Geometry
 from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment
+from snapmig.stores.failures import RefusedError
+from snapmig.stores.location import (
+    Location,
+    ObjectUrl,
+    beside,
+    load_s3,
+    parse_location,
+    relative_name,
+)
 from snapmig.system.files import pread_all
 
 __all__ = ("PARENT_NAME", "geometry_problem", "open_parents", "parent_hint")
@@ -22,6 +32,8 @@ MAX_CHAIN = 1000
 """Snapshots in a chain: each has a file open in each worker."""
 MAX_SEARCHED = 10_000
 """Files of a folder that a parent is looked for in when it is not where it was."""
+MAX_SEARCHED_OBJECTS = 1000
+"""Likewise objects under a prefix: a request each, of 4 KiB."""
 
 
 def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]:
@@ -43,11 +55,9 @@ def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]
     return chain
 
 
-def parent_hint(snapshot: Path, parent: Path) -> bytes:
+def parent_hint(snapshot: Location, parent: Location) -> bytes:
     """Return how a new snapshot tells where its parent is: by name beside it, else absolute."""
-    if snapshot.absolute().parent == parent.absolute().parent:
-        return os.fsencode(parent.name)
-    return os.fsencode(parent.absolute())
+    return os.fsencode(relative_name(parent, snapshot))
 
 
 def geometry_problem(geometry: Geometry, parent: Geometry) -> str | None:
@@ -65,30 +75,58 @@ def _words(blocks: list[tuple[str, int]]) -> str:
     return ", ".join(f"{name!r} of {size} bytes" for name, size in blocks[:20])
 
 
-def _find(child: SnapshotFile) -> Path:
-    folder = Path(child.shown).absolute().parent
+def _find(child: SnapshotFile) -> Location:
+    place = parse_location(child.shown)
     wanted = child.superblock.parent_id
     hint = _hint(child)
-    if hint is not None and _id_of(folder / hint) == wanted:
-        return folder / hint
-    with os.scandir(folder) as entries:
-        for _, entry in zip(range(MAX_SEARCHED), entries, strict=False):
-            if entry.is_file() and _id_of(Path(entry.path)) == wanted:
-                return Path(entry.path)
+    if hint is not None:
+        try:
+            named = beside(place, hint)
+        except UsageError:
+            named = None
+        if named is not None and _id_of(named) == wanted:
+            return named
+    for each in _neighbours(place):
+        if _id_of(each) == wanted:
+            return each
     name = "" if hint is None else f", which was {hint} when it was saved"
-    message = f"needs its parent {wanted.hex()}{name}; it is neither there nor in {folder}"
+    message = f"needs its parent {wanted.hex()}{name}; it is neither there nor beside it"
     raise SnapmigError(message, path=child.shown)
 
 
-def _hint(child: SnapshotFile) -> Path | None:
+def _neighbours(place: Location) -> Iterator[Location]:
+    if isinstance(place, ObjectUrl):
+        yield from load_s3().ObjectClient(place).neighbours(MAX_SEARCHED_OBJECTS)
+        return
+    with os.scandir(place.absolute().parent) as entries:
+        for _, entry in zip(range(MAX_SEARCHED), entries, strict=False):
+            if entry.is_file():
+                yield Path(entry.path)
+
+
+def _hint(child: SnapshotFile) -> str | None:
     for entry in child.attachments:
         if entry.name == PARENT_NAME:
-            return Path(os.fsdecode(load_attachment(child, entry)))
+            return os.fsdecode(load_attachment(child, entry))
     return None
 
 
-def _id_of(path: Path) -> bytes | None:
-    # Of any file; None of what is no snapshot, or can't be read.
+def _id_of(place: Location) -> bytes | None:
+    # Of any file or object; None of what is no snapshot, or can't be read.
+    if isinstance(place, ObjectUrl):
+        try:
+            start = load_s3().ObjectClient(place).start(SUPERBLOCK_SIZE).start
+            return Superblock.unpack(start).snapshot_id
+        except RefusedError:
+            return None
+        except StoreError:
+            raise
+        except SnapmigError:
+            return None
+    return _id_of_file(place)
+
+
+def _id_of_file(path: Path) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

@@ -239,7 +239,7 @@ def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
     """Have workers put a part's pages into a file; return the pages that are not zero."""
     plan = RestorePlan(reading.plans, target, part.placer)
     options = reading.options
-    with Fleet(options.jobs, partial(RestoreHandler, plan)) as fleet:
+    with Fleet(options.jobs, partial(RestoreHandler, plan), ahead=reading.ahead) as fleet:
         report = reporter(fleet, part.ram_size, options.progress)
         fleet.run(LoadTasks(reading.snapshot, part.packets), report)
         report()

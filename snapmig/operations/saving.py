@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -32,8 +31,12 @@ from snapmig.operations.engines import AUTO, failure_warnings
 from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
-from snapmig.operations.settings import same_file
-from snapmig.system.files import check_destination
+from snapmig.stores.location import (
+    Location,
+    check_location,
+    parse_location,
+    same_location,
+)
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.levels import AdaptiveLevel
 from snapmig.work.sample import sample_packets
@@ -66,7 +69,7 @@ class SaveOptions:
     live: bool
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
-    parent: Path | None = None
+    parent: Location | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +123,7 @@ class Saving:
     :raises DestinationExistsError: the snapshot exists, and overwriting was not asked for
     """
 
-    def __init__(self, source: ImageSource, path: Path, options: SaveOptions) -> None:
+    def __init__(self, source: ImageSource, path: Location, options: SaveOptions) -> None:
         self._started = time.monotonic()
         self._source = source
         self._path = path
@@ -129,8 +132,8 @@ class Saving:
         self._stack = ExitStack()
         self.warnings: list[str] = list(options.notes)
         check_attachments(options.attach)
-        check_destination(path, force=options.force)
-        if any(same_file(Path(name), path) for name in source.paths):
+        check_location(path, force=options.force)
+        if any(same_location(parse_location(name), path) for name in source.paths):
             raise UsageError("image and snapshot are the same file", path=str(path))
 
     def __enter__(self) -> Saving:
@@ -172,7 +175,13 @@ class Saving:
         """
         plan = self._writer.plan
         tasks = SaveTasks(
-            self._geometry, plan, self._source.next_data, again=again, level=self._level
+            self._geometry,
+            plan,
+            self._source.next_data,
+            again=again,
+            level=self._level,
+            has_room=lambda: self._writer.has_room,
+            advance=self._writer.advance,
         )
         self._fleet.run(tasks, _silent if again else self._report)
         if not again:
@@ -243,7 +252,7 @@ class Saving:
         path = self._options.parent
         if path is None:
             return None
-        if same_file(path, self._path):
+        if same_location(path, self._path):
             raise UsageError("parent and snapshot are the same file", path=str(path))
         snapshot = stack.enter_context(SnapshotFile(str(path)))
         snapshot.check_index_digest()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import SnapmigError
+from snapmig.errors import SnapmigError, StoreError
 from snapmig.fleet.fleet import Fleet
 from snapmig.operations.attachments import load_attachment
 from snapmig.operations.engines import AUTO
@@ -80,6 +80,7 @@ def verify(
     :param depth: packets that an asynchronous engine has in flight in each worker
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
+    :raises StoreError: object storage can't be reached, or refused something
     :raises WorkerDiedError: a worker process was killed
     :raises OSError: the snapshot can't be read
     """
@@ -104,7 +105,11 @@ def verify(
         error.filename = error.filename or path
         raise
     except SnapmigError as error:
-        if error.exit_code not in (1, 3, 4):  # not a fact about the snapshot
+        if isinstance(error, StoreError) or error.exit_code not in (
+            1,
+            3,
+            4,
+        ):  # not a fact about the snapshot
             raise
         found.add(error)
     return VerifyResult(
@@ -133,6 +138,8 @@ class _Findings:
     def attempt(self, check: Callable[[], object]) -> None:
         try:
             check()
+        except StoreError:
+            raise
         except SnapmigError as error:
             self.add(error)
 
@@ -142,6 +149,8 @@ def _check_records(source: SnapshotFile, found: _Findings) -> None:
         count = min(_INDEX_STEP, source.geometry.packet_count - first)
         try:
             source.checked_records(first, count)
+        except StoreError:
+            raise
         except SnapmigError:
             _check_each_record(source, range(first, first + count), found)
 
@@ -163,7 +172,7 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]
     tasks = LoadTasks(source, range(source.geometry.packet_count))
-    with Fleet(options.jobs, partial(VerifyHandler, plans)) as fleet:
+    with Fleet(options.jobs, partial(VerifyHandler, plans), ahead=reading.ahead) as fleet:
         report = reporter(fleet, source.geometry.ram_size, options.progress)
         fleet.run(tasks, report)
         report()

@@ -40,6 +40,8 @@ class SaveTasks:
     :param next_data: gives the first RAM offset from one on that is not in a hole
     :param again: all packets were saved before, and only those that changed are wanted
     :param level: asked for each batch
+    :param has_room: whether more may be written now
+    :param advance: told the offset up to which all packed packets are written
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class SaveTasks:
         *,
         again: bool = False,
         level: Callable[[], int] = lambda: 1,
+        has_room: Callable[[], bool] = lambda: True,
+        advance: Callable[[int], None] = lambda _end: None,
     ) -> None:
         kinds = (Kind.REFRESH_EMPTY, Kind.REFRESH) if again else (Kind.EMPTY, Kind.ENCODE)
         self._tasks = _plan_tasks(geometry, next_data, *kinds)
@@ -59,6 +63,11 @@ class SaveTasks:
         self._order: deque[int] = deque()
         self._sized: dict[int, tuple[int, Task, int]] = {}
         self._held: dict[int, int] = {}
+        self._has_room = has_room
+        self._advance = advance
+        self._placed: deque[tuple[int, int]] = deque()
+        self._written: set[int] = set()
+        self.waiting = False
 
     @property
     def end(self) -> int:
@@ -68,6 +77,9 @@ class SaveTasks:
     def next_for(self, worker: int) -> Task | None:
         """Return the next batch, unless the worker holds enough of them without a place."""
         if self._held.get(worker, 0) >= HELD_BATCHES:
+            return None
+        self.waiting = not self._has_room()
+        if self.waiting:
             return None
         task = next(self._tasks, None)
         if task is None:
@@ -79,6 +91,8 @@ class SaveTasks:
 
     def finished(self, worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
         """Take a batch's size; return the batches whose places are known now."""
+        if task.kind == Kind.PLACE:
+            self._note_written(task.first)
         if not self._packed or task.kind != Kind.ENCODE:
             return []
         self._sized[task.first] = (worker, task, reply)
@@ -90,7 +104,18 @@ class SaveTasks:
                 place = Task(Kind.PLACE, batch.first, batch.count, self._offset)
                 placed.append((owner, place))
                 self._offset += size
+                self._placed.append((batch.first, self._offset))
         return placed
+
+    def _note_written(self, first: int) -> None:
+        # Workers are done with their places in any order: only the first ones in a row count.
+        self._written.add(first)
+        end = None
+        while self._placed and self._placed[0][0] in self._written:
+            first, end = self._placed.popleft()
+            self._written.remove(first)
+        if end is not None:
+            self._advance(end)
 
 
 def _plan_tasks(

@@ -17,7 +17,10 @@ from snapmig.fleet.tasks import Task
 
 
 class Silent:
-    """A handler without notes."""
+    """A handler without notes, that begins nothing early."""
+
+    def expect(self, task: Task) -> None:
+        """Do nothing."""
 
     def notes(self) -> tuple[str, ...]:
         """Say nothing."""
@@ -134,6 +137,8 @@ class Tasks:
     tasks: Iterable[Task]
     replies: list[Any] = field(default_factory=list)
     more: dict[int, Task] = field(default_factory=dict)
+
+    waiting = False
 
     def __post_init__(self) -> None:
         self._left = deque(self.tasks)
