@@ -98,15 +98,6 @@ class ObjectClient:
         """
         self._stream(offset, length, version, take)
 
-    def put(self, body: Buffer, token: str, *, create: bool) -> None:
-        """Make an object in one request."""
-        self._call(
-            "put_object",
-            Body=body,
-            Metadata={_TOKEN: token},
-            **({"IfNoneMatch": "*"} if create else {}),
-        )
-
     def begin(self, token: str) -> str:
         """Begin an upload in parts; return its id."""
         reply = self._call("create_multipart_upload", Metadata={_TOKEN: token})

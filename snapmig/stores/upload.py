@@ -4,7 +4,9 @@ An object that is being written: a temporary file whose parts go up as soon as t
 Workers write into the file as into any other. A part that lies wholly before a certain end is sent
 by a thread and its place in the file given back, so that the file stays small; what must wait for
 the end, the parts with the superblock and the index, goes up last. All parts but the last have one
-size, as some servers want it. The object appears when the server joins the parts, in one step.
+size, as some servers want it. The object appears when the server joins the parts, in one step: also
+where there is only one, for some servers make an object of as much as came when a connection that
+sends all at once breaks.
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ PLANNED_PARTS = 8_000
 THREADS = 4
 QUEUED = 8
 """Complete parts that may wait for a thread; then no more packets are encoded."""
-_END_S = 2.0
+_END_S = 1.0
+"""For parts on their way when an upload is given up; what comes later is dropped by the server."""
 
 
 def part_size(needed: int) -> int:
@@ -125,11 +128,6 @@ class PartialObject:
         :raises DestinationExistsError: something appeared there meanwhile, and not ``force``
         :raises StoreError: it could not be sent
         """
-        if self._parts is None and self._size <= self.part_size:
-            body = mmap.mmap(self.fd, self._size, prot=mmap.PROT_READ)
-            with contextlib.closing(body), self._once(force=force):
-                self._client.put(body, self._token, create=not force)
-            return
         count = -(-self._size // self.part_size)
         if count > MAX_PARTS:
             message = f"has {count} parts of {self.part_size} bytes, S3 takes {MAX_PARTS}"

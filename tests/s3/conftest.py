@@ -39,7 +39,7 @@ class Server:
     port: int
     client: Any
 
-    def keys(self) -> list[str]:
+    def names(self) -> list[str]:
         """Return the names of all objects."""
         return [
             item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())

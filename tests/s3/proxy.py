@@ -31,14 +31,22 @@ class Connection:
     down: int = 0
     requests: list[str] = field(default_factory=list)
     pumps: list[threading.Thread] = field(default_factory=list)
+    running: int = 2
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def close(self) -> None:
         """End it and wait until nobody uses it."""
         self.end()
         for pump in self.pumps:
             pump.join()
-        self.client.close()
-        self.server.close()
+
+    def leave(self) -> None:
+        """Close the sockets when both directions have come to their end."""
+        with self.lock:
+            self.running -= 1
+            if self.running == 0:
+                self.client.close()
+                self.server.close()
 
     def end(self) -> None:
         """Close both sides at once."""
@@ -177,3 +185,4 @@ def _ending(connection: Connection) -> Iterator[None]:
     with suppress(OSError, CutError):
         yield
     connection.end()
+    connection.leave()
