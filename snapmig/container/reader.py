@@ -120,9 +120,11 @@ class SnapshotFile:
         """Return how other processes open this very snapshot, which must stay open meanwhile."""
         block = self.superblock
         if self._source.remote:  # once, and not in every worker
-            self._source.keep(0, block.data_offset)
-            table = block.attachment_table_offset
-            self._source.keep(table, self._source.size - table)
+            self._source.keep(0, SUPERBLOCK_SIZE)
+            self._source.keep(block.block_table_offset, block.block_count * BLOCK_ENTRY_SIZE)
+            self._source.keep(block.index_offset, block.packet_count * block.record_size)
+            size = block.attachment_count * ATTACHMENT_ENTRY_SIZE
+            self._source.keep(block.attachment_table_offset, size)
         return self._source.plan()
 
     @cached_property

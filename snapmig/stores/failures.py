@@ -7,14 +7,16 @@ from typing import Any
 from snapmig.errors import StoreError
 from snapmig.stores.location import ObjectUrl
 
-__all__ = ("RefusedError", "explain")
+__all__ = ("REPLACED", "RefusedError", "explain")
 
 _KEYS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, or the profile"
+
+REPLACED = "was replaced by another object while it was being read"
 
 _CODES = {
     "NoSuchKey": "there is no such object",
     "404": "there is no such object",
-    "PreconditionFailed": "was replaced by another object while it was being read",
+    "PreconditionFailed": REPLACED,
     "AccessDenied": "access is denied to these credentials",
     "403": "access is denied to these credentials",
     "InvalidAccessKeyId": f"the server does not know the access key: {_KEYS}",

@@ -9,6 +9,7 @@ fetched by threads while others are decoded. Every byte is of the version that w
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,8 @@ GAP = 256 << 10
 """Bytes between two ranges that are rather read than asked for apart: 2.5 ms at 100 MB/s, where a
 request takes 10 to 50."""
 THREADS = 4
+LARGE = 256 << 30
+"""An object whose index may be larger than is fit for memory: it is kept in a temporary file."""
 AHEAD_BYTES = 64 << 20
 """Announced bytes that a process may have in memory."""
 
@@ -136,7 +139,11 @@ class ObjectSource:
         if self._kept_fd >= 0:
             os.close(self._kept_fd)
         self._kept.clear()
-        self._kept_fd = os.memfd_create("snapmig-object", os.MFD_CLOEXEC)
+        if self.size > LARGE:
+            with tempfile.TemporaryFile(prefix="snapmig-") as file:
+                self._kept_fd = os.dup(file.fileno())
+        else:
+            self._kept_fd = os.memfd_create("snapmig-object", os.MFD_CLOEXEC)
         self._mine = True
         os.ftruncate(self._kept_fd, self.size)
 

@@ -25,7 +25,7 @@ from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 from botocore.exceptions import HTTPClientError as TransferError
 
 from snapmig.errors import DestinationExistsError, StoreError, UsageError
-from snapmig.stores.failures import RefusedError, explain
+from snapmig.stores.failures import REPLACED, RefusedError, explain
 from snapmig.stores.location import ObjectUrl
 from snapmig.system.files import Buffer
 
@@ -147,6 +147,8 @@ class ObjectClient:
             where = f"bytes={offset + done}-{offset + length - 1}"
             reply = self._call("get_object", Range=where, **condition)
             _check_range(reply, offset + done, self.url)
+            if condition and reply["ETag"] != condition["IfMatch"]:  # a server that ignores it
+                raise StoreError(REPLACED, path=str(self.url))
             condition = {"IfMatch": reply["ETag"]}
             try:
                 while piece := reply["Body"].read(_STEP):

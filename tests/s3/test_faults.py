@@ -36,7 +36,7 @@ def test_a_restore_survives_dropped_connections(proxy, saved, restored):
 def test_a_save_survives_dropped_connections(proxy, guest, url, restored):
     """Parts that do not arrive are sent again."""
     proxy.rule = CutUp(after=2_000_000, times=2)
-    snapmig.save(guest, url, jobs=2)
+    snapmig.save(guest, url, jobs=1)
 
     assert proxy.rule.cuts == 2
     assert restored(url) == RAM
@@ -45,7 +45,7 @@ def test_a_save_survives_dropped_connections(proxy, guest, url, restored):
 def test_a_lost_answer_is_no_failure(proxy, guest, url, restored):
     """When only the answer to the last request is lost, our object is not taken for another's."""
     proxy.rule = LoseAnswer(COMPLETE)
-    snapmig.save(guest, url, jobs=2)
+    snapmig.save(guest, url, jobs=1)
 
     assert proxy.rule.cuts == 1
     assert restored(url) == RAM
@@ -65,7 +65,7 @@ def test_a_restore_gives_up(proxy, saved, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     proxy.rule = CutDown(after=100_000, times=ALWAYS)
     with pytest.raises(snapmig.StoreError, match=r"closed the connection, after 2 attempts$"):
-        snapmig.restore(saved, tmp_path / "out.ram", jobs=2)
+        snapmig.restore(saved, tmp_path / "out.ram", jobs=1)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -75,7 +75,7 @@ def test_verify_does_not_blame_the_snapshot(proxy, saved, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     proxy.rule = CutDown(after=100_000, times=ALWAYS)
     with pytest.raises(snapmig.StoreError):
-        snapmig.verify(saved, jobs=2)
+        snapmig.verify(saved, jobs=1)
 
 
 def test_a_save_gives_up(proxy, server, guest, name, url, monkeypatch):
@@ -83,7 +83,7 @@ def test_a_save_gives_up(proxy, server, guest, name, url, monkeypatch):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     proxy.rule = CutUp(after=1_000_000, times=ALWAYS)
     with pytest.raises(snapmig.StoreError, match="connection"):
-        snapmig.save(guest, url, jobs=2)
+        snapmig.save(guest, url, jobs=1)
 
     assert (name in server.names(), server.uploads()) == (False, [])
 
@@ -100,7 +100,7 @@ def test_a_silent_server_is_given_up(proxy, saved, monkeypatch):
 def test_a_killed_upload_leaves_no_object(proxy, server, guest, name, url):
     """After SIGKILL nothing has the name; the parts wait for the bucket's rule, or for an abort."""
     proxy.rule = Hold(PART, after=2_000_000)
-    process = program.start("save", "-j2", guest, url, env=dict(os.environ))
+    process = program.start("save", "-j1", guest, url, env=dict(os.environ))
     assert proxy.rule.reached.wait(30)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -114,7 +114,7 @@ def test_a_killed_upload_leaves_no_object(proxy, server, guest, name, url):
 def test_an_interrupted_upload_leaves_nothing(proxy, server, guest, name, url, number):
     """A signal ends an upload, and what was sent is dropped."""
     proxy.rule = Hold(PART, after=2_000_000)
-    process = program.start("save", "-j2", guest, url, env=dict(os.environ))
+    process = program.start("save", "-j1", guest, url, env=dict(os.environ))
     assert proxy.rule.reached.wait(30)
     process.send_signal(number)
     _, words = process.communicate(timeout=30)

