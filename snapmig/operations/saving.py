@@ -159,7 +159,7 @@ class Saving:
                 Fleet(options.jobs, partial(SaveHandler, plan), self._explain)
             )
             start = options.settings.deflate.level
-            self._level = AdaptiveLevel(options.steps, start, self._fleet.cells.total)
+            self._level = AdaptiveLevel(options.steps, start, self._pace)
             self._report = reporter(self._fleet, self._geometry.ram_size, options.progress)
             self._stack = stack.pop_all()
         return self
@@ -183,6 +183,7 @@ class Saving:
             has_room=lambda: self._writer.has_room,
             advance=self._writer.advance,
         )
+        self._tasks = tasks
         self._fleet.run(tasks, _silent if again else self._report)
         if not again:
             self._report()
@@ -247,6 +248,13 @@ class Saving:
             changed_packets=int(counts[Counter.CHANGED_PACKETS]) if self._options.live else None,
             warnings=tuple(self.warnings),
         )
+
+    def _pace(self) -> Row:
+        # The counters, where waiting for object storage is writing, too.
+        row = self._fleet.cells.total()
+        waited = self._tasks.waited_ns * self._options.jobs
+        row[[Counter.WORK_NS, Counter.WRITE_NS]] += waited
+        return row
 
     def _open_parent(self, stack: ExitStack) -> Reading | None:
         path = self._options.parent

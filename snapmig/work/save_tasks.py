@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from enum import IntEnum
+from time import perf_counter_ns
 
 from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
@@ -42,6 +43,7 @@ class SaveTasks:
     :param level: asked for each batch
     :param has_room: whether more may be written now
     :param advance: told the offset up to which all packed packets are written
+    :ivar waited_ns: nanoseconds in which there was no room
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class SaveTasks:
         self._placed: deque[tuple[int, int]] = deque()
         self._written: set[int] = set()
         self.waiting = False
+        self.waited_ns = 0
+        self._since = 0
 
     @property
     def end(self) -> int:
@@ -78,8 +82,7 @@ class SaveTasks:
         """Return the next batch, unless the worker holds enough of them without a place."""
         if self._held.get(worker, 0) >= HELD_BATCHES:
             return None
-        self.waiting = not self._has_room()
-        if self.waiting:
+        if not self._may_go_on():
             return None
         task = next(self._tasks, None)
         if task is None:
@@ -88,6 +91,13 @@ class SaveTasks:
             self._order.append(task.first)
             self._held[worker] = self._held.get(worker, 0) + 1
         return replace(task, argument=self._level())
+
+    def _may_go_on(self) -> bool:
+        room, now = self._has_room(), perf_counter_ns()
+        if self.waiting:
+            self.waited_ns += now - self._since
+        self.waiting, self._since = not room, now
+        return room
 
     def finished(self, worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
         """Take a batch's size; return the batches whose places are known now."""
