@@ -228,13 +228,6 @@ def test_a_refused_connection_is_named(monkeypatch, saved):
     )
 
 
-@pytest.mark.parametrize("url", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key", "s3://a b/c"])
-def test_half_a_name_is_refused(url):
-    """A URL needs a bucket and a key."""
-    with pytest.raises(snapmig.UsageError, match="expected s3://BUCKET/KEY"):
-        snapmig.info(url)
-
-
 def test_the_fixed_layout_is_refused(guest, url):
     """An object has no holes, so the layout that needs them is refused."""
     with pytest.raises(snapmig.UsageError, match="layout is fixed, expected packed"):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from snapmig.stores.location import ObjectUrl, beside, parse_location, relative_name
 from snapmig.stores.object import GAP, joined
 from snapmig.stores.upload import MAX_PARTS, MIN_PART, part_size
 
@@ -36,29 +33,3 @@ def test_no_guest_needs_too_many_parts(size):
 def test_ranges_near_each_other_are_one(ranges, expected):
     """Ranges with a small gap between them take one request."""
     assert list(joined(ranges)) == expected
-
-
-MONDAY = ObjectUrl("backups", "vm/monday")
-
-
-@pytest.mark.parametrize(
-    ("location", "place", "name"),
-    [
-        (MONDAY, ObjectUrl("backups", "vm/tuesday"), "monday"),
-        (MONDAY, ObjectUrl("backups", "other/tuesday"), "s3://backups/vm/monday"),
-        (MONDAY, ObjectUrl("else", "vm/tuesday"), "s3://backups/vm/monday"),
-        (MONDAY, Path("/backups/tuesday"), "s3://backups/vm/monday"),
-        (Path("/vm/monday"), Path("/vm/tuesday"), "monday"),
-        (Path("/vm/monday"), Path("/other/tuesday"), "/vm/monday"),
-        (Path("/vm/monday"), MONDAY, "/vm/monday"),
-    ],
-)
-def test_a_name_leads_back(location, place, name):
-    """What one place calls another leads there, by the shortest name that does."""
-    assert relative_name(location, place) == name
-    assert beside(place, name) == location
-
-
-def test_a_key_keeps_its_slashes():
-    """A path would lose one of two."""
-    assert str(parse_location("s3://backups//vm/monday")) == "s3://backups//vm/monday"

@@ -72,6 +72,14 @@ def test_parts_that_are_sent_leave_no_space_taken(url, server):
     assert server.uploads() == []
 
 
+def test_a_network_slower_than_the_workers_holds_them_up(guest, url, restored, monkeypatch):
+    """Workers that have to wait for each part end with the same snapshot."""
+    monkeypatch.setattr("snapmig.stores.upload.QUEUED", 1)
+    snapmig.save(guest, url, jobs=2, packet_size="64K")
+
+    assert restored(url) == RAM
+
+
 def test_restores_from_an_object(saved, restored):
     """A snapshot that was copied to a bucket restores to the RAM it is of."""
     assert restored(saved) == RAM

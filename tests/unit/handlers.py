@@ -36,6 +36,22 @@ class Echo(Silent):
         return os.getpid(), task.first
 
 
+class Heard(Silent):
+    """Replies with the tasks that it heard of so far."""
+
+    def __init__(self) -> None:
+        self._heard: list[int] = []
+
+    def expect(self, task: Task) -> None:
+        """Remember."""
+        self._heard.append(task.first)
+
+    def run(self, task: Task, row: Row) -> list[int]:
+        """Reply."""
+        row[0] += task.count
+        return list(self._heard)
+
+
 @dataclass
 class Raise(Silent):
     """Raises."""

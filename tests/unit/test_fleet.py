@@ -291,3 +291,15 @@ def test_busy_workers_end_when_their_parent_is_killed():
         process.wait(timeout=30)
 
         assert (len(workers), processes.all_gone(workers)) == (2, True)
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_a_worker_hears_of_its_tasks_in_order(ahead):
+    """Each task is announced before it is done, once, and no more of them than may wait."""
+    tasks = handlers.numbered(20)
+    with Fleet(1, handlers.Heard, ahead=ahead) as fleet:
+        fleet.run(tasks)
+
+    for number, heard in enumerate(tasks.replies):
+        assert heard == list(range(len(heard)))
+        assert number < len(heard) <= number + ahead
