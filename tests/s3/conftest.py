@@ -12,14 +12,12 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import numpy as np
 import pytest
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 
 import snapmig
 from tests.conftest import requires
@@ -64,6 +62,8 @@ class Server:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     """Run SeaweedFS in a directory of its own."""
+    if find_spec("botocore") is None:
+        requires("botocore")
     beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     program = shutil.which("weed", path=beside)
     if program is None:
@@ -128,6 +128,10 @@ def _arguments(folder: Path, ports: dict[str, int]) -> list[str]:
 
 
 def _ready(process: subprocess.Popen[bytes], port: int, log: Path) -> Server:
+    import botocore.session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
     client = botocore.session.get_session().create_client(
         "s3",
         region_name="us-east-1",
