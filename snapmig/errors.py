@@ -16,6 +16,7 @@ __all__ = (
     "ImageChangedError",
     "NoSpaceError",
     "SnapmigError",
+    "StoreError",
     "UnsupportedError",
     "UsageError",
     "WorkerDiedError",
@@ -99,3 +100,7 @@ class DestinationExistsError(SnapmigError):
 
 class ImageChangedError(SnapmigError):
     """The guest RAM image changed while it was being read."""
+
+
+class StoreError(SnapmigError):
+    """Object storage can't be reached, or refused something; says nothing of a snapshot's bytes."""

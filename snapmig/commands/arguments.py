@@ -107,9 +107,8 @@ def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
     parser.add_argument(
         "--layout",
         choices=("fixed", "packed"),
-        default=None if again else "fixed",
         metavar="KIND",
-        help=f"fixed places with holes, or packed ({default('fixed')})",
+        help=f"fixed places with holes, or packed as on s3:// ({default('fixed')})",
     )
 
 

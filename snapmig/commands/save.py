@@ -44,7 +44,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET of a guest"
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make, or s3://BUCKET/KEY")
     _add_source(parser)
     parser.add_argument(
         "--parent", metavar="OLDER", help="a snapshot: store only what changed since it"

@@ -9,9 +9,7 @@ bytes before they are decoded. What comes after (decoding and the digest) is the
 from __future__ import annotations
 
 import hashlib
-import os
-import stat
-import weakref
+from collections.abc import Sequence
 from functools import cached_property
 from types import TracebackType
 
@@ -33,7 +31,7 @@ from snapmig.container.index import (
     records_sound,
     unpack_records,
 )
-from snapmig.container.slots import read_stored
+from snapmig.container.slots import read_stored, stored_ranges
 from snapmig.container.tables import (
     ATTACHMENT_ENTRY_SIZE,
     BLOCK_ENTRY_SIZE,
@@ -43,8 +41,8 @@ from snapmig.container.tables import (
 )
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.geometry import Geometry, PacketPlace
+from snapmig.stores.source import ByteSource, SourcePlan, open_source
 from snapmig.sums import crc32
-from snapmig.system.files import descriptor_path, pread_all
 
 __all__ = ("SnapshotFile",)
 
@@ -53,43 +51,42 @@ class SnapshotFile:
     """
     An open snapshot: superblock, tables and index checked, packets still to be read.
 
-    :param path: where it is; ``/proc/PID/fd/N`` for a worker
+    :param path: where it is: a path, an ``s3://`` URL, or what another process has open
     :param shown: its name in messages, when that is another one
     :raises CorruptSnapshotError: not a snapshot, truncated, or damaged in its tables
     :raises UnsupportedError: needs what this reader does not have
     """
 
-    def __init__(self, path: str, shown: str | None = None) -> None:
-        self.shown = path if shown is None else shown
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        self._closing = weakref.finalize(self, os.close, self._fd)  # a worker's has no other end
-        self._closing.atexit = False
+    def __init__(self, path: str | SourcePlan, shown: str | None = None) -> None:
+        self.shown = str(path) if shown is None else shown
+        self._index: Records | None = None
+        try:
+            self._source: ByteSource = open_source(path)
+        except SnapmigError as error:
+            error.path = self.shown
+            raise
         try:
             self._load()
         except SnapmigError as error:
-            self._closing()
+            self._source.close()
             error.path = self.shown
             raise
         except BaseException:
-            self._closing()
+            self._source.close()
             raise
 
     def _load(self) -> None:
-        facts = os.fstat(self._fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise SnapmigError("not a regular file")
-        self.disk_size = facts.st_blocks * 512
-        self.superblock = Superblock.unpack(pread_all(self._fd, SUPERBLOCK_SIZE, 0))
-        self._check_places(facts.st_size)
+        self.superblock = Superblock.unpack(self._source.read(0, SUPERBLOCK_SIZE))
+        self._check_places(self._source.size)
         self.geometry = Geometry(self._load_blocks(), self.superblock.packet_size)
         self._check_counts()
         self.attachments = self._load_attachments()
-        self.records = self._map_index()
+        if not self._source.remote:
+            self._index = self._map_index()
 
     def close(self) -> None:
         """Close the file; records that are still referred to stay mapped."""
-        self._closing()
-        self._fd = -1
+        self._source.close()
 
     def __enter__(self) -> SnapshotFile:
         return self
@@ -103,9 +100,32 @@ class SnapshotFile:
         self.close()
 
     @property
-    def path_for_workers(self) -> str:
-        """A path by which other processes open this very file."""
-        return descriptor_path(self._fd)
+    def is_remote(self) -> bool:
+        """Whether each read takes a round trip over a network."""
+        return self._source.remote
+
+    @property
+    def disk_size(self) -> int:
+        """What it takes where it is, in bytes."""
+        return self._source.disk_size
+
+    @property
+    def records(self) -> Records:
+        """The whole index, not checked; of a remote snapshot it is fetched at the first use."""
+        if self._index is None:
+            self._index = self._map_index()
+        return self._index
+
+    def plan(self) -> SourcePlan:
+        """Return how other processes open this very snapshot, which must stay open meanwhile."""
+        block = self.superblock
+        if self._source.remote:  # once, and not in every worker
+            self._source.keep(0, SUPERBLOCK_SIZE)
+            self._source.keep(block.block_table_offset, block.block_count * BLOCK_ENTRY_SIZE)
+            self._source.keep(block.index_offset, block.packet_count * block.record_size)
+            size = block.attachment_count * ATTACHMENT_ENTRY_SIZE
+            self._source.keep(block.attachment_table_offset, size)
+        return self._source.plan()
 
     @cached_property
     def layout(self) -> Layout:
@@ -128,7 +148,7 @@ class SnapshotFile:
 
         :raises CorruptSnapshotError: it is damaged, or of another packet, or points elsewhere
         """
-        records = self.records[place.packet : place.packet + 1].copy()
+        records = self._some_records(place.packet, 1)
         self._check(records[0], place)
         return unpack_records(records)[0]
 
@@ -156,7 +176,7 @@ class SnapshotFile:
 
         :raises CorruptSnapshotError: one is damaged, or of another packet, or points elsewhere
         """
-        records = self.records[first : first + count].copy()
+        records = self._some_records(first, count)
         block = self.superblock
         distance = block.packet_size if self.layout == Layout.FIXED else 0
         places = (block.data_offset, block.data_offset + block.data_size, distance)
@@ -169,13 +189,29 @@ class SnapshotFile:
             self._check(records[number], self.geometry.place(first + number))
         return records
 
+    def _some_records(self, first: int, count: int) -> Records:
+        # Private copies; of a remote index that was not fetched as a whole, just these.
+        if self._index is not None:
+            return self._index[first : first + count].copy()
+        dtype = record_dtype(self.superblock.packet_size)
+        count = min(count, self.superblock.packet_count - first)
+        offset = self.superblock.index_offset + first * dtype.itemsize
+        return np.frombuffer(bytearray(self._source.read(offset, count * dtype.itemsize)), dtype)
+
+    def prefetch(self, packets: Sequence[StoredPacket]) -> None:
+        """Say which packets' stored bytes will be read next."""
+        if self._source.remote:
+            stored = [packet for packet in packets if packet.stored_size]
+            ranges = [part for packet in stored for part in stored_ranges(self.layout, packet)]
+            self._source.prefetch(ranges)
+
     def stored(self, packet: StoredPacket) -> bytes:
         """
         Return a packet's stored bytes, checked against the record.
 
         :raises CorruptSnapshotError: the file ends too early, or a wrong checksum
         """
-        data = read_stored(self._fd, self.layout, packet)
+        data = read_stored(self._source.read, self.layout, packet)
         number, offset = packet.packet, packet.offset
         if len(data) != packet.stored_size:
             message = f"file ends after {len(data)} of {packet.stored_size} stored bytes"
@@ -198,7 +234,7 @@ class SnapshotFile:
         if entry.encoding not in (Encoding.RAW, Encoding.DEFLATE):
             message = f"attachment {entry.name!r} has the encoding {entry.encoding}"
             raise UnsupportedError(message, path=self.shown)
-        data = pread_all(self._fd, entry.stored_size, entry.offset)
+        data = self._source.read(entry.offset, entry.stored_size)
         if len(data) != entry.stored_size:
             message = f"file ends inside attachment {entry.name!r}"
             raise CorruptSnapshotError(message, path=self.shown, offset=entry.offset)
@@ -245,7 +281,7 @@ class SnapshotFile:
     def _load_blocks(self) -> tuple:  # type: ignore[type-arg]
         block = self.superblock
         size = block.block_count * BLOCK_ENTRY_SIZE
-        raw = pread_all(self._fd, size, block.block_table_offset)
+        raw = self._source.read(block.block_table_offset, size)
         _check_table("block table", raw, block.block_table_checksum)
         return unpack_blocks(raw)
 
@@ -265,19 +301,20 @@ class SnapshotFile:
     def _load_attachments(self) -> tuple[AttachmentEntry, ...]:
         block = self.superblock
         size = min(block.attachment_count, MAX_ATTACHMENTS) * ATTACHMENT_ENTRY_SIZE
-        raw = pread_all(self._fd, size, block.attachment_table_offset)
+        raw = self._source.read(block.attachment_table_offset, size)
         _check_table("attachment table", raw, block.attachment_table_checksum)
         return unpack_attachments(
             raw, start=block.data_offset + block.data_size, stop=block.attachment_table_offset
         )
 
     def _map_index(self) -> Records:
+        block = self.superblock
         return np.memmap(
-            descriptor_path(self._fd),
-            dtype=record_dtype(self.superblock.packet_size),
+            self._source.keep(block.index_offset, block.packet_count * block.record_size),
+            dtype=record_dtype(block.packet_size),
             mode="r",
-            offset=self.superblock.index_offset,
-            shape=(self.superblock.packet_count,),
+            offset=block.index_offset,
+            shape=(block.packet_count,),
         ).view(np.ndarray)
 
 

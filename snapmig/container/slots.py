@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -20,7 +21,7 @@ from snapmig.pages import Bytes, Mask, runs
 from snapmig.system.files import Buffer, pread_all, pwrite_all, write_error
 from snapmig.system.libc import punch_hole, start_writeback, wait_for_writeback
 
-__all__ = ("SlotPlan", "SlotWriter", "read_stored", "write_stored")
+__all__ = ("SlotPlan", "SlotWriter", "read_stored", "stored_ranges", "write_stored")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class SlotPlan:
     :param path: opens the file, also in another process
     :param shown: the file's name for people
     :param needed: bytes that it may take in all, for the error when its filesystem is full
+    :param to_disk: the file stays where it is: the disk should begin with it early
     """
 
     path: str
@@ -40,6 +42,7 @@ class SlotPlan:
     data_offset: int
     shown: str = ""
     needed: int = 0
+    to_disk: bool = True
 
     def slot_offset(self, packet: int) -> int:
         """Return the file offset of a packet's slot in the fixed layout."""
@@ -63,7 +66,8 @@ class SlotWriter:
 
     def start_writing_back(self, offset: int, length: int) -> None:
         """Have the kernel begin with the disk's work while the processors do theirs."""
-        start_writeback(self._fd, offset, length)
+        if self.plan.to_disk:
+            start_writeback(self._fd, offset, length)
 
     def wait_for_disk(self, offset: int, length: int) -> None:
         """Wait until what was begun of a range is on the disk."""
@@ -119,12 +123,22 @@ def write_stored(
         done += count
 
 
-def read_stored(fd: int, layout: Layout, packet: StoredPacket) -> bytes:
-    """Return a packet's stored bytes, fewer only where the file ends."""
+def read_stored(read: Callable[[int, int], bytes], layout: Layout, packet: StoredPacket) -> bytes:
+    """
+    Return a packet's stored bytes, fewer only where the snapshot ends.
+
+    :param read: gives bytes at an offset, so many
+    """
+    ranges = stored_ranges(layout, packet)
+    if len(ranges) == 1:
+        return read(*ranges[0])
+    return b"".join(read(offset, length) for offset, length in ranges)
+
+
+def stored_ranges(layout: Layout, packet: StoredPacket) -> list[tuple[int, int]]:
+    """Return the offsets and lengths of a packet's stored bytes."""
     if packet.encoding != Encoding.RAW or layout != Layout.FIXED:
-        return pread_all(fd, packet.stored_size, packet.offset)
-    pieces = [
-        pread_all(fd, count * PAGE_SIZE, packet.offset + first * PAGE_SIZE)
-        for first, count in runs(packet.mask)
+        return [(packet.offset, packet.stored_size)]
+    return [
+        (packet.offset + first * PAGE_SIZE, count * PAGE_SIZE) for first, count in runs(packet.mask)
     ]
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)

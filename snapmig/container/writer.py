@@ -15,13 +15,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from snapmig.container.format import SUPERBLOCK_SIZE, Layout, Superblock, align_up, record_size
 from snapmig.container.slots import SlotPlan
 from snapmig.container.tables import AttachmentEntry, pack_attachments, pack_blocks
 from snapmig.geometry import Geometry
+from snapmig.stores.location import Location, load_s3
 from snapmig.sums import crc32
 from snapmig.system.files import Buffer, PartialFile, descriptor_path, pread_all
+
+if TYPE_CHECKING:
+    from snapmig.stores.upload import PartialObject
 
 __all__ = ("SnapshotWriter", "WrittenSnapshot")
 
@@ -41,11 +46,14 @@ class SnapshotWriter:
     """
     A snapshot under a temporary name; :meth:`commit` gives it its own.
 
-    :param path: the final name
+    :param path: the final name, or the object to make, which must be packed
     :raises NoSpaceError: not even the tables fit
+    :raises StoreError: object storage can't be reached
     """
 
-    def __init__(self, path: Path, geometry: Geometry, layout: Layout, window_bits: int) -> None:
+    def __init__(
+        self, path: Location, geometry: Geometry, layout: Layout, window_bits: int
+    ) -> None:
         self._geometry = geometry
         self._layout = layout
         self._window_bits = window_bits
@@ -56,15 +64,17 @@ class SnapshotWriter:
         alignment = geometry.packet_size if layout == Layout.FIXED else align_up(1)
         data_offset = align_up(index_offset + index_size, alignment)
         fixed_size = geometry.packet_count * geometry.packet_size
-        self._file = PartialFile(path, needed=data_offset + geometry.ram_size)
+        self._file = _partial(path, data_offset + geometry.ram_size, data_offset)
+        self._remote = not isinstance(path, Path)
         self.plan = SlotPlan(
             path=descriptor_path(self._file.fd),
             layout=layout,
             packet_size=geometry.packet_size,
             index_offset=index_offset,
             data_offset=data_offset,
-            shown=str(path),
+            shown=self._file.shown,
             needed=self._file.needed,
+            to_disk=not self._remote,
         )
         self._end = data_offset + (fixed_size if layout == Layout.FIXED else 0)
         self._index_size = index_size
@@ -103,6 +113,19 @@ class SnapshotWriter:
     def end(self) -> int:
         """The offset after everything that has a place so far."""
         return self._end
+
+    @property
+    def has_room(self) -> bool:
+        """
+        Whether workers may go on: what they wrote to object storage is not too far from there.
+
+        :raises StoreError: it could not be sent there
+        """
+        return self._file.has_room
+
+    def advance(self, end: int) -> None:
+        """Say that all packets' bytes up to an offset are written, for good."""
+        self._file.advance(end)
 
     def end_packed_data(self, end: int) -> None:
         """Say where the packets of a packed snapshot end: attachments follow there."""
@@ -169,7 +192,7 @@ class SnapshotWriter:
         self._file.sync()
         self._file.write(raw, 0)
         self._file.sync()
-        disk_size = os.fstat(self._file.fd).st_blocks * 512
+        disk_size = file_size if self._remote else os.fstat(self._file.fd).st_blocks * 512
         self._file.commit(force=force)
         return WrittenSnapshot(superblock.snapshot_id, file_size, disk_size)
 
@@ -179,3 +202,13 @@ class SnapshotWriter:
             step = min(_HASH_STEP, self._index_size - offset)
             digest.update(pread_all(self._file.fd, step, self.plan.index_offset + offset))
         return digest.digest()
+
+
+def _partial(path: Location, needed: int, head: int) -> PartialFile | PartialObject:
+    if isinstance(path, Path):
+        return PartialFile(path, needed)
+    load_s3()
+    # Only here: what it brings takes 300 ms to import.
+    from snapmig.stores.upload import PartialObject  # noqa: PLC0415
+
+    return PartialObject(path, needed, head)

@@ -21,9 +21,6 @@ from snapmig.fleet.tasks import unpack_reply
 
 __all__ = ("POLL_S", "Dispatcher")
 
-TASKS_AHEAD = 2
-"""Tasks in a worker's pipe: the one it does and the next, so that it never waits for the parent."""
-
 POLL_S = 0.1
 """Seconds between two looks at the counters while nothing else happens."""
 
@@ -52,11 +49,19 @@ class Dispatcher:
             for job in self.jobs:
                 job.end(WorkerDiedError("no worker is left, all of them died"))
         pause = 0.0 if self._pace is None else self._pace.wait_s()
-        for ahead in range(1, TASKS_AHEAD + 1 if self._pace is None else 2):
+        for ahead in range(1, self._ahead + 1):
             for worker in list(self.crew.workers.values()):
                 if worker.ready and len(worker.tasks) < ahead:
                     self._give(worker, limited=pause > 0)
         return min(POLL_S, pause) if pause else POLL_S
+
+    @property
+    def _ahead(self) -> int:
+        # As many as the job that wants most: with a number for each, whoever wants more than the
+        # others would have the pipes for itself.
+        if self._pace is not None:
+            return 1
+        return max((job.ahead for job in self.jobs if job.running), default=0)
 
     def wait(self, seconds: float, wakers: Sequence[Any] = ()) -> list[Any]:
         """Wait until a worker says something or dies, or a waker is readable."""
@@ -93,7 +98,7 @@ class Dispatcher:
             if task is not None:
                 worker.send(job, task)
                 return
-            if not job.waiting:
+            if not job.waiting and not job.source.waiting:
                 job.end()
 
     def _receive(self, worker: Worker) -> bool:

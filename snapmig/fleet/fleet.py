@@ -15,7 +15,7 @@ from snapmig.fleet.crew import Crew
 from snapmig.fleet.dispatcher import Dispatcher
 from snapmig.fleet.job import Describe, Job
 from snapmig.fleet.pace import Pace
-from snapmig.fleet.tasks import Handler, TaskSource
+from snapmig.fleet.tasks import TASKS_AHEAD, Handler, TaskSource
 
 __all__ = ("Fleet", "Workers", "WorkersMaker")
 
@@ -36,13 +36,19 @@ class Workers(Protocol):
     def __exit__(self, *_exc: object) -> None: ...
 
     def run(
-        self, source: TaskSource, poll: Callable[[], None] = ..., *, limited: bool = ...
+        self,
+        source: TaskSource,
+        poll: Callable[[], None] = ...,
+        *,
+        limited: bool = ...,
+        ahead: int = ...,
     ) -> None:
         """
         Have all tasks of a source done.
 
         :param poll: called often, for progress
         :param limited: a limit on what is written per second holds here
+        :param ahead: tasks in a worker's pipe, unless a limit holds
         :raises WorkerDiedError: a worker ended without a word
         :raises Exception: what a worker raised, as it raised it
         """
@@ -95,10 +101,11 @@ class Fleet:
         poll: Callable[[], None] = lambda: None,
         *,
         limited: bool = True,
+        ahead: int = TASKS_AHEAD,
     ) -> None:
         """Have all tasks of a source done, as :meth:`Workers.run` says."""
         job, dispatcher = self._job, self._dispatcher
-        job.begin(source, limited=limited)
+        job.begin(source, limited=limited, ahead=ahead)
         while True:
             pause = dispatcher.hand_out()
             if not job.running:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 
 from snapmig.fleet.cells import Cells, JobCells
-from snapmig.fleet.tasks import Handler, TaskSource
+from snapmig.fleet.tasks import TASKS_AHEAD, Handler, TaskSource
 from snapmig.system.files import descriptor_path, pwrite_all
 
 __all__ = ("Describe", "Job")
@@ -33,6 +33,7 @@ class Job:
         self.source: TaskSource | None = None
         self.failure: BaseException | None = None
         self.limited = True
+        self.ahead = TASKS_AHEAD
         self.waiting = 0
         self.notes: dict[str, None] = {}
         self.ended = threading.Event()
@@ -54,10 +55,11 @@ class Job:
         """Whether tasks are handed out."""
         return self.source is not None
 
-    def begin(self, source: TaskSource, *, limited: bool) -> None:
+    def begin(self, source: TaskSource, *, limited: bool, ahead: int) -> None:
         """Start a run."""
         self.ended.clear()
         self.limited = limited
+        self.ahead = ahead
         self.source = source
 
     def end(self, failure: BaseException | None = None) -> None:

@@ -19,7 +19,7 @@ from snapmig.fleet.crew import Crew
 from snapmig.fleet.dispatcher import POLL_S, Dispatcher
 from snapmig.fleet.job import Describe, Job
 from snapmig.fleet.pace import Pace
-from snapmig.fleet.tasks import Handler, TaskSource
+from snapmig.fleet.tasks import TASKS_AHEAD, Handler, TaskSource
 from snapmig.system.signals import arrive
 
 __all__ = ("SharedFleet", "SharedWorkers")
@@ -91,12 +91,12 @@ class SharedFleet:
             self._dispatcher.jobs.append(job)
         return job
 
-    def begin(self, job: Job, source: TaskSource, *, limited: bool) -> None:
+    def begin(self, job: Job, source: TaskSource, *, limited: bool, ahead: int) -> None:
         """Start a run of a job."""
         with self._changed:
             if self._stopped:
                 raise SnapmigError("the workers are gone")
-            job.begin(source, limited=limited)
+            job.begin(source, limited=limited, ahead=ahead)
             self._wake()
 
     def close(self, job: Job) -> None:
@@ -186,10 +186,11 @@ class SharedWorkers:
         poll: Callable[[], None] = lambda: None,
         *,
         limited: bool = True,
+        ahead: int = TASKS_AHEAD,
     ) -> None:
         """Have all tasks of a source done; a cancellation of this thread arrives meanwhile."""
         job = self._job
-        self._fleet.begin(job, source, limited=limited)
+        self._fleet.begin(job, source, limited=limited, ahead=ahead)
         while not job.ended.wait(POLL_S):
             arrive()
             poll()

@@ -19,6 +19,7 @@ from snapmig.errors import SnapmigError
 from snapmig.fleet.cells import Row
 
 __all__ = (
+    "TASKS_AHEAD",
     "Handler",
     "Task",
     "TaskSource",
@@ -29,6 +30,9 @@ __all__ = (
     "unpack_message",
     "unpack_reply",
 )
+
+TASKS_AHEAD = 2
+"""Tasks in a worker's pipe: the one it does and the next, so that it never waits for the parent."""
 
 _TASK = struct.Struct("<BQQq")
 _WORD = struct.Struct("<BH")
@@ -82,12 +86,21 @@ class Handler(Protocol):
     def run(self, task: Task, row: Row) -> Any:
         """Do one task, count in the row what is finished, return a small picklable reply."""
 
+    def expect(self, task: Task) -> None:
+        """Hear of a task that will come soon; may begin what takes long and needs no processor."""
+
     def notes(self) -> Sequence[str]:
         """Return what the user should know and was not returned before, a sentence each."""
 
 
 class TaskSource(Protocol):
-    """Hands out tasks and takes replies, in the parent."""
+    """
+    Hands out tasks and takes replies, in the parent.
+
+    :ivar waiting: nobody has a task, and there will be some later
+    """
+
+    waiting: bool
 
     def next_for(self, worker: int) -> Task | None:
         """Return the next task for a worker, or None when it has none for it now."""

@@ -7,6 +7,7 @@ import gc
 import os
 import pickle
 import signal
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,20 +56,39 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler] | None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         own = open_row(plan.cells_path, (plan.number + 1) * plan.slots - 1)
         jobs: dict[int, _Open] = {}
+        queue: deque[_Message] = deque()
         if plan.says_hello:
             pipe.send_bytes(b"")
         if make_handler is not None:
             jobs[0] = _Open(plan, 0, make_handler)
         while True:
             own[BUSY] = 0
-            word, slot, content = unpack_message(pipe.recv_bytes())
-            own[BUSY] = word != Word.CLOSE
+            while not queue or pipe.poll():
+                _hear(unpack_message(pipe.recv_bytes()), jobs, queue)
+            own[BUSY] = 1
+            word, slot, content = queue.popleft()
             if word == Word.TASK:
                 pipe.send_bytes(jobs[slot].reply_to(Task.unpack(content)))
-            elif word == Word.OPEN:
+            else:
                 jobs[slot] = _Open(plan, slot, _Stored(os.fsdecode(content)))
-            elif jobs.pop(slot, None) is not None:
-                gc.collect()  # mappings and files end with the last that refers to them
+                for later in [each for each in queue if each[1] == slot]:
+                    jobs[slot].expect(Task.unpack(later[2]))
+
+
+_Message = tuple[Word, int, bytes]
+
+
+def _hear(message: _Message, jobs: dict[int, _Open], queue: deque[_Message]) -> None:
+    # Queue what is to be done, in its order, so that the parent knows what a dead worker was at. A
+    # task is announced at once where its handler is there, else as soon as that is made.
+    word, slot, content = message
+    if word == Word.CLOSE:  # comes when all tasks of the job are done
+        if jobs.pop(slot, None) is not None:
+            gc.collect()  # mappings and files end with the last that refers to them
+        return
+    queue.append(message)
+    if word == Word.TASK and slot in jobs:
+        jobs[slot].expect(Task.unpack(content))
 
 
 @dataclass
@@ -92,6 +112,13 @@ class _Open:
             self._handler = make_handler()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
             self._failure = pack_failure(error)
+
+    def expect(self, task: Task) -> None:
+        try:
+            if self._handler is not None:
+                self._handler.expect(task)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
+            self._handler, self._failure = None, pack_failure(error)
 
     def reply_to(self, task: Task) -> bytes:
         if self._handler is None or self._row is None:

@@ -32,6 +32,9 @@ class ImageReader(Protocol):
     def view(self, start: int, stop: int) -> Bytes:
         """Return the bytes of a range inside one extent, without a copy where possible."""
 
+    def expect(self, start: int, stop: int) -> None:
+        """Hear of a range that will be asked for soon."""
+
     def release(self, start: int, stop: int) -> None:
         """Say that a range is not needed any more."""
 

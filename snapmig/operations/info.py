@@ -82,8 +82,10 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
     """
     Return what a snapshot is; its index is checked as a whole, its packets are not read.
 
+    :param snapshot: a path, or ``s3://BUCKET/KEY``
     :raises CorruptSnapshotError: not a snapshot, or damaged outside of its packets
     :raises UnsupportedError: needs what this version does not have
+    :raises StoreError: object storage can't be reached, or refused something
     :raises OSError: it can't be read
     """
     with SnapshotFile(os.fspath(snapshot)) as source:

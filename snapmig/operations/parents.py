@@ -13,9 +13,18 @@ from pathlib import Path
 from snapmig.container.format import SUPERBLOCK_SIZE, PageKind, Superblock
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError, UsageError
 from snapmig.geometry import Geometry
 from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment
+from snapmig.stores.failures import RefusedError
+from snapmig.stores.location import (
+    Location,
+    ObjectUrl,
+    beside,
+    load_s3,
+    parse_location,
+    relative_name,
+)
 from snapmig.system.files import pread_all
 
 __all__ = ("PARENT_NAME", "geometry_problem", "open_parents", "parent_hint")
@@ -33,6 +42,8 @@ MAX_SEARCHED = 10_000
 """Files of a folder that a parent is looked for in when it is not where it was."""
 MAX_NAME = 4096
 """Bytes of the parent's name: no path is longer on Linux."""
+MAX_SEARCHED_OBJECTS = 1000
+"""Likewise objects under a prefix: a request each, of 4 KiB."""
 
 
 def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]:
@@ -62,11 +73,9 @@ def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]
     return chain
 
 
-def parent_hint(snapshot: Path, parent: Path) -> bytes:
+def parent_hint(snapshot: Location, parent: Location) -> bytes:
     """Return how a new snapshot tells where its parent is: by name beside it, else absolute."""
-    if snapshot.absolute().parent == parent.absolute().parent:
-        return os.fsencode(parent.name)
-    return os.fsencode(parent.absolute())
+    return os.fsencode(relative_name(parent, snapshot))
 
 
 def geometry_problem(geometry: Geometry, parent: Geometry) -> str | None:
@@ -95,28 +104,45 @@ def _words(blocks: list[tuple[str, int]]) -> str:
     return ", ".join(f"{name!r} of {size} bytes" for name, size in blocks[:20])
 
 
-def _find(child: SnapshotFile) -> Path | None:
-    # The parent's file; None where it is missing and not needed.
+def _find(child: SnapshotFile) -> Location | None:
+    # The parent; None where it is missing and not needed.
     wanted = child.superblock.parent_id
     hint = _hint(child)
-    folders = _folders(child)
-    named = [] if hint is None else [folder / hint for folder in folders]
-    for path in joined(named, *map(_files, folders)):
-        if _id_of(path) == wanted:
-            return path
+    places = _places(child)
+    for each in joined(_named(hint, places), *map(_neighbours, places)):
+        if _id_of(each) == wanted:
+            return each
     counts = kind_counts(child.records)
     if not counts[PageKind.SAME_AS_PARENT] and not counts[PageKind.DELTA_AGAINST_PARENT]:
         return None
-    name = "" if hint is None else f", which was {os.fspath(hint)!r} when it was saved"
-    where = " or ".join(map(str, folders))
+    name = "" if hint is None else f", which was {hint!r} when it was saved"
+    where = " or ".join(str(beside(place, "")) for place in places)
     message = f"needs its parent {wanted.hex()}{name}; it is neither there nor in {where}"
     raise SnapmigError(message, path=child.shown)
 
 
-def _folders(child: SnapshotFile) -> list[Path]:
+def _places(child: SnapshotFile) -> list[Location]:
     # The one that the user named, and where a link leads.
-    path = Path(child.shown)
-    return list(dict.fromkeys((path.absolute().parent, path.resolve().parent)))
+    place = parse_location(child.shown)
+    if isinstance(place, ObjectUrl):
+        return [place]
+    named, real = place.absolute(), place.resolve()
+    return [named] if named.parent == real.parent else [named, real]
+
+
+def _named(hint: str | None, places: list[Location]) -> Iterator[Location]:
+    if hint is not None:
+        for place in places:
+            with suppress(UsageError):  # a URL that is none
+                yield beside(place, hint)
+
+
+def _neighbours(place: Location) -> Iterator[Location]:
+    if isinstance(place, ObjectUrl):
+        with suppress(RefusedError):  # a bucket whose objects may be read, but not listed
+            yield from load_s3().ObjectClient(place).neighbours(MAX_SEARCHED_OBJECTS)
+    else:
+        yield from _files(place.parent)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -130,17 +156,35 @@ def _files(folder: Path) -> Iterator[Path]:
         return
 
 
-def _hint(child: SnapshotFile) -> Path | None:
+def _hint(child: SnapshotFile) -> str | None:
     # Only a hint: one that is damaged, or longer than any name, is as good as none.
     for entry in child.attachments:
         if entry.name == PARENT_NAME and 0 < entry.size <= MAX_NAME:
-            with suppress(SnapmigError):
-                return Path(os.fsdecode(load_attachment(child, entry)))
+            try:
+                return os.fsdecode(load_attachment(child, entry))
+            except StoreError:
+                raise
+            except SnapmigError:
+                continue
     return None
 
 
-def _id_of(path: Path) -> bytes | None:
-    # Of any file; None of what is no snapshot, or can't be read.
+def _id_of(place: Location) -> bytes | None:
+    # Of any file or object; None of what is no snapshot, or can't be read.
+    if isinstance(place, ObjectUrl):
+        try:
+            start = load_s3().ObjectClient(place).start(SUPERBLOCK_SIZE).start
+            return Superblock.unpack(start).snapshot_id
+        except RefusedError:
+            return None
+        except StoreError:
+            raise
+        except SnapmigError:
+            return None
+    return _id_of_file(place)
+
+
+def _id_of_file(path: Path) -> bytes | None:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:

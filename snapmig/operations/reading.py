@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.fleet.fleet import Fleet, Workers, WorkersMaker
+from snapmig.fleet.tasks import TASKS_AHEAD
 from snapmig.operations.engines import choose_to_read, failure_warnings
 from snapmig.operations.parents import open_parents
 from snapmig.operations.progress import ProgressCallback
@@ -16,6 +17,9 @@ from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter
 
 __all__ = ("ReadOptions", "Reading", "read_options")
+
+REMOTE_AHEAD = 4
+"""Batches of 4 MiB: one is decoded while three are on their way, or wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,14 @@ class Reading:
     def plans(self) -> list[ReadPlan]:
         """What a worker needs to read it too."""
         return [
-            ReadPlan(file.path_for_workers, file.shown, each)
+            ReadPlan(file.plan(), file.shown, each)
             for file, each in zip(self.chain, self.settings, strict=True)
         ]
+
+    @property
+    def ahead(self) -> int:
+        """Tasks that a worker should know of: more where bytes come over a network."""
+        return REMOTE_AHEAD if any(file.is_remote for file in self.chain) else TASKS_AHEAD
 
     def take_warnings(self, fleet: Workers) -> None:
         """Keep what workers found worth telling."""

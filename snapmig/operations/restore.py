@@ -16,8 +16,9 @@ from snapmig.operations.engines import AUTO
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
-from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, same_file
+from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.workers import choose_workers
+from snapmig.stores.location import parse_location, same_location
 
 __all__ = ("RestoreResult", "restore")
 
@@ -78,6 +79,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
     packet is checked before its pages are written, but an in-place restore that fails leaves the
     packets before it written.
 
+    :param snapshot: a path, or ``s3://BUCKET/KEY``
     :param format: the image's format; default: that of the image that was saved
     :param jobs: worker processes; default: the processors that this process may run on
     :param force: replace an existing image by a new file
@@ -96,10 +98,13 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :raises DestinationExistsError: the image exists, and neither ``force`` nor ``in_place``
     :raises NoSpaceError: the image does not fit on its filesystem
     :raises MonitorError: QEMU's monitor can't be reached, or refused something
+    :raises StoreError: object storage can't be reached, or refused something
     :raises WorkerDiedError: a worker process was killed
     :raises OSError: the operating system's own refusals, with the path
     """
     started = time.monotonic()
+    if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
+        _check_image(image)
     given = choose_workers(bwlimit, workers)
     options = read_options(jobs, accelerator, depth, progress, given)
     if sum((force, in_place, for_qemu)) > 1:
@@ -116,10 +121,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
         else:
             name = _format(source, format, raw=in_place or block is not None)
             part = plan_block(source, block) if block is not None else plan_whole(source, name)
-            if same_file(Path(image), Path(snapshot)):
-                raise UsageError("image and snapshot are the same file", path=str(image))
-            if any(same_file(Path(image), Path(each.shown)) for each in reading.chain):
-                raise UsageError("is a parent of the snapshot", path=str(image))
+            _check_no_source(Path(image), reading)
             if in_place:
                 data_pages = restore_in_place(reading, Path(image), part)
             else:
@@ -140,6 +142,18 @@ def restore(  # noqa: PLR0913 - the words of the command line
         monitor_commands=facts.monitor_commands,
         warnings=tuple(reading.warnings),
     )
+
+
+def _check_image(image: str | os.PathLike[str]) -> None:
+    if not isinstance(parse_location(image), Path):
+        raise UsageError("an image is a file, only snapshots are objects", path=os.fspath(image))
+
+
+def _check_no_source(image: Path, reading: Reading) -> None:
+    if same_location(image, parse_location(reading.snapshot.shown)):
+        raise UsageError("image and snapshot are the same file", path=str(image))
+    if any(same_location(image, parse_location(each.shown)) for each in reading.chain[1:]):
+        raise UsageError("is a parent of the snapshot", path=str(image))
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,7 +241,7 @@ def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
     make_handler = partial(RestoreHandler, plan)
     with options.workers(options.jobs, make_handler, lambda _signal: "") as fleet:
         report = reporter(fleet, part.ram_size, options.progress)
-        fleet.run(LoadTasks(reading.snapshot, part.packets), report)
+        fleet.run(LoadTasks(reading.snapshot, part.packets), report, ahead=reading.ahead)
         report()
         reading.take_warnings(fleet)
         return int(fleet.cells.total()[Counter.DATA_PAGES])

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
-from snapmig.container.format import Encoding
+from snapmig.container.format import Encoding, Layout
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
@@ -17,13 +16,8 @@ from snapmig.operations.parents import PARENT_NAME
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.saving import SaveOptions, SaveResult, Saving
-from snapmig.operations.settings import (
-    WINDOWS,
-    parse_jobs,
-    parse_layout,
-    parse_packet_size,
-    same_file,
-)
+from snapmig.operations.settings import WINDOWS, parse_jobs, parse_layout, parse_packet_size
+from snapmig.stores.location import Location, ObjectUrl, parse_location, same_location
 from snapmig.work.snapshot_source import SnapshotSource
 
 __all__ = ("merge", "rebase", "repack")
@@ -71,7 +65,9 @@ def rebase(
             ids = [each.superblock.snapshot_id for each in reading.chain]
         if file.superblock.snapshot_id in ids:
             raise UsageError(f"builds on {file.shown}, or is it", path=other.shown)
-    return _rewrite(snapshot, snapshot, Path(parent), _Wishes(), jobs, progress, force=True)
+    return _rewrite(
+        snapshot, snapshot, parse_location(parent), _Wishes(), jobs, progress, force=True
+    )
 
 
 def repack(
@@ -100,7 +96,7 @@ def repack(
     wishes = _Wishes(compression, accelerator, level, window, packet_size, layout)
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         reading = stack.enter_context(Reading(file, read_options(1, AUTO, None, None)))
-        parent = Path(reading.chain[1].shown) if len(reading.chain) > 1 else None
+        parent = parse_location(reading.chain[1].shown) if len(reading.chain) > 1 else None
     return _rewrite(snapshot, out, parent, wishes, jobs, progress, force=force)
 
 
@@ -126,7 +122,7 @@ class _Wishes:
 def _rewrite(
     snapshot: PathLike,
     out: PathLike,
-    parent: Path | None,
+    parent: Location | None,
     wishes: _Wishes,
     jobs: int | None,
     progress: ProgressCallback | None,
@@ -134,18 +130,19 @@ def _rewrite(
     force: bool,
 ) -> SaveResult:
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
-        file.check_index_digest()
-        # A damaged record could pass for a packet of zeros.
-        file.check_index_digest()
-        in_place = same_file(Path(out), Path(snapshot))
+        file.check_index_digest()  # a damaged record could pass for a packet of zeros
+        place = parse_location(out)
+        in_place = same_location(place, parse_location(snapshot))
         reading = stack.enter_context(Reading(file, read_options(jobs, AUTO, None, None)))
-        if any(same_file(Path(out), Path(each.shown)) for each in reading.chain[1:]):
+        if any(same_location(place, parse_location(each.shown)) for each in reading.chain[1:]):
             raise UsageError("is a parent of the snapshot", path=os.fspath(out))
         source = SnapshotSource(file, reading.plans, source_format(file))
         if in_place:
             source.paths = ()  # a new file takes its name when it is complete
-        options = _options(reading.chain, parent, wishes, parse_jobs(jobs), progress, force=force)
-        with Saving(source, Path(out), options) as saving:
+        options = _options(
+            reading.chain, place, parent, wishes, parse_jobs(jobs), progress, force=force
+        )
+        with Saving(source, place, options) as saving:
             saving.warnings += reading.warnings
             saving.look()
             return saving.finish(_attachments(file), created_ns=file.superblock.created_ns)
@@ -153,7 +150,8 @@ def _rewrite(
 
 def _options(
     chain: Sequence[SnapshotFile],
-    parent: Path | None,
+    place: Location,
+    parent: Location | None,
     wishes: _Wishes,
     jobs: int,
     progress: ProgressCallback | None,
@@ -176,13 +174,19 @@ def _options(
         steps=coding.steps,
         notes=coding.notes,
         packet_size=size,
-        layout=file.layout if wishes.layout is None else parse_layout(wishes.layout),
+        layout=_layout(file, place, wishes.layout),
         attach={},
         force=force,
         live=False,
         progress=progress,
         parent=parent,
     )
+
+
+def _layout(file: SnapshotFile, place: Location, wish: str | None) -> Layout:
+    if wish is None and not isinstance(place, ObjectUrl):
+        return file.layout
+    return parse_layout(wish, place)
 
 
 def _compression(chain: Sequence[SnapshotFile]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
@@ -24,6 +23,7 @@ from snapmig.operations.settings import (
     parse_packet_size,
 )
 from snapmig.operations.workers import choose_workers
+from snapmig.stores.location import parse_location
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -47,7 +47,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     huffman: str = "dynamic",
     depth: int | None = None,
     packet_size: str | int | None = None,
-    layout: str = "fixed",
+    layout: str | None = None,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     live: bool = False,
@@ -56,11 +56,12 @@ def save(  # noqa: PLR0913 - the words of the command line
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
     """
-    Save a guest RAM image, or a running guest, to a new snapshot file.
+    Save a guest RAM image, or a running guest, to a new snapshot: a file, or an object.
 
     An image must not change meanwhile: pause the guest. Nothing appears under the snapshot's
     name before it is complete and on stable storage.
 
+    :param snapshot: a path, or ``s3://BUCKET/KEY``
     :param image: a file, or a list of RAM blocks with their raw files, or ``qmp:SOCKET`` for the
         guest behind QEMU's monitor there, which is paused, saved with its device state, and
         continued
@@ -77,7 +78,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param depth: packets that an asynchronous accelerator has in flight in each worker
     :param packet_size: bytes, or words like ``512K``; a power of two from 64 KiB to 4 MiB;
         default: the parent's, or 512 KiB
-    :param layout: ``fixed`` or ``packed``
+    :param layout: ``fixed`` or ``packed``; default: fixed, and packed in object storage, which
+        takes nothing else
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
     :param live: let that guest run during a first pass, and pause it only for what changed
@@ -90,11 +92,13 @@ def save(  # noqa: PLR0913 - the words of the command line
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
     :raises ImageChangedError: the image was written to meanwhile
     :raises NoSpaceError: the destination's filesystem is full
+    :raises StoreError: object storage can't be reached, or refused something
     :raises MonitorError: QEMU's monitor can't be reached, or refused something
     :raises WorkerDiedError: a worker process was killed
     :raises SnapmigError: any other refusal
     :raises OSError: the operating system's own refusals, with the path
     """
+    location = parse_location(snapshot)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
     options = SaveOptions(
         jobs=parse_jobs(jobs),
@@ -102,12 +106,12 @@ def save(  # noqa: PLR0913 - the words of the command line
         steps=coding.steps,
         notes=coding.notes,
         packet_size=None if packet_size is None else parse_packet_size(packet_size),
-        layout=parse_layout(layout),
+        layout=parse_layout(layout, location),
         attach={} if attach is None else attach,
         force=force,
         live=live,
         progress=progress,
-        parent=None if parent is None else Path(parent),
+        parent=None if parent is None else parse_location(parent),
         deltas=deltas,
         workers=choose_workers(bwlimit, workers),
     )
@@ -117,12 +121,12 @@ def save(  # noqa: PLR0913 - the words of the command line
         # Only here: asyncio and what it brings take 30 ms to import.
         from snapmig.operations.save_guest import save_guest  # noqa: PLC0415
 
-        return save_guest(image.removeprefix(GUEST_PREFIX), Path(snapshot), options)
+        return save_guest(image.removeprefix(GUEST_PREFIX), location, options)
     if live:
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
     source = _open_image(image, format, base)
     try:
-        with Saving(source, Path(snapshot), options) as saving:
+        with Saving(source, location, options) as saving:
             saving.look()
             source.check_unchanged()
             return saving.finish(source_attachments(source))

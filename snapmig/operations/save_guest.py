@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +21,8 @@ from snapmig.images.source import PartsImage
 from snapmig.operations.attachments import source_attachments
 from snapmig.operations.saving import SaveOptions, SaveResult, Saving
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
-from snapmig.system.files import check_destination, descriptor_path, pread_all
+from snapmig.stores.location import Location, check_location
+from snapmig.system.files import descriptor_path, pread_all
 from snapmig.system.libc import huge_page_size
 
 __all__ = ("FACTS", "STATE", "save_guest")
@@ -29,14 +31,14 @@ FACTS = "guest.json"
 STATE = "state"
 
 
-def save_guest(socket: str, path: Path, options: SaveOptions) -> SaveResult:
+def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
     """
     Save the guest behind a monitor's socket, and let it go on.
 
     :raises MonitorError: QEMU's monitor can't be reached, or refused something
     :raises UsageError: a live save of a guest that does not share its memory
     """
-    check_destination(path, force=options.force)
+    check_location(path, force=options.force)
     with Guest(socket) as guest:
         if guest.shares_memory:
             return _save_shared(guest, socket, path, options)
@@ -48,7 +50,7 @@ def save_guest(socket: str, path: Path, options: SaveOptions) -> SaveResult:
         return _save_through_file(guest, socket, path, options)
 
 
-def _save_shared(guest: Guest, socket: str, path: Path, options: SaveOptions) -> SaveResult:
+def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions) -> SaveResult:
     if options.live and options.layout != Layout.FIXED:
         raise UsageError("a live save writes packets again, which needs the fixed layout")
     with ExitStack() as stack:
@@ -72,9 +74,12 @@ def _save_shared(guest: Guest, socket: str, path: Path, options: SaveOptions) ->
         return saving.finish(source_attachments(source), pause.seconds)
 
 
-def _save_through_file(guest: Guest, socket: str, path: Path, options: SaveOptions) -> SaveResult:
+def _save_through_file(
+    guest: Guest, socket: str, path: Location, options: SaveOptions
+) -> SaveResult:
     # QEMU alone can read this guest's memory, so it writes a file that is then saved as one.
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.mapped-ram")
+    folder = path.parent if isinstance(path, Path) else Path(tempfile.gettempdir())
+    temporary = folder / f".{path.name[:200]}.{os.getpid()}.mapped-ram"
     try:
         with guest.paused() as pause:
             guest.save_file(temporary.absolute(), options.jobs)
@@ -84,7 +89,7 @@ def _save_through_file(guest: Guest, socket: str, path: Path, options: SaveOptio
             with Saving(source, path, options) as saving:
                 saving.warnings.append(
                     "the guest's memory is not shared, so QEMU wrote it to a mapped-ram file "
-                    "beside the snapshot first; memory-backend-file with share=on avoids that"
+                    f"in {folder} first; memory-backend-file with share=on avoids that"
                 )
                 saving.look()
                 kept = {**source.attachments, FACTS: describe(guest.facts)}

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -32,9 +31,13 @@ from snapmig.operations.engines import AUTO, failure_warnings
 from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
-from snapmig.operations.settings import same_file
 from snapmig.operations.space import check_save_space
-from snapmig.system.files import check_destination
+from snapmig.stores.location import (
+    Location,
+    check_location,
+    parse_location,
+    same_location,
+)
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.levels import AdaptiveLevel
 from snapmig.work.sample import sample_packets
@@ -69,7 +72,7 @@ class SaveOptions:
     live: bool
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
-    parent: Path | None = None
+    parent: Location | None = None
     deltas: bool = True
     workers: WorkersMaker = Fleet
 
@@ -125,7 +128,7 @@ class Saving:
     :raises DestinationExistsError: the snapshot exists, and overwriting was not asked for
     """
 
-    def __init__(self, source: ImageSource, path: Path, options: SaveOptions) -> None:
+    def __init__(self, source: ImageSource, path: Location, options: SaveOptions) -> None:
         self._started = time.monotonic()
         self._source = source
         self._path = path
@@ -134,8 +137,8 @@ class Saving:
         self._stack = ExitStack()
         self.warnings: list[str] = list(options.notes)
         check_attachments(options.attach)
-        check_destination(path, force=options.force)
-        if any(same_file(Path(name), path) for name in source.paths):
+        check_location(path, force=options.force)
+        if any(same_location(parse_location(name), path) for name in source.paths):
             raise UsageError("image and snapshot are the same file", path=str(path))
 
     def __enter__(self) -> Saving:
@@ -163,7 +166,7 @@ class Saving:
                 options.workers(options.jobs, partial(SaveHandler, plan), self._explain)
             )
             start = options.settings.deflate.level
-            self._level = AdaptiveLevel(options.steps, start, self._fleet.cells.total)
+            self._level = AdaptiveLevel(options.steps, start, self._counted)
             self._report = reporter(self._fleet, self._geometry.ram_size, options.progress)
             self._stack = stack.pop_all()
         return self
@@ -179,8 +182,15 @@ class Saving:
         """
         plan = self._writer.plan
         tasks = SaveTasks(
-            self._geometry, plan, self._source.next_data, again=again, level=self._level
+            self._geometry,
+            plan,
+            self._source.next_data,
+            again=again,
+            level=self._level,
+            has_room=lambda: self._writer.has_room,
+            advance=self._writer.advance,
         )
+        self._tasks = tasks
         # What changed is saved while the guest stands still: that is no time for a limit.
         self._fleet.run(tasks, _silent if again else self._report, limited=not again)
         if not again:
@@ -247,17 +257,24 @@ class Saving:
             warnings=tuple(self.warnings),
         )
 
+    def _counted(self) -> Row:
+        # The counters, where waiting for object storage is writing, too.
+        row = self._fleet.cells.total()
+        waited = self._tasks.waited_ns * self._options.jobs
+        row[[Counter.WORK_NS, Counter.WRITE_NS]] += waited
+        return row
+
     def _open_parent(self, stack: ExitStack) -> Reading | None:
         path = self._options.parent
         if path is None:
             return None
-        if same_file(path, self._path):
+        if same_location(path, self._path):
             raise UsageError("parent and snapshot are the same file", path=str(path))
         snapshot = stack.enter_context(SnapshotFile(str(path)))
         snapshot.check_index_digest()
         options = read_options(self._options.jobs, AUTO, None, None)
         reading = stack.enter_context(Reading(snapshot, options))
-        if any(same_file(Path(each.shown), self._path) for each in reading.chain):
+        if any(same_location(parse_location(each.shown), self._path) for each in reading.chain):
             raise UsageError("is a parent of the new snapshot", path=str(self._path))
         return reading
 

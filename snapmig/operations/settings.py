@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 from snapmig.container.format import (
     MAX_PACKET_SIZE,
@@ -14,6 +13,7 @@ from snapmig.container.format import (
 )
 from snapmig.encodings.compressions import COMPRESSIONS, Compression
 from snapmig.errors import UsageError
+from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
 __all__ = (
@@ -28,7 +28,6 @@ __all__ = (
     "parse_level",
     "parse_packet_size",
     "parse_window",
-    "same_file",
     "window_bits",
 )
 
@@ -112,13 +111,22 @@ def window_bits(window: str) -> int:
     return WINDOWS[window]
 
 
-def parse_layout(layout: str) -> Layout:
-    """Return a layout given by name."""
-    try:
-        return Layout[layout.upper()]
-    except KeyError:
-        names = " or ".join(kind.name.lower() for kind in Layout)
-        raise UsageError(f"layout is {layout!r}, expected {names}") from None
+def parse_layout(layout: str | None, location: Location | None = None) -> Layout:
+    """
+    Return a layout given by name, the usual one of a place for None.
+
+    :raises UsageError: there is none of that name, or it needs holes that objects do not have
+    """
+    remote = isinstance(location, ObjectUrl)
+    if layout is None:
+        return Layout.PACKED if remote else Layout.FIXED
+    names = {kind.name.lower(): kind for kind in Layout}
+    if layout not in names:
+        raise UsageError(f"layout is {layout!r}, expected {' or '.join(names)}")
+    if remote and names[layout] != Layout.PACKED:
+        message = f"layout is {layout}, expected packed: an object has no holes"
+        raise UsageError(message, path=str(location))
+    return names[layout]
 
 
 def parse_packet_size(size: str | int) -> int:
@@ -131,11 +139,3 @@ def parse_packet_size(size: str | int) -> int:
         )
         raise UsageError(message)
     return number
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """Return whether two paths lead to the same existing file."""
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False

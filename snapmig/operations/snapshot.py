@@ -45,9 +45,10 @@ class Snapshot:
     """
     A read-only snapshot with random access; for one thread at a time.
 
-    :param path: the file
+    :param path: a path, or ``s3://BUCKET/KEY``
     :raises CorruptSnapshotError: not a snapshot, or damaged in its tables
     :raises UnsupportedError: needs what this version does not have
+    :raises StoreError: object storage can't be reached, or refused something
     :raises OSError: it can't be read
     """
 

@@ -11,22 +11,27 @@ from pathlib import Path
 
 from snapmig.container.writer import SnapshotWriter
 from snapmig.errors import NoSpaceError
+from snapmig.stores.location import Location
 from snapmig.system.files import free_bytes
 from snapmig.units import format_size
 
 __all__ = ("check_save_space",)
 
 
-def check_save_space(writer: SnapshotWriter, path: Path) -> None:
+def check_save_space(writer: SnapshotWriter, place: Location) -> None:
     """
     Refuse a snapshot whose tables alone, or whose slots where no holes are kept, do not fit.
 
+    Object storage does not say what it has room for.
+
     :raises NoSpaceError: with what is needed and what is free
     """
-    free, least = free_bytes(path.parent), writer.least_size
+    if not isinstance(place, Path):
+        return
+    free, least = free_bytes(place.parent), writer.least_size
     if free < least:
         message = (
             f"no space left on the filesystem, up to {format_size(writer.plan.needed)} must fit "
             f"there, at least {format_size(least)}, and {format_size(free)} are free"
         )
-        raise NoSpaceError(message, path=str(path))
+        raise NoSpaceError(message, path=str(place))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import SnapmigError
+from snapmig.errors import SnapmigError, StoreError
 from snapmig.fleet.fleet import Fleet
 from snapmig.operations.attachments import load_attachment
 from snapmig.operations.engines import AUTO
@@ -80,6 +80,7 @@ def verify(
     :param depth: packets that an asynchronous engine has in flight in each worker
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
+    :raises StoreError: object storage can't be reached, or refused something
     :raises WorkerDiedError: a worker process was killed
     :raises SnapmigError: an engine or a library that decodes it can't be used on this host
     :raises OSError: the snapshot can't be read
@@ -134,6 +135,8 @@ class _Findings:
     def attempt(self, check: Callable[[], object]) -> None:
         try:
             check()
+        except StoreError:
+            raise
         except SnapmigError as error:
             self.add(error)
 
@@ -143,6 +146,8 @@ def _check_records(source: SnapshotFile, found: _Findings) -> None:
         count = min(_INDEX_STEP, source.geometry.packet_count - first)
         try:
             source.checked_records(first, count)
+        except StoreError:
+            raise
         except SnapmigError:
             _check_each_record(source, range(first, first + count), found)
 
@@ -166,7 +171,7 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     tasks = LoadTasks(source, range(source.geometry.packet_count))
     with Fleet(options.jobs, partial(VerifyHandler, plans)) as fleet:
         report = reporter(fleet, source.geometry.ram_size, options.progress)
-        fleet.run(tasks, report)
+        fleet.run(tasks, report, ahead=reading.ahead)
         report()
         found.damaged_packets += int(fleet.cells.total()[Counter.DAMAGED_PACKETS])
         reading.take_warnings(fleet)

@@ -124,6 +124,7 @@ class PartialFile:
 
     def __init__(self, path: Path, needed: int) -> None:
         self.path = path
+        self.shown = str(path)
         self.needed = needed
         self.partial_path = _partial_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -148,6 +149,14 @@ class PartialFile:
             pwrite_all(self.fd, data, offset)
         except OSError as error:
             raise write_error(error, str(self.path), self.needed) from error
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be written now: always, for the kernel slows down who writes."""
+        return True
+
+    def advance(self, end: int) -> None:
+        """Do nothing: what is written is where it belongs."""
 
     def resize(self, size: int) -> None:
         """Set the file's length; what is added is a hole."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -20,9 +21,10 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.encodings.decoder import Decoded, PacketDecoder, digest_problem
 from snapmig.encodings.engines import SOFTWARE, find_engine
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask, runs
+from snapmig.stores.source import SourcePlan
 
 __all__ = ("ChainReader", "Loaded", "ReadPlan", "open_chain")
 
@@ -35,11 +37,11 @@ class ReadPlan:
     """
     All that a worker needs to read a snapshot, picklable.
 
-    :param path: opens it, also in another process
+    :param source: opens it, also in another process
     :param shown: its name for people
     """
 
-    path: str
+    source: SourcePlan
     shown: str
     settings: ReadSettings
 
@@ -58,7 +60,7 @@ class Loaded(NamedTuple):
 
 def open_chain(plans: Sequence[ReadPlan]) -> ChainReader:
     """Open a snapshot and its parents, the youngest first, in a worker."""
-    files = [SnapshotFile(plan.path, plan.shown) for plan in plans]
+    files = [SnapshotFile(plan.source, plan.shown) for plan in plans]
     return ChainReader(files, [plan.settings for plan in plans])
 
 
@@ -89,6 +91,14 @@ class ChainReader:
     def records(self, first: int, count: int) -> Records:
         """Return the checked records of packets that follow each other."""
         return self.snapshot.checked_records(first, count)
+
+    def expect(self, first: int, count: int) -> None:
+        """Have the stored bytes of packets that follow each other fetched, if that takes long."""
+        if self.snapshot.is_remote:
+            with suppress(SnapmigError):  # a damaged record is told of when its turn has come
+                records = self.records(first, count)
+                stored = records[records["stored_size"] > 0]
+                self.snapshot.prefetch(unpack_records(stored) if len(stored) else [])
 
     def load(self, packet: StoredPacket) -> Bytes:
         """
@@ -180,7 +190,9 @@ class _Layer:
         self.file = file
         self.decoder = decoder
 
-    def load_all(self, packets: Iterable[StoredPacket]) -> Iterator[Decoded]:
+    def load_all(self, packets: Sequence[StoredPacket]) -> Iterator[Decoded]:
+        if len(packets) > 1:
+            self.file.prefetch(packets)
         damaged: deque[Decoded] = deque()
         for found in self.decoder.decode_all(self._stored(packets, damaged)):
             if found.error is not None:
@@ -253,6 +265,8 @@ class _Joined:
             return list(self._youngest.values())
         try:
             return _entries(file, list(self._wanted))
+        except StoreError:
+            raise
         except SnapmigError:
             return list(self._each_entry(file))
 
@@ -261,6 +275,8 @@ class _Joined:
         for number in list(self._wanted):
             try:
                 yield from _entries(file, [number])
+            except StoreError:
+                raise
             except SnapmigError as error:
                 self._fail(number, error)
 

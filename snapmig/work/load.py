@@ -79,6 +79,10 @@ class RestoreHandler:
         _count(row, self._geometry, task, packets)
         row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
 
+    def expect(self, task: Task) -> None:
+        """Have a batch's stored bytes fetched, if that takes long."""
+        self._chain.expect(task.first, task.count)
+
     def notes(self) -> Sequence[str]:
         """Return what an engine did not do."""
         return self._chain.notes()
@@ -115,6 +119,10 @@ class VerifyHandler:
             _count_empty(row, self._geometry, task)
         return damage[:MAX_DAMAGE_SHOWN]
 
+    def expect(self, task: Task) -> None:
+        """Have a batch's stored bytes fetched, if that takes long."""
+        self._chain.expect(task.first, task.count)
+
     def notes(self) -> Sequence[str]:
         """Return what an engine did not do."""
         return self._chain.notes()
@@ -147,6 +155,7 @@ class LoadTasks:
         self._tasks = _plan_tasks(snapshot.records, packets, batch)
         self._again: list[Task] = []
         self.replies: list[Any] = []
+        self.waiting = False
 
     def next_for(self, _worker: int) -> Task | None:
         """Return the next batch."""

@@ -120,6 +120,13 @@ class SaveHandler:
         row[Counter.ENGINE_FAILURES] = self._encoder.failures.count
         return waiting
 
+    def expect(self, task: Task) -> None:
+        """Have a batch's pages at hand."""
+        if task.kind == Kind.ENCODE:
+            geometry = self._plan.geometry
+            first, last = geometry.place(task.first), geometry.place(task.first + task.count - 1)
+            self._image.expect(first.ram_offset, last.ram_offset + last.length)
+
     def notes(self) -> Sequence[str]:
         """Return what an engine did not do."""
         return self._encoder.failures.take()

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from time import perf_counter_ns
 
 from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
@@ -43,6 +44,9 @@ class SaveTasks:
     :param next_data: gives the first RAM offset from one on that is not in a hole
     :param again: all packets were saved before, and only those that changed are wanted
     :param level: asked for each batch
+    :param has_room: whether more may be written now
+    :param advance: told the offset up to which all packed packets are written
+    :ivar waited_ns: nanoseconds in which there was no room
     """
 
     def __init__(
@@ -53,6 +57,8 @@ class SaveTasks:
         *,
         again: bool = False,
         level: Callable[[], int] = lambda: 1,
+        has_room: Callable[[], bool] = lambda: True,
+        advance: Callable[[int], None] = lambda _end: None,
     ) -> None:
         kinds = (Kind.REFRESH_EMPTY, Kind.REFRESH) if again else (Kind.EMPTY, Kind.ENCODE)
         self._tasks = _plan_tasks(geometry, next_data, *kinds)
@@ -63,6 +69,12 @@ class SaveTasks:
         self._held: dict[int, int] = {}
         self._encoded: dict[int, _Encoded] = {}
         self._again: deque[Task] = deque()
+        self._has_room = has_room
+        self._advance = advance
+        self._placed: deque[tuple[int, int]] = deque()
+        self.waiting = False
+        self.waited_ns = 0
+        self._since = 0
 
     @property
     def end(self) -> int:
@@ -75,6 +87,8 @@ class SaveTasks:
             return self._given(worker, self._again.popleft())
         if self._held.get(worker, 0) >= HELD_BATCHES:
             return None
+        if not self._may_go_on():
+            return None
         task = next(self._tasks, None)
         if task is None:
             return None
@@ -84,10 +98,17 @@ class SaveTasks:
             self._order.append(task.first)
         return self._given(worker, replace(task, argument=self._level()))
 
+    def _may_go_on(self) -> bool:
+        room, now = self._has_room(), perf_counter_ns()
+        if self.waiting:
+            self.waited_ns += now - self._since
+        self.waiting, self._since = not room, now
+        return room
+
     def finished(self, worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
         """Take a batch's size; return the batches whose places are known now."""
         if task.kind == Kind.PLACE:
-            del self._encoded[task.first]
+            self._note_written(task.first)
         if not self._packed or task.kind != Kind.ENCODE:
             return []
         if task.first in self._encoded:
@@ -100,6 +121,7 @@ class SaveTasks:
             if batch.size:
                 batch.offset = self._offset
                 self._offset += batch.size
+                self._placed.append((batch.task.first, self._offset))
                 placed.append((batch.worker, batch.place))
             else:
                 del self._encoded[batch.task.first]
@@ -134,6 +156,15 @@ class SaveTasks:
         batch.worker = worker
         self._held[worker] -= 1
         return worker, batch.place
+
+    def _note_written(self, first: int) -> None:
+        # Workers are done with their places in any order: only the first ones in a row count.
+        del self._encoded[first]
+        end = None
+        while self._placed and self._placed[0][0] not in self._encoded:
+            _first, end = self._placed.popleft()
+        if end is not None:
+            self._advance(end)
 
 
 @dataclass

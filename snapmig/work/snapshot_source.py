@@ -84,6 +84,11 @@ class SnapshotReader:
         place = self._geometry.place(self._geometry.packet_at(start))
         return self._packet(place.packet)[start - place.ram_offset : stop - place.ram_offset]
 
+    def expect(self, start: int, stop: int) -> None:
+        """Have the packets of a range fetched, if that takes long."""
+        first, last = self._geometry.packet_at(start), self._geometry.packet_at(stop - 1)
+        self._chain.expect(first, last - first + 1)
+
     def release(self, start: int, stop: int) -> None:
         """Do nothing: no more than two packets are kept."""
 

@@ -247,6 +247,18 @@ def test_a_source_that_raises_fails_its_job_only():
     assert _numbers(outcome) == list(range(10))
 
 
+def test_tasks_of_each_job_are_announced_to_its_own_handler():
+    """A handler hears of its job's tasks in order, each before it is done, and of no other's."""
+    with SharedFleet(1, 3) as fleet:
+        outcomes = _jobs(fleet, *[(handlers.Heard, 30)] * 3)
+        outcomes.append(_job(fleet, handlers.Heard, 30))  # in a slot that another job had
+
+    for replies, _ in outcomes:
+        for number, heard in enumerate(replies):
+            assert heard == list(range(len(heard)))
+            assert len(heard) > number
+
+
 UNGUARDED = """
 import multiprocess, os, signal, sys
 from snapmig.fleet.shared import SharedFleet

@@ -17,7 +17,10 @@ from snapmig.fleet.tasks import Task
 
 
 class Silent:
-    """A handler without notes."""
+    """A handler without notes, that begins nothing early."""
+
+    def expect(self, task: Task) -> None:
+        """Do nothing."""
 
     def notes(self) -> tuple[str, ...]:
         """Say nothing."""
@@ -31,6 +34,22 @@ class Echo(Silent):
         """Count and reply."""
         row[0] += task.count
         return os.getpid(), task.first
+
+
+class Heard(Silent):
+    """Replies with the tasks that it heard of so far."""
+
+    def __init__(self) -> None:
+        self._heard: list[int] = []
+
+    def expect(self, task: Task) -> None:
+        """Remember."""
+        self._heard.append(task.first)
+
+    def run(self, task: Task, row: Row) -> list[int]:
+        """Reply."""
+        row[0] += task.count
+        return list(self._heard)
 
 
 @dataclass
@@ -146,6 +165,8 @@ class Tasks:
     tasks: Iterable[Task]
     replies: list[Any] = field(default_factory=list)
     more: dict[int, Task] = field(default_factory=dict)
+
+    waiting = False
 
     def __post_init__(self) -> None:
         self._left = deque(self.tasks)

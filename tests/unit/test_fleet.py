@@ -293,3 +293,31 @@ def test_busy_workers_end_when_their_parent_is_killed():
         process.wait(timeout=30)
 
         assert (len(workers), processes.all_gone(workers)) == (2, True)
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_a_worker_hears_of_its_tasks_in_order(ahead):
+    """Each task is announced before it is done, once, and no more of them than may wait."""
+    tasks = handlers.numbered(20)
+    with Fleet(1, handlers.Heard) as fleet:
+        fleet.run(tasks, ahead=ahead)
+
+    for number, heard in enumerate(tasks.replies):
+        assert heard == list(range(len(heard)))
+        assert number < len(heard) <= number + ahead
+
+
+class _Hesitant(handlers.Tasks):
+    # Has no task at every other question, and says that there will be some.
+    def next_for(self, worker):
+        self.waiting = not self.waiting
+        return None if self.waiting else super().next_for(worker)
+
+
+def test_a_source_that_waits_is_asked_again():
+    """No worker having a task is not the end while the source says that there will be one."""
+    tasks = _Hesitant([Task(0, first, 1) for first in range(3)])
+    with Fleet(1, handlers.Echo) as fleet:
+        fleet.run(tasks)
+
+    assert [first for _, first in tasks.replies] == [0, 1, 2]

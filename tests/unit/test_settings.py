@@ -83,16 +83,3 @@ def test_words_that_make_none(parse, word, expected):
         parse(word)
 
     assert expected in str(caught.value)
-
-
-def test_same_file_sees_through_links(tmp_path):
-    """Two names of one file are the same file."""
-    (tmp_path / "one").touch()
-    (tmp_path / "two").symlink_to(tmp_path / "one")
-
-    assert settings.same_file(tmp_path / "one", tmp_path / "two")
-
-
-def test_same_file_is_false_for_what_is_not_there(tmp_path):
-    """A file that does not exist is the same as no other."""
-    assert not settings.same_file(tmp_path / "one", tmp_path / "one")

@@ -61,6 +61,9 @@ class BitmapReader:
         """Return the mapped bytes of a range inside one part."""
         return self._reader.view(start, stop)
 
+    def expect(self, start: int, stop: int) -> None:
+        """Do nothing: the kernel reads ahead."""
+
     def release(self, start: int, stop: int) -> None:
         """Say that a range is not needed any more."""
         self._reader.release(start, stop)

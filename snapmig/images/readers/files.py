@@ -103,6 +103,9 @@ class PartsReader:
         shift = self._parts[number].file_offset - self._parts[number].start
         return self._files[number].array[start + shift : stop + shift]
 
+    def expect(self, start: int, stop: int) -> None:
+        """Do nothing: the kernel reads ahead."""
+
     def release(self, start: int, stop: int) -> None:
         """Say that a range is not needed any more."""
         for part, file in self._between(start, stop):

@@ -43,6 +43,9 @@ class OverlayReader:
                 return file.array[start:stop]
         return self._files[0].array[start:stop]
 
+    def expect(self, start: int, stop: int) -> None:
+        """Do nothing: the kernel reads ahead."""
+
     def release(self, start: int, stop: int) -> None:
         """Say that a range is not needed any more."""
         for file in self._files:

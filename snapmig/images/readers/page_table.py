@@ -119,6 +119,9 @@ class PageTableReader:
         )
         return pages.reshape(-1)
 
+    def expect(self, start: int, stop: int) -> None:
+        """Do nothing: the kernel reads ahead."""
+
     def release(self, start: int, stop: int) -> None:
         """Drop what a range of RAM had in this process's page tables."""
         entries = self._entries[start // PAGE_SIZE : -(-stop // PAGE_SIZE)]

@@ -1,0 +1,139 @@
+"""Names of places: a path, or ``s3://BUCKET/KEY`` for an object."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from snapmig.errors import SnapmigError, UsageError
+from snapmig.system.files import check_destination
+
+__all__ = (
+    "Location",
+    "ObjectUrl",
+    "beside",
+    "check_location",
+    "load_s3",
+    "parse_location",
+    "relative_name",
+    "same_location",
+)
+
+_SCHEME = "s3://"
+_BUCKET = r"[A-Za-z0-9._-]{1,255}"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectUrl:
+    """
+    An object's place.
+
+    :param key: its name in the bucket; slashes are part of it
+    """
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}{self.bucket}/{self.key}"
+
+    @property
+    def prefix(self) -> str:
+        """What the keys of its neighbours begin with: empty, or up to the last slash."""
+        folder, slash, _name = self.key.rpartition("/")
+        return folder + slash
+
+    @property
+    def name(self) -> str:
+        """What comes after the prefix."""
+        return self.key.removeprefix(self.prefix)
+
+    def beside(self, name: str) -> ObjectUrl:
+        """Return the place of a neighbour."""
+        return ObjectUrl(self.bucket, self.prefix + name)
+
+
+Location = Path | ObjectUrl
+"""Where a snapshot is, or is to be."""
+
+
+def parse_location(text: str | os.PathLike[str] | ObjectUrl) -> Location:
+    """
+    Return a place by its name.
+
+    :raises UsageError: ``s3://`` without a bucket or a key
+    """
+    if isinstance(text, ObjectUrl):
+        return text
+    name = os.fspath(text)
+    if not name.startswith(_SCHEME):
+        return Path(name)
+    bucket, _slash, key = name.removeprefix(_SCHEME).partition("/")
+    if not re.fullmatch(_BUCKET, bucket) or not key or key.endswith("/"):
+        raise UsageError("expected s3://BUCKET/KEY, the name of an object", path=name)
+    return ObjectUrl(bucket, key)
+
+
+def same_location(one: Location, other: Location) -> bool:
+    """Return whether two names are of the same existing file, or of the same object."""
+    if isinstance(one, ObjectUrl) or isinstance(other, ObjectUrl):
+        return one == other
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def relative_name(location: Location, place: Location) -> str:
+    """Return how one at ``place`` names another: by name when it is beside it, else in full."""
+    if isinstance(location, ObjectUrl):
+        if isinstance(place, ObjectUrl) and location == place.beside(location.name):
+            return location.name
+        return str(location)
+    absolute = location.absolute()
+    if isinstance(place, Path) and place.absolute().parent == absolute.parent:
+        return absolute.name
+    return str(absolute)
+
+
+def beside(place: Location, name: str) -> Location:
+    """
+    Return what :func:`relative_name` named.
+
+    :raises UsageError: a URL that is none
+    """
+    if name.startswith((_SCHEME, "/")):
+        return parse_location(name)
+    if isinstance(place, ObjectUrl):
+        return place.beside(name)
+    return place.absolute().parent / name
+
+
+def check_location(location: Location, *, force: bool) -> None:
+    """
+    Refuse a destination that can't become a new snapshot.
+
+    :raises DestinationExistsError: it exists and ``force`` is not set
+    :raises SnapmigError: no such directory or bucket, or not a regular file
+    """
+    if isinstance(location, Path):
+        check_destination(location, force=force)
+    else:
+        load_s3().check_object(location, force=force)
+
+
+def load_s3() -> Any:
+    """
+    Return the module that speaks S3, imported only where it is needed.
+
+    :raises SnapmigError: its library is missing
+    """
+    try:
+        return import_module("snapmig.stores.s3")
+    except ImportError as error:
+        message = "s3:// needs the Python package botocore: pip install 'snapmig[s3]'"
+        raise SnapmigError(message) from error

@@ -1,0 +1,235 @@
+"""
+An object that a snapshot is read from: few requests, and several of them on their way at once.
+
+Small reads are of blocks that are remembered, so that what stands side by side takes one request.
+What several processes need is kept in memory that they share. Ranges that are announced are
+fetched by threads while others are decoded. Every byte is of the version that was opened first.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ClassVar
+
+from snapmig.errors import StoreError
+from snapmig.stores.location import ObjectUrl
+from snapmig.stores.s3 import ObjectClient, settings
+from snapmig.stores.source import Range, SourcePlan
+from snapmig.system.files import descriptor_path, pread_all, pwrite_all
+
+__all__ = ("ObjectSource", "joined")
+
+BLOCK = 64 << 10
+"""What a small read takes and remembers: the records of 512 packets, 256 MiB of RAM."""
+BLOCKS = 32
+GAP = 256 << 10
+"""Bytes between two ranges that are rather read than asked for apart: 2.5 ms at 100 MB/s, where a
+request takes 10 to 50."""
+THREADS = 4
+LARGE = 256 << 30
+"""An object whose index may be larger than is fit for memory: it is kept in a temporary file."""
+AHEAD_BYTES = 64 << 20
+"""Announced bytes that a process may have in memory."""
+
+
+class ObjectSource:
+    """
+    An object of S3 storage as a source of bytes.
+
+    :param plan: what another process knows of it already, else only its name
+    :raises StoreError: it can't be read
+    """
+
+    remote: ClassVar[bool] = True
+
+    def __init__(self, url: ObjectUrl, plan: SourcePlan) -> None:
+        self._url = url
+        # A fork server, from which workers come where the caller has threads, has the environment
+        # of the moment when it was started.
+        os.environ.update(plan.settings)
+        self._client = ObjectClient(url)
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+        self._kept: list[Range] = list(plan.kept)
+        self._kept_fd = -1
+        if plan.kept:
+            self._hold(os.open(plan.kept_path, os.O_RDONLY | os.O_CLOEXEC))
+        self._pieces: list[_Piece] = []
+        self._threads: ThreadPoolExecutor | None = None
+        if plan.version is not None:
+            self.size, self._version = plan.size, plan.version
+        else:
+            found = self._client.start(BLOCK)
+            self.size, self._version = found.size, found.version
+            self._blocks[0] = found.start
+        self._mine = not plan.kept
+        self.disk_size = self.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """
+        Return bytes, fewer only where the object ends.
+
+        :raises StoreError: it was replaced meanwhile, or can't be read
+        """
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        if self._is_kept(offset, length):
+            return pread_all(self._kept_fd, length, offset)
+        piece = next((each for each in self._pieces if each.has(offset, length)), None)
+        if piece is not None:
+            return self._take(piece, offset, length)
+        return self._small(offset, length) if length <= BLOCK else self._fetch(offset, length)
+
+    def keep(self, offset: int, length: int) -> str:
+        """
+        Fetch a range into memory; return the path of a file that has it at the same offset.
+
+        :raises StoreError: it can't be read
+        """
+        if not self._is_kept(offset, length):
+            self._own_memory()
+            known = min(offset + length, len(self._blocks.get(0, b"")))
+            start = max(offset, known)
+            if known > offset:
+                pwrite_all(self._kept_fd, self._blocks[0][offset:known], offset)
+            if start < offset + length:
+                self._fill(start, offset + length)
+            self._kept.append((offset, length))
+        return descriptor_path(self._kept_fd)
+
+    def prefetch(self, ranges: Sequence[Range]) -> None:
+        """Begin to fetch what will be read next, ranges that are near each other as one."""
+        for offset, length, wanted in joined(ranges):
+            if self._is_kept(offset, length) or any(
+                each.has(offset, length) for each in self._pieces
+            ):
+                continue
+            while sum(each.length for each in self._pieces) + length > AHEAD_BYTES and self._pieces:
+                self._pieces.pop(0)
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(THREADS, "snapmig-fetch")
+            data = self._threads.submit(self._fetch, offset, length)
+            self._pieces.append(_Piece(offset, length, wanted, data))
+
+    def plan(self) -> SourcePlan:
+        """Return what other processes need, with what is kept."""
+        path = descriptor_path(self._kept_fd) if self._kept else ""
+        return SourcePlan(
+            str(self._url), self._version, self.size, path, tuple(self._kept), settings()
+        )
+
+    def close(self) -> None:
+        """Give back memory and threads."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+        self._pieces.clear()
+        self._blocks.clear()
+        self._kept.clear()
+        self._let_go()
+
+    def _hold(self, fd: int) -> None:
+        self._kept_fd = fd
+        self._closing = weakref.finalize(self, os.close, fd)  # a worker's has no other end
+        self._closing.atexit = False
+
+    def _let_go(self) -> None:
+        if self._kept_fd >= 0:
+            self._closing()
+            self._kept_fd = -1
+
+    def _own_memory(self) -> None:
+        # What another process keeps is not ours to write to.
+        if self._mine and self._kept_fd >= 0:
+            return
+        self._let_go()
+        self._kept.clear()
+        if self.size > LARGE:
+            with tempfile.TemporaryFile(prefix="snapmig-") as file:
+                self._hold(os.dup(file.fileno()))
+        else:
+            self._hold(os.memfd_create("snapmig-object", os.MFD_CLOEXEC))
+        self._mine = True
+        os.ftruncate(self._kept_fd, self.size)
+
+    def _fill(self, start: int, stop: int) -> None:
+        at = start
+
+        def take(piece: bytes) -> None:
+            nonlocal at
+            pwrite_all(self._kept_fd, piece, at)
+            at += len(piece)
+
+        if start % BLOCK + stop - start <= BLOCK:  # may be remembered, and what is near is wanted
+            take(self._small(start, stop - start))
+        else:
+            self._client.stream(start, stop - start, self._version, take)
+
+    def _is_kept(self, offset: int, length: int) -> bool:
+        return any(
+            start <= offset and offset + length <= start + size for start, size in self._kept
+        )
+
+    def _take(self, piece: _Piece, offset: int, length: int) -> bytes:
+        try:
+            data = piece.data.result()
+        except StoreError:
+            self._pieces.remove(piece)
+            raise
+        piece.wanted -= length
+        if piece.wanted <= 0:
+            self._pieces.remove(piece)
+        return data[offset - piece.offset : offset - piece.offset + length]
+
+    def _small(self, offset: int, length: int) -> bytes:
+        numbers = range(offset // BLOCK, (offset + length - 1) // BLOCK + 1)
+        missing = [number for number in numbers if number not in self._blocks]
+        if missing:
+            start = missing[0] * BLOCK
+            data = self._fetch(start, min((missing[-1] + 1) * BLOCK, self.size) - start)
+            for number in missing:
+                self._blocks[number] = data[number * BLOCK - start : (number + 1) * BLOCK - start]
+        joined_blocks = b"".join(self._blocks[number] for number in numbers)
+        for number in numbers:
+            self._blocks.move_to_end(number)
+        while len(self._blocks) > BLOCKS:
+            self._blocks.popitem(last=False)
+        start = offset - numbers[0] * BLOCK
+        return joined_blocks[start : start + length]
+
+    def _fetch(self, offset: int, length: int) -> bytes:
+        pieces: list[bytes] = []
+        self._client.stream(offset, length, self._version, pieces.append)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Piece:
+    # An announced range: on its way, or here until all that is wanted of it was read.
+    def __init__(self, offset: int, length: int, wanted: int, data: Future[bytes]) -> None:
+        self.offset = offset
+        self.length = length
+        self.wanted = wanted
+        self.data = data
+
+    def has(self, offset: int, length: int) -> bool:
+        return self.offset <= offset and offset + length <= self.offset + self.length
+
+
+def joined(ranges: Sequence[Range]) -> Iterator[tuple[int, int, int]]:
+    """Yield ranges that are near each other as one: offset, length, and bytes that are wanted."""
+    start = end = wanted = 0
+    for offset, length in sorted(ranges):
+        if wanted and offset - end > GAP:
+            yield start, end - start, wanted
+            wanted = 0
+        if not wanted:
+            start = end = offset
+        end = max(end, offset + length)
+        wanted += length
+    if wanted:
+        yield start, end - start, wanted

@@ -1,0 +1,271 @@
+"""
+An object that is being written: a temporary file whose parts go up as soon as they are complete.
+
+Workers write into the file as into any other. A part that lies wholly before a certain end is sent
+by a thread and its place in the file given back, so that the file stays small; what must wait for
+the end, the parts with the superblock and the index, goes up last. All parts but the last have one
+size, as some servers want it. The object appears when the server joins the parts, in one step: also
+where there is only one, for some servers make an object of as much as came when a connection that
+sends all at once breaks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import queue
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from typing import IO
+
+from snapmig.errors import DestinationExistsError, SnapmigError, StoreError
+from snapmig.stores.failures import RefusedError
+from snapmig.stores.location import ObjectUrl
+from snapmig.stores.s3 import ObjectClient
+from snapmig.system.files import Buffer, pwrite_all, write_error
+from snapmig.system.libc import punch_hole
+
+__all__ = ("PartialObject", "part_size")
+
+MIN_PART = 8 << 20
+"""S3 wants 5 MiB at least."""
+MAX_PARTS = 10_000
+PLANNED_PARTS = 8_000
+"""Into which a guest is cut where the least size gives more: attachments need some, too."""
+THREADS = 4
+QUEUED = 8
+"""Complete parts that may wait for a thread; then no more packets are encoded."""
+_END_S = 1.0
+"""For parts on their way when an upload is given up; what comes later is dropped by the server."""
+
+
+def part_size(needed: int) -> int:
+    """Return the size of parts of an object of up to so many bytes, in whole MiB."""
+    step = 1 << 20
+    return max(MIN_PART, -(-needed // (PLANNED_PARTS * step)) * step)
+
+
+class PartialObject:
+    """
+    An object in the making, until :meth:`commit` gives it its name.
+
+    Leaving the ``with`` block without a commit drops what was sent.
+
+    :param needed: bytes that it may have in the end
+    :param head: bytes at its start that are known only then
+    """
+
+    def __init__(self, url: ObjectUrl, needed: int, head: int) -> None:
+        self.path = url
+        self.shown = f"temporary file of {url} in {tempfile.gettempdir()}"
+        self.part_size = part_size(needed)
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="snapmig-", buffering=0)  # noqa: SIM115
+        self.fd = self._file.fileno()
+        self.needed = min(needed, head + (QUEUED + THREADS + 2) * self.part_size)
+        self._client = ObjectClient(url)
+        self._token = secrets.token_hex(16)
+        self._next = -(-head // self.part_size)
+        self._early = range(self._next, self._next)
+        self._parts: _Parts | None = None
+        self._size = 0
+
+    def __enter__(self) -> PartialObject:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._parts is not None:
+            self._parts.drop()
+            self._parts = None
+        self._file.close()
+
+    @property
+    def has_room(self) -> bool:
+        """
+        Whether more may be written now.
+
+        :raises StoreError: a part could not be sent
+        """
+        return self._parts is None or self._parts.waiting < QUEUED
+
+    def advance(self, end: int) -> None:
+        """
+        Say that all between the head and an offset is written, for good.
+
+        :raises StoreError: a part could not be sent
+        """
+        stop = max(end // self.part_size, self._next)
+        if stop > self._next:
+            parts = self._begin()
+            for index in range(self._next, stop):
+                parts.send(index, self.part_size)
+            self._early = range(self._early.start, stop)
+            self._next = stop
+
+    def write(self, data: Buffer, offset: int) -> None:
+        """Write at an offset."""
+        try:
+            pwrite_all(self.fd, data, offset)
+        except OSError as error:
+            raise write_error(error, self.shown, self.needed) from error
+        self._size = max(self._size, offset + memoryview(data).nbytes)
+
+    def resize(self, size: int) -> None:
+        """Set the length."""
+        self._file.truncate(size)
+        self._size = size
+
+    def sync(self) -> None:
+        """Do nothing: the server makes a part durable before it answers."""
+
+    def commit(self, *, force: bool) -> None:
+        """
+        Send what is left, and have the object appear.
+
+        :raises DestinationExistsError: something appeared there meanwhile, and not ``force``
+        :raises StoreError: it could not be sent
+        """
+        count = -(-self._size // self.part_size)
+        if count > MAX_PARTS:
+            message = f"has {count} parts of {self.part_size} bytes, S3 takes {MAX_PARTS}"
+            raise StoreError(message, path=str(self.path))
+        parts = self._begin()
+        left = [index for index in range(count) if index not in self._early]
+        for index in reversed(left):  # the superblock's at last
+            start = index * self.part_size
+            parts.send(index, min(self.part_size, self._size - start))
+        tags = parts.all_sent(count)
+        with self._once(force=force):
+            self._client.complete(parts.upload, tags, create=not force)
+        parts.stop()
+        self._parts = None
+
+    @contextlib.contextmanager
+    def _once(self, *, force: bool) -> Iterator[None]:
+        # Where an answer was lost and the request sent again, our own object is in the way, or the
+        # upload is not there any more.
+        try:
+            yield
+        except RefusedError as error:
+            if error.code not in (
+                "PreconditionFailed",
+                "ConditionalRequestConflict",
+                "NoSuchUpload",
+            ):
+                raise
+            if self._is_ours():
+                return
+            if force or error.code == "NoSuchUpload":
+                raise
+            message = "was created by someone else meanwhile, -f overwrites it"
+            raise DestinationExistsError(message, path=str(self.path)) from error
+
+    def _is_ours(self) -> bool:
+        try:
+            return self._client.start(1).token == self._token
+        except SnapmigError:
+            return False
+
+    def _begin(self) -> _Parts:
+        if self._parts is None:
+            upload = self._client.begin(self._token)
+            self._parts = _Parts(self._client, upload, self.fd, self.part_size)
+        return self._parts
+
+
+class _Parts:
+    # Threads that send parts; daemons, so that one that waits for the network keeps nobody.
+    def __init__(self, client: ObjectClient, upload: str, fd: int, size: int) -> None:
+        self.upload = upload
+        self._client = client
+        self._fd = os.dup(fd)
+        self._part_size = size
+        self._tags: dict[int, str] = {}
+        self._sent = 0
+        self._changed = threading.Condition()
+        self._error: BaseException | None = None
+        self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name="snapmig-send", daemon=True)
+            for _ in range(THREADS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        with self._changed:
+            self._raise()
+            return self._sent - len(self._tags)
+
+    def send(self, index: int, length: int) -> None:
+        with self._changed:
+            self._raise()
+            self._sent += 1
+        self._queue.put((index, length))
+
+    def all_sent(self, count: int) -> list[str]:
+        with self._changed:
+            while len(self._tags) < self._sent and self._error is None:
+                self._changed.wait(1.0)
+            self._raise()
+            return [self._tags[index] for index in range(count)]
+
+    def stop(self) -> None:
+        self._give_up()
+        for _ in self._threads:
+            self._queue.put(None)
+        end = time.monotonic() + _END_S
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        if not any(thread.is_alive() for thread in self._threads):
+            os.close(self._fd)  # else left open: its number must not become another file's
+
+    def drop(self) -> None:
+        # A part that was on its way may arrive after the first request to drop them all.
+        self._give_up()
+        impatient = ObjectClient(self._client.url, patient=False)
+        for end in (self.stop, None):
+            with contextlib.suppress(SnapmigError):
+                impatient.abort(self.upload)
+            if end is not None:
+                end()
+
+    def _give_up(self) -> None:
+        with self._changed:
+            if self._error is None:
+                self._error = StoreError("the upload was given up")
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while True:
+            wanted = self._queue.get()
+            if wanted is None or self._error is not None:
+                return
+            try:
+                tag = self._send(*wanted)
+            except BaseException as error:  # noqa: BLE001 - the main thread must hear of it
+                with self._changed:
+                    if self._error is None:
+                        self._error = error
+                    self._changed.notify_all()
+                return
+            with self._changed:
+                self._tags[wanted[0]] = tag
+                self._changed.notify_all()
+
+    def _send(self, index: int, length: int) -> str:
+        start = index * self._part_size
+        with contextlib.closing(
+            mmap.mmap(self._fd, length, prot=mmap.PROT_READ, offset=start)
+        ) as body:
+            tag = self._client.put_part(self.upload, index + 1, body)
+        if length == self._part_size and index:
+            punch_hole(self._fd, start, length)
+        return tag

@@ -1,0 +1,226 @@
+"""A real S3 server on loopback, a proxy before it, and a guest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import snapmig
+from tests.conftest import requires
+from tests.faults.processes import wait_for
+from tests.s3.proxy import Proxy
+from tests.system import ram
+
+BUCKET = "snapshots"
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}
+_RIGHTS = ["Admin", "Read", "Write", "List", "Tagging"]
+_SERVICES = ("master", "volume", "filer", "s3")
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server, with a client of its own for what snapmig must not be asked."""
+
+    port: int
+    client: Any
+
+    def names(self) -> list[str]:
+        """Return the names of all objects."""
+        return [
+            item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())
+        ]
+
+    def uploads(self) -> list[tuple[str, str]]:
+        """Return key and id of every upload that was neither completed nor aborted."""
+        found = self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())
+        return [(item["Key"], item["UploadId"]) for item in found]
+
+    def get(self, key: str) -> bytes:
+        """Return an object."""
+        content: bytes = self.client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+        return content
+
+    def put(self, key: str, content: bytes) -> None:
+        """Make an object, or replace it."""
+        self.client.put_object(Bucket=BUCKET, Key=key, Body=content)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """Run SeaweedFS in a directory of its own."""
+    if find_spec("botocore") is None:
+        requires("botocore")
+    beside = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    program = shutil.which("weed", path=beside)
+    if program is None:
+        requires("weed")
+    with tempfile.TemporaryDirectory(prefix="snapmig-s3-") as name:
+        folder = Path(name)
+        ports = _free_ports(2 * len(_SERVICES))
+        with (folder / "log").open("w") as log:
+            process = subprocess.Popen(
+                [str(program), *_arguments(folder, ports)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**os.environ, "HOME": name},
+            )
+        try:
+            yield _ready(process, ports["s3"], folder / "log")
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _free_ports(count: int) -> dict[str, int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    numbers = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    names = [f"{service}{kind}" for service in _SERVICES for kind in ("", ".grpc")]
+    return dict(zip(names, numbers, strict=True))
+
+
+def _arguments(folder: Path, ports: dict[str, int]) -> list[str]:
+    identity = {
+        "name": "test",
+        "credentials": [dict(zip(("accessKey", "secretKey"), KEYS.values(), strict=True))],
+        "actions": _RIGHTS,
+    }
+    (folder / "identities").write_text(json.dumps({"identities": [identity]}))
+    listening = [
+        f"-{name.replace('.grpc', '')}.port{'.grpc' if name.endswith('.grpc') else ''}={port}"
+        for name, port in ports.items()
+    ]
+    return [
+        "server",
+        "-ip=127.0.0.1",
+        "-ip.bind=127.0.0.1",
+        f"-dir={folder}",
+        "-filer",
+        "-s3",
+        f"-s3.config={folder / 'identities'}",
+        "-s3.port.iceberg=0",
+        "-s3.port.lance=0",
+        f"-s3.localSocket={folder / 's3.sock'}",
+        f"-filer.localSocket={folder / 'filer.sock'}",
+        "-s3.autoCreateBucket=false",
+        "-master.telemetry=false",  # it would tell its makers
+        "-master.volumeSizeLimitMB=64",
+        "-volume.max=30",
+        "-volume.preStopSeconds=0",
+        *listening,
+    ]
+
+
+def _ready(process: subprocess.Popen[bytes], port: int, log: Path) -> Server:
+    import botocore.session
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    client = botocore.session.get_session().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id=KEYS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=KEYS["AWS_SECRET_ACCESS_KEY"],
+        config=Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
+    )
+
+    def started() -> bool:
+        assert process.poll() is None, log.read_text()[-2000:]
+        try:
+            client.create_bucket(Bucket=BUCKET)
+            client.put_object(Bucket=BUCKET, Key="first", Body=b"volumes are made for it")
+            client.delete_object(Bucket=BUCKET, Key="first")
+        except (BotoCoreError, ClientError) as error:
+            exists = isinstance(error, ClientError) and "BucketAlready" in str(error)
+            if exists:
+                client.delete_bucket(Bucket=BUCKET)
+            return False
+        return True
+
+    wait_for(started, 40)
+    return Server(port, client)
+
+
+@pytest.fixture
+def store(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Have the environment lead to the server."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    settings = {
+        **KEYS,
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}",
+        "AWS_CONFIG_FILE": str(tmp_path / "none"),
+    }
+    settings |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def proxy(server: Server, store: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:  # noqa: ARG001
+    """Have the environment lead to a proxy before the server."""
+    made = Proxy(server.port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", made.url)
+    yield made
+    made.close()
+
+
+RAM = np.concatenate([ram.text(512), ram.zeros(1024), ram.noise(4200), ram.text(300, 2)]).tobytes()
+"""24 MiB: 2 of text, 4 of zeros, 16 of noise and a little text: three parts."""
+CHANGED = RAM[:4096] + b"changed" + RAM[4103:-1] + b"!"
+
+
+@pytest.fixture(scope="session")
+def guest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give an image."""
+    return ram.write(tmp_path_factory.mktemp("guest") / "guest.ram", RAM)
+
+
+@pytest.fixture(scope="session")
+def saved(server: Server, guest: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give the URL of the guest's snapshot, made by way of a packed file."""
+    path = tmp_path_factory.mktemp("saved") / "guest.snap"
+    snapmig.save(guest, path, layout="packed", jobs=2)
+    server.put("kept/guest.snap", path.read_bytes())
+    return f"s3://{BUCKET}/kept/guest.snap"
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """Give the key of an object that no other test has."""
+    return f"{request.node.name}/guest.snap"
+
+
+@pytest.fixture
+def url(name: str) -> str:
+    """Give its URL."""
+    return f"s3://{BUCKET}/{name}"
+
+
+@pytest.fixture
+def restored(tmp_path: Path) -> Callable[[str], bytes]:
+    """Give a function that restores a snapshot and returns the image."""
+
+    def restore(snapshot: str) -> bytes:
+        jobs = 2 if threading.active_count() == 1 else 1  # else workers start slowly
+        snapmig.restore(snapshot, tmp_path / "out.ram", jobs=jobs, force=True)
+        return (tmp_path / "out.ram").read_bytes()
+
+    return restore

@@ -1,0 +1,67 @@
+"""Names of files and objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snapmig.errors import UsageError
+from snapmig.stores.location import (
+    ObjectUrl,
+    beside,
+    parse_location,
+    relative_name,
+    same_location,
+)
+
+MONDAY = ObjectUrl("backups", "vm/monday")
+
+
+@pytest.mark.parametrize(
+    ("location", "place", "name"),
+    [
+        (MONDAY, ObjectUrl("backups", "vm/tuesday"), "monday"),
+        (MONDAY, ObjectUrl("backups", "other/tuesday"), "s3://backups/vm/monday"),
+        (MONDAY, ObjectUrl("else", "vm/tuesday"), "s3://backups/vm/monday"),
+        (MONDAY, Path("/backups/tuesday"), "s3://backups/vm/monday"),
+        (Path("/vm/monday"), Path("/vm/tuesday"), "monday"),
+        (Path("/vm/monday"), Path("/other/tuesday"), "/vm/monday"),
+        (Path("/vm/monday"), MONDAY, "/vm/monday"),
+    ],
+)
+def test_a_name_leads_back(location, place, name):
+    """What one place calls another leads there, by the shortest name that does."""
+    assert relative_name(location, place) == name
+    assert beside(place, name) == location
+
+
+def test_a_key_keeps_its_slashes():
+    """A path would lose one of two."""
+    assert str(parse_location("s3://backups//vm/monday")) == "s3://backups//vm/monday"
+
+
+def test_same_location_sees_through_links(tmp_path):
+    """Two names of one file are the same file."""
+    (tmp_path / "one").touch()
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+
+    assert same_location(tmp_path / "one", tmp_path / "two")
+
+
+def test_same_location_is_false_for_what_is_not_there(tmp_path):
+    """A file that does not exist is the same as no other."""
+    assert not same_location(tmp_path / "one", tmp_path / "one")
+
+
+def test_an_object_is_the_same_as_itself_alone():
+    """Objects are compared by name, and are no files."""
+    assert same_location(MONDAY, ObjectUrl("backups", "vm/monday"))
+    assert not same_location(MONDAY, Path("vm/monday"))
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3://bucket", "s3://bucket/", "s3:///key", "s3://a b/c"])
+def test_half_a_name_is_refused(url):
+    """A URL needs a bucket and a key."""
+    with pytest.raises(UsageError, match="expected s3://BUCKET/KEY"):
+        parse_location(url)
