@@ -56,7 +56,7 @@ def place(shm, monkeypatch):
         ("restore a.snap a.snap -f", 2, "a.snap: image and snapshot are the same file"),
         ("restore a.snap a.snap --in-place", 2, "a.snap: image and snapshot are the same file"),
         ("restore a.snap none --in-place", 1, "none: No such file or directory"),
-        ("restore a.snap dir --in-place", 1, "dir: attachment 'x' is not a regular file"),
+        ("restore a.snap dir --in-place", 1, "dir: Is a directory"),
         ("restore a.snap fifo --in-place", 1, "fifo: image is not a regular file"),
         ("restore a.snap old --in-place", 1, "old: image has 3 bytes, the snapshot's RAM 300000"),
         ("restore a.snap r --block x", 2, "a.snap: has no RAM block 'x', it has ram"),
