@@ -40,10 +40,10 @@ test-quick: $(BIN)/.installed  ## tests that need no guest and no root, under a 
 # There the libraries of the accelerators are real, and Python is newer. It has no matplotlib, gdb
 # or binutils, for these are large and say nothing of either.
 IN_ROOT := .ci/accelerators-root --run env SNAPMIG_REQUIRE_TOOLS=1 python -m pytest
-test-accelerators: tools  ## accelerators' tests and the quick ones in a newer Debian; needs root
+test-accelerators: tools  ## accelerators, and the newest Python, in a newer Debian; needs root
 	$(IN_ROOT) tests/accelerators
-	$(IN_ROOT) -m "not guest and not root" -k "not gdb and not readelf" \
-		--ignore-glob='tests/unit/test_bench*'
+	$(IN_ROOT) -m "not guest and not root" --ignore-glob='tests/unit/test_bench*' \
+		tests/unit tests/golden tests/parity
 
 lint: $(BIN)/.installed  ## style, types and layers; changes nothing
 	$(BIN)/ruff format --check .

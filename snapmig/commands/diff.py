@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
-from snapmig.commands.output import percent, print_json, printable
+from snapmig.commands.output import percent, print_json, print_warnings, printable
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.diff import BlockDiff, DiffResult, diff
@@ -46,6 +46,7 @@ def add_parser(verbs: Verbs) -> None:
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "comparing") as progress:
         result = diff(options.one, options.other, jobs=options.jobs, progress=progress)
+    print_warnings(result.warnings)
     if options.json:
         print_json("diff", result)
     else:

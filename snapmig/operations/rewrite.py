@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 
 from snapmig.container.format import Encoding, Layout
 from snapmig.container.reader import SnapshotFile
@@ -100,23 +101,15 @@ def repack(
     return _rewrite(snapshot, out, parent, wishes, jobs, progress, force=force)
 
 
+@dataclass(frozen=True, slots=True)
 class _Wishes:
     # What a new form should be; None for as it was.
-    def __init__(
-        self,
-        compression: str | None = None,
-        accelerator: str = AUTO,
-        level: int | str | None = None,
-        window: str | None = None,
-        packet_size: str | int | None = None,
-        layout: str | None = None,
-    ) -> None:
-        self.compression = compression
-        self.accelerator = accelerator
-        self.level = level
-        self.window = window
-        self.packet_size = packet_size
-        self.layout = layout
+    compression: str | None = None
+    accelerator: str = AUTO
+    level: int | str | None = None
+    window: str | None = None
+    packet_size: str | int | None = None
+    layout: str | None = None
 
 
 def _rewrite(
@@ -130,7 +123,8 @@ def _rewrite(
     force: bool,
 ) -> SaveResult:
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
-        file.check_index_digest()  # a damaged record could pass for a packet of zeros
+        # A damaged record could pass for a packet of zeros.
+        file.check_index_digest()
         place = parse_location(out)
         in_place = same_location(place, parse_location(snapshot))
         reading = stack.enter_context(Reading(file, read_options(jobs, AUTO, None, None)))

@@ -36,6 +36,15 @@ class ParentPackets:
         self._packets: list[StoredPacket] = []
         self._drafts: dict[int, EncodedPacket | None] = {}
 
+    @property
+    def engine_failures(self) -> int:
+        """How many of the parent's packets an engine did not do, so that software did."""
+        return self._chain.engine_failures
+
+    def notes(self) -> list[str]:
+        """Return why, what was not returned before."""
+        return self._chain.notes()
+
     def look_at(self, task: Task) -> None:
         """Read what the parent says of a batch's packets."""
         self._packets = unpack_records(self._chain.records(task.first, task.count))

@@ -118,6 +118,8 @@ class SaveHandler:
         row[Counter.WRITE_NS] += self._write_ns
         row[Counter.WRITTEN_BYTES] += self._written_bytes
         row[Counter.ENGINE_FAILURES] = self._encoder.failures.count
+        if self._parent is not None:
+            row[Counter.ENGINE_FAILURES] += self._parent.engine_failures
         return waiting
 
     def expect(self, task: Task) -> None:
@@ -129,7 +131,8 @@ class SaveHandler:
 
     def notes(self) -> Sequence[str]:
         """Return what an engine did not do."""
-        return self._encoder.failures.take()
+        of_parent = [] if self._parent is None else self._parent.notes()
+        return [*self._encoder.failures.take(), *of_parent]
 
     def _run(self, task: Task, row: Row) -> int:
         if task.kind in (Kind.REFRESH, Kind.REFRESH_EMPTY):

@@ -60,7 +60,12 @@ def no_stacks():
 
 @pytest.mark.usefixtures("no_stacks")
 def test_an_image_that_shrinks_fails_its_own_job(write, big):
-    """The worker dies of SIGBUS, the image is named, and a new one saves the other two."""
+    """
+    The image is named, and the other two are saved.
+
+    A worker that reads behind the end dies of SIGBUS and is replaced; where none does, the parent
+    sees the change at the end.
+    """
 
     def shrink(progress):
         now = progress.running.get("y")
@@ -70,9 +75,11 @@ def test_an_image_that_shrinks_fails_its_own_job(write, big):
     result = snapmig.batch(write(ALL), jobs=1, max_guests_at_once=3, progress=shrink)
 
     assert [job.state for job in result.jobs] == ["done", "failed", "done"]
-    assert (result.exit_code, _made(big)) == (5, ["x.snap", "z.snap"])
-    assert "was ended by SIGBUS because the image changed under it" in result.jobs[1].message
+    assert _made(big) == ["x.snap", "z.snap"]
     assert f"{big}/y.img: image had " in result.jobs[1].message
+    if result.exit_code != 1:
+        assert result.exit_code == 5
+        assert "was ended by SIGBUS because the image changed under it" in result.jobs[1].message
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from tests.conftest import lacks
 
 HUGE = 2 << 20
 _POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
@@ -71,7 +71,7 @@ def slow(image: Path, place: Path, rate: int) -> Iterator[tuple[Path, tuple[str,
     """
     throttle = _BLKIO / f"snapmig-test-{os.getpid()}"
     if not (_BLKIO / "blkio.throttle.write_bps_device").exists():
-        pytest.skip("needs the controller blkio of control groups, version 1")
+        lacks("the controller blkio of control groups, version 1")
     with image.open("wb") as file:
         file.truncate(256 << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
