@@ -66,7 +66,7 @@ def add_parser(verbs: Verbs) -> None:
         "--guests-at-once",
         type=int,
         metavar="N",
-        help="guests under way at a time (the file's, or 2)",
+        help="guests under way at a time (the file's, or 2;\non a cluster as many as it has hosts)",
     )
     parser.add_argument(
         "--fail-fast",
