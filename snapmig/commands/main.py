@@ -32,6 +32,7 @@ VERBS = (
     "rebase",
     "repack",
     "batch",
+    "commit",
     "accelerators",
 )
 """Modules beside this one, in the order of the help."""

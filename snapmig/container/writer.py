@@ -42,10 +42,18 @@ class SnapshotWriter:
     A snapshot under a temporary name; :meth:`commit` gives it its own.
 
     :param path: the final name
+    :param file: the partial file, where it is one that others write too
     :raises NoSpaceError: not even the tables fit
     """
 
-    def __init__(self, path: Path, geometry: Geometry, layout: Layout, window_bits: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        geometry: Geometry,
+        layout: Layout,
+        window_bits: int,
+        file: PartialFile | None = None,
+    ) -> None:
         self._geometry = geometry
         self._layout = layout
         self._window_bits = window_bits
@@ -56,7 +64,7 @@ class SnapshotWriter:
         alignment = geometry.packet_size if layout == Layout.FIXED else align_up(1)
         data_offset = align_up(index_offset + index_size, alignment)
         fixed_size = geometry.packet_count * geometry.packet_size
-        self._file = PartialFile(path, needed=data_offset + geometry.ram_size)
+        self._file = file or PartialFile(path, needed=data_offset + geometry.ram_size)
         self.plan = SlotPlan(
             path=descriptor_path(self._file.fd),
             layout=layout,
@@ -103,6 +111,10 @@ class SnapshotWriter:
     def end(self) -> int:
         """The offset after everything that has a place so far."""
         return self._end
+
+    def sync(self) -> None:
+        """Wait until everything written so far is on stable storage."""
+        self._file.sync()
 
     def end_packed_data(self, end: int) -> None:
         """Say where the packets of a packed snapshot end: attachments follow there."""

@@ -129,6 +129,7 @@ class Saving:
         self._path = path
         self._options = options
         self._counts: Row = np.zeros(CELLS, np.int64)
+        self._part: range | None = None
         self._stack = ExitStack()
         self.warnings: list[str] = list(options.notes)
         check_attachments(options.attach)
@@ -142,9 +143,7 @@ class Saving:
             self._parent = self._open_parent(stack)
             self._geometry = _geometry(self._source, self._packet_size)
             self._check_parent()
-            self._writer = stack.enter_context(
-                SnapshotWriter(self._path, self._geometry, options.layout, self._window_bits)
-            )
+            self._writer = self._open_writer(stack)
             check_save_space(self._writer, self._path)
             self._warn_of_holes()
             plan = SavePlan(
@@ -161,7 +160,7 @@ class Saving:
             )
             start = options.settings.deflate.level
             self._level = AdaptiveLevel(options.steps, start, self._fleet.cells.total)
-            self._report = reporter(self._fleet, self._geometry.ram_size, options.progress)
+            self._report = reporter(self._fleet, self._ram_size, options.progress)
             self._stack = stack.pop_all()
         return self
 
@@ -176,7 +175,12 @@ class Saving:
         """
         plan = self._writer.plan
         tasks = SaveTasks(
-            self._geometry, plan, self._source.next_data, again=again, level=self._level
+            self._geometry,
+            plan,
+            self._source.next_data,
+            again=again,
+            level=self._level,
+            part=self._part,
         )
         # What changed is saved while the guest stands still: that is no time for a limit.
         self._fleet.run(tasks, _silent if again else self._report, limited=not again)
@@ -243,6 +247,15 @@ class Saving:
             changed_packets=int(counts[Counter.CHANGED_PACKETS]) if self._options.live else None,
             warnings=tuple(self.warnings),
         )
+
+    def _open_writer(self, stack: ExitStack) -> SnapshotWriter:
+        return stack.enter_context(
+            SnapshotWriter(self._path, self._geometry, self._options.layout, self._window_bits)
+        )
+
+    @property
+    def _ram_size(self) -> int:
+        return self._geometry.ram_size
 
     def _open_parent(self, stack: ExitStack) -> Reading | None:
         path = self._options.parent

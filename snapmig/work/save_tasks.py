@@ -43,6 +43,7 @@ class SaveTasks:
     :param next_data: gives the first RAM offset from one on that is not in a hole
     :param again: all packets were saved before, and only those that changed are wanted
     :param level: asked for each batch
+    :param part: the only packets that are wanted
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class SaveTasks:
         *,
         again: bool = False,
         level: Callable[[], int] = lambda: 1,
+        part: range | None = None,
     ) -> None:
         kinds = (Kind.REFRESH_EMPTY, Kind.REFRESH) if again else (Kind.EMPTY, Kind.ENCODE)
-        self._tasks = _plan_tasks(geometry, next_data, *kinds)
+        self._tasks = _plan_tasks(geometry, next_data, part, *kinds)
         self._level = level
         self._packed = slots.layout == Layout.PACKED
         self._offset = slots.data_offset
@@ -148,11 +150,17 @@ class _Encoded:
 
 
 def _plan_tasks(
-    geometry: Geometry, next_data: Callable[[int], int | None], hole: Kind, data: Kind
+    geometry: Geometry,
+    next_data: Callable[[int], int | None],
+    part: range | None,
+    hole: Kind,
+    data: Kind,
 ) -> Iterator[Task]:
     batch = max(1, BATCH_BYTES // geometry.packet_size)
     for number in range(len(geometry.blocks)):
         packets = geometry.block_packets(number)
+        if part is not None:
+            packets = range(max(packets.start, part.start), min(packets.stop, part.stop))
         packet = packets.start
         while packet < packets.stop:
             found = next_data(geometry.place(packet).ram_offset)
