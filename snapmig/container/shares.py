@@ -24,7 +24,9 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.system.files import PartialFile, sync_directory, write_file
 
-__all__ = ("SharedFile", "Shares", "share_packets")
+__all__ = ("MAX_SHARES", "SharedFile", "Shares", "share_packets")
+
+MAX_SHARES = 1024
 
 _PLAN = "plan.json"
 _DATA = "data"
@@ -103,6 +105,19 @@ class Shares:
         :raises UsageError: nothing was
         """
         return self._read(self.folder / _PLAN, "no share of it was begun, or it is committed")
+
+    @property
+    def count(self) -> int:
+        """
+        How many shares there are.
+
+        :raises SnapmigError: the plan does not say it
+        """
+        count = self.plan().get("shares")
+        if not isinstance(count, int) or not 1 <= count <= MAX_SHARES:
+            message = f"has {count!r} shares, expected 1 to {MAX_SHARES}"
+            raise SnapmigError(message, path=str(self.folder / _PLAN))
+        return count
 
     def mark(self, share: int) -> dict[str, Any] | None:
         """Return what a share left when it was done, None where it is not."""

@@ -62,6 +62,7 @@ class SaveTable(Table):
     layout: str | None = None
     attach: dict[str, str] | None = None
     live: bool | None = None
+    share: str | None = None
 
 
 class RestoreTable(Table):

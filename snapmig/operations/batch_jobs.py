@@ -17,6 +17,7 @@ from snapmig.images.formats import format_names
 from snapmig.operations.batch_file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.operations.engines import AUTO, choose_coding
 from snapmig.operations.settings import GUEST_PREFIX, parse_depth, parse_layout, parse_packet_size
+from snapmig.operations.shares import parse_share
 
 __all__ = ("PlannedJob", "plan_jobs")
 
@@ -97,7 +98,7 @@ class _Expander:
             words = _given(
                 table,
                 "format accelerator depth force compression level window huffman packet_size "
-                "layout live",
+                "layout live share",
             )
             words |= {"attach": attach, "base": base}
             words |= {"parent": parent[0]} if parent else {}
@@ -202,6 +203,8 @@ def _check_save(table: SaveTable, *, here: bool) -> None:
     if table.packet_size is not None:
         parse_packet_size(table.packet_size)
     _check_format(table.format, format_names(to_save=True))
+    if table.share is not None:
+        parse_share(table.share)
     if table.live and not table.image.startswith(GUEST_PREFIX):
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
 
@@ -258,7 +261,7 @@ def _check_files(jobs: list[PlannedJob]) -> None:
         own += [job.source] if job.source.startswith(GUEST_PREFIX) else []
         for path in own:
             other = makers.setdefault(_identity(job, path), job)
-            if other is not job:
+            if other is not job and not _are_shares(job, other):
                 message = f"{job.place}: {job.name!r} and {other.name!r} both have {path}"
                 raise UsageError(message)
     for job in jobs:
@@ -267,6 +270,12 @@ def _check_files(jobs: list[PlannedJob]) -> None:
             if maker is not None and maker is not job:
                 message = f"{job.place}: {job.name!r} reads {path}, which {maker.name!r} makes"
                 raise UsageError(message)
+
+
+def _are_shares(job: PlannedJob, other: PlannedJob) -> bool:
+    # Two parts of one snapshot may be made side by side.
+    shares = [each.words.get("share") for each in (job, other)]
+    return None not in shares and shares[0] != shares[1]
 
 
 def _identity(job: PlannedJob, path: str) -> tuple[str | None, str]:

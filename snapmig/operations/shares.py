@@ -14,7 +14,7 @@ import numpy as np
 
 from snapmig.container.format import Encoding, Layout, record_size
 from snapmig.container.index import kind_counts, record_dtype, records_sound
-from snapmig.container.shares import SharedFile, Shares, share_packets
+from snapmig.container.shares import MAX_SHARES, SharedFile, Shares, share_packets
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
@@ -25,8 +25,6 @@ from snapmig.system.files import check_destination, pread_all, write_file
 from snapmig.system.libc import punch_hole
 
 __all__ = ("CommitResult", "abandon", "commit", "parse_share", "save_share")
-
-MAX_SHARES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
     path = Path(snapshot)
     shares = Shares(path)
     plan = shares.plan()
-    numbers = range(1, plan["shares"] + 1)
+    numbers = range(1, shares.count + 1)
     check_destination(path, force=force)
     with shares.held(*numbers):
         marks = {number: shares.mark(number) for number in numbers}
@@ -153,12 +151,20 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
             words = f"share {missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
             message = f"{words} not done, of {len(numbers)} shares"
             raise SnapmigError(message, path=str(path))
-        geometry = Geometry(tuple(RamBlock(**each) for each in plan["blocks"]), plan["packet_size"])
-        with _writer(shares, geometry, plan["window_bits"]) as writer:
+        geometry, window_bits = _read_plan(shares, plan)
+        with _writer(shares, geometry, window_bits) as writer:
             result = _commit(shares, writer, geometry, marks[1] or {}, force=force)
         shares.remove()
     seconds = round(time.monotonic() - started, 3)
     return replace(result, seconds=seconds)
+
+
+def _read_plan(shares: Shares, plan: Mapping[str, Any]) -> tuple[Geometry, int]:
+    try:
+        blocks = tuple(RamBlock(**each) for each in plan["blocks"])
+        return Geometry(blocks, plan["packet_size"]), int(plan["window_bits"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SnapmigError(f"its plan is damaged: {error!r}", path=str(shares.folder)) from error
 
 
 def abandon(snapshot: str | os.PathLike[str]) -> None:
@@ -169,7 +175,7 @@ def abandon(snapshot: str | os.PathLike[str]) -> None:
     :raises SnapmigError: one is being written
     """
     shares = Shares(Path(snapshot))
-    with shares.held(*range(1, shares.plan()["shares"] + 1)):
+    with shares.held(*range(1, shares.count + 1)):
         shares.remove()
 
 
@@ -192,7 +198,7 @@ def _commit(
     return CommitResult(
         snapshot=str(shares.path),
         snapshot_id=written.snapshot_id.hex(),
-        shares=shares.plan()["shares"],
+        shares=shares.count,
         ram_size=geometry.ram_size,
         data_pages=data_pages,
         stored_size=stored,

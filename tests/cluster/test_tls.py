@@ -22,7 +22,9 @@ def make_certificates(folder: Path, names: tuple[str, str, str] = FILES) -> tupl
         subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
 
     new = ("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    openssl(*new, "-x509", "-days", "30", "-subj", "/CN=test-ca", "-keyout", f"{ca}.key", "-out", ca)
+    openssl(
+        *new, "-x509", "-days", "30", "-subj", "/CN=test-ca", "-keyout", f"{ca}.key", "-out", ca
+    )
     openssl(*new, "-subj", "/CN=test-host", "-keyout", key, "-out", f"{cert}.csr")
     sign = ("x509", "-req", "-days", "30", "-CAcreateserial")
     openssl(*sign, "-in", f"{cert}.csr", "-CA", ca, "-CAkey", f"{ca}.key", "-out", cert)
