@@ -33,10 +33,8 @@ __all__ = ("Cluster", "run_there")
 
 _TOPIC = "snapmig"
 _CONNECT_S = 10.0
-_ASK_S = 15.0
-_WATCH_S = 0.5
-_SILENCE_S = 30.0
-_POLL_S = 0.1
+_ASK_S, _SILENCE_S = 15.0, 30.0
+_WATCH_S, _POLL_S = 0.5, 0.1
 _BEGIN_S = 3.0
 _SERVING = (Status.running, Status.paused, Status.closing_gracefully)
 
@@ -208,8 +206,7 @@ class Cluster:
             return answers.get(timeout=_ASK_S)
         except Empty:
             names = ", ".join(worker.name for worker in workers)
-            message = f"one of the workers {names} did not say which snapmig it has"
-            raise SnapmigError(message) from None
+            raise SnapmigError(f"of the workers {names} not all answered") from None
 
     def _take_place(self, host: str) -> Worker:
         with self._lock:
