@@ -10,7 +10,7 @@ GUEST := .cache/guest/linux-$(GUEST_RAM).ram
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick lint fmt guest-image bench bench-files bench-guests bench-scaling clean
+.PHONY: help demo test tools test-quick test-accelerators lint fmt guest-image bench bench-files bench-guests bench-chains bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -37,6 +37,14 @@ tools:           ## install QEMU and the other tools where that is possible
 test-quick: $(BIN)/.installed  ## tests that need no guest and no root, under a minute
 	$(BIN)/python -m pytest -m "not guest and not root"
 
+# There the libraries of the accelerators are real, and Python is newer. It has no matplotlib, gdb
+# or binutils, for these are large and say nothing of either.
+IN_ROOT := .ci/accelerators-root --run env SNAPMIG_REQUIRE_TOOLS=1 python -m pytest
+test-accelerators: tools  ## accelerators, and the newest Python, in a newer Debian; needs root
+	$(IN_ROOT) tests/accelerators
+	$(IN_ROOT) -m "not guest and not root" --ignore-glob='tests/unit/test_bench*' \
+		tests/unit tests/golden tests/parity
+
 lint: $(BIN)/.installed  ## style, types and layers; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,13 +58,16 @@ fmt: $(BIN)/.installed  ## rewrite files into the one style
 guest-image: $(BIN)/.installed tools  ## the RAM of a real Linux guest, GUEST_RAM=2G
 	$(BIN)/python -m tests.guests.build --ram $(GUEST_RAM) --output $(GUEST)
 
-bench: bench-files bench-guests  ## measure beside other programs, and beside QEMU
+bench: bench-files bench-guests bench-chains  ## measure beside other programs, and beside QEMU
 
 bench-files: guest-image  ## measure beside igzip, pigz, zstd and lz4
 	$(BIN)/python -m tests.bench --image $(GUEST) $(BENCH_ARGS)
 
 bench-guests: $(BIN)/.installed tools  ## measure guests beside QEMU's own saves and loads
 	$(BIN)/python -m tests.bench --guests --ram $(GUEST_RAM) $(BENCH_ARGS)
+
+bench-chains: $(BIN)/.installed tools  ## measure incremental snapshots of a guest at work
+	$(BIN)/python -m tests.bench --chains $(BENCH_ARGS)
 
 bench-scaling: guest-image  ## measure with 1, 2, 4 ... jobs
 	$(BIN)/python -m tests.bench --image $(GUEST) --scaling $(BENCH_ARGS)

@@ -2,20 +2,23 @@
 Read a snapmig snapshot with Python's standard library alone.
 
 Written from docs/format.md and nothing else, as a model for a reader in another language. The
-words "step 1" to "step 8" are the steps of "What a reader must do". It needs memory for one
-packet, and is slow: what snapmig does in a second takes it minutes.
+words "step 1" to "step 9" are the steps of "What a reader must do". It needs memory for one
+packet, and is slow: what snapmig does in a second takes it minutes. Packets that are zstd frames
+need Python 3.14 or newer, whose standard library can decode them.
 
     python examples/read_snapshot.py SNAPSHOT                           verify all of it
     python examples/read_snapshot.py SNAPSHOT --info                    say what is in it
     python examples/read_snapshot.py SNAPSHOT --output IMAGE            restore the RAM, sparse
     python examples/read_snapshot.py SNAPSHOT --block N --output IMAGE  restore one RAM block
     python examples/read_snapshot.py SNAPSHOT --attachment N            print an attachment
+    python examples/read_snapshot.py SNAPSHOT --parent OLDER            name a file it builds on
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not a snapshot or corrupt, 4 unsupported.
 """
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import operator
 import os
@@ -27,9 +30,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+try:
+    from compression import zstd
+except ImportError:  # before Python 3.14
+    zstd = None
+
 PAGE = 4096
 CHUNK = 1 << 20
-EMPTY, RAW, DEFLATE = KNOWN = 1, 2, 3
+EMPTY, RAW, DEFLATE, ZSTD, LZ4 = KNOWN = 1, 2, 3, 4, 5
 FIXED, PACKED = 1, 2
 MAGIC = b"\x93SNAPMIG"
 
@@ -90,8 +98,9 @@ ATTACHMENT = Layout(
 class Snapshot:
     """An open snapshot whose superblock, tables and index are checked."""
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, parents: "Parents | None" = None) -> None:
         self.file = file
+        self.parents = parents
         self.superblock = s = read_superblock(file)
         self.data_end = s.data_offset + s.data_size
         self.check_geometry()
@@ -173,14 +182,47 @@ class Snapshot:
         """Yield a RAM block's data pages, each with its offset in the block."""
         number = sum(self.packets(b) for b in self.blocks[: self.blocks.index(block)])
         for start in range(0, block.size, self.superblock.packet_size):
-            record, pages = self.read_record(number, -(-(block.size - start) // PAGE))
-            contents = self.contents(record, pages)
-            for at, page in enumerate(pages):
-                yield start + page * PAGE, contents[at * PAGE : (at + 1) * PAGE]
+            pages = self.packet_pages(number, -(-(block.size - start) // PAGE))
+            for page, contents in pages.items():
+                yield start + page * PAGE, contents
             number += 1
 
+    def packet_pages(self, number: int, page_count: int) -> dict[int, bytes]:
+        """Return a packet's pages that are not of kind 0, by their numbers (steps 6 to 9)."""
+        record, kinds = self.read_record(number, page_count)
+        pages = self.joined_pages(number, page_count, {n for n, kind in enumerate(kinds) if kind})
+        right = not pages or xxh3_128(b"".join(pages.values())) == record.digest
+        check(right, f"The digest of packet {number} is wrong.")
+        return pages
+
+    def joined_pages(self, number: int, page_count: int, wanted: set[int]) -> dict[int, bytes]:
+        """Return some pages of a packet, in order, with what the parent has of them (step 9)."""
+        record, kinds = self.read_record(number, page_count)
+        stored = [page for page, kind in enumerate(kinds) if kind & 1]
+        contents = self.contents(record, stored) if wanted.intersection(stored) else b""
+        pages = {page: contents[at * PAGE : (at + 1) * PAGE] for at, page in enumerate(stored)}
+        needed = {page for page in wanted if kinds[page] & 2}
+        theirs = self.parent.joined_pages(number, page_count, needed) if needed else {}
+        return {
+            page: xor(pages.get(page, bytes(PAGE)), theirs.get(page, bytes(PAGE)))
+            for page in sorted(wanted)
+        }
+
+    @functools.cached_property
+    def parent(self) -> "Snapshot":
+        """The snapshot that pages of kind 2 and 3 are taken from, checked (step 9)."""
+        check(self.parents is not None, "The snapshot builds on another one.", UnsupportedError)
+        parent = self.parents.find(self.superblock)
+        s, theirs = self.superblock, parent.superblock
+        right = s.parent_digest == theirs.index_digest
+        check(right, "The parent's index digest is another than when it became the parent.")
+        check(s.packet_size == theirs.packet_size, "The parent's packets have another size.")
+        places = [[(b.name, b.size) for b in each.blocks] for each in (self, parent)]
+        check(places[0] == places[1], "The parent has other RAM blocks.")
+        return parent
+
     def read_record(self, number: int, page_count: int) -> tuple[Any, list[int]]:
-        """Return a packet's record and the numbers of its data pages (step 6)."""
+        """Return a packet's record and the kinds of its pages (step 6)."""
         s, packet = self.superblock, f"packet {number}"
         raw = self.read_at(s.index_offset + number * s.record_size, s.record_size)
         r = RECORD.read(raw)
@@ -196,17 +238,16 @@ class Snapshot:
         kinds = [
             byte >> shift & 3 for byte in raw[RECORD.size : kinds_end] for shift in (0, 2, 4, 6)
         ]
-        message = f"The {packet} has pages of a parent snapshot."
-        check(max(kinds) < 2, message, UnsupportedError)
+        right = any(s.parent_id) or max(kinds) < 2
+        check(right, f"The {packet} has pages of a parent, and the snapshot has none.")
         beyond = kinds[page_count:]
         check(not any(beyond), f"The {packet} has pages after the end of its RAM block.")
-        pages = [page for page, kind in enumerate(kinds) if kind]
+        pages = [page for page, kind in enumerate(kinds) if kind & 1]
         size = len(pages) * PAGE
         right = {
             EMPTY: r.stored_size == size == 0,
             RAW: r.stored_size == size > 0,
-            DEFLATE: 0 < r.stored_size < size,
-        }[r.encoding]
+        }.get(r.encoding, 0 < r.stored_size < size)
         check(right, f"The stored size of {packet} is {r.stored_size} for {len(pages)} pages.")
         right = s.data_offset <= r.offset <= self.data_end - r.stored_size
         if r.stored_size == 0:
@@ -214,10 +255,10 @@ class Snapshot:
         elif s.layout == FIXED:
             right = r.offset == s.data_offset + number * s.packet_size
         check(right, f"In {packet} the stored bytes are at {r.offset}, where they can't be.")
-        return r, pages
+        return r, kinds
 
     def contents(self, record: Any, pages: list[int]) -> bytes:
-        """Return the contents of a packet's data pages (steps 7 and 8)."""
+        """Return a packet's stored pages (steps 7 and 8, but for the digest)."""
         if not pages:
             return b""
         packet = f"packet {record.packet}"
@@ -232,7 +273,10 @@ class Snapshot:
         if record.encoding == DEFLATE:
             window_bits = self.superblock.window_bits
             contents = b"".join(inflate([stored], len(pages) * PAGE, window_bits, packet))
-        check(xxh3_128(contents) == record.digest, f"The digest of {packet} is wrong.")
+        elif record.encoding == ZSTD:
+            contents = unzstd(stored, len(pages) * PAGE, packet)
+        elif record.encoding == LZ4:
+            contents = unlz4(stored, len(pages) * PAGE, packet)
         return contents
 
     def attachment_contents(self, a: Any) -> Iterator[bytes]:
@@ -248,6 +292,44 @@ class Snapshot:
             sha256.update(piece)
             yield piece
         check(sha256.digest() == a.sha256, f"The sha256 of {name} is wrong.")
+
+
+class Parents:
+    """
+    Finds the files of parents: among those that were named, then in the folder of the first child.
+
+    :param files: closes them
+    """
+
+    def __init__(self, path: Path, named: list[str], files: contextlib.ExitStack) -> None:
+        self.path = path
+        self.named = named
+        self.files = files
+        self.seen: set[bytes] = set()
+
+    def find(self, child: Any) -> Snapshot:
+        """Return the parent of a snapshot, given the child's superblock."""
+        self.seen.add(child.snapshot_id)
+        check(child.parent_id not in self.seen, "The snapshot builds on itself.")
+        for path in [*map(Path, self.named), *sorted(self.path.absolute().parent.iterdir())]:
+            if path.is_file() and snapshot_id(path) == child.parent_id:
+                return Snapshot(self.files.enter_context(path.open("rb")), self)
+        raise LookupError(f"The parent {child.parent_id.hex()} is missing.")
+
+
+def snapshot_id(path: Path) -> bytes | None:
+    """Return the id of a snapshot, None of any other file."""
+    try:
+        with path.open("rb") as file:
+            return read_superblock(file).snapshot_id
+    except (RefusedError, OSError):
+        return None
+
+
+def xor(one: bytes, other: bytes) -> bytes:
+    """Return the bytewise difference of two pages."""
+    joined = int.from_bytes(one, "little") ^ int.from_bytes(other, "little")
+    return joined.to_bytes(PAGE, "little")
 
 
 def read_superblock(file: BinaryIO) -> Any:
@@ -326,6 +408,66 @@ def inflate(pieces: Iterable[bytes], size: int, window_bits: int, name: str) -> 
     check(decoder.eof, f"The stream of {name} does not end with its stored bytes.")
     check(not decoder.unused_data, f"Bytes follow the end of the stream of {name}.")
     check(total == size, f"The stream of {name} decodes to {total} bytes, not {size}.")
+
+
+def unzstd(frame: bytes, size: int, name: str) -> bytes:
+    """Return what one zstd frame decodes to, which must be `size` bytes."""
+    message = f"The encoding of {name} is 4, zstd, for which this reader needs Python 3.14."
+    check(zstd is not None, message, UnsupportedError)
+    try:
+        announced = zstd.get_frame_info(frame).decompressed_size
+        check(announced == size, f"The zstd frame of {name} is of {announced} bytes, not {size}.")
+        options = {zstd.DecompressionParameter.window_log_max: 23}
+        decoder = zstd.ZstdDecompressor(options=options)
+        contents = decoder.decompress(frame, size + 1)
+    except zstd.ZstdError as error:
+        raise RefusedError(f"The zstd frame of {name} can't be decoded: {error}.") from error
+    right = decoder.eof and not decoder.unused_data and len(contents) == size
+    check(right, f"The zstd frame of {name} does not end with its stored bytes and contents.")
+    return contents
+
+
+# LZ4 blocks, https://github.com/lz4/lz4/blob/dev/doc/lz4_Block_format.md
+
+
+def unlz4(block: bytes, size: int, name: str) -> bytes:
+    """Return what one LZ4 block decodes to, which must be `size` bytes."""
+    contents = bytearray()
+    at = 0
+    try:
+        while True:
+            token = block[at]
+            count, at = lz4_length(block, at + 1, token >> 4)
+            contents += block[at : at + count]
+            at += count
+            if at >= len(block):
+                break
+            offset = block[at] | block[at + 1] << 8
+            count, at = lz4_length(block, at + 2, token & 15)
+            count += 4
+            right = 0 < offset <= len(contents)
+            check(right, f"The LZ4 block of {name} has the offset {offset} at {len(contents)}.")
+            right = len(contents) + count <= size
+            check(right, f"The LZ4 block of {name} decodes to more than {size} bytes.")
+            start = len(contents) - offset
+            repeated = contents[start : start + count]  # shorter where it overlaps what it makes
+            contents += (repeated * (count // len(repeated) + 1))[:count]
+    except IndexError as error:
+        raise RefusedError(f"The LZ4 block of {name} ends within a sequence.") from error
+    check(at == len(block), f"The LZ4 block of {name} ends within its literals.")
+    right = len(contents) == size
+    check(right, f"The LZ4 block of {name} decodes to {len(contents)} bytes, not {size}.")
+    return bytes(contents)
+
+
+def lz4_length(block: bytes, at: int, length: int) -> tuple[int, int]:
+    """Return a length whose first four bits are known, and where what follows it starts."""
+    more = 255 if length == 15 else 0
+    while more == 255:
+        more = block[at]
+        at += 1
+        length += more
+    return length, at
 
 
 # XXH3-128, https://github.com/Cyan4973/xxHash/blob/dev/doc/xxhash_spec.md
@@ -457,8 +599,10 @@ def named(entries: list[Any], name: str) -> list[Any]:
 
 def run(options: argparse.Namespace) -> None:
     """Do what the command line asks for."""
-    with Path(options.snapshot).open("rb") as file:
-        snapshot = Snapshot(file)
+    with contextlib.ExitStack() as files:
+        path = Path(options.snapshot)
+        file = files.enter_context(path.open("rb"))
+        snapshot = Snapshot(file, Parents(path, options.parent, files))
         blocks = snapshot.blocks if options.block is None else named(snapshot.blocks, options.block)
         if options.info:
             print_info(snapshot)
@@ -479,6 +623,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", metavar="IMAGE", help="write what was asked for into this file")
     parser.add_argument("--block", metavar="NAME", help="only this RAM block")
     parser.add_argument("--attachment", metavar="NAME", help="this attachment instead of the RAM")
+    parser.add_argument(
+        "--parent",
+        metavar="OLDER",
+        action="append",
+        default=[],
+        help="a file that it may build on, besides those in its folder; may be repeated",
+    )
     options = parser.parse_args(arguments)
     try:
         run(options)

@@ -9,18 +9,21 @@ is made to break: a checksum is wrong only when it is replaced itself.
 
 import hashlib
 import struct
+import subprocess
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 
 import xxhash
 
 PAGE = 4096
 PACKET = 65536
-EMPTY, RAW, DEFLATE = 1, 2, 3
+EMPTY, RAW, DEFLATE, ZSTD, LZ4 = 1, 2, 3, 4, 5
 FIXED, PACKED = 1, 2
 ZERO, DATA = 0, 1
 NO_GPA = 2**64 - 1
+ZSTD_BLOCK = 128 << 10
 
 SUPERBLOCK_FIELDS = {
     "magic": "8s",
@@ -99,6 +102,76 @@ def deflate(data: bytes, window_bits: int = 15, level: int = 6) -> bytes:
     """Return one raw deflate stream of the data."""
     compressor = zlib.compressobj(level, zlib.DEFLATED, -window_bits)
     return compressor.compress(data) + compressor.flush()
+
+
+def zstd(data: bytes, size: int | None = None, window: int | None = None) -> bytes:
+    """
+    Return one zstd frame (RFC 8878) of the data, made of repeated bytes and bytes as they are.
+
+    :param size: what the header announces, the real one for None, and nothing for -1
+    :param window: descriptor of a window, for a frame that is not of a single segment
+    """
+    announced = b"" if size == -1 else struct.pack("<Q", len(data) if size is None else size)
+    header = 0 if size == -1 else 3 << 6
+    if window is None and size != -1:
+        frame = struct.pack("<IB", 0xFD2FB528, header | 1 << 5) + announced
+    else:
+        frame = struct.pack("<IBB", 0xFD2FB528, header, window or 7 << 3) + announced
+    pieces = [data[at : at + ZSTD_BLOCK] for at in range(0, len(data), ZSTD_BLOCK)]
+    blocks = [block for piece in pieces for block in zstd_blocks(piece)]
+    for number, (kind, count, contents) in enumerate(blocks):
+        last = number == len(blocks) - 1
+        frame += struct.pack("<I", count << 3 | kind << 1 | last)[:3] + contents
+    return frame
+
+
+def zstd_blocks(data: bytes) -> list[tuple[int, int, bytes]]:
+    """Return type, size and bytes of raw blocks, 0, and of blocks of one repeated byte, 1."""
+    blocks: list[tuple[int, int, bytes]] = []
+    for byte, run in groupby(data):
+        count = len(list(run))
+        if count > 8:
+            blocks.append((1, count, bytes([byte])))
+        elif blocks and blocks[-1][0] == 0:
+            blocks[-1] = (0, blocks[-1][1] + count, blocks[-1][2] + bytes([byte]) * count)
+        else:
+            blocks.append((0, count, bytes([byte]) * count))
+    return blocks
+
+
+def zstd_program(data: bytes, *options: str) -> bytes:
+    """Return the frame that the program zstd makes of the data."""
+    command = ["zstd", "-q", "-c", "--no-check", f"--stream-size={len(data)}", *options]
+    return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
+
+
+def lz4(data: bytes) -> bytes:
+    """Return one block of the LZ4 block format; matches are where the same four bytes were last."""
+    block, done, at, seen = b"", 0, 0, {}
+    while at < len(data) - 12:  # no match starts in the last 12 bytes
+        found = seen.get(data[at : at + 4])
+        seen[data[at : at + 4]] = at
+        if found is None or at - found > 0xFFFF:
+            at += 1
+            continue
+        length = 4
+        while at + length < len(data) - 5 and data[found + length] == data[at + length]:
+            length += 1
+        block += lz4_sequence(data[done:at], at - found, length)
+        done = at = at + length
+    return block + lz4_sequence(data[done:])
+
+
+def lz4_sequence(literals: bytes, offset: int = 0, length: int = 4) -> bytes:
+    """Return a sequence of an LZ4 block; the last one has no match, and so no offset."""
+    count, match = len(literals), length - 4
+    sequence = bytes([min(count, 15) << 4 | min(match, 15)]) + lz4_rest(count) + literals
+    return sequence + struct.pack("<H", offset) + lz4_rest(match) if offset else sequence
+
+
+def lz4_rest(number: int) -> bytes:
+    """Return the bytes that follow a length of four bits."""
+    return b"" if number < 15 else b"\xff" * ((number - 15) // 255) + bytes([(number - 15) % 255])
 
 
 def noise(size: int, seed: int = 0) -> bytes:
@@ -209,6 +282,10 @@ class Snapshot:
             RAW: packet.data,
             DEFLATE: deflate(packet.data, self.window_bits),
         }
+        if self.encodings.get(number) == ZSTD:
+            choices[ZSTD] = zstd(packet.data)
+        if self.encodings.get(number) == LZ4:
+            choices[LZ4] = lz4(packet.data)
         smallest = DEFLATE if len(choices[DEFLATE]) < len(packet.data) else RAW
         packet.encoding = self.encodings.get(number, smallest if packet.data else EMPTY)
         packet.stored = choices.get(packet.encoding, packet.data)
@@ -240,7 +317,7 @@ class Snapshot:
             "snapshot_id": bytes(range(16)),
             "file_size": len(file),
             "created_ns": 1_700_000_000_000_000_000,
-            "encodings": used & 0b1110,
+            "encodings": used & 0b111110,
             "page_size": PAGE,
             "packet_size": self.packet_size,
             "record_size": self.record_size,
@@ -348,3 +425,72 @@ class Snapshot:
             file += stored
             table += pack(ATTACHMENT_FIELDS, values | self.attachment_table.get(number, {}))
         return table
+
+
+SAME, DELTA = 2, 3
+
+
+@dataclass
+class Increment(Snapshot):
+    """
+    A snapshot that builds on `parent`.
+
+    Pages that are the parent's have kind 2 and are not stored, others are stored as they are;
+    `page_kinds` asks for other kinds, by packet and page, such as 3 for a difference.
+    """
+
+    parent: Snapshot = field(kw_only=True)
+    page_kinds: dict[int, dict[int, int]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Name the parent, and take an id of its own."""
+        file = self.parent.build()
+        names = {
+            "snapshot_id": hashlib.sha256(b"child of" + file[32:48]).digest()[:16],
+            "parent_id": file[32:48],
+            "parent_digest": file[152:184],
+        }
+        self.superblock = names | self.superblock
+
+    def pages_of(self, snapshot: Snapshot, number: int) -> list[bytes]:
+        """Return the pages of one of a snapshot's packets, filled up to a full packet."""
+        starts = [
+            (block, start)
+            for block in snapshot.blocks
+            for start in range(0, len(block.contents), self.packet_size)
+        ]
+        block, start = starts[number] if number < len(starts) else (Block("", b""), 0)
+        ram = block.contents[start : start + self.packet_size].ljust(self.packet_size, b"\0")
+        return [ram[at : at + PAGE] for at in range(0, self.packet_size, PAGE)]
+
+    def final_kinds(self, number: int) -> list[int]:
+        """Return the kinds that the record has."""
+        pairs = zip(self.pages_of(self, number), self.pages_of(self.parent, number), strict=True)
+        kinds = [
+            ZERO if not any(ours) else SAME if ours == theirs else DATA for ours, theirs in pairs
+        ]
+        for page, kind in self.page_kinds.get(number, {}).items():
+            kinds[page] = kind
+        return kinds
+
+    def packet(self, number: int, _ram: bytes) -> Packet:
+        """Encode what is stored of one packet; its kinds say whether a page is stored, 0 or 1."""
+        kinds = self.final_kinds(number)
+        stored = b""
+        for page, (ours, theirs) in enumerate(
+            zip(self.pages_of(self, number), self.pages_of(self.parent, number), strict=True)
+        ):
+            base = theirs if kinds[page] == DELTA else bytes(PAGE)
+            difference = bytes(a ^ b for a, b in zip(ours, base, strict=True))
+            stored += difference if kinds[page] & 1 else bytes(PAGE)
+        self.kinds[number] = {page: kind & 1 for page, kind in enumerate(kinds)}
+        return super().packet(number, stored)
+
+    def build_record(self, packet: Packet, offset: int) -> bytes:
+        """Return a packet's record, with the kinds and the digest of all its pages."""
+        kinds = self.final_kinds(packet.number)
+        pages = zip(self.pages_of(self, packet.number), kinds, strict=True)
+        contents = b"".join(page for page, kind in pages if kind)
+        fields = {"digest": xxhash.xxh3_128_digest(contents)} if contents else {}
+        self.records[packet.number] = fields | self.records.get(packet.number, {})
+        return super().build_record(replace(packet, kinds=kinds), offset)

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -37,8 +38,12 @@ def requires(tool: str) -> None:
     With SNAPMIG_REQUIRE_TOOLS=1 it fails instead: a machine that should have everything does.
     """
     there = os.geteuid() == 0 if tool == "root" else shutil.which(tool) is not None
-    if there:
-        return
+    if not there:
+        lacks(tool)
+
+
+def lacks(tool: str) -> NoReturn:
+    """Skip a test for what it needs and has not, or fail as :func:`requires` says."""
     if os.environ.get("SNAPMIG_REQUIRE_TOOLS") == "1":
         pytest.fail(f"needs {tool}, and SNAPMIG_REQUIRE_TOOLS=1 says that it is here")
     pytest.skip(f"needs {tool}")

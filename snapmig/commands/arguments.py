@@ -53,7 +53,7 @@ def add_accelerator(parser: argparse.ArgumentParser) -> None:
         choices=("auto", *ENGINES),
         default="auto",
         metavar="NAME",
-        help=f"for zlib: auto, {', '.join(ENGINES)} (auto)",
+        help='what does zlib, see "snapmig accelerators" (auto)',
     )
     parser.add_argument(
         "--depth", type=int, metavar="N", help="packets in flight per worker, where it can"
@@ -66,11 +66,16 @@ def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
 
     :param again: the default is what a snapshot has already
     """
+
+    def default(word: str) -> str:
+        return "as it is" if again else word
+
     parser.add_argument(
         "--compression",
         choices=COMPRESSIONS,
         default=None if again else "zlib",
-        help="zlib is read everywhere, lz4 is faster, zstd smaller",
+        metavar="NAME",
+        help=f"zlib (read everywhere), zstd, lz4, none ({default('zlib')})",
     )
     add_accelerator(parser)
     parser.add_argument(
@@ -82,26 +87,29 @@ def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
     parser.add_argument(
         "--window",
         choices=WINDOWS,
-        help="of zlib: history a decoder needs; 4k suits hardware (32k)",
+        metavar="SIZE",
+        help=f"of zlib: 32k, or 4k for hardware's decoders ({default('32k')})",
     )
     if not again:
         parser.add_argument(
             "--huffman",
             choices=("dynamic", "fixed", "trained"),
             default="dynamic",
-            help="tables of qpl accelerators (dynamic)",
+            metavar="KIND",
+            help="qpl's tables: dynamic, fixed, trained (dynamic)",
         )
     parser.add_argument(
         "--packet-size",
         type=checked(parse_packet_size),
         metavar="SIZE",
-        help="64K to 4M of RAM compressed at once (parent's, or 512K)",
+        help=f"64K to 4M of RAM at once ({default('512K, or the parent has')})",
     )
     parser.add_argument(
         "--layout",
         choices=("fixed", "packed"),
         default=None if again else "fixed",
-        help="fixed places and holes, or packed without (fixed)",
+        metavar="KIND",
+        help=f"fixed places with holes, or packed ({default('fixed')})",
     )
 
 

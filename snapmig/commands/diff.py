@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
-from snapmig.commands.output import percent, print_json, printable
+from snapmig.commands.output import percent, print_json, print_warnings, printable
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.diff import BlockDiff, DiffResult, diff
@@ -19,7 +19,8 @@ examples:
   snapmig diff --ranges monday.snap tuesday.snap
   snapmig diff --json monday.snap tuesday.snap
 
-Addresses are guest physical ones where they are known, else offsets in the RAM block.
+Addresses are guest physical ones where they are known, else offsets in the RAM
+block.
 """
 
 
@@ -45,6 +46,7 @@ def add_parser(verbs: Verbs) -> None:
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "comparing") as progress:
         result = diff(options.one, options.other, jobs=options.jobs, progress=progress)
+    print_warnings(result.warnings)
     if options.json:
         print_json("diff", result)
     else:

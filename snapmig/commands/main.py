@@ -32,6 +32,7 @@ VERBS = (
     "rebase",
     "repack",
     "batch",
+    "backup",
     "commit",
     "accelerators",
 )
@@ -41,10 +42,12 @@ _DESCRIPTION = "Save the memory of virtual machines to files and restore it, in 
 
 _EPILOG = """\
 exit codes:
-  0  done                          4  unsupported feature or format version
-  1  failure                       5  a worker process died
-  2  usage                     128+N  interrupted by signal N
-  3  corrupt snapshot                 (treat any other code as a failure)
+  0  done                          5  a worker process died
+  1  failure                       6  done with warnings (backup)
+  2  usage                         7  a lock was not had (backup)
+  3  corrupt snapshot          128+N  interrupted by signal N
+  4  unsupported feature or format version
+  (treat any other code as a failure)
 
 examples:
   snapmig save /dev/shm/guest.ram guest.snap

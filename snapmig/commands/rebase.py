@@ -14,6 +14,7 @@ __all__ = ("add_parser",)
 _EPILOG = """\
 examples:
   snapmig rebase tuesday.snap --parent sunday.snap
+  snapmig rebase -j 2 tuesday.snap --parent sunday.snap --json
 
 The snapshot gets a new id: what builds on it must be rebased, too.
 """

@@ -49,6 +49,12 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--parent", metavar="OLDER", help="a snapshot: store only what changed since it"
     )
+    parser.add_argument(
+        "--no-deltas",
+        dest="deltas",
+        action="store_false",
+        help="store changed pages whole, not as differences",
+    )
     add_jobs(parser)
     add_encoding(parser)
     parser.add_argument(
@@ -84,7 +90,7 @@ def _add_source(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="what IMAGE, a Firecracker diff, builds on; oldest first",
+        help="what IMAGE, a Firecracker diff, builds on",
     )
 
 
@@ -106,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
             format=options.format,
             base=options.base,
             parent=options.parent,
+            deltas=options.deltas,
             jobs=options.jobs,
             compression=options.compression,
             accelerator=options.accelerator,

@@ -15,6 +15,7 @@ from snapmig.commands.arguments import (
 )
 from snapmig.commands.output import fail, print_json, print_warnings, rate
 from snapmig.commands.progress import show_progress
+from snapmig.errors import SnapmigError
 from snapmig.operations.settings import WINDOWS
 from snapmig.operations.verify import VerifyResult, verify
 
@@ -64,7 +65,14 @@ def _run(options: argparse.Namespace) -> int:
                     progress=progress,
                 )
             except OSError as error:  # the others are checked all the same
-                code = code or fail(options, 1, f"{error.filename or path}: {error.strerror}")
+                failed = fail(options, 1, f"{error.filename or path}: {error.strerror}")
+                code = code or failed
+                continue
+            except SnapmigError as error:
+                if error.exit_code != 1:
+                    raise
+                failed = fail(options, 1, str(error))
+                code = code or failed
                 continue
         code = code or result.exit_code
         print_warnings(result.warnings)

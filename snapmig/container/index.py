@@ -54,6 +54,7 @@ class StoredPacket:
 
     :param kinds: of each page of a full packet
     :param stored_pages: how many of them the stored bytes hold
+    :param needs_parent: whether one of them is the parent's, or a difference from it
     """
 
     packet: int
@@ -64,6 +65,7 @@ class StoredPacket:
     digest: bytes
     kinds: Kinds
     stored_pages: int
+    needs_parent: bool = False
 
     @property
     def mask(self) -> Mask:
@@ -74,11 +76,6 @@ class StoredPacket:
     def in_use(self) -> Mask:
         """Which pages are not zero."""
         return np.asarray(self.kinds != PageKind.ZERO)
-
-    @property
-    def needs_parent(self) -> bool:
-        """Whether a page is the parent's, or a difference from it."""
-        return bool((self.kinds & 2).any())
 
 
 _SHIFTS = np.array((0, 2, 4, 6), np.uint8)
@@ -169,10 +166,12 @@ def unpack_records(records: Records) -> list[StoredPacket]:
     digests = records["digest"].tobytes()
     fields = ("packet", "offset", "stored_size", "encoding", "stored_checksum")
     columns: list[list[Any]] = [records[name].tolist() for name in fields]
+    of_parents: list[Any] = np.asarray((stored & 0xAA).any(axis=1)).tolist()
     columns += [
         [digests[at : at + 16] for at in range(0, len(digests), 16)],
         list(kinds),
         np.bitwise_count(stored & 0x55).sum(axis=1).tolist(),
+        of_parents,
     ]
     return [StoredPacket(*values) for values in zip(*columns, strict=True)]
 

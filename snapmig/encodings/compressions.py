@@ -55,7 +55,7 @@ class Compression:
 COMPRESSIONS = {
     known.name: known
     for known in (
-        Compression("zlib", Encoding.DEFLATE, range(10), 1, (0, 1, 3, 6)),
+        Compression("zlib", Encoding.DEFLATE, range(10), 1, (0, 1, 3)),
         Compression("zstd", Encoding.ZSTD, zstd.LEVELS, 1, (-3, 1, 3, 6, 9), zstd.require),
         Compression("lz4", Encoding.LZ4, lz4.LEVELS, 1, (1, 3, 6, 9), lz4.require),
         Compression("none", Encoding.RAW, range(1), 0, (0,)),

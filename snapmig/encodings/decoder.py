@@ -101,7 +101,10 @@ class _Queue:
         if decoded.error is None or not isinstance(self._coder, Fallback):
             return decoded
         size = packet.stored_pages * PAGE_SIZE
-        return _decoded(packet, self._coder.again(done.key, stored, size, decoded.error.message))
+        again = _decoded(packet, self._coder.again(done.key, stored, size))
+        if again.error is None:  # so the packet is sound, and the engine is not
+            self._coder.blame(decoded.error.message)
+        return again
 
 
 def _decoded(packet: StoredPacket, done: Done) -> Decoded:

@@ -58,6 +58,7 @@ class Fallback:
         self._software = software
         self._failures = failures
         self._in_a_row = 0
+        self._before = 0
         self._jobs: dict[int, tuple[Buffer, int]] = {}
         self._put_off: deque[int] = deque()
 
@@ -73,20 +74,22 @@ class Fallback:
         """Wait for one of the jobs in flight."""
         if self._put_off:
             key = self._put_off.popleft()
-            return self._in_software(key, *self._jobs.pop(key))
+            return self.again(key, *self._jobs.pop(key))
         done = self._engine.reap()
         data, size = self._jobs.pop(done.key)
+        # What the caller finds wrong with it goes on where this began.
+        self._before, self._in_a_row = self._in_a_row, 0
         if isinstance(done.error, EngineError):
-            return self.again(done.key, data, size, str(done.error))
-        self._in_a_row = 0
+            self.blame(str(done.error))
+            return self.again(done.key, data, size)
         return done
 
-    def again(self, key: int, data: Buffer, size: int, reason: str) -> Done:
-        """Do a job in software that the engine failed, or got wrong as its caller saw."""
+    def blame(self, reason: str) -> None:
+        """Count the job that was reaped last as failed: software did what the engine did not."""
         self._failures.add(f"{self._name}: {reason}")
-        self._in_a_row += 1
-        return self._in_software(key, data, size)
+        self._in_a_row = self._before + 1
 
-    def _in_software(self, key: int, data: Buffer, size: int) -> Done:
+    def again(self, key: int, data: Buffer, size: int) -> Done:
+        """Do a job in software whose result from the engine looks wrong."""
         self._software.submit(key, data, size)
         return self._software.reap()

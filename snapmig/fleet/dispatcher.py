@@ -129,15 +129,15 @@ class Dispatcher:
         self._replace(worker, spare=begun is None)
         if begun is not None:
             job, task = begun
-            words = f"{cause}{job.describe(number) if number else ''} while it had {task.shown}"
+            words = f"{cause}{_explanation(job, number)} while it had {task.shown}"
             job.end(WorkerDiedError(f"worker {worker.number} {words}"))
         for job in self.jobs:
             job.retire(worker.number)
             if job.source is None:
                 continue
             if not self._lasting:
-                words = job.describe(number) if number else ""
-                job.end(WorkerDiedError(f"worker {worker.number} {cause}{words}"))
+                words = f"{cause}{_explanation(job, number)}"
+                job.end(WorkerDiedError(f"worker {worker.number} {words}"))
                 continue
             try:
                 job.source.lost(worker.number, [task for owner, task in left if owner is job])
@@ -151,3 +151,13 @@ class Dispatcher:
         self._spares -= spare
         with suppress(OSError):  # no process can be made now: the others go on
             self.crew.replace(worker)
+
+
+def _explanation(job: Job, number: int) -> str:
+    # What the job knows of a death by a signal; one that was given up has closed its files.
+    if job.source is None or not number:
+        return ""
+    try:
+        return job.describe(number)
+    except OSError:
+        return ""

@@ -20,7 +20,7 @@ from snapmig.images.readers.files import Part, PartsReader
 from snapmig.pages import Bytes, as_pages
 from snapmig.system.holes import next_data
 
-__all__ = ("ImageReader", "ImageSource", "PartsImage", "read_pages")
+__all__ = ("FilesImage", "ImageReader", "ImageSource", "PartsImage", "read_pages")
 
 
 class ImageReader(Protocol):
@@ -69,7 +69,31 @@ class ImageSource(Protocol):
         """Let go of the image."""
 
 
-class PartsImage:
+class FilesImage:
+    """
+    What images of files share: the files are watched, and closed with the image.
+
+    :ivar files: all of them
+    """
+
+    files: tuple[ImageFile, ...]
+
+    def check_unchanged(self) -> None:
+        """
+        Compare the files with what they were when they were opened.
+
+        :raises ImageChangedError: a size or a time of change is another one
+        """
+        for file in self.files:
+            file.check_unchanged()
+
+    def close(self) -> None:
+        """Close the files."""
+        for file in self.files:
+            file.close()
+
+
+class PartsImage(FilesImage):
     """
     An image whose RAM lies in ranges of files.
 
@@ -109,20 +133,6 @@ class PartsImage:
                 if found < part.stop:
                     return found
         return None
-
-    def check_unchanged(self) -> None:
-        """
-        Compare the files with what they were when they were opened.
-
-        :raises ImageChangedError: a size or a time of change is another one
-        """
-        for file in self.files:
-            file.check_unchanged()
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self.files:
-            file.close()
 
 
 def read_pages(reader: ImageReader, place: PacketPlace) -> Bytes | None:

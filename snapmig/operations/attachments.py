@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -58,12 +59,21 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
         if not 0 < len(name.encode()) <= MAX_NAME_SIZE or "\0" in name:
             message = f"attachment name {name!r} is not 1 to {MAX_NAME_SIZE} bytes long"
             raise UsageError(message)
-        if isinstance(source, bytes):
-            size = len(source)
-        else:
-            with Path(source).open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
+        size = len(source) if isinstance(source, bytes) else _file_size(name, source)
         _check_size(name, size)
+
+
+def _file_size(name: str, path: str | os.PathLike[str]) -> int:
+    # Opened, so that a file that can't be read is refused now, without waiting for a pipe's writer.
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(fd)
+    finally:
+        os.close(fd)
+    if not stat.S_ISREG(facts.st_mode):
+        message = f"attachment {name!r} is not a regular file"
+        raise SnapmigError(message, path=os.fspath(path))
+    return facts.st_size
 
 
 def source_attachments(source: ImageSource) -> dict[str, bytes]:

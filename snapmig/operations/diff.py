@@ -49,7 +49,11 @@ class BlockDiff:
 
 @dataclass(frozen=True, slots=True)
 class DiffResult:
-    """What differs between two snapshots, RAM block by RAM block."""
+    """
+    What differs between two snapshots, RAM block by RAM block.
+
+    :param warnings: what the user should know besides, a sentence each
+    """
 
     one: str
     other: str
@@ -57,6 +61,7 @@ class DiffResult:
     changed_pages: int
     blocks: tuple[BlockDiff, ...]
     seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 def diff(
@@ -96,6 +101,7 @@ def diff(
         changed_pages=sum(block.changed_pages for block in blocks),
         blocks=blocks,
         seconds=round(time.monotonic() - started, 3),
+        warnings=tuple(readings[0].warnings),
     )
 
 
@@ -110,6 +116,7 @@ def _compare(
         report = reporter(fleet, geometry.ram_size, progress)
         fleet.run(tasks, report)
         report()
+        one.take_warnings(fleet)
     return sorted(tasks.replies)
 
 

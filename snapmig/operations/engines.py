@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
@@ -64,9 +64,12 @@ def choose_coding(
         steps = known.steps if number is None else (number,)
         return Coding(PacketSettings(known.name, SOFTWARE.name, wanted), steps)
     engine, notes = _engine_to_save(accelerator, wanted)
-    if huffman not in engine.facts().huffman:
-        names = ", ".join(engine.facts().huffman)
+    facts = engine.facts()
+    if huffman not in facts.huffman:
+        names = ", ".join(facts.huffman)
         raise UsageError(f"huffman is {huffman!r}, {engine.name} has {names}")
+    # What an engine can't exceed anyway is recorded, so that its like can read the snapshot.
+    wanted = replace(wanted, window_bits=min(wanted.window_bits, facts.compress_window_bits))
     steps = (wanted.level,)
     if number is None:
         steps = tuple(n for n in known.steps if engine.trusted or n in engine.levels)

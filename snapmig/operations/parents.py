@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+import resource
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from itertools import chain as joined
+from itertools import islice
 from pathlib import Path
 
-from snapmig.container.format import SUPERBLOCK_SIZE, Superblock
+from snapmig.container.format import SUPERBLOCK_SIZE, PageKind, Superblock
+from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import Geometry
@@ -20,24 +25,38 @@ PARENT_NAME = SOURCE_PREFIX + "parent"
 
 MAX_CHAIN = 1000
 """Snapshots in a chain: each has a file open in each worker."""
+FILES_PER_SNAPSHOT = 8
+"""Open files for each snapshot of a chain: itself and its mapped index, here and in a worker, which
+has ours besides its own; and of a comparison there are two chains."""
+OTHER_FILES = 256
 MAX_SEARCHED = 10_000
 """Files of a folder that a parent is looked for in when it is not where it was."""
+MAX_NAME = 4096
+"""Bytes of the parent's name: no path is longer on Linux."""
 
 
 def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]:
     """
     Return a snapshot and those that it builds on, the youngest first.
 
+    A parent that is missing and that no page needs ends the chain.
+
     :param stack: closes the parents
     :raises SnapmigError: one is missing, or the chain is too long
-    :raises CorruptSnapshotError: one is not what its child says
+    :raises CorruptSnapshotError: one is not what its child says, or builds on itself
     """
     chain = [snapshot]
     while chain[-1].has_parent:
         if len(chain) == MAX_CHAIN:
-            raise SnapmigError(f"has more than {MAX_CHAIN} parents", path=snapshot.shown)
+            raise SnapmigError(f"builds on {MAX_CHAIN} snapshots or more", path=snapshot.shown)
         child = chain[-1]
-        parent = stack.enter_context(SnapshotFile(str(_find(child))))
+        if child.superblock.parent_id in [each.superblock.snapshot_id for each in chain]:
+            raise CorruptSnapshotError("builds on itself", path=snapshot.shown)
+        found = _find(child)
+        if found is None:
+            break
+        _allow_files(snapshot, len(chain) + 1)
+        parent = stack.enter_context(SnapshotFile(str(found)))
         _check(child, parent)
         chain.append(parent)
     return chain
@@ -61,29 +80,62 @@ def geometry_problem(geometry: Geometry, parent: Geometry) -> str | None:
     return None
 
 
+def _allow_files(snapshot: SnapshotFile, count: int) -> None:
+    # Many systems let a process have 1024 files open, and more when it asks for them.
+    needed = FILES_PER_SNAPSHOT * count + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY != soft < needed:
+        if resource.RLIM_INFINITY != hard < needed:
+            message = f"builds on {count - 1} snapshots or more, too many for {hard} open files"
+            raise SnapmigError(message, path=snapshot.shown)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
 def _words(blocks: list[tuple[str, int]]) -> str:
     return ", ".join(f"{name!r} of {size} bytes" for name, size in blocks[:20])
 
 
-def _find(child: SnapshotFile) -> Path:
-    folder = Path(child.shown).absolute().parent
+def _find(child: SnapshotFile) -> Path | None:
+    # The parent's file; None where it is missing and not needed.
     wanted = child.superblock.parent_id
     hint = _hint(child)
-    if hint is not None and _id_of(folder / hint) == wanted:
-        return folder / hint
-    with os.scandir(folder) as entries:
-        for _, entry in zip(range(MAX_SEARCHED), entries, strict=False):
-            if entry.is_file() and _id_of(Path(entry.path)) == wanted:
-                return Path(entry.path)
-    name = "" if hint is None else f", which was {hint} when it was saved"
-    message = f"needs its parent {wanted.hex()}{name}; it is neither there nor in {folder}"
+    folders = _folders(child)
+    named = [] if hint is None else [folder / hint for folder in folders]
+    for path in joined(named, *map(_files, folders)):
+        if _id_of(path) == wanted:
+            return path
+    counts = kind_counts(child.records)
+    if not counts[PageKind.SAME_AS_PARENT] and not counts[PageKind.DELTA_AGAINST_PARENT]:
+        return None
+    name = "" if hint is None else f", which was {os.fspath(hint)!r} when it was saved"
+    where = " or ".join(map(str, folders))
+    message = f"needs its parent {wanted.hex()}{name}; it is neither there nor in {where}"
     raise SnapmigError(message, path=child.shown)
 
 
+def _folders(child: SnapshotFile) -> list[Path]:
+    # The one that the user named, and where a link leads.
+    path = Path(child.shown)
+    return list(dict.fromkeys((path.absolute().parent, path.resolve().parent)))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            for entry in islice(entries, MAX_SEARCHED):
+                with suppress(OSError):  # a link that leads to itself
+                    if entry.is_file():
+                        yield Path(entry.path)
+    except OSError:  # a folder whose files may be opened, but not listed
+        return
+
+
 def _hint(child: SnapshotFile) -> Path | None:
+    # Only a hint: one that is damaged, or longer than any name, is as good as none.
     for entry in child.attachments:
-        if entry.name == PARENT_NAME:
-            return Path(os.fsdecode(load_attachment(child, entry)))
+        if entry.name == PARENT_NAME and 0 < entry.size <= MAX_NAME:
+            with suppress(SnapmigError):
+                return Path(os.fsdecode(load_attachment(child, entry)))
     return None
 
 

@@ -118,6 +118,8 @@ def restore(  # noqa: PLR0913 - the words of the command line
             part = plan_block(source, block) if block is not None else plan_whole(source, name)
             if same_file(Path(image), Path(snapshot)):
                 raise UsageError("image and snapshot are the same file", path=str(image))
+            if any(same_file(Path(image), Path(each.shown)) for each in reading.chain):
+                raise UsageError("is a parent of the snapshot", path=str(image))
             if in_place:
                 data_pages = restore_in_place(reading, Path(image), part)
             else:

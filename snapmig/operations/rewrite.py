@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from snapmig.container.format import Encoding
@@ -100,27 +101,19 @@ def repack(
     wishes = _Wishes(compression, accelerator, level, window, packet_size, layout)
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         reading = stack.enter_context(Reading(file, read_options(1, AUTO, None, None)))
-        parent = Path(reading.chain[1].shown) if file.has_parent else None
+        parent = Path(reading.chain[1].shown) if len(reading.chain) > 1 else None
     return _rewrite(snapshot, out, parent, wishes, jobs, progress, force=force)
 
 
+@dataclass(frozen=True, slots=True)
 class _Wishes:
     # What a new form should be; None for as it was.
-    def __init__(
-        self,
-        compression: str | None = None,
-        accelerator: str = AUTO,
-        level: int | str | None = None,
-        window: str | None = None,
-        packet_size: str | int | None = None,
-        layout: str | None = None,
-    ) -> None:
-        self.compression = compression
-        self.accelerator = accelerator
-        self.level = level
-        self.window = window
-        self.packet_size = packet_size
-        self.layout = layout
+    compression: str | None = None
+    accelerator: str = AUTO
+    level: int | str | None = None
+    window: str | None = None
+    packet_size: str | int | None = None
+    layout: str | None = None
 
 
 def _rewrite(
@@ -134,6 +127,7 @@ def _rewrite(
     force: bool,
 ) -> SaveResult:
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
+        # A damaged record could pass for a packet of zeros.
         file.check_index_digest()
         in_place = same_file(Path(out), Path(snapshot))
         reading = stack.enter_context(Reading(file, read_options(jobs, AUTO, None, None)))
@@ -142,7 +136,7 @@ def _rewrite(
         source = SnapshotSource(file, reading.plans, source_format(file))
         if in_place:
             source.paths = ()  # a new file takes its name when it is complete
-        options = _options(file, parent, wishes, parse_jobs(jobs), progress, force=force)
+        options = _options(reading.chain, parent, wishes, parse_jobs(jobs), progress, force=force)
         with Saving(source, Path(out), options) as saving:
             saving.warnings += reading.warnings
             saving.look()
@@ -150,7 +144,7 @@ def _rewrite(
 
 
 def _options(
-    file: SnapshotFile,
+    chain: Sequence[SnapshotFile],
     parent: Path | None,
     wishes: _Wishes,
     jobs: int,
@@ -158,11 +152,12 @@ def _options(
     *,
     force: bool,
 ) -> SaveOptions:
+    file = chain[0]
     block = file.superblock
     size = (
         block.packet_size if wishes.packet_size is None else parse_packet_size(wishes.packet_size)
     )
-    compression = wishes.compression or _compression(file)
+    compression = wishes.compression or _compression(chain)
     window = wishes.window
     if window is None and compression == "zlib":
         window = min((bits, name) for name, bits in WINDOWS.items() if bits >= block.window_bits)[1]
@@ -182,14 +177,19 @@ def _options(
     )
 
 
-def _compression(file: SnapshotFile) -> str:
-    # The one that a snapshot has packets of; zlib where it has none at all.
-    used = file.superblock.encodings
-    known = (each for each in COMPRESSIONS.values() if used >> each.encoding & 1)
-    compressed = list(known)
-    if not compressed:
-        return "zlib"
-    return next((each.name for each in compressed if each.encoding != Encoding.RAW), "none")
+def _compression(chain: Sequence[SnapshotFile]) -> str:
+    # The one that a snapshot has packets of. An increment may be too small to have any: then that
+    # of its parents; zlib where there is none at all.
+    used = [file.superblock.encodings for file in chain]
+    names = [
+        each.name
+        for encodings in used
+        for each in COMPRESSIONS.values()
+        if each.encoding != Encoding.RAW and encodings >> each.encoding & 1
+    ]
+    if names:
+        return names[0]
+    return "none" if any(encodings >> Encoding.RAW & 1 for encodings in used) else "zlib"
 
 
 def _attachments(file: SnapshotFile) -> Mapping[str, bytes]:

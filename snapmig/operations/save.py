@@ -39,6 +39,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     format: str | None = None,  # noqa: A002 - the command line's word
     base: Sequence[str | os.PathLike[str]] = (),
     parent: str | os.PathLike[str] | None = None,
+    deltas: bool = True,
     jobs: int | None = None,
     compression: str = "zlib",
     accelerator: str = AUTO,
@@ -68,6 +69,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param format: the image's format; default: what its content shows
     :param base: the files that ``image``, a diff of Firecracker's, builds on, the oldest first
     :param parent: an older snapshot of the guest: what did not change since is not stored again
+    :param deltas: store changed pages as differences from the parent's where that is smaller
     :param jobs: worker processes; default: the processors that this process may run on
     :param compression: ``zlib``, ``zstd``, ``lz4`` or ``none``
     :param accelerator: an engine for zlib: ``auto``, or a name that :func:`accelerators` gives
@@ -110,6 +112,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         live=live,
         progress=progress,
         parent=None if parent is None else Path(parent),
+        deltas=deltas,
         workers=choose_workers(bwlimit, workers),
     )
     if isinstance(image, str) and image.startswith(GUEST_PREFIX):

@@ -62,6 +62,8 @@ def _save_shared(guest: Guest, socket: str, path: Path, options: SaveOptions) ->
         with guest.paused() as pause:
             guest.save_state(state)
             saving.look(again=options.live)
+        if options.live:
+            saving.warn_of_writes()
         kept = {
             FACTS: describe(guest.facts),
             STATE: pread_all(state, os.fstat(state).st_size, 0),

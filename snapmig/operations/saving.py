@@ -55,6 +55,7 @@ class SaveOptions:
     :param packet_size: None for the parent's, or the usual one
     :param steps: levels to choose from while it is made; one where the user named it
     :param notes: what the user should know of the settings, a sentence each
+    :param deltas: whether pages may be stored as differences from the parent's
     :param workers: gives the worker processes
     """
 
@@ -69,6 +70,7 @@ class SaveOptions:
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
     parent: Path | None = None
+    deltas: bool = True
     workers: WorkersMaker = Fleet
 
 
@@ -154,6 +156,7 @@ class Saving:
                 self._trained(options.settings),
                 live=options.live,
                 paced=len(options.steps) > 1,
+                deltas=options.deltas,
             )
             self._fleet = stack.enter_context(
                 options.workers(options.jobs, partial(SaveHandler, plan), self._explain)
@@ -266,7 +269,10 @@ class Saving:
         snapshot = stack.enter_context(SnapshotFile(str(path)))
         snapshot.check_index_digest()
         options = read_options(self._options.jobs, AUTO, None, None)
-        return stack.enter_context(Reading(snapshot, options))
+        reading = stack.enter_context(Reading(snapshot, options))
+        if any(same_file(Path(each.shown), self._path) for each in reading.chain):
+            raise UsageError("is a parent of the new snapshot", path=str(self._path))
+        return reading
 
     @property
     def _packet_size(self) -> int:
@@ -281,7 +287,7 @@ class Saving:
             return
         parent = self._parent.snapshot
         if problem := geometry_problem(self._geometry, parent.geometry):
-            raise UsageError(problem, path=parent.shown)
+            raise UsageError(problem, path=self._source.shown)
 
     def _hint(self) -> dict[str, bytes]:
         parent = self._options.parent
@@ -301,6 +307,18 @@ class Saving:
         except EngineError as error:
             raise SnapmigError(f"{settings.engine} can't train a table: {error}") from error
         return replace(settings, deflate=replace(settings.deflate, histogram=histogram))
+
+    def warn_of_writes(self) -> None:
+        """Tell when the guest wrote to so many packets that a live save gained little."""
+        counts = self._counts
+        stored = sum(int(counts[encoding_counter(kind)]) for kind in Encoding) or 1
+        changed = int(counts[Counter.CHANGED_PACKETS])
+        empty = int(counts[encoding_counter(Encoding.EMPTY)])
+        if changed * 2 > stored - empty:
+            self.warnings.append(
+                f"{changed} of {stored - empty} packets changed while the guest ran, so it stood "
+                "still nearly as long as without --live; smaller packets may help"
+            )
 
     def _warn_of_holes(self) -> None:
         if self._options.layout == Layout.FIXED and not self._writer.keeps_holes:

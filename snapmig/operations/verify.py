@@ -81,6 +81,7 @@ def verify(
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises WorkerDiedError: a worker process was killed
+    :raises SnapmigError: an engine or a library that decodes it can't be used on this host
     :raises OSError: the snapshot can't be read
     """
     started = time.monotonic()
@@ -104,7 +105,7 @@ def verify(
         error.filename = error.filename or path
         raise
     except SnapmigError as error:
-        if error.exit_code not in (1, 3, 4):  # not a fact about the snapshot
+        if error.exit_code not in (3, 4):  # not a fact about the snapshot
             raise
         found.add(error)
     return VerifyResult(

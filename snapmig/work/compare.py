@@ -40,6 +40,7 @@ class CompareHandler:
                 found += [(one.packet, *run) for run in self._differences(one, other)]
         first = self._geometry.place(task.first)
         last = self._geometry.place(task.first + task.count - 1)
+        row[Counter.ENGINE_FAILURES] = self._one.engine_failures + self._other.engine_failures
         row[Counter.RAM_BYTES] += last.ram_offset + last.length - first.ram_offset
         return found
 

@@ -21,8 +21,9 @@ SAMPLE_NS = 200_000_000
 does not decide alone."""
 TOO_SLOW = 0.5
 TOO_FAST = 0.15
-"""Shares of writing in the time of work. The next better level costs up to twice the time, so
-between these two no other level is sure to be better."""
+"""Shares of writing in the time of work. The next better level costs up to three times as much, so
+between these two no other level is sure to be better. zlib's level 6 costs 7 times level 3 and is
+no step: with it a save to a disk of 10 MiB/s took twice as long as with level 1."""
 
 
 class AdaptiveLevel:

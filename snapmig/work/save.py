@@ -52,6 +52,7 @@ class SavePlan:
     :param live: the guest runs meanwhile, so that pages change under the worker's hands
     :param paced: workers run no further ahead of the disk than :data:`PACED_BATCHES`, so that the
         time they spend in writing tells how fast it is
+    :param deltas: whether pages may be stored as differences from the parent's
     """
 
     open_image: Callable[[], ImageReader]
@@ -61,6 +62,7 @@ class SavePlan:
     settings: PacketSettings
     live: bool = False
     paced: bool = False
+    deltas: bool = True
 
 
 class Batch:
@@ -100,7 +102,7 @@ class SaveHandler:
         self._image = plan.open_image()
         self._slots = SlotWriter(plan.slots)
         self._encoder = PacketEncoder(plan.settings)
-        self._parent = ParentPackets(plan.parents) if plan.parents else None
+        self._parent = ParentPackets(plan.parents, deltas=plan.deltas) if plan.parents else None
         self._held: dict[int, list[EncodedPacket | None]] = {}
         self._written: deque[tuple[int, int]] = deque()
         self._write_ns = 0
@@ -116,11 +118,14 @@ class SaveHandler:
         row[Counter.WRITE_NS] += self._write_ns
         row[Counter.WRITTEN_BYTES] += self._written_bytes
         row[Counter.ENGINE_FAILURES] = self._encoder.failures.count
+        if self._parent is not None:
+            row[Counter.ENGINE_FAILURES] += self._parent.engine_failures
         return waiting
 
     def notes(self) -> Sequence[str]:
         """Return what an engine did not do."""
-        return self._encoder.failures.take()
+        of_parent = [] if self._parent is None else self._parent.notes()
+        return [*self._encoder.failures.take(), *of_parent]
 
     def _run(self, task: Task, row: Row) -> int:
         if task.kind in (Kind.REFRESH, Kind.REFRESH_EMPTY):

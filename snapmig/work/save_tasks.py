@@ -80,6 +80,8 @@ class SaveTasks:
         task = next(self._tasks, None)
         if task is None:
             return None
+        if task.kind == Kind.EMPTY:
+            return task  # a hole has no level
         if self._packed and task.kind == Kind.ENCODE:
             self._order.append(task.first)
         return self._given(worker, replace(task, argument=self._level()))

@@ -1,8 +1,10 @@
 """Facts about batches that are disturbed: by signals, dead workers and images that shrink."""
 
+import faulthandler
 import os
 import signal
 import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -48,8 +50,22 @@ def test_a_killed_worker_fails_one_job_and_the_others_are_right(write, big, layo
         assert (big / "r").read_bytes() == (big / "x.img").read_bytes()
 
 
+@pytest.fixture
+def no_stacks():
+    """Have a worker that dies of a signal not print its stack, as pytest would have it."""
+    faulthandler.disable()
+    yield
+    faulthandler.enable(sys.__stderr__)
+
+
+@pytest.mark.usefixtures("no_stacks")
 def test_an_image_that_shrinks_fails_its_own_job(write, big):
-    """The worker dies of SIGBUS, the image is named, and a new one saves the other two."""
+    """
+    The image is named, and the other two are saved.
+
+    A worker that reads behind the end dies of SIGBUS and is replaced; where none does, the parent
+    sees the change at the end.
+    """
 
     def shrink(progress):
         now = progress.running.get("y")
@@ -59,9 +75,11 @@ def test_an_image_that_shrinks_fails_its_own_job(write, big):
     result = snapmig.batch(write(ALL), jobs=1, max_guests_at_once=3, progress=shrink)
 
     assert [job.state for job in result.jobs] == ["done", "failed", "done"]
-    assert (result.exit_code, _made(big)) == (5, ["x.snap", "z.snap"])
-    assert "was ended by SIGBUS because the image changed under it" in result.jobs[1].message
+    assert _made(big) == ["x.snap", "z.snap"]
     assert f"{big}/y.img: image had " in result.jobs[1].message
+    if result.exit_code != 1:
+        assert result.exit_code == 5
+        assert "was ended by SIGBUS because the image changed under it" in result.jobs[1].message
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

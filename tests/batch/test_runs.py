@@ -190,7 +190,7 @@ def test_progress_lines_name_their_jobs(cli, write):
 
 def test_a_terminal_shows_a_bar_for_each_guest_and_one_for_all(write):
     """Bars are on lines of their own, and the one for all below those of guests."""
-    path = write("max_guests_at_once = 2\nbwlimit = '4M'\n" + ALL)
+    path = write("max_guests_at_once = 2\nbwlimit = '1M'\n" + ALL)
     terminal, ours = os.openpty()
     termios.tcsetwinsize(ours, (24, 100))
     with os.fdopen(terminal, "rb", buffering=0) as screen:

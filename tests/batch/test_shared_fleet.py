@@ -208,7 +208,7 @@ def test_a_job_that_is_cancelled_is_left_soon(monkeypatch, size):
     started = time.monotonic()
     with SharedFleet(size, 2) as fleet, ThreadPoolExecutor(1) as threads:
         long = threads.submit(work, fleet)
-        _job(fleet, handlers.Echo, 1 if size == 2 else 0)
+        processes.wait_for(lambda: any(each.tasks for each in fleet._crew.workers.values()))
         cancellation.cancel(CancelledError("enough"))
         with pytest.raises(CancelledError, match="enough"):
             long.result()

@@ -2,29 +2,36 @@
 
 import argparse
 import json
-import shutil
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
 from tests.bench import facts
-from tests.bench.contestants import PEERS
-from tests.bench.limits import Packets, limits
-from tests.bench.measure import CommandError
-from tests.bench.plan import Config, items, present
+from tests.bench.choices import choices
+from tests.bench.contestants import COMPRESSIONS, Contestant, chosen, contestants
+from tests.bench.limits import Packets, Streams, limits
+from tests.bench.measure import CommandError, sizes
+from tests.bench.plan import OPERATIONS, Config, Item, items
 from tests.bench.plot import draw, draw_scaling
-from tests.bench.report import Context, report, scaling_report
-from tests.bench.runner import Record, Runner, Workplace, copy_image, say
-from tests.bench.summary import Results
+from tests.bench.report import report, scaling_report
+from tests.bench.runner import (
+    SHARED_MEMORY,
+    Record,
+    Runner,
+    Workplace,
+    copy_image,
+    require_room,
+    say,
+    work_folder,
+)
+from tests.bench.summary import Context, Results
 
-SHARED_MEMORY = Path("/dev/shm")
 PLACES = ("shm", "disk")
-ROOM = 6
-"""Image sizes that must be free in shared memory: image, gathered pages, and what is written."""
+FILE_SHARE = {"none": 1.0}
+"""What a saved file takes of the data in an image, at most, where that is not half."""
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -33,11 +40,25 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--guests", action="store_true", help="guests under QEMU instead; --guests --help"
     )
+    parser.add_argument(
+        "--chains", action="store_true", help="incremental snapshots instead; --chains --help"
+    )
     parser.add_argument("--image", type=Path, required=True, help="a guest's RAM, whole pages")
     parser.add_argument("--jobs", type=int, default=facts.processors(), help="(%(default)s)")
     parser.add_argument("--rounds", type=int, help="(5; 1 with --quick)")
     parser.add_argument("--scaling", action="store_true", help="1, 2, 4 ... jobs")
-    parser.add_argument("--destinations", type=_places, help="shm, disk (both; shm with --scaling)")
+    parser.add_argument(
+        "--destinations", type=_some_of(PLACES), help="shm, disk (both; shm with --scaling)"
+    )
+    parser.add_argument(
+        "--only", type=_some_of(OPERATIONS), default=OPERATIONS, help="save, restore (both)"
+    )
+    parser.add_argument(
+        "--compressions",
+        type=_some_of(COMPRESSIONS),
+        default=COMPRESSIONS,
+        help=f"{', '.join(COMPRESSIONS)} (all)",
+    )
     parser.add_argument(
         "--output-dir", type=Path, default=Path("build/bench"), help="(%(default)s)"
     )
@@ -60,6 +81,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from tests.bench import guests  # needs QEMU's client library, which this does not
 
         return guests.main([word for word in words if word != "--guests"])
+    if "--chains" in words:
+        from tests.bench import chains
+
+        return chains.main([word for word in words if word != "--chains"])
     options = parse_arguments(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
@@ -75,56 +100,76 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _bench(options: argparse.Namespace) -> str:
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    peers, missing = present(PEERS)
+    everyone = contestants(lz4_version=facts.program_version("lz4"))
+    contenders, missing = chosen(everyone, options.compressions)
     with ExitStack() as stack:
-        workplace, config = _prepare(options, stack)
+        workplace, config = _prepare(options, contenders, stack)
         packets = Packets(workplace.image, facts.processors())
-        known = facts.collect(options.image)
-        known |= {"data_pages": packets.data_pages, "raw_packets": packets.raw_packets}
-        planned = items(config, peers, limits(packets))
+        codecs = [one.codec for one in contenders if one.codec]
+        streams = [Streams(packets, codec, facts.processors()) for codec in codecs]
+        known = facts.collect(options.image) | {"data_pages": packets.data_pages}
+        known |= {f"raw_packets_{one.codec.compression}": one.raw_packets for one in streams}
+        planned = items(config, contenders, limits(packets, streams))
         kinds = {name: facts.filesystem(path) for name, path in config.destinations.items()}
         lines = stack.enter_context((options.output_dir / "results.jsonl").open("w"))
-        records: list[Record] = []
-        order = {(item.operation, item.name): number for number, item in enumerate(planned)}
-
-        def keep(record: Record) -> None:
-            place = kinds.get(record["destination"])
-            key = (record["operation"], record["name"])
-            record = {**record, "filesystem": place, "order": order[key], **known}
-            records.append(record)
-            _write_line(lines, {"type": "measurement", **record})
-
         for name in missing:
             _write_line(lines, {"type": "missing", "name": name, **known})
-        runner = Runner(config, workplace, keep)
-        runner.warm_up(planned)
-        runner.run(planned)
-    context = Context(known, kinds, config.job_counts, config.rounds)
-    return _present(Results(records), context, options, missing)
+        results = _measure(config, workplace, planned, (kinds, known), lines)
+        context = Context(known, kinds, config.job_counts, config.rounds, config.operations)
+        where = {"destination": config.first_destination, "jobs": config.job_counts[0]}
+        for choice in choices(results, context):
+            _write_line(lines, {**choice.record(), **where, **known})
+    return _present(results, context, options, missing)
+
+
+def _measure(
+    config: Config,
+    workplace: Workplace,
+    planned: list[Item],
+    about: tuple[dict[str, str], dict[str, Any]],
+    lines: TextIO,
+) -> Results:
+    kinds, known = about
+    records: list[Record] = []
+    order = {(item.operation, item.name): number for number, item in enumerate(planned)}
+
+    def keep(record: Record) -> None:
+        place = kinds.get(record["destination"])
+        at = order.get((record["operation"], record["name"]))  # None: only its warm-up is needed
+        record = {**record, "filesystem": place, "order": at, **known}
+        records.append(record)
+        _write_line(lines, {"type": "measurement", **record})
+
+    runner = Runner(config, workplace, keep)
+    runner.warm_up(planned)
+    runner.run(planned)
+    return Results(records)
 
 
 def _present(
     results: Results, context: Context, options: argparse.Namespace, missing: list[str]
 ) -> str:
-    plot = options.output_dir / "results.png"
-    words = (scaling_report if options.scaling else report)(results, context)
+    plot, text = options.output_dir / "results.png", options.output_dir / "results.txt"
     (draw_scaling if options.scaling else draw)(results, context, plot)
-    lines = [f"not measured, because it is not installed: {name}" for name in missing]
-    return "\n".join([words, *lines, f"written: {options.output_dir}/results.jsonl, {plot}"])
+    words = (scaling_report if options.scaling else report)(results, context)
+    lines = [words, *(f"not measured, because it is not installed: {name}" for name in missing)]
+    text.write_text("\n".join(lines) + "\n")
+    return "\n".join([*lines, f"written: {options.output_dir}/results.jsonl, {text}, {plot}"])
 
 
-def _prepare(options: argparse.Namespace, stack: ExitStack) -> tuple[Workplace, Config]:
+def _prepare(
+    options: argparse.Namespace, contenders: Sequence[Contestant], stack: ExitStack
+) -> tuple[Workplace, Config]:
     size = options.image.stat().st_size
-    free = shutil.disk_usage(SHARED_MEMORY).free
-    if free < size * ROOM:
-        raise ValueError(f"{SHARED_MEMORY} has {free} bytes free, expected {size * ROOM}")
-    shared = stack.enter_context(_folder(SHARED_MEMORY))
+    require_room(size)
+    shared = stack.enter_context(work_folder(SHARED_MEMORY))
     folders = {"shm": shared}
     if "disk" in options.destinations:
-        folders["disk"] = stack.enter_context(_folder(options.output_dir))
+        folders["disk"] = stack.enter_context(work_folder(options.output_dir))
     image = shared / "image"
     say(f"copying {options.image} to {SHARED_MEMORY}")
     copy_image(options.image, image)
+    require_room(room(size, sizes(image).disk, contenders))
     counts = _job_counts(options.jobs) if options.scaling else (options.jobs,)
     config = Config(
         image=options.image,
@@ -134,8 +179,23 @@ def _prepare(options: argparse.Namespace, stack: ExitStack) -> tuple[Workplace, 
         rounds=options.rounds,
         variant_rounds=_variant_rounds(options),
         scaling=options.scaling,
+        operations=options.only,
     )
     return Workplace(image, shared), config
+
+
+def room(size: int, data: int, contenders: Sequence[Contestant]) -> int:
+    """
+    Return the bytes of shared memory that the runs need beside the image.
+
+    That is one output, which may have no holes, the gathered pages, the streams of each codec, and
+    the file that each contestant restores.
+
+    :param data: of the image's size, what is no hole
+    """
+    streams = sum(one.codec is not None for one in contenders) / 2
+    files = sum(FILE_SHARE.get(one.compression, 0.5) for one in contenders)
+    return int(size + data * (1 + streams + files))
 
 
 def _variant_rounds(options: argparse.Namespace) -> int:
@@ -153,17 +213,14 @@ def _job_counts(most: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-@contextmanager
-def _folder(parent: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="snapmig-bench-", dir=parent) as name:
-        yield Path(name).resolve()
+def _some_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def parse(words: str) -> tuple[str, ...]:
+        found = set(filter(None, words.split(",")))
+        if not found or found - set(names):
+            raise argparse.ArgumentTypeError(f"{words!r}: expected some of {', '.join(names)}")
+        return tuple(name for name in names if name in found)
 
-
-def _places(words: str) -> tuple[str, ...]:
-    places = tuple(word for word in words.split(",") if word)
-    if not places or set(places) - set(PLACES):
-        raise argparse.ArgumentTypeError(f"{words!r}: expected some of {', '.join(PLACES)}")
-    return places
+    return parse
 
 
 def _write_line(lines: TextIO, record: dict[str, Any]) -> None:

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("isal", "numpy", "xxhash", "multiprocess")
+PACKAGES = {
+    **{name: name for name in ("isal", "numpy", "xxhash", "multiprocess", "zstandard")},
+    "lz4_package": "lz4",
+}
+"""Python packages, and their names in the facts: a program too is called lz4."""
 PEERS = ("igzip", "pigz", "zstd", "lz4")
 
 
@@ -59,12 +63,13 @@ def _cpu_model() -> str:
 
 def _versions() -> dict[str, Any]:
     found = {"version_python": platform.python_version(), "version_snapmig": _package("snapmig")}
-    found |= {f"version_{name}": _package(name) for name in PACKAGES}
-    found |= {f"version_{name}": _program(name) for name in PEERS}
+    found |= {f"version_{name}": _package(package) for name, package in PACKAGES.items()}
+    found |= {f"version_{name}": program_version(name) for name in PEERS}
     return {**found, "git_commit": _commit()}
 
 
-def _program(name: str) -> str | None:
+def program_version(name: str) -> str | None:
+    """Return what a program says of itself, None where it is not installed."""
     try:
         done = subprocess.run([name, "--version"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from statistics import median
 
 from tests.bench.contestants import SNAPMIG
-from tests.bench.guest_runs import LIVE, MAPPED, SCAN, ZSTD
-from tests.bench.report import Context, machine_lines, seconds, text_table, verdict
-from tests.bench.summary import Results, Times, ratio
+from tests.bench.guest_runs import LIVE, LZ4, MAPPED, SCAN, ZSTD
+from tests.bench.report import machine_lines
+from tests.bench.summary import Context, Results, ratio
+from tests.bench.tables import MIB, mebibytes, middle, relative, seconds, text_table, verdict
 
-MIB = 1 << 20
 CACHES = (("shm", "warm"), ("disk", "warm"), ("disk", "cold"))
 RESTORES = ("shm", "disk, warm", "disk, cold")
 NOTES = (
@@ -36,6 +35,7 @@ class GuestTarget:
     against: str
     least: float
     field: str = "wall_s"
+    own: str = SNAPMIG
 
 
 TARGETS = (
@@ -46,6 +46,24 @@ TARGETS = (
     GuestTarget("restore from shm / mapped-ram", "restore", "shm", MAPPED, 1 / 1.5),
     GuestTarget("restore from disk, warm / mapped-ram", "restore", "disk, warm", MAPPED, 1 / 1.5),
     GuestTarget("restore from disk, cold / mapped-ram", "restore", "disk, cold", MAPPED, 1.0),
+    GuestTarget("lz4: save to disk, time / mapped-ram", "save", "disk", MAPPED, 1.0, own=LZ4),
+    GuestTarget("lz4: restore from shm / mapped-ram", "restore", "shm", MAPPED, 1 / 1.5, own=LZ4),
+    GuestTarget(
+        "lz4: restore from disk, warm / mapped-ram",
+        "restore",
+        "disk, warm",
+        MAPPED,
+        1 / 1.5,
+        own=LZ4,
+    ),
+    GuestTarget(
+        "lz4: restore from disk, cold / mapped-ram",
+        "restore",
+        "disk, cold",
+        MAPPED,
+        1.0,
+        own=LZ4,
+    ),
 )
 
 
@@ -84,9 +102,9 @@ def _saves(results: Results, place: str, jobs: int) -> Iterator[list[str]]:
     for name in results.rows("save", place, jobs, SNAPMIG, "peer"):
         walls = results.times("save", place, name, jobs)
         fields = ("output_bytes", "disk_bytes", "grown_bytes")
-        sizes = [_mib(results.times("save", place, name, jobs, field)) for field in fields]
-        cpu = _figure(results.times("save", place, name, jobs, "cpu_s"), "{:.2f}")
-        yield [name, *seconds(walls), cpu, *sizes, _ratio(ratio(walls, own))]
+        sizes = [mebibytes(results.times("save", place, name, jobs, field)) for field in fields]
+        cpu = middle(results.times("save", place, name, jobs, "cpu_s"))
+        yield [name, *seconds(walls), cpu, *sizes, relative(ratio(walls, own))]
 
 
 def _restores(results: Results, place: str, jobs: int) -> Iterator[list[str]]:
@@ -94,11 +112,11 @@ def _restores(results: Results, place: str, jobs: int) -> Iterator[list[str]]:
     own = results.times("restore", place, SNAPMIG, jobs)
     for name in results.rows("restore", place, jobs, SNAPMIG, "peer"):
         walls = results.times("restore", place, name, jobs)
-        cpu = _figure(results.times("restore", place, name, jobs, "cpu_s"), "{:.2f}")
-        memory = _mib(results.times("restore", place, name, jobs, "memory_disk_bytes"))
+        cpu = middle(results.times("restore", place, name, jobs, "cpu_s"))
+        memory = mebibytes(results.times("restore", place, name, jobs, "memory_disk_bytes"))
         share = results.times("restore", place, name, jobs, "cached_share")
-        cached = _figure({n: 100 * value for n, value in share.items()}, "{:.0f}")
-        yield [name, *seconds(walls), cpu, memory, cached, _ratio(ratio(walls, own))]
+        cached = middle({n: 100 * value for n, value in share.items()}, "{:.0f}")
+        yield [name, *seconds(walls), cpu, memory, cached, relative(ratio(walls, own))]
 
 
 def _pauses(results: Results, jobs: int) -> Iterator[list[str]]:
@@ -114,9 +132,9 @@ def _pauses(results: Results, jobs: int) -> Iterator[list[str]]:
             yield [
                 f"  {name}",
                 *seconds(pauses),
-                _figure(whole, "{:.2f}"),
-                _figure(changed, "{:.0f}"),
-                _ratio(ratio(pauses, live)),
+                middle(whole),
+                middle(changed, "{:.0f}"),
+                relative(ratio(pauses, live)),
             ]
 
 
@@ -125,25 +143,13 @@ def _targets(results: Results, jobs: int) -> Iterator[list[str]]:
     for target in TARGETS:
         what = (target.operation, target.place)
         other = results.times(*what, target.against, jobs, target.field)
-        own = results.times(*what, SNAPMIG, jobs, target.field)
+        own = results.times(*what, target.own, jobs, target.field)
         yield [target.words, f"{target.least:.2f}", verdict(ratio(other, own), target.least)]
     grown = [
         record["grown_bytes"]
         for record in results.records
-        if record["operation"] == "save" and record["name"] == SNAPMIG
+        if record["operation"] == "save" and record["role"] == SNAPMIG
     ]
     most = max(grown, default=0)
     words = "met" if most <= 0 else "short"
     yield ["growth of the guest's memory, MiB (at most)", "0.00", f"{most / MIB:.2f} {words}"]
-
-
-def _figure(values: Times, form: str) -> str:
-    return form.format(median(values.values())) if values else "-"
-
-
-def _mib(sizes: Times) -> str:
-    return f"{median(sizes.values()) / MIB:.1f}" if sizes else "-"
-
-
-def _ratio(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import xxhash
 
-from tests.bench.contestants import PYTHON, SNAPMIG
-from tests.bench.limits import PACKET, PAGE
+from tests.bench.codecs import PACKET, PAGE
+from tests.bench.contestants import PYTHON, SNAPMIG, lack
 from tests.bench.machines import Running, holes
 from tests.bench.measure import run_command, sync_file
 from tests.bench.parallel import ParallelTime, in_processes, populate
@@ -23,6 +23,7 @@ from tests.guests.migration import MAPPED_RAM, MULTIFD
 
 MAPPED = "mapped-ram"
 ZSTD = "exec zstd -1"
+LZ4 = "snapmig lz4 1"
 LIVE = "snapmig --live"
 SCAN = "bare memory scan"
 SECONDS = 300.0
@@ -51,6 +52,7 @@ class GuestContestant:
     A way to save a paused guest, and to have a QEMU that waits run it again.
 
     :param prepare: what is set in the monitor before the clock starts
+    :param package: a Python package that it needs besides its program
     """
 
     name: str
@@ -59,6 +61,12 @@ class GuestContestant:
     save: Callable[[Running, Path, int], Took]
     restore: Callable[[Running, Path, int], Took]
     program: str = "qemu-system-x86_64"
+    package: str = ""
+
+    @property
+    def lacks(self) -> str:
+        """What it needs and is not installed, in words."""
+        return lack(self.program, self.package)
 
 
 def snapmig_save(running: Running, path: Path, jobs: int, *more: str) -> Took:
@@ -67,6 +75,10 @@ def snapmig_save(running: Running, path: Path, jobs: int, *more: str) -> Took:
     before = running.cpu_seconds()
     timing = run_command([*PYTHON, "save", *common, running.address, str(path)], cwd=running.folder)
     return Took(timing.wall, timing.cpu + running.cpu_seconds() - before, timing.said)
+
+
+def _lz4_save(running: Running, path: Path, jobs: int) -> Took:
+    return snapmig_save(running, path, jobs, "--compression", "lz4", "--level", "1")
 
 
 def _snapmig_restore(running: Running, path: Path, jobs: int) -> Took:
@@ -139,6 +151,7 @@ def _set_mapped(running: Running, jobs: int) -> None:
 
 CONTESTANTS = (
     GuestContestant(SNAPMIG, SNAPMIG, _set_none, snapmig_save, _snapmig_restore),
+    GuestContestant(LZ4, SNAPMIG, _set_none, _lz4_save, _snapmig_restore, package="lz4"),
     GuestContestant(MAPPED, "peer", _set_mapped, _mapped_save, _mapped_restore),
     GuestContestant(ZSTD, "peer", _set_none, _zstd_save, _zstd_restore, "zstd"),
 )

@@ -7,12 +7,9 @@ One paused guest is saved by all, and what was saved is restored into new QEMUs 
 import argparse
 import json
 import logging
-import os
-import shutil
 import signal
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +20,16 @@ from tests.bench.guest_report import CACHES, guest_report
 from tests.bench.guest_runs import CONTESTANTS, GuestContestant, Took
 from tests.bench.machines import Machine, Running
 from tests.bench.measure import CommandError, busy, settle, sizes
-from tests.bench.report import Context
-from tests.bench.runner import WARM_UP, Record, say
-from tests.bench.summary import Results
+from tests.bench.runner import SHARED_MEMORY, WARM_UP, Record, require_room, say, work_folder
+from tests.bench.summary import Context, Results
 from tests.guests.build import CACHE
 from tests.guests.image import parse_size
 from tests.guests.packages import PackagesError
 from tests.guests.qemu import PROGRAM, GuestError, Qemu, find_qemu
 from tests.guests.tiny.guest import Layout
 
-SHARED_MEMORY = Path("/dev/shm")
 MIB = 1 << 20
-ROOM = 5
+ROOM = 6
 """RAM sizes that must be free in shared memory: two guests, and what is written."""
 PACKET_PAGES = 128
 LOADS = {
@@ -138,30 +133,22 @@ def _bench(options: argparse.Namespace) -> str:
             lines.write(json.dumps({"type": "measurement", **record, **known}) + "\n")
             lines.flush()
 
-        contestants = [one for one in CONTESTANTS if shutil.which(one.program)]
+        contestants = [one for one in CONTESTANTS if not one.lacks]
         bench = Bench(machine, contestants, shared, destinations, options, keep)
         _run_paused(bench)
         _run_pauses(bench, qemu)
         kinds = {name: facts.filesystem(path) for name, path in destinations.items()}
     context = Context(known, kinds, (options.jobs,), options.rounds)
-    missing = [one.program for one in CONTESTANTS if one not in contestants]
+    missing = [one.lacks for one in CONTESTANTS if one.lacks]
     ends = [f"not measured, because it is not installed: {name}" for name in missing]
     written = f"written: {options.output_dir}/guests.jsonl"
     return "\n".join([guest_report(Results(records), context), *ends, written])
 
 
 def _folders(options: argparse.Namespace, stack: ExitStack) -> tuple[Path, dict[str, Path]]:
-    free = shutil.disk_usage(SHARED_MEMORY).free
-    if free < options.ram * ROOM:
-        raise ValueError(f"{SHARED_MEMORY} has {free} bytes free, expected {options.ram * ROOM}")
-    shared = stack.enter_context(_folder(SHARED_MEMORY))
-    return shared, {"shm": shared, "disk": stack.enter_context(_folder(options.output_dir))}
-
-
-@contextmanager
-def _folder(parent: Path) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix=f"snapmig-bench-{os.getpid()}-", dir=parent) as name:
-        yield Path(name).resolve()
+    require_room(options.ram * ROOM)
+    shared = stack.enter_context(work_folder(SHARED_MEMORY))
+    return shared, {"shm": shared, "disk": stack.enter_context(work_folder(options.output_dir))}
 
 
 def _machine(options: argparse.Namespace, qemu: Qemu, shared: Path, stack: ExitStack) -> Machine:
@@ -284,7 +271,7 @@ def _keep(
     bench: Bench, what: tuple[str, str, str, str], number: int, took: Took, more: dict[str, Any]
 ) -> None:
     operation, name, role, place = what
-    names = [SNAPMIG, *(one.name for one in CONTESTANTS[1:]), guest_runs.LIVE, guest_runs.SCAN]
+    names = [*(one.name for one in CONTESTANTS), guest_runs.LIVE, guest_runs.SCAN]
     pause = took.said.get("pause_seconds")
     words = "warm-up" if number == WARM_UP else f"round {number + 1}"
     shown = f", stood still {pause:.3f} s" if operation == "pause" else f": {took.wall:.3f} s"

@@ -9,36 +9,36 @@ import errno
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from isal import igzip_lib
 
+from tests.bench.codecs import PACKET, PAGE, WRITE_PAGES, Codec
 from tests.bench.measure import sync_file
 from tests.bench.parallel import ParallelTime, in_processes, populate
-
-PAGE = 4096
-PACKET = 512 * 1024
-WINDOW_BITS = 15
-LEVEL = 1
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A limit's name and its run."""
+    """
+    A limit's name and its run.
+
+    :param codec: whose calls it makes, or whose streams it writes; None where that is all one
+    """
 
     name: str
     operation: str
     run: Callable[[int, Path], ParallelTime]
     on_destination: bool
+    codec: Codec | None = None
 
 
 class Packets:
     """
-    An image's packets of 512 KiB in memory, with the streams that they compress to.
+    An image's packets of 512 KiB in memory.
 
     :param image: a file of whole pages; its holes are not touched
     :param jobs: processes that prepare it
@@ -54,90 +54,56 @@ class Packets:
             self._extents = np.array(list(_extents(file.fileno(), self.size))).reshape(-1, 2)
         self._pages = np.frombuffer(self._mapping, np.uint8)
         self._data = mmap.mmap(-1, self.count * PACKET)
-        self._streams = mmap.mmap(-1, self.count * PACKET)
-        self._masks = _shared((self.count, PACKET // PAGE), np.bool_)
-        self._stream_sizes = _shared((self.count,), np.int64)
-        in_processes(jobs, self._compress_all, lambda number: range(number, self.count, jobs))
+        self.masks = shared((self.count, PACKET // PAGE), np.bool_)
+        in_processes(jobs, self._gather_all, lambda number: range(number, self.count, jobs))
 
     @property
     def data_pages(self) -> int:
         """Pages that are not zero."""
-        return int(self._masks.sum())
+        return int(self.masks.sum())
 
-    @property
-    def raw_packets(self) -> int:
-        """Packets that do not become smaller; their compression counts all the same."""
-        return int((self._masks.any(axis=1) & (self._stream_sizes == 0)).sum())
+    def data(self, k: int) -> memoryview:
+        """Return a packet's pages that are not zero, one after the other."""
+        return memoryview(self._data)[k * PACKET : k * PACKET + self.data_size(k)]
 
-    def compress(self, jobs: int, _folder: Path) -> ParallelTime:
-        """Scan every packet that is not a hole for zero pages, compress the others."""
+    def data_size(self, k: int) -> int:
+        """Return how many bytes those are."""
+        return int(np.count_nonzero(self.masks[k])) * PAGE
 
-        def work(ready: Any) -> None:
-            for scanned, data in ready:
-                _data_mask(scanned)
-                if data is not None:
-                    _compress(data)
-
-        return in_processes(jobs, work, lambda number: self._ready_pages(number, jobs))
-
-    def decompress(self, jobs: int, _folder: Path) -> ParallelTime:
-        """Decompress every stream."""
-
-        def work(ready: Any) -> None:
-            for stream, size in ready:
-                # One byte more than is due spares ISA-L a second round.
-                igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, WINDOW_BITS).decompress(
-                    stream, size + 1
-                )
-
-        return in_processes(jobs, work, lambda number: self._ready_streams(number, jobs))
-
-    def write_stored(self, jobs: int, folder: Path) -> ParallelTime:
-        """Write as many bytes as a snapshot stores, each packet's to a place of its own."""
-        return self._write(jobs, folder, self._stored_pieces)
-
-    def write_restored(self, jobs: int, folder: Path) -> ParallelTime:
-        """Write as many bytes as a restored image has pages that are not zero, run by run."""
-        return self._write(jobs, folder, self._restored_pieces)
-
-    def _compress_all(self, packets: range) -> None:
+    def ready_pages(self, packets: range) -> list[tuple[Any, Any]]:
+        """Return, of packets that are not holes, the pages and what of them is to compress."""
+        ready = []
         for k in packets:
             pages = self._content(k)
             if pages is None:
                 continue
-            mask = _data_mask(pages)
-            self._masks[k, : len(mask)] = mask
-            data = pages[mask].reshape(-1)
-            if not data.size:
-                continue
-            start = k * PACKET
-            self._data[start : start + data.size] = data.data
-            stream = _compress(data)
-            if -(-len(stream) // PAGE) < data.size // PAGE:
-                self._stream_sizes[k] = len(stream)
-                self._streams[start : start + len(stream)] = stream
+            size = self.data_size(k)
+            populate(self._mapping, k * PACKET, pages.size)
+            populate(self._data, k * PACKET, size)
+            ready.append((pages, self.data(k) if size else None))
+        return ready
 
-    def _ready_pages(self, number: int, jobs: int) -> list[tuple[Any, Any]]:
-        ready = []
-        for k in range(number, self.count, jobs):
+    def runs(self, k: int) -> list[tuple[int, int]]:
+        """Return a packet's runs of pages that are not zero: offsets in the image, and sizes."""
+        edges = np.flatnonzero(np.diff(self.masks[k], prepend=False, append=False)).tolist()
+        return [
+            (k * PACKET + first * PAGE, (stop - first) * PAGE)
+            for first, stop in zip(edges[::2], edges[1::2], strict=True)
+        ]
+
+    def write_restored(self, jobs: int, folder: Path) -> ParallelTime:
+        """Write as many bytes as a restored image has pages that are not zero, run by run."""
+        return write_pieces(self.count, jobs, folder, self.runs)
+
+    def _gather_all(self, packets: range) -> None:
+        for k in packets:
             pages = self._content(k)
             if pages is None:
                 continue
-            size = self._data_size(k)
-            populate(self._mapping, k * PACKET, pages.size)
-            populate(self._data, k * PACKET, size)
-            data = memoryview(self._data)[k * PACKET : k * PACKET + size] if size else None
-            ready.append((pages, data))
-        return ready
-
-    def _ready_streams(self, number: int, jobs: int) -> list[tuple[Any, int]]:
-        ready = []
-        for k in range(number, self.count, jobs):
-            if size := int(self._stream_sizes[k]):
-                populate(self._streams, k * PACKET, size)
-                stream = memoryview(self._streams)[k * PACKET : k * PACKET + size]
-                ready.append((stream, self._data_size(k)))
-        return ready
+            mask = data_mask(pages)
+            self.masks[k, : len(mask)] = mask
+            data = pages[mask].reshape(-1)
+            self._data[k * PACKET : k * PACKET + data.size] = data.data
 
     def _content(self, k: int) -> Any:
         # The pages of a packet as they are mapped, or a copy where a part of them is a hole, or
@@ -155,69 +121,143 @@ class Packets:
             copy[first - start : end - start] = self._pages[first:end]
         return copy.reshape(-1, PAGE)
 
-    def _data_size(self, k: int) -> int:
-        return int(np.count_nonzero(self._masks[k])) * PAGE
 
-    def _stored_pieces(self, k: int) -> list[tuple[int, int]]:
-        if size := int(self._stream_sizes[k]):
-            return [(k * PACKET, size)]
-        return self._restored_pieces(k)
+class Streams:
+    """
+    What a codec makes of packets.
 
-    def _restored_pieces(self, k: int) -> list[tuple[int, int]]:
-        edges = np.flatnonzero(np.diff(self._masks[k], prepend=False, append=False)).tolist()
-        return [
-            (k * PACKET + first * PAGE, (stop - first) * PAGE)
-            for first, stop in zip(edges[::2], edges[1::2], strict=True)
+    :param jobs: processes that prepare it
+    """
+
+    def __init__(self, packets: Packets, codec: Codec, jobs: int) -> None:
+        self.codec = codec
+        self._packets = packets
+        self._streams = mmap.mmap(-1, packets.count * PACKET)
+        self._sizes = shared((packets.count,), np.int64)
+        in_processes(jobs, self._compress_all, lambda number: range(number, packets.count, jobs))
+
+    @property
+    def raw_packets(self) -> int:
+        """Packets that do not become smaller; their compression counts all the same."""
+        return int((self._packets.masks.any(axis=1) & (self._sizes == 0)).sum())
+
+    def compress(self, jobs: int, _folder: Path) -> ParallelTime:
+        """Scan every packet that is not a hole for zero pages, compress the others."""
+
+        def work(ready: Any) -> None:
+            compress = self.codec.compressor()
+            for scanned, data in ready:
+                data_mask(scanned)
+                if data is not None:
+                    compress(data)
+
+        return in_processes(jobs, work, lambda number: self._ready_pages(number, jobs))
+
+    def decompress(self, jobs: int, _folder: Path) -> ParallelTime:
+        """Decompress every stream."""
+
+        def work(ready: Any) -> None:
+            decompress = self.codec.decompressor()
+            for stream, size in ready:
+                decompress(stream, size)
+
+        return in_processes(jobs, work, lambda number: self._ready_streams(number, jobs))
+
+    def write_stored(self, jobs: int, folder: Path) -> ParallelTime:
+        """Write as many bytes as a snapshot stores, each packet's to a place of its own."""
+        return write_pieces(self._packets.count, jobs, folder, self._pieces)
+
+    def stream(self, k: int) -> memoryview | None:
+        """Return a packet's stream, None where the packet is empty or stored as it is."""
+        size = int(self._sizes[k])
+        return memoryview(self._streams)[k * PACKET : k * PACKET + size] if size else None
+
+    def _compress_all(self, packets: range) -> None:
+        compress = self.codec.compressor()
+        for k in packets:
+            size = self._packets.data_size(k)
+            if not size:
+                continue
+            stream = compress(self._packets.data(k))
+            if -(-len(stream) // PAGE) < size // PAGE:
+                self._sizes[k] = len(stream)
+                self._streams[k * PACKET : k * PACKET + len(stream)] = stream
+
+    def _ready_pages(self, number: int, jobs: int) -> list[tuple[Any, Any]]:
+        self.codec.compressor()  # its import is not to be timed
+        return self._packets.ready_pages(range(number, self._packets.count, jobs))
+
+    def _ready_streams(self, number: int, jobs: int) -> list[tuple[Any, int]]:
+        self.codec.decompressor()
+        ready = []
+        for k in range(number, self._packets.count, jobs):
+            stream = self.stream(k)
+            if stream is not None:
+                populate(self._streams, k * PACKET, len(stream))
+                ready.append((stream, self._packets.data_size(k)))
+        return ready
+
+    def _pieces(self, k: int) -> list[tuple[int, int]]:
+        stream = self.stream(k)
+        return self._packets.runs(k) if stream is None else [(k * PACKET, len(stream))]
+
+
+def write_pieces(
+    count: int, jobs: int, folder: Path, pieces: Callable[[int], list[tuple[int, int]]]
+) -> ParallelTime:
+    """
+    Write a file of packets and sync it, from memory that is always the same.
+
+    :param pieces: offsets and sizes, at most a packet's, of what is written of each packet
+    """
+    path = folder / "limit.bin"
+    with path.open("wb") as file:
+        file.truncate(count * PACKET)
+
+    def ready(number: int) -> Any:
+        hot = memoryview(np.random.default_rng(1).bytes(PACKET))
+        places = [piece for k in range(number, count, jobs) for piece in pieces(k)]
+        return os.open(path, os.O_WRONLY), hot, places
+
+    def work(prepared: Any) -> None:
+        fd, hot, places = prepared
+        for offset, size in places:
+            os.pwrite(fd, hot[:size], offset)
+
+    try:
+        took = in_processes(jobs, work, ready)
+        started = time.monotonic()
+        sync_file(path)
+        synced = time.monotonic() - started
+    finally:
+        path.unlink()
+    return ParallelTime(took.slowest + synced, took.mean + synced, took.cpu)
+
+
+def limits(packets: Packets, streams: Iterable[Streams]) -> list[Limit]:
+    """Return the limits of saving and restoring an image, by each codec."""
+    found = []
+    for one in streams:
+        codec = one.codec
+        scan, write = codec.limits["save"]
+        decompress, _ = codec.limits["restore"]
+        found += [
+            Limit(scan, "save", one.compress, on_destination=False, codec=codec),
+            Limit(write, "save", one.write_stored, on_destination=True, codec=codec),
+            Limit(decompress, "restore", one.decompress, on_destination=False, codec=codec),
         ]
-
-    def _write(
-        self, jobs: int, folder: Path, pieces: Callable[[int], list[tuple[int, int]]]
-    ) -> ParallelTime:
-        path = folder / "limit.bin"
-        with path.open("wb") as file:
-            file.truncate(self.count * PACKET)
-
-        def ready(number: int) -> Any:
-            packets = range(number, self.count, jobs)
-            hot = memoryview(np.random.default_rng(1).bytes(PACKET))
-            return os.open(path, os.O_WRONLY), hot, [p for k in packets for p in pieces(k)]
-
-        def work(prepared: Any) -> None:
-            fd, hot, places = prepared
-            for offset, size in places:
-                os.pwrite(fd, hot[:size], offset)
-
-        try:
-            took = in_processes(jobs, work, ready)
-            started = time.monotonic()
-            sync_file(path)
-            synced = time.monotonic() - started
-        finally:
-            path.unlink()
-        return ParallelTime(took.slowest + synced, took.mean + synced, took.cpu)
+    if found:
+        found.append(Limit(WRITE_PAGES, "restore", packets.write_restored, on_destination=True))
+    return found
 
 
-def limits(packets: Packets) -> tuple[Limit, ...]:
-    """Return the limits of saving and restoring an image."""
-    return (
-        Limit("bare scan and compress", "save", packets.compress, on_destination=False),
-        Limit("bare write of packets", "save", packets.write_stored, on_destination=True),
-        Limit("bare decompress", "restore", packets.decompress, on_destination=False),
-        Limit("bare write of pages", "restore", packets.write_restored, on_destination=True),
-    )
-
-
-def _data_mask(pages: Any) -> Any:
+def data_mask(pages: Any) -> Any:
+    """Return which pages are not zero."""
     return pages.view(np.bool_).any(axis=1)
 
 
-def _compress(data: Any) -> bytes:
-    return igzip_lib.compress(
-        data, LEVEL, igzip_lib.COMP_DEFLATE, igzip_lib.MEM_LEVEL_DEFAULT, WINDOW_BITS
-    )
-
-
-def _shared(shape: tuple[int, ...], kind: Any) -> Any:
+def shared(shape: tuple[int, ...], kind: Any) -> Any:
+    """Return an array of zeros that forked processes share."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
     return np.frombuffer(mmap.mmap(-1, size), kind).reshape(shape)
 

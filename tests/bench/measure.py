@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from tests.bench.facts import ROOT
+
 
 class CommandError(Exception):
     """A measured command failed; the message says which and what it said."""
@@ -112,7 +114,9 @@ def settle() -> None:
 def _start(
     command: Sequence[str], cwd: Path, stdout: BinaryIO, log: Any
 ) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(cwd / "byte-code")}
+    # The package of this checkout, whose commit stands in the facts, not one installed elsewhere.
+    known = {"PYTHONPYCACHEPREFIX": str(cwd / "byte-code"), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, **known}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
     return subprocess.Popen(command, stdout=stdout, stderr=log, cwd=cwd, env=environment)
 

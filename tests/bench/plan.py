@@ -1,15 +1,16 @@
 """Which runs there are, and in which order the rounds take them."""
 
-import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench.contestants import MAIN, SNAPMIG, STARTUP, VARIANTS, Contestant
-from tests.bench.limits import LEVEL, PACKET, Limit
+from tests.bench.codecs import PACKET
+from tests.bench.contestants import MAIN, OWN, SNAPMIG, STARTUP, VARIANTS, Contestant
+from tests.bench.limits import Limit
 
 OPERATIONS = ("save", "restore")
+SETTINGS = ("window", "packet_size", "layout")
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Config:
     :param destinations: names of the places that outputs go to, and their folders
     :param job_counts: how many processes or threads, one number unless it is about scaling
     :param variant_rounds: rounds that also run snapmig with other settings
+    :param operations: which of saving and restoring
     """
 
     image: Path
@@ -29,6 +31,7 @@ class Config:
     rounds: int
     variant_rounds: int
     scaling: bool
+    operations: tuple[str, ...] = OPERATIONS
 
     @property
     def first_destination(self) -> str:
@@ -61,11 +64,15 @@ class Item:
     @property
     def parameters(self) -> dict[str, Any]:
         """All that identifies the run in the results."""
-        found: dict[str, Any] = {"level": None, "window": None, "packet_size": None, "layout": None}
+        found: dict[str, Any] = dict.fromkeys(("compression", "level", *SETTINGS))
         if isinstance(self.what, Contestant):
+            found |= {"compression": self.what.compression, "level": self.what.level}
             found |= self.what.parameters
         elif isinstance(self.what, Limit):
-            found |= {"level": LEVEL, "window": "32k", "packet_size": PACKET}
+            found["packet_size"] = PACKET
+            if codec := self.what.codec:
+                found |= {"compression": codec.compression, "level": codec.level}
+                found["window"] = codec.window
         return {
             "role": self.role,
             "operation": self.operation,
@@ -76,24 +83,28 @@ class Item:
         }
 
 
-def present(contestants: Sequence[Contestant]) -> tuple[list[Contestant], list[str]]:
-    """Those whose program is installed, and the programs that are missing."""
-    found = [one for one in contestants if shutil.which(one.program)]
-    missing = [one.program for one in contestants if one not in found]
-    return found, missing
-
-
-def items(config: Config, peers: Sequence[Contestant], limits: Sequence[Limit]) -> list[Item]:
+def items(config: Config, contestants: Sequence[Contestant], limits: Sequence[Limit]) -> list[Item]:
     """Everything that a full round measures."""
-    planned = [item for jobs in config.job_counts for item in _with_jobs(config, jobs, peers)]
-    planned += [item for jobs in config.job_counts for item in _limit_items(config, jobs, limits)]
+    wanted = [limit for limit in limits if limit.operation in config.operations]
+    planned = [item for jobs in config.job_counts for item in _with_jobs(config, jobs, contestants)]
+    planned += [item for jobs in config.job_counts for item in _limit_items(config, jobs, wanted)]
     if not config.scaling:
         jobs = config.job_counts[0]
         place = config.first_destination
-        if config.variant_rounds:
+        if config.variant_rounds and "save" in config.operations and MAIN in contestants:
             planned += [Item("variant", "save", one.name, jobs, place, one) for one in VARIANTS]
         planned += [Item("startup", "start", name, 1, "", words) for name, words in STARTUP.items()]
     return planned
+
+
+def warm_ups(planned: Iterable[Item]) -> list[Item]:
+    """Each contestant once with each operation; a restore finds what its own save left."""
+    found: dict[tuple[str, str], Item] = {}
+    for item in planned:
+        if isinstance(item.what, Contestant) and item.role != "variant":
+            found.setdefault(("save", item.name), replace(item, operation="save"))
+            found.setdefault((item.operation, item.name), item)
+    return list(found.values())
 
 
 def rotated(planned: Sequence[Item], number: int, config: Config) -> Iterator[Item]:
@@ -105,12 +116,12 @@ def rotated(planned: Sequence[Item], number: int, config: Config) -> Iterator[It
             yield item
 
 
-def _with_jobs(config: Config, jobs: int, peers: Sequence[Contestant]) -> Iterator[Item]:
-    for operation in OPERATIONS:
-        for one in (MAIN, *peers):
+def _with_jobs(config: Config, jobs: int, contestants: Sequence[Contestant]) -> Iterator[Item]:
+    for operation in config.operations:
+        for one in contestants:
             if config.scaling and not one.threads(operation):
                 continue
-            role = SNAPMIG if one is MAIN else "peer"
+            role = SNAPMIG if one in OWN else "peer"
             for place in config.destinations:
                 yield Item(role, operation, one.name, jobs, place, one)
 

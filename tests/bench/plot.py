@@ -7,45 +7,47 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from tests.bench.contestants import SNAPMIG
-from tests.bench.plan import OPERATIONS
-from tests.bench.report import LIMITS, Context
-from tests.bench.summary import Results, Times, added, ratio, spread
+from tests.bench.contestants import OWN, OWN_NAMES, SNAPMIG, rival
+from tests.bench.summary import Context, Results, added, ratio, spread
 
-OWN, OTHER, LIMIT = "#0b6e4f", "#9aa5b1", "#c8553d"
+OURS, OTHER, LIMIT = "#0b6e4f", "#9aa5b1", "#c8553d"
+BAR_HEIGHT = 0.33
+"""Of a bar with the gap to the next, in inches."""
 
 mpl.use("Agg")
 
 
 def draw(results: Results, context: Context, path: Path) -> None:
     """Draw times of saves and restores, a panel for each operation and destination."""
-    places = list(context.destinations)
-    figure, grid = _panels(len(OPERATIONS), len(places))
-    jobs = context.job_counts[0]
-    for row, operation in enumerate(OPERATIONS):
+    places, jobs = list(context.destinations), context.job_counts[0]
+    most = max(
+        len(results.rows(operation, places[0], jobs, SNAPMIG, "peer"))
+        for operation in context.operations
+    )
+    height = max(3.4, 1 + BAR_HEIGHT * most)
+    figure, grid = _panels(len(context.operations), len(places), height)
+    for row, operation in enumerate(context.operations):
         for column, place in enumerate(places):
             axes = grid[row][column]
             _bars(axes, results, operation, place, jobs)
             kind = context.destinations[place]
             axes.set_title(f"{operation} to {place} ({kind})", loc="left", fontweight="bold")
-    grid[0][0].legend(
-        handles=_legend(), loc="lower right", fontsize="small", frameon=True, framealpha=0.9
-    )
+    figure.legend(handles=_legend(), loc="outside lower center", ncols=3, fontsize="small")
     _finish(figure, context, f"{jobs} jobs, shorter is faster", path)
 
 
 def draw_scaling(results: Results, context: Context, path: Path) -> None:
     """Draw the speed-up over the number of jobs."""
     places = list(context.destinations)
-    figure, grid = _panels(len(OPERATIONS), len(places))
-    for row, operation in enumerate(OPERATIONS):
+    figure, grid = _panels(len(context.operations), len(places), 4.2)
+    for row, operation in enumerate(context.operations):
         for column, place in enumerate(places):
             _lines(grid[row][column], results, context, operation, place)
     _finish(figure, context, "speed-up against one job", path)
 
 
-def _panels(rows: int, columns: int) -> tuple[Figure, Any]:
-    figure = Figure(figsize=(6.2 * columns, 3.4 * rows), layout="constrained")
+def _panels(rows: int, columns: int, height: float) -> tuple[Figure, Any]:
+    figure = Figure(figsize=(6.2 * columns, height * rows), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
@@ -56,26 +58,28 @@ def _bars(axes: Any, results: Results, operation: str, place: str, jobs: int) ->
     middles = [found.median for found in spreads]
     low = [found.median - found.low for found in spreads]
     high = [found.high - found.median for found in spreads]
-    colors = [OWN if name == SNAPMIG else OTHER for name in names]
+    colors = [OURS if name in OWN_NAMES else OTHER for name in names]
     axes.barh(names, middles, color=colors, xerr=[low, high], ecolor="#333333", capsize=3)
-    own = times[names.index(SNAPMIG)]
     longest = max(found.high for found in spreads)
     for at, (found, one) in enumerate(zip(spreads, times, strict=True)):
-        relative = ratio(one, own) or 0.0
-        words = f"{found.median:.2f} s" + ("" if names[at] == SNAPMIG else f"  ({relative:.2f}x)")
+        relative = ratio(one, results.times(operation, place, rival(names[at]), jobs))
+        known = relative is not None and names[at] not in OWN_NAMES
+        words = f"{found.median:.2f} s" + (f"  ({relative:.2f}x)" if known else "")
         axes.text(found.high + longest * 0.015, at, words, va="center", fontsize="small")
-    first, second = (results.times(operation, place, name, jobs) for name in LIMITS[operation])
-    _limit_line(axes, first, "--")
-    _limit_line(axes, added(first, second), ":")
+    for own in OWN:
+        if own.codec and own.name in names:
+            parts = [
+                results.times(operation, place, it, jobs) for it in own.codec.limits[operation]
+            ]
+            for limit, style in ((parts[0], "-"), (added(*parts), ":")):
+                if middle := spread(limit.values()):
+                    at = names.index(own.name)
+                    ends = (at - 0.48, at + 0.48)
+                    axes.plot([middle.median] * 2, ends, style, color=LIMIT, linewidth=2)
     axes.set_xlim(0, longest * 1.22)
     axes.invert_yaxis()
     axes.set_xlabel("seconds of the whole process, output synced")
     _plain(axes)
-
-
-def _limit_line(axes: Any, times: Times, style: str) -> None:
-    if found := spread(times.values()):
-        axes.axvline(found.median, color=LIMIT, linestyle=style, linewidth=1.5)
 
 
 def _legend() -> Sequence[Any]:
@@ -83,9 +87,9 @@ def _legend() -> Sequence[Any]:
     from matplotlib.patches import Patch
 
     return (
-        Patch(color=OWN, label="snapmig"),
-        Patch(color=OTHER, label="others (time / snapmig's time)"),
-        Line2D([], [], color=LIMIT, linestyle="--", label="limit: bare ISA-L calls in memory"),
+        Patch(color=OURS, label="snapmig"),
+        Patch(color=OTHER, label="others (time / that of snapmig's same format)"),
+        Line2D([], [], color=LIMIT, linestyle="-", label="limit: bare calls in memory"),
         Line2D([], [], color=LIMIT, linestyle=":", label="limit: and page allocation"),
         Line2D([], [], color="#333333", marker="|", label="fastest to slowest round"),
     )
@@ -98,8 +102,8 @@ def _lines(axes: Any, results: Results, context: Context, operation: str, place:
         base = results.times(operation, place, name, counts[0])
         speed = [ratio(base, results.times(operation, place, name, jobs)) for jobs in counts]
         style = "--" if name.startswith("bare") else "-"
-        width = 2.5 if name == SNAPMIG else 1.3
-        color = OWN if name == SNAPMIG else None
+        width = 2.5 if name in OWN_NAMES else 1.3
+        color = OURS if name == SNAPMIG else None
         axes.plot(counts, speed, style, marker="o", linewidth=width, color=color, label=name)
     axes.set_xticks(counts)
     axes.set_xlabel("jobs")

@@ -1,7 +1,11 @@
 """Runs what is planned, round by round, and gives one record for each run."""
 
+import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +13,11 @@ from typing import Any
 from tests.bench.contestants import MAIN, Contestant
 from tests.bench.limits import Limit
 from tests.bench.measure import Sizes, Timing, busy, run_command, settle, sizes
-from tests.bench.plan import Config, Item, rotated
+from tests.bench.plan import Config, Item, rotated, warm_ups
 
 Record = dict[str, Any]
 WARM_UP = -1
+SHARED_MEMORY = Path("/dev/shm")
 
 
 def say(text: str) -> None:
@@ -43,13 +48,9 @@ class Runner:
 
     def warm_up(self, planned: list[Item]) -> None:
         """Run each contestant once; its saved file stays in shared memory for the restores."""
-        done = set()
-        for item in planned:
-            key = (item.operation, item.name)
-            if isinstance(item.what, Contestant) and item.role != "variant" and key not in done:
-                done.add(key)
-                say(f"warm-up: {item.label}")
-                self._measure(item, WARM_UP)
+        for item in warm_ups(planned):
+            say(f"warm-up: {item.label}")
+            self._measure(item, WARM_UP)
 
     def run(self, planned: list[Item]) -> None:
         """Run all rounds."""
@@ -106,6 +107,24 @@ class Runner:
         if output != saved:
             output.unlink()
         return timing, size
+
+
+@contextmanager
+def work_folder(parent: Path) -> Iterator[Path]:
+    """Give a folder that is removed at the end; its name tells which process made it."""
+    with tempfile.TemporaryDirectory(prefix=f"snapmig-bench-{os.getpid()}-", dir=parent) as name:
+        yield Path(name).resolve()
+
+
+def require_room(needed: int) -> None:
+    """
+    Look for free shared memory before it runs out.
+
+    :raises ValueError: there is less than that many bytes
+    """
+    free = shutil.disk_usage(SHARED_MEMORY).free
+    if free < needed:
+        raise ValueError(f"{SHARED_MEMORY} has {free} bytes free, expected {needed}")
 
 
 def copy_image(image: Path, copy: Path, step: int = 1 << 21) -> None:

@@ -36,6 +36,17 @@ def added(one: Times, other: Times) -> Times:
     return {number: one[number] + other[number] for number in one.keys() & other.keys()}
 
 
+@dataclass(frozen=True)
+class Context:
+    """What the tables are about: the facts, the places, the numbers of jobs, the operations."""
+
+    facts: dict[str, Any]
+    destinations: dict[str, str]
+    job_counts: tuple[int, ...]
+    rounds: int
+    operations: tuple[str, ...] = ("save", "restore")
+
+
 class Results:
     """
     The records of a run, to be asked for figures.

@@ -72,6 +72,19 @@ def test_an_error_is_one_sentence(cli, verb):
     assert outcome.err == "snapmig: guest.snap: No such file or directory\n"
 
 
+@pytest.mark.usefixtures("place")
+def test_verify_tells_of_every_snapshot(cli):
+    """One that can't be read does not keep the others from being checked, or from being named."""
+    outcome = cli("verify", "none.snap", "guest.snap", "other.snap")
+
+    assert (outcome.code, outcome.out.count(": ok"), outcome.err) == (
+        1,
+        1,
+        "snapmig: none.snap: No such file or directory\n"
+        "snapmig: other.snap: No such file or directory\n",
+    )
+
+
 @pytest.mark.usefixtures("guest")
 def test_debug_shows_where_it_failed(cli):
     """With --debug the traceback comes before the sentence."""
@@ -192,9 +205,32 @@ def test_a_bar_where_one_is_asked_for():
         "save",
         "save guest.ram",
         "save guest.ram s extra",
-        "save guest.ram s --level 4",
+        "save guest.ram s --level 10",
         "save guest.ram s --level -1",
         "save guest.ram s --level x",
+        "save guest.ram s --level=",
+        "save guest.ram s --accelerator isal --level 4",
+        "save guest.ram s --accelerator isal --level 6",
+        "save guest.ram s --accelerator none --level 0",
+        "save guest.ram s --accelerator unknown",
+        "save guest.ram s --accelerator isal --huffman fixed",
+        "save guest.ram s --compression gzip",
+        "save guest.ram s --compression zstd --level -8",
+        "save guest.ram s --compression zstd --level 20",
+        "save guest.ram s --compression zstd --accelerator isal",
+        "save guest.ram s --compression zstd --accelerator none",
+        "save guest.ram s --compression zstd --huffman fixed",
+        "save guest.ram s --compression zstd --window 32k",
+        "save guest.ram s --compression lz4 --level 0",
+        "save guest.ram s --compression lz4 --level 13",
+        "save guest.ram s --compression lz4 --accelerator isal",
+        "save guest.ram s --compression lz4 --window 4k",
+        "save guest.ram s --compression none --level 1",
+        "save guest.ram s --compression none --accelerator isal",
+        "save guest.ram s --depth 0",
+        "save guest.ram s --depth 65",
+        "save guest.ram s --depth x",
+        "save guest.ram s --huffman best",
         "save guest.ram s --window 8k",
         "save guest.ram s --layout flat",
         "save guest.ram s --packet-size 0",
@@ -214,9 +250,15 @@ def test_a_bar_where_one_is_asked_for():
         "restore guest.snap r -f --in-place",
         "restore guest.snap r -j 0",
         "restore guest.snap r --block=",
+        "restore guest.snap r --accelerator unknown",
+        "restore guest.snap r --depth 0",
         "info",
         "verify",
         "verify guest.snap -j 0",
+        "verify guest.snap --window 8k",
+        "verify guest.snap --accelerator unknown",
+        "verify guest.snap --depth 0",
+        "accelerators extra",
     ],
 )
 def test_usage_errors(place, cli, arguments):

@@ -9,29 +9,38 @@ import pytest
 
 import snapmig
 from snapmig.commands.main import build_parser
+from snapmig.encodings.engines import find_engine
 from tests.cli import program
 from tests.cli.conftest import RAM
 from tests.system.filesystems import memfd
 
-VERBS = ("save", "restore", "info", "verify")
+# That of backups has its tests in tests/backups.
+VERBS = ("save", "restore", "info", "verify", "accelerators")
 OPTIONS = {
-    "save": "--format --base --live -j --jobs --level --window --packet-size --layout --attach "
-    "-f --force --json --progress --debug -h --help",
-    "restore": "--format --for-qemu -j --jobs -f --force --in-place --block --json --progress "
-    "--debug -h --help",
+    "save": "--format --base --parent --no-deltas --live -j --jobs --compression --accelerator "
+    "--depth --level --window --huffman --packet-size --layout --attach --bwlimit -f --force "
+    "--json --progress --debug -h --help",
+    "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
+    "--bwlimit --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
-    "verify": "-j --jobs --quick --json --progress --debug -h --help",
+    "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
+    "--help",
+    "accelerators": "--measure --json --debug -h --help",
 }
 HELP = {"": build_parser().format_help()}
 for _action in build_parser()._subparsers._group_actions:
-    HELP |= {verb: parser.format_help() for verb, parser in _action.choices.items()}
+    HELP |= {verb: _action.choices[verb].format_help() for verb in VERBS}
 EXAMPLES = [
     (verb, line.strip())
     for verb, text in HELP.items()
     for line in re.findall(r"^  snapmig .*$", text, re.MULTILINE)
 ]
-# Those of running guests are run with guests, by tests/guest/test_running.py.
-IMAGE_EXAMPLES = [example for example in EXAMPLES if "qmp:" not in example[1]]
+# Those of running guests are run with guests, by tests/guest/test_running.py, and those of chains
+# by test_chain_verbs.py.
+CHAIN_VERBS = ("chain", "diff", "merge", "rebase", "repack")
+IMAGE_EXAMPLES = [
+    example for example in EXAMPLES if "qmp:" not in example[1] and example[0] not in CHAIN_VERBS
+]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -46,7 +55,8 @@ def test_help_fits_a_screen(cli, verb):
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_names_every_option(cli, verb):
     """A verb has the options that its help names, and no others."""
-    found = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", HELP[verb].split("examples:")[0])
+    options = HELP[verb].split("options:\n")[1]
+    found = re.findall(r"(?<![\w-])--?[a-z][a-z-]*", options.split("examples:")[0])
 
     assert set(found) == set(OPTIONS[verb].split())
     assert cli(verb, "--help").out == HELP[verb]
@@ -58,7 +68,7 @@ def test_help_names_every_option(cli, verb):
         ("save", f"({len(os.sched_getaffinity(0))})"),
         ("save", "(1)"),
         ("save", "(32k)"),
-        ("save", "64K to 4M bytes of RAM compressed at once (512K)"),
+        ("save", "64K to 4M of RAM at once (512K, or the parent has)"),
         ("save", "(fixed)"),
         ("restore", f"({len(os.sched_getaffinity(0))})"),
         ("restore", "(all, in order)"),
@@ -75,7 +85,7 @@ def test_help_lists_exit_codes():
     """The program's help has the table of exit codes."""
     codes = re.findall(r"(?:^| {2,})(\d|128\+N) {2,}", HELP[""], re.MULTILINE)
 
-    assert sorted(codes) == ["0", "1", "128+N", "2", "3", "4", "5"]
+    assert sorted(codes) == ["0", "1", "128+N", "2", "3", "4", "5", "6", "7"]
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -84,9 +94,23 @@ def test_help_ends_in_examples(verb):
     assert len([line for known, line in EXAMPLES if known == verb]) >= 2
 
 
+def _expected(line):
+    # The exit code of a command and its words on stderr.
+    name = re.search(r"--accelerator (\S+)", line)
+    facts = None if name is None else find_engine(name[1]).facts()
+    if facts is None or facts.usable:
+        return 0, ""
+    remedy = f"; {facts.remedy}" if facts.remedy else ""
+    return 1, f"snapmig: accelerator {name[1]} can't be used: {facts.problem}{remedy}\n"
+
+
 @pytest.mark.parametrize("number", range(len(IMAGE_EXAMPLES)))
 def test_examples_run(guest, number):
-    """Each example of the help runs, with only its paths outside of the directory replaced."""
+    """
+    Each example of the help runs, with only its paths outside of the directory replaced.
+
+    One with an accelerator that this host does not have says why it does not run.
+    """
     verb, line = IMAGE_EXAMPLES[number]
     snapmig.save("guest.ram", "guest.snap")
     for path in {"save": ["guest.snap"], "restore": ["guest.ram"]}.get(line.split()[1], []):
@@ -107,7 +131,8 @@ def test_examples_run(guest, number):
             check=False,
         )
 
-    assert (verb, result.returncode, result.stderr) == (verb, 0, "")
+    code, words = _expected(line)
+    assert (verb, result.returncode, result.stderr) == (verb, code, words)
 
 
 def test_the_version_is_the_packages():

@@ -62,6 +62,38 @@ def test_reads_what_save_writes(layout, window, packet_size, image, tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["fixed", "packed"])
+@pytest.mark.parametrize(
+    "way",
+    [{"compression": "lz4"}, {"compression": "lz4", "level": 9}, {"compression": "none"}],
+    ids=["lz4", "lz4 9", "none"],
+)
+def test_reads_other_compressions(layout, way, image, tmp_path):
+    """The example restores what snapmig saves as LZ4 blocks, or without compression."""
+    snapmig.save(image, tmp_path / "snapshot", jobs=1, layout=layout, **way)
+    run(tmp_path / "snapshot", "--output", tmp_path / "restored")
+    assert (tmp_path / "restored").read_bytes() == IMAGE
+
+
+def test_reads_zstd_where_python_does(image, tmp_path, capsys):
+    """Of zstd the example restores the image, or it says in one line that it needs Python 3.14."""
+    snapmig.save(image, tmp_path / "snapshot", jobs=1, compression="zstd")
+    code = run(tmp_path / "snapshot", "--output", tmp_path / "restored")
+    words = "for which this reader needs Python 3.14.\n"
+    if read_snapshot.zstd is None:
+        err = capsys.readouterr().err
+        assert (code, err.count("\n"), err.endswith(words)) == (4, 1, True)
+    else:
+        assert (code, (tmp_path / "restored").read_bytes() == IMAGE) == (0, True)
+
+
+def test_info_needs_no_decoder(image, tmp_path, monkeypatch):
+    """What a snapshot is can be said of one that can't be decoded."""
+    monkeypatch.setattr(read_snapshot, "zstd", None)
+    snapmig.save(image, tmp_path / "snapshot", jobs=1, compression="zstd")
+    assert run(tmp_path / "snapshot", "--info") == 0
+
+
+@pytest.mark.parametrize("layout", ["fixed", "packed"])
 @pytest.mark.parametrize("level", range(4))
 def test_verifies_what_save_writes(layout, level, image, tmp_path):
     """The example finds nothing wrong with what snapmig saves at any level."""
@@ -190,4 +222,5 @@ def test_imports_only_the_standard_library():
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     names = {alias.name for node in imports for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert set() == {name.split(".")[0] for name in names} - sys.stdlib_module_names
+    known = sys.stdlib_module_names | {"compression"}  # that is of Python 3.14
+    assert set() == {name.split(".")[0] for name in names} - known

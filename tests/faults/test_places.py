@@ -48,7 +48,7 @@ def place(shm, monkeypatch):
         ("save /dev/zero s", 1, "/dev/zero: image is not a regular file"),
         ("save none s", 1, "none: No such file or directory"),
         ("save a.ram s --attach x=none", 1, "none: No such file or directory"),
-        ("save a.ram s --attach x=dir", 1, "dir: Is a directory"),
+        ("save a.ram s --attach x=dir", 1, "dir: attachment 'x' is not a regular file"),
         ("restore a.snap old", 1, "old: exists already, -f overwrites it"),
         ("restore a.snap dir", 1, "dir: the destination is a directory"),
         ("restore a.snap dir -f", 1, "dir: the destination is a directory"),

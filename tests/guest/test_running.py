@@ -136,6 +136,17 @@ def test_every_page_is_of_one_moment(saved: SavedIn, shm: Path, live: bool, jobs
     assert stood_at(saved(live, jobs).path, shm).number >= 2
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_what_changed_since_a_parent_is_of_one_moment(
+    guest: Monitored, saved: SavedIn, shared_shm: Path, shm: Path, live: bool
+) -> None:
+    """A running guest saved on an older snapshot is whole, and not all of it is stored again."""
+    path = shared_shm / f"child{live}.snap"
+    result = snapmig.save(guest.monitor, path, live=live, parent=saved(False, 1).path)
+
+    assert (stood_at(path, shm).number >= 2, result.same_pages > 0) == (True, True)
+
+
 @all_ways
 def test_resumes_in_a_waiting_qemu(
     saved: SavedIn, program: str, shm: Path, live: bool, jobs: int

@@ -18,7 +18,8 @@ PACKET_SIZES = ("64K", "128K", "256K", "512K", "1M", "2M", "4M")
 LAYOUTS = ("fixed", "packed")
 
 
-def _contents(drawn: tuple[int, int, list[int]]) -> bytes:
+def contents_of(drawn: tuple[int, int, list[int]]) -> bytes:
+    """Return bytes of a size: pages made of a seed, in runs of kinds."""
     size, seed, kinds = drawn
     pages = -(-size // ram.PAGE)
     pools = [ram.zeros(8), ram.text(8, seed), ram.noise(8, seed), ram.specks(8, seed)]
@@ -33,17 +34,33 @@ SIZES = st.one_of(
 )
 CONTENTS = st.tuples(
     SIZES, st.integers(0, 1000), st.lists(st.integers(0, 3), min_size=1, max_size=12)
-).map(_contents)
+).map(contents_of)
 """Bytes of one RAM block, in runs of five pages of zeros, text, noise or single bytes."""
 
-WAYS = st.fixed_dictionaries(
+ZLIB = st.fixed_dictionaries(
     {
-        "jobs": st.integers(1, 4),
-        "level": st.integers(0, 3),
+        "level": st.sampled_from([0, 1, 2, 3, 6, 9, "auto"]),
         "window": st.sampled_from(["4k", "32k"]),
-        "packet_size": st.sampled_from(PACKET_SIZES),
-        "layout": st.sampled_from(LAYOUTS),
     }
+)
+OTHERS = st.sampled_from(
+    [
+        {"compression": compression, "level": level}
+        for compression, levels in (("zstd", (-7, 1, 9, "auto")), ("lz4", (1, 12, "auto")))
+        for level in levels
+    ]
+    + [{"compression": "none"}]
+)
+WAYS = st.builds(
+    lambda way, coding: {**way, **coding},
+    st.fixed_dictionaries(
+        {
+            "jobs": st.integers(1, 4),
+            "packet_size": st.sampled_from(PACKET_SIZES),
+            "layout": st.sampled_from(LAYOUTS),
+        }
+    ),
+    st.one_of(ZLIB, OTHERS),
 )
 """Arguments of a save."""
 

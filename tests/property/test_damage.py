@@ -24,6 +24,16 @@ def snapshot(request, shared_shm):
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module", params=["zstd", "lz4", "none"])
+def other(request, shared_shm):
+    """Give the bytes of such a snapshot in another compression."""
+    ram.write(shared_shm / "a", CONTENT)
+    path = shared_shm / request.param
+    way = {"compression": request.param, "layout": "packed", "packet_size": "64K", "jobs": 1}
+    snapmig.save(shared_shm / "a", path, attach=ATTACHED, **way)
+    return path.read_bytes()
+
+
 def _flipped(raw, bit):
     return raw[: bit // 8] + bytes([raw[bit // 8] ^ 1 << bit % 8]) + raw[bit // 8 + 1 :]
 
@@ -34,6 +44,16 @@ def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
     """A snapshot with any one bit flipped is refused, or everything in it reads the same."""
     with directory() as place:
         ram.write(place / "s", _flipped(snapshot, int(where * len(snapshot) * 8)))
+
+        assert opened(place / "s") in (WHOLE, *REFUSED)
+
+
+@settings(max_examples=40)
+@given(where=st.floats(0, 1, exclude_max=True))
+def test_a_flipped_bit_of_another_compression_is_refused_or_harmless(other, where):
+    """The same is true of packets that are not deflate."""
+    with directory() as place:
+        ram.write(place / "s", _flipped(other, int(where * len(other) * 8)))
 
         assert opened(place / "s") in (WHOLE, *REFUSED)
 

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.conftest import lacks
+
 HUGE = 2 << 20
 _POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+_BLKIO = Path("/sys/fs/cgroup/blkio")
 
 
 @contextmanager
@@ -55,3 +58,36 @@ def deleted(path: Path, content: bytes) -> Iterator[Path]:
     with path.open("r+b") as file:
         path.unlink()
         yield Path(f"/proc/{os.getpid()}/fd/{file.fileno()}")
+
+
+@contextmanager
+def slow(image: Path, place: Path, rate: int) -> Iterator[tuple[Path, tuple[str, ...]]]:
+    """
+    Mount a disk that is slow for one control group.
+
+    :param image: the file that is the disk
+    :param rate: bytes that the group may write in a second
+    :returns: where it is mounted, and the words that start a command in the group
+    """
+    throttle = _BLKIO / f"snapmig-test-{os.getpid()}"
+    if not (_BLKIO / "blkio.throttle.write_bps_device").exists():
+        lacks("the controller blkio of control groups, version 1")
+    with image.open("wb") as file:
+        file.truncate(256 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    attach = ["losetup", "--find", "--show", image]
+    device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()
+    throttle.mkdir()
+    try:
+        number = Path(f"/sys/block/{Path(device).name}/dev").read_text().strip()
+        (throttle / "blkio.throttle.write_bps_device").write_text(f"{number} {rate}\n")
+        place.mkdir()
+        subprocess.run(["mount", device, place], check=True)
+        try:
+            script = 'echo $$ >"$0" && exec "$@"'
+            yield place, ("sh", "-c", script, str(throttle / "cgroup.procs"))
+        finally:
+            subprocess.run(["umount", place], check=True)
+    finally:
+        throttle.rmdir()
+        subprocess.run(["losetup", "--detach", device], check=True)

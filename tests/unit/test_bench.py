@@ -9,18 +9,30 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.contestants import MAIN, PEERS, VARIANTS
-from tests.bench.limits import Packets
+from tests.bench.__main__ import parse_arguments, room
+from tests.bench.codecs import ISAL, LZ4_1, PACKET, ZSTD_1
+from tests.bench.contestants import (
+    COMPRESSIONS,
+    MAIN,
+    OWN,
+    OWN_NAMES,
+    VARIANTS,
+    chosen,
+    contestants,
+    rival,
+)
+from tests.bench.limits import Packets, Streams, limits
 from tests.bench.measure import CommandError, run_command
 from tests.bench.parallel import in_processes
-from tests.bench.plan import Config, Item, items, present, rotated
-from tests.bench.report import text_table, verdict
+from tests.bench.plan import Config, Item, items, rotated, warm_ups
 from tests.bench.runner import copy_image
 from tests.bench.summary import Results, Spread, added, ratio, spread
+from tests.bench.tables import text_table, verdict
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = 4096
 MIB = 1 << 20
+CODECS = (ISAL, ZSTD_1, LZ4_1)
 
 
 @pytest.fixture
@@ -100,9 +112,15 @@ def test_a_verdict_names_the_gap(measured, words):
     assert verdict(measured, 1.4) == words
 
 
+def config(folder, *, jobs=(2,), variant_rounds=2, scaling=False, **more):
+    """Return four rounds to two places."""
+    places = {"shm": folder, "disk": folder}
+    return Config(folder, folder, places, jobs, 4, variant_rounds, scaling, **more)
+
+
 def test_commands_are_complete():
     """Every placeholder is filled; only what writes to its standard output names no output."""
-    for contestant in (MAIN, *PEERS, *VARIANTS):
+    for contestant in (*contestants(), *contestants(lz4_version="1.10.0"), *VARIANTS):
         for operation in ("save", "restore"):
             command = contestant.command(operation, "from", "to", 3)
             assert "from" in command
@@ -110,11 +128,61 @@ def test_commands_are_complete():
             assert contestant.writes_stdout(operation) == ("to" not in command)
 
 
+def test_each_format_stands_beside_its_own_tools():
+    """A program is compared with the snapmig of its format and level, which stands above it."""
+    beside = {one.name: rival(one.name) for one in contestants() if one not in OWN}
+    assert beside == {
+        "igzip -1": "snapmig",
+        "pigz -1": "snapmig",
+        "zstd -1": "snapmig zstd 1",
+        "zstd -3": "snapmig zstd 3",
+        "lz4 -1": "snapmig lz4 1",
+    }
+    names = [one.name for one in contestants()]
+    assert all(names.index(own) < names.index(name) for name, own in beside.items())
+    assert all(rival(name) == name for name in OWN_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("version", "threads"), [(None, False), ("1.9.4", False), ("1.10.0", True), ("2.0", True)]
+)
+def test_lz4_has_threads_from_1_10_on(version, threads):
+    """They are used where they are."""
+    lz4 = contestants(lz4_version=version)[-2]
+    assert (lz4.name, lz4.threads("save")) == ("lz4 -1", threads)
+    assert ("-T7" in lz4.command("save", "from", "to", 7)) == threads
+
+
+def test_only_what_is_asked_for_is_measured():
+    """Formats in the order of the table, whatever the order of the words."""
+    options = parse_arguments(["--image", "i", "--only", "save", "--compressions", "lz4,zlib"])
+    assert (options.only, options.compressions) == (("save",), ("zlib", "lz4"))
+    found, _ = chosen([one for one in contestants() if one in OWN], options.compressions)
+    assert [one.name for one in found] == ["snapmig", "snapmig lz4 1"]
+    with pytest.raises(SystemExit):
+        parse_arguments(["--image", "i", "--compressions", "gzip"])
+
+
+def test_a_restore_alone_is_warmed_up_by_a_save(tmp_path):
+    """What it reads must have been made; the rounds do not save."""
+    alone = config(tmp_path, operations=("restore",))
+    planned = items(alone, contestants(), ())
+    assert {item.operation for item in planned} == {"restore", "start"}
+    pairs = [(item.operation, item.name) for item in warm_ups(planned)]
+    assert len(pairs) == len(set(pairs)) == 2 * len(contestants())
+    assert all(pairs.index(("save", one.name)) < pairs.index(("restore", one.name)) for one in OWN)
+
+
+def test_other_settings_need_deflate(tmp_path):
+    """They are compared with snapmig's first row, and are not run without it."""
+    lz4 = [one for one in contestants() if one.compression == "lz4"]
+    assert not any(item.role == "variant" for item in items(config(tmp_path), lz4, ()))
+
+
 def test_rounds_begin_elsewhere_and_variants_end_early(tmp_path):
     """Each round has every item once."""
-    config = Config(tmp_path, tmp_path, {"shm": tmp_path, "disk": tmp_path}, (2,), 4, 2, False)
-    planned = items(config, PEERS, ())
-    orders = [list(rotated(planned, number, config)) for number in range(4)]
+    planned = items(config(tmp_path), contestants(), ())
+    orders = [list(rotated(planned, number, config(tmp_path))) for number in range(4)]
     assert len({order[0] for order in orders}) == 4
     assert set(orders[1]) == set(planned)
     assert {item.role for item in orders[2]} == {"snapmig", "peer", "startup"}
@@ -122,12 +190,19 @@ def test_rounds_begin_elsewhere_and_variants_end_early(tmp_path):
 
 def test_scaling_measures_what_has_threads(tmp_path):
     """lz4 has one thread, and igzip inflates in one: their times do not depend on the jobs."""
-    config = Config(tmp_path, tmp_path, {"shm": tmp_path}, (1, 2), 1, 0, True)
-    planned = items(config, PEERS, ())
+    planned = items(config(tmp_path, jobs=(1, 2), scaling=True), contestants(), ())
     names = {(item.operation, item.name) for item in planned}
     assert ("save", "lz4 -1") not in names
     assert ("restore", "igzip -1") not in names
+    assert {("save", name) for name in OWN_NAMES} <= names
     assert {item.jobs for item in planned} == {1, 2}
+
+
+def test_room_is_for_what_is_kept():
+    """One output of the image's size, the pages, half of them for a stream or a file, or all."""
+    assert room(100, 60, []) == 160
+    assert room(100, 60, [OWN[0]]) == 160 + 30 + 30
+    assert room(100, 60, [OWN[-1]]) == 160 + 60
 
 
 def test_items_of_other_jobs_differ():
@@ -138,11 +213,19 @@ def test_items_of_other_jobs_differ():
 
 
 def test_missing_programs_are_named(monkeypatch):
-    """They are not measured, but not forgotten."""
+    """They are not measured, but not forgotten, and named once."""
     monkeypatch.setattr(shutil, "which", lambda name: None if name == "zstd" else name)
-    found, missing = present(PEERS)
+    found, missing = chosen(contestants(), COMPRESSIONS)
     assert missing == ["zstd"]
-    assert len(found) == len(PEERS) - 1
+    assert len(found) == len(contestants()) - 2
+
+
+def test_missing_packages_are_named(monkeypatch):
+    """Snapmig itself needs them for a format."""
+    monkeypatch.setattr("tests.bench.contestants.find_spec", lambda _name: None)
+    found, missing = chosen(OWN, COMPRESSIONS)
+    assert missing == ["Python package zstandard", "Python package lz4"]
+    assert [one.compression for one in found] == ["zlib", "none"]
 
 
 def test_a_command_that_fails_is_no_figure(tmp_path):
@@ -162,7 +245,17 @@ def test_processes_that_fail_end_the_run():
         in_processes(2, lambda _ready: None, fail)
 
 
-def test_limits_leave_holes_alone(image, tmp_path):
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.compression)
+def test_bare_calls_give_back_what_they_took(codec):
+    """Streams are smaller than words, and come out as those."""
+    words = (b"page after page " * PACKET)[:PACKET]
+    stream = codec.compressor()(memoryview(words))
+    assert len(stream) < PACKET // 8
+    assert codec.decompressor()(memoryview(stream), PACKET) == words
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.compression)
+def test_limits_leave_holes_alone(codec, image, tmp_path):
     """The copy of the image keeps its holes while the bare calls read it."""
     copy = tmp_path / "copy"
     copy_image(image, copy, PAGE)
@@ -171,38 +264,90 @@ def test_limits_leave_holes_alone(image, tmp_path):
     content = image.read_bytes()
     data = sum(any(content[at : at + PAGE]) for at in range(0, len(content), PAGE))
     assert packets.data_pages == data
-    assert packets.raw_packets == 1
-    for limit in (packets.compress, packets.decompress, packets.write_restored):
-        assert limit(2, tmp_path).slowest > 0
+    streams = Streams(packets, codec, 2)
+    assert streams.raw_packets == 1
+    for limit in limits(packets, [streams]):
+        assert limit.run(2, tmp_path).slowest > 0
     assert copy.stat().st_blocks == blocks
     assert copy.read_bytes() == content
 
 
-def test_a_quick_run(image, tmp_path):
-    """All parameters stand in each line; a missing program is named; nothing is left behind."""
-    tools = tmp_path / "tools"
+def test_streams_hold_the_pages_that_are_not_zero(image):
+    """What the decompression of limits is given is the image, packet by packet."""
+    packets = Packets(image, 2)
+    content = image.read_bytes()
+    streams = Streams(packets, ZSTD_1, 2)
+    for k in range(packets.count):
+        whole = content[k * PACKET : (k + 1) * PACKET]
+        pages = [whole[at : at + PAGE] for at in range(0, len(whole), PAGE)]
+        data = b"".join(page for page in pages if any(page))
+        assert packets.data(k) == data
+        if stream := streams.stream(k):
+            assert ZSTD_1.decompressor()(stream, len(data)) == data
+
+
+def test_limits_have_names_of_their_own(image):
+    """Those of a codec say which, but for deflate, whose are the first and the oldest."""
+    packets = Packets(image, 1)
+    named = limits(packets, [Streams(packets, codec, 1) for codec in CODECS])
+    names = [(limit.operation, limit.name) for limit in named]
+    assert len(set(names)) == len(names) == 3 * len(CODECS) + 1
+    wanted = {
+        (what, name) for codec in CODECS for what in codec.limits for name in codec.limits[what]
+    }
+    assert set(names) == wanted
+
+
+def quick_run(image, folder, programs, *words):
+    """Run the benchmark with only some programs installed; return its end and its lines."""
+    tools, output = folder / "tools", folder / "out"
     tools.mkdir()
-    for name in ("git", "igzip", "pigz", "lz4"):
+    for name in programs:
         if found := shutil.which(name):
             (tools / name).symlink_to(found)
-    output = tmp_path / "out"
-    command = [sys.executable, "-m", "tests.bench", "--image", str(image), "--quick"]
+    command = [sys.executable, "-m", "tests.bench", "--image", str(image), "--quick", *words]
     done = subprocess.run(
         [*command, "--output-dir", str(output)],
         cwd=ROOT,
-        env={**os.environ, "PATH": str(tools), "MPLCONFIGDIR": str(tmp_path)},
+        env={**os.environ, "PATH": str(tools), "MPLCONFIGDIR": str(folder)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    lines = [json.loads(line) for line in (output / "results.jsonl").read_text().splitlines()]
+    lines = (output / "results.jsonl").read_text().splitlines()
+    return done, [json.loads(line) for line in lines]
+
+
+def test_a_quick_run(image, tmp_path):
+    """All parameters stand in each line; a missing program is named; nothing is left behind."""
+    done, lines = quick_run(image, tmp_path, ("git", "igzip", "pigz", "lz4"))
+    output = tmp_path / "out"
     assert [line["name"] for line in lines if line["type"] == "missing" and line["name"] == "zstd"]
     figures = [line for line in lines if line["type"] == "measurement" and not line["warm_up"]]
     places = {(line["operation"], line["destination"]) for line in figures}
     assert {("save", "shm"), ("save", "disk"), ("restore", "shm"), ("restore", "disk")} <= places
-    wanted = {"wall_s", "cpu_s", "jobs", "level", "image_bytes", "machine_cpu", "version_isal"}
-    assert all(wanted <= line.keys() for line in figures)
+    wanted = {"wall_s", "cpu_s", "jobs", "level", "compression", "image_bytes", "machine_cpu"}
+    assert all(wanted | {"version_isal"} <= line.keys() for line in figures)
+    ours = {
+        (line["operation"], line["compression"]) for line in figures if line["role"] == "snapmig"
+    }
+    assert ours == {(what, name) for what in ("save", "restore") for name in COMPRESSIONS}
+    choices = [line for line in lines if line["type"] == "choice"]
+    assert [line["name"] for line in choices] == list(OWN_NAMES)
     assert "not installed: zstd" in done.stdout
     assert (output / "results.png").stat().st_size > 10_000
-    assert sorted(path.name for path in output.iterdir()) == ["results.jsonl", "results.png"]
+    names = ["results.jsonl", "results.png", "results.txt"]
+    assert sorted(path.name for path in output.iterdir()) == names
+    assert done.stdout.startswith((output / "results.txt").read_text())
+
+
+def test_a_run_of_one_comparison(image, tmp_path):
+    """Restores of one format, to one place; only their warm-up saves."""
+    words = ("--only", "restore", "--compressions", "none", "--destinations", "shm")
+    done, lines = quick_run(image, tmp_path, ("git",), *words)
+    runs = [line for line in lines if line["type"] == "measurement" and line["role"] == "snapmig"]
+    known = [(line["operation"], line["name"], line["warm_up"]) for line in runs]
+    name = "snapmig none"
+    assert known == [("save", name, True), ("restore", name, True), ("restore", name, False)]
+    assert "save, written to" not in done.stdout

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.bench.guest_report import guest_report
-from tests.bench.guest_runs import MAPPED, ZSTD, scan, still_cached
+from tests.bench.guest_runs import CONTESTANTS, LZ4, MAPPED, ZSTD, scan, still_cached
 from tests.bench.guests import parse_arguments
 from tests.bench.machines import give_back, holes
-from tests.bench.report import Context
-from tests.bench.summary import Results
+from tests.bench.summary import Context, Results
 from tests.conftest import requires
 from tests.guests.qemu import PROGRAM, find_qemu
 from tests.guests.tiny import guest as tiny
@@ -61,7 +60,8 @@ def report(*records):
     facts = {"image": "tiny guest", "image_bytes": MIB, "version_qemu": "10"}
     facts |= {"machine_cpu": "a", "machine_processors": 2, "machine_memory_bytes": 1 << 30}
     facts |= {"machine_kernel": "6", "git_commit": "1"}
-    facts |= {f"version_{name}": "1" for name in ("snapmig", "python", "isal", "numpy", "zstd")}
+    versions = ("snapmig", "python", "isal", "zstandard", "lz4_package", "numpy", "zstd")
+    facts |= {f"version_{name}": "1" for name in versions}
     return guest_report(Results(records), Context(facts, {"disk": "ext4"}, (2,), 1))
 
 
@@ -81,8 +81,29 @@ def test_targets_are_met_or_short():
 
 def test_growth_is_told():
     """One save that grows the guest's memory is enough."""
-    words = report(record("snapmig"), record("snapmig", round=1, grown_bytes=MIB))
-    assert "1.00 short" in words
+    for name in ("snapmig", LZ4):
+        ours = {"role": "snapmig", "round": 1, "grown_bytes": MIB}
+        assert "1.00 short" in report(record("snapmig", role="snapmig"), record(name, **ours))
+    assert "0.00 met" in report(record(MAPPED, grown_bytes=MIB))
+
+
+def test_lz4_has_targets_of_its_own():
+    """Beside mapped-ram, by its own time and not by that of deflate."""
+    words = report(
+        record("snapmig", wall_s=9.0), record(LZ4, wall_s=2.0), record(MAPPED, wall_s=3.0)
+    )
+    (line,) = [line for line in words.splitlines() if line.startswith("lz4: save to disk")]
+    assert line.endswith("1.50 met")
+    assert sum(line.startswith("lz4: restore") for line in words.splitlines()) == 3
+
+
+def test_lz4_needs_its_package(monkeypatch):
+    """That is said before a guest is started."""
+    (lz4,) = [one for one in CONTESTANTS if one.name == LZ4]
+    monkeypatch.setattr("tests.bench.contestants.shutil.which", lambda name: name)
+    assert lz4.lacks == ""
+    monkeypatch.setattr("tests.bench.contestants.find_spec", lambda _name: None)
+    assert lz4.lacks == "Python package lz4"
 
 
 def test_only_zeros_are_given_back(memory):
@@ -137,14 +158,15 @@ def test_a_quick_run(tmp_path):
     assert process.returncode == 0, err
     lines = [json.loads(line) for line in (tmp_path / "guests.jsonl").read_text().splitlines()]
     figures = {(line["operation"], line["name"], line["destination"]) for line in lines}
-    names = ("snapmig", MAPPED, ZSTD)
+    names = ("snapmig", LZ4, MAPPED, ZSTD)
     assert {("save", name, place) for name in names for place in ("shm", "disk")} <= figures
     places = ("shm", "disk, warm", "disk, cold")
     assert {("restore", name, place) for name in names for place in places} <= figures
     assert {"snapmig", "snapmig --live"} <= {name for what, name, _ in figures if what == "pause"}
     wanted = {"wall_s", "cpu_s", "jobs", "ram_bytes", "machine_cpu", "version_qemu", "git_commit"}
     assert all(wanted <= line.keys() for line in lines)
-    ours = [line for line in lines if line["operation"] == "save" and line["name"] == "snapmig"]
+    ours = [line for line in lines if line["operation"] == "save" and line["role"] == "snapmig"]
+    assert {line["name"] for line in ours} == {"snapmig", LZ4}
     assert all(line["grown_bytes"] <= 0 for line in ours)
     assert "growth of the guest's memory" in out
     assert [path.name for path in tmp_path.iterdir()] == ["guests.jsonl"]

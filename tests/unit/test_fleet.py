@@ -199,7 +199,9 @@ def test_a_worker_maps_its_own_row():
     assert (cells.rows.sum(), cells.rows[1, 2]) == (5, 5)
 
 
-@pytest.mark.parametrize("task", [Task(0, 0, 1), Task(2, 1 << 40, 4096, (1 << 64) - 1)])
+@pytest.mark.parametrize(
+    "task", [Task(0, 0, 1), Task(2, 1 << 40, 4096, (1 << 63) - 1), Task(1, 0, 8, -7)]
+)
 def test_a_task_comes_back_as_it_was(task):
     """A task crosses the pipe in few bytes."""
     assert task == Task.unpack(task.pack())

@@ -101,7 +101,7 @@ def test_fields_beyond_their_limits(change, words):
         ({"incompatible": 1 << 63}, r"bits \[63\]"),
         ({"incompatible": 5}, r"bits \[0, 2\]"),
         ({"encodings": 1}, r"encodings \[0\]"),
-        ({"encodings": 1 << 4}, r"encodings \[4\]"),
+        ({"encodings": 1 << 6}, r"encodings \[6\]"),
         ({"layout": 0}, "layout 0"),
         ({"layout": 3}, "layout 3"),
         ({"page_size": 65536}, "pages of 65536 bytes"),
@@ -119,7 +119,7 @@ def test_features_that_this_reader_has_not(change, words):
     [
         {"version_minor": 9},
         {"compatible": (1 << 64) - 1},
-        {"encodings": 0b1110},
+        {"encodings": 0b111110},
         {"layout": Layout.PACKED},
         {"parent_id": bytes(range(16))},
     ],

@@ -27,7 +27,7 @@ def _record(**changes):
 
 def test_a_good_record_passes():
     """A record that says nothing wrong is accepted."""
-    assert index.check_record(_record(), PLACE, WINDOW) is None
+    assert index.check_record(_record(), PLACE, WINDOW, has_parent=False) is None
 
 
 @pytest.mark.parametrize(
@@ -36,14 +36,16 @@ def test_a_good_record_passes():
         {"encoding": Encoding.RAW, "stored_size": 8192},
         {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0, "kinds": 0},
         {"stored_size": 8191},
+        {"encoding": Encoding.ZSTD, "stored_size": 8191},
+        {"encoding": Encoding.LZ4, "stored_size": 8191},
         {"stored_size": 1, "offset": 8191 + PACKET_SIZE},
         {"encoding": Encoding.RAW, "stored_size": PACKET_SIZE, "kinds": 0x55},
     ],
-    ids=range(5),
+    ids=range(7),
 )
 def test_records_at_their_limits_pass(changes):
     """What is just allowed is accepted."""
-    assert index.check_record(_record(**changes), PLACE, WINDOW) is None
+    assert index.check_record(_record(**changes), PLACE, WINDOW, has_parent=False) is None
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,10 @@ def test_records_at_their_limits_pass(changes):
         ({"encoding": Encoding.EMPTY, "stored_size": 0}, "2 data pages in a packet of empty"),
         ({"encoding": Encoding.EMPTY, "kinds": 0}, "stored size is 100 for 0 data pages"),
         ({"kinds": 0}, "0 data pages in a packet of deflate"),
+        ({"encoding": Encoding.ZSTD, "kinds": 0}, "0 data pages in a packet of zstd"),
+        ({"encoding": Encoding.LZ4, "kinds": 0}, "0 data pages in a packet of lz4"),
+        ({"encoding": Encoding.ZSTD, "stored_size": 8192}, "stored size is 8192"),
+        ({"encoding": Encoding.LZ4, "stored_size": 0}, "stored size is 0"),
         ({"offset": 8191}, "stored bytes are at 0x1fff"),
         ({"offset": 0}, "stored bytes are at 0x0"),
         ({"offset": 8192 + PACKET_SIZE - 99}, "expected between 0x2000 and 0x12000"),
@@ -66,13 +72,15 @@ def test_records_at_their_limits_pass(changes):
             {"encoding": Encoding.EMPTY, "stored_size": 0, "kinds": 0, "offset": 8192},
             "stored bytes are at 0x2000",
         ),
+        ({"kinds": [2, 0, 0, 0]}, "pages of a parent, and the snapshot has no parent"),
+        ({"kinds": [0, 0, 0, 0xC0]}, "pages of a parent, and the snapshot has no parent"),
     ],
-    ids=range(14),
+    ids=range(20),
 )
 def test_records_that_can_not_be(changes, words):
     """A record with a right checksum and a field that can't be is corrupt, with its packet."""
     with pytest.raises(CorruptSnapshotError, match=words) as caught:
-        index.check_record(_record(**changes), PLACE, WINDOW)
+        index.check_record(_record(**changes), PLACE, WINDOW, has_parent=False)
 
     assert caught.value.packet == 5
 
@@ -81,7 +89,7 @@ def test_records_that_can_not_be(changes, words):
     ("changes", "words"),
     [
         ({"encoding": 0}, "encoding is 0"),
-        ({"encoding": 4}, "encoding is 4"),
+        ({"encoding": 6}, "encoding is 6"),
         ({"encoding": 255}, "encoding is 255"),
         ({"flags": 1}, "reserved bits"),
         ({"reserved_1": 1}, "reserved bits"),
@@ -89,17 +97,42 @@ def test_records_that_can_not_be(changes, words):
         ({"tag": b"x" * 16}, "reserved bits"),
         ({"reserved_2": b"x" * 20}, "reserved bits"),
         ({"reserved_3": b"x" * 4}, "reserved bits"),
-        ({"kinds": [2, 0, 0, 0]}, "parent snapshot"),
-        ({"kinds": [0, 0, 0, 0xC0]}, "parent snapshot"),
     ],
-    ids=range(11),
+    ids=range(9),
 )
 def test_records_that_another_version_reads(changes, words):
     """A record with a right checksum that needs more than this reader has is unsupported."""
     with pytest.raises(UnsupportedError, match=words) as caught:
-        index.check_record(_record(**changes), PLACE, WINDOW)
+        index.check_record(_record(**changes), PLACE, WINDOW, has_parent=False)
 
     assert caught.value.packet == 5
+
+
+@pytest.mark.parametrize("kinds", [[7, 0, 0, 0], [5, 0, 0, 0x80], [5, 0, 0x0C, 0]])
+def test_pages_of_a_parent_need_one(kinds):
+    """Kinds 2 and 3 are corrupt where there is no parent; which comes first does not matter."""
+    record = _record(kinds=kinds)
+
+    with pytest.raises(CorruptSnapshotError, match="the snapshot has no parent"):
+        index.check_record(record, PLACE, WINDOW, has_parent=False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"kinds": [0b1101, 0, 0, 0x80]},
+        {"kinds": 0xFF, "stored_size": PACKET_SIZE - 1},
+        {"kinds": 0xFF, "stored_size": PACKET_SIZE, "encoding": Encoding.RAW},
+        {"kinds": 0xAA, "stored_size": 0, "offset": 0, "encoding": Encoding.EMPTY},
+    ],
+    ids=range(4),
+)
+def test_pages_of_a_parent_pass_where_there_is_one(changes):
+    """Differences count as stored pages, pages that are the parent's do not."""
+    record = _record(**changes)
+
+    assert index.check_record(record, PLACE, WINDOW, has_parent=True) is None
+    assert index.records_sound(record.reshape(1), 5, PLACES, has_parent=True)
 
 
 def test_pages_after_the_end_of_a_block():
@@ -107,7 +140,7 @@ def test_pages_after_the_end_of_a_block():
     short = PacketPlace(5, 0, 5 * PACKET_SIZE, 4096)
 
     with pytest.raises(CorruptSnapshotError, match="after the end of its RAM block"):
-        index.check_record(_record(), short, WINDOW)
+        index.check_record(_record(), short, WINDOW, has_parent=False)
 
 
 @pytest.mark.parametrize("position", range(104))
@@ -116,10 +149,10 @@ def test_a_flipped_bit_of_a_record_is_found(position):
     raw = bytearray(_record().tobytes())
     raw[position] ^= 0x10
 
+    record = np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE))[0]
+
     with pytest.raises(CorruptSnapshotError, match="index record's checksum"):
-        index.check_record(
-            np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE))[0], PLACE, WINDOW
-        )
+        index.check_record(record, PLACE, WINDOW, has_parent=False)
 
 
 def test_the_checksum_is_zlibs_crc32():
@@ -141,7 +174,7 @@ def test_masks_come_back_as_they_were(pages):
     """Which pages are data survives being stored, and what is after them is zero."""
     mask = np.random.default_rng(pages).integers(0, 2, pages, np.uint8).astype(bool)
 
-    stored = index.pack_masks([mask], 128)[0]
+    stored = index.pack_kinds([mask], 128)[0]
 
     assert [*mask.tolist(), *[0] * (128 - pages)] == index.unpack_kinds(stored, 128).tolist()
 
@@ -164,7 +197,7 @@ def test_unpacked_records_say_what_the_records_say():
         second.packet,
         second.stored_size,
         second.digest,
-        second.data_pages,
+        second.stored_pages,
     )
 
 
@@ -199,18 +232,22 @@ def test_a_record_has_a_field_for_each_byte(packet_size):
 
 SOUND = {
     "deflate": {},
+    "zstd": {"encoding": Encoding.ZSTD},
+    "lz4": {"encoding": Encoding.LZ4},
     "raw": {"encoding": Encoding.RAW, "stored_size": 8192},
     "empty": {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0, "kinds": 0},
 }
 UNSOUND = {
     "packet": {"packet": 6},
     "stored size": {"stored_size": 8192},
+    "zstd size": {"encoding": Encoding.ZSTD, "stored_size": 8192},
+    "lz4 without pages": {"encoding": Encoding.LZ4, "kinds": 0},
     "raw size": {"encoding": Encoding.RAW},
     "raw without pages": {"encoding": Encoding.RAW, "stored_size": 0, "kinds": 0},
     "empty with pages": {"encoding": Encoding.EMPTY, "stored_size": 0, "offset": 0},
     "empty with an offset": {"encoding": Encoding.EMPTY, "stored_size": 0, "kinds": 0},
     "offset": {"offset": 8191},
-    "encoding": {"encoding": 4},
+    "encoding": {"encoding": 6},
     "no encoding": {"encoding": 0},
     "flags": {"flags": 1},
     "reserved 1": {"reserved_1": 1},
@@ -225,13 +262,13 @@ PLACES = (8192, 8192 + PACKET_SIZE, 0)
 @pytest.mark.parametrize("changes", SOUND.values(), ids=SOUND)
 def test_a_batch_of_good_records_is_sound(changes):
     """Records that pass one by one pass together."""
-    assert index.records_sound(_record(**changes).reshape(1), 5, PLACES)
+    assert index.records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
 
 
 @pytest.mark.parametrize("changes", UNSOUND.values(), ids=UNSOUND)
 def test_a_batch_with_a_bad_record_is_not_sound(changes):
     """What would be refused alone is seen in a batch."""
-    assert not index.records_sound(_record(**changes).reshape(1), 5, PLACES)
+    assert not index.records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
 
 
 @pytest.mark.parametrize(("offset", "sound"), [(0, True), (1, False), (PACKET_SIZE, False)])
@@ -241,7 +278,7 @@ def test_a_fixed_place_is_checked_in_a_batch(offset, sound):
     record = _record(offset=start + 5 * PACKET_SIZE + offset)
     places = (start, start + 9 * PACKET_SIZE, PACKET_SIZE)
 
-    assert sound == index.records_sound(record.reshape(1), 5, places)
+    assert sound == index.records_sound(record.reshape(1), 5, places, has_parent=False)
 
 
 @pytest.mark.parametrize("position", range(104))
@@ -251,5 +288,5 @@ def test_a_flipped_bit_makes_a_batch_unsound(position):
     raw[position] ^= 0x10
 
     assert not index.records_sound(
-        np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE)), 5, PLACES
+        np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE)), 5, PLACES, has_parent=False
     )

@@ -1,10 +1,13 @@
 """Facts about the system calls that Python does not offer."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
 from snapmig.system import libc
+from tests.conftest import requires
 from tests.system import ram
 
 MIB = 1 << 20
@@ -80,3 +83,31 @@ def test_asking_for_the_huge_page_size_of_nothing_is_an_error(tmp_path):
 def test_writeback_of_a_bad_descriptor_is_no_error():
     """A hint that is refused is not a failure."""
     assert libc.start_writeback(-1, 0, 4096) is None
+
+
+IO_PRIORITY = """\
+import sys
+from snapmig.system.libc import set_io_priority
+set_io_priority(sys.argv[1], int(sys.argv[2]))
+import os
+os.execvp("ionice", ["ionice", "-p", str(os.getpid())])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "level", "expected"),
+    [("idle", 4, "idle"), ("best-effort", 7, "best-effort: prio 7")],
+)
+def test_an_io_priority_is_what_ionice_sees(name, level, expected):
+    """The class and level that were set are those that another program reads."""
+    requires("ionice")
+    command = [sys.executable, "-c", IO_PRIORITY, name, str(level)]
+
+    assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == expected
+
+
+def test_an_unknown_architecture_is_an_error(monkeypatch):
+    """Where the call's number is not known, nothing else is called in its place."""
+    monkeypatch.setattr("platform.machine", lambda: "pdp11")
+    with pytest.raises(OSError, match="Function not implemented"):
+        libc.set_io_priority("idle", 0)

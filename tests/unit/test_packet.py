@@ -61,8 +61,8 @@ def _record(packet):
         encoding=packet.encoding,
         stored_checksum=packet.stored_checksum,
         digest=packet.digest,
-        mask=packet.mask,
-        data_pages=int(np.count_nonzero(packet.mask)),
+        kinds=packet.kinds,
+        stored_pages=int(np.count_nonzero(packet.mask)),
     )
 
 

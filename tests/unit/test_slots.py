@@ -23,7 +23,7 @@ def slot(shm):
 
 
 def _packet(encoding, size):
-    return StoredPacket(0, 4096, size, encoding, 0, b"", MASK, 4)
+    return StoredPacket(0, 4096, size, encoding, 0, b"", MASK.view(np.uint8), 4)
 
 
 def test_raw_pages_have_their_own_places_in_a_fixed_slot(slot):

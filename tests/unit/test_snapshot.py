@@ -85,7 +85,17 @@ def test_info_lists_attachments(saved):
 
 def test_info_keeps_the_blocks(saved):
     """RAM blocks keep name, size, address and page size."""
-    assert snapmig.info(saved.snapshot).blocks == BLOCKS
+    known = tuple(
+        snapmig.RamBlock(block.name, block.size, block.gpa, block.page_size)
+        for block in snapmig.info(saved.snapshot).blocks
+    )
+
+    assert known == BLOCKS
+
+
+def test_compressed_blocks_can_not_be_mapped(saved):
+    """What is compressed has no place in the file to be mapped from."""
+    assert {block.offset for block in snapmig.info(saved.snapshot).blocks} == {None}
 
 
 def test_two_saves_have_different_ids(images, saved, shm):
@@ -236,10 +246,11 @@ def test_a_missing_attachment_is_a_key_error(opened):
         ({"é" * 128: b""}, UsageError, "not 1 to 255 bytes"),
         ({"a\0b": b""}, UsageError, "not 1 to 255 bytes"),
         ({"a": "/nowhere"}, OSError, "No such file"),
-        ({"a": "/"}, OSError, "Is a directory"),
+        ({"a": "/"}, SnapmigError, "attachment 'a' is not a regular file"),
+        ({"a": "/dev/null"}, SnapmigError, "not a regular file"),
         ({str(n): b"" for n in range(4097)}, UsageError, "4097 attachments, expected at most 4096"),
     ],
-    ids=range(6),
+    ids=range(7),
 )
 def test_attachments_that_are_refused(images, shm, attach, kind, words):
     """What can't be attached is refused before any work."""

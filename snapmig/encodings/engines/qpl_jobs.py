@@ -97,9 +97,13 @@ class QplCoder:
             time.sleep(PAUSE)
 
     def _look(self, slot: _Slot) -> Done | None:
-        if slot.completed():
+        try:
+            if slot.completed():
+                self._free.append(slot)
+                return slot.done()
+        except EngineError as error:  # nothing of it is in flight then
             self._free.append(slot)
-            return slot.done()
+            return Done(slot.key, None, error)
         if time.monotonic() < slot.deadline:
             return None
         self._gave_up = True
@@ -117,6 +121,7 @@ class _Slot:
         self._size = 0
         self._room = 0
         self._submissions = 0
+        self._submitted = False
         self._status: int = Status.OK
         self.key = 0
         self.deadline = 0.0
@@ -141,10 +146,11 @@ class _Slot:
 
     def completed(self) -> bool:
         """Look whether the job is through, well or not."""
-        if self._status == Status.BEING_PROCESSED:
+        if self._submitted:
             self._status = self._c.qpl_check_job(self._job.address)
             if self._status == Status.BEING_PROCESSED:
                 return False
+            self._submitted = False
             _in_flight.discard(self)
         if self._status != Status.QUEUES_ARE_BUSY or self._submissions >= SUBMISSIONS:
             return True
@@ -186,10 +192,11 @@ class _Slot:
     def _submit(self) -> None:
         self._submissions += 1
         self._fill()
+        _in_flight.add(self)
         self._status = self._c.qpl_submit_job(self._job.address)
-        if self._status == Status.OK:
-            self._status = Status.BEING_PROCESSED
-            _in_flight.add(self)
+        self._submitted = self._status == Status.OK
+        if not self._submitted:
+            _in_flight.discard(self)
 
     def _fill(self) -> None:
         fields, method = self._job.fields, self._method

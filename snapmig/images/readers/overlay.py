@@ -13,6 +13,7 @@ from snapmig.errors import SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.readers.files import MappedFile
+from snapmig.images.source import FilesImage
 from snapmig.pages import Bytes
 from snapmig.system.holes import next_data
 
@@ -58,7 +59,7 @@ class OverlayReader:
             yield from self._extents(layer - 1, below, stop)
 
 
-class OverlayImage:
+class OverlayImage(FilesImage):
     """
     An image whose RAM lies in a whole file and later ones of what changed.
 
@@ -93,20 +94,6 @@ class OverlayImage:
         size = self.layers[0].size
         found = min(next_data(file.fd, start, size) for file in self.layers)
         return found if found < size else None
-
-    def check_unchanged(self) -> None:
-        """
-        Compare the files with what they were when they were opened.
-
-        :raises ImageChangedError: a size or a time of change is another one
-        """
-        for file in self.files:
-            file.check_unchanged()
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self.files:
-            file.close()
 
 
 def _check_layers(layers: Sequence[ImageFile]) -> None:

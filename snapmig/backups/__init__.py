@@ -1,0 +1,1 @@
+"""Guests saved by rule, night after night: repositories, retention, hooks, checks."""

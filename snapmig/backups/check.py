@@ -1,0 +1,156 @@
+"""
+Reading what was saved, all of it or a part each day, so that all was read within a period.
+
+Which part is today's follows from the snapshots' own ids, and so needs no record of what was read:
+a snapshot's day is its id modulo the days of the period, today is the number of days since 1970
+modulo the same. Chains, tables and superblocks of all are looked at each time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from snapmig.backups.chains import Chains
+from snapmig.backups.config import Config, GuestConfig
+from snapmig.backups.report import Report
+from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
+from snapmig.errors import SnapmigError
+from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.verify import verify
+
+__all__ = ("CheckOptions", "CheckResult", "check", "is_due")
+
+ShowProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """
+    What is read.
+
+    :param everything: whether all is read, whatever is configured
+    :param days: how many days' parts, today's being the last: more make up for days left out
+    :param jobs: worker processes
+    :param progress: makes, from a guest's name, a context that gives a progress callback
+    """
+
+    everything: bool = False
+    days: int = 1
+    jobs: int | None = None
+    progress: ShowProgress = lambda _: nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """
+    What is known of a snapshot.
+
+    :param result: ``ok`` or ``damaged``
+    :param read: whether all of it was read; else only what it says of itself
+    :param problems: a sentence for each thing that is wrong
+    """
+
+    guest: str
+    snapshot: str
+    result: str
+    read: bool
+    packets: int
+    damaged_packets: int
+    problems: tuple[str, ...]
+    exit_code: int
+    seconds: float
+
+
+def is_due(snapshot_id: bytes, period_days: int, day: int, days: int = 1) -> bool:
+    """
+    Return whether a snapshot is read on a day.
+
+    :param day: a number of days since any moment
+    :param days: how many days' parts are read, that day's being the last
+    """
+    return (day - int.from_bytes(snapshot_id, "big")) % period_days < days
+
+
+def check(
+    config: Config, guests: Sequence[GuestConfig], report: Report, options: CheckOptions
+) -> None:
+    """Check the snapshots of guests; results and errors are in the report."""
+    for guest in guests:
+        folder = GuestFolder(config.repository, guest.name)
+        try:
+            folder.check_repository()
+            _check_folder(folder.read(), guest, report, options)
+        except (SnapmigError, OSError) as error:
+            report.fail(error, guest.name)
+
+
+def _check_folder(
+    contents: Contents, guest: GuestConfig, report: Report, options: CheckOptions
+) -> None:
+    for name in contents.foreign:
+        report.warn(f"{name} is not of a backup, and was skipped", guest.name)
+    for item in contents.unreadable:
+        report.fail(f"{item.name}: {item.problem}", guest.name, item.exit_code)
+        report.result(_result(guest, item.name, [item.problem], item.exit_code))
+    chains = Chains(contents.snapshots)
+    for snapshot in contents.snapshots:
+        try:
+            result = _check_one(snapshot, chains, guest, options)
+        except FileNotFoundError:  # removed by another run meanwhile
+            continue
+        except (SnapmigError, OSError) as error:  # not about the snapshot: a worker died
+            report.fail(error, guest.name)
+            continue
+        for problem in result.problems:
+            report.fail(f"{snapshot.name}: {problem}", guest.name, result.exit_code)
+        report.result(result)
+
+
+def _check_one(
+    snapshot: StoredSnapshot, chains: Chains, guest: GuestConfig, options: CheckOptions
+) -> CheckResult:
+    problem = chains.problem(snapshot)
+    if problem is not None:
+        return _result(guest, snapshot.name, [problem], snapshot.exit_code or 3)
+    if not _is_wanted(snapshot, guest, options):
+        return _result(guest, snapshot.name, [], 0)
+    started = time.monotonic()
+    with options.progress(guest.name) as progress:
+        found = verify(snapshot.path, jobs=options.jobs, progress=progress)
+    prefix = f"{snapshot.path}: "
+    return CheckResult(
+        guest=guest.name,
+        snapshot=snapshot.name,
+        result="ok" if found.ok else "damaged",
+        read=True,
+        packets=found.packets,
+        damaged_packets=found.damaged_packets,
+        problems=tuple(problem.removeprefix(prefix) for problem in found.problems),
+        exit_code=found.exit_code,
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _is_wanted(snapshot: StoredSnapshot, guest: GuestConfig, options: CheckOptions) -> bool:
+    if options.everything or guest.check_days is None:
+        return True
+    today = (datetime.now(UTC) - datetime(1970, 1, 1, tzinfo=UTC)).days
+    return is_due(snapshot.snapshot_id, guest.check_days, today, options.days)
+
+
+def _result(guest: GuestConfig, name: str, problems: list[str], exit_code: int) -> CheckResult:
+    return CheckResult(
+        guest=guest.name,
+        snapshot=name,
+        result="damaged" if problems else "ok",
+        read=False,
+        packets=0,
+        damaged_packets=0,
+        problems=tuple(problems),
+        exit_code=exit_code,
+        seconds=0.0,
+    )

@@ -1,0 +1,28 @@
+"""Errors of backups, beside those of :mod:`snapmig.errors`."""
+
+from __future__ import annotations
+
+from snapmig.errors import SnapmigError, UsageError
+
+__all__ = ("WARNINGS_EXIT_CODE", "ConfigError", "HookError", "LockedError", "RepositoryError")
+
+WARNINGS_EXIT_CODE = 6
+"""Of a command that did its work but skipped something, or had a hook that failed."""
+
+
+class ConfigError(UsageError):
+    """The configuration makes no sense; the message has the place."""
+
+
+class LockedError(SnapmigError):
+    """Another run has the guest's lock and did not give it back in time."""
+
+    exit_code = 7
+
+
+class HookError(SnapmigError):
+    """A hook could not be started, failed, or took too long."""
+
+
+class RepositoryError(SnapmigError):
+    """The repository, or what was asked for in it, is not there."""

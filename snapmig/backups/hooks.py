@@ -1,0 +1,59 @@
+"""
+Programs that run before a save, after it, and when something went wrong.
+
+They are argument lists and no shell reads them; what there is to know is in their environment. Each
+``before`` that was started is followed by ``after`` or by ``error``, also when the run itself is
+interrupted: what one did, the other can undo.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from snapmig.backups.errors import HookError
+from snapmig.errors import SnapmigError
+from snapmig.system.programs import run_program
+
+__all__ = ("Hooks", "run_hook")
+
+_MAX_VALUE = 8192
+_NAMES = (
+    "event", "guest", "source", "repository", "snapshot", "kind", "parent", "size", "seconds",
+    "error", "exit_code",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Argument lists, empty where there is no such hook; ``timeout`` is in seconds."""
+
+    before: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    error: tuple[str, ...] = ()
+    timeout: float = 600.0
+
+
+def run_hook(hooks: Hooks, event: str, facts: Mapping[str, object]) -> None:
+    """
+    Run the hook of an event, if there is one, to its end; what it prints goes to standard error.
+
+    :param event: ``before``, ``after`` or ``error``
+    :param facts: by the names of the environment, without ``SNAPMIG_``; None is left out
+    :raises HookError: it can't be started, failed or took too long
+    """
+    arguments: tuple[str, ...] = getattr(hooks, event)
+    if not arguments:
+        return
+    # Where one run is another's hook, it does not hand on the other's facts.
+    ours = {f"SNAPMIG_{name.upper()}" for name in _NAMES}
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    for name, value in {"event": event, **facts}.items():
+        if value is not None:
+            text = str(value).replace("\0", " ")[:_MAX_VALUE]
+            environment[f"SNAPMIG_{name.upper()}"] = text
+    try:
+        run_program(list(arguments), environment, hooks.timeout)
+    except SnapmigError as error:
+        raise HookError(f"hook {event!r}: {error.message}") from error

@@ -1,0 +1,133 @@
+"""Removing what the rules no longer keep, children before what they build on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from snapmig.backups.chains import Chains
+from snapmig.backups.config import Config, GuestConfig
+from snapmig.backups.lock import locked
+from snapmig.backups.report import Report
+from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
+from snapmig.backups.retention import Candidate, Decision, Rules, decide
+from snapmig.errors import SnapmigError
+
+__all__ = ("PruneResult", "prune", "prune_folder")
+
+
+@dataclass(frozen=True, slots=True)
+class PruneResult:
+    """
+    What became of a snapshot.
+
+    :param action: ``kept``, ``removed``, or ``would remove`` in a dry run
+    :param reasons: why it was kept; empty where it was not
+    """
+
+    guest: str
+    snapshot: str
+    time: str
+    kind: str
+    action: str
+    reasons: tuple[str, ...]
+    disk_size: int
+
+
+def prune(
+    config: Config,
+    guests: Sequence[GuestConfig],
+    report: Report,
+    *,
+    dry_run: bool = False,
+    lock_wait: float | None = None,
+) -> None:
+    """
+    Remove what the guests' rules no longer keep; errors and results are in the report.
+
+    :param lock_wait: seconds to wait for each guest's lock; default: as configured
+    """
+    wait = config.lock_wait if lock_wait is None else lock_wait
+    for guest in guests:
+        folder = GuestFolder(config.repository, guest.name)
+        try:
+            folder.check_repository()
+            if not folder.path.exists():
+                continue
+            if dry_run:
+                _prune_one(folder, guest, report, dry_run=True)
+            else:
+                with locked(folder.path, wait):
+                    folder.remove_leftovers()
+                    _prune_one(folder, guest, report, dry_run=False)
+        except (SnapmigError, OSError) as error:
+            report.fail(error, guest.name)
+
+
+def _prune_one(folder: GuestFolder, guest: GuestConfig, report: Report, *, dry_run: bool) -> None:
+    contents = folder.read()
+    for name in future_snapshots(contents.snapshots):
+        report.warn(f"{name} says it is from the future, and is left alone", guest.name)
+    decisions = decisions_of(contents, guest.rules)
+    removed = set(prune_folder(folder, contents, guest, report, dry_run=dry_run))
+    by_name = {item.name: item for item in contents.snapshots}
+    for decision in reversed(decisions):
+        item = by_name[decision.candidate.name]
+        gone = item.name in removed
+        report.result(
+            PruneResult(
+                guest=guest.name,
+                snapshot=item.name,
+                time=item.time.isoformat(timespec="seconds"),
+                kind=item.kind,
+                action=("would remove" if dry_run else "removed") if gone else "kept",
+                reasons=() if gone else decision.reasons or ("unreadable snapshots",),
+                disk_size=item.disk_size,
+            )
+        )
+
+
+def decisions_of(contents: Contents, rules: Rules) -> list[Decision]:
+    """Return what rules say of each snapshot now, by the days of the local time zone."""
+    chains = Chains(contents.snapshots)
+    candidates = [
+        Candidate(
+            item.name,
+            item.time.astimezone(),
+            item.snapshot_id,
+            item.parent_id,
+            whole=chains.problem(item) is None,
+        )
+        for item in contents.snapshots
+    ]
+    return decide(candidates, rules, datetime.now(UTC))
+
+
+def prune_folder(
+    folder: GuestFolder, contents: Contents, guest: GuestConfig, report: Report, *, dry_run: bool
+) -> list[str]:
+    """
+    Remove what a guest's rules no longer keep, and return the names; the lock must be held.
+
+    Where a file does not say what it is, nothing is removed: it may build on anything.
+    """
+    gone = {item.candidate.name for item in decisions_of(contents, guest.rules) if not item.kept}
+    if contents.unreadable and guest.rules:
+        names = ", ".join(item.name for item in contents.unreadable)
+        report.warn(f"nothing is removed: what {names} builds on can't be read", guest.name)
+        return []
+    chains = Chains(contents.snapshots)
+    doomed = [item for item in contents.snapshots if item.name in gone]
+    # The longest chains first: whenever this is interrupted, no snapshot lacks its parent.
+    doomed.sort(key=lambda item: len(chains.chain(item)), reverse=True)
+    if not dry_run:
+        for item in doomed:
+            folder.remove(item)
+    return [item.name for item in doomed]
+
+
+def future_snapshots(snapshots: Sequence[StoredSnapshot]) -> list[str]:
+    """Return the names of snapshots that claim to be from the future."""
+    now = datetime.now(UTC)
+    return [item.name for item in snapshots if item.time > now]

@@ -1,0 +1,88 @@
+"""
+What a command of backups has to say: results, warnings and errors, and the exit code of them all.
+
+Each is handed on as it comes, so that nothing is lost where a run is killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from snapmig.backups.errors import WARNINGS_EXIT_CODE
+from snapmig.errors import SnapmigError
+
+__all__ = ("Failure", "Note", "Report", "Warned", "sentence")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something that went as it should, for who wants to know."""
+
+    message: str
+    guest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something was skipped, or a hook failed; all else was done."""
+
+    message: str
+    guest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Something failed, with the exit code of its kind."""
+
+    message: str
+    guest: str | None
+    exit_code: int
+
+
+class Report:
+    """
+    Takes what happens and hands it on; knows the exit code.
+
+    :param show: called with each result, :class:`Note`, :class:`Warned` and :class:`Failure`
+    """
+
+    def __init__(self, show: Callable[[Any], None]) -> None:
+        self._show = show
+        self._error_code = 0
+        self.warnings = 0
+        self.errors = 0
+
+    @property
+    def exit_code(self) -> int:
+        """The first error's, else :data:`WARNINGS_EXIT_CODE` after a warning, else 0."""
+        return self._error_code or (WARNINGS_EXIT_CODE if self.warnings else 0)
+
+    def result(self, result: Any) -> None:
+        """Hand on a result."""
+        self._show(result)
+
+    def note(self, message: str, guest: str | None = None) -> None:
+        """Hand on what is good to know."""
+        self._show(Note(message, guest))
+
+    def warn(self, message: str, guest: str | None = None) -> None:
+        """Hand on a warning."""
+        self.warnings += 1
+        self._show(Warned(message, guest))
+
+    def fail(self, error: Exception | str, guest: str | None = None, exit_code: int = 1) -> None:
+        """Hand on an error; one of our own classes brings its exit code."""
+        code = error.exit_code if isinstance(error, SnapmigError) else exit_code
+        self.errors += 1
+        self._error_code = self._error_code or code
+        self._show(Failure(sentence(error), guest, code))
+
+
+def sentence(error: Exception | str) -> str:
+    """Return an error's words as the command line shows them."""
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        return f"{where}{error.strerror or error}"
+    return str(error)

@@ -1,0 +1,110 @@
+"""Back to a moment: which snapshot of a guest that is, and its restore."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from snapmig.backups.chains import Chains
+from snapmig.backups.config import Config, GuestConfig
+from snapmig.backups.durations import parse_duration
+from snapmig.backups.errors import RepositoryError
+from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
+from snapmig.errors import CorruptSnapshotError, UsageError
+from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.restore import RestoreResult, restore
+
+__all__ = ("RestoreOptions", "choose", "parse_moment", "restore_guest")
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreOptions:
+    """Which snapshot, the last one where neither is given, and how; as :func:`snapmig.restore`."""
+
+    before: datetime | None = None
+    snapshot: str | None = None
+    format: str | None = None
+    jobs: int | None = None
+    force: bool = False
+    in_place: bool = False
+    for_qemu: bool = False
+    progress: ProgressCallback | None = None
+
+
+def parse_moment(text: str, now: datetime | None = None) -> datetime:
+    """
+    Return the moment that ``2026-11-23``, ``2026-11-23T02:15:00Z`` or ``3d`` (ago) means.
+
+    Without a zone it is local time; a day alone is its first moment.
+
+    :raises UsageError: neither a time nor a duration
+    """
+    now = datetime.now(UTC) if now is None else now
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError):
+        pass
+    try:
+        return parse_duration(text).before(now.astimezone())
+    except UsageError:
+        message = (
+            f"time is {text!r}, expected one like 2026-11-23, 2026-11-23T02:15 or "
+            "2026-11-23T02:15:00Z, or how long ago, like 3d or 12h"
+        )
+        raise UsageError(message) from None
+
+
+def choose(contents: Contents, options: RestoreOptions) -> StoredSnapshot:
+    """
+    Return the snapshot of a name, or the last one before a moment, or the last one.
+
+    :raises RepositoryError: there is none
+    :raises CorruptSnapshotError: it can't be restored; another one is not taken in its place
+    """
+    if options.snapshot is not None:
+        found = contents.named(options.snapshot)
+        wanted = f"no snapshot is named {options.snapshot!r}"
+    else:
+        # One from the future was made while a clock was wrong: nothing says that it is the last.
+        before = options.before or datetime.now().astimezone()
+        fitting = [item for item in contents.snapshots if item.time < before]
+        found = fitting[-1] if fitting else None
+        wanted = f"there is no snapshot from before {before:%Y-%m-%d %H:%M:%S %z}"
+    if found is None:
+        raise RepositoryError(wanted)
+    if not isinstance(found, StoredSnapshot):
+        raise CorruptSnapshotError(found.problem, path=str(found.path))
+    problem = Chains(contents.snapshots).problem(found)
+    if problem is not None:
+        raise CorruptSnapshotError(problem, path=str(found.path))
+    return found
+
+
+def restore_guest(
+    config: Config, guest: GuestConfig, target: str, options: RestoreOptions
+) -> tuple[StoredSnapshot, RestoreResult]:
+    """
+    Restore a guest from a moment.
+
+    :param target: an image, or ``qmp:SOCKET``, as :func:`snapmig.restore` takes it
+    :returns: what was restored, and how
+    :raises RepositoryError: there is no such snapshot
+    :raises SnapmigError: as :func:`snapmig.restore`
+    """
+    folder = GuestFolder(config.repository, guest.name)
+    folder.check_repository()
+    try:
+        snapshot = choose(folder.read(), options)
+    except RepositoryError as error:
+        raise RepositoryError(error.message, path=str(folder.path)) from error
+    result = restore(
+        snapshot.path,
+        target,
+        format=options.format,
+        jobs=options.jobs,
+        force=options.force,
+        in_place=options.in_place,
+        for_qemu=options.for_qemu,
+        progress=options.progress,
+    )
+    return snapshot, result

@@ -1,0 +1,257 @@
+"""A night's work: guests saved, and their folders pruned; one that fails does not stop the rest."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from snapmig.backups.chains import Plan, plan_next
+from snapmig.backups.config import Config, GuestConfig
+from snapmig.backups.errors import HookError
+from snapmig.backups.hooks import run_hook
+from snapmig.backups.lock import locked
+from snapmig.backups.prune import future_snapshots, prune_folder
+from snapmig.backups.report import Report, sentence
+from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
+from snapmig.backups.saving import refused_parent, save_snapshot
+from snapmig.backups.space import check_space, expected_size
+from snapmig.errors import SnapmigError
+from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.save import SaveResult
+from snapmig.operations.settings import GUEST_PREFIX
+
+__all__ = ("BackupResult", "RunOptions", "run")
+
+ShowProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """
+    How a run differs from what is configured.
+
+    :param lock_wait: seconds to wait for each guest's lock
+    :param full: save all in full
+    :param jobs: worker processes
+    :param progress: makes, from a guest's name, a context that gives a progress callback
+    """
+
+    dry_run: bool = False
+    prune: bool = True
+    full: bool = False
+    lock_wait: float | None = None
+    jobs: int | None = None
+    progress: ShowProgress = lambda _: nullcontext()
+
+
+@dataclass(frozen=True, slots=True)
+class BackupResult:
+    """
+    What became of a guest; sizes are in bytes.
+
+    :param result: ``saved``, ``skipped``, ``failed``, or ``planned`` in a dry run
+    :param kind: ``full`` or ``incremental``, None where it did not come to that
+    :param reason: why it is of this kind, or was skipped, or failed
+    :param expected_size: what the free space was compared with
+    :param removed: snapshots that the rules no longer keep
+    """
+
+    guest: str
+    result: str
+    source: str
+    snapshot: str | None = None
+    kind: str | None = None
+    parent: str | None = None
+    reason: str | None = None
+    expected_size: int | None = None
+    ram_size: int | None = None
+    stored_size: int | None = None
+    disk_size: int | None = None
+    pause_seconds: float | None = None
+    removed: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+def run(config: Config, guests: Sequence[GuestConfig], report: Report, options: RunOptions) -> None:
+    """Save guests and prune their folders; results, warnings and errors are in the report."""
+    for guest in guests:
+        one = _GuestRun(config, guest, report, options)
+        try:
+            one.run()
+        except (SnapmigError, OSError) as error:
+            one.failed(error, sentence(error))
+        except Exception as error:  # noqa: BLE001 - a bug: the other guests are saved all the same
+            one.failed(error, f"this is a bug in snapmig: {error!r}")
+
+
+class _GuestRun:
+    def __init__(
+        self, config: Config, guest: GuestConfig, report: Report, options: RunOptions
+    ) -> None:
+        self._guest = guest
+        self._report = report
+        self._options = options
+        self._started = time.monotonic()
+        self._folder = GuestFolder(config.repository, guest.name)
+        self._wait = config.lock_wait if options.lock_wait is None else options.lock_wait
+        self._result = BackupResult(guest.name, "failed", guest.source)
+        self._told = False  # whether a hook has been told of the end
+
+    def run(self) -> None:
+        """
+        Save the guest, or say why not.
+
+        :raises SnapmigError: it failed; the hook for errors was not run yet
+        """
+        if self._guest.optional and not _is_there(self._guest.source):
+            message = f"skipped: its source {self._guest.source} is not there"
+            self._report.warn(message, self._guest.name)
+            self._finish("skipped", reason="its source is not there")
+            return
+        if self._options.dry_run:
+            self._folder.check_repository()
+            contents = self._folder.read()
+            later = self._with_next(contents, self._plan(contents))
+            removed = self._prune(later) if self._options.prune else ()
+            self._finish("planned", removed=removed)
+            return
+        self._folder.make()
+        with locked(self._folder.path, self._wait):
+            for name in self._folder.remove_leftovers():
+                self._report.note(f"removed {name}, which a killed run left", self._guest.name)
+            self._save(self._plan(self._folder.read()))
+            removed = self._prune(self._folder.read()) if self._options.prune else ()
+        self._finish("saved", removed=removed)
+
+    def failed(self, error: Exception, message: str) -> None:
+        """Report a failure, to the hook too."""
+        code = error.exit_code if isinstance(error, SnapmigError) else 1
+        self._report.fail(message, self._guest.name, code)
+        self._tell_error(message, code)
+        self._finish("failed", reason=message, snapshot=None)
+
+    def _plan(self, contents: Contents) -> Plan:
+        now = datetime.now(UTC)
+        for name in future_snapshots(contents.snapshots):
+            message = f"{name} says it is from the future: was the clock set back? It is left alone"
+            self._report.warn(message, self._guest.name)
+        every = 1 if self._options.full else self._guest.full_every
+        plan = plan_next(contents.snapshots, every, now)
+        expected = expected_size(contents.snapshots, plan, self._guest.source)
+        self._result = replace(
+            self._result,
+            snapshot=self._folder.new_name(now),
+            kind=plan.kind,
+            parent=None if plan.parent is None else plan.parent.name,
+            reason=plan.reason,
+            expected_size=expected and expected[0],
+        )
+        check_space(
+            self._folder.path if self._folder.path.exists() else self._folder.repository, expected
+        )
+        return plan
+
+    def _with_next(self, contents: Contents, plan: Plan) -> Contents:
+        # What would be there after a save, for the rules of a dry run.
+        name, parent = str(self._result.snapshot), plan.parent
+        snapshot = StoredSnapshot(
+            name=name,
+            path=self._folder.path / name,
+            snapshot_id=bytes(16),
+            parent_id=None if parent is None else parent.snapshot_id,
+            parent_digest=b"" if parent is None else parent.index_digest,
+            index_digest=b"",
+            time=datetime.now(UTC),
+            ram_size=0,
+            file_size=0,
+            disk_size=0,
+        )
+        return replace(contents, snapshots=(*contents.snapshots, snapshot))
+
+    def _save(self, plan: Plan) -> None:
+        path = self._folder.path / str(self._result.snapshot)
+        try:
+            run_hook(self._guest.hooks, "before", self._facts())
+            self._settle(self._save_to(path, plan))
+        except BaseException as error:
+            if not isinstance(error, Exception):  # a signal: what "before" did is undone now
+                name = getattr(error, "name", type(error).__name__)
+                self._tell_error(f"interrupted by {name}", None)
+            raise
+
+    def _settle(self, saved: SaveResult) -> None:
+        for warning in saved.warnings:
+            self._report.warn(warning, self._guest.name)
+        self._result = replace(
+            self._result,
+            ram_size=saved.ram_size,
+            stored_size=saved.stored_size,
+            disk_size=saved.disk_size,
+            pause_seconds=saved.pause_seconds,
+        )
+        self._told = True
+        self._try_hook("after", {"size": saved.disk_size, "seconds": saved.seconds})
+
+    def _save_to(self, path: Path, plan: Plan) -> SaveResult:
+        guest = self._guest
+        options = dict(guest.save)
+        if self._options.jobs is not None:
+            options["jobs"] = self._options.jobs
+        with self._options.progress(guest.name) as progress:
+            if plan.parent is None:
+                return save_snapshot(guest.source, path, None, options, progress)
+            try:
+                return save_snapshot(guest.source, path, plan.parent, options, progress)
+            except SnapmigError as error:
+                if not refused_parent(error):
+                    raise
+                message = f"saved in full, for building on {plan.parent.name} failed: {error}"
+                self._report.warn(message, guest.name)
+                self._result = replace(self._result, kind="full", parent=None, reason=message)
+                return save_snapshot(guest.source, path, None, options, progress)
+
+    def _prune(self, contents: Contents) -> tuple[str, ...]:
+        dry_run = self._options.dry_run
+        try:
+            return tuple(
+                prune_folder(self._folder, contents, self._guest, self._report, dry_run=dry_run)
+            )
+        except OSError as error:  # the guest is saved all the same
+            self._report.fail(error, self._guest.name)
+            return ()
+
+    def _facts(self) -> dict[str, object]:
+        result = self._result
+        folder = self._folder.path
+        return {
+            "guest": result.guest,
+            "source": result.source,
+            "repository": folder,
+            "snapshot": result.snapshot and folder / result.snapshot,
+            "kind": result.kind,
+            "parent": result.parent and folder / result.parent,
+        }
+
+    def _tell_error(self, message: str, exit_code: int | None) -> None:
+        if not self._told and not self._options.dry_run:
+            self._told = True
+            self._try_hook("error", {"error": message, "exit_code": exit_code})
+
+    def _try_hook(self, event: str, facts: dict[str, object]) -> None:
+        try:
+            run_hook(self._guest.hooks, event, {**self._facts(), **facts})
+        except HookError as error:
+            self._report.warn(str(error), self._guest.name)
+
+    def _finish(self, result: str, **changes: Any) -> None:
+        seconds = round(time.monotonic() - self._started, 3)
+        self._report.result(replace(self._result, result=result, seconds=seconds, **changes))
+
+
+def _is_there(source: str) -> bool:
+    return Path(source.removeprefix(GUEST_PREFIX)).exists()

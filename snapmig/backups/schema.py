@@ -1,0 +1,93 @@
+"""
+The tables and keys of a configuration, with their types: docs/backups.md says what each means.
+
+Every key has a default except ``repository`` and a guest's ``source``; None is "not given", so that
+a guest's table can override the general one key by key.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+__all__ = ("TABLES", "GuestTable", "HooksTable", "RetentionTable", "SaveTable", "TopTable")
+
+Count = Annotated[int, Meta(ge=0)] | Literal["unlimited"]
+Seconds = Annotated[int, Meta(ge=0, le=10_000_000)]
+FullEvery = Annotated[int, Meta(ge=1)] | str
+Arguments = list[str]
+
+
+class RetentionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[retention]``: what prune keeps."""
+
+    keep_last: Count = 0
+    keep_hourly: Count = 0
+    keep_daily: Count = 0
+    keep_weekly: Count = 0
+    keep_monthly: Count = 0
+    keep_yearly: Count = 0
+    keep_within: str | None = None
+
+
+class HooksTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[hooks]``: programs that run around a save."""
+
+    before: Arguments = []
+    after: Arguments = []
+    error: Arguments = []
+    timeout: Annotated[int, Meta(ge=1, le=10_000_000)] = 600
+
+
+class SaveTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[save]``: options of ``snapmig save``."""
+
+    jobs: int | None = None
+    compression: str | None = None
+    accelerator: str | None = None
+    level: int | str | None = None
+    window: str | None = None
+    huffman: str | None = None
+    depth: int | None = None
+    packet_size: str | int | None = None
+    layout: str | None = None
+    live: bool | None = None
+
+
+class GuestTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[guests.NAME]``: a guest, and what is different with it."""
+
+    source: str
+    format: str | None = None
+    base: list[str] = []
+    attach: dict[str, Any] = {}
+    optional: bool = False
+    full_every: FullEvery | None = None
+    check_within: str | None = None
+    retention: dict[str, Any] = {}
+    hooks: dict[str, Any] = {}
+    save: dict[str, Any] = {}
+
+
+class TopTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    repository: str
+    lock_wait: Seconds = 0
+    nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
+    ionice: str | None = None
+    full_every: FullEvery = 1
+    check_within: str | None = None
+    retention: dict[str, Any] = {}
+    hooks: dict[str, Any] = {}
+    save: dict[str, Any] = {}
+    guests: dict[str, Any] = {}
+
+
+TABLES: dict[str, type[RetentionTable | HooksTable | SaveTable]] = {
+    "retention": RetentionTable,
+    "hooks": HooksTable,
+    "save": SaveTable,
+}
+"""The tables that both the file and a guest may have."""

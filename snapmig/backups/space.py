@@ -1,0 +1,80 @@
+"""Whether there is room for a snapshot, asked before a guest is disturbed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from snapmig.backups.chains import Plan
+from snapmig.backups.repository import StoredSnapshot
+from snapmig.errors import NoSpaceError, SnapmigError
+from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.system.files import free_bytes
+from snapmig.units import format_size
+
+__all__ = ("check_space", "expected_size")
+
+
+def expected_size(
+    snapshots: Sequence[StoredSnapshot], plan: Plan, source: str
+) -> tuple[int, str] | None:
+    """
+    Return how many bytes the next snapshot is likely to take, and what that rests on.
+
+    As many as the last of its kind did; without one, as many as the guest's RAM takes now: what was
+    never written there is zero. None where nothing can be said.
+    """
+    kinds = ("full",) if plan.parent is None else ("incremental", "full")
+    for kind in kinds:
+        sizes = [item.disk_size for item in snapshots if item.kind == kind]
+        if sizes:
+            return sizes[-1], f"the last {kind} one"
+    size = _source_size(source)
+    return None if size is None else (size, "the guest's RAM")
+
+
+def check_space(folder: Path, expected: tuple[int, str] | None) -> None:
+    """
+    Refuse a save that is not likely to fit.
+
+    :raises NoSpaceError: with what is free and what is expected
+    """
+    if expected is None:
+        return
+    needed, why = expected
+    free = free_bytes(folder)
+    if free < needed:
+        message = (
+            f"{format_size(free)} are free on its filesystem, about {format_size(needed)} are "
+            f"needed, as {why} takes"
+        )
+        raise NoSpaceError(message, path=str(folder))
+
+
+def _source_size(source: str) -> int | None:
+    if source.startswith(GUEST_PREFIX):
+        return _guest_size(source.removeprefix(GUEST_PREFIX))
+    path = Path(source)
+    if path.is_dir():
+        return sum(item.stat().st_blocks * 512 for item in path.iterdir())
+    return path.stat().st_blocks * 512
+
+
+def _guest_size(socket: str) -> int | None:
+    # Only here: asyncio and what it brings take 30 ms to import.
+    from snapmig.guests.guest import Guest  # noqa: PLC0415
+    from snapmig.guests.memory import open_memory  # noqa: PLC0415
+
+    with Guest(socket) as guest:
+        if not guest.shares_memory:
+            return None  # QEMU writes it to a file first, and only QEMU knows how large
+        size = 0
+        for memory in guest.facts.memory:
+            try:
+                fd = open_memory(memory, guest.pid, os.O_RDONLY)
+            except (SnapmigError, OSError):  # the save will say it better
+                return None
+            size += os.fstat(fd).st_blocks * 512
+            os.close(fd)
+        return size

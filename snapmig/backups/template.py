@@ -1,0 +1,79 @@
+"""The commented configuration that ``snapmig backup init`` writes."""
+
+from __future__ import annotations
+
+__all__ = ("TEMPLATE",)
+
+TEMPLATE = """\
+# What "snapmig backup" saves, how often in full, and what it keeps. docs/backups.md explains all.
+# Lines that start with "#" and a key show that key with its default or an example.
+# Paths are relative to the folder of this file. Try: snapmig backup run --dry-run THIS_FILE
+
+# Where snapshots go, in a folder for each guest. The directory must exist: a disk that is not
+# mounted must not be mistaken for an empty one.
+repository = "/var/backups/snapmig"
+
+# Seconds to wait for another run that works on the same guest.
+#lock_wait = 0
+
+# One full snapshot, then incremental ones: of how many one is full, or the greatest age of the
+# full one. 1: each is full.
+#full_every = 7
+#full_every = "7d"
+
+# "check" reads a part each day, so that within this time everything was read. Without: all of it.
+#check_within = "30d"
+
+# Step back behind others: -20 to 19; and idle, best-effort:0 to :7 or realtime:0 to :7.
+#nice = 10
+#ionice = "idle"
+
+# What prune, and each run after its saves, keeps; the words are restic's and borg's. Without any of
+# them nothing is ever removed. What a kept snapshot builds on is kept too.
+[retention]
+keep_daily = 7
+keep_weekly = 5
+keep_monthly = 12
+#keep_last = 3
+#keep_hourly = 24
+#keep_yearly = "unlimited"
+#keep_within = "1y5m7d2h"
+
+# Programs around each save, as lists of arguments; no shell reads them. What there is to know is in
+# the environment, as SNAPMIG_GUEST, SNAPMIG_SNAPSHOT, SNAPMIG_ERROR. Each "before" is followed by
+# "after" or by "error".
+[hooks]
+#before = ["/usr/local/bin/quiesce", "--soon"]
+#after = ["/usr/local/bin/thaw"]
+#error = ["/usr/bin/logger", "-p", "user.err", "a guest was not saved"]
+#timeout = 600
+
+# Options of "snapmig save".
+[save]
+#jobs = 4
+#compression = "zlib"
+#accelerator = "auto"
+#level = 1
+#window = "32k"
+#huffman = "dynamic"
+#depth = 8
+#packet_size = "512K"
+#layout = "fixed"
+#live = true
+
+# A guest; its name is that of its folder. It may have all of the tables above, and full_every and
+# check_within; what it says there takes the place of what is said above, key by key.
+[guests.example]
+# A file with the guest's RAM, or qmp:SOCKET for a guest that runs under QEMU.
+source = "qmp:/run/example.qmp"
+#format = "raw"
+#base = ["older.diff"]
+# Whether a source that is not there is skipped with a warning instead of being an error.
+#optional = true
+
+#[guests.example.attach]
+#"domain.xml" = "/etc/libvirt/qemu/example.xml"
+
+#[guests.example.retention]
+#keep_daily = 14
+"""

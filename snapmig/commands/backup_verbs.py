@@ -1,0 +1,154 @@
+"""What the verbs of ``snapmig backup`` do with their arguments."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from snapmig.backups.check import CheckOptions, check
+from snapmig.backups.config import Config, GuestConfig, load_config
+from snapmig.backups.listing import list_snapshots
+from snapmig.backups.priorities import step_back
+from snapmig.backups.prune import prune
+from snapmig.backups.report import Report
+from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
+from snapmig.backups.run import RunOptions, run
+from snapmig.backups.template import TEMPLATE
+from snapmig.commands.backup_output import InitResult, Output, RestoredGuest, Summary
+from snapmig.commands.progress import show_progress
+from snapmig.errors import SnapmigError
+from snapmig.operations.progress import ProgressCallback
+from snapmig.system.files import check_destination, write_file
+
+__all__ = ("VERBS",)
+
+Work = Callable[[Config, Sequence[GuestConfig], Report], None]
+
+
+def _with_guests(options: argparse.Namespace, work: Work, *, loud: bool | None = None) -> int:
+    # What run, list, check and prune have in common: guests by name, and a summary at the end.
+    started = time.monotonic()
+    output = Output(options, loud=loud)
+    report = Report(output.show)
+    guests: Sequence[GuestConfig] = ()
+    try:
+        config = load_config(options.config)
+        names = dict.fromkeys(options.guests)
+        guests = [config.guest(name) for name in names] if names else config.guests
+        work(config, guests, report)
+    except (SnapmigError, OSError) as error:
+        report.fail(error)
+    seconds = round(time.monotonic() - started, 3)
+    output.show(
+        Summary(
+            options.backup_verb,
+            len(guests),
+            report.warnings,
+            report.errors,
+            report.exit_code,
+            seconds,
+        )
+    )
+    return output.exit_code(report)
+
+
+def _progress(
+    options: argparse.Namespace, words: str
+) -> Callable[[str], AbstractContextManager[ProgressCallback | None]]:
+    kind = "none" if options.quiet and options.progress == "auto" else options.progress
+    return lambda guest: show_progress(kind, f"{words} {guest}")
+
+
+def _run(options: argparse.Namespace) -> int:
+    def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
+        if not guests:
+            report.warn(f"{config.path} has no guests")
+        step_back(config, report)
+        settings = RunOptions(
+            dry_run=options.dry_run,
+            prune=not options.no_prune,
+            full=options.full,
+            lock_wait=options.lock_wait,
+            jobs=options.jobs,
+            progress=_progress(options, "saving"),
+        )
+        run(config, guests, report, settings)
+
+    return _with_guests(options, work, loud=options.dry_run or None)
+
+
+def _list(options: argparse.Namespace) -> int:
+    return _with_guests(options, list_snapshots, loud=True)
+
+
+def _check(options: argparse.Namespace) -> int:
+    def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
+        step_back(config, report)
+        settings = CheckOptions(
+            everything=options.all,
+            days=options.days,
+            jobs=options.jobs,
+            progress=_progress(options, "checking"),
+        )
+        check(config, guests, report, settings)
+
+    return _with_guests(options, work)
+
+
+def _prune(options: argparse.Namespace) -> int:
+    def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
+        wait = options.lock_wait
+        prune(config, guests, report, dry_run=options.dry_run, lock_wait=wait)
+
+    return _with_guests(options, work, loud=options.dry_run or None)
+
+
+def _restore(options: argparse.Namespace) -> int:
+    output = Output(options)
+    report = Report(output.show)
+    try:
+        config = load_config(options.config)
+        guest = config.guest(options.guest)
+        before = None if options.before is None else parse_moment(options.before)
+        with _progress(options, "restoring")(guest.name) as progress:
+            settings = RestoreOptions(
+                before=before,
+                snapshot=options.snapshot,
+                format=options.format,
+                jobs=options.jobs,
+                force=options.force,
+                in_place=options.in_place,
+                for_qemu=options.for_qemu,
+                progress=progress,
+            )
+            snapshot, result = restore_guest(config, guest, options.target, settings)
+        report.result(RestoredGuest(guest.name, snapshot, result))
+    except (SnapmigError, OSError) as error:
+        report.fail(error, options.guest)
+    return output.exit_code(report)
+
+
+def _init(options: argparse.Namespace) -> int:
+    output = Output(options)
+    report = Report(output.show)
+    path = Path(options.config)
+    try:
+        check_destination(path, force=options.force)
+        write_file(path, TEMPLATE.encode(), force=options.force)
+        report.result(InitResult(str(path)))
+    except (SnapmigError, OSError) as error:
+        report.fail(error)
+    return output.exit_code(report)
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "list": _list,
+    "restore": _restore,
+    "check": _check,
+    "prune": _prune,
+    "init": _init,
+}

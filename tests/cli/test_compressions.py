@@ -1,0 +1,295 @@
+"""Facts about the options of compression: what they do, and what is said where they can't."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import snapmig
+from snapmig.encodings.engines import ENGINES
+from snapmig.operations import accelerators
+from tests.cli import program
+from tests.cli.conftest import RAM
+from tests.system import ram
+
+# The program where a Python package is not installed.
+WITHOUT = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocker())
+from snapmig.commands import main
+sys.exit(main(sys.argv[1:]))
+"""
+PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
+
+
+def _without(package, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(package=package), *arguments],
+        capture_output=True,
+        text=True,
+        env=program.ENVIRONMENT,
+        check=False,
+    )
+
+
+def _saved(cli, *options):
+    outcome = cli("save", "guest.ram", "guest.snap", "--json", "-f", *options)
+    assert (outcome.code, outcome.err) == (0, "")
+    return json.loads(outcome.out)
+
+
+def _restored(cli, guest):
+    assert cli("restore", "-f", "guest.snap", "new.ram").code == 0
+    return (guest / "new.ram").read_bytes()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize(
+    ("compression", "encoding"),
+    [("zlib", "deflate"), ("zstd", "zstd"), ("lz4", "lz4"), ("none", "raw")],
+)
+def test_a_compression_is_what_is_stored(guest, cli, compression, encoding, jobs):
+    """Each compression gives packets in its encoding, and the guest comes back."""
+    result = _saved(cli, "--compression", compression, "-j", jobs)
+    others = {"deflate", "zstd", "lz4"} - {encoding}
+
+    assert (result["compression"], result["packets"][encoding] > 0) == (compression, True)
+    assert sum(result["packets"][other] for other in others) == 0
+    assert _restored(cli, guest) == RAM
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize(
+    ("compression", "engine"), [("zlib", "isal"), ("zstd", None), ("lz4", None), ("none", None)]
+)
+def test_only_zlib_has_an_accelerator(cli, compression, engine):
+    """The result names the engine where there is a choice."""
+    result = _saved(cli, "--compression", compression, "--level", 1 if compression != "none" else 0)
+
+    assert result["accelerator"] in ({engine, *ENGINES} if engine else {None})
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--accelerator", "isal"), "by        zlib level 1 (isal)"),
+        (("--accelerator", "none", "--level", "9"), "by        zlib level 9 (none)"),
+        (("--level", "6"), "by        zlib level 6 (none)"),
+        (("--compression", "zstd", "--level", "-3"), "by        zstd level -3"),
+        (("--compression", "lz4"), "by        lz4 level 1"),
+        (("--compression", "none"), "by        none"),
+    ],
+)
+def test_the_result_says_what_compressed(cli, options, line):
+    """People read which format, level and engine a snapshot was made with."""
+    assert line in cli("save", "guest.ram", "new.snap", *options).out.splitlines()
+
+
+@pytest.mark.parametrize("engine", ["isal", "none"])
+@pytest.mark.parametrize("reader", ["isal", "none"])
+def test_engines_read_each_other(guest, cli, engine, reader):
+    """What one engine made another restores and verifies."""
+    _saved(cli, "--accelerator", engine, "--level", 3)
+    restored = cli("restore", "guest.snap", "new.ram", "--accelerator", reader, "--json")
+    verified = cli("verify", "guest.snap", "--accelerator", reader, "--json")
+
+    assert (json.loads(restored.out)["accelerator"], verified.code) == (reader, 0)
+    assert (guest / "new.ram").read_bytes() == RAM
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize("compression", PACKAGES)
+def test_a_missing_package_is_named_before_a_save(guest, compression):
+    """A compression whose package is not there is refused with the command that installs it."""
+    package = PACKAGES[compression]
+    result = _without(package, "save", "guest.ram", "new.snap", "--compression", compression)
+
+    assert (result.returncode, result.stdout, (guest / "new.snap").exists()) == (1, "", False)
+    assert result.stderr == (
+        f"snapmig: {compression} needs the Python package {package}: "
+        f"pip install 'snapmig[{compression}]'\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [("restore", "guest.snap", "new.ram"), ("verify", "guest.snap")]
+)
+@pytest.mark.parametrize("compression", PACKAGES)
+def test_a_missing_package_is_named_where_it_is_needed(guest, cli, compression, arguments):
+    """A snapshot that can't be decoded is a failure of the machine, not of the snapshot."""
+    _saved(cli, "--compression", compression)
+    package = PACKAGES[compression]
+    result = _without(package, *arguments)
+
+    assert (result.returncode, result.stdout, (guest / "new.ram").exists()) == (1, "", False)
+    assert result.stderr.endswith(
+        f"{compression} needs the Python package {package}: pip install 'snapmig[{compression}]'\n"
+    )
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize("compression", PACKAGES)
+@pytest.mark.parametrize("arguments", [("info", "guest.snap"), ("verify", "--quick", "guest.snap")])
+def test_a_missing_package_is_not_missed(cli, compression, arguments):
+    """What decodes no packet needs no package."""
+    _saved(cli, "--compression", compression)
+
+    assert _without(PACKAGES[compression], *arguments).returncode == 0
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize("package", PACKAGES.values())
+def test_zlib_needs_neither_package(package):
+    """The default works where the optional packages are not installed."""
+    assert _without(package, "save", "guest.ram", "new.snap").returncode == 0
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--compression zstd --accelerator isal", "are for zlib, not for zstd"),
+        ("--compression lz4 --accelerator none", "are for zlib, not for lz4"),
+        ("--compression zstd --window 4k", "windows are for zlib, not for zstd"),
+        ("--accelerator isal --level 6", "level is 6, isal has 0 to 3"),
+        ("--accelerator none --level 0", "level is 0, none has 1 to 9"),
+        ("--level 10", "level of zlib is 10, expected 0 to 9 or auto"),
+        ("--level fast", "level of zlib is fast, expected 0 to 9 or auto"),
+        ("--compression zstd --level 20", "level of zstd is 20, expected -7 to 19 or auto"),
+        ("--compression lz4 --level 0", "level of lz4 is 0, expected 1 to 12 or auto"),
+        ("--compression none --level 3", "level of none is 3, expected 0"),
+        ("--accelerator isal --huffman fixed", "huffman is 'fixed', isal has dynamic"),
+        ("--depth 0", "depth is 0, expected 1 to 64"),
+    ],
+)
+def test_options_that_make_no_sense_together(cli, options, words):
+    """The refusal says what was found and what was expected, in one line."""
+    outcome = cli("save", "guest.ram", "new.snap", *options.split())
+
+    assert (outcome.code, outcome.err.count("\n"), words in outcome.err) == (2, 1, True)
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize("arguments", ["save guest.ram s", "restore s r", "verify s"])
+def test_an_unknown_accelerator_is_refused_with_the_known_ones(cli, arguments):
+    """A name that is not there is answered with those that are."""
+    outcome = cli(*arguments.split(), "--accelerator", "gpu")
+
+    assert outcome.code == 2
+    assert all(name in outcome.err for name in ("gpu", "auto", *ENGINES))
+
+
+@pytest.mark.parametrize("layout", ["fixed", "packed"])
+@pytest.mark.parametrize("compression", ["zlib", "zstd", "lz4"])
+def test_a_level_that_follows_the_disk_restores_right(shm, cli, compression, layout):
+    """With --level auto every batch has a level, and the guest comes back."""
+    content = ram.mixed(24 << 20)
+    ram.write(shm / "a", content)
+    way = ("--compression", compression, "--layout", layout, "--level", "auto", "-j", "2")
+    outcome = cli("save", shm / "a", shm / "s", "--json", *way)
+    snapmig.restore(shm / "s", shm / "r")
+
+    assert sum(json.loads(outcome.out)["levels"].values()) == 6
+    assert (shm / "r").read_bytes() == content
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_accelerator_is_listed(cli, name):
+    """Each engine has a line, and where it can't be used the reason."""
+    outcome = cli("accelerators")
+    facts = ENGINES[name].facts()
+    lines = outcome.out.splitlines()
+    at = [line.split(" ")[0] for line in lines].index(name)
+
+    assert (outcome.code, outcome.err, facts.title in lines[at]) == (0, "", True)
+    assert lines[at + 1].strip() == (
+        "ready" if facts.usable else f"not usable: {facts.problem}"
+    ) or facts.note is not None  # fmt: skip
+
+
+@pytest.mark.usefixtures("guest")
+def test_every_accelerator_is_a_line_of_json(cli):
+    """With --json each engine is an object with its name and its reason."""
+    lines = [json.loads(line) for line in cli("accelerators", "--json").out.splitlines()]
+
+    assert {line["message_type"] for line in lines} == {"accelerator"}
+    assert {line["name"]: line["problem"] for line in lines} == {
+        name: engine.facts().problem for name, engine in ENGINES.items()
+    }
+
+
+@pytest.mark.usefixtures("guest")
+def test_the_default_measures_nothing(cli):
+    """Without --measure there is no speed."""
+    lines = [json.loads(line) for line in cli("accelerators", "--json").out.splitlines()]
+
+    assert {line["speed"] for line in lines} == {None}
+
+
+@pytest.fixture
+def small_sample(monkeypatch):
+    """Have engines measured on 4 MiB, which is enough to see that they are."""
+    monkeypatch.setattr(accelerators, "SAMPLE_PACKETS", 8)
+
+
+@pytest.mark.usefixtures("guest", "small_sample")
+def test_accelerators_are_measured(cli):
+    """With --measure those that work have speeds and a ratio, and the others have none."""
+    lines = [
+        json.loads(line) for line in cli("accelerators", "--measure", "--json").out.splitlines()
+    ]
+    speeds = {line["name"]: line["speed"] for line in lines if line["problem"] is None}
+
+    assert {"isal", "none"} <= set(speeds)
+    assert all(speed["compress"] > 1e6 and speed["decompress"] > 1e6 for speed in speeds.values())
+    assert all(0.1 < speed["ratio"] < 0.9 for speed in speeds.values())
+    assert {line["speed"] for line in lines if line["problem"] is not None} <= {None}
+
+
+@pytest.mark.usefixtures("guest", "small_sample")
+def test_measures_are_shown(cli):
+    """People read level, both speeds and the ratio."""
+    out = cli("accelerators", "--measure").out
+
+    assert out.count("level 1: compresses ") >= 2
+
+
+def _far_repeats(guest, cli, window):
+    noise = ram.noise(4).tobytes()
+    ram.write(guest / "far.ram", noise * 64)
+    assert cli("save", "far.ram", "far.snap", "--window", window, "--level", 3).code == 0
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_large_window_is_found_by_verify(guest, cli, jobs):
+    """A snapshot whose streams reach back 16 KiB does not pass for one of a 4 KiB window."""
+    _far_repeats(guest, cli, "32k")
+    outcome = cli("verify", "far.snap", "--window", "4k", "-j", jobs, "--json")
+    result = json.loads(outcome.out)
+
+    assert (outcome.code, result["exit_code"], result["damaged_packets"]) == (3, 3, 2)
+
+
+@pytest.mark.parametrize(("made", "checked"), [("4k", "4k"), ("4k", "32k"), ("32k", "32k")])
+def test_a_small_window_is_proved_by_verify(guest, cli, made, checked):
+    """What keeps to a window passes with it, and with a larger one."""
+    _far_repeats(guest, cli, made)
+
+    assert cli("verify", "far.snap", "--window", checked).code == 0
+
+
+@pytest.mark.parametrize("engine", ["isal", "none"])
+def test_engines_keep_to_the_window(guest, cli, engine):
+    """What either engine makes for 4 KiB passes, of all kinds of pages."""
+    ram.write(guest / "mixed.ram", ram.mixed(8 << 20))
+    cli("save", "mixed.ram", "s", "--accelerator", engine, "--window", "4k", "--level", 3)
+
+    assert cli("verify", "s", "--window", "4k", "--accelerator", "isal").code == 0

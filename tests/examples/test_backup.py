@@ -1,0 +1,196 @@
+"""Facts about the examples of backups: systemd, cron, the shell script and libvirt's."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from snapmig.backups.config import load_config
+from snapmig.commands.main import build_parser
+from tests.conftest import requires
+from tests.guest.test_virsh import Session
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples" / "backup"
+UNITS = sorted(path.name for path in EXAMPLES.glob("snapmig-*"))
+SERVICES = [name for name in UNITS if name.endswith(".service")]
+
+
+def commands(name):
+    """Return the commands of snapmig in an example."""
+    return re.findall(r"snapmig (backup .*)", (EXAMPLES / name).read_text())
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """Give a directory with snapmig, and a logger that keeps what it is given."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    scripts = {
+        "snapmig": f'PYTHONPATH={ROOT} exec {sys.executable} -m snapmig "$@"',
+        "logger": f'echo "$@" >> {tmp_path}/log',
+    }
+    for name, line in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{line}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def configured(tmp_path):
+    """Give a configuration with a guest."""
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "web.ram").write_bytes(b"contents" * 1000)
+    path = tmp_path / "backup.toml"
+    path.write_text('repository = "repo"\n[guests.web]\nsource = "web.ram"\n')
+    return path
+
+
+def run(command, programs):
+    """Run a command where these programs come first."""
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_systemd_accepts_the_units(tmp_path, programs):
+    """systemd-analyze finds nothing wrong with services and timers."""
+    requires("systemd-analyze")
+    for name in UNITS:
+        text = (EXAMPLES / name).read_text().replace("/usr/local/bin", str(programs))
+        (tmp_path / name).write_text(text)
+    command = ["systemd-analyze", "verify", *(tmp_path / name for name in UNITS)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_systemd_knows_every_key(tmp_path):
+    """The check above is one: an unknown key is found."""
+    requires("systemd-analyze")
+    text = (EXAMPLES / SERVICES[0]).read_text().replace("KillMode", "KilMode")
+    (tmp_path / "x.service").write_text(text)
+    command = ["systemd-analyze", "verify", tmp_path / "x.service"]
+
+    assert "KilMode" in subprocess.run(command, capture_output=True, text=True).stderr
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_each_service_has_a_timer(name):
+    """A service is started by the timer of its name."""
+    assert name.replace(".service", ".timer") in UNITS
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "crontab"])
+def test_commands_run(name, programs, configured):
+    """What is started at night works, with only the place of the configuration replaced."""
+    for line in commands(name):
+        command = f"snapmig {line}".replace("/etc/snapmig/backup.toml", str(configured))
+        result = run(["sh", "-c", command], programs)
+
+        assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", [*SERVICES, "crontab"])
+def test_commands_are_there(name):
+    """The test above runs something: each file has a command that the parser knows."""
+    verbs = [build_parser().parse_args(shlex.split(line)).backup_verb for line in commands(name)]
+
+    assert set(verbs) <= {"run", "check"}
+    assert len(verbs) == (2 if name == "crontab" else 1)
+
+
+def test_cron_accepts_the_lines():
+    """Crontab finds nothing wrong with its lines."""
+    requires("crontab")
+    command = ["crontab", "-n", EXAMPLES / "crontab"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_script_saves_and_checks(programs, configured, tmp_path):
+    """A night that goes well leaves a snapshot and no word."""
+    result = run([EXAMPLES / "nightly.sh", configured], programs)
+
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    assert len(list((tmp_path / "repo/web").glob("*.snap"))) == 1
+    assert not (tmp_path / "log").exists()
+
+
+def test_the_script_notes_warnings(programs, configured, tmp_path):
+    """What was skipped is noted as a warning, and is the exit code."""
+    configured.write_text(configured.read_text() + "optional = true\n")
+    (tmp_path / "web.ram").unlink()
+    result = run([EXAMPLES / "nightly.sh", configured], programs)
+
+    assert result.returncode == 6
+    assert (tmp_path / "log").read_text() == (
+        "-t snapmig -p user.warning -- save: done, but something was skipped or a hook failed\n"
+    )
+
+
+def test_the_script_checks_after_a_failure(programs, configured, tmp_path):
+    """A save that fails keeps nobody from reading what was saved before."""
+    run([EXAMPLES / "nightly.sh", configured], programs)
+    (path,) = (tmp_path / "repo/web").glob("*.snap")
+    path.write_bytes(path.read_bytes()[:-1])
+    (tmp_path / "web.ram").unlink()
+    result = run([EXAMPLES / "nightly.sh", configured], programs)
+
+    assert result.returncode == 1
+    assert (tmp_path / "log").read_text().splitlines() == [
+        "-t snapmig -p user.err -- save: failed with exit code 1",
+        "-t snapmig -p user.err -- check: a snapshot is damaged",
+    ]
+
+
+def test_libvirts_configuration_is_one():
+    """The configuration for a guest of libvirt's is accepted."""
+    (guest,) = load_config(EXAMPLES / "libvirt.toml").guests
+
+    assert (guest.source, guest.save["live"], guest.check_days) == (
+        "qmp:/run/libvirt/qemu/web.snapmig.qmp",
+        True,
+        30,
+    )
+
+
+def test_libvirts_hook_gives_the_attachment(tmp_path, programs):
+    """The hook's script writes, for the guest's name, the file that is attached."""
+    guest = load_config(EXAMPLES / "libvirt.toml").guests[0]
+    (programs / "virsh").write_text('#!/bin/sh\necho "<domain>$1 $2</domain>"\n')
+    (programs / "virsh").chmod(0o755)
+    shell, option, script = guest.hooks.before
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SNAPMIG_GUEST": "web"}
+    script = script.replace("/run/", f"{tmp_path}/")
+    subprocess.run([shell, option, script], env=environment, check=True)
+    attached = Path(str(guest.save["attach"]["domain.xml"]).replace("/run", str(tmp_path)))
+
+    assert attached.read_text() == "<domain>dumpxml web</domain>\n"
+
+
+@pytest.mark.guest
+def test_libvirt_makes_of_the_domain_what_snapmig_needs(shm):
+    """Libvirt accepts the definition, and starts QEMU with shared memory and the monitor."""
+    for tool in ("libvirtd", "virsh", "qemu-system-x86_64"):
+        requires(tool)
+    shm.chmod(0o711)
+    (shm / "home").mkdir()
+    # The machine of a test need not have KVM, and need not have the disk.
+    text = (EXAMPLES / "libvirt-domain.xml").read_text().replace("'kvm'", "'qemu'")
+    (shm / "home" / "web.xml").write_text(text)
+    with Session(shm / "home", "raw") as session:
+        try:
+            session.virsh("define", "--validate", shm / "home" / "web.xml")
+            line = session.virsh("domxml-to-native", "qemu-argv", "--domain", "web")
+        finally:
+            # What ends a session looks for a guest of its own tests.
+            session.virsh("undefine", "web", check=False)
+
+    assert '"qom-type":"memory-backend-memfd"' in line
+    assert '"share":true' in line
+    assert "-qmp unix:/run/libvirt/qemu/web.snapmig.qmp,server=on,wait=off" in line

@@ -1,0 +1,493 @@
+"""Facts about chains whose files are missing, damaged or others, and work on them that fails."""
+
+import gc
+import hashlib
+import os
+import resource
+import shutil
+import signal
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from tests.cli import program
+from tests.faults import processes
+from tests.faults.processes import stopped_midway
+from tests.parity import kinds
+from tests.system import ram
+
+PACKET = 64 << 10
+SIZE = 16 * PACKET
+OLD = ram.text(SIZE // ram.PAGE).tobytes()
+root = pytest.mark.root
+
+
+def changed(content, *packets):
+    """Return contents with a page of each of some packets written anew, and a few bytes more."""
+    made = bytearray(content)
+    for packet in packets:
+        at = packet * PACKET
+        made[at + 100 : at + 200] = b"x" * 100
+        made[at + ram.PAGE : at + 2 * ram.PAGE] = ram.noise(1, packet).tobytes()
+    return bytes(made)
+
+
+NEW = changed(OLD, 2, 5)
+NEWEST = changed(NEW, 5, 9)
+
+
+@pytest.fixture(scope="module")
+def week(shared_shm):
+    """Make a chain of three: sunday, monday, tuesday."""
+    parent = None
+    for name, content in (("sunday", OLD), ("monday", NEW), ("tuesday", NEWEST)):
+        image = ram.write(shared_shm / f"{name}.ram", content)
+        snapshot = shared_shm / f"{name}.snap"
+        snapmig.save(image, snapshot, parent=parent, packet_size=PACKET, jobs=1)
+        parent = snapshot
+    return shared_shm
+
+
+@pytest.fixture
+def place(shm, week, monkeypatch):
+    """Work in a directory with that chain."""
+    monkeypatch.chdir(shm)
+    for path in week.iterdir():
+        shutil.copy(path, shm)
+    return shm
+
+
+def whole(path):
+    """Return all RAM of a snapshot."""
+    with snapmig.open(path) as snapshot:
+        return snapshot.read(0, len(snapshot))
+
+
+def damage(path, packet):
+    """Change a byte of a packet's stored bytes."""
+    raw = bytearray(path.read_bytes())
+    raw[kinds.read(path)[packet].offset + 20] ^= 0xFF
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("verb", ["restore", "verify", "chain", "merge", "diff"])
+def test_a_parent_that_is_missing_is_named(place, cli, verb):
+    """Every verb that needs it says whose parent it is, what it was called, and where it looked."""
+    (place / "monday.snap").unlink()
+    more = {"restore": ["new"], "merge": ["new"], "diff": ["sunday.snap"]}.get(verb, [])
+    outcome = cli(verb, "tuesday.snap", *more)
+
+    assert (outcome.code, (place / "new").exists()) == (1, False)
+    assert "snapmig: tuesday.snap: needs its parent " in outcome.err
+    assert f", which was 'monday.snap' when it was saved; it is neither there nor in {place}" in (
+        outcome.err
+    )
+
+
+def test_what_needs_no_parent_is_told_without_it(place, cli):
+    """Info and a quick verification read the one file only."""
+    (place / "monday.snap").unlink()
+
+    assert [cli("info", "tuesday.snap").code, cli("verify", "--quick", "tuesday.snap").code] == [
+        0,
+        0,
+    ]
+
+
+def test_a_grandparent_that_is_missing_is_the_parents_affair(place, cli):
+    """The error names the file whose parent is missing."""
+    (place / "sunday.snap").unlink()
+    outcome = cli("restore", "tuesday.snap", "new")
+
+    assert (outcome.code, "/monday.snap: needs its parent " in outcome.err) == (1, True)
+
+
+def test_parents_that_were_renamed_are_found(place):
+    """In the same folder a parent is found by its id, whatever its name is now."""
+    (place / "sunday.snap").rename(place / "s")
+    (place / "monday.snap").rename(place / "m")
+
+    assert [link.snapshot for link in snapmig.chain("tuesday.snap")] == [
+        "tuesday.snap",
+        str(place / "m"),
+        str(place / "s"),
+    ]
+    assert whole("tuesday.snap") == NEWEST
+
+
+def test_a_folder_with_odd_things_in_it_is_searched(place):
+    """Links to themselves, pipes, folders and files that nobody may read are passed over."""
+    (place / "loop").symlink_to("loop")
+    (place / "gone").symlink_to("nowhere")
+    os.mkfifo(place / "fifo")
+    (place / "folder").mkdir()
+    (place / "short").write_bytes(b"\x93SNAPMIG")
+    (place / "monday.snap").rename(place / "zz")
+
+    assert whole("tuesday.snap") == NEWEST
+
+
+def test_a_snapshot_behind_a_link_finds_its_parent(place):
+    """The parent is looked for beside the link, and beside the file that it leads to."""
+    (place / "links").mkdir()
+    (place / "links" / "latest").symlink_to("../tuesday.snap")
+
+    assert whole(place / "links" / "latest") == NEWEST
+
+
+def test_an_open_snapshot_without_a_name_finds_its_parent(place):
+    """/proc/PID/fd/N leads to the folder that the file is in."""
+    with (place / "tuesday.snap").open("rb") as file:
+        assert whole(f"/proc/{os.getpid()}/fd/{file.fileno()}") == NEWEST
+
+
+def test_a_chain_is_moved_as_a_whole(place):
+    """Names are relative to the folder: all of it may go elsewhere."""
+    (place / "new").mkdir()
+    for path in place.glob("*.snap"):
+        path.rename(place / "new" / path.name)
+
+    assert whole("new/tuesday.snap") == NEWEST
+
+
+def test_a_parent_in_another_folder(place, monkeypatch):
+    """A parent elsewhere is found by its absolute name, from anywhere."""
+    (place / "old").mkdir()
+    for name in ("sunday", "monday"):
+        (place / f"{name}.snap").rename(place / "old" / f"{name}.snap")
+    snapmig.save("tuesday.ram", "other.snap", parent="old/monday.snap", jobs=1)
+    monkeypatch.chdir("/")
+
+    assert whole(place / "other.snap") == NEWEST
+
+
+def test_a_parent_that_moved_to_another_folder_is_missed(place, cli):
+    """Only its own folder and the old name are looked at."""
+    (place / "old").mkdir()
+    (place / "monday.snap").rename(place / "old" / "monday.snap")
+
+    assert cli("restore", "tuesday.snap", "new").code == 1
+
+
+@pytest.mark.usefixtures("place")
+def test_another_snapshot_under_the_parents_name_is_not_taken(cli):
+    """The same guest saved again to the parent's name is another snapshot."""
+    snapmig.save("monday.ram", "monday.snap", force=True, jobs=1, packet_size=PACKET)
+    outcome = cli("restore", "tuesday.snap", "new")
+
+    assert (outcome.code, "needs its parent " in outcome.err) == (1, True)
+
+
+def test_a_name_that_plays_tricks_is_shown_harmlessly(place, cli):
+    """The old name of a parent comes from a file: its control characters are not printed."""
+    (place / "\x1b[2Jx").write_bytes((place / "monday.snap").read_bytes())
+    snapmig.save("tuesday.ram", "other.snap", parent="\x1b[2Jx", jobs=1)
+    (place / "\x1b[2Jx").unlink()
+    (place / "monday.snap").unlink()
+    outcome = cli("restore", "other.snap", "new")
+
+    assert (outcome.code, "\x1b" in outcome.err, "which was '\\x1b[2Jx' when" in outcome.err) == (
+        1,
+        False,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "packet"), [("sunday", 2), ("sunday", 0), ("monday", 2), ("tuesday", 9)]
+)
+def test_damage_that_a_restore_meets_is_named_with_its_file(place, cli, name, packet):
+    """A damaged packet anywhere in the chain that pages are taken from ends a restore."""
+    damage(place / f"{name}.snap", packet)
+    outcome = cli("restore", "tuesday.snap", "new")
+
+    assert (outcome.code, (place / "new").exists()) == (3, False)
+    assert f"{name}.snap: packet {packet}: offset 0x" in outcome.err
+    assert "checksum of the stored bytes" in outcome.err
+
+
+def test_damage_that_nobody_needs_is_no_harm(place):
+    """A packet of the parent whose pages all changed since is not read."""
+    content = bytearray(NEWEST)
+    content[9 * PACKET : 10 * PACKET] = ram.noise(16, 3).tobytes()
+    ram.write(place / "a", bytes(content))
+    snapmig.save("a", "wednesday.snap", parent="tuesday.snap", jobs=1)
+    for name in ("sunday", "tuesday"):
+        damage(place / f"{name}.snap", 9)
+
+    assert whole("wednesday.snap") == bytes(content)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_verify_lists_all_damaged_packets_of_a_chain(place, cli, jobs):
+    """Each packet that can't be had is told with the file that is damaged, and counted."""
+    damage(place / "sunday.snap", 0)
+    damage(place / "sunday.snap", 5)
+    damage(place / "monday.snap", 2)
+    damage(place / "tuesday.snap", 9)
+    outcome = cli("verify", "tuesday.snap", "-j", jobs)
+    lines = [line.split(": ")[1:3] for line in outcome.err.splitlines()]
+
+    assert [(path.split("/")[-1], packet) for path, packet in lines] == [
+        ("sunday.snap", "packet 0"),
+        ("monday.snap", "packet 2"),
+        ("sunday.snap", "packet 5"),
+        ("tuesday.snap", "packet 9"),
+    ]
+    assert (outcome.code, outcome.out) == (3, "tuesday.snap: damaged, 4 of 16 packets\n")
+
+
+def test_a_damaged_record_of_a_parent_is_told(place, cli):
+    """A parent's record is checked when a page of it is wanted; verify also checks the index."""
+    raw = bytearray((place / "sunday.snap").read_bytes())
+    raw[8192 + 7 * 104 + 40] ^= 1
+    (place / "sunday.snap").write_bytes(raw)
+    outcome = cli("verify", "tuesday.snap")
+
+    assert (outcome.code, outcome.out) == (3, "tuesday.snap: damaged, 1 of 16 packets\n")
+    assert "/sunday.snap: packet 7: index record's checksum is" in outcome.err
+    assert "/sunday.snap: index digest is" in outcome.err
+    assert cli("restore", "tuesday.snap", "new").code == 3
+
+
+def test_a_truncated_parent_is_named(place, cli):
+    """A parent that lost its end is corrupt, and the error is about that file."""
+    os.truncate(place / "sunday.snap", 3 * PACKET)
+    outcome = cli("restore", "tuesday.snap", "new")
+
+    assert (outcome.code, "/sunday.snap: file has 196608 bytes" in outcome.err) == (3, True)
+
+
+def test_reading_goes_on_beside_damage_in_a_parent(place):
+    """Random access gives what is whole and refuses what is not."""
+    damage(place / "sunday.snap", 5)
+    with snapmig.open("tuesday.snap") as snapshot:
+        found = snapshot.read(0, 5 * PACKET) + snapshot.read(6 * PACKET, SIZE)
+        with pytest.raises(snapmig.CorruptSnapshotError) as caught:
+            snapshot.read(5 * PACKET, 1)
+
+    assert (found, caught.value.packet) == (NEWEST[: 5 * PACKET] + NEWEST[6 * PACKET :], 5)
+
+
+@pytest.mark.parametrize("verb", ["merge", "repack", "rebase"])
+def test_a_damaged_record_does_not_become_zeros(place, cli, verb):
+    """A record that lost its kinds looks like a packet of zeros: nothing is made of it."""
+    raw = bytearray((place / "tuesday.snap").read_bytes())
+    raw[8192 + 3 * 104 + 96 : 8192 + 4 * 104] = bytes(8)
+    (place / "tuesday.snap").write_bytes(raw)
+    more = {"rebase": ["--parent", "sunday.snap"]}.get(verb, ["new"])
+    outcome = cli(verb, "tuesday.snap", *more)
+
+    assert (outcome.code, (place / "new").exists()) == (3, False)
+    assert (place / "tuesday.snap").read_bytes() == bytes(raw)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("big.ram", "new", "--parent", "sunday.snap"), 2, "RAM blocks are 'ram' of"),
+        (
+            ("monday.ram", "new", "--parent", "sunday.snap", "--packet-size", "1M"),
+            2,
+            "packets have 1048576 bytes, the parent's 65536",
+        ),
+        (
+            ("monday.ram", "monday.snap", "-f", "--parent", "monday.snap"),
+            2,
+            "monday.snap: parent and snapshot are the same file",
+        ),
+        (("monday.ram", "new", "--parent", "sunday.ram"), 3, "sunday.ram: not a snapshot"),
+        (("monday.ram", "new", "--parent", "none"), 1, "none: No such file"),
+        (("monday.ram", "new", "--parent", "."), 1, ".: not a regular file"),
+    ],
+    ids=range(6),
+)
+def test_a_save_with_a_parent_that_can_not_be(place, cli, arguments, code, words):
+    """What is no parent of this image is refused, and nothing is made or replaced."""
+    ram.write(place / "big.ram", OLD + b"1")
+    before = {path.name: path.stat().st_mtime_ns for path in place.iterdir()}
+    outcome = cli("save", *arguments)
+
+    assert (outcome.code, words in outcome.err) == (code, True), outcome.err
+    assert before == {path.name: path.stat().st_mtime_ns for path in place.iterdir()}
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", ["monday.snap", "sunday.snap"])
+@pytest.mark.parametrize("verb", ["merge", "repack"])
+def test_what_a_snapshot_builds_on_is_not_replaced(cli, verb, name):
+    """Merge and repack refuse a parent as their output, even by force."""
+    outcome = cli(verb, "tuesday.snap", name, "-f")
+
+    assert (outcome.code, whole("tuesday.snap") == NEWEST) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["tuesday.snap", "monday.snap"])
+def test_a_rebase_onto_a_descendant_is_refused(place, cli, name):
+    """A snapshot can't build on what builds on it, or on itself."""
+    before = (place / "monday.snap").read_bytes()
+    outcome = cli("rebase", "monday.snap", "--parent", name)
+
+    assert (outcome.code, outcome.err) == (
+        2,
+        f"snapmig: {name}: builds on monday.snap, or is it\n",
+    )
+    assert (place / "monday.snap").read_bytes() == before
+
+
+@pytest.mark.usefixtures("place")
+def test_a_rebased_snapshot_is_no_parent_any_more(cli):
+    """What builds on a snapshot that was rebased says that its parent is missing."""
+    snapmig.merge("sunday.snap", "other.snap", jobs=1)
+    snapmig.rebase("monday.snap", parent="other.snap", jobs=1)
+    outcome = cli("restore", "tuesday.snap", "new")
+
+    assert (outcome.code, "needs its parent" in outcome.err) == (1, True)
+
+
+@root
+@pytest.mark.parametrize(
+    "arguments", [("merge", "tuesday.snap"), ("repack", "sunday.snap", "--compression", "none")]
+)
+def test_a_full_filesystem(place, cli, small_tmpfs, arguments):
+    """Where the space ends, merge and repack fail with path and space, and leave nothing."""
+    out = small_tmpfs("64k") / "out"
+    outcome = cli(arguments[0], place / arguments[1], out, *arguments[2:])
+
+    assert (outcome.code, list(out.parent.iterdir())) == (1, [])
+    assert outcome.err.startswith(f"snapmig: {out}: no space left on the filesystem, up to 1.")
+
+
+@root
+def test_a_rebase_on_a_full_filesystem_keeps_the_old_file(place, cli, small_tmpfs):
+    """A rebase that finds no space leaves the snapshot as it was."""
+    folder = small_tmpfs("8M")
+    for name in ("sunday.snap", "monday.snap"):
+        shutil.copy(place / name, folder)
+    with (folder / "filler").open("wb") as file:
+        free = os.statvfs(folder).f_bavail * 4096
+        os.posix_fallocate(file.fileno(), 0, free - 8192)
+    before = (folder / "monday.snap").read_bytes()
+    ram.write(place / "noise", ram.noise(SIZE // ram.PAGE))
+    snapmig.save(place / "noise", place / "noise.snap", packet_size=PACKET, jobs=1)
+    outcome = cli("rebase", folder / "monday.snap", "--parent", place / "noise.snap")
+
+    assert (outcome.code, "no space left" in outcome.err) == (1, True)
+    assert (folder / "monday.snap").read_bytes() == before
+    assert {path.name for path in folder.iterdir()} == {"filler", "monday.snap", "sunday.snap"}
+    gc.collect()  # an index that is still mapped keeps its filesystem busy
+
+
+@pytest.mark.parametrize("verb", ["merge", "rebase"])
+def test_a_killed_worker_leaves_the_old_file(shm, big, big_snapshot, verb):
+    """Exit code 5, and the snapshot is what it was before, with nothing beside it."""
+    snapmig.save(big, shm / "s", parent=big_snapshot)
+    before = (shm / "s").read_bytes()
+    arguments = {
+        "merge": ("merge", "-f", shm / "s", shm / "s"),
+        "rebase": ("rebase", shm / "s", "--parent", shm / "other"),
+    }
+    snapmig.save(big, shm / "other", level=0)
+    with stopped_midway(*arguments[verb]) as (process, workers):
+        processes.send(signal.SIGKILL, workers[:1])
+        _, err = process.communicate(timeout=30)
+
+    assert (process.returncode, "worker 0 was ended by SIGKILL" in err) == (5, True)
+    assert (shm / "s").read_bytes() == before
+    assert sorted(path.name for path in shm.iterdir()) == ["other", "s"]
+
+
+def test_a_chain_restored_in_place(place):
+    """An image that held something else is what the youngest snapshot says."""
+    ram.write(place / "r", b"?" * SIZE)
+    snapmig.restore("tuesday.snap", "r", in_place=True)
+
+    assert (place / "r").read_bytes() == NEWEST
+
+
+def test_one_ram_block_of_a_chain(place):
+    """A RAM block alone comes from the chain as well."""
+    blocks = [(snapmig.RamBlock(name, SIZE), f"{name}.ram") for name in ("sunday", "monday")]
+    snapmig.save(blocks, "1", jobs=1)
+    other = [(block, "tuesday.ram") for block, _ in blocks]
+    snapmig.save(other, "2", parent="1", jobs=1)
+    snapmig.restore("2", "r", block="monday", jobs=1)
+
+    assert (place / "r").read_bytes() == NEWEST
+
+
+def test_a_long_chain(place):
+    """Fifteen snapshots on top of each other are read like one."""
+    content = bytearray(OLD)
+    for day in range(15):
+        content[day * 60_000] ^= 1
+        ram.write(place / "a", bytes(content))
+        parent = f"{day - 1}" if day else "sunday.snap"
+        snapmig.save("a", f"{day}", parent=parent, jobs=1)
+
+    assert (whole("14"), len(snapmig.chain("14"))) == (bytes(content), 16)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_chain_that_is_too_long_is_refused(monkeypatch, cli):
+    """Each snapshot of a chain is an open file: there is a limit, with a sentence."""
+    monkeypatch.setattr("snapmig.operations.parents.MAX_CHAIN", 2)
+    outcome = cli("restore", "tuesday.snap", "new")
+
+    assert (outcome.code, outcome.err) == (
+        1,
+        "snapmig: tuesday.snap: builds on 2 snapshots or more\n",
+    )
+
+
+@pytest.fixture
+def file_limit():
+    """Give a function that limits the number of open files until more are asked for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield lambda count: resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_chain_has_as_many_files_open_as_it_needs(file_limit):
+    """Where a process may ask for more open files it does."""
+    file_limit(200)
+
+    assert whole("tuesday.snap") == NEWEST
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 200
+
+
+def test_a_chain_with_more_files_than_there_may_be(place):
+    """Where a process may not have so many open files, the sentence says so."""
+    path = place / "tuesday.snap"
+    result = program.run(
+        "restore",
+        path,
+        place / "new",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200)),
+        cwd=Path(snapmig.__file__).parents[1],
+    )
+
+    assert (result.returncode, result.stderr) == (
+        1,
+        f"snapmig: {path}: builds on 1 snapshots or more, too many for 200 open files\n",
+    )
+
+
+def test_a_parent_whose_index_was_exchanged_is_refused(place, cli):
+    """A parent with the right id and another index is not what the child was made of."""
+    raw = bytearray((place / "monday.snap").read_bytes())
+    other = bytearray((place / "sunday.snap").read_bytes())
+    other[32:48] = raw[32:48]
+    struct.pack_into("<I", other, 12, 0)
+    struct.pack_into("<I", other, 12, zlib.crc32(other[:4096]))
+    (place / "monday.snap").write_bytes(other)
+    digest = hashlib.sha256(other[8192 : 8192 + 16 * 104]).hexdigest()
+    outcome = cli("restore", "tuesday.snap", "new")
+
+    assert outcome.code == 3
+    assert "/monday.snap: is not the parent that tuesday.snap was made of" in outcome.err
+    assert f"its index has the digest {digest}, expected " in outcome.err

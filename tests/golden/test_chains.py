@@ -1,0 +1,124 @@
+"""Facts about chains made by an independent writer: read right, or refused with a sentence."""
+
+import contextlib
+import gzip
+import hashlib
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from snapmig.errors import SnapmigError
+
+HERE = Path(__file__).parent / "chains"
+ROWS = [line.split("\t") for line in (HERE / "chains.tsv").read_text().splitlines()[1:]]
+GOOD = [(name, digest) for name, code, _, digest in ROWS if code == "0"]
+BAD = [(name, int(code), word) for name, code, word, _ in ROWS if code != "0"]
+
+
+@pytest.fixture
+def unpack(tmp_path_factory):
+    """Return a function that unpacks a golden folder, and gives the youngest snapshot in it."""
+
+    def unpacked(name):
+        folder = tmp_path_factory.mktemp("golden")
+        for path in (HERE / name).iterdir():
+            (folder / path.name.removesuffix(".gz")).write_bytes(gzip.decompress(path.read_bytes()))
+        return folder / "child.snap"
+
+    return unpacked
+
+
+def sha256(content):
+    """Return the SHA-256 of bytes in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_the_table_names_the_folders():
+    """The table names the folders that are there, each once."""
+    assert sorted(row[0] for row in ROWS) == sorted(p.name for p in HERE.iterdir() if p.is_dir())
+
+
+@pytest.mark.parametrize(("name", "digest"), GOOD)
+def test_snapmig_restores(name, digest, unpack):
+    """Restore makes the image that a good chain holds."""
+    path = unpack(name)
+    snapmig.restore(path, path.with_name("image"), jobs=1)
+
+    assert digest == sha256(path.with_name("image").read_bytes())
+
+
+@pytest.mark.parametrize(("name", "digest"), GOOD)
+def test_snapmig_reads_at_random(name, digest, unpack):
+    """An open snapshot reads as the image that its chain holds."""
+    with snapmig.open(unpack(name)) as snapshot:
+        assert digest == sha256(snapshot.read(0, len(snapshot)))
+
+
+@pytest.mark.parametrize("name", [name for name, _ in GOOD if name != "hint-damaged"])
+def test_snapmig_verifies(name, unpack):
+    """Verify finds nothing wrong in a good chain."""
+    assert snapmig.verify(unpack(name), jobs=1).problems == ()
+
+
+def test_a_damaged_hint_is_found(unpack):
+    """Nobody needs the name of the parent's file to restore, but verify tells of its damage."""
+    (problem,) = snapmig.verify(unpack("hint-damaged"), jobs=1).problems
+
+    assert "attachment 'source/parent'" in problem
+
+
+@pytest.mark.parametrize(("name", "digest"), GOOD)
+def test_snapmig_merges(name, digest, unpack):
+    """Merge makes a snapshot of the same contents that stands alone."""
+    path = unpack(name)
+    snapmig.merge(path, path.with_name("merged"), jobs=1)
+    for other in path.parent.glob("*.snap"):
+        other.unlink()
+    with snapmig.open(path.with_name("merged")) as snapshot:
+        assert digest == sha256(snapshot.read(0, len(snapshot)))
+
+
+@pytest.mark.parametrize(("name", "code", "word"), BAD)
+def test_restore_refuses(name, code, word, unpack):
+    """Restore refuses a bad chain with the exit code for its fault, and says what it is."""
+    path = unpack(name)
+    with pytest.raises(SnapmigError, match=word) as caught:
+        snapmig.restore(path, path.with_name("image"), jobs=1)
+
+    assert code == caught.value.exit_code
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in BAD])
+@pytest.mark.parametrize("verb", ["restore", "merge"])
+def test_a_refusal_leaves_no_file(verb, name, unpack):
+    """Neither restore nor merge leaves a file behind when it refuses a bad chain."""
+    path = unpack(name)
+    before = sorted(path.parent.iterdir())
+    with contextlib.suppress(SnapmigError):
+        getattr(snapmig, verb)(path, path.with_name("new"), jobs=1)
+
+    assert before == sorted(path.parent.iterdir())
+
+
+@pytest.mark.parametrize(("name", "code", "word"), BAD)
+def test_verify_refuses(name, code, word, unpack):
+    """Verify says what is wrong with a bad chain, with the exit code for its fault."""
+    try:
+        found = snapmig.verify(unpack(name), jobs=1)
+    except SnapmigError as error:  # what is missing can't be damaged
+        assert (code, True) == (error.exit_code, word in str(error))  # noqa: PT017
+    else:
+        assert (code, any(word in problem for problem in found.problems)) == (found.exit_code, True)
+
+
+@pytest.mark.parametrize("name", [name for name, _, _ in BAD])
+def test_a_save_on_a_bad_chain_is_refused_or_right(name, unpack):
+    """What a save takes from a bad chain never makes a snapshot with other contents."""
+    parent = unpack(name)
+    image = parent.with_name("image")
+    image.write_bytes(b"".join(b"%d" % n for n in range(50_000)).ljust(200_604)[:200_604])
+    with contextlib.suppress(SnapmigError):
+        snapmig.save(image, parent.with_name("new"), parent=parent, jobs=1)
+        with snapmig.open(parent.with_name("new")) as snapshot:
+            assert snapshot.read(0, len(snapshot)) == image.read_bytes()

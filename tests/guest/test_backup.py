@@ -1,0 +1,62 @@
+"""Facts about backups of guests that run under QEMU."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from snapmig.backups.chains import Plan
+from snapmig.backups.space import expected_size
+from tests.conftest import Outcome
+from tests.guest.resume import LAYOUT, Monitored, file_memory, make_monitored
+from tests.guests.tiny import guest as tiny
+
+pytestmark = pytest.mark.guest
+
+
+@pytest.fixture(scope="module")
+def guest(program: str, shared_shm: Path) -> Iterator[Monitored]:
+    """Give a guest in a shared file that runs."""
+    with make_monitored(program, shared_shm, file_memory(shared_shm / "ram")) as guest:
+        tiny.wait_passes(guest, 2)
+        yield guest
+
+
+@pytest.fixture
+def config(guest: Monitored, tmp_path: Path) -> Path:
+    """Give a configuration with that guest."""
+    (tmp_path / "repo").mkdir()
+    path = tmp_path / "backup.toml"
+    path.write_text(f'repository = "repo"\n[guests.web]\nsource = "{guest.monitor}"\n')
+    return path
+
+
+def test_a_running_guest_is_saved(
+    guest: Monitored, config: Path, tmp_path: Path, cli: Callable[..., Outcome]
+) -> None:
+    """A run saves RAM of one moment with the device state, and lets the guest go on."""
+    outcome = cli("backup", "run", config)
+    assert (outcome.code, outcome.err) == (0, "")
+    (path,) = (tmp_path / "repo" / "web").glob("*.snap")
+    snapmig.restore(path, tmp_path / "ram", format="raw")
+
+    assert tiny.check_image(tmp_path / "ram", LAYOUT).number >= 2
+    assert tiny.wait_passes(guest, 2)
+
+
+def test_the_first_save_needs_room_for_the_ram(guest: Monitored, shared_shm: Path) -> None:
+    """What a running guest's RAM takes is asked of its files, without a pause."""
+    expected = ((shared_shm / "ram").stat().st_blocks * 512, "the guest's RAM")
+
+    assert expected_size((), Plan(None, ""), guest.monitor) == expected
+
+
+def test_a_guest_that_is_off_may_be_skipped(
+    config: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    """Where a guest is optional and its monitor is not there, that is a warning."""
+    source = f"qmp:{tmp_path}/none"
+    config.write_text(f'repository = "repo"\n[guests.web]\nsource = "{source}"\noptional = true\n')
+
+    assert cli("backup", "run", config).code == 6

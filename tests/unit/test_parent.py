@@ -1,0 +1,96 @@
+"""Facts about what of a packet is stored beside its parent."""
+
+import numpy as np
+import pytest
+
+from snapmig.container.format import PageKind
+from snapmig.encodings.compressions import PacketSettings
+from snapmig.encodings.encoder import PacketEncoder
+from snapmig.encodings.packet import against_parent, same_as_parent, summarise
+from snapmig.work.parent import ParentPackets
+from tests.system import ram
+
+ZERO, DATA, SAME, DELTA = PageKind
+
+
+def _changed(pages, count):
+    # The first bytes of each page are others.
+    made = pages.copy()
+    made[:, :count] ^= 1
+    return made
+
+
+def _kinds(pages, parent, **options):
+    plain, mixed = against_parent(summarise(pages), parent, **options)
+    return plain.kinds.tolist(), None if mixed is None else mixed.kinds.tolist()
+
+
+def test_pages_that_did_not_change_are_the_parents():
+    """Only changed pages are stored, and zero pages are zero."""
+    parent = np.concatenate([ram.text(3), ram.zeros(1), ram.text(1, 5)])
+    pages = np.concatenate([ram.text(2), ram.zeros(1), ram.noise(1), ram.text(1, 5)])
+
+    assert _kinds(pages, parent) == ([SAME, SAME, ZERO, DATA, SAME], None)
+
+
+@pytest.mark.parametrize(("count", "kind"), [(1, DELTA), (2000, DELTA), (2049, None)])
+def test_a_difference_is_tried_where_it_has_half_the_bytes(count, kind):
+    """Of bytes that are not zero, a difference must have fewer than half of the page's."""
+    parent = ram.text(1)
+
+    assert _kinds(_changed(parent, count), parent) == ([DATA], kind and [kind])
+
+
+def test_no_difference_is_tried_where_none_is_wanted():
+    """Without deltas changed pages are data."""
+    assert _kinds(_changed(ram.text(2), 1), ram.text(2), deltas=False) == ([DATA, DATA], None)
+
+
+def test_differences_are_those_of_the_bytes():
+    """What is stored of a page with a difference is its xor with the parent's."""
+    parent = np.concatenate([ram.text(1), ram.noise(1)])
+    pages = np.concatenate([_changed(ram.text(1), 5), ram.text(1, 9)])
+    plain, mixed = against_parent(summarise(pages), parent)
+
+    assert mixed is not None
+    assert mixed.kinds.tolist() == [DELTA, DATA]
+    assert (plain.data == pages).all()
+    assert (mixed.data == np.concatenate([pages[:1] ^ parent[:1], pages[1:]])).all()
+
+
+def test_the_digest_is_that_of_all_pages():
+    """Whatever is stored of it, a packet's digest is that of its contents."""
+    summary = summarise(_changed(ram.text(4), 7))
+    plain, mixed = against_parent(summary, ram.text(4))
+
+    assert summary.digest == plain.digest == mixed.digest == same_as_parent(summary).digest
+
+
+def _chosen(pages, parent, *, reverse):
+    # What is stored of a packet of which both forms are encoded, in one order or the other.
+    packets = ParentPackets.__new__(ParentPackets)
+    packets._drafts = {3: None}
+    drafts = zip((6, 7), against_parent(summarise(pages), parent), strict=True)
+    order = sorted(drafts, key=lambda draft: draft[0], reverse=reverse)
+    encoder = PacketEncoder(PacketSettings())
+    found = [
+        each for key, draft in order for each in packets.choose(key, encoder.encode(draft))
+    ]  # fmt: skip
+    ((at, packet),) = found
+    return at, packet.kinds.tolist()
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_smaller_form_is_chosen(reverse):
+    """Whichever comes first, differences are stored where they are smaller."""
+    parent = ram.noise(2)
+
+    assert _chosen(_changed(parent, 3), parent, reverse=reverse) == (3, [DELTA, DELTA])
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_of_equal_forms_that_without_differences_is_chosen(reverse):
+    """A page alone takes 4 KiB in either form, and is stored as it is."""
+    parent = ram.text(1)
+
+    assert _chosen(_changed(parent, 3), parent, reverse=reverse) == (3, [DATA])
