@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from snapmig.operations.restore import RestoreResult, restore
     from snapmig.operations.rewrite import merge, rebase, repack
     from snapmig.operations.save import SaveResult, save
+    from snapmig.operations.shares import CommitResult, abandon, commit
     from snapmig.operations.snapshot import Snapshot
     from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
     from snapmig.operations.verify import VerifyResult, verify
@@ -48,6 +49,7 @@ __all__ = (
     "BlockInfo",
     "CancelledError",
     "ChainLink",
+    "CommitResult",
     "CorruptSnapshotError",
     "DestinationExistsError",
     "DiffResult",
@@ -67,9 +69,11 @@ __all__ = (
     "VerifyResult",
     "WorkerDiedError",
     "__version__",
+    "abandon",
     "accelerators",
     "batch",
     "chain",
+    "commit",
     "diff",
     "info",
     "merge",
@@ -107,6 +111,9 @@ _HOMES = {
     "restore": "snapmig.operations.restore",
     "SaveResult": "snapmig.operations.save",
     "save": "snapmig.operations.save",
+    "CommitResult": "snapmig.operations.shares",
+    "abandon": "snapmig.operations.shares",
+    "commit": "snapmig.operations.shares",
     "Snapshot": "snapmig.operations.snapshot",
     "open_snapshot": "snapmig.operations.snapshot",
     "VerifyResult": "snapmig.operations.verify",

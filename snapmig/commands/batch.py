@@ -7,8 +7,10 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from snapmig.cluster.scheduler import Scheduler
 from snapmig.commands.arguments import (
     HelpFormatter,
     Verbs,
@@ -19,6 +21,7 @@ from snapmig.commands.arguments import (
 )
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
 from snapmig.commands.output import fail, print_warnings, printable
+from snapmig.errors import UsageError
 from snapmig.operations.saving import SaveResult
 from snapmig.units import format_size
 
@@ -63,7 +66,7 @@ def add_parser(verbs: Verbs) -> None:
         "--guests-at-once",
         type=int,
         metavar="N",
-        help="guests under way at a time (the file's, or 2)",
+        help="guests under way at a time (the file's, or 2;\non a cluster as many as it has hosts)",
     )
     parser.add_argument(
         "--fail-fast",
@@ -71,9 +74,34 @@ def add_parser(verbs: Verbs) -> None:
         help="cancel the others when one fails (the file's, or no)",
     )
     add_bwlimit(parser)
+    _add_cluster(parser)
     add_progress(parser)
     add_common(parser, json_help="print a line of JSON for each job as it ends")
     parser.set_defaults(run=_run)
+
+
+def _add_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a Dask cluster: each job on its host (docs/cluster.md);\n"
+        "tls://HOST:PORT, or tcp://HOST:PORT on one machine",
+    )
+    for name, words in (
+        ("ca", "of the authority that signed all certificates"),
+        ("cert", "of our own certificate, for tls://"),
+        ("key", "of its key (in --tls-cert)"),
+    ):
+        parser.add_argument(f"--tls-{name}", type=Path, metavar="FILE", help=words)
+
+
+def _scheduler(options: argparse.Namespace) -> Scheduler | None:
+    files = (options.tls_ca, options.tls_cert, options.tls_key)
+    if options.scheduler is not None:
+        return Scheduler(options.scheduler, *files)
+    if any(files):
+        raise UsageError("certificates are for --scheduler tls://HOST:PORT")
+    return None
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -86,6 +114,7 @@ def _run(options: argparse.Namespace) -> int:
         max_guests_at_once=options.guests_at_once,
         fail_fast=options.fail_fast,
         bwlimit=options.bwlimit,
+        scheduler=_scheduler(options),
     )
     print_warnings(run.warnings)
     with show_batch_progress(options.progress, run.at_once) as display:
@@ -108,10 +137,11 @@ def _run(options: argparse.Namespace) -> int:
 def _show_end(options: argparse.Namespace, display: BatchDisplay, job: BatchJob) -> None:
     # As each job ends: its line of JSON, or what is wrong with it.
     if options.json:
+        where = {} if job.host is None else {"host": job.host, "worker": job.worker}
         if job.result is not None:
-            line = {"message_type": job.verb, "job": job.name, **asdict(job.result)}
+            line = {"message_type": job.verb, "job": job.name, **where, **asdict(job.result)}
         else:
-            line = {"message_type": "error", "job": job.name, "state": job.state}
+            line = {"message_type": "error", "job": job.name, **where, "state": job.state}
             line |= {"exit_code": job.exit_code, "message": job.message}
         display.write(json.dumps(line), sys.stdout)
         return
@@ -124,12 +154,16 @@ def _show_end(options: argparse.Namespace, display: BatchDisplay, job: BatchJob)
 def _table(jobs: Sequence[BatchJob]) -> list[str]:
     # Sizes and times to the right, so that their points stand below each other.
     rows = [("job", "result", "RAM", "stored", "seconds"), *map(_row, jobs)]
+    words = 2
+    if any(job.host is not None for job in jobs):
+        hosts = ["host", *(printable(job.host or "") for job in jobs)]
+        rows = [(row[0], host, *row[1:]) for row, host in zip(rows, hosts, strict=True)]
+        words = 3
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    name, result, *numbers = widths
     return [
         "  ".join(
-            [row[0].ljust(name), row[1].ljust(result)]
-            + [cell.rjust(width) for cell, width in zip(row[2:], numbers, strict=True)]
+            cell.ljust(width) if at < words else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         for row in rows
     ]

@@ -33,6 +33,7 @@ VERBS = (
     "repack",
     "batch",
     "backup",
+    "commit",
     "accelerators",
 )
 """Modules beside this one, in the order of the help."""

@@ -69,6 +69,9 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--live", action="store_true", help="let a running guest run, pause for changes only"
     )
+    parser.add_argument(
+        "--share", metavar="K/N", help="only part K of N, see docs/cluster.md; then commit"
+    )
     add_bwlimit(parser)
     add_progress(parser)
     add_common(parser)
@@ -122,6 +125,7 @@ def _run(options: argparse.Namespace) -> int:
             attach=dict(options.attach),
             force=options.force,
             live=options.live,
+            share=options.share,
             bwlimit=options.bwlimit,
             progress=progress,
         )

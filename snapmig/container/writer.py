@@ -47,12 +47,18 @@ class SnapshotWriter:
     A snapshot under a temporary name; :meth:`commit` gives it its own.
 
     :param path: the final name, or the object to make, which must be packed
+    :param file: the partial file, where it is one that others write too
     :raises NoSpaceError: not even the tables fit
     :raises StoreError: object storage can't be reached
     """
 
     def __init__(
-        self, path: Location, geometry: Geometry, layout: Layout, window_bits: int
+        self,
+        path: Location,
+        geometry: Geometry,
+        layout: Layout,
+        window_bits: int,
+        file: PartialFile | None = None,
     ) -> None:
         self._geometry = geometry
         self._layout = layout
@@ -64,7 +70,7 @@ class SnapshotWriter:
         alignment = geometry.packet_size if layout == Layout.FIXED else align_up(1)
         data_offset = align_up(index_offset + index_size, alignment)
         fixed_size = geometry.packet_count * geometry.packet_size
-        self._file = _partial(path, data_offset + geometry.ram_size, data_offset)
+        self._file = file or _partial(path, data_offset + geometry.ram_size, data_offset)
         self._remote = not isinstance(path, Path)
         self.plan = SlotPlan(
             path=descriptor_path(self._file.fd),
@@ -126,6 +132,10 @@ class SnapshotWriter:
     def advance(self, end: int) -> None:
         """Say that all packets' bytes up to an offset are written, for good."""
         self._file.advance(end)
+
+    def sync(self) -> None:
+        """Wait until everything written so far is on stable storage."""
+        self._file.sync()
 
     def end_packed_data(self, end: int) -> None:
         """Say where the packets of a packed snapshot end: attachments follow there."""

@@ -1,4 +1,4 @@
-"""``batch``: many guests saved or restored in one run, by one fleet of workers."""
+"""``batch``: many guests saved or restored in one run, here or on a cluster's hosts."""
 
 from __future__ import annotations
 
@@ -6,23 +6,24 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import CancelledError, UsageError
-from snapmig.fleet.shared import SharedFleet
+from snapmig.operations.batch_cluster import ClusterMeans, cluster_warnings, hosts_of
 from snapmig.operations.batch_file import read_batch_file
 from snapmig.operations.batch_jobs import PlannedJob, plan_jobs
+from snapmig.operations.batch_means import LocalMeans, Means
 from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
 from snapmig.operations.batch_space import check_batch_space
 from snapmig.operations.failures import describe
 from snapmig.operations.progress import Progress
-from snapmig.operations.restore import RestoreResult, restore
-from snapmig.operations.save import save
+from snapmig.operations.restore import RestoreResult
 from snapmig.operations.saving import SaveResult
 from snapmig.operations.settings import parse_jobs
-from snapmig.operations.workers import make_pace
+from snapmig.operations.workers import make_pace, parse_rate
 from snapmig.system.signals import Cancellation, HeldSignals, arrive
 
 __all__ = ("Batch", "batch")
@@ -32,10 +33,8 @@ _POLL_S = 0.1
 _LET_GO_S = 60.0
 """Seconds that jobs have for their ends when a run is interrupted: guests are let go there."""
 
-_FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
-    "save": save,
-    "restore": restore,
-}
+_GUESTS_AT_ONCE = 2
+"""Where nothing else is said; on a cluster it is as many as there are hosts."""
 
 
 def batch(
@@ -45,6 +44,7 @@ def batch(
     max_guests_at_once: int | None = None,
     fail_fast: bool | None = None,
     bwlimit: str | int | None = None,
+    scheduler: Scheduler | None = None,
     ended: Callable[[BatchJob], None] | None = None,
     progress: Callable[[BatchProgress], None] | None = None,
 ) -> BatchResult:
@@ -62,6 +62,7 @@ def batch(
     :param max_guests_at_once: jobs under way at a time
     :param fail_fast: cancel all others when one fails
     :param bwlimit: bytes per second that all of them write at most, a number or words like ``200M``
+    :param scheduler: of a Dask cluster whose workers do each job on its host: docs/cluster.md
     :param ended: called with each job as it ends, in the caller's thread
     :param progress: called several times a second, in the caller's thread
     :raises UsageError: the file is not what it should be, or jobs are in each other's way
@@ -74,6 +75,7 @@ def batch(
         max_guests_at_once=max_guests_at_once,
         fail_fast=fail_fast,
         bwlimit=bwlimit,
+        scheduler=scheduler,
     )
     return run.run(ended, progress)
 
@@ -93,17 +95,26 @@ class Batch:
         max_guests_at_once: int | None = None,
         fail_fast: bool | None = None,
         bwlimit: str | int | None = None,
+        scheduler: Scheduler | None = None,
     ) -> None:
         file = read_batch_file(Path(path))
-        self.jobs = plan_jobs(file, Path(path))
-        self.workers = parse_jobs(file.jobs if jobs is None else jobs)
+        self.jobs = plan_jobs(file, Path(path), on_cluster=scheduler is not None)
+        self._workers = file.jobs if jobs is None else jobs
+        self.workers = parse_jobs(self._workers)
         at_once = file.max_guests_at_once if max_guests_at_once is None else max_guests_at_once
+        if at_once is None:
+            at_once = _GUESTS_AT_ONCE if scheduler is None else len(hosts_of(self.jobs))
         if at_once < 1:
             raise UsageError(f"max_guests_at_once is {at_once}, expected at least 1")
         self.at_once = min(at_once, len(self.jobs))
         self.fail_fast = file.fail_fast if fail_fast is None else fail_fast
-        self._pace = make_pace(file.bwlimit if bwlimit is None else bwlimit)
-        self.warnings = list(check_batch_space(self.jobs))
+        limit = file.bwlimit if bwlimit is None else bwlimit
+        self._rate = None if limit is None else parse_rate(limit)
+        self._scheduler = scheduler
+        if scheduler is None:
+            self.warnings = list(check_batch_space(self.jobs))
+        else:  # each job looks at its own host's space
+            self.warnings = list(cluster_warnings(scheduler))
 
     def run(
         self,
@@ -113,8 +124,8 @@ class Batch:
         """Do all jobs."""
         started = time.monotonic()
         # Workers come first: they are forked while there is no thread beside this one.
-        with SharedFleet(self.workers, self.at_once, self._pace) as fleet:
-            run = _Run(self, fleet, ended, progress)
+        with self._means() as means:
+            run = _Run(self, means, ended, progress)
             try:
                 run.go()
             except BaseException as error:
@@ -128,6 +139,13 @@ class Batch:
             seconds=round(time.monotonic() - started, 3),
             warnings=tuple(self.warnings),
         )
+
+    def _means(self) -> Means:
+        if self._scheduler is None:
+            return LocalMeans(self.workers, self.at_once, make_pace(self._rate))
+        # Those that run at a time share the limit, for they know nothing of each other.
+        rate = None if self._rate is None else max(1, self._rate // self.at_once)
+        return ClusterMeans(self._scheduler, self.jobs, self._workers, rate)
 
 
 class _Running:
@@ -150,12 +168,12 @@ class _Run:
     def __init__(
         self,
         batch: Batch,
-        fleet: SharedFleet,
+        means: Means,
         ended: Callable[[BatchJob], None] | None,
         progress: Callable[[BatchProgress], None] | None,
     ) -> None:
         self._batch = batch
-        self._fleet = fleet
+        self._means = means
         self._ended = ended
         self._progress = progress
         self._waiting = deque(batch.jobs)
@@ -166,8 +184,8 @@ class _Run:
 
     def go(self) -> None:
         while self._waiting or self._running:
-            while self._waiting and len(self._running) < self._batch.at_once:
-                self._start(self._waiting.popleft())
+            while (job := self._next()) is not None:
+                self._start(job)
             try:
                 running, result = self._events.get(timeout=_POLL_S)
             except Empty:
@@ -191,6 +209,17 @@ class _Run:
                         "guest is paused, and for partial files"
                     )
 
+    def _next(self) -> PlannedJob | None:
+        # The first that waits and has room.
+        if len(self._running) >= self._batch.at_once:
+            return None
+        running = [each.job for each in self._running.values()]
+        for job in self._waiting:
+            if self._means.room(job, running):
+                self._waiting.remove(job)
+                return job
+        return None
+
     def _start(self, job: PlannedJob) -> None:
         running = _Running(job, self._work)
         self._running[job.name] = running
@@ -200,23 +229,19 @@ class _Run:
         # In the job's thread.
         job = running.job
         result: SaveResult | RestoreResult | None = None
+        worker: str | None = None
         state, code, message = "done", 0, None
         try:
             with running.cancellation.here():
                 arrive()
-                result = _FUNCTIONS[job.verb](
-                    job.source,
-                    job.destination,
-                    jobs=self._fleet.size,
-                    workers=self._fleet.workers,
-                    progress=running.note,
-                    **job.words,
-                )
+                result, worker = self._means.do(job, running.note)
         except BaseException as error:  # noqa: BLE001 - one job's failure is a result of the run
             state = "cancelled" if isinstance(error, CancelledError) else "failed"
             code, message = describe(error)
         seconds = round(time.monotonic() - running.started, 3)
-        outcome = BatchJob(job.name, job.verb, state, result, code, message, seconds)
+        outcome = BatchJob(
+            job.name, job.verb, state, result, code, message, seconds, job.host, worker
+        )
         self._events.put((running, outcome))
 
     def _take(self, running: _Running, result: BatchJob) -> None:
@@ -234,7 +259,7 @@ class _Run:
         while self._waiting:
             job = self._waiting.popleft()
             message = f"not begun because {name} failed"
-            self._end(BatchJob(job.name, job.verb, "skipped", None, 1, message, 0.0))
+            self._end(BatchJob(job.name, job.verb, "skipped", None, 1, message, 0.0, job.host))
 
     def _end(self, result: BatchJob) -> None:
         self.results[result.name] = result

@@ -40,6 +40,7 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """What jobs of both kinds may have; None for the default."""
 
     name: str | None = None
+    host: str | None = None
     format: str | None = None
     accelerator: str | None = None
     depth: int | None = None
@@ -61,6 +62,7 @@ class SaveTable(Table):
     layout: str | None = None
     attach: dict[str, str] | None = None
     live: bool | None = None
+    share: str | None = None
 
 
 class RestoreTable(Table):
@@ -76,6 +78,7 @@ class RestoreTable(Table):
 class DefaultsTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """``[defaults]``: what holds for each job that does not say it itself, where it can."""
 
+    host: str | None = None
     accelerator: str | None = None
     depth: int | None = None
     force: bool | None = None
@@ -99,7 +102,7 @@ class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """
 
     jobs: int | None = None
-    max_guests_at_once: int = 2
+    max_guests_at_once: int | None = None
     fail_fast: bool = False
     bwlimit: int | str | None = None
     defaults: dict[str, Any] = {}
@@ -133,7 +136,7 @@ def read_batch_file(path: Path) -> BatchFile:
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"is not TOML: {error}", path=str(path)) from error
     file = _convert(content, BatchFile, str(path))
-    if file.max_guests_at_once < 1:
+    if file.max_guests_at_once is not None and file.max_guests_at_once < 1:
         message = f"max_guests_at_once is {file.max_guests_at_once}, expected at least 1"
         raise UsageError(message, path=str(path))
     try:

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.batch_file import BatchFile, RestoreTable, SaveTable
+from snapmig.operations.batch_file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.operations.engines import AUTO, choose_coding
 from snapmig.operations.settings import GUEST_PREFIX, parse_depth, parse_layout, parse_packet_size
+from snapmig.operations.shares import parse_share
 
 __all__ = ("PlannedJob", "plan_jobs")
 
@@ -32,6 +34,7 @@ class PlannedJob:
     :param source: what it reads, and ``destination`` what it makes
     :param words: what the verb's function gets besides
     :param reads: other files that it reads
+    :param host: of a cluster, where all its files are
     """
 
     name: str
@@ -41,25 +44,29 @@ class PlannedJob:
     destination: str
     words: Mapping[str, Any]
     reads: tuple[str, ...] = ()
+    host: str | None = None
 
     @property
     def expected_bytes(self) -> int:
         """Guest RAM that it will be about, as far as the image's size tells; else 0."""
+        if self.host is not None:
+            return 0
         with suppress(OSError):
             if self.verb == "save" and not self.source.startswith(GUEST_PREFIX):
                 return os.stat(self.source).st_size
         return 0
 
 
-def plan_jobs(file: BatchFile, path: Path) -> list[PlannedJob]:
+def plan_jobs(file: BatchFile, path: Path, *, on_cluster: bool = False) -> list[PlannedJob]:
     """
     Return all jobs of a file, in its order: saves first.
 
     :param path: where the file is: paths in it are relative to its directory
+    :param on_cluster: each job has a host, and files are there and not here
     :raises UsageError: a value that makes no sense, a glob without a match, or jobs that are in
         each other's way
     """
-    expander = _Expander(path)
+    expander = _Expander(path, on_cluster=on_cluster)
     jobs = [
         job
         for number, save in enumerate(file.saves(str(path)), 1)
@@ -76,20 +83,22 @@ def plan_jobs(file: BatchFile, path: Path) -> list[PlannedJob]:
 
 
 class _Expander:
-    def __init__(self, path: Path) -> None:
-        self._folder = path.parent
+    def __init__(self, path: Path, *, on_cluster: bool) -> None:
+        self._folder = path.parent.absolute() if on_cluster else path.parent
+        self._on_cluster = on_cluster
 
     def saves(self, table: SaveTable, place: str) -> Iterator[PlannedJob]:
         with _placed(place):
-            _check_save(table)
-        for source, fill in self._sources(table.image, table.name, place):
+            self._check_host(table)
+            _check_save(table, here=not self._on_cluster)
+        for source, fill in self._sources(table.image, table, place):
             attach = {name: fill(file) for name, file in (table.attach or {}).items()}
             base = [fill(file) for file in table.base or ()]
             parent = [] if table.parent is None else [fill(table.parent)]
             words = _given(
                 table,
                 "format accelerator depth force compression level window huffman packet_size "
-                "layout live",
+                "layout live share",
             )
             words |= {"attach": attach, "base": base}
             words |= {"parent": parent[0]} if parent else {}
@@ -101,12 +110,14 @@ class _Expander:
                 destination=fill(table.snapshot),
                 words=words,
                 reads=(*base, *parent, *attach.values()),
+                host=table.host,
             )
 
     def restores(self, table: RestoreTable, place: str) -> Iterator[PlannedJob]:
         with _placed(place):
+            self._check_host(table)
             _check_restore(table)
-        for source, fill in self._sources(table.snapshot, table.name, place):
+        for source, fill in self._sources(table.snapshot, table, place):
             yield PlannedJob(
                 name=fill("{name}", path=False),
                 verb="restore",
@@ -114,16 +125,24 @@ class _Expander:
                 source=source,
                 destination=fill(table.image),
                 words=_given(table, "format accelerator depth force in_place block for_qemu"),
+                host=table.host,
             )
 
+    def _check_host(self, table: Table) -> None:
+        if self._on_cluster and not table.host:
+            raise UsageError("the key 'host' is missing, which a cluster needs")
+        if not self._on_cluster and table.host is not None:
+            raise UsageError(f"host is {table.host!r}, which needs a cluster: --scheduler")
+
     def _sources(
-        self, pattern: str, name: str | None, place: str
+        self, pattern: str, table: Table, place: str
     ) -> Iterator[tuple[str, Callable[..., str]]]:
         # Each source, with a function that fills in a text's placeholders for it.
         for source in self._matches(self._at(pattern), place):
             path = Path(source.removeprefix(GUEST_PREFIX))
             known = {"stem": path.stem, "folder": path.absolute().parent.name}
-            known["name"] = path.stem if name is None else _fill(name, known, place)
+            known |= {} if table.host is None else {"host": table.host}
+            known["name"] = path.stem if table.name is None else _fill(table.name, known, place)
 
             def fill(text: str, known: dict[str, str] = known, *, path: bool = True) -> str:
                 filled = _fill(text, known, place)
@@ -140,6 +159,10 @@ class _Expander:
     def _matches(self, pattern: str, place: str) -> list[str]:
         prefix = GUEST_PREFIX if pattern.startswith(GUEST_PREFIX) else ""
         path = pattern.removeprefix(prefix)
+        if self._on_cluster and glob.has_magic(path):
+            raise UsageError(f"{place}: {path} is a pattern, a cluster needs each file's own name")
+        if self._on_cluster:
+            return [pattern]
         if not glob.has_magic(path) or os.path.lexists(path):
             return [pattern]
         found = sorted(glob.glob(path))  # noqa: PTH207 - the folder may itself be a pattern
@@ -173,22 +196,37 @@ def _placed(place: str) -> Iterator[None]:
         raise UsageError(f"{place}: {error}") from error
 
 
-def _check_save(table: SaveTable) -> None:
+def _check_save(table: SaveTable, *, here: bool) -> None:
     # What a save would refuse before it looks at anything is refused before all of them.
-    choose_coding(
-        table.compression or "zlib",
-        table.accelerator or AUTO,
-        table.level,
-        table.window,
-        table.huffman or "dynamic",
-        table.depth,
-    )
+    _check_coding(table, here=here)
     parse_layout(table.layout or "fixed")
     if table.packet_size is not None:
         parse_packet_size(table.packet_size)
     _check_format(table.format, format_names(to_save=True))
+    if table.share is not None:
+        parse_share(table.share)
     if table.live and not table.image.startswith(GUEST_PREFIX):
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
+
+
+def _check_coding(table: SaveTable, *, here: bool) -> None:
+    accelerator = table.accelerator or AUTO
+    if not here and accelerator in ENGINES:
+        return  # what that can do is known on its host only
+    try:
+        choose_coding(
+            table.compression or "zlib",
+            accelerator,
+            table.level,
+            table.window,
+            table.huffman or "dynamic",
+            table.depth,
+        )
+    except SnapmigError as error:
+        if here or isinstance(error, UsageError):
+            raise  # and not for a library that only this host lacks
+    if not here and any("=" in name for name in table.attach or {}):
+        raise UsageError("an attachment's name has '=', which a cluster can't pass on")
 
 
 def _check_restore(table: RestoreTable) -> None:
@@ -217,23 +255,32 @@ def _check_names(jobs: list[PlannedJob]) -> None:
 
 def _check_files(jobs: list[PlannedJob]) -> None:
     # What one job makes, or a guest that it is about, is nobody else's business meanwhile.
-    makers: dict[str, PlannedJob] = {}
+    makers: dict[tuple[str | None, str], PlannedJob] = {}
     for job in jobs:
         own = [job.destination]
         own += [job.source] if job.source.startswith(GUEST_PREFIX) else []
         for path in own:
-            other = makers.setdefault(_identity(path), job)
-            if other is not job:
+            other = makers.setdefault(_identity(job, path), job)
+            if other is not job and not _are_shares(job, other):
                 message = f"{job.place}: {job.name!r} and {other.name!r} both have {path}"
                 raise UsageError(message)
     for job in jobs:
         for path in (job.source, *job.reads):
-            maker = makers.get(_identity(path))
+            maker = makers.get(_identity(job, path))
             if maker is not None and maker is not job:
                 message = f"{job.place}: {job.name!r} reads {path}, which {maker.name!r} makes"
                 raise UsageError(message)
 
 
-def _identity(path: str) -> str:
+def _are_shares(job: PlannedJob, other: PlannedJob) -> bool:
+    # Two parts of one snapshot may be made side by side.
+    shares = [each.words.get("share") for each in (job, other)]
+    return None not in shares and shares[0] != shares[1]
+
+
+def _identity(job: PlannedJob, path: str) -> tuple[str | None, str]:
+    # Hosts have files of their own; links are followed where they can be.
     prefix = GUEST_PREFIX if path.startswith(GUEST_PREFIX) else ""
-    return prefix + os.path.realpath(path.removeprefix(prefix))
+    bare = path.removeprefix(prefix)
+    follow = os.path.realpath if job.host is None else os.path.normpath
+    return job.host, prefix + follow(bare)

@@ -24,6 +24,7 @@ class BatchJob:
     :param result: what was done
     :param exit_code: 0, or that of the failure
     :param message: why it is not done
+    :param host: on a cluster the host that it was for, and ``worker`` the name of who did it
     """
 
     name: str
@@ -33,6 +34,8 @@ class BatchJob:
     exit_code: int
     message: str | None
     seconds: float
+    host: str | None = None
+    worker: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
@@ -22,8 +23,9 @@ from snapmig.operations.settings import (
     parse_layout,
     parse_packet_size,
 )
+from snapmig.operations.shares import parse_share, save_share
 from snapmig.operations.workers import choose_workers
-from snapmig.stores.location import parse_location
+from snapmig.stores.location import Location, parse_location
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -51,6 +53,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     live: bool = False,
+    share: str | None = None,
     bwlimit: str | int | None = None,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
@@ -83,6 +86,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
     :param live: let that guest run during a first pass, and pause it only for what changed
+    :param share: ``K/N``, to save the K-th of N parts of the packets only, beside other processes
+        that save the others on one filesystem; :func:`commit` makes the snapshot then
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``; what a live
         save writes while the guest is paused is not limited
     :param workers: worker processes that many jobs share, of a
@@ -118,6 +123,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     if isinstance(image, str) and image.startswith(GUEST_PREFIX):
         if format is not None:
             raise UsageError("a running guest has no image format")
+        if share is not None:
+            raise UsageError("a running guest is saved by one host, without shares")
         # Only here: asyncio and what it brings take 30 ms to import.
         from snapmig.operations.save_guest import save_guest  # noqa: PLC0415
 
@@ -126,12 +133,20 @@ def save(  # noqa: PLR0913 - the words of the command line
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
     source = _open_image(image, format, base)
     try:
+        if share is not None:
+            return save_share(source, _shared(location), options, parse_share(share))
         with Saving(source, location, options) as saving:
             saving.look()
             source.check_unchanged()
             return saving.finish(source_attachments(source))
     finally:
         source.close()
+
+
+def _shared(location: Location) -> Path:
+    if isinstance(location, Path):
+        return location
+    raise UsageError("shares need a filesystem that all hosts have", path=str(location))
 
 
 def _open_image(

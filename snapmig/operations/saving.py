@@ -134,6 +134,7 @@ class Saving:
         self._path = path
         self._options = options
         self._counts: Row = np.zeros(CELLS, np.int64)
+        self._part: range | None = None
         self._stack = ExitStack()
         self.warnings: list[str] = list(options.notes)
         check_attachments(options.attach)
@@ -147,9 +148,7 @@ class Saving:
             self._parent = self._open_parent(stack)
             self._geometry = _geometry(self._source, self._packet_size)
             self._check_parent()
-            self._writer = stack.enter_context(
-                SnapshotWriter(self._path, self._geometry, options.layout, self._window_bits)
-            )
+            self._writer = self._open_writer(stack)
             check_save_space(self._writer, self._path)
             self._warn_of_holes()
             plan = SavePlan(
@@ -167,7 +166,7 @@ class Saving:
             )
             start = options.settings.deflate.level
             self._level = AdaptiveLevel(options.steps, start, self._counted)
-            self._report = reporter(self._fleet, self._geometry.ram_size, options.progress)
+            self._report = reporter(self._fleet, self._ram_size, options.progress)
             self._stack = stack.pop_all()
         return self
 
@@ -189,6 +188,7 @@ class Saving:
             level=self._level,
             has_room=lambda: self._writer.has_room,
             advance=self._writer.advance,
+            part=self._part,
         )
         self._tasks = tasks
         # What changed is saved while the guest stands still: that is no time for a limit.
@@ -263,6 +263,15 @@ class Saving:
         waited = self._tasks.waited_ns * self._options.jobs
         row[[Counter.WORK_NS, Counter.WRITE_NS]] += waited
         return row
+
+    def _open_writer(self, stack: ExitStack) -> SnapshotWriter:
+        return stack.enter_context(
+            SnapshotWriter(self._path, self._geometry, self._options.layout, self._window_bits)
+        )
+
+    @property
+    def _ram_size(self) -> int:
+        return self._geometry.ram_size
 
     def _open_parent(self, stack: ExitStack) -> Reading | None:
         path = self._options.parent

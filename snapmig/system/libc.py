@@ -71,9 +71,9 @@ def wait_for_writeback(fd: int, offset: int, length: int) -> None:
     _libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WAIT_BEFORE)
 
 
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the thread that started it ends; see prctl(2)."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the kernel send us a signal when the thread that started us ends; see prctl(2)."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def huge_page_size(path: str) -> int | None:

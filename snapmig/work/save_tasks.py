@@ -47,6 +47,7 @@ class SaveTasks:
     :param has_room: whether more may be written now
     :param advance: told the offset up to which all packed packets are written
     :ivar waited_ns: nanoseconds in which there was no room
+    :param part: the only packets that are wanted
     """
 
     def __init__(
@@ -59,9 +60,10 @@ class SaveTasks:
         level: Callable[[], int] = lambda: 1,
         has_room: Callable[[], bool] = lambda: True,
         advance: Callable[[int], None] = lambda _end: None,
+        part: range | None = None,
     ) -> None:
         kinds = (Kind.REFRESH_EMPTY, Kind.REFRESH) if again else (Kind.EMPTY, Kind.ENCODE)
-        self._tasks = _plan_tasks(geometry, next_data, *kinds)
+        self._tasks = _plan_tasks(geometry, next_data, part, *kinds)
         self._level = level
         self._packed = slots.layout == Layout.PACKED
         self._offset = slots.data_offset
@@ -181,11 +183,17 @@ class _Encoded:
 
 
 def _plan_tasks(
-    geometry: Geometry, next_data: Callable[[int], int | None], hole: Kind, data: Kind
+    geometry: Geometry,
+    next_data: Callable[[int], int | None],
+    part: range | None,
+    hole: Kind,
+    data: Kind,
 ) -> Iterator[Task]:
     batch = max(1, BATCH_BYTES // geometry.packet_size)
     for number in range(len(geometry.blocks)):
         packets = geometry.block_packets(number)
+        if part is not None:
+            packets = range(max(packets.start, part.start), min(packets.stop, part.stop))
         packet = packets.start
         while packet < packets.stop:
             found = next_data(geometry.place(packet).ram_offset)

@@ -1,0 +1,1 @@
+"""Other machines: what snapmig has Dask do on a cluster, and what runs there."""

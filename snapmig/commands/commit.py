@@ -1,0 +1,52 @@
+"""``snapmig commit``."""
+
+from __future__ import annotations
+
+import argparse
+
+from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
+from snapmig.commands.output import print_json, rate
+from snapmig.errors import UsageError
+from snapmig.operations.shares import abandon, commit
+from snapmig.units import format_size
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+before it, on any hosts that share a filesystem:
+  snapmig save --share 1/2 guest.ram guest.snap
+  snapmig save --share 2/2 guest.ram guest.snap
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "commit",
+        help="make a snapshot of the shares that several hosts saved",
+        usage="snapmig commit [options] SNAPSHOT",
+        description="Make a snapshot of the shares that several hosts saved, once.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what the shares are of")
+    parser.add_argument("-f", "--force", action="store_true", help="replace an existing SNAPSHOT")
+    parser.add_argument("--abandon", action="store_true", help="remove the shares instead")
+    add_common(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.abandon:
+        if options.force:
+            raise UsageError("--abandon makes no snapshot that --force could replace one by")
+        abandon(options.snapshot)
+        return 0
+    result = commit(options.snapshot, force=options.force)
+    if options.json:
+        print_json("commit", result)
+        return 0
+    print(f"committed {rate(result.ram_size, result.seconds)}, {result.shares} shares")
+    print(f"stored    {format_size(result.stored_size)}")
+    print(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")
+    return 0

@@ -1,0 +1,180 @@
+"""
+One snapshot written by several hosts: the directory beside it in which they meet.
+
+Each writes its own range of packets into one partial file, whose places are fixed, and leaves a
+mark when they are on stable storage. Ranges begin where a page of the index does, so that no two
+hosts write one page, which network filesystems may send whole. Locks end with their process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+from snapmig.container.format import record_size
+from snapmig.errors import SnapmigError, UsageError
+from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.system.files import PartialFile, sync_directory, write_file
+
+__all__ = ("MAX_SHARES", "SharedFile", "Shares", "share_packets")
+
+MAX_SHARES = 1024
+
+_PLAN = "plan.json"
+_DATA = "data"
+
+
+def share_packets(geometry: Geometry, share: int, shares: int) -> range:
+    """
+    Return the packets of a share; later ones may be empty when there are few.
+
+    :param share: 1 for the first
+    """
+    size = record_size(geometry.packet_size)
+    step = PAGE_SIZE // gcd(PAGE_SIZE, size)
+    steps = -(-geometry.packet_count // step)
+    first, end = ((steps * number // shares) * step for number in (share - 1, share))
+    return range(min(first, geometry.packet_count), min(end, geometry.packet_count))
+
+
+class SharedFile(PartialFile):
+    """The partial file of all shares, which leaving a ``with`` block does not remove."""
+
+    def __init__(self, data: Path, path: Path, needed: int) -> None:
+        self.path = path
+        self.needed = needed
+        self.partial_path = data
+        self.fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
+
+    def __exit__(self, *_exc: object) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Shares:
+    """
+    The directory in which the shares of a snapshot meet.
+
+    :param path: the snapshot
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folder = path.with_name(f".{path.name[:200]}.shares")
+
+    @property
+    def data(self) -> Path:
+        """The partial file."""
+        return self.folder / _DATA
+
+    def join(self, plan: Mapping[str, Any]) -> None:
+        """
+        Begin with a plan, or join those who began with the same one.
+
+        :raises UsageError: they have another one
+        """
+        made = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(6)}")
+        with suppress(FileExistsError):
+            made.mkdir(mode=0o700)
+            try:
+                write_file(made / _DATA, b"")
+                write_file(made / _PLAN, json.dumps(plan).encode())
+                if not self.folder.exists():
+                    _rename_new(made, self.folder)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+        begun = self.plan()
+        for key, value in plan.items():
+            if begun.get(key) != value:
+                message = f"shares have {key} {begun.get(key)!r}, and this one has {value!r}"
+                raise UsageError(message, path=str(self.path))
+
+    def plan(self) -> dict[str, Any]:
+        """
+        Return what was begun with.
+
+        :raises UsageError: nothing was
+        """
+        return self._read(self.folder / _PLAN, "no share of it was begun, or it is committed")
+
+    @property
+    def count(self) -> int:
+        """
+        How many shares there are.
+
+        :raises SnapmigError: the plan does not say it
+        """
+        count = self.plan().get("shares")
+        if not isinstance(count, int) or not 1 <= count <= MAX_SHARES:
+            message = f"has {count!r} shares, expected 1 to {MAX_SHARES}"
+            raise SnapmigError(message, path=str(self.folder / _PLAN))
+        return count
+
+    def mark(self, share: int) -> dict[str, Any] | None:
+        """Return what a share left when it was done, None where it is not."""
+        path = self._mark(share)
+        return self._read(path, "is gone") if path.exists() else None
+
+    def put_mark(self, share: int, content: Mapping[str, Any]) -> None:
+        """Say that a share is done."""
+        write_file(self._mark(share), json.dumps(content).encode(), force=True)
+
+    def drop_mark(self, share: int) -> None:
+        """Say that a share is not done, or not any more."""
+        self._mark(share).unlink(missing_ok=True)
+        sync_directory(self.folder)
+
+    @contextmanager
+    def held(self, *shares: int) -> Iterator[None]:
+        """
+        Keep shares for ourselves, inside.
+
+        :raises SnapmigError: somebody has one of them
+        """
+        with ExitStack() as stack:
+            for share in shares:
+                flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                fd = os.open(self.folder / f"share-{share}.lock", flags, 0o600)
+                stack.callback(os.close, fd)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    message = f"share {share} is being written by another process"
+                    raise SnapmigError(message, path=str(self.path)) from error
+            yield
+
+    def remove(self) -> None:
+        """Remove the directory and all that is in it."""
+        (self.folder / _PLAN).unlink(missing_ok=True)  # from here on nobody joins
+        shutil.rmtree(self.folder)
+        sync_directory(self.folder.parent)
+
+    def _mark(self, share: int) -> Path:
+        return self.folder / f"share-{share}.json"
+
+    def _read(self, path: Path, missing: str) -> dict[str, Any]:
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise UsageError(missing, path=str(self.path)) from error
+        except ValueError as error:
+            raise SnapmigError(f"is not what a share wrote: {error}", path=str(path)) from error
+        if not isinstance(content, dict):
+            raise SnapmigError("is not what a share wrote", path=str(path))
+        return content
+
+
+def _rename_new(made: Path, folder: Path) -> None:
+    # A directory replaces an empty one only: of those that begin at a time, the first one wins.
+    with suppress(OSError):
+        made.rename(folder)
+    sync_directory(folder.parent)

@@ -1,0 +1,156 @@
+"""A batch's jobs on the hosts of a Dask cluster, each as its own snapmig process there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from snapmig.cluster.scheduler import Scheduler
+from snapmig.errors import (
+    CorruptSnapshotError,
+    SnapmigError,
+    UnsupportedError,
+    UsageError,
+    WorkerDiedError,
+)
+from snapmig.operations.batch_jobs import PlannedJob
+from snapmig.operations.progress import Progress, ProgressCallback
+from snapmig.operations.restore import RestoreResult
+from snapmig.operations.saving import SaveResult
+from snapmig.system.signals import arrive
+
+if TYPE_CHECKING:
+    from snapmig.cluster.client import Cluster
+    from snapmig.cluster.members import Answer
+
+__all__ = ("ClusterMeans", "cluster_warnings", "command_line", "hosts_of")
+
+_RESULTS: Mapping[str, type[SaveResult] | type[RestoreResult]] = {
+    "save": SaveResult,
+    "restore": RestoreResult,
+}
+
+_ERRORS = (UsageError, CorruptSnapshotError, UnsupportedError, WorkerDiedError)
+_BY_CODE = {kind.exit_code: kind for kind in _ERRORS}
+
+
+def hosts_of(jobs: Iterable[PlannedJob]) -> set[str]:
+    """Return the hosts that jobs are for."""
+    return {job.host for job in jobs if job.host is not None}
+
+
+def cluster_warnings(scheduler: Scheduler) -> Iterator[str]:
+    """Yield what the user should know of a scheduler."""
+    if not scheduler.encrypted and not scheduler.on_loopback:
+        yield (
+            f"{scheduler.address} is not encrypted: whoever is in that network can read what is "
+            "sent there and run programs on its hosts, tls:// prevents that"
+        )
+
+
+class ClusterMeans:
+    """
+    A Dask cluster's workers: :class:`~snapmig.operations.batch_means.Means`.
+
+    :param workers: worker processes of each job, None for the processors of its host
+    :param rate: bytes per second that each job may write
+    """
+
+    def __init__(
+        self,
+        scheduler: Scheduler,
+        jobs: Sequence[PlannedJob],
+        workers: int | None,
+        rate: int | None,
+    ) -> None:
+        self._scheduler = scheduler
+        self._hosts = hosts_of(jobs)
+        self._options = [] if workers is None else [f"--jobs={workers}"]
+        self._options += [] if rate is None else [f"--bwlimit={rate}"]
+        self._cluster: Cluster
+
+    def __enter__(self) -> ClusterMeans:
+        self._cluster = _cluster_class()(self._scheduler)
+        self._cluster.__enter__()
+        try:
+            self._cluster.check(self._hosts)
+        except BaseException:
+            self._cluster.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cluster.__exit__(kind, error, trace)
+
+    def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:
+        """Say whether a host has fewer jobs than its workers take at a time."""
+        busy = Counter(each.host for each in running)
+        return job.host is not None and busy[job.host] < self._cluster.places(job.host)
+
+    def do(
+        self, job: PlannedJob, note: ProgressCallback
+    ) -> tuple[SaveResult | RestoreResult, str | None]:
+        """Do a job on its host."""
+
+        def progress(line: Mapping[str, Any]) -> None:
+            note(Progress(*(line[f"{word}_bytes"] for word in ("total", "done", "stored"))))
+
+        answer = self._cluster.run(
+            str(job.host), command_line(job, self._options), progress, arrive
+        )
+        if answer.code != 0:
+            raise _failure(answer)
+        try:
+            return msgspec.convert(answer.result, _RESULTS[job.verb]), answer.worker
+        except msgspec.ValidationError as error:
+            message = f"worker {answer.worker} answered what is no result: {error}"
+            raise SnapmigError(message) from error
+
+
+def command_line(job: PlannedJob, options: Sequence[str]) -> list[str]:
+    """
+    Return the arguments of the program that do a job.
+
+    :param options: those that all jobs have
+    """
+    words = [job.verb, "--json", "--progress=json", *options]
+    for name, value in job.words.items():
+        option = f"--{name.replace('_', '-')}"
+        if isinstance(value, Mapping):
+            words += [f"{option}={key}={each}" for key, each in value.items()]
+        elif isinstance(value, list):
+            words += [f"{option}={each}" for each in value]
+        elif value is True:
+            words.append(option)
+        elif value is not False:
+            words.append(f"{option}={value}")
+    return [*words, "--", job.source, job.destination]
+
+
+def _failure(answer: Answer) -> SnapmigError:
+    # As if it had been raised here: its class has the exit code, its message says where already.
+    message = answer.message or f"snapmig ended with exit code {answer.code} and no word"
+    if answer.code < 0:
+        return WorkerDiedError(f"{message} on worker {answer.worker}")
+    return _BY_CODE.get(answer.code, SnapmigError)(message)
+
+
+def _cluster_class() -> type[Cluster]:
+    # Only here: Dask takes a second to import, and is an extra.
+    try:
+        from snapmig.cluster.client import Cluster  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("distributed", "dask"):
+            raise
+        message = "a cluster needs dask.distributed: pip install 'snapmig[cluster]'"
+        raise SnapmigError(message) from error
+    return Cluster

@@ -1,0 +1,122 @@
+"""A program that runs beside us: its output as it comes, and its end when it is not wanted."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = ("Ended", "run_child")
+
+_POLL_S = 0.1
+_STEP = 1 << 16
+_LONGEST_LINE = 1 << 16
+_KEPT_LINES = 20
+_KEPT_OUTPUT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """
+    How a program ended.
+
+    :param code: its exit code, or minus the number of the signal that killed it
+    :param output: what it wrote to stdout, up to 1 MiB
+    :param errors: the last lines of stderr that nobody took
+    """
+
+    code: int
+    output: str
+    errors: Sequence[str]
+
+
+def run_child(
+    arguments: Sequence[str],
+    take: Callable[[str], bool],
+    wanted: Callable[[], bool],
+    *,
+    grace_s: float,
+) -> Ended:
+    """
+    Run a program to its end; may be called in any thread.
+
+    It has a session of its own, so that a terminal's Ctrl-C is ours to pass on.
+
+    :param take: called with each line of its stderr; returns whether that was for it
+    :param wanted: asked ten times a second; once it says no, the program gets SIGTERM
+    :param grace_s: seconds until SIGKILL follows
+    :raises OSError: it can't be started
+    """
+    with subprocess.Popen(
+        arguments,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    ) as process:
+        try:
+            return _follow(process, take, wanted, grace_s)
+        except BaseException:
+            process.terminate()
+            raise
+
+
+def _follow(
+    process: subprocess.Popen[bytes],
+    take: Callable[[str], bool],
+    wanted: Callable[[], bool],
+    grace_s: float,
+) -> Ended:
+    output, lines = _Output(), _Lines(take)
+    deadline: float | None = None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ, output)  # type: ignore[arg-type]
+        selector.register(process.stderr, selectors.EVENT_READ, lines)  # type: ignore[arg-type]
+        while selector.get_map():
+            for key, _ in selector.select(_POLL_S):
+                data = os.read(key.fd, _STEP)
+                key.data.add(data)
+                if not data:
+                    selector.unregister(key.fileobj)
+            if deadline is None:
+                if not wanted():
+                    process.send_signal(signal.SIGTERM)
+                    deadline = time.monotonic() + grace_s
+            elif time.monotonic() > deadline:
+                process.kill()
+                deadline = float("inf")
+    return Ended(process.wait(), output.text, list(lines.kept))
+
+
+class _Output:
+    def __init__(self) -> None:
+        self._raw = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self._raw += data[: _KEPT_OUTPUT - len(self._raw)]
+
+    @property
+    def text(self) -> str:
+        return self._raw.decode("utf-8", "replace")
+
+
+class _Lines:
+    def __init__(self, take: Callable[[str], bool]) -> None:
+        self._take = take
+        self._rest = b""
+        self.kept: deque[str] = deque(maxlen=_KEPT_LINES)
+
+    def add(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE or not data:
+            lines.append(self._rest)
+            self._rest = b""
+        for line in lines:
+            text = line[:_LONGEST_LINE].decode("utf-8", "replace")
+            if text.strip() and not self._take(text):
+                self.kept.append(text)
