@@ -14,7 +14,7 @@ from tests.guests import build, kernel, linux
 from tests.guests.packages import PackagesError
 from tests.guests.qemu import GuestConfig
 
-pytestmark = [pytest.mark.guest, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.guest, pytest.mark.sweep, pytest.mark.timeout(400)]
 
 RAM = 256 << 20
 COUNT = re.compile(r"^count (\d+) sum (\w+) (\w+) (\w+) (.*)$", re.MULTILINE)

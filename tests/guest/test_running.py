@@ -7,9 +7,10 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,7 @@ from tests.guest.resume import (
     make,
     make_monitored,
 )
+from tests.guest.sweep import sweep
 from tests.guests import migration
 from tests.guests.qemu import Guest
 from tests.guests.tiny import guest as tiny
@@ -40,7 +42,7 @@ WAYS = [(live, jobs) for live in (False, True) for jobs in (1, 2, 4)]
 LARGE = Layout(ram=128 << 20)
 """All of it is written in each pass, so that the second look of a live save takes long too."""
 
-all_ways = pytest.mark.parametrize(("live", "jobs"), WAYS)
+all_ways = pytest.mark.parametrize(("live", "jobs"), sweep(WAYS, lambda way: way[1] == 2))
 
 
 @dataclass(frozen=True)
@@ -244,6 +246,12 @@ SHARED = (
     "at an offset",
 )
 UNSHARED = ("in a memfd", "anonymous")
+ESSENTIAL = ("in a file", "in two files", "anonymous")
+
+
+def kinds(all_kinds: Iterable[str]) -> list[Any]:
+    """Return kinds of memory as parameters, of which some are for longer runs."""
+    return sweep(all_kinds, lambda kind: kind in ESSENTIAL)
 
 
 @dataclass(frozen=True)
@@ -306,33 +314,33 @@ def resumes(program: str, folder: Path, kind: str, snapshot: Path, machine: str 
     return tiny.goes_on(counted, ram_of(snapshot, folder), LAYOUT)
 
 
-@pytest.mark.parametrize("kind", MEMORIES)
+@pytest.mark.parametrize("kind", kinds(MEMORIES))
 def test_kinds_of_memory(kind_saved: KindSaved, program: str, shm: Path, kind: str) -> None:
     """A guest with any kind of memory is saved and resumed, and counts on."""
     assert resumes(program, shm, kind, kind_saved(kind).path)
 
 
-@pytest.mark.parametrize("kind", ["in a file", "anonymous"])
+@pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_another_machine(program: str, shm: Path, kind: str) -> None:
     """A guest of the older machine type is saved and resumed, and counts on."""
     saved = save_kind(program, shm, kind, machine="pc")
     assert resumes(program, shm, kind, saved.path, "pc")
 
 
-@pytest.mark.parametrize("kind", ["in two files", "in a file and a module", "at an offset"])
+@pytest.mark.parametrize("kind", kinds(["in two files", "in a file and a module", "at an offset"]))
 def test_kinds_of_memory_live(program: str, shm: Path, kind: str) -> None:
     """A guest with any kind of shared memory is saved live and resumed, and counts on."""
     saved = save_kind(program, shm, kind, live=True)
     assert resumes(program, shm, kind, saved.path)
 
 
-@pytest.mark.parametrize("kind", ["in a file", "anonymous"])
+@pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_into_a_memfd(kind_saved: KindSaved, program: str, shm: Path, kind: str) -> None:
     """A snapshot resumes in a QEMU whose memory has no name."""
     assert resumes(program, shm, "in a memfd", kind_saved(kind).path)
 
 
-@pytest.mark.parametrize("kind", MEMORIES)
+@pytest.mark.parametrize("kind", kinds(MEMORIES))
 def test_printed_command_for_kinds_of_memory(kind_saved: KindSaved, shm: Path, kind: str) -> None:
     """The printed command has memory of its own in place of what the saved guest had."""
     saved = kind_saved(kind)
@@ -343,14 +351,14 @@ def test_printed_command_for_kinds_of_memory(kind_saved: KindSaved, shm: Path, k
     assert tiny.goes_on(counted, ram_of(saved.path, shm), LAYOUT)
 
 
-@pytest.mark.parametrize("kind", SHARED)
+@pytest.mark.parametrize("kind", kinds(SHARED))
 def test_shared_memory_is_saved_once(kind_saved: KindSaved, kind: str) -> None:
     """The device state in a snapshot does not have the RAM a second time."""
     found = snapmig.info(kind_saved(kind).path).attachments
     assert {item.name: item.size for item in found}["source/state"] < 4 << 20
 
 
-@pytest.mark.parametrize("kind", UNSHARED)
+@pytest.mark.parametrize("kind", kinds(UNSHARED))
 def test_unshared_memory_is_warned_of(kind_saved: KindSaved, kind: str) -> None:
     """A guest whose memory QEMU itself must write goes through a file, and the user is told."""
     assert [*kind_saved(kind).result.warnings] == [
@@ -359,7 +367,7 @@ def test_unshared_memory_is_warned_of(kind_saved: KindSaved, kind: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", UNSHARED)
+@pytest.mark.parametrize("kind", kinds(UNSHARED))
 def test_unshared_memory_leaves_no_file(kind_saved: KindSaved, kind: str) -> None:
     """The file through which a guest was saved is gone afterwards."""
     assert kind_saved(kind).left == ["snap"]
@@ -430,7 +438,7 @@ def test_paused_guest_is_not_saved_twice(small: Monitored, shm: Path) -> None:
     assert sorted(item.name for item in shm.iterdir()) == ["a", "ram", "tiny.sector"]
 
 
-@pytest.mark.parametrize("kind", ["in a file", "anonymous"])
+@pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_paused_guest_resumes_by_the_printed_command(program: str, shm: Path, kind: str) -> None:
     """What is printed for a guest that was saved while it was stopped lets it run."""
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
