@@ -1,0 +1,112 @@
+"""Facts about docs/json.md: it has the fields that the program prints, and no others."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import RAM
+from tests.conftest import Outcome
+from tests.system import ram
+
+Call = Callable[..., Outcome]
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "json.md"
+COMMANDS = {
+    "save": ("save", "-f", "guest.ram", "s"),
+    "commit": ("commit", "-f", "shared"),
+    "restore": ("restore", "-f", "young", "r"),
+    "verify": ("verify", "young"),
+    "info": ("info", "young"),
+    "chain": ("chain", "young"),
+    "diff": ("diff", "old", "young"),
+    "accelerator": ("accelerators",),
+    "merge": ("merge", "-f", "young", "m"),
+    "rebase": ("rebase", "young", "--parent", "old"),
+    "repack": ("repack", "-f", "young", "p"),
+}
+
+
+def documented() -> dict[str, set[str]]:
+    """Return the fields of each section's table; an entry may name several."""
+    found = {}
+    for section in re.split(r"^## ", DOCUMENT.read_text(), flags=re.M)[1:]:
+        rows = re.findall(r"^\| (`.*?) \| .* \|$", section, re.M)
+        found[section.split("\n")[0]] = {
+            name for row in rows for name in re.findall(r"`(\w+)`", row)
+        }
+    return found | dict.fromkeys(("merge", "rebase", "repack"), found["save"])
+
+
+def members(section: str, field: str) -> set[str]:
+    """Return what the document says that the objects of a field have."""
+    text = DOCUMENT.read_text().partition(f"\n## {section}\n")[2]
+    row = re.search(rf"^\| `{field}` \| (.*) \|$", text, re.M)
+    return set(re.findall(r"`(\w+)`", row[1]))
+
+
+def fields(line: str) -> set[str]:
+    """Return the fields of a line of JSON, but for that which says what it is."""
+    return set(json.loads(line)) - {"message_type"}
+
+
+@pytest.fixture
+def snapshots(guest: Path, cli: Call) -> Path:
+    """Give a snapshot, one that builds on it, and a share."""
+    changed = np.frombuffer(RAM, np.uint8).reshape(-1, 4096).copy()
+    changed[5] ^= 1
+    ram.write(guest / "younger.ram", changed)
+    assert cli("save", "guest.ram", "old").code == 0
+    assert cli("save", "younger.ram", "young", "--parent", "old").code == 0
+    assert cli("save", "guest.ram", "shared", "--share", "1/1").code == 0
+    return guest
+
+
+@pytest.mark.usefixtures("snapshots")
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_fields_are_documented(cli: Call, kind: str) -> None:
+    """The fields of each result are those of the table that is headed by its kind."""
+    first = cli(*COMMANDS[kind], "--json").out.splitlines()[0]
+    assert (json.loads(first)["message_type"], fields(first)) == (kind, documented()[kind])
+
+
+@pytest.mark.usefixtures("guest")
+def test_fields_of_progress_are_documented(cli: Call) -> None:
+    """So are those of the lines on the way."""
+    err = cli("save", "guest.ram", "s", "--progress", "json").err
+    assert fields(err.splitlines()[0]) == documented()["progress"]
+
+
+@pytest.mark.usefixtures("guest")
+def test_fields_of_errors_are_documented(cli: Call) -> None:
+    """So are those of a refusal."""
+    assert fields(cli("info", "absent", "--json").err) == documented()["error"]
+
+
+@pytest.mark.usefixtures("snapshots")
+@pytest.mark.parametrize(
+    ("section", "field", "command"),
+    [
+        ("info", "blocks", ("info", "old")),
+        ("info", "attachments", ("info", "young")),
+        ("diff", "blocks", ("diff", "old", "young")),
+    ],
+)
+def test_fields_of_members_are_documented(
+    cli: Call, section: str, field: str, command: tuple[str, ...]
+) -> None:
+    """An object in a list has no field that the description of the list does not name."""
+    first = json.loads(cli(*command, "--json").out)[field][0]
+    inner = {name for value in first.values() if isinstance(value, list) for name in value[0]}
+    assert set(first) | inner == members(section, field)
+
+
+@pytest.mark.usefixtures("snapshots")
+def test_encodings_are_documented(cli: Call) -> None:
+    """The names of encodings are in the description of the field that counts them."""
+    assert set(json.loads(cli("info", "old", "--json").out)["packets"]) == members(
+        "save", "packets"
+    )
