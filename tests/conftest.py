@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,18 @@ def lacks(tool: str) -> NoReturn:
     if os.environ.get("SNAPMIG_REQUIRE_TOOLS") == "1":
         pytest.fail(f"needs {tool}, and SNAPMIG_REQUIRE_TOOLS=1 says that it is here")
     pytest.skip(f"needs {tool}")
+
+
+def pytest_configure() -> None:
+    """
+    Have programs that tests start hear SIGINT and SIGHUP, whoever started the tests.
+
+    Under nohup, or in the background of a script, both are ignored, and programs inherit that. They
+    do not inherit a handler, and one that does nothing keeps these tests going as before.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
