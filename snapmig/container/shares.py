@@ -50,6 +50,7 @@ class SharedFile(PartialFile):
 
     def __init__(self, data: Path, path: Path, needed: int) -> None:
         self.path = path
+        self.shown = str(path)
         self.needed = needed
         self.partial_path = data
         self.fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
