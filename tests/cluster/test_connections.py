@@ -66,7 +66,7 @@ def strangers(
     """
     Give runs that are not let in or find nobody.
 
-    They go on side by side from the first test on, for some wait until it is sure that nobody answers.
+    They go on side by side from the first test on: some wait until it is sure that nobody answers.
     """
     path = write_jobs(make_images(shared_shm), ("a", "hostA"))
     other = make_certificates(tmp_path_factory.mktemp("certificates"))
