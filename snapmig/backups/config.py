@@ -19,12 +19,12 @@ import msgspec
 from snapmig.backups.durations import Duration, parse_duration
 from snapmig.backups.errors import ConfigError
 from snapmig.backups.hooks import Hooks
-from snapmig.backups.refusals import explain, kind_of
 from snapmig.backups.retention import UNLIMITED, Rules
 from snapmig.backups.saving import refused_option
 from snapmig.backups.schema import TABLES, GuestTable, HooksTable, RetentionTable, TopTable
 from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
+from snapmig.operations.refusals import explain, kind_of
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.system.libc import IO_CLASSES
 
@@ -260,7 +260,7 @@ class _Parser:
         try:
             return msgspec.convert(raw, table)
         except msgspec.ValidationError as error:
-            where, message = explain(str(error), raw, table)
+            where, message = explain(error, raw, table)
             raise self._error(place, where, message) from error
 
     def _error(self, place: str, key: str, message: str) -> ConfigError:

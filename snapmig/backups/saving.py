@@ -8,7 +8,7 @@ from typing import Any
 
 from snapmig.backups.repository import StoredSnapshot
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.operations.engines import AUTO, choose_coding
+from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult, save
 from snapmig.operations.settings import (

@@ -13,9 +13,11 @@ from snapmig.units import format_size
 __all__ = ("add_parser",)
 
 _EPILOG = """\
-before it, on any hosts that share a filesystem:
-  snapmig save --share 1/2 guest.ram guest.snap
-  snapmig save --share 2/2 guest.ram guest.snap
+examples:
+  snapmig save --share 1/2 guest.ram guest.snap    # before it, on one host
+  snapmig save --share 2/2 guest.ram guest.snap    # and on another one
+  snapmig commit guest.snap
+  snapmig commit --abandon guest.snap
 """
 
 

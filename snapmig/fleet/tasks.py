@@ -7,6 +7,7 @@ holds how, so that a large plan does not fill the pipe, and does and answers tas
 
 from __future__ import annotations
 
+import io
 import pickle
 import struct
 import traceback
@@ -129,7 +130,7 @@ def unpack_message(raw: bytes) -> tuple[Word, int, bytes]:
 
 def pack_reply(reply: Any, notes: Sequence[str] = ()) -> bytes:
     """Return a reply as it crosses the pipe."""
-    return pickle.dumps((True, (reply, tuple(notes))))
+    return _pickled((True, (reply, tuple(notes))))
 
 
 def pack_failure(error: BaseException) -> bytes:
@@ -141,10 +142,10 @@ def pack_failure(error: BaseException) -> bytes:
     if not isinstance(error, SnapmigError | OSError):
         error.add_note("".join(traceback.format_exception(error)))
     try:
-        raw = pickle.dumps((False, error))
+        raw = _pickled((False, error))
         pickle.loads(raw)
     except Exception:  # noqa: BLE001 - any class may fail in any way here
-        raw = pickle.dumps((False, RuntimeError("".join(traceback.format_exception(error)))))
+        raw = _pickled((False, RuntimeError("".join(traceback.format_exception(error)))))
     return raw
 
 
@@ -159,3 +160,13 @@ def unpack_reply(raw: bytes) -> tuple[Any, tuple[str, ...]]:
         raise content
     reply, notes = content
     return reply, notes
+
+
+def _pickled(content: object) -> bytes:
+    # Without what libraries register for all: Dask's have exceptions pickled with their causes, of
+    # which not all can be.
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer)
+    pickler.dispatch_table = {}
+    pickler.dump(content)
+    return buffer.getvalue()

@@ -6,8 +6,6 @@ Every refusal is one sentence with the file, the table and the key.
 
 from __future__ import annotations
 
-import difflib
-import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,25 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from snapmig.errors import UsageError
+from snapmig.operations.refusals import explain
 from snapmig.operations.settings import GUEST_PREFIX, parse_jobs
 from snapmig.operations.workers import parse_rate
 
 __all__ = ("BatchFile", "RestoreTable", "SaveTable", "Table", "read_batch_file")
 
-Made = TypeVar("Made")
-
-_TYPES = {
-    "array": "a list",
-    "bool": "true or false",
-    "date": "a date",
-    "datetime": "a date with a time",
-    "float": "a number with a fraction",
-    "int": "a whole number",
-    "null": "",
-    "object": "a table",
-    "str": "text",
-    "time": "a time",
-}
+Made = TypeVar("Made", bound=msgspec.Struct)
 
 
 class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -153,7 +139,7 @@ def read_batch_file(path: Path) -> BatchFile:
 def _tables(
     raw: list[dict[str, Any]], defaults: dict[str, Any], kind: type[Made], shown: str
 ) -> list[Made]:
-    known = {field.name for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
+    known = {field.name for field in msgspec.structs.fields(kind)}
     usable = {key: value for key, value in defaults.items() if key in known}
     tables = []
     for number, table in enumerate(raw, 1):
@@ -166,25 +152,10 @@ def _tables(
     return tables
 
 
-def _convert(content: Any, kind: type[Made], shown: str) -> Made:
+def _convert(content: dict[str, Any], kind: type[Made], shown: str) -> Made:
     try:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{shown}: {_words(str(error), kind)}") from error
-
-
-def _words(message: str, kind: type[Any]) -> str:
-    # msgspec's message in the words of who writes such files.
-    message, _, place = message.partition(" - at `$.")
-    key = re.sub(r"\[(\d+)\]", lambda match: f" {int(match[1]) + 1}", place.rstrip("`"))
-    key = key.replace("[...]", ": one of its values")
-    if match := re.fullmatch(r"Object contains unknown field `(.*)`", message):
-        near = difflib.get_close_matches(match[1], kind.__struct_fields__, 1)
-        return f"unknown key {match[1]!r}" + (f", did you mean {near[0]!r}?" if near else "")
-    if match := re.fullmatch(r"Object missing required field `(.*)`", message):
-        return f"the key {match[1]!r} is missing"
-    if match := re.fullmatch(r"Expected `(.*)`, got `(.*)`", message):
-        wanted = [_TYPES.get(word, word) for word in match[1].split(" | ")]
-        expected = " or ".join(word for word in wanted if word)
-        return f"{key} is {_TYPES.get(match[2], match[2])}, expected {expected}"
-    return f"{key}: {message}" if key else message
+        key, message = explain(error, content, kind)
+        where = ": ".join(part for part in (shown, key) if part)
+        raise UsageError(f"{where}: {message}") from error

@@ -15,7 +15,7 @@ from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.batch_file import BatchFile, RestoreTable, SaveTable, Table
-from snapmig.operations.engines import AUTO, choose_coding
+from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.settings import GUEST_PREFIX, parse_depth, parse_layout, parse_packet_size
 from snapmig.operations.shares import parse_share
 

@@ -13,7 +13,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE, Geometry
-from snapmig.operations.engines import AUTO
+from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.parents import geometry_problem
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options

@@ -9,7 +9,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.fleet.fleet import Fleet, Workers, WorkersMaker
 from snapmig.fleet.tasks import TASKS_AHEAD
-from snapmig.operations.engines import choose_to_read, failure_warnings
+from snapmig.operations.engine_choice import choose_to_read, failure_warnings
 from snapmig.operations.parents import open_parents
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.settings import parse_depth, parse_jobs

@@ -12,7 +12,7 @@ from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.attachments import source_format
-from snapmig.operations.engines import AUTO
+from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new

@@ -12,7 +12,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations.attachments import load_attachment, source_format
-from snapmig.operations.engines import AUTO, choose_coding
+from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.parents import PARENT_NAME
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options

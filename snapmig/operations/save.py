@@ -14,7 +14,7 @@ from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, source_attachments
-from snapmig.operations.engines import AUTO, choose_coding
+from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.saving import SaveOptions, SaveResult, Saving
 from snapmig.operations.settings import (

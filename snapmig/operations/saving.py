@@ -27,7 +27,7 @@ from snapmig.fleet.fleet import Fleet, WorkersMaker
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, check_attachments, store_attachments
-from snapmig.operations.engines import AUTO, failure_warnings
+from snapmig.operations.engine_choice import AUTO, failure_warnings
 from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options

@@ -2,7 +2,8 @@
 Whether a snapshot has room, looked at before the work.
 
 A restore knows what it needs from the index. A save knows only what it needs at least: what a page
-becomes shows when it is compressed. So only what can't fit for sure is refused.
+becomes shows when it is compressed. So only what can't fit for sure is refused. That a save may not
+fit is no warning: its warnings come with its result, and then it has fitted.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.fleet.fleet import Fleet
 from snapmig.operations.attachments import load_attachment
-from snapmig.operations.engines import AUTO
+from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.settings import window_bits

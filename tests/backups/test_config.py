@@ -62,7 +62,7 @@ def test_a_rule_of_nothing_is_no_rule(rule):
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("", "repository: expected this key, it is not there"),
+        ("", "repository: the key is missing"),
         ("repository = 7", "repository: expected a string, found a whole number"),
         ('repository = ""', "repository: expected a path, found ''"),
         (HEAD + "keep_daily = 7", "keep_daily: unknown key"),
@@ -84,7 +84,8 @@ def test_a_rule_of_nothing_is_no_rule(rule):
         ),
         (
             HEAD + "[retention]\nkeep_daily = 1.5",
-            "retention.keep_daily: expected a whole number or a string, found a number",
+            "retention.keep_daily: expected a whole number or a string, "
+            "found a number with a fraction",
         ),
         (
             HEAD + "[retention]\nkeep_daily = -1",
@@ -102,11 +103,11 @@ def test_a_rule_of_nothing_is_no_rule(rule):
         ),
         (
             HEAD + '[hooks]\nbefore = ["sync", 1]',
-            "hooks.before[1]: expected a string, found a whole number",
+            "hooks.before 2: expected a string, found a whole number",
         ),
         (HEAD + "guests = 7", "guests: expected a table, found a whole number"),
         (HEAD + "guests.web = 7", "guests.web: expected a table, found a whole number"),
-        (HEAD + "[guests.web]", "guests.web.source: expected this key, it is not there"),
+        (HEAD + "[guests.web]", "guests.web.source: the key is missing"),
         (
             HEAD + GUEST + "optinal = true",
             "guests.web.optinal: unknown key, did you mean optional?",

@@ -62,7 +62,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output-dir", type=Path, default=Path("build/bench"), help="(%(default)s)"
     )
-    parser.add_argument("--quick", action="store_true", help="one round, no other settings")
+    parser.add_argument(
+        "--quick", action="store_true", help="one round, no other settings, less warm-up"
+    )
     parser.add_argument("--full", action="store_true", help="other settings in every round")
     options = parser.parse_args(arguments)
     if options.rounds is None:
@@ -180,6 +182,7 @@ def _prepare(
         variant_rounds=_variant_rounds(options),
         scaling=options.scaling,
         operations=options.only,
+        warm_restores=not options.quick,
     )
     return Workplace(image, shared), config
 

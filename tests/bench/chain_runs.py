@@ -281,10 +281,10 @@ def run_quietly(command: Sequence[str], folder: Path) -> int:
     :raises CommandError: it failed
     """
     known = {"PYTHONPATH": str(ROOT), "PYTHONPYCACHEPREFIX": str(folder / "byte-code")}
+    environment = {**os.environ, **known}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     launched = [sys.executable, "-I", "-S", "-c", _LAUNCHER, *command]
-    done = subprocess.run(
-        launched, cwd=folder, env={**os.environ, **known}, capture_output=True, check=False
-    )
+    done = subprocess.run(launched, cwd=folder, env=environment, capture_output=True, check=False)
     if done.returncode != 0:
         reason = done.stderr.decode(errors="replace").strip()
         raise CommandError(f"{command[0]}: exit status {done.returncode}: {reason}")

@@ -22,6 +22,7 @@ class Config:
     :param job_counts: how many processes or threads, one number unless it is about scaling
     :param variant_rounds: rounds that also run snapmig with other settings
     :param operations: which of saving and restoring
+    :param warm_restores: restores have a warm-up too, and not only the saves that they read
     """
 
     image: Path
@@ -32,6 +33,7 @@ class Config:
     variant_rounds: int
     scaling: bool
     operations: tuple[str, ...] = OPERATIONS
+    warm_restores: bool = True
 
     @property
     def first_destination(self) -> str:
@@ -97,13 +99,14 @@ def items(config: Config, contestants: Sequence[Contestant], limits: Sequence[Li
     return planned
 
 
-def warm_ups(planned: Iterable[Item]) -> list[Item]:
+def warm_ups(planned: Iterable[Item], *, restores: bool = True) -> list[Item]:
     """Each contestant once with each operation; a restore finds what its own save left."""
     found: dict[tuple[str, str], Item] = {}
     for item in planned:
         if isinstance(item.what, Contestant) and item.role != "variant":
             found.setdefault(("save", item.name), replace(item, operation="save"))
-            found.setdefault((item.operation, item.name), item)
+            if restores:
+                found.setdefault((item.operation, item.name), item)
     return list(found.values())
 
 

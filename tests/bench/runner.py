@@ -48,7 +48,7 @@ class Runner:
 
     def warm_up(self, planned: list[Item]) -> None:
         """Run each contestant once; its saved file stays in shared memory for the restores."""
-        for item in warm_ups(planned):
+        for item in warm_ups(planned, restores=self._config.warm_restores):
             say(f"warm-up: {item.label}")
             self._measure(item, WARM_UP)
 

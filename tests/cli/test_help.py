@@ -15,16 +15,17 @@ from tests.cli.conftest import RAM
 from tests.system.filesystems import memfd
 
 # That of backups has its tests in tests/backups.
-VERBS = ("save", "restore", "info", "verify", "accelerators")
+VERBS = ("save", "restore", "info", "verify", "commit", "accelerators")
 OPTIONS = {
     "save": "--format --base --parent --no-deltas --live -j --jobs --compression --accelerator "
-    "--depth --level --window --huffman --packet-size --layout --attach --bwlimit -f --force "
-    "--json --progress --debug -h --help",
+    "--depth --level --window --huffman --packet-size --layout --attach --share --bwlimit -f "
+    "--force --json --progress --debug -h --help",
     "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
     "--bwlimit --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help",
+    "commit": "-f --force --abandon --json --debug -h --help",
     "accelerators": "--measure --json --debug -h --help",
 }
 HELP = {"": build_parser().format_help()}
@@ -113,8 +114,12 @@ def test_examples_run(guest, number):
     """
     verb, line = IMAGE_EXAMPLES[number]
     snapmig.save("guest.ram", "guest.snap")
-    for path in {"save": ["guest.snap"], "restore": ["guest.ram"]}.get(line.split()[1], []):
+    made = {"save": "guest.snap", "restore": "guest.ram", "commit": "guest.snap"}
+    if path := made.get(line.split()[1]):
         (guest / path).unlink()
+    if line.startswith("snapmig commit"):
+        for share in ("1/2", "2/2"):
+            snapmig.save("guest.ram", "guest.snap", share=share)
     (guest / "shm").mkdir()
     (guest / "shm" / "guest.ram").write_bytes(RAM)
     (guest / "bin").mkdir()

@@ -1,4 +1,4 @@
-"""A cluster of two hosts for the tests of a module, and a directory with guests."""
+"""A cluster of two hosts for all tests here, and directories with guests."""
 
 from __future__ import annotations
 
@@ -7,26 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.jobs import make_images, write_jobs
 from tests.cluster.processes import Cluster, start_cluster
-from tests.system import ram
 
 pytest.importorskip("distributed")
 
-MIB = 1 << 20
 HOSTS = {"worker-a": "hostA=1", "worker-b": "hostB=1"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Give a scheduler with a worker for each of two hosts."""
+    """Give a scheduler with a worker for each of two hosts, for tests that leave it whole."""
     cluster = start_cluster(tmp_path_factory.mktemp("cluster"), HOSTS)
     yield cluster
     cluster.end()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Give the same for a test that ends parts of it."""
+    """Give the same for a module that ends parts of it."""
     cluster = start_cluster(tmp_path_factory.mktemp("cluster"), HOSTS)
     yield cluster
     cluster.end()
@@ -35,10 +34,7 @@ def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def folder(shm: Path) -> Path:
     """Give a directory with three small images, a.ram to c.ram, and one for what is made."""
-    for number, name in enumerate("abc"):
-        ram.write(shm / f"{name}.ram", ram.mixed(4 * MIB, number))
-    (shm / "out").mkdir()
-    return shm
+    return make_images(shm)
 
 
 @pytest.fixture
@@ -46,11 +42,6 @@ def write(folder: Path) -> Callable[..., Path]:
     """Give a function that writes a batch's file with a save for each name and host."""
 
     def write(*jobs: tuple[str, str], top: str = "") -> Path:
-        tables = (
-            f'[[save]]\nhost = "{host}"\nimage = "{name}.ram"\nsnapshot = "out/{{name}}.snap"\n'
-            for name, host in jobs
-        )
-        (folder / "jobs.toml").write_text(f"{top}\n{''.join(tables)}")
-        return folder / "jobs.toml"
+        return write_jobs(folder, *jobs, top=top)
 
     return write

@@ -14,30 +14,55 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-WAIT = """
-import sys
-from distributed import Client
-from distributed.security import Security
-address, count, *files = sys.argv[1:]
-names = ("tls_ca_file", "tls_client_cert", "tls_client_key")
-security = Security(**dict(zip(names, files)), require_encryption=True) if files else None
-with Client(address, security=security) as client:
-    client.wait_for_workers(int(count), timeout=60)
-"""
-
 
 @dataclass
 class Cluster:
-    """A scheduler's address, and all processes by their names."""
+    """
+    A scheduler's address, and all processes by their names.
 
-    address: str
+    :param folder: for their logs and what they keep
+    :param options: of all of them, for TLS
+    """
+
+    folder: Path
+    options: Sequence[str] = ()
+    address: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, name: str, kind: str, *arguments: str) -> None:
+        """Start a process under a name that no other has."""
+        command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments, *self.options]
+        with self.log(name).open("wb") as log:
+            self.processes[name] = subprocess.Popen(
+                command, stdout=log, stderr=log, env=ENVIRONMENT, cwd=self.folder
+            )
+
+    def start_worker(self, name: str, resources: str) -> None:
+        """Start a worker, which waits for the scheduler where that is not there yet."""
+        self.start(
+            name, "worker", "--scheduler-file", "scheduler.json", "--name", name,
+            "--nthreads", "2", "--no-nanny", "--no-dashboard", "--host", "127.0.0.1",
+            "--resources", resources, "--local-directory", str(self.folder / name),
+        )  # fmt: skip
+
+    def kill(self, name: str) -> None:
+        """Kill a process, whose name is free then."""
+        process = self.processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def wait_for_worker(self, name: str) -> None:
+        """Wait until a worker says that the scheduler knows it."""
+        wait_for(lambda: "Registered to:" in self.log(name).read_text())
+
+    def log(self, name: str) -> Path:
+        """Return the file of what a process says."""
+        return self.folder / f"{name}.log"
 
     def end(self) -> None:
         """End all processes."""
-        for process in reversed(self.processes.values()):
-            process.kill()
-            process.wait()
+        for name in reversed(list(self.processes)):
+            self.kill(name)
 
 
 def start_cluster(
@@ -52,40 +77,21 @@ def start_cluster(
     names = ("--tls-ca-file", "--tls-cert", "--tls-key")
     tls = [f"{name}={path}" for name, path in zip(names, certificates, strict=False)]
     protocol = "tls" if tls else "tcp"
-    file = folder / "scheduler.json"
-    cluster = Cluster("")
+    cluster = Cluster(folder, tls)
     try:
-        cluster.processes["scheduler"] = _start(
-            folder, "scheduler", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol,
-            "--no-dashboard", "--scheduler-file", str(file), *tls,
+        cluster.start(
+            "scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol,
+            "--no-dashboard", "--scheduler-file", "scheduler.json",
         )  # fmt: skip
-        cluster.address = json.loads(wait_for(lambda: file.exists() and file.read_text()))[
-            "address"
-        ]
         for name, resources in workers.items():
-            start_worker(folder, cluster, name, resources, tls)
-        wait_for_workers(cluster, len(workers), certificates)
+            cluster.start_worker(name, resources)
+        for name in workers:
+            cluster.wait_for_worker(name)
+        cluster.address = json.loads((folder / "scheduler.json").read_text())["address"]
     except BaseException:
         cluster.end()
         raise
     return cluster
-
-
-def start_worker(
-    folder: Path, cluster: Cluster, name: str, resources: str, tls: Sequence[str] = ()
-) -> None:
-    """Start one more worker."""
-    cluster.processes[name] = _start(
-        folder, "worker", cluster.address, "--name", name, "--nthreads", "2", "--no-nanny",
-        "--no-dashboard", "--host", "127.0.0.1", "--resources", resources,
-        "--local-directory", str(folder / name), *tls,
-    )  # fmt: skip
-
-
-def wait_for_workers(cluster: Cluster, count: int, certificates: Sequence[Path] = ()) -> None:
-    """Wait until a scheduler has so many workers."""
-    command = [sys.executable, "-c", WAIT, cluster.address, str(count), *map(str, certificates)]
-    subprocess.run(command, check=True, timeout=90, env=ENVIRONMENT)
 
 
 def wait_for(found: Callable[[], object], seconds: float = 60) -> object:
@@ -103,9 +109,3 @@ def children(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").iterdir():
         found += map(int, (task / "children").read_text().split())
     return found
-
-
-def _start(folder: Path, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments]
-    with (folder / f"{kind}.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env=ENVIRONMENT, cwd=folder)

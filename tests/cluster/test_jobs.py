@@ -1,3 +1,5 @@
+"""Facts about jobs on a cluster's hosts; several are seen on one run, since each takes seconds."""
+
 from __future__ import annotations
 
 import json
@@ -10,53 +12,104 @@ from typing import Any
 import pytest
 
 from tests.cli import program
+from tests.cluster.jobs import IMAGE_SIZE, by_job, make_images, write_jobs
 from tests.cluster.processes import Cluster
 
 Write = Callable[..., Path]
+Done = subprocess.CompletedProcess[str]
+NOBODY = "tcp://127.0.0.1:1"
+OPTIONS = 'compression = "none"\npacket_size = "64K"\nattach = { "x y" = "a.ram" }\n'
 
 
-def lines(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
-    """Return the JSON lines of a run by their jobs."""
-    found = map(json.loads, done.stdout.splitlines())
-    return {line["job"]: line for line in found if "job" in line}
-
-
-def run(cluster: Cluster, path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def run(cluster: Cluster, path: Path, *options: str) -> Done:
     """Run a batch's file on a cluster."""
     return program.run("batch", path, "--scheduler", cluster.address, *options)
 
 
-def test_each_job_is_done_by_the_worker_of_its_host(cluster: Cluster, write: Write) -> None:
+@pytest.fixture(scope="module")
+def place(shared_shm: Path) -> Path:
+    """Give a directory with images for the runs of this module."""
+    return make_images(shared_shm)
+
+
+@pytest.fixture(scope="module")
+def mixed(cluster: Cluster, place: Path) -> dict[str, dict[str, Any]]:
+    """Give the lines of a run with saves on both hosts; one lacks its image, one has options."""
+    jobs = (("missing", "hostA"), ("a", "hostA"), ("b", "hostB"), ("c", "hostA"))
+    path = write_jobs(place, *jobs)
+    path.write_text(path.read_text() + OPTIONS)
+    return by_job(run(cluster, path, "--json", "-j", "1").stdout.splitlines())
+
+
+@pytest.fixture(scope="module")
+def restored(cluster: Cluster, place: Path, mixed: dict[str, Any]) -> Done:
+    """Give a run with restores of what was saved, on another host, and of what is no snapshot."""
+    assert "a" in mixed
+    tables = (
+        f'[[restore]]\nname = "{image}"\nhost = "{host}"\nsnapshot = "{snapshot}"\n'
+        f'image = "out/{image}"\n'
+        for host, snapshot, image in (("hostB", "out/a.snap", "back"), ("hostA", "a.ram", "none"))
+    )
+    (place / "restores.toml").write_text("".join(tables))
+    return run(cluster, place / "restores.toml")
+
+
+@pytest.fixture(scope="module")
+def watched(cluster: Cluster, place: Path) -> Done:
+    """Give a slow run of two saves with a table and lines of progress."""
+    jobs = (("a", "hostA"), ("b", "hostB"))
+    path = write_jobs(place, *jobs, top="bwlimit = '4M'\ndefaults.force = true")
+    return run(cluster, path, "--progress", "json")
+
+
+def test_each_job_is_done_by_the_worker_of_its_host(mixed: dict[str, dict[str, Any]]) -> None:
     """The name of who did it comes back with each result."""
-    done = run(cluster, write(("a", "hostA"), ("b", "hostB"), ("c", "hostA")), "--json")
-    assert done.returncode == 0, done.stderr
-    workers = {name: line["worker"] for name, line in lines(done).items()}
+    workers = {name: mixed[name]["worker"] for name in "abc"}
     assert workers == {"a": "worker-a", "b": "worker-b", "c": "worker-a"}
 
 
-def test_a_remote_snapshot_restores_to_its_image(cluster: Cluster, write: Write) -> None:
-    """What a host saved is the guest's memory, byte for byte."""
-    path = write(("a", "hostA"))
-    assert run(cluster, path).returncode == 0
-    restore = '[[restore]]\nhost = "hostB"\nsnapshot = "out/a.snap"\nimage = "out/back.ram"'
-    path.write_text(restore)
-    done = run(cluster, path)
-    assert done.returncode == 0, done.stderr
-    back = (path.parent / "out" / "back.ram").read_bytes()
-    assert back == (path.parent / "a.ram").read_bytes()
+def test_a_job_that_fails_stops_no_other(place: Path, mixed: dict[str, dict[str, Any]]) -> None:
+    """Its own sentence comes back, and the others are done."""
+    missing = place / "missing.ram"
+    assert mixed["missing"]["message"] == f"{missing}: No such file or directory"
+    assert {name for name, line in mixed.items() if line["message_type"] == "save"} == {*"abc"}
 
 
-def test_options_of_a_job_reach_its_host(cluster: Cluster, write: Write) -> None:
-    """Compression, packet size and attachments are those of the file."""
-    path = write(("a", "hostA"))
-    text = 'compression = "none"\npacket_size = "64K"\nattach = { "x y" = "a.ram" }\n'
-    path.write_text(path.read_text() + text)
-    done = run(cluster, path, "-j", "1")
-    assert done.returncode == 0, done.stderr
-    shown = program.run("info", "--json", path.parent / "out" / "a.snap")
-    facts = json.loads(shown.stdout)
+def test_options_of_a_job_reach_its_host(place: Path, mixed: dict[str, dict[str, Any]]) -> None:
+    """Compression, packet size and attachments are those of the file, jobs those of the run."""
+    facts = json.loads(program.run("info", "--json", place / "out" / "c.snap").stdout)
     names = [each["name"] for each in facts["attachments"]]
     assert (facts["packet_size"], names) == (65536, ["x y"])
+    assert (mixed["c"]["compression"], mixed["c"]["jobs"]) == ("none", 1)
+
+
+@pytest.mark.usefixtures("restored")
+def test_a_remote_snapshot_restores_to_its_image(place: Path) -> None:
+    """What a host saved is the guest's memory, byte for byte."""
+    assert (place / "out" / "back").read_bytes() == (place / "a.ram").read_bytes()
+
+
+def test_the_exit_code_of_a_host_is_that_of_the_run(place: Path, restored: Done) -> None:
+    """A corrupt snapshot is exit code 3 from far away too."""
+    local = program.run("restore", place / "a.ram", place / "out" / "none")
+    assert restored.returncode == local.returncode == 3
+    assert local.stderr.removeprefix("snapmig: ").strip() in restored.stderr
+
+
+def test_progress_comes_back(watched: Done) -> None:
+    """A line tells of a guest before it is done."""
+    progress = [json.loads(line) for line in watched.stderr.splitlines()]
+    assert {(line["job"], line["total_bytes"]) for line in progress} == {
+        ("a", IMAGE_SIZE),
+        ("b", IMAGE_SIZE),
+    }
+
+
+def test_the_table_has_the_hosts(watched: Done) -> None:
+    """People see where each job was done."""
+    rows = [line.split()[:3] for line in watched.stdout.splitlines()]
+    assert watched.returncode == 0, watched.stderr
+    assert rows == [["job", "host", "result"], ["a", "hostA", "done"], ["b", "hostB", "done"]]
 
 
 def test_a_host_without_a_worker_is_refused_at_once(cluster: Cluster, write: Write) -> None:
@@ -68,97 +121,50 @@ def test_a_host_without_a_worker_is_refused_at_once(cluster: Cluster, write: Wri
     assert list((path.parent / "out").iterdir()) == []
 
 
-def test_a_job_that_fails_stops_no_other(cluster: Cluster, write: Write) -> None:
-    """Its own sentence comes back, and the others are done."""
-    path = write(("missing", "hostA"), ("a", "hostA"), ("b", "hostB"))
-    done = run(cluster, path, "--json")
-    found = lines(done)
-    missing = path.parent / "missing.ram"
-    assert found["missing"]["message"] == f"{missing}: No such file or directory"
-    assert {name for name, line in found.items() if line["message_type"] == "save"} == {"a", "b"}
-
-
-def test_the_exit_code_of_a_host_is_that_of_the_run(cluster: Cluster, write: Write) -> None:
-    """A corrupt snapshot is exit code 3 from far away too."""
-    path = write(("a", "hostA"))
-    path.write_text('[[restore]]\nhost = "hostA"\nsnapshot = "a.ram"\nimage = "out/a"\n')
-    local = program.run("restore", path.parent / "a.ram", path.parent / "out" / "a")
-    done = run(cluster, path)
-    assert done.returncode == local.returncode == 3
-    assert local.stderr.removeprefix("snapmig: ").strip() in done.stderr
-
-
-def test_fail_fast_lets_what_waits_be(cluster: Cluster, write: Write) -> None:
-    """A job behind the one that failed is not begun."""
-    path = write(("missing", "hostA"), ("a", "hostA"))
-    found = lines(run(cluster, path, "--fail-fast", "--json"))
-    assert found["a"]["state"] == "skipped"
-
-
-def test_progress_comes_back(cluster: Cluster, write: Write) -> None:
-    """A line tells of a guest before it is done."""
-    path = write(("a", "hostA"), top="bwlimit = '2M'")
-    done = run(cluster, path, "--progress", "json")
-    progress = [json.loads(line) for line in done.stderr.splitlines()]
-    assert {(line["job"], line["total_bytes"]) for line in progress} == {("a", 4 << 20)}
-
-
-def test_the_table_has_the_hosts(cluster: Cluster, write: Write) -> None:
-    """People see where each job was done."""
-    done = run(cluster, write(("a", "hostA"), ("b", "hostB")))
-    rows = [line.split()[:3] for line in done.stdout.splitlines()]
-    assert rows == [["job", "host", "result"], ["a", "hostA", "done"], ["b", "hostB", "done"]]
-
-
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("tcp://127.0.0.1:1", "no Dask scheduler can be reached at tcp://127.0.0.1:1: "),
         ("127.0.0.1:1", "expected tcp://HOST:PORT or tls://HOST:PORT"),
         ("tls://127.0.0.1:1", "needs a certificate and its authority"),
     ],
 )
-def test_a_scheduler_that_is_not_there_is_a_sentence(
-    write: Write, address: str, words: str
+def test_an_address_that_is_none_is_a_sentence(
+    cli: Callable[..., Any], write: Write, address: str, words: str
 ) -> None:
-    """Nothing answers, or the address is none."""
-    done = program.run("batch", write(("a", "hostA")), "--scheduler", address)
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.returncode != 0
+    """Nobody is asked there."""
+    outcome = cli("batch", write(("a", "hostA")), "--scheduler", address)
+    assert (outcome.code, words in outcome.err, outcome.err.count("\n")) == (2, True, 1)
 
 
-def test_jobs_with_hosts_need_a_scheduler(write: Write) -> None:
+def test_jobs_with_hosts_need_a_scheduler(cli: Callable[..., Any], write: Write) -> None:
     """Without one they would be done on the wrong machine."""
-    done = program.run("batch", write(("a", "hostA")))
-    assert done.returncode == 2
-    assert "host is 'hostA', which needs a cluster: --scheduler" in done.stderr
+    outcome = cli("batch", write(("a", "hostA")))
+    assert outcome.code == 2
+    assert "host is 'hostA', which needs a cluster: --scheduler" in outcome.err
 
 
-def test_a_cluster_needs_a_host_for_each_job(cluster: Cluster, write: Write) -> None:
-    """It is said which table lacks it."""
+def test_a_cluster_needs_a_host_for_each_job(cli: Callable[..., Any], write: Write) -> None:
+    """It is said which table lacks it, before anything is connected."""
     path = write(("a", "hostA"))
     path.write_text('[[save]]\nimage = "a.ram"\nsnapshot = "out/a.snap"\n')
-    done = run(cluster, path)
-    assert done.returncode == 2
-    assert "[[save]] 1: the key 'host' is missing, which a cluster needs" in done.stderr
+    outcome = cli("batch", path, "--scheduler", NOBODY)
+    assert outcome.code == 2
+    assert "[[save]] 1: the key 'host' is missing, which a cluster needs" in outcome.err
 
 
-def test_a_cluster_takes_no_patterns(cluster: Cluster, write: Write) -> None:
+def test_a_cluster_takes_no_patterns(cli: Callable[..., Any], write: Write) -> None:
     """Which files a host has is not known here."""
-    done = run(cluster, write(("*", "hostA")))
-    assert done.returncode == 2
-    assert "is a pattern, a cluster needs each file's own name" in done.stderr
+    outcome = cli("batch", write(("*", "hostA")), "--scheduler", NOBODY)
+    assert outcome.code == 2
+    assert "is a pattern, a cluster needs each file's own name" in outcome.err
 
 
-def test_the_missing_extra_is_a_sentence(cluster: Cluster, write: Write) -> None:
+def test_the_missing_extra_is_a_sentence(
+    cli: Callable[..., Any], write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It says what to install."""
-    script = (
-        "import sys; sys.modules['distributed'] = None\n"
-        "from snapmig.commands import main; sys.exit(main())"
-    )
-    path = write(("a", "hostA"))
-    command = [sys.executable, "-c", script, "batch", str(path), "--scheduler", cluster.address]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "snapmig.cluster.client", raising=False)
+    outcome = cli("batch", write(("a", "hostA")), "--scheduler", NOBODY)
     words = "snapmig: a cluster needs dask.distributed: pip install 'snapmig[cluster]'\n"
-    assert (done.returncode, done.stderr) == (1, words)
+    assert (outcome.code, outcome.err) == (1, words)

@@ -1,14 +1,20 @@
+"""Facts about what becomes of jobs whose process, worker, scheduler or client is gone."""
+
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli import program
+from tests.cluster.conftest import HOSTS
+from tests.cluster.jobs import by_job, make_images, write_jobs
 from tests.cluster.processes import Cluster, children, wait_for
 
 Write = Callable[..., Path]
@@ -34,8 +40,7 @@ def start(
 def finish(process: subprocess.Popen[str]) -> dict[str, dict[str, Any]]:
     """Wait for a run and return its JSON lines by their jobs."""
     out, _ = process.communicate(timeout=90)
-    found = map(json.loads, out.splitlines())
-    return {line["job"]: line for line in found if "job" in line}
+    return by_job(out.splitlines())
 
 
 def pid_of(cluster: Cluster, worker: str) -> int:
@@ -56,40 +61,53 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_killed_worker_fails_its_job_alone(own_cluster: Cluster, write: Write) -> None:
+@dataclass(frozen=True)
+class Loss:
+    """A run that lost a part of its cluster: its lines, and its directory of snapshots."""
+
+    lines: dict[str, dict[str, Any]]
+    path: Path
+    remote: int
+
+
+@pytest.fixture(scope="module")
+def lost_worker(own_cluster: Cluster, shared_shm: Path) -> Loss:
+    """Give a run with a job, and one behind it, on a host whose worker is killed."""
+    jobs = (("a", "hostA"), ("c", "hostA"), ("b", "hostB"))
+    path = write_jobs(make_images(shared_shm), *jobs, top="bwlimit = '2M'")
+    process = start(own_cluster, path, begun=2)
+    [remote] = children(pid_of(own_cluster, "worker-a"))
+    own_cluster.kill("worker-a")
+    return Loss(finish(process), path, remote)
+
+
+def test_a_killed_worker_fails_its_job_alone(lost_worker: Loss) -> None:
     """The sentence names the worker, the other host's job is done."""
-    path = write(("a", "hostA"), ("b", "hostB"), top="bwlimit = '2M'")
-    process = start(own_cluster, path)
-    own_cluster.processes["worker-a"].kill()
-    found = finish(process)
+    found = lost_worker.lines
     assert found["a"]["message"] == "worker worker-a was lost while it did this"
     assert (found["a"]["exit_code"], found["b"]["message_type"]) == (5, "save")
 
 
-def test_a_killed_worker_takes_its_snapmig_along(own_cluster: Cluster, write: Write) -> None:
+def test_a_killed_worker_takes_its_snapmig_along(lost_worker: Loss) -> None:
     """The process there ends and removes what it had begun."""
-    path = write(("a", "hostA"), top=SLOW)
-    process = start(own_cluster, path)
-    [remote] = children(pid_of(own_cluster, "worker-a"))
-    own_cluster.processes["worker-a"].kill()
-    finish(process)
-    wait_for(lambda: nothing_partial(path))
-    wait_for(lambda: not is_running(remote))
+    out = lost_worker.path.parent / "out"
+    wait_for(lambda: [path.name for path in out.iterdir()] == ["b.snap"])
+    wait_for(lambda: not is_running(lost_worker.remote))
 
 
-def test_jobs_behind_a_lost_worker_fail_too(own_cluster: Cluster, write: Write) -> None:
+def test_jobs_behind_a_lost_worker_fail_too(lost_worker: Loss) -> None:
     """Nobody waits for a host that nobody serves any more."""
-    path = write(("a", "hostA"), ("b", "hostA"), top="bwlimit = '1M'")
-    process = start(own_cluster, path, begun=1)
-    own_cluster.processes["worker-a"].kill()
-    assert finish(process)["b"]["message"] == "no worker serves host 'hostA' any more"
+    assert lost_worker.lines["c"]["message"] == "no worker serves host 'hostA' any more"
 
 
+@pytest.mark.usefixtures("lost_worker")
 def test_a_lost_scheduler_fails_all_jobs(own_cluster: Cluster, write: Write) -> None:
     """Each has the sentence, and nothing partial is left on the hosts."""
+    own_cluster.start_worker("worker-a", HOSTS["worker-a"])
+    own_cluster.wait_for_worker("worker-a")
     path = write(("a", "hostA"), ("b", "hostB"), top=SLOW)
     process = start(own_cluster, path)
-    own_cluster.processes["scheduler"].kill()
+    own_cluster.kill("scheduler")
     words = f"the connection to the scheduler at {own_cluster.address} was lost"
     assert {line["message"] for line in finish(process).values()} == {words}
     wait_for(lambda: nothing_partial(path))
@@ -115,12 +133,29 @@ def test_a_killed_client_ends_what_it_began(cluster: Cluster, write: Write) -> N
     wait_for(lambda: not children(pid_of(cluster, "worker-a")))
 
 
-def test_fail_fast_cancels_what_runs_elsewhere(cluster: Cluster, write: Write) -> None:
-    """A host's job is ended because another host's failed."""
-    path = write(("a", "hostA"), ("b", "hostB"), top=SLOW)
-    process = start(cluster, path, "--fail-fast")
+@pytest.fixture(scope="module")
+def failed_fast(cluster: Cluster, shared_shm: Path) -> dict[str, dict[str, Any]]:
+    """Give the lines of a run that ends with the first job that fails; a's snapmig is killed."""
+    (shared_shm / "fast").mkdir()
+    jobs = (("a", "hostA"), ("c", "hostA"), ("b", "hostB"))
+    path = write_jobs(make_images(shared_shm / "fast"), *jobs, top=SLOW)
+    process = start(cluster, path, "--fail-fast", begun=2)
     [remote] = children(pid_of(cluster, "worker-a"))
     os.kill(remote, signal.SIGKILL)
-    found = finish(process)
-    assert found["a"]["message"] == "snapmig was ended by signal 9 on worker worker-a"
-    assert found["b"]["state"] == "cancelled"
+    return finish(process)
+
+
+def test_a_killed_snapmig_fails_its_job(failed_fast: dict[str, dict[str, Any]]) -> None:
+    """The sentence has the signal and the worker."""
+    message = failed_fast["a"]["message"]
+    assert message == "snapmig was ended by signal 9 on worker worker-a"
+
+
+def test_fail_fast_cancels_what_runs_elsewhere(failed_fast: dict[str, dict[str, Any]]) -> None:
+    """A host's job is ended because another host's failed."""
+    assert failed_fast["b"]["state"] == "cancelled"
+
+
+def test_fail_fast_lets_what_waits_be(failed_fast: dict[str, dict[str, Any]]) -> None:
+    """A job behind the one that failed is not begun."""
+    assert failed_fast["c"]["state"] == "skipped"

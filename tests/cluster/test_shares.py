@@ -1,7 +1,8 @@
+"""Facts about one snapshot that several processes or hosts write together."""
+
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,25 @@ SUPERBLOCK = 4096
 INDEX_PAGE = 4096
 
 
+@pytest.fixture(scope="module")
+def guest(shared_shm: Path) -> Path:
+    """Give an image whose index has several pages: a MiB of data in each 4 MiB of 64."""
+    content = ram.mixed(16 * MIB, 3)
+    pieces = {4 * at: content[at : at + MIB] for at in range(0, len(content), MIB)}
+    return ram.write_sparse(shared_shm / "guest.ram", 64 * MIB, pieces)
+
+
+@pytest.fixture(scope="module")
+def single(guest: Path) -> bytes:
+    """Give what a single save makes of it, as :func:`parts` does."""
+    snapmig.save(guest, guest.with_name("single.snap"), jobs=1)
+    return parts(guest.with_name("single.snap"))
+
+
 @pytest.fixture
-def guest(shm: Path) -> Iterator[Path]:
-    """Give an image of 64 MiB, whose index has several pages."""
-    ram.write(shm / "guest.ram", ram.mixed(64 * MIB, 3))
-    return shm / "guest.ram"
+def snapshot(shm: Path) -> Path:
+    """Give the name of a snapshot, alone in its directory."""
+    return shm / "guest.snap"
 
 
 def parts(snapshot: Path) -> bytes:
@@ -38,51 +53,49 @@ def save_all(guest: Path, snapshot: Path, shares: int) -> None:
 
 
 @pytest.mark.parametrize("shares", [1, 2, 3, 7])
-def test_shares_together_are_what_one_save_makes(guest: Path, shares: int) -> None:
+def test_shares_together_are_what_one_save_makes(
+    guest: Path, single: bytes, snapshot: Path, shares: int
+) -> None:
     """Block table, index, slots and attachments are the same bytes."""
-    both = guest.with_name("shared.snap"), guest.with_name("single.snap")
-    save_all(guest, both[0], shares)
-    snapmig.commit(both[0])
-    snapmig.save(guest, both[1], jobs=1)
-    assert parts(both[0]) == parts(both[1])
+    save_all(guest, snapshot, shares)
+    snapmig.commit(snapshot)
+    assert parts(snapshot) == single
 
 
-def test_a_commit_leaves_the_snapshot_alone(guest: Path) -> None:
+def test_a_commit_leaves_the_snapshot_alone(guest: Path, snapshot: Path) -> None:
     """Nothing of the shares is left beside it, and it verifies."""
-    snapshot = guest.with_name("guest.snap")
     save_all(guest, snapshot, 2)
     result = snapmig.commit(snapshot)
-    assert sorted(path.name for path in guest.parent.iterdir()) == ["guest.ram", "guest.snap"]
+    assert list(snapshot.parent.iterdir()) == [snapshot]
     assert snapmig.verify(snapshot).ram_size == result.ram_size == 64 * MIB
 
 
 def test_processes_on_two_workers_write_at_a_time(
-    cluster: Cluster, guest: Path, tmp_path: Path
+    cluster: Cluster, guest: Path, single: bytes, snapshot: Path, tmp_path: Path
 ) -> None:
     """Two hosts of a cluster save a share each, a commit makes what one save makes."""
-    snapshot = guest.with_name("guest.snap")
     tables = (
         f'[[save]]\nname = "part {share}"\nhost = "host{host}"\nshare = "{share}/2"\n'
         f'image = "{guest}"\nsnapshot = "{snapshot}"\n'
         for share, host in ((1, "A"), (2, "B"))
     )
-    (tmp_path / "jobs.toml").write_text("bwlimit = '40M'\n" + "".join(tables))
+    (tmp_path / "jobs.toml").write_text("bwlimit = '10M'\n" + "".join(tables))
     words = ("batch", tmp_path / "jobs.toml", "--scheduler", cluster.address)
     done = program.run(*words)
     assert done.returncode == 0, done.stderr
     assert program.run("commit", snapshot).returncode == 0
-    snapmig.save(guest, guest.with_name("single.snap"), jobs=1)
-    assert parts(snapshot) == parts(guest.with_name("single.snap"))
+    assert parts(snapshot) == single
 
 
-def test_a_killed_share_is_named_and_can_be_done_again(guest: Path) -> None:
+def test_a_killed_share_is_named_and_can_be_done_again(
+    guest: Path, single: bytes, snapshot: Path
+) -> None:
     """Before that there is no snapshot, after it the same as of one save."""
-    snapshot = guest.with_name("guest.snap")
     snapmig.save(guest, snapshot, share="1/2", jobs=1)
-    data = guest.with_name(".guest.snap.shares") / "data"
+    data = snapshot.with_name(".guest.snap.shares") / "data"
     before = data.stat().st_blocks
-    slow = program.start("save", "--share", "2/2", "--bwlimit", "2M", guest, snapshot)
-    wait_for(lambda: data.stat().st_blocks > before + 1000)
+    slow = program.start("save", "--share", "2/2", "--bwlimit", "500K", guest, snapshot)
+    wait_for(lambda: data.stat().st_blocks > before + 500)
     with pytest.raises(SnapmigError, match="is being written by another process"):
         snapmig.commit(snapshot)
     slow.send_signal(signal.SIGKILL)
@@ -92,13 +105,11 @@ def test_a_killed_share_is_named_and_can_be_done_again(guest: Path) -> None:
     assert not snapshot.exists()
     snapmig.save(guest, snapshot, share="2/2", jobs=1)
     snapmig.commit(snapshot)
-    snapmig.save(guest, guest.with_name("single.snap"), jobs=1)
-    assert parts(snapshot) == parts(guest.with_name("single.snap"))
+    assert parts(snapshot) == single
 
 
-def test_a_second_commit_is_refused(guest: Path) -> None:
+def test_a_second_commit_is_refused(guest: Path, snapshot: Path) -> None:
     """There is nothing left to commit, and the snapshot stays."""
-    snapshot = guest.with_name("guest.snap")
     save_all(guest, snapshot, 2)
     snapmig.commit(snapshot)
     before = snapshot.read_bytes()
@@ -117,49 +128,47 @@ def test_a_second_commit_is_refused(guest: Path) -> None:
     ],
 )
 def test_a_share_with_other_settings_is_refused(
-    guest: Path, words: dict[str, str], found: str
+    guest: Path, snapshot: Path, words: dict[str, str], found: str
 ) -> None:
     """What a single snapshot has once must be one."""
-    snapshot = guest.with_name("guest.snap")
     snapmig.save(guest, snapshot, share="1/2", jobs=1)
     with pytest.raises(UsageError, match=found):
         snapmig.save(guest, snapshot, jobs=1, **words)
 
 
-def test_a_share_of_a_changed_image_is_refused(guest: Path) -> None:
+def test_a_share_of_a_changed_image_is_refused(snapshot: Path) -> None:
     """Parts of two moments are no guest."""
-    snapshot = guest.with_name("guest.snap")
-    snapmig.save(guest, snapshot, share="1/2", jobs=1)
-    with guest.open("r+b") as file:
+    image = snapshot.with_name("guest.ram")
+    image.write_bytes(bytes(MIB))
+    snapmig.save(image, snapshot, share="1/2", jobs=1)
+    with image.open("r+b") as file:
         file.write(b"x")
     with pytest.raises(UsageError, match="shares have image"):
-        snapmig.save(guest, snapshot, share="2/2", jobs=1)
+        snapmig.save(image, snapshot, share="2/2", jobs=1)
 
 
 @pytest.mark.parametrize("words", ["0/2", "3/2", "1", "a/b", "1/9999", "-1/2"])
-def test_what_is_no_share_is_refused(guest: Path, words: str) -> None:
+def test_what_is_no_share_is_refused(guest: Path, snapshot: Path, words: str) -> None:
     """It is K of N."""
     with pytest.raises(UsageError, match="expected K/N"):
-        snapmig.save(guest, guest.with_name("guest.snap"), share=words)
+        snapmig.save(guest, snapshot, share=words)
 
 
-def test_shares_have_fixed_places_only(guest: Path) -> None:
+def test_shares_have_fixed_places_only(guest: Path, snapshot: Path) -> None:
     """In the packed layout a place depends on all before it."""
     with pytest.raises(UsageError, match="shares have the fixed layout"):
-        snapmig.save(guest, guest.with_name("guest.snap"), share="1/2", layout="packed")
+        snapmig.save(guest, snapshot, share="1/2", layout="packed")
 
 
-def test_abandoned_shares_are_gone(guest: Path) -> None:
-    """Nothing but the image is left."""
-    snapshot = guest.with_name("guest.snap")
+def test_abandoned_shares_are_gone(guest: Path, snapshot: Path) -> None:
+    """Nothing is left."""
     snapmig.save(guest, snapshot, share="1/2", jobs=1)
     assert program.run("commit", "--abandon", snapshot).returncode == 0
-    assert list(guest.parent.iterdir()) == [guest]
+    assert list(snapshot.parent.iterdir()) == []
 
 
-def test_a_commit_replaces_nothing_unasked(guest: Path) -> None:
+def test_a_commit_replaces_nothing_unasked(guest: Path, snapshot: Path) -> None:
     """Somebody made a snapshot of that name meanwhile; the shares stay."""
-    snapshot = guest.with_name("guest.snap")
     save_all(guest, snapshot, 2)
     snapshot.write_bytes(b"other")
     with pytest.raises(DestinationExistsError):

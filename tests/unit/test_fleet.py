@@ -1,5 +1,6 @@
 """Facts about worker processes: fed, watched and ended, whatever becomes of them."""
 
+import copyreg
 import os
 import pickle
 import signal
@@ -13,10 +14,10 @@ import multiprocess
 import pytest
 
 from snapmig import errors
-from snapmig.errors import WorkerDiedError
+from snapmig.errors import CorruptSnapshotError, WorkerDiedError
 from snapmig.fleet.cells import Cells, open_row
 from snapmig.fleet.fleet import Fleet
-from snapmig.fleet.tasks import Task
+from snapmig.fleet.tasks import Task, pack_failure, pack_reply
 from tests.faults import processes
 from tests.unit import handlers
 from tests.unit.handlers import numbered
@@ -121,6 +122,19 @@ def test_a_bug_arrives_with_the_workers_traceback():
         _run(handlers.Bug)
 
     assert "handlers.py" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("pack", [pack_reply, pack_failure])
+def test_what_libraries_register_for_pickling_errors_is_not_used(monkeypatch, pack):
+    """Dask has causes go along, and not every cause can be pickled."""
+
+    def refuse(error):
+        raise TypeError(f"can't pickle the cause of {error}")
+
+    monkeypatch.setitem(copyreg.dispatch_table, CorruptSnapshotError, refuse)
+    content = pickle.loads(pack(CorruptSnapshotError("bad", packet=7)))[1]
+    error = content[0] if pack is pack_reply else content
+    assert (type(error), str(error)) == (CorruptSnapshotError, "packet 7: bad")
 
 
 def test_an_exception_that_can_not_be_pickled_arrives_as_words():

@@ -1,3 +1,5 @@
+"""Facts about who is let into a cluster, and what those are told who are not."""
+
 from __future__ import annotations
 
 import subprocess
@@ -7,11 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.cli import program
+from tests.cluster.jobs import make_images, write_jobs
 from tests.cluster.processes import Cluster, start_cluster
 from tests.conftest import requires
 
 Write = Callable[..., Path]
 FILES = ("ca.pem", "host.pem", "host.key")
+NOBODY = "tcp://127.0.0.1:1"
 
 
 def make_certificates(folder: Path, names: tuple[str, str, str] = FILES) -> tuple[Path, ...]:
@@ -55,6 +59,35 @@ def options(files: tuple[Path, ...]) -> list[str]:
     return [f"{name}={path}" for name, path in zip(names, files, strict=True)]
 
 
+@pytest.fixture(scope="module")
+def strangers(
+    tls_cluster: Cluster, shared_shm: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, subprocess.Popen[str]]:
+    """
+    Give runs that are not let in or find nobody.
+
+    They go on side by side from the first test on: some wait until it is sure that nobody answers.
+    """
+    path = write_jobs(make_images(shared_shm), ("a", "hostA"))
+    other = make_certificates(tmp_path_factory.mktemp("certificates"))
+    runs = {
+        "other authority": (tls_cluster.address, *options(other)),
+        "no certificate": (tls_cluster.address.replace("tls://", "tcp://"),),
+        "nobody": (NOBODY,),
+    }
+    return {
+        name: program.start("batch", path, "--scheduler", *words) for name, words in runs.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def refusals(strangers: dict[str, subprocess.Popen[str]]) -> dict[str, tuple[int, str]]:
+    """Give their exit codes and words."""
+    words = {name: process.communicate(timeout=60)[1] for name, process in strangers.items()}
+    return {name: (process.returncode, words[name]) for name, process in strangers.items()}
+
+
+@pytest.mark.usefixtures("strangers")
 def test_a_job_is_done_over_tls(
     tls_cluster: Cluster, certificates: tuple[Path, ...], write: Write
 ) -> None:
@@ -67,18 +100,29 @@ def test_a_job_is_done_over_tls(
     assert (path.parent / "out" / "a.snap").exists()
 
 
-def test_another_authority_is_refused(tls_cluster: Cluster, write: Write, tmp_path: Path) -> None:
+def test_another_authority_is_refused(
+    tls_cluster: Cluster, refusals: dict[str, tuple[int, str]]
+) -> None:
     """A certificate that it did not sign opens nothing."""
-    words = ("--scheduler", tls_cluster.address, *options(make_certificates(tmp_path)))
-    done = program.run("batch", write(("a", "hostA")), *words)
-    assert done.returncode == 1
-    assert f"no Dask scheduler can be reached at {tls_cluster.address}: " in done.stderr
-    assert "certificate" in done.stderr.lower()
+    code, words = refusals["other authority"]
+    assert code == 1
+    assert f"no Dask scheduler can be reached at {tls_cluster.address}: " in words
+    assert "certificate" in words.lower()
 
 
-def test_a_client_without_tls_is_refused(tls_cluster: Cluster, write: Write) -> None:
+def test_a_client_without_tls_is_refused(
+    tls_cluster: Cluster, refusals: dict[str, tuple[int, str]]
+) -> None:
     """It ends in a sentence, soon."""
+    code, words = refusals["no certificate"]
     address = tls_cluster.address.replace("tls://", "tcp://")
-    done = program.run("batch", write(("a", "hostA")), "--scheduler", address)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"snapmig: no Dask scheduler can be reached at {address}: ")
+    assert code == 1
+    assert words.startswith(f"snapmig: no Dask scheduler can be reached at {address}: ")
+
+
+def test_a_scheduler_that_is_not_there_is_a_sentence(refusals: dict[str, tuple[int, str]]) -> None:
+    """Nothing answers."""
+    code, words = refusals["nobody"]
+    assert code == 1
+    assert words.startswith(f"snapmig: no Dask scheduler can be reached at {NOBODY}: ")
+    assert words.count("\n") == 1

@@ -1,0 +1,74 @@
+"""
+Why a file that users write is refused: the key, and what msgspec says, in words of TOML.
+
+msgspec speaks of JSON, and counts items of arrays from 0, where our messages count from 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import msgspec
+
+__all__ = ("explain", "kind_of")
+
+_EXPECTED = {
+    "int": "a whole number", "str": "a string", "bool": "true or false", "float": "a number",
+    "array": "an array", "object": "a table", "datetime": "a date", "date": "a date",
+    "time": "a time", "list": "an array", "dict": "a table",
+}  # fmt: skip
+_FOUND = {**_EXPECTED, "float": "a number with a fraction", "datetime": "a date with a time"}
+
+# What TOML takes as a key without quotes; another one could be empty or break the line.
+_BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+def explain(
+    error: msgspec.ValidationError, raw: Mapping[str, Any], table: type[msgspec.Struct]
+) -> tuple[str, str]:
+    """
+    Return the key that msgspec's refusal of a table is about, and why it is refused.
+
+    :param raw: the table
+    :param table: what it was to become
+    """
+    words, _, path = str(error).partition(" - at `$.")
+    path = path.rstrip("`")
+    key = _key(path)
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", words, re.DOTALL):
+        unknown = match[1] if _BARE.fullmatch(match[1]) else repr(match[1])
+        name = ".".join(part for part in (key, unknown) if part)
+        near = difflib.get_close_matches(match[1], table.__struct_fields__, 1)
+        return name, "unknown key" + (f", did you mean {near[0]}?" if near else "")
+    if match := re.fullmatch(r"Object missing required field `(.*)`", words):
+        return match[1], "the key is missing"
+    if match := re.fullmatch(r"Expected `([^`]*)`, got `([^`]*)`", words):
+        kinds = [_EXPECTED.get(kind, kind) for kind in match[1].split(" | ") if kind != "null"]
+        return key, f"expected {' or '.join(kinds)}, found {_FOUND.get(match[2], match[2])}"
+    found = raw.get(path.split("[")[0])
+    if match := re.fullmatch(r"Expected `\w+` (>=|<=) (-?\d+)", words):
+        bound = "at least" if match[1] == ">=" else "at most"
+        return key, f"expected {bound} {match[2]}, found {found!r}"
+    if words.startswith("Invalid enum value"):
+        return key, f"expected a whole number or one of {_choices(table, path)}, found {found!r}"
+    return key, words
+
+
+def kind_of(value: object) -> str:
+    """Return what a value of TOML is, in words."""
+    return _FOUND.get(type(value).__name__, type(value).__name__)
+
+
+def _key(path: str) -> str:
+    counted = re.sub(r"\[(\d+)\]", lambda match: f" {int(match[1]) + 1}", path)
+    return counted.replace("[...]", ": one of its values")
+
+
+def _choices(table: type[msgspec.Struct], key: str) -> str:
+    fields = msgspec.structs.fields(table)
+    kinds = next((field.type for field in fields if field.name == key), None)
+    texts = [text for kind in get_args(kinds) for text in get_args(kind) if isinstance(text, str)]
+    return ", ".join(repr(text) for text in texts)
