@@ -18,8 +18,8 @@ from tests.system.filesystems import memfd
 VERBS = ("save", "restore", "info", "verify", "accelerators")
 OPTIONS = {
     "save": "--format --base --parent --no-deltas --live -j --jobs --compression --accelerator "
-    "--depth --level --window --huffman --packet-size --layout --attach --bwlimit -f --force "
-    "--json --progress --debug -h --help",
+    "--depth --level --window --huffman --packet-size --layout --attach --share --bwlimit -f "
+    "--force --json --progress --debug -h --help",
     "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
     "--bwlimit --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
