@@ -183,8 +183,8 @@ def proxy(server: Server, store: None, monkeypatch: pytest.MonkeyPatch) -> Itera
     made.close()
 
 
-RAM = np.concatenate([ram.text(512), ram.zeros(1024), ram.noise(2400), ram.text(300, 2)]).tobytes()
-"""17 MiB: 2 of text, 4 of zeros, 9 of noise and a little text: two parts."""
+RAM = np.concatenate([ram.text(512), ram.zeros(1024), ram.noise(4200), ram.text(300, 2)]).tobytes()
+"""24 MiB: 2 of text, 4 of zeros, 16 of noise and a little text: three parts, one of them early."""
 CHANGED = RAM[:4096] + b"changed" + RAM[4103:-1] + b"!"
 
 

@@ -377,3 +377,14 @@ def test_a_list_that_fails_is_raised(place, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreError, match="the secret key is wrong"):
         place.guest.read()
+
+
+def test_a_run_takes_few_requests(place, proxy):
+    """Beside the save: the lock, four lists, and one request for a small snapshot's superblock."""
+    place.put(1, 1)
+    place.backup("run", "-j1")
+    about = [line.split(place.prefix)[-1][:9] for line in proxy.requests]
+    lock = sum(each.startswith("/web/.loc") for each in about)
+    snapshots = sum(each.startswith("/web/20") for each in about)
+
+    assert (lock, snapshots, len(about) - lock - snapshots) == (7, 1 + 2 + 4, 4), proxy.requests
