@@ -85,7 +85,7 @@ class GuestPrefix:
         """Drop unfinished uploads of killed runs, where these rights may list them."""
         client = self._client()
         try:
-            left = [upload for upload in client.uploads() if names.is_snapshot(upload[0])]
+            left = sorted(upload for upload in client.uploads() if _is_ours(upload[0]))
             for name, upload in left:
                 client.drop(name, upload)
         except RefusedError:  # the bucket's own rule removes them, see docs/s3.md
@@ -116,3 +116,8 @@ class GuestPrefix:
             message = f"has more than {MAX_OBJECTS} objects, expected a guest's snapshots"
             raise RepositoryError(message, path=self.shown)
         return found
+
+
+def _is_ours(name: str) -> bool:
+    # Also of locks: whoever loses one on its way asks for the lock again, and is told who has it.
+    return names.is_snapshot(name) or name == names.LOCK_NAME

@@ -336,6 +336,20 @@ def test_after_a_killed_run_other_hosts_are_told(place, tmp_path, monkeypatch):
     assert f"where that run is dead, remove {place.lock}" in outcome.err
 
 
+def test_parts_of_others_stay(place, server):
+    """Of unfinished uploads only those of snapshots and locks are dropped."""
+    keys = [f"{place.prefix}/web/{name}" for name in (".lock", "2026-11-23T02-15-00Z.snap", "x")]
+    for key in keys:
+        server.client.create_multipart_upload(Bucket=BUCKET, Key=key)
+    with place.guest.locked(0):
+        dropped = place.guest.remove_leftovers()
+    ((key, upload),) = server.uploads(place.prefix)
+    server.client.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
+
+    assert dropped == ["parts of .lock", "parts of 2026-11-23T02-15-00Z.snap"]
+    assert key == keys[2]
+
+
 def test_a_missing_bucket_is_named(place):
     """No such bucket: one sentence for each guest."""
     place.configure(bucket="no-such-bucket")
