@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 import snapmig
-from tests.conftest import requires
+from tests.backups.conftest import RAM as SMALL
+from tests.conftest import Outcome, requires
 from tests.faults.processes import wait_for
 from tests.s3.proxy import Proxy
 from tests.system import ram
@@ -225,3 +226,21 @@ def restored(tmp_path: Path) -> Callable[[str], bytes]:
         return (tmp_path / "out.ram").read_bytes()
 
     return restore
+
+
+@pytest.fixture
+def place(
+    request: pytest.FixtureRequest,
+    server: Server,
+    store: None,  # noqa: ARG001
+    tmp_path: Path,
+    cli: Callable[..., Outcome],
+) -> Any:
+    """Give a guest's place with a repository that no other test has."""
+    from tests.s3.place import Place
+
+    (tmp_path / "web.ram").write_bytes(SMALL)
+    prefix = request.node.name.replace("[", "-").replace("]", "")
+    place = Place(tmp_path, prefix, server, cli)
+    place.configure()
+    return place
