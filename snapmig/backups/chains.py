@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from snapmig.backups.durations import Duration
-from snapmig.backups.repository import StoredSnapshot
+from snapmig.backups.stored import StoredSnapshot
 
 __all__ = ("MAX_CHAIN", "Chains", "Plan", "plan_next")
 

@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from snapmig.backups.chains import Chains
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.report import Report
-from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
+from snapmig.backups.repository import guest_folder
+from snapmig.backups.stored import Contents, StoredSnapshot, is_gone
 from snapmig.errors import SnapmigError
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.verify import verify
@@ -80,7 +81,7 @@ def check(
 ) -> None:
     """Check the snapshots of guests; results and errors are in the report."""
     for guest in guests:
-        folder = GuestFolder(config.repository, guest.name)
+        folder = guest_folder(config.repository, guest.name)
         try:
             folder.check_repository()
             _check_folder(folder.read(), guest, report, options)
@@ -100,10 +101,9 @@ def _check_folder(
     for snapshot in contents.snapshots:
         try:
             result = _check_one(snapshot, chains, guest, options)
-        except FileNotFoundError:  # removed by another run meanwhile
-            continue
         except (SnapmigError, OSError) as error:  # not about the snapshot: a worker died
-            report.fail(error, guest.name)
+            if not is_gone(error):  # removed by another run meanwhile
+                report.fail(error, guest.name)
             continue
         for problem in result.problems:
             report.fail(f"{snapshot.name}: {problem}", guest.name, result.exit_code)
@@ -120,7 +120,7 @@ def _check_one(
         return _result(guest, snapshot.name, [], 0)
     started = time.monotonic()
     with options.progress(guest.name) as progress:
-        found = verify(snapshot.path, jobs=options.jobs, progress=progress)
+        found = verify(str(snapshot.path), jobs=options.jobs, progress=progress)
     prefix = f"{snapshot.path}: "
     return CheckResult(
         guest=guest.name,

@@ -26,6 +26,7 @@ from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.refusals import explain, kind_of
 from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
 
 __all__ = ("Config", "GuestConfig", "IoPriority", "load_config", "parse_config")
@@ -68,10 +69,10 @@ class GuestConfig:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A configuration; ``lock_wait`` is in seconds."""
+    """A configuration; ``lock_wait`` is in seconds, ``repository`` may be a prefix of keys."""
 
     path: Path
-    repository: Path
+    repository: Location
     lock_wait: float
     nice: int | None
     ionice: IoPriority | None
@@ -130,16 +131,24 @@ class _Parser:
 
     def config(self, raw: dict[str, Any]) -> Config:
         top = self._convert(raw, TopTable, "")
+        self._repository = self._place(self._text(top.repository, "", "repository"))
         for name in TABLES:
             self._convert(getattr(top, name), TABLES[name], name)
         return Config(
             path=self._path,
-            repository=self._folder / self._text(top.repository, "", "repository"),
+            repository=self._repository,
             lock_wait=top.lock_wait,
             nice=top.nice,
             ionice=None if top.ionice is None else self._ionice(top.ionice),
             guests=tuple(self._guest(top, name, raw) for name, raw in top.guests.items()),
         )
+
+    def _place(self, text: str) -> Location:
+        try:
+            place = parse_folder(text)
+        except UsageError as error:
+            raise self._error("", "repository", f"{error.message}, found {text!r}") from error
+        return self._folder / place if isinstance(place, Path) else place
 
     def _guest(self, top: TopTable, name: str, raw: Any) -> GuestConfig:
         place = f"guests.{name}"
@@ -178,7 +187,7 @@ class _Parser:
 
     def _save(self, guest: GuestTable, table: Any, place: str) -> dict[str, Any]:
         options = {key: value for key, value in _items(table) if value is not None}
-        if (refused := refused_option(options)) is not None:
+        if (refused := refused_option(options, self._repository)) is not None:
             raise self._error(f"{place}.save", *refused)
         if guest.format is not None:
             if guest.format not in (names := format_names(to_save=True)):

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from snapmig.backups.chains import Chains
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.report import Report
-from snapmig.backups.repository import Contents, GuestFolder
+from snapmig.backups.repository import guest_folder
+from snapmig.backups.stored import Contents
 from snapmig.errors import SnapmigError
 
 __all__ = ("ListedSnapshot", "list_snapshots")
@@ -44,7 +45,7 @@ class ListedSnapshot:
 def list_snapshots(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
     """List the snapshots of guests, the oldest first; what is wrong is a warning."""
     for guest in guests:
-        folder = GuestFolder(config.repository, guest.name)
+        folder = guest_folder(config.repository, guest.name)
         try:
             folder.check_repository()
             _list_folder(guest, folder.read(), report)

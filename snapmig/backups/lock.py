@@ -15,13 +15,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from snapmig.backups.errors import LockedError
+from snapmig.backups.names import LOCK_NAME
 from snapmig.system.files import pread_all
 
-__all__ = ("LOCK_NAME", "locked")
+__all__ = (
+    "LOCK_NAME",
+    "MAX_FACTS",
+    "facts",
+    "file_locked",
+    "holder",
+    "locked",
+    "read",
+    "waited",
+    "write",
+)
 
-LOCK_NAME = ".lock"
-
-_MAX_FACTS = 4096
+MAX_FACTS = 4096
+"""Bytes of a lock that are read."""
 
 
 @contextmanager
@@ -33,42 +43,70 @@ def locked(folder: Path, wait: float) -> Iterator[None]:
     :raises LockedError: another process has it, with what it said of itself
     :raises OSError: the lock file can't be made
     """
+    path = folder / LOCK_NAME
+    with file_locked(path, str(folder), wait):
+        try:
+            write(path, facts())
+            yield
+        finally:
+            with suppress(OSError):
+                write(path, b"")
+
+
+@contextmanager
+def file_locked(path: Path, shown: str, wait: float) -> Iterator[None]:
+    """
+    Hold the lock that is a file's; what stands in it is the caller's.
+
+    :param shown: what it is the lock of, for messages
+    :raises LockedError: another process has it
+    """
     from filelock import FileLock, Timeout  # noqa: PLC0415 - its import takes 50 ms
 
-    path = folder / LOCK_NAME
     # A soft lock, in place of flock where a filesystem has none, would outlive a killed run.
     lock = FileLock(path, mode=0o600, fallback_to_soft=False)
     try:
         lock.acquire(timeout=wait)
     except Timeout:
-        waited = f", still so after {wait:g} s" if wait else ""
-        message = f"locked by {_holder(path)}{waited}"
-        raise LockedError(message, path=str(folder)) from None
+        raise LockedError(f"locked by {holder(read(path))}{waited(wait)}", path=shown) from None
     try:
-        _write(path, _facts())
         yield
     finally:
-        with suppress(OSError):
-            _write(path, b"")
         lock.release()
 
 
-def _facts() -> bytes:
+def facts(**more: str) -> bytes:
+    """Return what a lock says of who has it."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    facts = {"pid": os.getpid(), "host": os.uname().nodename, "since": started}
-    return json.dumps(facts).encode() + b"\n"
+    found = {"pid": os.getpid(), "host": os.uname().nodename, "since": started}
+    return json.dumps({**found, **more}).encode() + b"\n"
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
+    """Write a lock's file."""
     with path.open("r+b") as file:
         file.truncate()
         file.write(content)
 
 
-def _holder(path: Path) -> str:
+def read(path: Path) -> bytes:
+    """Return the start of a lock's file, nothing where it can't be read."""
     try:
         with path.open("rb") as file:
-            facts = json.loads(pread_all(file.fileno(), _MAX_FACTS, 0))
-        return f"process {int(facts['pid'])} on {facts['host']!s} since {facts['since']!s}"
-    except (OSError, ValueError, KeyError, TypeError):
+            return pread_all(file.fileno(), MAX_FACTS, 0)
+    except OSError:
+        return b""
+
+
+def holder(raw: bytes) -> str:
+    """Return in words who has a lock, by what it says."""
+    try:
+        said = json.loads(raw)
+        return f"process {int(said['pid'])} on {said['host']!s} since {said['since']!s}"
+    except (ValueError, KeyError, TypeError):
         return "another process"
+
+
+def waited(wait: float) -> str:
+    """Return how a refusal tells how long a lock was waited for."""
+    return f", still so after {wait:g} s" if wait else ""

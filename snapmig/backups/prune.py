@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 from snapmig.backups.chains import Chains
 from snapmig.backups.config import Config, GuestConfig
-from snapmig.backups.lock import locked
 from snapmig.backups.report import Report
-from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
+from snapmig.backups.repository import GuestFolder, guest_folder
 from snapmig.backups.retention import Candidate, Decision, Rules, decide
+from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError
 
 __all__ = ("PruneResult", "prune", "prune_folder")
@@ -50,15 +50,15 @@ def prune(
     """
     wait = config.lock_wait if lock_wait is None else lock_wait
     for guest in guests:
-        folder = GuestFolder(config.repository, guest.name)
+        folder = guest_folder(config.repository, guest.name)
         try:
             folder.check_repository()
-            if not folder.path.exists():
+            if not folder.exists():
                 continue
             if dry_run:
                 _prune_one(folder, guest, report, dry_run=True)
             else:
-                with locked(folder.path, wait):
+                with folder.locked(wait):
                     folder.remove_leftovers()
                     _prune_one(folder, guest, report, dry_run=False)
         except (SnapmigError, OSError) as error:

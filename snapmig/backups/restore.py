@@ -9,7 +9,8 @@ from snapmig.backups.chains import Chains
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.durations import parse_duration
 from snapmig.backups.errors import RepositoryError
-from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
+from snapmig.backups.repository import guest_folder
+from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import CorruptSnapshotError, UsageError
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
@@ -91,14 +92,14 @@ def restore_guest(
     :raises RepositoryError: there is no such snapshot
     :raises SnapmigError: as :func:`snapmig.restore`
     """
-    folder = GuestFolder(config.repository, guest.name)
+    folder = guest_folder(config.repository, guest.name)
     folder.check_repository()
     try:
         snapshot = choose(folder.read(), options)
     except RepositoryError as error:
-        raise RepositoryError(error.message, path=str(folder.path)) from error
+        raise RepositoryError(error.message, path=folder.shown) from error
     result = restore(
-        snapshot.path,
+        str(snapshot.path),
         target,
         format=options.format,
         jobs=options.jobs,

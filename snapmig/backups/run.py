@@ -12,18 +12,19 @@ from typing import Any
 
 from snapmig.backups.chains import Plan, plan_next
 from snapmig.backups.config import Config, GuestConfig
-from snapmig.backups.errors import HookError
+from snapmig.backups.errors import HookError, LockedError
 from snapmig.backups.hooks import run_hook
-from snapmig.backups.lock import locked
 from snapmig.backups.prune import future_snapshots, prune_folder
 from snapmig.backups.report import Report, sentence
-from snapmig.backups.repository import Contents, GuestFolder, StoredSnapshot
+from snapmig.backups.repository import guest_folder
 from snapmig.backups.saving import refused_parent, save_snapshot
 from snapmig.backups.space import check_space, expected_size
-from snapmig.errors import SnapmigError
+from snapmig.backups.stored import Contents, StoredSnapshot
+from snapmig.errors import SnapmigError, StoreError
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult
 from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.stores.location import Location
 
 __all__ = ("BackupResult", "RunOptions", "run")
 
@@ -97,7 +98,7 @@ class _GuestRun:
         self._report = report
         self._options = options
         self._started = time.monotonic()
-        self._folder = GuestFolder(config.repository, guest.name)
+        self._folder = guest_folder(config.repository, guest.name)
         self._wait = config.lock_wait if options.lock_wait is None else options.lock_wait
         self._result = BackupResult(guest.name, "failed", guest.source)
         self._told = False  # whether a hook has been told of the end
@@ -117,15 +118,15 @@ class _GuestRun:
             self._folder.check_repository()
             contents = self._folder.read()
             later = self._with_next(contents, self._plan(contents))
-            removed = self._prune(later) if self._options.prune else ()
+            removed = self._prune(lambda: later) if self._options.prune else ()
             self._finish("planned", removed=removed)
             return
         self._folder.make()
-        with locked(self._folder.path, self._wait):
+        with self._folder.locked(self._wait):
             for name in self._folder.remove_leftovers():
                 self._report.note(f"removed {name}, which a killed run left", self._guest.name)
             self._save(self._plan(self._folder.read()))
-            removed = self._prune(self._folder.read()) if self._options.prune else ()
+            removed = self._prune(self._folder.read) if self._options.prune else ()
         self._finish("saved", removed=removed)
 
     def failed(self, error: Exception, message: str) -> None:
@@ -151,9 +152,7 @@ class _GuestRun:
             reason=plan.reason,
             expected_size=expected and expected[0],
         )
-        check_space(
-            self._folder.path if self._folder.path.exists() else self._folder.repository, expected
-        )
+        check_space(self._folder, expected)
         return plan
 
     def _with_next(self, contents: Contents, plan: Plan) -> Contents:
@@ -161,7 +160,7 @@ class _GuestRun:
         name, parent = str(self._result.snapshot), plan.parent
         snapshot = StoredSnapshot(
             name=name,
-            path=self._folder.path / name,
+            path=self._folder.place(name),
             snapshot_id=bytes(16),
             parent_id=None if parent is None else parent.snapshot_id,
             parent_digest=b"" if parent is None else parent.index_digest,
@@ -174,7 +173,7 @@ class _GuestRun:
         return replace(contents, snapshots=(*contents.snapshots, snapshot))
 
     def _save(self, plan: Plan) -> None:
-        path = self._folder.path / str(self._result.snapshot)
+        path = self._folder.place(str(self._result.snapshot))
         try:
             run_hook(self._guest.hooks, "before", self._facts())
             self._settle(self._save_to(path, plan))
@@ -197,7 +196,7 @@ class _GuestRun:
         self._told = True
         self._try_hook("after", {"size": saved.disk_size, "seconds": saved.seconds})
 
-    def _save_to(self, path: Path, plan: Plan) -> SaveResult:
+    def _save_to(self, path: Location, plan: Plan) -> SaveResult:
         guest = self._guest
         options = dict(guest.save)
         if self._options.jobs is not None:
@@ -215,26 +214,25 @@ class _GuestRun:
                 self._result = replace(self._result, kind="full", parent=None, reason=message)
                 return save_snapshot(guest.source, path, None, options, progress)
 
-    def _prune(self, contents: Contents) -> tuple[str, ...]:
+    def _prune(self, read: Callable[[], Contents]) -> tuple[str, ...]:
         dry_run = self._options.dry_run
         try:
             return tuple(
-                prune_folder(self._folder, contents, self._guest, self._report, dry_run=dry_run)
+                prune_folder(self._folder, read(), self._guest, self._report, dry_run=dry_run)
             )
-        except OSError as error:  # the guest is saved all the same
+        except (OSError, StoreError, LockedError) as error:  # the guest is saved all the same
             self._report.fail(error, self._guest.name)
             return ()
 
     def _facts(self) -> dict[str, object]:
-        result = self._result
-        folder = self._folder.path
+        result, place = self._result, self._folder.place
         return {
             "guest": result.guest,
             "source": result.source,
-            "repository": folder,
-            "snapshot": result.snapshot and folder / result.snapshot,
+            "repository": self._folder.shown,
+            "snapshot": result.snapshot and place(result.snapshot),
             "kind": result.kind,
-            "parent": result.parent and folder / result.parent,
+            "parent": result.parent and place(result.parent),
         }
 
     def _tell_error(self, message: str, exit_code: int | None) -> None:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from snapmig.backups.repository import StoredSnapshot
+from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult, save
-from snapmig.operations.settings import (
-    parse_jobs,
-    parse_layout,
-    parse_packet_size,
-)
+from snapmig.operations.settings import parse_jobs, parse_layout, parse_packet_size
+from snapmig.stores.location import Location, ObjectUrl
 
 __all__ = ("refused_option", "refused_parent", "save_snapshot")
 
@@ -31,14 +28,17 @@ _CODING: dict[str, Any] = {
 
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "jobs": parse_jobs,
-    "layout": parse_layout,
     "packet_size": parse_packet_size,
 }
 
 
-def refused_option(options: Mapping[str, Any]) -> tuple[str, str] | None:
+def refused_option(options: Mapping[str, Any], repository: Location) -> tuple[str, str] | None:
     """Return the first of a save's options that makes no sense, and why; None where all do."""
-    for name, check in _CHECKS.items():
+    if options.get("live") and isinstance(repository, ObjectUrl):
+        return "live", "a live save writes packets again, expected a repository in files"
+    checks: dict[str, Callable[[Any], object]]
+    checks = {**_CHECKS, "layout": partial(parse_layout, location=repository)}
+    for name, check in checks.items():
         try:
             if name in options:
                 check(options[name])
@@ -64,7 +64,7 @@ def _refused_coding(options: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def save_snapshot(
     source: str,
-    path: Path,
+    path: Location,
     parent: StoredSnapshot | None,
     options: Mapping[str, Any],
     progress: ProgressCallback | None,
@@ -75,8 +75,8 @@ def save_snapshot(
     :param source: what :func:`snapmig.save` takes as image
     :param options: its keyword arguments, besides those that stand here
     """
-    more: dict[str, Any] = {} if parent is None else {"parent": parent.path}
-    return save(source, path, progress=progress, **options, **more)
+    more: dict[str, Any] = {} if parent is None else {"parent": str(parent.path)}
+    return save(source, str(path), progress=progress, **options, **more)
 
 
 def refused_parent(error: SnapmigError) -> bool:

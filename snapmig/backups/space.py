@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from snapmig.backups.chains import Plan
-from snapmig.backups.repository import StoredSnapshot
+from snapmig.backups.repository import GuestFolder
+from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.operations.settings import GUEST_PREFIX
-from snapmig.system.files import free_bytes
 from snapmig.units import format_size
 
 __all__ = ("check_space", "expected_size")
@@ -34,22 +34,21 @@ def expected_size(
     return None if size is None else (size, "the guest's RAM")
 
 
-def check_space(folder: Path, expected: tuple[int, str] | None) -> None:
+def check_space(folder: GuestFolder, expected: tuple[int, str] | None) -> None:
     """
-    Refuse a save that is not likely to fit.
+    Refuse a save that is not likely to fit, where the folder can say what is free.
 
     :raises NoSpaceError: with what is free and what is expected
     """
-    if expected is None:
+    if expected is None or (free := folder.free_bytes()) is None:
         return
     needed, why = expected
-    free = free_bytes(folder)
     if free < needed:
         message = (
             f"{format_size(free)} are free on its filesystem, about {format_size(needed)} are "
             f"needed, as {why} takes"
         )
-        raise NoSpaceError(message, path=str(folder))
+        raise NoSpaceError(message, path=folder.shown)
 
 
 def _source_size(source: str) -> int | None:

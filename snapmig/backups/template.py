@@ -10,7 +10,8 @@ TEMPLATE = """\
 # Paths are relative to the folder of this file. Try: snapmig backup run --dry-run THIS_FILE
 
 # Where snapshots go, in a folder for each guest. The directory must exist: a disk that is not
-# mounted must not be mistaken for an empty one.
+# mounted must not be mistaken for an empty one. In object storage: "s3://BUCKET/PREFIX", see
+# docs/s3.md for the server and its keys.
 repository = "/var/backups/snapmig"
 
 # Seconds to wait for another run that works on the same guest.

@@ -25,8 +25,8 @@ from snapmig.backups.check import CheckResult
 from snapmig.backups.listing import ListedSnapshot
 from snapmig.backups.prune import PruneResult
 from snapmig.backups.report import Failure, Note, Report, Warned
-from snapmig.backups.repository import StoredSnapshot
 from snapmig.backups.run import BackupResult
+from snapmig.backups.stored import StoredSnapshot
 from snapmig.commands.output import printable
 from snapmig.operations.restore import RestoreResult
 from snapmig.units import format_duration, format_size

@@ -6,18 +6,16 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from snapmig.encodings.engines import ENGINES
-from snapmig.errors import SnapmigError, UsageError
-from snapmig.images.formats import format_names
+from snapmig.errors import UsageError
+from snapmig.operations.batch_checks import check_restore, check_save, placed
 from snapmig.operations.batch_file import BatchFile, RestoreTable, SaveTable, Table
-from snapmig.operations.engine_choice import AUTO, choose_coding
-from snapmig.operations.settings import GUEST_PREFIX, parse_depth, parse_layout, parse_packet_size
-from snapmig.operations.shares import parse_share
+from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.stores.location import is_url, parse_location
 
 __all__ = ("PlannedJob", "plan_jobs")
 
@@ -88,9 +86,9 @@ class _Expander:
         self._on_cluster = on_cluster
 
     def saves(self, table: SaveTable, place: str) -> Iterator[PlannedJob]:
-        with _placed(place):
+        with placed(place):
             self._check_host(table)
-            _check_save(table, here=not self._on_cluster)
+            check_save(table, here=not self._on_cluster)
         for source, fill in self._sources(table.image, table, place):
             attach = {name: fill(file) for name, file in (table.attach or {}).items()}
             base = [fill(file) for file in table.base or ()]
@@ -102,21 +100,25 @@ class _Expander:
             )
             words |= {"attach": attach, "base": base}
             words |= {"parent": parent[0]} if parent else {}
+            destination = fill(table.snapshot)
+            with placed(place):
+                for each in (destination, *parent):
+                    parse_location(each)
             yield PlannedJob(
                 name=fill("{name}", path=False),
                 verb="save",
                 place=place,
                 source=source,
-                destination=fill(table.snapshot),
+                destination=destination,
                 words=words,
                 reads=(*base, *parent, *attach.values()),
                 host=table.host,
             )
 
     def restores(self, table: RestoreTable, place: str) -> Iterator[PlannedJob]:
-        with _placed(place):
+        with placed(place):
             self._check_host(table)
-            _check_restore(table)
+            check_restore(table)
         for source, fill in self._sources(table.snapshot, table, place):
             yield PlannedJob(
                 name=fill("{name}", path=False),
@@ -151,12 +153,17 @@ class _Expander:
             yield source, fill
 
     def _at(self, text: str) -> str:
-        # Relative to the file's directory.
+        # Relative to the file's directory, except what has no directory.
+        if is_url(text):
+            return text
         if text.startswith(GUEST_PREFIX):
             return GUEST_PREFIX + str(self._folder / text.removeprefix(GUEST_PREFIX))
         return str(self._folder / text)
 
     def _matches(self, pattern: str, place: str) -> list[str]:
+        if is_url(pattern):
+            with placed(place):
+                return [_object(pattern)]
         prefix = GUEST_PREFIX if pattern.startswith(GUEST_PREFIX) else ""
         path = pattern.removeprefix(prefix)
         if self._on_cluster and glob.has_magic(path):
@@ -169,6 +176,12 @@ class _Expander:
         if not found:
             raise UsageError(f"{place}: nothing matches {path}")
         return [prefix + each for each in found]
+
+
+def _object(name: str) -> str:
+    if glob.has_magic(name):
+        raise UsageError(f"{name} is a pattern, objects are named one by one")
+    return str(parse_location(name))
 
 
 def _fill(text: str, known: Mapping[str, str], place: str) -> str:
@@ -186,59 +199,6 @@ def _fill(text: str, known: Mapping[str, str], place: str) -> str:
 def _given(table: SaveTable | RestoreTable, names: str) -> dict[str, Any]:
     pairs = ((name, getattr(table, name)) for name in names.split())
     return {name: value for name, value in pairs if value is not None}
-
-
-@contextmanager
-def _placed(place: str) -> Iterator[None]:
-    try:
-        yield
-    except SnapmigError as error:
-        raise UsageError(f"{place}: {error}") from error
-
-
-def _check_save(table: SaveTable, *, here: bool) -> None:
-    # What a save would refuse before it looks at anything is refused before all of them.
-    _check_coding(table, here=here)
-    parse_layout(table.layout or "fixed")
-    if table.packet_size is not None:
-        parse_packet_size(table.packet_size)
-    _check_format(table.format, format_names(to_save=True))
-    if table.share is not None:
-        parse_share(table.share)
-    if table.live and not table.image.startswith(GUEST_PREFIX):
-        raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
-
-
-def _check_coding(table: SaveTable, *, here: bool) -> None:
-    accelerator = table.accelerator or AUTO
-    if not here and accelerator in ENGINES:
-        return  # what that can do is known on its host only
-    try:
-        choose_coding(
-            table.compression or "zlib",
-            accelerator,
-            table.level,
-            table.window,
-            table.huffman or "dynamic",
-            table.depth,
-        )
-    except SnapmigError as error:
-        if here or isinstance(error, UsageError):
-            raise  # and not for a library that only this host lacks
-    if not here and any("=" in name for name in table.attach or {}):
-        raise UsageError("an attachment's name has '=', which a cluster can't pass on")
-
-
-def _check_restore(table: RestoreTable) -> None:
-    parse_depth(table.depth)
-    _check_format(table.format, format_names())
-    if sum(map(bool, (table.force, table.in_place, table.for_qemu))) > 1:
-        raise UsageError("force, in_place and for_qemu exclude each other")
-
-
-def _check_format(name: str | None, known: tuple[str, ...]) -> None:
-    if name is not None and name not in known:
-        raise UsageError(f"format is {name!r}, expected one of {', '.join(known)}")
 
 
 def _check_names(jobs: list[PlannedJob]) -> None:
@@ -279,7 +239,9 @@ def _are_shares(job: PlannedJob, other: PlannedJob) -> bool:
 
 
 def _identity(job: PlannedJob, path: str) -> tuple[str | None, str]:
-    # Hosts have files of their own; links are followed where they can be.
+    # Hosts have files of their own, and objects together; links are followed where they can be.
+    if is_url(path):
+        return None, path
     prefix = GUEST_PREFIX if path.startswith(GUEST_PREFIX) else ""
     bare = path.removeprefix(prefix)
     follow = os.path.realpath if job.host is None else os.path.normpath

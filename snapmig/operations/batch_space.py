@@ -14,6 +14,7 @@ from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.stores.location import is_url
 from snapmig.system.files import free_bytes
 from snapmig.units import format_size
 
@@ -30,8 +31,8 @@ def check_batch_space(jobs: Iterable[PlannedJob]) -> Iterator[str]:
     restored: dict[int, int] = defaultdict(int)
     folders: dict[int, Path] = {}
     for job in jobs:
-        if job.destination.startswith(GUEST_PREFIX):
-            continue
+        if job.destination.startswith(GUEST_PREFIX) or is_url(job.destination):
+            continue  # nobody says what is free there
         folder = Path(job.destination).parent
         with suppress(OSError, SnapmigError):  # the job itself will say what is wrong
             device = os.stat(folder).st_dev

@@ -17,7 +17,9 @@ __all__ = (
     "ObjectUrl",
     "beside",
     "check_location",
+    "is_url",
     "load_s3",
+    "parse_folder",
     "parse_location",
     "relative_name",
     "same_location",
@@ -56,6 +58,10 @@ class ObjectUrl:
         """Return the place of a neighbour."""
         return ObjectUrl(self.bucket, self.prefix + name)
 
+    def inside(self, name: str) -> ObjectUrl:
+        """Return the place of something under this name, as if it were a folder's."""
+        return ObjectUrl(self.bucket, f"{self.key}/{name}" if self.key else name)
+
 
 Location = Path | ObjectUrl
 """Where a snapshot is, or is to be."""
@@ -76,6 +82,25 @@ def parse_location(text: str | os.PathLike[str] | ObjectUrl) -> Location:
     if not re.fullmatch(_BUCKET, bucket) or not key or key.endswith("/"):
         raise UsageError("expected s3://BUCKET/KEY, the name of an object", path=name)
     return ObjectUrl(bucket, key)
+
+
+def is_url(text: str) -> bool:
+    """Return whether a name is that of an object, or meant to be one."""
+    return text.startswith(_SCHEME)
+
+
+def parse_folder(text: str) -> Location:
+    """
+    Return a directory by its name, or by ``s3://BUCKET/PREFIX`` what has that prefix and a slash.
+
+    :raises UsageError: ``s3://`` without a bucket
+    """
+    if not is_url(text):
+        return Path(text)
+    bucket, _slash, prefix = text.removeprefix(_SCHEME).partition("/")
+    if not re.fullmatch(_BUCKET, bucket):
+        raise UsageError("expected s3://BUCKET/PREFIX", path=text)
+    return ObjectUrl(bucket, prefix.strip("/"))
 
 
 def same_location(one: Location, other: Location) -> bool:

@@ -1,40 +1,38 @@
 """
-S3: requests, retries, and failures in words. The only module that imports botocore.
+Requests about one object of S3 storage, with what a broken connection needs done again.
 
-Credentials, profile and region come from where AWS's own programs take them. Python's botocore and
-not a faster client: workers are forked, and a client with threads of its own hangs in a child of a
-process that has used it; and only a full client can end a multipart upload on the condition that
-there is no such object.
+What stands for S3 elsewhere is taken from here, by :func:`snapmig.stores.location.load_s3`, so that
+nothing of it is imported where there are only files.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
-from ipaddress import ip_address
+from contextlib import suppress
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
-import botocore.session
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, IncompleteReadError
 from botocore.exceptions import HTTPClientError as TransferError
+from botocore.exceptions import IncompleteReadError
 
-from snapmig.errors import DestinationExistsError, StoreError, UsageError
+from snapmig.errors import DestinationExistsError, StoreError
+from snapmig.stores.clients import BucketClient, settings
 from snapmig.stores.failures import REPLACED, RefusedError, explain
 from snapmig.stores.location import ObjectUrl
+from snapmig.stores.prefix import PrefixClient, together
 from snapmig.system.files import Buffer
 
-__all__ = ("FoundObject", "ObjectClient", "check_object", "settings")
-
-TIMEOUT_S = 30.0
-"""Without a byte for so long, a connection counts as broken; SNAPMIG_S3_TIMEOUT overrides it."""
-ATTEMPTS = 5
-"""Of each request, with growing pauses; AWS_MAX_ATTEMPTS overrides it."""
+__all__ = (
+    "FoundObject",
+    "ObjectClient",
+    "PrefixClient",
+    "check_object",
+    "settings",
+    "together",
+)
 
 _TOKEN = "snapmig-upload"
 _STEP = 1 << 20
@@ -52,23 +50,8 @@ class FoundObject(NamedTuple):
     start: bytes
 
 
-class ObjectClient:
-    """
-    Requests about one object; a process needs its own.
-
-    :param url: the object, or any place in the bucket
-    :param patient: retry what may pass; else give up early
-    :ivar endpoint: the server's address
-    :raises UsageError: the endpoint would send a guest's memory unencrypted over a network
-    """
-
-    def __init__(self, url: ObjectUrl, *, patient: bool = True) -> None:
-        self.url = url
-        self._attempts = _attempts() if patient else 1
-        timeout = _timeout() if patient else 5.0
-        self._client = _make_client(os.getpid(), settings(), self._attempts, timeout)
-        self.endpoint = self._client.meta.endpoint_url
-        _check_endpoint(self.endpoint)
+class ObjectClient(BucketClient):
+    """Requests about the object that the client is made for."""
 
     def start(self, length: int) -> FoundObject:
         """
@@ -123,20 +106,30 @@ class ObjectClient:
         """Drop an upload's parts."""
         self._call("abort_multipart_upload", UploadId=upload)
 
+    def put(self, content: bytes, *, create: bool) -> None:
+        """
+        Make a small object, as large ones are made: whole or not at all.
+
+        :param create: only where there is none
+        :raises RefusedError: there is one, or only the answer was lost that it was made
+        """
+        upload = self.begin(secrets.token_hex(16))
+        try:
+            self.complete(upload, [self.put_part(upload, 1, content)], create=create)
+        except BaseException:
+            with suppress(StoreError):
+                self.abort(upload)
+            raise
+
+    def remove(self) -> None:
+        """Remove the object; that there is none is no error."""
+        self._call("delete_object")
+
     def neighbours(self, limit: int) -> Iterator[ObjectUrl]:
         """Yield the objects under the same prefix, up to a number of them."""
-        found = 0
-        more: dict[str, str] = {}
-        while found < limit:
-            page = self._request(
-                "list_objects_v2", Prefix=self.url.prefix, Delimiter="/", MaxKeys=1000, **more
-            )
-            for item in page.get("Contents", ())[: limit - found]:
-                found += 1
-                yield ObjectUrl(self.url.bucket, item["Key"])
-            if not page.get("IsTruncated"):
-                return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+        for name in PrefixClient(self.url).entries(limit):
+            if not name.endswith("/"):
+                yield self.url.beside(name)
 
     def _stream(
         self, offset: int, length: int, version: str | None, take: Callable[[bytes], object]
@@ -156,21 +149,14 @@ class ObjectClient:
                     done += len(piece)
             except (TransferError, IncompleteReadError) as error:
                 breaks += 1
-                if breaks >= self._attempts + done // _DROP_STEP:
+                if breaks >= self.attempts + done // _DROP_STEP:
                     raise explain(error, self.url, self.endpoint, breaks) from error
                 time.sleep(min(_MAX_PAUSE_S, random.random() * 0.2 * 2**breaks))
             else:
                 return reply
 
     def _call(self, name: str, **arguments: Any) -> dict[str, Any]:
-        return self._request(name, Key=self.url.key, **arguments)
-
-    def _request(self, name: str, **arguments: Any) -> dict[str, Any]:
-        try:
-            reply: dict[str, Any] = getattr(self._client, name)(Bucket=self.url.bucket, **arguments)
-        except (BotoCoreError, ClientError) as error:
-            raise explain(error, self.url, self.endpoint, self._attempts) from error
-        return reply
+        return self.request(name, Key=self.url.key, **arguments)
 
 
 def check_object(url: ObjectUrl, *, force: bool) -> None:
@@ -192,100 +178,9 @@ def check_object(url: ObjectUrl, *, force: bool) -> None:
             raise DestinationExistsError(message, path=str(url))
 
 
-Settings = tuple[tuple[str, str], ...]
-
-
-def settings() -> Settings:
-    """Return what the environment says of servers, and of the way to them."""
-    names = {"SNAPMIG_S3_TIMEOUT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
-    return tuple(
-        sorted(
-            (name, value)
-            for name, value in os.environ.items()
-            if name.startswith("AWS_") or name.upper() in names
-        )
-    )
-
-
-@cache
-def _session(_settings: Settings) -> Any:
-    # One for all clients, also of forked workers: it takes 100 ms to read its descriptions.
-    return botocore.session.get_session()
-
-
-@cache
-def _make_client(_process: int, chosen: Settings, attempts: int, timeout: float) -> Any:
-    # One for all threads; a forked process must not share its parent's connections.
-    try:
-        return _session(chosen).create_client(
-            "s3",
-            region_name=_region(_session(chosen)),
-            config=Config(
-                connect_timeout=min(timeout, 10.0),
-                read_timeout=timeout,
-                retries={"total_max_attempts": attempts, "mode": "standard"},
-                max_pool_connections=16,
-                s3=_addressing(_session(chosen)),
-                # Many servers know no other checksums than the signature's; packets have their own.
-                request_checksum_calculation="when_required",
-                response_checksum_validation="when_required",
-                user_agent_extra="snapmig",
-            ),
-        )
-    except (BotoCoreError, ValueError) as error:
-        raise UsageError(f"S3 settings make no sense: {error}") from error
-
-
-def _region(session: Any) -> str:
-    # botocore does not know AWS_REGION, as all other clients do. Servers of one's own have none.
-    found = os.environ.get("AWS_REGION") or session.get_config_variable("region")
-    return str(found or "us-east-1")
-
-
-def _addressing(session: Any) -> dict[str, str] | None:
-    # A server of one's own seldom has a host name for each bucket.
-    own = any(os.environ.get(f"AWS_ENDPOINT_URL{end}") for end in ("", "_S3"))
-    return (
-        {"addressing_style": "path"} if own and not session.get_scoped_config().get("s3") else None
-    )
-
-
 def _check_range(reply: dict[str, Any], offset: int, url: ObjectUrl) -> None:
     if not re.fullmatch(rf"bytes {offset}-\d+/\d+", str(reply.get("ContentRange", ""))):
         raise StoreError("the server does not give ranges of an object", path=str(url))
-
-
-def _check_endpoint(endpoint: str) -> None:
-    parts = urlsplit(endpoint)
-    if parts.scheme == "https" or os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true"):
-        return
-    name = parts.hostname or ""
-    try:
-        local = ip_address(name).is_loopback
-    except ValueError:
-        local = name == "localhost"
-    if not local:
-        message = (
-            f"endpoint is {endpoint}, and a snapshot holds every secret of its guest: "
-            "expected https, or AWS_ALLOW_HTTP=true"
-        )
-        raise UsageError(message)
-
-
-def _timeout() -> float:
-    text = os.environ.get("SNAPMIG_S3_TIMEOUT", "")
-    try:
-        seconds = float(text) if text else TIMEOUT_S
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < 86400:
-        raise UsageError(f"SNAPMIG_S3_TIMEOUT is {text!r}, expected seconds")
-    return seconds
-
-
-def _attempts() -> int:
-    text = os.environ.get("AWS_MAX_ATTEMPTS", "")
-    return min(int(text), 100) if text.isdigit() and int(text) else ATTEMPTS
 
 
 def _is_refusal(error: StoreError, *codes: str) -> bool:

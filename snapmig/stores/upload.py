@@ -7,6 +7,9 @@ the end, the parts with the superblock and the index, goes up last. All parts bu
 size, as some servers want it. The object appears when the server joins the parts, in one step: also
 where there is only one, for some servers make an object of as much as came when a connection that
 sends all at once breaks.
+
+Only the thread that owns the save waits for the server, when it begins and when it ends. What is
+called between them may be called by a thread that serves other jobs too, and never waits.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from snapmig.stores.location import ObjectUrl
 from snapmig.stores.s3 import ObjectClient
 from snapmig.system.files import Buffer, pwrite_all, write_error
 from snapmig.system.libc import punch_hole
+from snapmig.system.signals import arrive
 
 __all__ = ("PartialObject", "part_size")
 
@@ -57,6 +61,7 @@ class PartialObject:
 
     :param needed: bytes that it may have in the end
     :param head: bytes at its start that are known only then
+    :raises StoreError: the upload can't be begun
     """
 
     def __init__(self, url: ObjectUrl, needed: int, head: int) -> None:
@@ -72,14 +77,15 @@ class PartialObject:
         self._early = range(self._next, self._next)
         self._parts: _Parts | None = None
         self._size = 0
+        self._upload: str | None = self._client.begin(self._token)
 
     def __enter__(self) -> PartialObject:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if self._parts is not None:
-            self._parts.drop()
-            self._parts = None
+        if self._upload is not None:
+            _drop(self._client.url, self._upload, self._parts)
+            self._upload = self._parts = None
         self._file.close()
 
     @property
@@ -99,7 +105,7 @@ class PartialObject:
         """
         stop = max(end // self.part_size, self._next)
         if stop > self._next:
-            parts = self._begin()
+            parts = self._sender()
             for index in range(self._next, stop):
                 parts.send(index, self.part_size)
             self._early = range(self._early.start, stop)
@@ -132,7 +138,7 @@ class PartialObject:
         if count > MAX_PARTS:
             message = f"has {count} parts of {self.part_size} bytes, S3 takes {MAX_PARTS}"
             raise StoreError(message, path=str(self.path))
-        parts = self._begin()
+        parts = self._sender()
         left = [index for index in range(count) if index not in self._early]
         for index in reversed(left):  # the superblock's at last
             start = index * self.part_size
@@ -140,8 +146,8 @@ class PartialObject:
         tags = parts.all_sent(count)
         with self._once(force=force):
             self._client.complete(parts.upload, tags, create=not force)
+        self._upload = self._parts = None
         parts.stop()
-        self._parts = None
 
     @contextlib.contextmanager
     def _once(self, *, force: bool) -> Iterator[None]:
@@ -169,11 +175,24 @@ class PartialObject:
         except SnapmigError:
             return False
 
-    def _begin(self) -> _Parts:
+    def _sender(self) -> _Parts:
+        # Its threads come after the workers, which can't be forked beside threads.
         if self._parts is None:
-            upload = self._client.begin(self._token)
+            upload = str(self._upload)
             self._parts = _Parts(self._client, upload, self.fd, self.part_size)
         return self._parts
+
+
+def _drop(url: ObjectUrl, upload: str, parts: _Parts | None) -> None:
+    # A part that was on its way may arrive after the first request to drop them all.
+    impatient = ObjectClient(url, patient=False)
+    if parts is not None:
+        parts.give_up()
+        with contextlib.suppress(SnapmigError):
+            impatient.abort(upload)
+        parts.stop()
+    with contextlib.suppress(SnapmigError):
+        impatient.abort(upload)
 
 
 class _Parts:
@@ -210,12 +229,13 @@ class _Parts:
     def all_sent(self, count: int) -> list[str]:
         with self._changed:
             while len(self._tags) < self._sent and self._error is None:
-                self._changed.wait(1.0)
+                arrive()
+                self._changed.wait(0.5)
             self._raise()
             return [self._tags[index] for index in range(count)]
 
     def stop(self) -> None:
-        self._give_up()
+        self.give_up()
         for _ in self._threads:
             self._queue.put(None)
         end = time.monotonic() + _END_S
@@ -224,17 +244,7 @@ class _Parts:
         if not any(thread.is_alive() for thread in self._threads):
             os.close(self._fd)  # else left open: its number must not become another file's
 
-    def drop(self) -> None:
-        # A part that was on its way may arrive after the first request to drop them all.
-        self._give_up()
-        impatient = ObjectClient(self._client.url, patient=False)
-        for end in (self.stop, None):
-            with contextlib.suppress(SnapmigError):
-                impatient.abort(self.upload)
-            if end is not None:
-                end()
-
-    def _give_up(self) -> None:
+    def give_up(self) -> None:
         with self._changed:
             if self._error is None:
                 self._error = StoreError("the upload was given up")

@@ -65,6 +65,16 @@ def test_a_rule_of_nothing_is_no_rule(rule):
         ("", "repository: the key is missing"),
         ("repository = 7", "repository: expected a string, found a whole number"),
         ('repository = ""', "repository: expected a path, found ''"),
+        ('repository = "s3://"', "repository: expected s3://BUCKET/PREFIX, found 's3://'"),
+        (
+            'repository = "s3://b"\n[save]\nlayout = "fixed"\n[guests.web]\nsource = "web.ram"',
+            "guests.web.save.layout: layout is fixed, expected packed: an object has no holes",
+        ),
+        (
+            'repository = "s3://b"\n[save]\nlive = true\n[guests.web]\nsource = "qmp:s"',
+            "guests.web.save.live: a live save writes packets again, "
+            "expected a repository in files",
+        ),
         (HEAD + "keep_daily = 7", "keep_daily: unknown key"),
         (HEAD + "lockwait = 7", "lockwait: unknown key, did you mean lock_wait?"),
         (HEAD + "lock_wait = -1", "lock_wait: expected at least 0, found -1"),

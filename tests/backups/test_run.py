@@ -3,7 +3,6 @@
 import json
 import os
 from collections import namedtuple
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,9 +11,7 @@ import pytest
 
 import snapmig
 from snapmig.backups import saving
-from snapmig.backups.repository import GuestFolder
-from snapmig.container.format import Superblock
-from snapmig.container.reader import SnapshotFile
+from snapmig.backups.directory import GuestDirectory
 from snapmig.errors import UsageError
 from tests.backups.conftest import RAM
 from tests.cli import program
@@ -23,29 +20,9 @@ from tests.system import filesystems
 DB = '[guests.db]\nsource = "db.ram"'
 
 
-def save_with_parent(image, snapshot, *, parent=None, **options):
-    """Save as an incremental save does, but in full, with the parent in the superblock."""
-    result = snapmig.save(image, snapshot, **options)
-    if parent is not None:
-        with SnapshotFile(os.fspath(parent)) as file:
-            facts = file.superblock
-        with snapshot.open("r+b") as file:
-            block = Superblock.unpack(file.read(4096))
-            ids = {"parent_id": facts.snapshot_id, "parent_digest": facts.index_digest}
-            file.seek(0)
-            file.write(replace(block, **ids).pack())
-    return result
-
-
-@pytest.fixture
-def incremental(monkeypatch):
-    """Have saves take a parent."""
-    monkeypatch.setattr(saving, "save", save_with_parent)
-
-
 def kinds(place):
     """Return the kinds of what is in the folder of the guest web."""
-    return [item.kind for item in GuestFolder(place.folder / "repo", "web").read().snapshots]
+    return [item.kind for item in GuestDirectory(place.folder / "repo", "web").read().snapshots]
 
 
 def test_a_guest_is_saved(place):
@@ -236,7 +213,6 @@ def test_a_dry_run_says_what_would_be_removed(place):
     assert (web["result"], len(web["removed"]), len(place.stored())) == ("planned", 3, 3)
 
 
-@pytest.mark.usefixtures("incremental")
 def test_full_and_incremental_take_turns(place):
     """Of as many as the rule says one is full."""
     place.configure("full_every = 3")
@@ -246,7 +222,6 @@ def test_full_and_incremental_take_turns(place):
     assert kinds(place) == ["full", "incremental", "incremental", "full", "incremental"]
 
 
-@pytest.mark.usefixtures("incremental")
 def test_a_dry_run_knows_what_the_next_one_builds_on(place):
     """What an incremental save would leave room for is what a dry run says."""
     place.configure("full_every = 3\n[retention]\nkeep_last = 2")
@@ -257,7 +232,6 @@ def test_a_dry_run_knows_what_the_next_one_builds_on(place):
     assert (web["kind"], web["removed"]) == ("incremental", place.stored()[:1])
 
 
-@pytest.mark.usefixtures("incremental")
 def test_full_can_be_asked_for(place):
     """With --full the rule is left aside for once."""
     place.configure("full_every = 3")
@@ -267,7 +241,6 @@ def test_full_can_be_asked_for(place):
     assert kinds(place) == ["full", "full", "incremental"]
 
 
-@pytest.mark.usefixtures("incremental")
 def test_retention_keeps_what_the_last_one_builds_on(place):
     """A run never removes a parent that a kept snapshot needs."""
     place.configure("full_every = 3\n[retention]\nkeep_last = 1")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import snapmig
+from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import UsageError
 from snapmig.operations.batch import Batch
 from snapmig.operations.batch_file import (
@@ -208,6 +209,58 @@ def test_arguments_are_checked_too(write):
     """No guest at a time would be nothing at all."""
     with pytest.raises(UsageError, match="max_guests_at_once is 0, expected at least 1"):
         snapmig.batch(write(SAVE), max_guests_at_once=0)
+
+
+OBJECT = SAVE.replace("out/", "s3://bucket/vm/")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (OBJECT + 'layout = "fixed"', "layout is fixed, expected packed: an object has no holes"),
+        ("[defaults]\nlayout = 'fixed'\n" + OBJECT, "layout is fixed, expected packed"),
+        (OBJECT.replace("a.ram", "qmp:s") + "live = true", "expected a snapshot that is a file"),
+        (OBJECT + 'share = "1/2"', "shares need a filesystem that all hosts have"),
+        (SAVE.replace("a.ram", "s3://bucket/a.ram"), "an image is a file, only snapshots are"),
+        (OBJECT.replace("bucket/vm/", ""), "expected s3://BUCKET/KEY, the name of an object"),
+        (SAVE + 'parent = "s3://bucket"', "expected s3://BUCKET/KEY, the name of an object"),
+        ("[[restore]]\nsnapshot = 's3://b/*.snap'\nimage = 'r'", "objects are named one by one"),
+        ("[[restore]]\nsnapshot = 'a.snap'\nimage = 's3://b/r'", "an image is a file, only"),
+        (
+            OBJECT + OBJECT.replace("a.ram", "b.ram") + "name = 'b'",
+            "'b' and 'a' both have s3://bucket/vm/a.snap",
+        ),
+        (
+            OBJECT + "[[restore]]\nname = 'r'\nsnapshot = 's3://bucket/vm/a.snap'\nimage = 'r'",
+            "'r' reads s3://bucket/vm/a.snap, which 'a' makes",
+        ),
+    ],
+)
+def test_what_objects_can_not_be_is_refused_before_the_start(write, text, words):
+    """No server is asked and nothing is begun."""
+    with pytest.raises(snapmig.UsageError, match=re.escape(words)):
+        Batch(write(text))
+
+
+def test_objects_of_hosts_are_the_same(write):
+    """Two hosts have files of one name, but not an object."""
+    text = "".join(f'{OBJECT}host = "{host}"\nname = "{host}"\n' for host in ("one", "two"))
+    with pytest.raises(
+        snapmig.UsageError, match=r"'two' and 'one' both have s3://bucket/vm/a.snap"
+    ):
+        Batch(write(text), scheduler=Scheduler("tcp://127.0.0.1:1"))
+
+
+def test_placeholders_are_filled_into_urls(write, folder):
+    """A bucket's snapshots have names as files have; the parents', too."""
+    url = "s3://bucket/{folder}/{name}.snap"
+    text = SAVE.replace("out/a.snap", url) + f'parent = "{url.replace("{name}", "old")}"'
+    job = Batch(write(text)).jobs[0]
+
+    assert (job.destination, job.words["parent"]) == (
+        f"s3://bucket/{folder.name}/a.snap",
+        f"s3://bucket/{folder.name}/old.snap",
+    )
 
 
 @pytest.mark.parametrize("table", [SaveTable, RestoreTable, DefaultsTable])

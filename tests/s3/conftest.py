@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 import snapmig
-from tests.conftest import requires
+from tests.backups.conftest import RAM as SMALL
+from tests.conftest import Outcome, requires
 from tests.faults.processes import wait_for
 from tests.s3.proxy import Proxy
 from tests.system import ram
@@ -38,16 +39,16 @@ class Server:
     port: int
     client: Any
 
-    def names(self) -> list[str]:
-        """Return the names of all objects."""
-        return [
-            item["Key"] for item in self.client.list_objects_v2(Bucket=BUCKET).get("Contents", ())
-        ]
+    def names(self, prefix: str = "") -> list[str]:
+        """Return the names of all objects with a prefix."""
+        found = self.client.list_objects_v2(Bucket=BUCKET, Prefix=prefix)
+        return [item["Key"] for item in found.get("Contents", ())]
 
-    def uploads(self) -> list[tuple[str, str]]:
+    def uploads(self, prefix: str = "") -> list[tuple[str, str]]:
         """Return key and id of every upload that was neither completed nor aborted."""
         found = self.client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ())
-        return [(item["Key"], item["UploadId"]) for item in found]
+        pairs = [(item["Key"], item["UploadId"]) for item in found]
+        return [pair for pair in pairs if pair[0].startswith(prefix)]
 
     def get(self, key: str) -> bytes:
         """Return an object."""
@@ -169,6 +170,7 @@ def store(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
         "AWS_CONFIG_FILE": str(tmp_path / "none"),
     }
     settings |= {"AWS_EC2_METADATA_DISABLED": "true", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null"}
+    settings["XDG_STATE_HOME"] = str(tmp_path / "state")
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
 
@@ -183,7 +185,7 @@ def proxy(server: Server, store: None, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 RAM = np.concatenate([ram.text(512), ram.zeros(1024), ram.noise(4200), ram.text(300, 2)]).tobytes()
-"""24 MiB: 2 of text, 4 of zeros, 16 of noise and a little text: three parts."""
+"""24 MiB: 2 of text, 4 of zeros, 16 of noise and a little text: three parts, one of them early."""
 CHANGED = RAM[:4096] + b"changed" + RAM[4103:-1] + b"!"
 
 
@@ -224,3 +226,21 @@ def restored(tmp_path: Path) -> Callable[[str], bytes]:
         return (tmp_path / "out.ram").read_bytes()
 
     return restore
+
+
+@pytest.fixture
+def place(
+    request: pytest.FixtureRequest,
+    server: Server,
+    store: None,  # noqa: ARG001
+    tmp_path: Path,
+    cli: Callable[..., Outcome],
+) -> Any:
+    """Give a guest's place with a repository that no other test has."""
+    from tests.s3.place import Place
+
+    (tmp_path / "web.ram").write_bytes(SMALL)
+    prefix = request.node.name.replace("[", "-").replace("]", "")
+    place = Place(tmp_path, prefix, server, cli)
+    place.configure()
+    return place

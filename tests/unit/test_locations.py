@@ -10,6 +10,7 @@ from snapmig.errors import UsageError
 from snapmig.stores.location import (
     ObjectUrl,
     beside,
+    parse_folder,
     parse_location,
     relative_name,
     same_location,
@@ -65,3 +66,29 @@ def test_half_a_name_is_refused(url):
     """A URL needs a bucket and a key."""
     with pytest.raises(UsageError, match="expected s3://BUCKET/KEY"):
         parse_location(url)
+
+
+@pytest.mark.parametrize(
+    ("text", "guest"),
+    [
+        ("s3://backups/vm", "s3://backups/vm/web"),
+        ("s3://backups/vm/", "s3://backups/vm/web"),
+        ("s3://backups/a/b", "s3://backups/a/b/web"),
+        ("s3://backups", "s3://backups/web"),
+        ("s3://backups/", "s3://backups/web"),
+    ],
+)
+def test_a_prefix_is_a_folder(text, guest):
+    """What is in it has its name and a slash before its own; a bucket is one, too."""
+    assert str(parse_folder(text).inside("web")) == guest
+
+
+def test_another_folder_is_a_path():
+    """All but URLs are of files."""
+    assert parse_folder("var/backups") == Path("var/backups")
+
+
+def test_a_prefix_without_a_bucket_is_refused():
+    """A bucket is needed."""
+    with pytest.raises(UsageError, match=r"^s3:///vm: expected s3://BUCKET/PREFIX$"):
+        parse_folder("s3:///vm")

@@ -1,0 +1,123 @@
+"""A guest's folder in object storage: what has its prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from snapmig.backups import names
+from snapmig.backups.errors import RepositoryError
+from snapmig.backups.object_lock import ObjectLock
+from snapmig.backups.stored import Contents, StoredSnapshot, contents_of, read_one
+from snapmig.stores.failures import RefusedError
+from snapmig.stores.location import ObjectUrl, load_s3
+
+__all__ = ("GuestPrefix",)
+
+MAX_OBJECTS = 100_000
+"""More than any rule keeps: who has so many under a guest's prefix has something else there."""
+
+
+class GuestPrefix:
+    """
+    A prefix under the repository's: :class:`~snapmig.backups.repository.GuestFolder`.
+
+    Nothing is asked of the server before the first method: it says then what is wrong.
+    """
+
+    def __init__(self, repository: ObjectUrl, guest: str) -> None:
+        self.url = repository.inside(guest)
+        self.shown = str(self.url)
+        self._lock: ObjectLock | None = None
+
+    def check_repository(self) -> None:
+        """Do nothing: a bucket that is missing refuses the first request."""
+
+    def exists(self) -> bool:
+        """Return that there may be something: only a list would say."""
+        return True
+
+    def make(self) -> None:
+        """Do nothing: a prefix needs no making."""
+
+    @contextmanager
+    def locked(self, wait: float) -> Iterator[None]:
+        """
+        Hold the lock, which is an object.
+
+        :raises LockedError: another process has it
+        :raises StoreError: it can't be made
+        """
+        with ObjectLock(self.url.inside(names.LOCK_NAME), self.shown, wait) as self._lock:
+            try:
+                yield
+            finally:
+                self._lock = None
+
+    def read(self) -> Contents:
+        """
+        Return what has the prefix, with several requests at a time.
+
+        :raises StoreError: it can't be listed, or a snapshot can't be read for now
+        :raises RepositoryError: there is far more than snapshots
+        """
+        found, foreign = [], []
+        for name in self._names():
+            if names.is_snapshot(name):
+                found.append(name)
+            elif name != names.LOCK_NAME:
+                foreign.append(name)
+        items = load_s3().together(lambda name: read_one(name, self.place(name)), found)
+        return contents_of(items, foreign)
+
+    def new_name(self, now: datetime) -> str:
+        """Return a name that no object has; the save takes it only if that is still so."""
+        taken = set(self._names())
+        return names.new_name(now, taken.__contains__)
+
+    def place(self, name: str) -> ObjectUrl:
+        """Return the object that is a snapshot."""
+        return self.url.inside(name)
+
+    def remove_leftovers(self) -> list[str]:
+        """Drop unfinished uploads of killed runs, where these rights may list them."""
+        client = self._client()
+        try:
+            left = sorted(upload for upload in client.uploads() if _is_ours(upload[0]))
+            for name, upload in left:
+                client.drop(name, upload)
+        except RefusedError:  # the bucket's own rule removes them, see docs/s3.md
+            return []
+        return [f"parts of {name}" for name, _ in left]
+
+    def remove(self, snapshot: StoredSnapshot) -> None:
+        """
+        Remove a snapshot.
+
+        :raises LockedError: someone took the lock away
+        :raises StoreError: it can't be removed
+        """
+        if self._lock is not None:
+            self._lock.check()
+        load_s3().ObjectClient(self.place(snapshot.name)).remove()
+
+    def free_bytes(self) -> int | None:
+        """Return None: a bucket has no size."""
+        return None
+
+    def _client(self) -> Any:
+        return load_s3().PrefixClient(self.place(names.LOCK_NAME))
+
+    def _names(self) -> list[str]:
+        found = sorted(self._client().entries(MAX_OBJECTS + 1))
+        if len(found) > MAX_OBJECTS:
+            message = f"has more than {MAX_OBJECTS} objects, expected a guest's snapshots"
+            raise RepositoryError(message, path=self.shown)
+        return found
+
+
+def _is_ours(name: str) -> bool:
+    # Also of locks: whoever loses one on its way asks for the lock again, and is told who has it.
+    return names.is_snapshot(name) or name == names.LOCK_NAME

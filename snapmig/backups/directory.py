@@ -1,0 +1,109 @@
+"""A guest's folder that is a directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+
+from snapmig.backups import names
+from snapmig.backups.errors import RepositoryError
+from snapmig.backups.lock import locked
+from snapmig.backups.stored import Contents, StoredSnapshot, contents_of, read_one
+from snapmig.system.files import free_bytes, sync_directory
+
+__all__ = ("GuestDirectory",)
+
+
+class GuestDirectory:
+    """A directory in the repository's: :class:`~snapmig.backups.repository.GuestFolder`."""
+
+    def __init__(self, repository: Path, guest: str) -> None:
+        self.repository = repository
+        self.path = repository / guest
+        self.shown = str(self.path)
+
+    def make(self) -> None:
+        """
+        Make the directory where it is missing, but never the repository itself.
+
+        A backup disk that is not mounted must not be mistaken for an empty one.
+
+        :raises RepositoryError: there is no repository
+        """
+        self.check_repository()
+        try:
+            self.path.mkdir(mode=0o700)
+        except FileExistsError:
+            return
+        sync_directory(self.repository)
+
+    def check_repository(self) -> None:
+        """
+        Refuse a repository that is not there.
+
+        :raises RepositoryError: it is no directory
+        """
+        if not self.repository.is_dir():
+            message = "there is no such directory: make the repository, or mount it"
+            raise RepositoryError(message, path=str(self.repository))
+
+    def exists(self) -> bool:
+        """Return whether it was made."""
+        return self.path.exists()
+
+    def locked(self, wait: float) -> AbstractContextManager[None]:
+        """
+        Hold the lock, which is a file's.
+
+        :raises LockedError: another process has it
+        :raises OSError: the lock file can't be made
+        """
+        return locked(self.path, wait)
+
+    def read(self) -> Contents:
+        """
+        Return what is in the directory; nothing where it does not exist.
+
+        :raises OSError: it can't be read
+        """
+        found, foreign = [], []
+        for entry in self._entries():
+            if names.is_snapshot(entry.name) and entry.is_file(follow_symlinks=False):
+                found.append(read_one(entry.name, Path(entry.path)))
+            elif entry.name != names.LOCK_NAME and not names.is_leftover(entry.name):
+                foreign.append(entry.name)
+        return contents_of(found, foreign)
+
+    def new_name(self, now: datetime) -> str:
+        """Return a free name for a snapshot of this moment."""
+        return names.new_name(now, lambda name: os.path.lexists(self.path / name))
+
+    def place(self, name: str) -> Path:
+        """Return the path of a snapshot."""
+        return self.path / name
+
+    def remove_leftovers(self) -> list[str]:
+        """Remove temporary files of killed runs, and return their names."""
+        found = [entry.name for entry in self._entries() if names.is_leftover(entry.name)]
+        for name in found:
+            (self.path / name).unlink()
+        return found
+
+    def remove(self, snapshot: StoredSnapshot) -> None:
+        """Remove a snapshot, durably."""
+        self.place(snapshot.name).unlink()
+        sync_directory(self.path)
+
+    def free_bytes(self) -> int | None:
+        """Return what is free on its filesystem."""
+        return free_bytes(self.path if self.path.exists() else self.repository)
+
+    def _entries(self) -> Iterator[os.DirEntry[str]]:
+        try:
+            with os.scandir(self.path) as entries:
+                yield from sorted(entries, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return

@@ -1,0 +1,156 @@
+"""
+The lock of a guest whose snapshots are in object storage: an object that is made only if it is not.
+
+Object storage has no flock(2), and nothing there ends with a process. So the lock has two halves.
+A file of this host, locked with flock(2), is for the runs of this host; it keeps the random word of
+the object that this host has made. The object is for other hosts. Where a run was killed, the next
+one on its host finds the word in the file and takes the object over. No lock expires: a save may
+take long, and nobody can tell a slow host from a dead one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from snapmig.backups.errors import LockedError, RepositoryError
+from snapmig.backups.lock import MAX_FACTS, facts, file_locked, holder, read, waited, write
+from snapmig.backups.stored import is_gone
+from snapmig.errors import SnapmigError
+from snapmig.stores.failures import RefusedError
+from snapmig.stores.location import ObjectUrl, load_s3
+
+__all__ = ("ObjectLock", "state_folder")
+
+POLL_S = 1.0
+"""Seconds between two looks at a lock that is waited for."""
+
+_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload")
+"""Refusals of a lock that someone has, perhaps we."""
+
+
+class ObjectLock:
+    """
+    A lock that is held inside of the ``with`` block.
+
+    :param url: the object
+    :param shown: what it is the lock of, for messages
+    :param wait: seconds to wait for it; 0: not at all
+    :raises LockedError: another process has it, with what it said of itself
+    :raises StoreError: the object can't be made or read
+    :raises OSError: this host's file can't be made
+    """
+
+    def __init__(self, url: ObjectUrl, shown: str, wait: float) -> None:
+        self._url = url
+        self._shown = shown
+        self._wait = wait
+        self._word = ""
+
+    def __enter__(self) -> ObjectLock:
+        end = time.monotonic() + self._wait
+        client = load_s3().ObjectClient(self._url)
+        self._path = _own_file(f"{client.endpoint} {self._url}")
+        with ExitStack() as stack:
+            stack.enter_context(file_locked(self._path, self._shown, self._wait))
+            self._word = _word(read(self._path)) or secrets.token_hex(16)
+            write(self._path, self._facts())
+            self._take(client, end)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        # Where the server can't be asked, the word stays, and the next run here has the lock.
+        with self._stack, suppress(SnapmigError, OSError):
+            client = load_s3().ObjectClient(self._url, patient=False)
+            if _word(self._look(client)) == self._word:
+                client.remove()
+            write(self._path, b"")
+
+    def check(self) -> None:
+        """
+        Refuse to go on without the lock.
+
+        :raises LockedError: it is not ours any more
+        """
+        found = self._look(load_s3().ObjectClient(self._url))
+        if _word(found) != self._word:
+            who = f"now {holder(found)} has it" if found else "the object is not there"
+            raise LockedError(f"the lock was taken away, {who}", path=self._shown)
+
+    def _take(self, client: Any, end: float) -> None:
+        found = self._look(client)
+        if _word(found) == self._word:  # of a run that was killed
+            client.put(self._facts(), create=False)
+            return
+        while True:
+            if not found:
+                self._make(client)
+                # It is looked at even where it was refused: only the answer may have been lost.
+                # And also where it was made: some servers ignore the condition.
+                found = self._look(client)
+                if _word(found) == self._word:
+                    return
+            left = end - time.monotonic()
+            if left <= 0:
+                break
+            time.sleep(min(POLL_S, left))
+            found = self._look(client)
+        write(self._path, b"")
+        message = f"locked by {holder(found)}{waited(self._wait)}"
+        words = f"{message}; where that run is dead, remove {self._url}"
+        raise LockedError(words, path=self._shown)
+
+    def _make(self, client: Any) -> None:
+        try:
+            client.put(self._facts(), create=True)
+        except RefusedError as error:
+            if error.code not in _TAKEN:
+                raise
+
+    def _look(self, client: Any) -> bytes:
+        try:
+            found: bytes = client.start(MAX_FACTS).start
+        except RefusedError as error:
+            if is_gone(error):
+                return b""
+            raise
+        return found
+
+    def _facts(self) -> bytes:
+        return facts(word=self._word)
+
+
+def state_folder() -> Path:
+    """
+    Return where this host keeps its halves of locks.
+
+    :raises RepositoryError: it can't be said
+    """
+    given = os.environ.get("XDG_STATE_HOME", "")
+    try:
+        base = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        message = "this user has no home for the locks of object storage: set XDG_STATE_HOME"
+        raise RepositoryError(message) from error
+    return base / "snapmig" / "locks"
+
+
+def _own_file(name: str) -> Path:
+    folder = state_folder()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.lock"
+
+
+def _word(raw: bytes) -> str:
+    try:
+        said = json.loads(raw)
+        return said["word"] if isinstance(said["word"], str) else ""
+    except (ValueError, KeyError, TypeError):
+        return ""

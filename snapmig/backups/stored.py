@@ -1,0 +1,155 @@
+"""What is in a guest's folder, as its snapshots say: from their superblocks, each time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from snapmig.backups.names import SUFFIX
+from snapmig.container.format import SUPERBLOCK_SIZE, Superblock
+from snapmig.container.reader import SnapshotFile
+from snapmig.errors import SnapmigError, StoreError
+from snapmig.stores.failures import RefusedError
+from snapmig.stores.location import Location
+from snapmig.stores.source import open_source
+
+__all__ = ("Contents", "StoredSnapshot", "UnreadableSnapshot", "contents_of", "is_gone", "read_one")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSnapshot:
+    """
+    A snapshot in a repository, from its superblock; sizes are in bytes.
+
+    :param time: when it was complete, in UTC
+    :param ram_size: of the guest; 0 where the tables that say it are damaged
+    :param problem: what is wrong with it, as far as its tables show, with its exit code
+    """
+
+    name: str
+    path: Location
+    snapshot_id: bytes
+    parent_id: bytes | None
+    parent_digest: bytes
+    index_digest: bytes
+    time: datetime
+    ram_size: int
+    file_size: int
+    disk_size: int
+    problem: str | None = None
+    exit_code: int = 0
+
+    @property
+    def kind(self) -> str:
+        """``full``, or ``incremental`` for one that builds on a parent."""
+        return "full" if self.parent_id is None else "incremental"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableSnapshot:
+    """What has the name of a snapshot and does not say what it is, with the reason."""
+
+    name: str
+    path: Location
+    problem: str
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a guest's folder; ``snapshots`` are in the order of their times."""
+
+    snapshots: tuple[StoredSnapshot, ...] = ()
+    unreadable: tuple[UnreadableSnapshot, ...] = ()
+    foreign: tuple[str, ...] = ()
+
+    def named(self, name: str) -> StoredSnapshot | UnreadableSnapshot | None:
+        """Return the snapshot of a name, with or without its suffix."""
+        items: list[StoredSnapshot | UnreadableSnapshot] = [*self.snapshots, *self.unreadable]
+        for item in items:
+            if item.name in (name, name + SUFFIX):
+                return item
+        return None
+
+
+def contents_of(
+    found: list[StoredSnapshot | UnreadableSnapshot | None], foreign: list[str]
+) -> Contents:
+    """Return what was found in a folder, in its order; None is what was removed meanwhile."""
+    snapshots = [item for item in found if isinstance(item, StoredSnapshot)]
+    snapshots.sort(key=lambda item: (item.time, item.name))
+    unreadable = tuple(item for item in found if isinstance(item, UnreadableSnapshot))
+    return Contents(tuple(snapshots), unreadable, tuple(foreign))
+
+
+def is_gone(error: Exception) -> bool:
+    """Return whether an error says that a file or an object is not there any more."""
+    if isinstance(error, RefusedError):
+        return error.code in ("NoSuchKey", "404")
+    return isinstance(error, FileNotFoundError)
+
+
+def read_one(name: str, place: Location) -> StoredSnapshot | UnreadableSnapshot | None:
+    """
+    Return what a file or an object with the name of a snapshot says of itself, None if it is gone.
+
+    :raises StoreError: object storage failed, which says nothing of the snapshot
+    """
+    try:
+        try:
+            with SnapshotFile(str(place)) as file:
+                return _stored(name, place, file.superblock, file.disk_size, file.geometry.ram_size)
+        except StoreError:
+            raise
+        except SnapmigError as error:
+            return _read_damaged(name, place, error)
+    except (OSError, StoreError) as error:
+        if is_gone(error):
+            return None
+        if isinstance(error, RefusedError):  # this one alone, such as an archived object
+            return UnreadableSnapshot(name, place, error.message, error.exit_code)
+        if isinstance(error, OSError):
+            return UnreadableSnapshot(name, place, error.strerror or str(error), 1)
+        raise
+
+
+def _read_damaged(
+    name: str, place: Location, error: SnapmigError
+) -> StoredSnapshot | UnreadableSnapshot:
+    # Its superblock alone may still say what it builds on.
+    source = open_source(str(place))
+    try:
+        raw, disk_size = source.read(0, SUPERBLOCK_SIZE), source.disk_size
+    finally:
+        source.close()
+    try:
+        superblock = Superblock.unpack(raw)
+    except SnapmigError:
+        return UnreadableSnapshot(name, place, error.message, error.exit_code)
+    return _stored(name, place, superblock, disk_size, 0, error)
+
+
+def _stored(
+    name: str,
+    place: Location,
+    block: Superblock,
+    disk_size: int,
+    ram_size: int,
+    error: SnapmigError | None = None,
+) -> StoredSnapshot:
+    return StoredSnapshot(
+        name=name,
+        path=place,
+        snapshot_id=block.snapshot_id,
+        parent_id=block.parent_id if any(block.parent_id) else None,
+        parent_digest=block.parent_digest,
+        index_digest=block.index_digest,
+        time=_EPOCH + timedelta(microseconds=block.created_ns // 1000),
+        ram_size=ram_size,
+        file_size=block.file_size,
+        disk_size=disk_size,
+        problem=None if error is None else error.message,
+        exit_code=0 if error is None else error.exit_code,
+    )

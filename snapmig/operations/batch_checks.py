@@ -1,0 +1,100 @@
+"""What is wrong with a job's table by itself, found before the first job begins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from snapmig.encodings.engines import ENGINES
+from snapmig.errors import SnapmigError, UsageError
+from snapmig.images.formats import format_names
+from snapmig.operations.batch_file import RestoreTable, SaveTable
+from snapmig.operations.engine_choice import AUTO, choose_coding
+from snapmig.operations.settings import GUEST_PREFIX, parse_depth, parse_layout, parse_packet_size
+from snapmig.operations.shares import parse_share
+from snapmig.stores.location import ObjectUrl, is_url
+
+__all__ = ("check_restore", "check_save", "placed")
+
+
+@contextmanager
+def placed(place: str) -> Iterator[None]:
+    """Have a refusal inside name the place in the file."""
+    try:
+        yield
+    except SnapmigError as error:
+        raise UsageError(f"{place}: {error}") from error
+
+
+def check_save(table: SaveTable, *, here: bool) -> None:
+    """
+    Refuse what a save would refuse before it looks at anything.
+
+    :param here: whether it is done on this host
+    :raises SnapmigError: a value that makes no sense
+    """
+    _check_coding(table, here=here)
+    _check_place(table)
+    if table.packet_size is not None:
+        parse_packet_size(table.packet_size)
+    _check_format(table.format, format_names(to_save=True))
+    if table.share is not None:
+        parse_share(table.share)
+    if table.live and not table.image.startswith(GUEST_PREFIX):
+        raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
+
+
+def _check_coding(table: SaveTable, *, here: bool) -> None:
+    accelerator = table.accelerator or AUTO
+    if not here and accelerator in ENGINES:
+        return  # what that can do is known on its host only
+    try:
+        choose_coding(
+            table.compression or "zlib",
+            accelerator,
+            table.level,
+            table.window,
+            table.huffman or "dynamic",
+            table.depth,
+        )
+    except SnapmigError as error:
+        if here or isinstance(error, UsageError):
+            raise  # and not for a library that only this host lacks
+    if not here and any("=" in name for name in table.attach or {}):
+        raise UsageError("an attachment's name has '=', which a cluster can't pass on")
+
+
+def check_restore(table: RestoreTable) -> None:
+    """
+    Refuse what a restore would refuse before it looks at anything.
+
+    :raises SnapmigError: a value that makes no sense
+    """
+    _check_image(table.image)
+    parse_depth(table.depth)
+    _check_format(table.format, format_names())
+    if sum(map(bool, (table.force, table.in_place, table.for_qemu))) > 1:
+        raise UsageError("force, in_place and for_qemu exclude each other")
+
+
+def _check_format(name: str | None, known: tuple[str, ...]) -> None:
+    if name is not None and name not in known:
+        raise UsageError(f"format is {name!r}, expected one of {', '.join(known)}")
+
+
+def _check_place(table: SaveTable) -> None:
+    _check_image(table.image)
+    if not is_url(table.snapshot):
+        parse_layout(table.layout)
+        return
+    bucket, _slash, key = table.snapshot.removeprefix("s3://").partition("/")
+    parse_layout(table.layout, ObjectUrl(bucket, key))  # placeholders are not filled in yet
+    if table.live:
+        raise UsageError("a live save writes packets again, expected a snapshot that is a file")
+    if table.share is not None:
+        raise UsageError("shares need a filesystem that all hosts have, expected a file")
+
+
+def _check_image(image: str) -> None:
+    if is_url(image):
+        raise UsageError(f"an image is a file, only snapshots are objects, found {image}")
