@@ -10,7 +10,7 @@ GUEST := .cache/guest/linux-$(GUEST_RAM).ram
 BENCH_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-guests test-accelerators lint fmt guest-image bench bench-files bench-guests bench-chains bench-scaling clean
+.PHONY: help demo test tools test-quick test-more test-accelerators lint fmt guest-image bench bench-files bench-guests bench-chains bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -30,7 +30,7 @@ test: $(BIN)/.installed tools  ## the tests, under 10 minutes
 	$(BIN)/python -m tests.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
 	$(BIN)/python -m pytest -m "not sweep"
 
-test-guests: $(BIN)/.installed tools  ## more ways to save and resume guests under QEMU, minutes
+test-more: $(BIN)/.installed tools  ## more guests under QEMU, object storage, clusters; minutes
 	$(BIN)/python -m pytest -m sweep
 
 # Without these the demo shows a stand-in for a guest and tests skip, and both say so.

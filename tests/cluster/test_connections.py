@@ -13,6 +13,8 @@ from tests.cluster.jobs import make_images, write_jobs
 from tests.cluster.processes import Cluster, start_cluster
 from tests.conftest import requires
 
+pytestmark = pytest.mark.sweep
+
 Write = Callable[..., Path]
 FILES = ("ca.pem", "host.pem", "host.key")
 NOBODY = "tcp://127.0.0.1:1"

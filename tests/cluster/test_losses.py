@@ -17,6 +17,8 @@ from tests.cluster.conftest import HOSTS
 from tests.cluster.jobs import by_job, make_images, write_jobs
 from tests.cluster.processes import Cluster, children, wait_for
 
+pytestmark = pytest.mark.sweep
+
 Write = Callable[..., Path]
 SLOW = "bwlimit = '200K'"
 

@@ -15,6 +15,8 @@ from tests.cli import program
 from tests.cluster.processes import Cluster, wait_for
 from tests.system import ram
 
+pytestmark = pytest.mark.sweep
+
 MIB = 1 << 20
 SUPERBLOCK = 4096
 INDEX_PAGE = 4096

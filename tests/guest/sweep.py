@@ -1,4 +1,4 @@
-"""Ways of which ``make test`` goes some, and ``make test-guests`` the others."""
+"""Ways of which ``make test`` goes some, and ``make test-more`` the others."""
 
 from __future__ import annotations
 

@@ -17,6 +17,8 @@ from tests.s3.conftest import BUCKET
 from tests.s3.proxy import CutDown, CutUp, Hold, LoseAnswer, Pass
 from tests.s3.test_faults import ALWAYS
 
+pytestmark = pytest.mark.sweep
+
 SNAPSHOT_END = r"POST \S+\.snap\?\S*uploadId"
 LOCK_END = r"POST \S+\.lock\?uploadId"
 

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from tests.backups.conftest import RAM
 from tests.s3.conftest import BUCKET
 from tests.s3.place import NOW
+
+pytestmark = pytest.mark.sweep
 
 
 def test_nights_are_full_and_incremental(place):

@@ -13,7 +13,7 @@ from tests.s3.proxy import CutUp, Hold
 from tests.s3.test_faults import ALWAYS, PART
 from tests.system import ram
 
-pytestmark = pytest.mark.usefixtures("store")
+pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("store")]
 
 BEGIN = r"POST \S+uploads"
 

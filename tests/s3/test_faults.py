@@ -17,7 +17,7 @@ from tests.s3.conftest import BUCKET, RAM
 from tests.s3.proxy import CutDown, CutUp, Hold, LoseAnswer
 from tests.system import ram
 
-pytestmark = pytest.mark.usefixtures("store")
+pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("store")]
 
 PART = r"PUT \S+partNumber="
 COMPLETE = r"POST \S+uploadId="

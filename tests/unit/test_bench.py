@@ -333,6 +333,7 @@ def quick_run(image, folder, plot_settings, programs, *words):
     return done, [json.loads(line) for line in lines]
 
 
+@pytest.mark.sweep
 def test_a_quick_run(image, tmp_path, plot_settings):
     """All parameters stand in each line; a missing program is named; nothing is left behind."""
     done, lines = quick_run(image, tmp_path, plot_settings, ("git", "igzip", "pigz", "lz4"))

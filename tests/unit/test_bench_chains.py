@@ -276,6 +276,7 @@ def quick_run(output, *words, **environment):
     return out, [json.loads(line) for line in lines]
 
 
+@pytest.mark.sweep
 def test_a_quick_run(tmp_path):
     """All ways are measured, and differences make the difference; nothing is left behind."""
     for tool in ("zstd", "borg"):

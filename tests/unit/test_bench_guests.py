@@ -140,6 +140,7 @@ def test_a_quick_run_is_small():
 
 
 @pytest.mark.guest
+@pytest.mark.sweep
 def test_a_quick_run(tmp_path):
     """Each contestant saves and restores; all parameters stand in each line; nothing is left."""
     for tool in (PROGRAM, "zstd", *tiny.TOOLS):
