@@ -2,7 +2,7 @@
 Read a snapmig snapshot with Python's standard library alone.
 
 Written from docs/format.md and nothing else, as a model for a reader in another language. The
-words "step 1" to "step 9" are the steps of "What a reader must do". It needs memory for one
+words "step 1" to "step 10" are the steps of "What a reader must do". It needs memory for one
 packet, and is slow: what snapmig does in a second takes it minutes. Packets that are zstd frames
 need Python 3.14 or newer, whose standard library can decode them.
 
@@ -81,13 +81,14 @@ SUPERBLOCK = Layout(
     page_size I packet_size I record_size I layout B window_bits B reserved H packet_count Q
     index_offset Q index_digest 32s data_offset Q data_size Q block_table_offset Q block_count I
     block_table_checksum I attachment_table_offset Q attachment_count I
-    attachment_table_checksum I reserved_rest 3864s""",
+    attachment_table_checksum I page_digests_offset Q reserved_rest 3856s""",
 )
 BLOCK = Layout("Block", "name 256s gpa Q size Q page_size Q unused 40s")
 RECORD = Layout(
     "Record",
     """packet Q offset Q stored_size I encoding B flags B reserved_1 H stored_checksum I
-    record_checksum I digest 16s nonce 12s tag 16s reserved_2 20s""",
+    record_checksum I digest 16s nonce 12s tag 16s
+    page_digests_checksum I reserved_2 16s""",
 )
 ATTACHMENT = Layout(
     "Attachment",
@@ -101,6 +102,7 @@ class Snapshot:
     def __init__(self, file: BinaryIO, parents: "Parents | None" = None) -> None:
         self.file = file
         self.parents = parents
+        self.verifies = False
         self.superblock = s = read_superblock(file)
         self.data_end = s.data_offset + s.data_size
         self.check_geometry()
@@ -132,10 +134,13 @@ class Snapshot:
         for part, offset, size in (
             ("block table", s.block_table_offset, BLOCK.size * s.block_count),
             ("index", s.index_offset, s.record_size * s.packet_count),
+            ("page digests", s.page_digests_offset, s.packet_count * s.packet_size // PAGE * 16),
             ("data", s.data_offset, s.data_size),
             ("attachment table", s.attachment_table_offset, ATTACHMENT.size * s.attachment_count),
             ("end of the file", s.file_size, 0),
         ):
+            if part == "page digests" and offset == 0:
+                continue  # there are none
             check(offset >= end, f"The {part} starts before the end of the {before}.")
             end, before = offset + size, part
 
@@ -193,7 +198,22 @@ class Snapshot:
         pages = self.joined_pages(number, page_count, {n for n, kind in enumerate(kinds) if kind})
         right = not pages or xxh3_128(b"".join(pages.values())) == record.digest
         check(right, f"The digest of packet {number} is wrong.")
+        if pages and self.verifies and self.superblock.page_digests_offset:
+            self.check_page_digests(number, pages)
         return pages
+
+    def check_page_digests(self, number: int, pages: dict[int, bytes]) -> None:
+        """Check the digests of a packet's pages, which only a verification uses (step 10)."""
+        s = self.superblock
+        size = s.packet_size // PAGE * 16
+        record = RECORD.read(self.read_at(s.index_offset + number * s.record_size, RECORD.size))
+        digests = self.read_at(s.page_digests_offset + number * size, size)
+        right = zlib.crc32(digests) == record.page_digests_checksum
+        check(right, f"The checksum of the page digests of packet {number} is wrong.")
+        for page in range(size // 16):
+            expected = xxh3_128(pages[page]) if page in pages else bytes(16)
+            right = digests[page * 16 : (page + 1) * 16] == expected
+            check(right, f"The digest of page {page} of packet {number} is wrong.")
 
     def joined_pages(self, number: int, page_count: int, wanted: set[int]) -> dict[int, bytes]:
         """Return some pages of a packet, in order, with what the parent has of them (step 9)."""
@@ -233,6 +253,8 @@ class Snapshot:
         check(r.encoding in KNOWN, message, UnsupportedError)
         kinds_end = RECORD.size + s.packet_size // PAGE // 4
         reserved = (r.flags, r.reserved_1, *r.nonce, *r.tag, *r.reserved_2, *raw[kinds_end:])
+        if not s.page_digests_offset or not any(raw[RECORD.size : kinds_end]):
+            reserved += (r.page_digests_checksum,)
         message = f"The record of {packet} has a reserved field that is set."
         check(not any(reserved), message, UnsupportedError)
         kinds = [
@@ -580,6 +602,7 @@ def write_attachment(snapshot: Snapshot, attachment: Any, path: str | None) -> N
 
 def verify(snapshot: Snapshot, blocks: list[Any], attachments: list[Any]) -> None:
     """Read everything and print a summary."""
+    snapshot.verifies = True
     pages = sum(1 for block in blocks for _ in snapshot.data_pages(block))
     for attachment in attachments:
         for _ in snapshot.attachment_contents(attachment):

@@ -55,7 +55,8 @@ SUPERBLOCK_FIELDS = {
     "attachment_table_offset": "Q",
     "attachment_count": "I",
     "attachment_table_checksum": "I",
-    "reserved_rest": "3864s",
+    "page_digests_offset": "Q",
+    "reserved_rest": "3856s",
 }
 BLOCK_FIELDS = {"name": "256s", "gpa": "Q", "size": "Q", "page_size": "Q", "unused": "40s"}
 RECORD_FIELDS = {
@@ -70,7 +71,8 @@ RECORD_FIELDS = {
     "digest": "16s",
     "nonce": "12s",
     "tag": "16s",
-    "reserved_2": "20s",
+    "page_digests_checksum": "I",
+    "reserved_2": "16s",
 }  # kinds and filling follow
 ATTACHMENT_FIELDS = {
     "name": "256s",
@@ -229,8 +231,10 @@ class Snapshot:
 
     `encodings` asks for a packet's encoding, which is otherwise the smallest; `kinds` for kinds of
     pages, by packet and page; `stored` and `attachments_stored` for other stored bytes. A record
-    has one field more, `filling`: what follows its kinds. `patches` are written over the finished
-    file, with no checksum computed after them; `file_size` cuts it or makes it grow.
+    has one field more, `filling`: what follows its kinds. `page_digests` asks for those, and
+    `other_page_digests` replaces those of packets, before their checksums. `patches` are written
+    over the finished file, with no checksum computed after them; `file_size` cuts it or makes it
+    grow.
     """
 
     blocks: list[Block]
@@ -246,6 +250,8 @@ class Snapshot:
     block_table: dict[int, dict] = field(default_factory=dict)
     records: dict[int, dict] = field(default_factory=dict)
     attachment_table: dict[int, dict] = field(default_factory=dict)
+    page_digests: bool = False
+    other_page_digests: dict[int, bytes] = field(default_factory=dict)
     patches: list[tuple[int, bytes]] = field(default_factory=list)
     file_size: int | None = None
 
@@ -299,7 +305,9 @@ class Snapshot:
         blocks = self.build_blocks()
         block_table_offset = PAGE
         index_offset = align(block_table_offset + len(blocks), PAGE)
-        data_offset = align(index_offset + len(packets) * self.record_size, PAGE)
+        page_digests_offset = align(index_offset + len(packets) * self.record_size, PAGE)
+        page_digests = b"".join(self.digests_of(packet) for packet in packets)
+        data_offset = align(page_digests_offset + len(page_digests), PAGE)
         if self.layout == FIXED:
             data_offset = align(data_offset, self.packet_size)
         file = bytearray(data_offset)
@@ -334,12 +342,14 @@ class Snapshot:
             "attachment_table_offset": attachment_table_offset,
             "attachment_count": len(self.attachments),
             "attachment_table_checksum": zlib.crc32(attachment_table),
+            "page_digests_offset": page_digests_offset if self.page_digests else 0,
         } | self.superblock
         superblock.setdefault("checksum", zlib.crc32(pack(SUPERBLOCK_FIELDS, superblock)))
         patches = [
             (0, pack(SUPERBLOCK_FIELDS, superblock)),
             (block_table_offset, blocks),
             (index_offset, index),
+            (page_digests_offset, page_digests),
             *self.patches,
         ]
         for offset, data in patches:
@@ -383,6 +393,18 @@ class Snapshot:
             page = packet.stored[at * PAGE : (at + 1) * PAGE]
             file[slot + number * PAGE : slot + number * PAGE + len(page)] = page
 
+    def contents_and_kinds(self, packet: Packet) -> tuple[list[bytes], list[int]]:
+        """Return a packet's pages as the guest has them, and their kinds."""
+        return packet.pages, packet.kinds
+
+    def digests_of(self, packet: Packet) -> bytes:
+        """Return the digest of each of a packet's pages, nothing where none are asked for."""
+        if not self.page_digests:
+            return b""
+        pages = zip(*self.contents_and_kinds(packet), strict=True)
+        digests = [xxhash.xxh3_128_digest(page) if kind else bytes(16) for page, kind in pages]
+        return self.other_page_digests.get(packet.number, b"".join(digests))
+
     def build_record(self, packet: Packet, offset: int) -> bytes:
         """Return a packet's record."""
         values = {
@@ -394,6 +416,8 @@ class Snapshot:
         if packet.stored:
             values["stored_checksum"] = zlib.crc32(packet.stored)
             values["digest"] = xxhash.xxh3_128_digest(packet.data)
+        if self.page_digests and any(packet.kinds):
+            values["page_digests_checksum"] = zlib.crc32(self.digests_of(packet))
         values |= self.records.get(packet.number, {})
         kinds = bytes(
             packet.kinds[page]
@@ -485,6 +509,10 @@ class Increment(Snapshot):
             stored += difference if kinds[page] & 1 else bytes(PAGE)
         self.kinds[number] = {page: kind & 1 for page, kind in enumerate(kinds)}
         return super().packet(number, stored)
+
+    def contents_and_kinds(self, packet: Packet) -> tuple[list[bytes], list[int]]:
+        """Return a packet's pages as the guest has them, and their kinds."""
+        return self.pages_of(self, packet.number), self.final_kinds(packet.number)
 
     def build_record(self, packet: Packet, offset: int) -> bytes:
         """Return a packet's record, with the kinds and the digest of all its pages."""

@@ -76,7 +76,9 @@ def save_snapshot(
     :param options: its keyword arguments, besides those that stand here
     """
     more: dict[str, Any] = {} if parent is None else {"parent": str(parent.path)}
-    return save(source, str(path), progress=progress, **options, **more)
+    # Each is likely to be a parent itself.
+    words = {"page_digests": True, **options, **more}
+    return save(source, str(path), progress=progress, **words)
 
 
 def refused_parent(error: SnapmigError) -> bool:

@@ -52,6 +52,8 @@ class SaveTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     depth: int | None = None
     packet_size: str | int | None = None
     layout: str | None = None
+    deltas: bool | None = None
+    page_digests: bool | None = None
     live: bool | None = None
 
 

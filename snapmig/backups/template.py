@@ -60,6 +60,8 @@ keep_monthly = 12
 #depth = 8
 #packet_size = "512K"
 #layout = "fixed"
+#page_digests = true
+#deltas = true
 #live = true
 
 # A guest; its name is that of its folder. It may have all of the tables above, and full_every and

@@ -20,6 +20,7 @@ __all__ = (
     "add_common",
     "add_encoding",
     "add_jobs",
+    "add_page_digests",
     "add_progress",
     "checked",
 )
@@ -109,6 +110,24 @@ def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
         choices=("fixed", "packed"),
         metavar="KIND",
         help=f"fixed places with holes, or packed as on s3:// ({default('fixed')})",
+    )
+    add_page_digests(parser, default("parent's"))
+
+
+def add_page_digests(parser: argparse.ArgumentParser, default: str) -> None:
+    """
+    Add ``--page-digests`` and its contrary.
+
+    :param default: in words
+    """
+    parser.add_argument(
+        "--page-digests",
+        action="store_true",
+        default=None,
+        help=f"for faster saves on it; --no-page-digests ({default})",
+    )
+    parser.add_argument(
+        "--no-page-digests", dest="page_digests", action="store_false", help=argparse.SUPPRESS
     )
 
 

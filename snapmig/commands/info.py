@@ -49,7 +49,8 @@ def _print(result: SnapshotInfo) -> None:
     print(f"snapshot     {result.snapshot}")
     print(f"id           {result.snapshot_id}")
     print(f"created      {result.created}, from {result.source}")
-    print(f"format       {result.format_version}, {result.layout} layout")
+    digests = ", with page digests" if result.page_digests else ""
+    print(f"format       {result.format_version}, {result.layout} layout{digests}")
     total = sum(result.packets.values())
     print(f"packets      {total} of {format_size(result.packet_size)}: {packets}")
     if result.packets["deflate"]:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
+from snapmig.commands.arguments import (
+    HelpFormatter,
+    Verbs,
+    add_common,
+    add_jobs,
+    add_page_digests,
+    add_progress,
+)
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.operations.rewrite import merge
@@ -31,6 +38,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="one that save --parent made")
     parser.add_argument("out", metavar="OUT", help="the file to make")
     add_jobs(parser)
+    add_page_digests(parser, "as it is")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing OUT")
     add_progress(parser)
     add_common(parser)
@@ -42,6 +50,7 @@ def _run(options: argparse.Namespace) -> int:
         result = merge(
             options.snapshot,
             options.out,
+            page_digests=options.page_digests,
             jobs=options.jobs,
             force=options.force,
             progress=progress,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
+from snapmig.commands.arguments import (
+    HelpFormatter,
+    Verbs,
+    add_common,
+    add_jobs,
+    add_page_digests,
+    add_progress,
+)
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.operations.rewrite import rebase
@@ -33,6 +40,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the one to replace")
     parser.add_argument("--parent", metavar="OTHER", required=True, help="what it shall build on")
     add_jobs(parser)
+    add_page_digests(parser, "as it is")
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -41,7 +49,11 @@ def add_parser(verbs: Verbs) -> None:
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "rebasing") as progress:
         result = rebase(
-            options.snapshot, parent=options.parent, jobs=options.jobs, progress=progress
+            options.snapshot,
+            parent=options.parent,
+            page_digests=options.page_digests,
+            jobs=options.jobs,
+            progress=progress,
         )
     print_saved(options, "rebase", result)
     return 0

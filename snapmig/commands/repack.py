@@ -58,6 +58,7 @@ def _run(options: argparse.Namespace) -> int:
             window=options.window,
             packet_size=options.packet_size,
             layout=options.layout,
+            page_digests=options.page_digests,
             jobs=options.jobs,
             force=options.force,
             progress=progress,

@@ -50,10 +50,9 @@ def add_parser(verbs: Verbs) -> None:
         "--parent", metavar="OLDER", help="a snapshot: store only what changed since it"
     )
     parser.add_argument(
-        "--no-deltas",
-        dest="deltas",
-        action="store_false",
-        help="store changed pages whole, not as differences",
+        "--deltas",
+        action=argparse.BooleanOptionalAction,
+        help="store differences (if OLDER has no page digests)",
     )
     add_jobs(parser)
     add_encoding(parser)
@@ -113,6 +112,7 @@ def _run(options: argparse.Namespace) -> int:
             base=options.base,
             parent=options.parent,
             deltas=options.deltas,
+            page_digests=options.page_digests,
             jobs=options.jobs,
             compression=options.compression,
             accelerator=options.accelerator,

@@ -27,6 +27,7 @@ __all__ = (
     "PageKind",
     "Superblock",
     "align_up",
+    "page_digests_size",
     "record_size",
 )
 
@@ -54,6 +55,9 @@ MAX_RAM_BLOCKS = 4096
 MAX_ATTACHMENTS = 4096
 MAX_ATTACHMENT_SIZE = 1 << 30
 MAX_NAME_SIZE = 255
+
+PAGE_DIGEST_SIZE = 16
+"""Bytes of the digest of one page, an XXH3-128."""
 
 NO_GPA = (1 << 64) - 1
 """In a block's address field: no guest physical address is known."""
@@ -102,6 +106,11 @@ def record_size(packet_size: int) -> int:
     return align_up(RECORD_HEAD_SIZE + kinds_size, 8)
 
 
+def page_digests_size(packet_size: int) -> int:
+    """Return the bytes of the page digests of one packet, where a snapshot has them."""
+    return packet_size // PAGE_SIZE * PAGE_DIGEST_SIZE
+
+
 RECORD_HEAD_SIZE = 96
 """Bytes of an index record before its page kinds: 128 in all for a packet of 512 KiB."""
 
@@ -144,6 +153,7 @@ class Superblock:
     attachment_table_offset: int = _field("Q", 0)
     attachment_count: int = _field("I", 0)
     attachment_table_checksum: int = _field("I", 0)
+    page_digests_offset: int = _field("Q", 0)
 
     def pack(self) -> bytes:
         """Return the stored form, with its checksum filled in."""

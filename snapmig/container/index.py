@@ -2,7 +2,8 @@
 Index records: one per packet, as a numpy structured array; no I/O.
 
 A record says where a packet's stored bytes are, how they are encoded, what each page is, and
-three sums: of the record itself, of the stored bytes, and of the page contents.
+three sums: of the record itself, of the stored bytes, and of the page contents; a fourth one, of
+the page digests, where the snapshot has those.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class StoredPacket:
     kinds: Kinds
     stored_pages: int
     needs_parent: bool = False
+    page_digests_checksum: int = 0
 
     @property
     def mask(self) -> Mask:
@@ -75,7 +77,7 @@ class StoredPacket:
     @property
     def in_use(self) -> Mask:
         """Which pages are not zero."""
-        return np.asarray(self.kinds != PageKind.ZERO)
+        return self.kinds.astype(np.bool_)  # 1 us, where a comparison takes 3 to 16
 
 
 _SHIFTS = np.array((0, 2, 4, 6), np.uint8)
@@ -101,7 +103,8 @@ def record_dtype(packet_size: int) -> np.dtype[np.void]:
         "digest": ("V16", 32),
         "nonce": ("V12", 48),
         "tag": ("V16", 60),
-        "reserved_2": ("V20", 76),
+        "page_digests_checksum": ("<u4", 76),
+        "reserved_2": ("V16", 80),
         "kinds": ((np.uint8, (kinds_size,)), RECORD_HEAD_SIZE),
     }
     if filling := record_size(packet_size) - RECORD_HEAD_SIZE - kinds_size:
@@ -172,6 +175,7 @@ def unpack_records(records: Records) -> list[StoredPacket]:
         list(kinds),
         np.bitwise_count(stored & 0x55).sum(axis=1).tolist(),
         of_parents,
+        records["page_digests_checksum"].tolist(),
     ]
     return [StoredPacket(*values) for values in zip(*columns, strict=True)]
 
@@ -196,7 +200,12 @@ def pages_in_use(records: Records) -> int:
 
 
 def check_record(
-    record: Record, place: PacketPlace, window: tuple[int, int], *, has_parent: bool
+    record: Record,
+    place: PacketPlace,
+    window: tuple[int, int],
+    *,
+    has_parent: bool,
+    has_page_digests: bool = False,
 ) -> None:
     """
     Check all that a record says about itself, before any byte that it points to is read.
@@ -204,6 +213,7 @@ def check_record(
     :param place: which packet it should be of
     :param window: the offsets between which its stored bytes must lie
     :param has_parent: whether pages may be a parent's
+    :param has_page_digests: whether the snapshot has page digests, of which a record has a sum
     :raises CorruptSnapshotError: a wrong checksum, or a field that can't be
     :raises UnsupportedError: an encoding that this reader does not have
     """
@@ -220,7 +230,10 @@ def check_record(
         message = f"encoding is {record['encoding']}, which this reader does not have"
         raise UnsupportedError(message, packet=place.packet)
     after_kinds = RECORD_HEAD_SIZE + len(record["kinds"])
-    if record["flags"] or record["reserved_1"] or any(raw[48:96]) or any(raw[after_kinds:]):
+    reserved = raw[21:24] + raw[48:76] + raw[80:RECORD_HEAD_SIZE] + raw[after_kinds:]
+    if not (has_page_digests and record["kinds"].any()):
+        reserved += raw[76:80]
+    if any(reserved):
         message = "index record has reserved bits or an encryption nonce set, not known here"
         raise UnsupportedError(message, packet=place.packet)
     _check_pages(record, place, has_parent=has_parent)
@@ -228,7 +241,12 @@ def check_record(
 
 
 def records_sound(
-    records: Records, first: int, places: tuple[int, int, int], *, has_parent: bool
+    records: Records,
+    first: int,
+    places: tuple[int, int, int],
+    *,
+    has_parent: bool,
+    has_page_digests: bool = False,
 ) -> bool:
     """
     Return whether :func:`check_record` would pass each of many records of full packets.
@@ -240,6 +258,7 @@ def records_sound(
     :param places: the offsets between which stored bytes must lie, and the distance from one
         packet's slot to the next one's, 0 in the packed layout
     :param has_parent: whether pages may be a parent's
+    :param has_page_digests: whether the snapshot has page digests
     """
     size = records.dtype.itemsize
     start, stop, distance = places
@@ -255,13 +274,16 @@ def records_sound(
     plain = pages * np.uint64(PAGE_SIZE)
     encoding = records["encoding"]
     fits = np.where(encoding == Encoding.RAW, stored == plain, stored < plain)
+    digested = records["kinds"].any(axis=1) & has_page_digests
     slot = np.uint64(start) + numbers * np.uint64(distance) if distance else offset
     placed = (offset >= start) & (offset <= stop) & (stored <= stop - offset) & (offset == slot)
     return bool(
         np.array_equal(records["record_checksum"], sums)
         and np.array_equal(records["packet"], numbers)
         and not heads[:, 21:24].any()
-        and not heads[:, 48:RECORD_HEAD_SIZE].any()
+        and not heads[:, 48:76].any()
+        and not heads[:, 80:RECORD_HEAD_SIZE].any()
+        and not records["page_digests_checksum"][~digested].any()
         and not heads[:, RECORD_HEAD_SIZE + records["kinds"].shape[1] :].any()
         and (has_parent or not (records["kinds"] & 0xAA).any())
         and np.where(

@@ -21,6 +21,7 @@ from snapmig.container.format import (
     Encoding,
     Layout,
     Superblock,
+    page_digests_size,
 )
 from snapmig.container.index import (
     Record,
@@ -31,6 +32,7 @@ from snapmig.container.index import (
     records_sound,
     unpack_records,
 )
+from snapmig.container.page_digests import PageDigestReader
 from snapmig.container.slots import read_stored, stored_ranges
 from snapmig.container.tables import (
     ATTACHMENT_ENTRY_SIZE,
@@ -137,6 +139,25 @@ class SnapshotFile:
         """Whether pages may be taken from another snapshot."""
         return any(self.superblock.parent_id)
 
+    @cached_property
+    def page_digests(self) -> PageDigestReader | None:
+        """The digest of each page, None where the snapshot has none of them."""
+        block = self.superblock
+        if not block.page_digests_offset:
+            return None
+        return PageDigestReader(
+            self._source.read,
+            block.page_digests_offset,
+            block.packet_size,
+            block.packet_count,
+            self.shown,
+        )
+
+    def keep_page_digests(self) -> None:
+        """Have all page digests at hand, for workers too: they will read them in any order."""
+        if self.page_digests is not None:
+            self._source.keep(*self.page_digests.place)
+
     @property
     def has_deflate(self) -> bool:
         """Whether packets may be deflate streams."""
@@ -165,7 +186,7 @@ class SnapshotFile:
         if self.layout == Layout.FIXED:
             start = block.data_offset + place.packet * block.packet_size
             stop = start + block.packet_size
-        check_record(record, place, (start, stop), has_parent=self.has_parent)
+        check_record(record, place, (start, stop), **self._has)
         if self.layout == Layout.FIXED and record["stored_size"] and record["offset"] != start:
             message = f"stored bytes are at {int(record['offset']):#x}, expected {start:#x}"
             raise CorruptSnapshotError(message, packet=place.packet)
@@ -183,11 +204,19 @@ class SnapshotFile:
         # In a block's last packet nothing may stand after the end: a question to that one alone.
         ends = (self.geometry.block_packets(n).stop - 1 - first for n in range(block.block_count))
         suspects = [end for end in ends if 0 <= end < count]
-        if not records_sound(records, first, places, has_parent=self.has_parent):
+        if not records_sound(records, first, places, **self._has):
             suspects = list(range(count))
         for number in suspects:
             self._check(records[number], self.geometry.place(first + number))
         return records
+
+    @cached_property
+    def _has(self) -> dict[str, bool]:
+        # What records may have, as their checks ask for it.
+        return {
+            "has_parent": self.has_parent,
+            "has_page_digests": bool(self.superblock.page_digests_offset),
+        }
 
     def _some_records(self, first: int, count: int) -> Records:
         # Private copies; of a remote index that was not fetched as a whole, just these.
@@ -265,11 +294,16 @@ class SnapshotFile:
         index_size = block.packet_count * block.record_size
         table_end = block.block_table_offset + block.block_count * BLOCK_ENTRY_SIZE
         attachments_size = block.attachment_count * ATTACHMENT_ENTRY_SIZE
+        index_end = block.index_offset + index_size
+        digests_at = block.page_digests_offset or index_end
+        digests_size = block.packet_count * page_digests_size(block.packet_size)
+        digests_end = digests_at + (digests_size if block.page_digests_offset else 0)
         data_end = block.data_offset + block.data_size
         order = (
             ("block table", SUPERBLOCK_SIZE, block.block_table_offset),
             ("index", table_end, block.index_offset),
-            ("data", block.index_offset + index_size, block.data_offset),
+            ("first page digest", index_end, digests_at),
+            ("data", digests_end, block.data_offset),
             ("attachment table", data_end, block.attachment_table_offset),
             ("end", block.attachment_table_offset + attachments_size, real_size),
         )

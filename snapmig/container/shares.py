@@ -2,8 +2,9 @@
 One snapshot written by several hosts: the directory beside it in which they meet.
 
 Each writes its own range of packets into one partial file, whose places are fixed, and leaves a
-mark when they are on stable storage. Ranges begin where a page of the index does, so that no two
-hosts write one page, which network filesystems may send whole. Locks end with their process.
+mark when they are on stable storage. Ranges begin where a page of the index does, and one of the
+page digests, so that no two hosts write one page, which network filesystems may send whole. Locks
+end with their process.
 """
 
 from __future__ import annotations

@@ -1,20 +1,21 @@
 """
 A worker's side of a snapshot that is being written: packets into slots, records into the index.
 
-Workers never write the same byte: a packet has one slot and one record, and one worker.
+Workers never write the same byte: a packet has one slot, one record, one place for the digests of
+its pages, and one worker.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from snapmig.container.format import Encoding, Layout
+from snapmig.container.format import Encoding, Layout, page_digests_size
 from snapmig.container.index import Records, StoredPacket, record_dtype
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask, runs
@@ -33,6 +34,7 @@ class SlotPlan:
     :param shown: the file's name for people
     :param needed: bytes that it may take in all, for the error when its filesystem is full
     :param to_disk: the file stays where it is: the disk should begin with it early
+    :param page_digests_offset: 0 where the snapshot has none
     """
 
     path: str
@@ -43,6 +45,7 @@ class SlotPlan:
     shown: str = ""
     needed: int = 0
     to_disk: bool = True
+    page_digests_offset: int = 0
 
     def slot_offset(self, packet: int) -> int:
         """Return the file offset of a packet's slot in the fixed layout."""
@@ -103,8 +106,27 @@ class SlotWriter:
         """Write sealed records of packets that follow each other."""
         first = int(records["packet"][0])
         offset = self.plan.index_offset + first * records.dtype.itemsize
+        self._write(records.tobytes(), offset)
+
+    def write_page_digests(self, first: int, digests: Mapping[int, bytes]) -> None:
+        """
+        Write the page digests of packets, each those of all pages of a full one.
+
+        :param first: the number of a packet
+        :param digests: by the distance from that one; what stands side by side is written at once
+        """
+        if not digests:
+            return
+        size = page_digests_size(self.plan.packet_size)
+        mask = np.zeros(max(digests) + 1, np.bool_)
+        mask[list(digests)] = True
+        for start, count in runs(mask):
+            data = b"".join(digests[at] for at in range(start, start + count))
+            self._write(data, self.plan.page_digests_offset + (first + start) * size)
+
+    def _write(self, data: bytes, offset: int) -> None:
         try:
-            pwrite_all(self._fd, records.tobytes(), offset)
+            pwrite_all(self._fd, data, offset)
         except OSError as error:
             raise write_error(error, self.plan.shown, self.plan.needed) from error
 

@@ -17,7 +17,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from snapmig.container.format import SUPERBLOCK_SIZE, Layout, Superblock, align_up, record_size
+from snapmig.container.format import (
+    SUPERBLOCK_SIZE,
+    Layout,
+    Superblock,
+    align_up,
+    page_digests_size,
+    record_size,
+)
 from snapmig.container.slots import SlotPlan
 from snapmig.container.tables import AttachmentEntry, pack_attachments, pack_blocks
 from snapmig.geometry import Geometry
@@ -48,6 +55,7 @@ class SnapshotWriter:
 
     :param path: the final name, or the object to make, which must be packed
     :param file: the partial file, where it is one that others write too
+    :param page_digests: whether it has the digest of each page
     :raises NoSpaceError: not even the tables fit
     :raises StoreError: object storage can't be reached
     """
@@ -59,6 +67,8 @@ class SnapshotWriter:
         layout: Layout,
         window_bits: int,
         file: PartialFile | None = None,
+        *,
+        page_digests: bool = False,
     ) -> None:
         self._geometry = geometry
         self._layout = layout
@@ -67,8 +77,10 @@ class SnapshotWriter:
         self._attachments: list[AttachmentEntry] = []
         index_offset = align_up(SUPERBLOCK_SIZE + len(self._block_table))
         index_size = geometry.packet_count * record_size(geometry.packet_size)
+        digests_offset = align_up(index_offset + index_size)
+        digests_size = geometry.packet_count * page_digests_size(geometry.packet_size)
         alignment = geometry.packet_size if layout == Layout.FIXED else align_up(1)
-        data_offset = align_up(index_offset + index_size, alignment)
+        data_offset = align_up(digests_offset + page_digests * digests_size, alignment)
         fixed_size = geometry.packet_count * geometry.packet_size
         self._file = file or _partial(path, data_offset + geometry.ram_size, data_offset)
         self._remote = not isinstance(path, Path)
@@ -81,6 +93,7 @@ class SnapshotWriter:
             shown=self._file.shown,
             needed=self._file.needed,
             to_disk=not self._remote,
+            page_digests_offset=digests_offset if page_digests else 0,
         )
         self._end = data_offset + (fixed_size if layout == Layout.FIXED else 0)
         self._index_size = index_size
@@ -196,6 +209,7 @@ class SnapshotWriter:
             attachment_table_offset=table_offset,
             attachment_count=len(self._attachments),
             attachment_table_checksum=crc32(table),
+            page_digests_offset=self.plan.page_digests_offset,
         )
         raw = superblock.pack()
         Superblock.unpack(raw)  # a mistake of ours must not become a file that nobody can read

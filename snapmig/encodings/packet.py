@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from snapmig.container.format import Encoding, PageKind
+from snapmig.container.format import PAGE_DIGEST_SIZE, Encoding, PageKind
+from snapmig.container.page_digests import digest_pages, digest_rows
 from snapmig.encodings import deflate
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Kinds, Mask, data_mask
@@ -39,11 +40,13 @@ class Summary(NamedTuple):
     :param kinds: of each of them
     :param data: those to be stored, as ``(n, 4096)``
     :param digest: of all that are not zero
+    :param page_digests: of each page, 16 bytes; none where they were not asked for
     """
 
     kinds: Kinds
     data: Bytes
     digest: bytes
+    page_digests: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,7 @@ class EncodedPacket:
     :param kinds: of its pages
     :param payload: the stored bytes: one stream, or the stored pages as ``(n, 4096)``; good until
         the next packet is encoded
+    :param page_digests: of each page, 16 bytes; none where they were not asked for
     """
 
     kinds: Kinds
@@ -62,6 +66,7 @@ class EncodedPacket:
     stored_size: int
     stored_checksum: int
     digest: bytes
+    page_digests: bytes = b""
 
     @property
     def mask(self) -> Mask:
@@ -75,7 +80,7 @@ class EncodedPacket:
         return replace(self, payload=bytes(self.payload))
 
 
-def summarise(pages: Bytes) -> Summary:
+def summarise(pages: Bytes, *, page_digests: bool = False) -> Summary:
     """Return what ``(n, 4096)`` pages are; ``data`` shares their memory where none is zero."""
     mask = data_mask(pages)
     kinds = mask.view(np.uint8)  # true is 1, and 1 is a data page
@@ -83,14 +88,41 @@ def summarise(pages: Bytes) -> Summary:
     if count == 0:
         return Summary(kinds, pages[:0], NO_DIGEST)
     data = pages if count == len(pages) else pages[mask]
-    return Summary(kinds, data, xxh3_128(data.data))
+    digests = digest_pages(data, mask) if page_digests else b""
+    return Summary(kinds, data, xxh3_128(data.data), digests)
 
 
-def same_as_parent(summary: Summary) -> Summary:
-    """Return a packet of which every page is the parent's."""
-    return Summary(
-        summary.kinds * np.uint8(PageKind.SAME_AS_PARENT), summary.data[:0], summary.digest
-    )
+def with_page_digests(summary: Summary) -> Summary:
+    """Return a packet, none of whose pages is known to be the parent's, with their digests."""
+    digests = digest_pages(summary.data, summary.kinds.view(np.bool_))
+    return summary._replace(page_digests=digests)
+
+
+def same_as_parent(summary: Summary, page_digests: bytes | None = None) -> Summary:
+    """
+    Return a packet of which every page is the parent's.
+
+    :param page_digests: the parent's, where the summary's own are not wanted
+    """
+    kinds = summary.kinds * np.uint8(PageKind.SAME_AS_PARENT)
+    digests = summary.page_digests if page_digests is None else page_digests
+    return Summary(kinds, summary.data[:0], summary.digest, digests)
+
+
+def against_digests(summary: Summary, parent: bytes, in_use: Mask) -> Summary:
+    """
+    Return a packet with page digests without those pages that are the parent's by theirs.
+
+    :param parent: the digests of the parent's pages, of no fewer
+    :param in_use: which of those are not zero
+    """
+    theirs = digest_rows(parent[: len(summary.kinds) * PAGE_DIGEST_SIZE])
+    equal = (digest_rows(summary.page_digests) == theirs).all(axis=1)
+    used = summary.kinds.view(np.bool_)
+    same = equal & used & in_use
+    kinds = summary.kinds.copy()
+    kinds[same] = PageKind.SAME_AS_PARENT
+    return summary._replace(kinds=kinds, data=summary.data[~same[used]])
 
 
 def against_parent(
@@ -110,7 +142,7 @@ def against_parent(
     changed = (summary.data.view(np.uint64) != theirs.view(np.uint64)).any(axis=1)
     kinds = summary.kinds.copy()
     kinds[places[~changed]] = PageKind.SAME_AS_PARENT
-    plain = Summary(kinds, summary.data[changed], summary.digest)
+    plain = summary._replace(kinds=kinds, data=summary.data[changed])
     if not deltas:
         return plain, None
     mixed = plain.data ^ theirs[changed]
@@ -120,7 +152,7 @@ def against_parent(
     kinds = kinds.copy()
     kinds[places[changed][fewer]] = PageKind.DELTA_AGAINST_PARENT
     mixed[~fewer] = plain.data[~fewer]
-    return plain, Summary(kinds, mixed, summary.digest)
+    return plain, summary._replace(kinds=kinds, data=mixed)
 
 
 def _nonzero_bytes(pages: Bytes) -> npt.NDArray[np.int64]:
@@ -136,12 +168,12 @@ def size_limit(data: Bytes) -> int:
 
 def pack(summary: Summary, encoding: Encoding, stream: Buffer | None) -> EncodedPacket:
     """Return a packet of a stream, or of the pages as they are where that is as small."""
-    kinds, data, digest = summary
+    kinds, data, *digests = summary
     if len(data) == 0:
-        return EncodedPacket(kinds, Encoding.EMPTY, b"", 0, 0, digest)
+        return EncodedPacket(kinds, Encoding.EMPTY, b"", 0, 0, *digests)
     if stream is not None and len(stream) <= size_limit(data):
-        return EncodedPacket(kinds, encoding, stream, len(stream), crc32(stream), digest)
-    return EncodedPacket(kinds, Encoding.RAW, data, data.nbytes, crc32(data), digest)
+        return EncodedPacket(kinds, encoding, stream, len(stream), crc32(stream), *digests)
+    return EncodedPacket(kinds, Encoding.RAW, data, data.nbytes, crc32(data), *digests)
 
 
 def looks_random(data: Bytes) -> bool:

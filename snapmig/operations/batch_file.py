@@ -46,6 +46,8 @@ class SaveTable(Table):
     huffman: str | None = None
     packet_size: int | str | None = None
     layout: str | None = None
+    deltas: bool | None = None
+    page_digests: bool | None = None
     attach: dict[str, str] | None = None
     live: bool | None = None
     share: str | None = None
@@ -75,6 +77,8 @@ class DefaultsTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     huffman: str | None = None
     packet_size: int | str | None = None
     layout: str | None = None
+    deltas: bool | None = None
+    page_digests: bool | None = None
     attach: dict[str, str] | None = None
     live: bool | None = None
 

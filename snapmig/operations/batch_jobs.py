@@ -96,7 +96,7 @@ class _Expander:
             words = _given(
                 table,
                 "format accelerator depth force compression level window huffman packet_size "
-                "layout live share",
+                "layout deltas page_digests live share",
             )
             words |= {"attach": attach, "base": base}
             words |= {"parent": parent[0]} if parent else {}

@@ -74,6 +74,8 @@ def diff(
     """
     Compare the pages of two snapshots with the same RAM blocks and packet size.
 
+    Where both have page digests nothing is decoded.
+
     :param jobs: worker processes; default: the processors that this process may run on
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: RAM blocks or packets of other sizes
@@ -92,6 +94,9 @@ def diff(
         geometry = files[0].geometry
         if problem := geometry_problem(files[1].geometry, geometry):
             raise UsageError(problem.replace("the parent's", "the other's"), path=files[1].shown)
+        if all(file.page_digests is not None for file in files):
+            for file in files:
+                file.keep_page_digests()
         found = _compare(readings, progress)
         blocks = tuple(_blocks(geometry, found))
     return DiffResult(

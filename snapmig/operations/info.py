@@ -51,6 +51,7 @@ class SnapshotInfo:
     :param source: format of the image that it was made of
     :param created: time of the commit, ISO 8601 in UTC
     :param window_bits: history that a deflate decoder must keep, as a power of two
+    :param page_digests: whether it has the digest of each page
     :param packets: how many packets are in which encoding
     :param stored_size: all packets' stored bytes together
     :param disk_size: what the file takes on its filesystem now
@@ -65,6 +66,7 @@ class SnapshotInfo:
     layout: str
     packet_size: int
     window_bits: int
+    page_digests: bool
     ram_size: int
     blocks: tuple[BlockInfo, ...]
     data_pages: int
@@ -110,6 +112,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
             layout=source.layout.name.lower(),
             packet_size=block.packet_size,
             window_bits=block.window_bits,
+            page_digests=source.page_digests is not None,
             ram_size=source.geometry.ram_size,
             blocks=_blocks(
                 source, plain=not source.has_parent and not encodings[list(COMPRESSED)].any()

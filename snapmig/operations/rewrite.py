@@ -30,6 +30,7 @@ def merge(
     snapshot: PathLike,
     out: PathLike,
     *,
+    page_digests: bool | None = None,
     jobs: int | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
@@ -38,18 +39,21 @@ def merge(
     Make a snapshot that stands alone of one that builds on others.
 
     :param out: the file to make; encoding and layout are those of ``snapshot``
+    :param page_digests: whether it has the digest of each page; default: as ``snapshot`` has
     :param jobs: worker processes; default: the processors that this process may run on
     :param force: replace an existing file
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
     """
-    return _rewrite(snapshot, out, None, _Wishes(), jobs, progress, force=force)
+    wishes = _Wishes(page_digests=page_digests)
+    return _rewrite(snapshot, out, None, wishes, jobs, progress, force=force)
 
 
 def rebase(
     snapshot: PathLike,
     *,
     parent: PathLike,
+    page_digests: bool | None = None,
     jobs: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
@@ -58,6 +62,7 @@ def rebase(
 
     Snapshots that build on it need a rebase then, too: it gets a new id.
 
+    :param page_digests: whether it has the digest of each page; default: as it has now
     :raises UsageError: ``parent`` builds on ``snapshot``, or its RAM blocks are others
     :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
     """
@@ -66,9 +71,8 @@ def rebase(
             ids = [each.superblock.snapshot_id for each in reading.chain]
         if file.superblock.snapshot_id in ids:
             raise UsageError(f"builds on {file.shown}, or is it", path=other.shown)
-    return _rewrite(
-        snapshot, snapshot, parse_location(parent), _Wishes(), jobs, progress, force=True
-    )
+    wishes = _Wishes(page_digests=page_digests)
+    return _rewrite(snapshot, snapshot, parse_location(parent), wishes, jobs, progress, force=True)
 
 
 def repack(
@@ -81,6 +85,7 @@ def repack(
     window: str | None = None,
     packet_size: str | int | None = None,
     layout: str | None = None,
+    page_digests: bool | None = None,
     jobs: int | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
@@ -91,10 +96,11 @@ def repack(
     One that builds on a parent goes on to do so.
 
     :param level: of the compression, or ``auto``; default: the compression's own
+    :param page_digests: whether it has the digest of each page; default: as ``snapshot`` has
     :raises UsageError: an argument that makes no sense
     :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
     """
-    wishes = _Wishes(compression, accelerator, level, window, packet_size, layout)
+    wishes = _Wishes(compression, accelerator, level, window, packet_size, layout, page_digests)
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         reading = stack.enter_context(Reading(file, read_options(1, AUTO, None, None)))
         parent = parse_location(reading.chain[1].shown) if len(reading.chain) > 1 else None
@@ -110,6 +116,7 @@ class _Wishes:
     window: str | None = None
     packet_size: str | int | None = None
     layout: str | None = None
+    page_digests: bool | None = None
 
 
 def _rewrite(
@@ -174,7 +181,12 @@ def _options(
         live=False,
         progress=progress,
         parent=parent,
+        page_digests=_page_digests(file, wishes.page_digests),
     )
+
+
+def _page_digests(file: SnapshotFile, wish: bool | None) -> bool:
+    return file.page_digests is not None if wish is None else wish
 
 
 def _layout(file: SnapshotFile, place: Location, wish: str | None) -> Layout:

@@ -40,7 +40,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     format: str | None = None,  # noqa: A002 - the command line's word
     base: Sequence[str | os.PathLike[str]] = (),
     parent: str | os.PathLike[str] | None = None,
-    deltas: bool = True,
+    deltas: bool | None = None,
     jobs: int | None = None,
     compression: str = "zlib",
     accelerator: str = AUTO,
@@ -50,6 +50,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     depth: int | None = None,
     packet_size: str | int | None = None,
     layout: str | None = None,
+    page_digests: bool | None = None,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     live: bool = False,
@@ -71,7 +72,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param format: the image's format; default: what its content shows
     :param base: the files that ``image``, a diff of Firecracker's, builds on, the oldest first
     :param parent: an older snapshot of the guest: what did not change since is not stored again
-    :param deltas: store changed pages as differences from the parent's where that is smaller
+    :param deltas: store changed pages as differences from the parent's where that is smaller;
+        default: where the parent's pages must be decoded anyway, since it has no page digests
     :param jobs: worker processes; default: the processors that this process may run on
     :param compression: ``zlib``, ``zstd``, ``lz4`` or ``none``
     :param accelerator: an engine for zlib: ``auto``, or a name that :func:`accelerators` gives
@@ -83,6 +85,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         default: the parent's, or 512 KiB
     :param layout: ``fixed`` or ``packed``; default: fixed, and packed in object storage, which
         takes nothing else
+    :param page_digests: keep the digest of each page, so that saves with this parent, and
+        comparisons, need not decode it; default: as the parent has, and none without a parent
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
     :param live: let that guest run during a first pass, and pause it only for what changed
@@ -118,6 +122,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         progress=progress,
         parent=None if parent is None else parse_location(parent),
         deltas=deltas,
+        page_digests=page_digests,
         workers=choose_workers(bwlimit, workers),
     )
     if isinstance(image, str) and image.startswith(GUEST_PREFIX):

@@ -58,7 +58,9 @@ class SaveOptions:
     :param packet_size: None for the parent's, or the usual one
     :param steps: levels to choose from while it is made; one where the user named it
     :param notes: what the user should know of the settings, a sentence each
-    :param deltas: whether pages may be stored as differences from the parent's
+    :param deltas: whether pages may be stored as differences from the parent's; None: where its
+        pages are decoded anyway
+    :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
     :param workers: gives the worker processes
     """
 
@@ -73,7 +75,8 @@ class SaveOptions:
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
     parent: Location | None = None
-    deltas: bool = True
+    deltas: bool | None = None
+    page_digests: bool | None = None
     workers: WorkersMaker = Fleet
 
 
@@ -86,6 +89,7 @@ class SaveResult:
         ``delta_pages`` stored as differences from it
     :param accelerator: the engine of zlib, None for other compressions
     :param levels: batches of packets that were compressed at each level
+    :param page_digests: whether the snapshot has the digest of each page
     :param stored_size: all packets' stored bytes together
     :param disk_size: what the snapshot takes on its filesystem
     :param packets: how many packets are in which encoding
@@ -104,6 +108,7 @@ class SaveResult:
     accelerator: str | None
     window_bits: int
     levels: dict[str, int]
+    page_digests: bool
     ram_size: int
     data_pages: int
     zero_pages: int
@@ -242,6 +247,7 @@ class Saving:
             accelerator=settings.engine if settings.encoding == Encoding.DEFLATE else None,
             window_bits=self._window_bits,
             levels={str(level): count for level, count in sorted(self._level.batches.items())},
+            page_digests=self._writer.plan.page_digests_offset > 0,
             ram_size=self._geometry.ram_size,
             data_pages=data_pages,
             zero_pages=pages - data_pages,
@@ -266,7 +272,13 @@ class Saving:
 
     def _open_writer(self, stack: ExitStack) -> SnapshotWriter:
         return stack.enter_context(
-            SnapshotWriter(self._path, self._geometry, self._options.layout, self._window_bits)
+            SnapshotWriter(
+                self._path,
+                self._geometry,
+                self._options.layout,
+                self._window_bits,
+                page_digests=self._page_digests,
+            )
         )
 
     @property
@@ -281,6 +293,7 @@ class Saving:
             raise UsageError("parent and snapshot are the same file", path=str(path))
         snapshot = stack.enter_context(SnapshotFile(str(path)))
         snapshot.check_index_digest()
+        snapshot.keep_page_digests()
         options = read_options(self._options.jobs, AUTO, None, None)
         reading = stack.enter_context(Reading(snapshot, options))
         if any(same_location(parse_location(each.shown), self._path) for each in reading.chain):
@@ -294,6 +307,12 @@ class Saving:
         if self._parent is not None:
             return self._parent.snapshot.geometry.packet_size
         return DEFAULT_PACKET_SIZE
+
+    @property
+    def _page_digests(self) -> bool:
+        if self._options.page_digests is not None:
+            return self._options.page_digests
+        return self._parent is not None and self._parent.snapshot.page_digests is not None
 
     def _check_parent(self) -> None:
         if self._parent is None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from snapmig.container.format import Encoding, Layout, record_size
+from snapmig.container.format import Encoding, Layout, page_digests_size, record_size
 from snapmig.container.index import kind_counts, record_dtype, records_sound
 from snapmig.container.shares import MAX_SHARES, SharedFile, Shares, share_packets
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
@@ -86,7 +86,8 @@ class _ShareSaving(Saving):
         stack.enter_context(self._shares.held(self._share))
         self._shares.drop_mark(self._share)
         self._part = share_packets(geometry, self._share, self._of)
-        writer = stack.enter_context(_writer(self._shares, geometry, self._window_bits))
+        facts = _Facts(geometry, self._window_bits, bool(self._options.page_digests))
+        writer = stack.enter_context(_writer(self._shares, facts))
         self._clear(writer)
         return writer
 
@@ -124,6 +125,9 @@ class _ShareSaving(Saving):
             fd = os.open(self._shares.data, os.O_RDWR | os.O_CLOEXEC)
             try:
                 punch_hole(fd, plan.index_offset + first * size, count * size)
+                if plan.page_digests_offset:
+                    size = page_digests_size(plan.packet_size)
+                    punch_hole(fd, plan.page_digests_offset + first * size, count * size)
                 punch_hole(fd, plan.slot_offset(first), count * plan.packet_size)
             finally:
                 os.close(fd)
@@ -151,18 +155,27 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
             words = f"share {missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
             message = f"{words} not done, of {len(numbers)} shares"
             raise SnapmigError(message, path=str(path))
-        geometry, window_bits = _read_plan(shares, plan)
-        with _writer(shares, geometry, window_bits) as writer:
-            result = _commit(shares, writer, geometry, marks[1] or {}, force=force)
+        facts = _read_plan(shares, plan)
+        with _writer(shares, facts) as writer:
+            result = _commit(shares, writer, facts.geometry, marks[1] or {}, force=force)
         shares.remove()
     seconds = round(time.monotonic() - started, 3)
     return replace(result, seconds=seconds)
 
 
-def _read_plan(shares: Shares, plan: Mapping[str, Any]) -> tuple[Geometry, int]:
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    # What places in the partial file follow from.
+    geometry: Geometry
+    window_bits: int
+    page_digests: bool
+
+
+def _read_plan(shares: Shares, plan: Mapping[str, Any]) -> _Facts:
     try:
         blocks = tuple(RamBlock(**each) for each in plan["blocks"])
-        return Geometry(blocks, plan["packet_size"]), int(plan["window_bits"])
+        geometry = Geometry(blocks, plan["packet_size"])
+        return _Facts(geometry, int(plan["window_bits"]), bool(plan["page_digests"]))
     except (KeyError, TypeError, ValueError) as error:
         raise SnapmigError(f"its plan is damaged: {error!r}", path=str(shares.folder)) from error
 
@@ -217,8 +230,9 @@ def _look_at_index(
         raw = pread_all(file.fd, geometry.packet_count * dtype.itemsize, plan.index_offset)
     records = np.frombuffer(raw, dtype)
     places = (plan.data_offset, writer.end, plan.packet_size)
+    has_digests = plan.page_digests_offset > 0
     if len(records) != geometry.packet_count or not records_sound(
-        records, 0, places, has_parent=False
+        records, 0, places, has_parent=False, has_page_digests=has_digests
     ):
         raise SnapmigError("the shares' index is damaged, write them again", path=str(shares.path))
     counts = np.bincount(records["encoding"], minlength=8)
@@ -228,9 +242,16 @@ def _look_at_index(
     return encodings, int(kinds[1:].sum()), stored
 
 
-def _writer(shares: Shares, geometry: Geometry, window_bits: int) -> SnapshotWriter:
-    file = SharedFile(shares.data, shares.path, geometry.ram_size)
-    return SnapshotWriter(shares.path, geometry, Layout.FIXED, window_bits, file)
+def _writer(shares: Shares, facts: _Facts) -> SnapshotWriter:
+    file = SharedFile(shares.data, shares.path, facts.geometry.ram_size)
+    return SnapshotWriter(
+        shares.path,
+        facts.geometry,
+        Layout.FIXED,
+        facts.window_bits,
+        file,
+        page_digests=facts.page_digests,
+    )
 
 
 def _plan(
@@ -251,4 +272,5 @@ def _plan(
         "compression": options.settings.compression,
         "level": options.settings.deflate.level,
         "window_bits": options.settings.deflate.window_bits,
+        "page_digests": bool(options.page_digests),
     }

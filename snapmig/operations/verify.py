@@ -70,6 +70,8 @@ def verify(
     """
     Check a snapshot: superblock, tables, index, attachments, and every packet decoded.
 
+    Page digests, where there are any, are compared with the pages.
+
     Damage does not raise: it is in the result, so that all of it is found.
 
     :param jobs: worker processes; default: the processors that this process may run on
@@ -163,6 +165,7 @@ def _check_each_record(source: SnapshotFile, packets: range, found: _Findings) -
 
 def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None:
     source, options = reading.snapshot, reading.options
+    source.keep_page_digests()
     for file in reading.chain[1:]:
         found.attempt(file.check_index_digest)
     plans = reading.plans

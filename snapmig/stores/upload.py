@@ -3,10 +3,10 @@ An object that is being written: a temporary file whose parts go up as soon as t
 
 Workers write into the file as into any other. A part that lies wholly before a certain end is sent
 by a thread and its place in the file given back, so that the file stays small; what must wait for
-the end, the parts with the superblock and the index, goes up last. All parts but the last have one
-size, as some servers want it. The object appears when the server joins the parts, in one step: also
-where there is only one, for some servers make an object of as much as came when a connection that
-sends all at once breaks.
+the end, the parts with the superblock, the index and page digests, goes up last. All parts but the
+last have one size, as some servers want it. The object appears when the server joins the parts, in
+one step: also where there is only one, for some servers make an object of as much as came when a
+connection that sends all at once breaks.
 
 Only the thread that owns the save waits for the server, when it begins and when it ends. What is
 called between them may be called by a thread that serves other jobs too, and never waits.

@@ -19,7 +19,10 @@ __all__ = ("CompareHandler",)
 
 class CompareHandler:
     """
-    Compares batches of packets; equal digests are equal pages, others are compared byte by byte.
+    Compares batches of packets; equal digests are equal pages.
+
+    Packets with other digests are compared page by page: by the digests of pages where both
+    snapshots have those, else byte by byte.
 
     :param one: a snapshot and its parents
     :param other: another one, with the same RAM blocks and packet size
@@ -29,6 +32,7 @@ class CompareHandler:
         self._one = open_chain(one)
         self._other = open_chain(other)
         self._geometry = self._one.snapshot.geometry
+        self._digests = (self._one.snapshot.page_digests, self._other.snapshot.page_digests)
 
     def run(self, task: Task, row: Row) -> list[tuple[int, int, int]]:
         """Return (packet, first page, pages) of each run of pages that differ."""
@@ -52,6 +56,9 @@ class CompareHandler:
         return [*self._one.notes(), *self._other.notes()]
 
     def _differences(self, one: StoredPacket, other: StoredPacket) -> list[tuple[int, int]]:
+        digests, others_digests = self._digests
+        if digests is not None and others_digests is not None:
+            return runs((digests.rows(one) != others_digests.rows(other)).any(axis=1))
         count = self._geometry.place(one.packet).pages
         pages, others = _pages(self._one, one, count), _pages(self._other, other, count)
         return runs((pages != others).any(axis=1))

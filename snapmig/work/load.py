@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from snapmig.container.index import Records, StoredPacket, unpack_records
+from snapmig.container.page_digests import wrong_page
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.fleet.cells import Row
@@ -17,7 +18,7 @@ from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
-from snapmig.work.chain import ReadPlan, open_chain
+from snapmig.work.chain import Loaded, ReadPlan, open_chain
 from snapmig.work.counters import Counter, encoding_counter
 
 __all__ = (
@@ -95,7 +96,7 @@ class RestoreHandler:
 
 
 class VerifyHandler:
-    """Decodes packets and compares; goes on after a damaged one."""
+    """Decodes packets and compares, pages too where they have digests; goes on after damage."""
 
     def __init__(self, plan: Sequence[ReadPlan]) -> None:
         self._chain = open_chain(plan)
@@ -108,8 +109,9 @@ class VerifyHandler:
         packets = self._records(task, damage)
         sound = {packet.packet: packet for packet in packets}
         for found in self._chain.load_all(packets):
-            if found.error is not None:
-                damage.append(found.error)
+            error = found.error or self._page_problem(found)
+            if error is not None:
+                damage.append(error)
                 del sound[found.packet.packet]
         row[Counter.DAMAGED_PACKETS] += len(damage)
         row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
@@ -126,6 +128,18 @@ class VerifyHandler:
     def notes(self) -> Sequence[str]:
         """Return what an engine did not do."""
         return self._chain.notes()
+
+    def _page_problem(self, found: Loaded) -> SnapmigError | None:
+        digests = self._snapshot.page_digests
+        if digests is None or found.pages is None:
+            return None
+        try:
+            error = wrong_page(found.packet, found.pages, digests.of(found.packet))
+        except CorruptSnapshotError as damage:
+            return damage
+        if error is not None:
+            error.path = self._snapshot.shown
+        return error
 
     def _records(self, task: Task, damage: list[SnapmigError]) -> list[StoredPacket]:
         try:

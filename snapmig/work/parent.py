@@ -6,8 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from snapmig.container.index import StoredPacket, unpack_records
-from snapmig.encodings.packet import EncodedPacket, Summary, against_parent, same_as_parent
+from snapmig.container.index import StoredPacket, empty_records, unpack_records
+from snapmig.encodings.packet import (
+    EncodedPacket,
+    Summary,
+    against_digests,
+    against_parent,
+    same_as_parent,
+    with_page_digests,
+)
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
@@ -15,6 +22,8 @@ from snapmig.work.chain import ReadPlan, open_chain
 
 __all__ = ("ParentPackets",)
 
+RECORDS_AT_ONCE = 64
+"""Records of the parent that are checked together: 350 us, where those of a batch of 8 take 300."""
 COMPARED_AT_ONCE = 8
 """Packets that wait for their parents' pages: 4 MiB of memory at the usual size."""
 
@@ -24,17 +33,35 @@ class ParentPackets:
     The parent's packets, as those of a batch are compared with them.
 
     A packet whose digest and zero pages are the parent's is the parent's: 128 bits tell, and
-    nothing is read. Of others the parent's pages are decoded and compared byte by byte.
+    nothing is read. Of others the digests of pages are compared, where the parent has them; else,
+    or for differences from them, its pages are decoded and compared byte by byte.
 
-    :param deltas: whether changed pages may be stored as differences
+    :param deltas: whether changed pages may be stored as differences; None: where the parent's
+        pages are decoded anyway
+    :param keep_digests: whether the new snapshot has page digests, too
     """
 
-    def __init__(self, parents: Sequence[ReadPlan], *, deltas: bool = True) -> None:
+    def __init__(
+        self,
+        parents: Sequence[ReadPlan],
+        *,
+        deltas: bool | None = None,
+        keep_digests: bool = False,
+    ) -> None:
         self._deltas = deltas
+        self._keep_digests = keep_digests
         self._chain = open_chain(parents)
+        self._digests = self._chain.snapshot.page_digests
         self._buffer: Bytes = np.empty((0, PAGE_SIZE), np.uint8)
+        self._records = empty_records(0, 0, self._chain.snapshot.geometry.packet_size)
+        self._first = 0
         self._packets: list[StoredPacket] = []
         self._drafts: dict[int, EncodedPacket | None] = {}
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether those of pages are compared, so that only packets that changed need them."""
+        return self._digests is not None
 
     @property
     def engine_failures(self) -> int:
@@ -47,7 +74,14 @@ class ParentPackets:
 
     def look_at(self, task: Task) -> None:
         """Read what the parent says of a batch's packets."""
-        self._packets = unpack_records(self._chain.records(task.first, task.count))
+        first, end = task.first, task.first + task.count
+        if not self._first <= first < end <= self._first + len(self._records):
+            # Those of the batches that follow, too, some of which come here.
+            self._first = first - first % RECORDS_AT_ONCE
+            known = self._chain.snapshot.geometry.packet_count
+            count = min(max(RECORDS_AT_ONCE, end - self._first), known - self._first)
+            self._records = self._chain.records(self._first, count)
+        self._packets = unpack_records(self._records[first - self._first : end - self._first])
         self._drafts.clear()
 
     def compare(self, summaries: Iterator[tuple[int, Summary]]) -> Iterator[tuple[int, Summary]]:
@@ -57,7 +91,7 @@ class ParentPackets:
         Where differences may be smaller than pages there are two ways to store a packet: the one
         with differences has the odd key after it.
 
-        :raises SnapmigError: the parent's pages can't be read
+        :raises SnapmigError: the parent's pages, or their digests, can't be read
         """
         changed: dict[int, Summary] = {}
         for at, summary in summaries:
@@ -65,15 +99,31 @@ class ParentPackets:
             in_use = parent.in_use[: len(summary.kinds)]
             same_places = in_use.tobytes() == summary.kinds.tobytes()
             if same_places and (not in_use.any() or parent.digest == summary.digest):
-                yield 2 * at, same_as_parent(summary)
-            elif not in_use.any():
-                yield 2 * at, summary
-            else:
+                yield 2 * at, same_as_parent(summary, self._copied_digests(parent))
+            elif not in_use.any() or not len(summary.data):
+                yield 2 * at, self._digested(summary) if self._keep_digests else summary
+            elif self._digests is None:
                 changed[at] = summary
+            else:
+                digested = self._digested(summary)
+                plain = against_digests(digested, self._digests.of(parent), in_use)
+                if self._deltas and (plain.kinds[in_use] & 1).any():
+                    changed[at] = digested
+                else:
+                    yield 2 * at, plain
             if len(changed) == COMPARED_AT_ONCE:
                 yield from self._compare(changed)
                 changed.clear()
         yield from self._compare(changed)
+
+    def _copied_digests(self, parent: StoredPacket) -> bytes | None:
+        # Of a packet that is the parent's as a whole: they need not be computed.
+        if self._digests is None or not self._keep_digests:
+            return None
+        return self._digests.of(parent)
+
+    def _digested(self, summary: Summary) -> Summary:
+        return summary if summary.page_digests else with_page_digests(summary)
 
     def _compare(self, changed: dict[int, Summary]) -> Iterator[tuple[int, Summary]]:
         # With pages that are read together: of a long chain that takes a quarter less time.
@@ -83,7 +133,7 @@ class ParentPackets:
                 raise found.error or RuntimeError("no pages and no reason")
             at = found.packet.packet - first
             pages = self._all_pages(found.packet, found.pages, len(changed[at].kinds))
-            plain, mixed = against_parent(changed[at], pages, deltas=self._deltas)
+            plain, mixed = against_parent(changed[at], pages, deltas=self._deltas is not False)
             if mixed is not None:
                 self._drafts[at] = None
                 yield 2 * at + 1, mixed

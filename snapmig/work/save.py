@@ -15,23 +15,22 @@ from time import perf_counter_ns
 
 import numpy as np
 
-from snapmig.container.format import Encoding, Layout, PageKind
+from snapmig.container.format import Encoding, Layout, PageKind, page_digests_size
 from snapmig.container.index import (
     Records,
     empty_records,
-    pack_kinds,
     seal_records,
     unpack_kinds,
 )
 from snapmig.container.slots import SlotPlan, SlotWriter
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
-from snapmig.encodings.packet import EncodedPacket, Summary, summarise
+from snapmig.encodings.packet import EncodedPacket, Summary, summarise, with_page_digests
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.source import ImageReader, read_pages
-from snapmig.pages import Kinds
+from snapmig.work.batch import Batch
 from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.parent import ParentPackets
@@ -52,7 +51,8 @@ class SavePlan:
     :param live: the guest runs meanwhile, so that pages change under the worker's hands
     :param paced: workers run no further ahead of the disk than :data:`PACED_BATCHES`, so that the
         time they spend in writing tells how fast it is
-    :param deltas: whether pages may be stored as differences from the parent's
+    :param deltas: whether pages may be stored as differences from the parent's; None: where its
+        pages are decoded anyway
     """
 
     open_image: Callable[[], ImageReader]
@@ -62,36 +62,7 @@ class SavePlan:
     settings: PacketSettings
     live: bool = False
     paced: bool = False
-    deltas: bool = True
-
-
-class Batch:
-    """The records of the packets of a batch that store something, column by column."""
-
-    def __init__(self) -> None:
-        self._at: list[int] = []
-        self._rows: list[tuple[int, int, int, int]] = []
-        self._digests: list[bytes] = []
-        self._kinds: list[Kinds] = []
-
-    def add(self, at: int, offset: int, packet: EncodedPacket) -> None:
-        """Take a packet, the one at a place in the batch, stored at a file offset."""
-        self._at.append(at)
-        self._rows.append((offset, packet.stored_size, packet.encoding, packet.stored_checksum))
-        self._digests.append(packet.digest)
-        self._kinds.append(packet.kinds)
-
-    def fill(self, records: Records) -> None:
-        """Write what was taken into the batch's records."""
-        if not self._at:
-            return
-        columns = zip(*self._rows, strict=True)
-        names = ("offset", "stored_size", "encoding", "stored_checksum")
-        for name, column in zip(names, columns, strict=True):
-            records[name][self._at] = column
-        records["digest"][self._at] = np.frombuffer(b"".join(self._digests), "V16")
-        width = records.dtype["kinds"].shape[0] * 4
-        records["kinds"][self._at] = pack_kinds(self._kinds, width)
+    deltas: bool | None = None
 
 
 class SaveHandler:
@@ -102,7 +73,10 @@ class SaveHandler:
         self._image = plan.open_image()
         self._slots = SlotWriter(plan.slots)
         self._encoder = PacketEncoder(plan.settings)
-        self._parent = ParentPackets(plan.parents, deltas=plan.deltas) if plan.parents else None
+        self._has_digests = plan.slots.page_digests_offset > 0
+        self._parent = _open_parent(plan) if plan.parents else None
+        # Where they are compared with a parent's, only packets that changed are digested by page.
+        self._digests_all = self._has_digests and not (self._parent and self._parent.has_digests)
         self._held: dict[int, list[EncodedPacket | None]] = {}
         self._written: deque[tuple[int, int]] = deque()
         self._write_ns = 0
@@ -139,7 +113,7 @@ class SaveHandler:
             self._refresh(task, row)
             return 0
         if task.kind == Kind.EMPTY:
-            self._finish(task, Batch(), row)
+            self._finish(task, self._batch(), row)
             return 0
         if task.kind == Kind.PLACE:
             self._place(task, self._held.pop(task.first), row)
@@ -151,7 +125,7 @@ class SaveHandler:
 
     def _encode_fixed(self, task: Task, row: Row) -> None:
         # Each packet is written as soon as it is encoded, while it is still in the cache.
-        batch = Batch()
+        batch = self._batch()
         for at, packet in self._encode(task, self._summaries(task)):
             batch.add(at, self._write_to_slot(task.first + at, packet), packet)
         self._release(task)
@@ -172,7 +146,7 @@ class SaveHandler:
         return waiting
 
     def _place(self, task: Task, packets: list[EncodedPacket | None], row: Row) -> None:
-        batch = Batch()
+        batch = self._batch()
         offset = task.argument
         for at, packet in enumerate(packets):
             if packet is None:
@@ -202,7 +176,8 @@ class SaveHandler:
             pages = read_pages(self._image, self._plan.geometry.place(task.first + at))
             if pages is not None:
                 # Of a running guest, digest and stream must be of the same moment.
-                yield at, summarise(pages.copy() if self._plan.live else pages)
+                pages = pages.copy() if self._plan.live else pages
+                yield at, summarise(pages, page_digests=self._digests_all)
 
     def _write_to_slot(self, number: int, packet: EncodedPacket) -> int:
         # In the fixed layout; returns the offset that belongs into the record.
@@ -231,9 +206,13 @@ class SaveHandler:
         records = empty_records(task.first, task.count, self._plan.geometry.packet_size)
         batch.fill(records)
         seal_records(records)
+        self._slots.write_page_digests(task.first, batch.page_digests)
         self._slots.write_records(records)
         _count_packets(row, records, 1)
         self._count_ram(task, row)
+
+    def _batch(self) -> Batch:
+        return Batch(with_digests=self._has_digests)
 
     def _refresh(self, task: Task, row: Row) -> None:
         records = self._slots.read_records(task.first, task.count)
@@ -268,15 +247,18 @@ class SaveHandler:
             in_use = unpack_kinds(records["kinds"][at], place.pages) != PageKind.ZERO
             same = np.array_equal(in_use, summary.kinds)
             if not same or records["digest"][at].tobytes() != summary.digest:
-                yield at, summary
+                yield at, with_page_digests(summary) if self._digests_all else summary
 
     def _store_again(self, records: Records, at: int, packet: EncodedPacket) -> None:
         number = int(records["packet"][at])
         fresh = empty_records(number, 1, self._plan.geometry.packet_size)
-        batch = Batch()
+        batch = self._batch()
         batch.add(0, self._write_to_slot(number, packet), packet)
         batch.fill(fresh)
         self._slots.free_rest(number, packet.mask, packet.stored_size, packet.encoding)
+        if self._has_digests:
+            none = {0: bytes(page_digests_size(self._plan.geometry.packet_size))}
+            self._slots.write_page_digests(number, batch.page_digests or none)
         records[at] = fresh[0]
 
     def _count_ram(self, task: Task, row: Row) -> None:
@@ -291,6 +273,11 @@ class SaveHandler:
         first = geometry.place(task.first)
         last = geometry.place(task.first + task.count - 1)
         self._image.release(first.ram_offset, last.ram_offset + last.length)
+
+
+def _open_parent(plan: SavePlan) -> ParentPackets:
+    keep = plan.slots.page_digests_offset > 0
+    return ParentPackets(plan.parents, deltas=plan.deltas, keep_digests=keep)
 
 
 def _count_packets(row: Row, records: Records, times: int) -> None:

@@ -162,6 +162,16 @@ def test_options_of_save_are_handed_on(place):
     assert (facts.layout, facts.packet_size, facts.attachments[0].name) == ("packed", 65536, "a/b")
 
 
+@pytest.mark.parametrize(("words", "expected"), [("", True), ("page_digests = false", False)])
+def test_snapshots_have_page_digests(place, words, expected):
+    """Each may become a parent, so they have them unless the configuration says otherwise."""
+    place.configure(f"[save]\n{words}")
+    place.backup("run")
+
+    found = snapmig.info(place.folder / "repo" / "web" / place.stored()[0])
+    assert found.page_digests == expected
+
+
 def test_a_run_prunes(place):
     """After its save a guest keeps what the rules say."""
     place.configure("[retention]\nkeep_last = 2")

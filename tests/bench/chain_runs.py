@@ -15,6 +15,9 @@ from tests.bench.measure import CommandError, sizes
 FULL = "full"
 PLAIN = "incremental"
 DELTAS = "incremental with deltas"
+FULL_DIGESTS = "full with page digests"
+DIGESTS = "incremental with page digests"
+DIGESTS_DELTAS = "the same, with deltas"
 PACKED = "the same, packed layout"
 ON_CHAIN = "the same, on all older ones"
 CHAIN_OF_2 = "chain of 2"
@@ -170,6 +173,8 @@ def make_kept(place: Place, borg: Borg | None) -> None:
     for image in range(len(place.images)):
         full, whole = place.kept(FULL, image), place.kept(WHOLE_CHAIN, image)
         run_quietly(place.save(image, full, None), place.folder)
+        digested = place.save(image, place.kept(FULL_DIGESTS, image), None, "--page-digests")
+        run_quietly(digested, place.folder)
         if image:
             older = place.kept(WHOLE_CHAIN, image - 1) if image > 1 else place.kept(FULL, 0)
             run_quietly(place.save(image, whole, older), place.folder)
@@ -204,6 +209,12 @@ def _own_saves(place: Place) -> Iterator[ChainRun]:
             FULL: place.save(image, place.output, None),
             PLAIN: place.save(image, place.output, parent, "--no-deltas"),
             DELTAS: place.save(image, place.output, parent),
+        }
+        digested = place.kept(FULL_DIGESTS, image - 1)
+        ways |= {
+            FULL_DIGESTS: place.save(image, place.output, None, "--page-digests"),
+            DIGESTS: place.save(image, place.output, digested, "--no-deltas"),
+            DIGESTS_DELTAS: place.save(image, place.output, digested, "--deltas"),
         }
         if image == place.main:
             ways[PACKED] = place.save_packed(image, place.output, parent)

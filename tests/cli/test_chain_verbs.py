@@ -24,10 +24,10 @@ COMMON = "--json --debug -h --help"
 OPTIONS = {
     "chain": COMMON,
     "diff": f"-j --jobs --ranges --progress {COMMON}",
-    "merge": f"-j --jobs -f --force --progress {COMMON}",
-    "rebase": f"--parent -j --jobs --progress {COMMON}",
+    "merge": f"-j --jobs --page-digests --no-page-digests -f --force --progress {COMMON}",
+    "rebase": f"--parent -j --jobs --page-digests --no-page-digests --progress {COMMON}",
     "repack": "-j --jobs --compression --accelerator --depth --level --window --packet-size "
-    f"--layout -f --force --progress {COMMON}",
+    f"--layout --page-digests --no-page-digests -f --force --progress {COMMON}",
 }
 PARSERS = {
     verb: parser
@@ -46,6 +46,12 @@ CASES = {
         "save -j 1 --json --parent monday.snap monday.ram new2.snap",
     ],
     "info": ["info monday.snap", "info --json monday.snap"],
+    "page-digests": [
+        "save -j 1 --parent sunday.snap --page-digests monday.ram new.snap",
+        "info new.snap",
+        "save -j 1 -f --parent new.snap monday.ram new2.snap",
+        "info new2.snap",
+    ],
     "chain": ["chain tuesday.snap", "chain --json tuesday.snap", "chain sunday.snap"],
     "diff": [
         "diff -j 2 sunday.snap tuesday.snap",

@@ -17,9 +17,9 @@ from tests.system.filesystems import memfd
 # That of backups has its tests in tests/backups.
 VERBS = ("save", "restore", "info", "verify", "commit", "accelerators")
 OPTIONS = {
-    "save": "--format --base --parent --no-deltas --live -j --jobs --compression --accelerator "
-    "--depth --level --window --huffman --packet-size --layout --attach --share --bwlimit -f "
-    "--force --json --progress --debug -h --help",
+    "save": "--format --base --parent --deltas --no-deltas --live -j --jobs --compression "
+    "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
+    "--no-page-digests --attach --share --bwlimit -f --force --json --progress --debug -h --help",
     "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
     "--bwlimit --json --progress --debug -h --help",
     "info": "--json --debug -h --help",

@@ -16,7 +16,7 @@ import snapmig
 from tests.cli import program
 from tests.faults import processes
 from tests.faults.processes import stopped_midway
-from tests.parity import kinds
+from tests.parity import digests, kinds
 from tests.system import ram
 
 PACKET = 64 << 10
@@ -238,6 +238,53 @@ def test_verify_lists_all_damaged_packets_of_a_chain(place, cli, jobs):
         ("tuesday.snap", "packet 9"),
     ]
     assert (outcome.code, outcome.out) == (3, "tuesday.snap: damaged, 4 of 16 packets\n")
+
+
+@pytest.mark.parametrize("packet", [2, 3])
+def test_damaged_page_digests_of_a_parent_are_refused(place, cli, packet):
+    """A save names file and packet, whether it would compare them or copy them, and makes none."""
+    snapmig.save("sunday.ram", "old.snap", page_digests=True, packet_size=PACKET, jobs=1)
+    digests.damage("old.snap", packet)
+    outcome = cli("save", "monday.ram", "new.snap", "--parent", "old.snap")
+    (line,) = outcome.err.splitlines()
+
+    assert (outcome.code, (place / "new.snap").exists()) == (3, False)
+    assert line.startswith(f"snapmig: old.snap: packet {packet}: offset 0x")
+    assert "checksum of the page digests is 0x" in line
+
+
+@pytest.mark.usefixtures("place")
+def test_damaged_page_digests_of_a_parent_that_nobody_needs_are_no_harm():
+    """A save without page digests does not look at those of packets that did not change."""
+    snapmig.save("sunday.ram", "old.snap", page_digests=True, packet_size=PACKET, jobs=1)
+    digests.damage("old.snap", 3)
+    snapmig.save("monday.ram", "new.snap", parent="old.snap", page_digests=False, jobs=1)
+
+    assert whole("new.snap") == NEW
+
+
+@pytest.mark.usefixtures("place")
+def test_a_parent_with_page_digests_is_not_decoded():
+    """Damage of its stored bytes is not met by a save; with differences it is."""
+    snapmig.save("sunday.ram", "old.snap", page_digests=True, packet_size=PACKET, jobs=1)
+    damage(Path("old.snap"), 2)
+    snapmig.save("monday.ram", "new.snap", parent="old.snap", jobs=1)
+    with pytest.raises(snapmig.CorruptSnapshotError, match=r"old\.snap: packet 2: offset"):
+        snapmig.save("monday.ram", "other.snap", parent="old.snap", deltas=True, jobs=1)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_diff_by_page_digests_decodes_nothing():
+    """Damaged stored bytes are not met by a comparison; damaged digests are refused."""
+    for name in ("sunday", "monday"):
+        way = {"page_digests": True, "packet_size": PACKET, "jobs": 1}
+        snapmig.save(f"{name}.ram", f"{name}.d", **way)
+    damage(Path("sunday.d"), 2)
+
+    assert snapmig.diff("sunday.d", "monday.d", jobs=1).changed_pages == 4
+    digests.damage("monday.d", 5)
+    with pytest.raises(snapmig.CorruptSnapshotError, match=r"monday\.d: packet 5: .*page digests"):
+        snapmig.diff("sunday.d", "monday.d", jobs=1)
 
 
 def test_a_damaged_record_of_a_parent_is_told(place, cli):

@@ -18,6 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128_digest
+
 from tests.builders import (
     DATA,
     DEFLATE,
@@ -199,11 +201,30 @@ GOOD = {
         [Block("ram", pages(b"1"))],
         superblock={"parent_id": b"p" * 16, "parent_digest": b"d" * 32},
     ),
+    "page-digests": Snapshot([Block("ram", ALL)], page_digests=True, encodings={4: LZ4}),
+    "page-digests-fixed": Snapshot([Block("ram", MIXED)], layout=FIXED, page_digests=True),
+    "page-digests-short-tails": Snapshot(
+        [Block("a", text(PACKET + 1)), Block("b", text(1)), Block("c", bytes(PAGE + 7))],
+        page_digests=True,
+    ),
+    "page-digests-packets-of-4m": Snapshot(
+        [Block("ram", bytes(5 << 20) + text(PAGE))], packet_size=4 << 20, page_digests=True
+    ),
+    "page-digests-unused-bytes-set": Snapshot(
+        [Block("ram", pages(b"1").ljust(3 * PACKET, b"\0"))],
+        page_digests=True,
+        other_page_digests={1: b"?" * 256},
+        patches=[(3 * PAGE + 3 * 256, b"?" * 100)],
+    ),
+    "page-digests-of-a-zero-page-as-data": Snapshot(
+        [Block("ram", pages(b"1", b"", b"3"))], kinds={0: {1: DATA}}, page_digests=True
+    ),
 }
 
 RAM = pages(b"1", b"", b"3").ljust(PACKET, b"\0") + pages(b"4", b"5")[:-100]
 CONTENTS = pages(b"1", b"3")  # of the data pages of packet 0
 BLOCK_TABLE_AT, INDEX_AT, DATA_AT = PAGE, 2 * PAGE, 3 * PAGE  # in a packed snapshot of RAM
+DIGESTS_AT = 3 * PAGE  # in one with page digests
 RECORD_SIZE = 104
 
 
@@ -220,6 +241,17 @@ def with_hole(**changes: Any) -> Snapshot:
 def superblock(**fields: Any) -> Snapshot:
     """Return a snapshot with other fields in the superblock."""
     return ram(superblock=fields)
+
+
+def digested(**changes: Any) -> Snapshot:
+    """Return a snapshot of RAM with page digests, which begin at DIGESTS_AT."""
+    return ram(page_digests=True, **changes)
+
+
+def digests(*contents: bytes) -> bytes:
+    """Return the digests of pages, and zeros for the rest of a packet."""
+    found = [xxh3_128_digest(page) if page else bytes(16) for page in contents]
+    return b"".join(found).ljust(PACKET // PAGE * 16, b"\0")
 
 
 def record(**fields: Any) -> Snapshot:
@@ -302,7 +334,7 @@ BAD = [
     }),
     (CORRUPT, "open", "reserved", {
         "superblock-reserved-set": superblock(reserved=1),
-        "superblock-reserved-rest-set": superblock(reserved_rest=bytes(3863) + b"1"),
+        "superblock-reserved-rest-set": superblock(reserved_rest=bytes(3855) + b"1"),
     }),
     (CORRUPT, "open", "packet size", {
         "packet-size-0": superblock(packet_size=0),
@@ -338,7 +370,18 @@ BAD = [
         "block-table-larger-than-file": superblock(block_count=4096),
         "index-in-block-table": superblock(index_offset=BLOCK_TABLE_AT),
     }),
+    (CORRUPT, "open", "page digest", {
+        "page-digests-in-superblock": digested(superblock={"page_digests_offset": 1}),
+        "page-digests-in-index": digested(superblock={"page_digests_offset": INDEX_AT}),
+    }),
     (CORRUPT, "open", "data", {
+        "page-digests-in-data": digested(superblock={"page_digests_offset": DIGESTS_AT + PAGE}),
+        "page-digests-across-data": digested(
+            superblock={"page_digests_offset": DIGESTS_AT + PAGE - 256}
+        ),
+        "page-digests-after-end": superblock(page_digests_offset=1 << 40),
+        "page-digests-end-beyond-64-bits": superblock(page_digests_offset=2**64 - 256),
+        "page-digests-without-room": superblock(page_digests_offset=DATA_AT),
         "index-larger-than-file": superblock(packet_count=1 << 50),
         "index-size-beyond-64-bits": superblock(packet_count=2**64 // RECORD_SIZE + 1),
         "data-in-index": superblock(data_offset=INDEX_AT),
@@ -435,7 +478,11 @@ BAD = [
         "record-reserved-1-set": record(reserved_1=1),
         "record-nonce-set": record(nonce=bytes(11) + b"1"),
         "record-tag-set": record(tag=b"1"),
-        "record-reserved-2-set": record(reserved_2=bytes(19) + b"1"),
+        "record-reserved-2-set": record(reserved_2=bytes(15) + b"1"),
+        "record-page-digests-checksum-without-them": record(page_digests_checksum=1),
+        "record-of-empty-packet-page-digests-checksum-set": with_hole(
+            page_digests=True, records={2: {"page_digests_checksum": 1}}
+        ),
         "record-filling-set": record(filling=bytes(3) + b"1"),
         "record-of-empty-packet-tag-set": with_hole(records={2: {"tag": b"1"}}),
     }),
@@ -580,6 +627,22 @@ BAD = [
     # when the file is opened, or verified
     (CORRUPT, "verify", "index digest", {
         "index-digest-wrong": superblock(index_digest=b"1" * 32),
+    }),
+    (CORRUPT, "verify", "checksum of the page digests", {
+        "page-digests-checksum-wrong": digested(records={0: {"page_digests_checksum": 1}}),
+        "page-digests-byte-wrong": digested(patches=[(DIGESTS_AT, b"?")]),
+        "page-digests-of-another-packet": digested(
+            patches=[(DIGESTS_AT, digests(pages(b"4"), pages(b"5")))]
+        ),
+    }),
+    (CORRUPT, "verify", "digest of page 2", {
+        "page-digest-wrong": digested(
+            other_page_digests={0: digests(pages(b"1"), b"", pages(b"4"))}
+        ),
+        "page-digest-of-data-page-zero": digested(other_page_digests={0: digests(pages(b"1"))}),
+        "page-digest-of-zero-page-set": digested(
+            other_page_digests={1: digests(pages(b"4"), pages(b"5"), pages(b""))}
+        ),
     }),
 ]  # fmt: skip
 

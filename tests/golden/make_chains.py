@@ -157,6 +157,15 @@ GOOD = {
     "blocks-at-other-addresses": pair(
         Increment([Block("a", text(PAGE), 0)], parent=Snapshot([Block("a", text(PAGE), 1 << 32)]))
     ),
+    "page-digests": pair(child(full(page_digests=True), page_digests=True)),
+    "page-digests-fixed": pair(
+        child(full(layout=FIXED, page_digests=True), layout=FIXED, page_digests=True)
+    ),
+    "page-digests-of-the-parent": pair(child(full(page_digests=True))),
+    "page-digests-of-the-child": pair(child(full(), page_digests=True)),
+    "page-digests-and-same-as-a-zero-page": pair(
+        child(full(page_digests=True), page_kinds={1: {0: SAME}, 3: {1: DELTA}}, page_digests=True)
+    ),
     "parent-gone-and-not-needed": alone(child(full(bytes(len(OLD))), page_kinds={})),
 }
 OTHER = full(text(len(OLD), 9), superblock={"snapshot_id": b"q" * 16})

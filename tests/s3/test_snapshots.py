@@ -15,6 +15,7 @@ from snapmig.fleet.shared import SharedFleet
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.upload import MIN_PART, PartialObject
 from tests.faults.processes import wait_for
+from tests.parity import digests
 from tests.s3.conftest import BUCKET, CHANGED, RAM
 from tests.system import ram
 
@@ -113,6 +114,31 @@ def test_a_fixed_snapshot_in_a_bucket_restores(server, guest, name, url, restore
 def test_verify_passes(saved):
     """All of an object is checked."""
     assert snapmig.verify(saved, jobs=2).ok
+
+
+def test_page_digests_are_in_an_object(server, guest, name, url, tmp_path):
+    """They go up at last, with the index, and are those of the pages."""
+    snapmig.save(guest, url, jobs=2, page_digests=True)
+    (tmp_path / "object.snap").write_bytes(server.get(name))
+
+    assert digests.read(tmp_path / "object.snap") == digests.expected(RAM, 512 << 10)
+    assert snapmig.verify(url, jobs=2).ok
+
+
+def test_of_a_parent_with_page_digests_no_packet_is_fetched(proxy, guest, url, tmp_path):
+    """A save, and a comparison, read superblock, index and page digests once for all workers."""
+    snapmig.save(guest, url, jobs=1, page_digests=True)
+    pages(proxy)
+    child = tmp_path / "child.snap"
+    result = snapmig.save(ram.write(tmp_path / "new", CHANGED), child, parent=url, jobs=2)
+    asked = pages(proxy)
+    snapmig.restore(child, tmp_path / "out.ram", jobs=2)
+
+    assert (asked <= 5, result.page_digests, result.delta_pages) == (True, True, 0)
+    assert (tmp_path / "out.ram").read_bytes() == CHANGED
+    pages(proxy)
+    assert 0 < snapmig.diff(url, child, jobs=2).changed_pages < 5000
+    assert pages(proxy) <= 10
 
 
 @pytest.mark.usefixtures("saved")

@@ -17,7 +17,10 @@ from tests.bench.chain_runs import (
     BORG,
     CHAIN_OF_2,
     DELTAS,
+    DIGESTS,
+    DIGESTS_DELTAS,
     FULL,
+    FULL_DIGESTS,
     ON_CHAIN,
     PACKED,
     PLAIN,
@@ -128,7 +131,8 @@ def planned(images, tmp_path, monkeypatch):
 def test_all_ways_are_compared_with_one_image(planned):
     """The others of one image; full and incremental of each, since shares differ."""
     saves = {(run.name, run.image) for run in planned if run.operation == "save"}
-    every = {(name, image) for name in (FULL, PLAIN, DELTAS) for image in (1, 2, 3)}
+    names = (FULL, PLAIN, DELTAS, FULL_DIGESTS, DIGESTS, DIGESTS_DELTAS)
+    every = {(name, image) for name in names for image in (1, 2, 3)}
     assert saves == every | {(PACKED, 2), (ZSTD, 2), (BORG, 2), (ON_CHAIN, 3)}
     restores = {(run.name, run.image) for run in planned if run.operation == "restore"}
     assert restores == {
@@ -172,7 +176,7 @@ def test_rounds_begin_elsewhere(planned):
 def test_targets_are_a_third_of_the_time_and_a_tenth_of_the_size():
     """Figures of the full save are divided by those of the incremental one."""
     words = report(
-        record(FULL, wall_s=4.0, disk_bytes=10 * MIB), record(DELTAS, wall_s=2.0, disk_bytes=MIB)
+        record(FULL, wall_s=4.0, disk_bytes=10 * MIB), record(DIGESTS, wall_s=2.0, disk_bytes=MIB)
     )
     assert words["time of a full save / incremental"].endswith("2.00 short by 33 %")
     assert words["size of a full save / incremental"].endswith("10.00 met")
@@ -289,10 +293,13 @@ def test_a_quick_run(tmp_path):
     wanted = {"wall_s", "cpu_s", "peak_bytes", "jobs", "changed_share", "machine_cpu", "git_commit"}
     assert all(wanted <= line.keys() for line in lines)
     saves = [line for line in lines if line["operation"] == "save"]
-    assert all(line["delta_pages"] == 0 for line in saves if line["name"] in (FULL, PLAIN))
-    assert all(line["delta_pages"] > 0 for line in saves if line["name"] in (DELTAS, PACKED))
+    whole = (FULL, PLAIN, FULL_DIGESTS, DIGESTS)
+    assert all(line["delta_pages"] == 0 for line in saves if line["name"] in whole)
+    mixed = (DELTAS, PACKED, DIGESTS_DELTAS)
+    assert all(line["delta_pages"] > 0 for line in saves if line["name"] in mixed)
     sizes = {line["name"]: line["disk_bytes"] for line in saves}
     assert sizes[DELTAS] < sizes[PLAIN] < sizes[FULL]
+    assert sizes[DIGESTS_DELTAS] < sizes[DIGESTS] < sizes[FULL_DIGESTS]
     assert sizes[BORG] > 0
     assert "targets, image 1" in out
     assert [path.name for path in tmp_path.iterdir()] == ["chains.jsonl"]

@@ -25,12 +25,14 @@ def built(**changes):
 
 @pytest.mark.parametrize(("name", "layout"), [("fixed", FIXED), ("packed", PACKED)])
 @pytest.mark.parametrize("packet_size", [1 << 17, 1 << 19, 1 << 22])
-def test_same_index_and_data_as_save(name, layout, packet_size, tmp_path):
+@pytest.mark.parametrize("page_digests", [False, True])
+def test_same_index_and_data_as_save(name, layout, packet_size, page_digests, tmp_path):
     """Of pages that don't compress, snapmig writes the index and data that the document gives."""
     (tmp_path / "image").write_bytes(DATA)
-    settings = {"layout": name, "packet_size": packet_size}
+    settings = {"layout": name, "packet_size": packet_size, "page_digests": page_digests}
     snapmig.save(tmp_path / "image", tmp_path / "snapshot", jobs=1, **settings)
-    expected = Snapshot([Block("image", DATA)], layout=layout, packet_size=packet_size).build()
+    more = {"layout": layout, "packet_size": packet_size, "page_digests": page_digests}
+    expected = Snapshot([Block("image", DATA)], **more).build()
     assert expected[2 * PAGE :] == (tmp_path / "snapshot").read_bytes()[2 * PAGE :]
 
 

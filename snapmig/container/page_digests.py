@@ -1,0 +1,146 @@
+"""
+Page digests: a part of a snapshot with the XXH3-128 of each page, zeros where a page is zero.
+
+With them a save, or a comparison, sees which pages of a packet are the same in two snapshots
+without decoding one of them. Here stands how they are made, found, checked and compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from snapmig.container.format import MAX_PACKET_SIZE, PAGE_DIGEST_SIZE, page_digests_size
+from snapmig.container.index import StoredPacket
+from snapmig.errors import CorruptSnapshotError
+from snapmig.geometry import PAGE_SIZE
+from snapmig.pages import Bytes, Mask
+from snapmig.sums import crc32, xxh3_128
+
+__all__ = ("PageDigestReader", "digest_pages", "digest_rows", "wrong_page")
+
+Rows = npt.NDArray[np.uint64]
+"""Digests as ``(pages, 2)``."""
+
+READ_AT_ONCE = 16 << 10
+"""Bytes of digests, those of 4 MiB of RAM: a batch of a save asks the file once."""
+
+
+def digest_pages(data: Bytes, in_use: Mask) -> bytes:
+    """
+    Return the digests of pages, 16 bytes for each, zeros for those that are zero.
+
+    :param data: the pages that are not zero, as ``(n, 4096)``
+    :param in_use: which pages those are
+    """
+    if not len(data):
+        return bytes(len(in_use) * PAGE_DIGEST_SIZE)
+    # 49 us for 128 pages, where numpy's rows take 79, and the pages as one 25.
+    view = data.data.cast("B")
+    found = b"".join([xxh3_128(view[page]) for page in _PAGES[: len(data)]])
+    if len(data) == len(in_use):
+        return found
+    rows = np.zeros((len(in_use), 2), np.uint64)
+    rows[in_use] = digest_rows(found)
+    return rows.tobytes()
+
+
+def digest_rows(digests: bytes) -> Rows:
+    """Return digests as ``(pages, 2)`` words, to be compared."""
+    return np.frombuffer(digests, np.uint64).reshape(-1, 2)
+
+
+def wrong_page(packet: StoredPacket, data: Bytes, stored: bytes) -> CorruptSnapshotError | None:
+    """
+    Return which of a packet's pages has another digest than its own, None where none has.
+
+    :param data: the packet's pages that are not zero, as ``(n, 4096)``
+    :param stored: the digests of all pages of a full packet
+    """
+    computed = digest_pages(data, packet.in_use)
+    if computed == stored:
+        return None
+    page = int(np.flatnonzero((digest_rows(computed) != digest_rows(stored)).any(axis=1))[0])
+    place = slice(page * PAGE_DIGEST_SIZE, (page + 1) * PAGE_DIGEST_SIZE)
+    message = f"digest of page {page} is {stored[place].hex()}, computed {computed[place].hex()}"
+    return CorruptSnapshotError(message, packet=packet.packet)
+
+
+class PageDigestReader:
+    """
+    The page digests of one snapshot, a few packets at a time.
+
+    :param read: gives bytes at an offset, so many
+    :param offset: where they begin
+    :param shown: the snapshot's name in messages
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int, int], bytes],
+        offset: int,
+        packet_size: int,
+        packet_count: int,
+        shown: str,
+    ) -> None:
+        self._read = read
+        self._offset = offset
+        self._size = page_digests_size(packet_size)
+        self._count = packet_count
+        self._shown = shown
+        self._step = max(1, READ_AT_ONCE // self._size)
+        self._first = -1
+        self._known = b""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The offset and length of all of them."""
+        return self._offset, self._count * self._size
+
+    def of(self, packet: StoredPacket) -> bytes:
+        """
+        Return the digests of all pages of a full packet, 16 bytes for each, checked.
+
+        :param packet: what its checked record says
+        :raises CorruptSnapshotError: a wrong checksum, or the file ends too early
+        """
+        if not packet.kinds.any():
+            return bytes(self._size)
+        digests = self._bytes(packet.packet)
+        computed = crc32(digests)
+        if len(digests) == self._size and computed == packet.page_digests_checksum:
+            return digests
+        if len(digests) < self._size:
+            message = f"file ends after {len(digests)} of {self._size} bytes of page digests"
+        else:
+            message = (
+                f"checksum of the page digests is {packet.page_digests_checksum:#010x}, "
+                f"computed {computed:#010x}"
+            )
+        offset = self._offset + packet.packet * self._size
+        raise CorruptSnapshotError(message, packet=packet.packet, path=self._shown, offset=offset)
+
+    def rows(self, packet: StoredPacket) -> Rows:
+        """
+        Return the digests of what a packet's pages hold, as ``(pages, 2)`` words.
+
+        A page of zeros has the digest of zeros here, whether it is stored or not.
+
+        :raises CorruptSnapshotError: see :meth:`of`
+        """
+        return np.where(packet.in_use[:, None], digest_rows(self.of(packet)), _ZERO_PAGE)
+
+    def _bytes(self, number: int) -> bytes:
+        first = number - number % self._step
+        if first != self._first:
+            count = min(self._step, self._count - first)
+            self._known = self._read(self._offset + first * self._size, count * self._size)
+            self._first = first
+        at = (number - first) * self._size
+        return self._known[at : at + self._size]
+
+
+_PAGES = [slice(at, at + PAGE_SIZE) for at in range(0, MAX_PACKET_SIZE, PAGE_SIZE)]
+_ZERO_PAGE = digest_rows(xxh3_128(bytes(PAGE_SIZE)))

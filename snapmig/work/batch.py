@@ -1,0 +1,55 @@
+"""The records, and the page digests, of a batch of packets that are saved."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from snapmig.container.format import PAGE_DIGEST_SIZE
+from snapmig.container.index import Records, pack_kinds
+from snapmig.encodings.packet import EncodedPacket
+from snapmig.pages import Kinds
+from snapmig.sums import crc32
+
+__all__ = ("Batch",)
+
+
+class Batch:
+    """
+    What is to be written of the packets of a batch that have pages, column by column.
+
+    :param with_digests: page digests are written, too
+    :ivar page_digests: of all pages of a full packet, by its place in the batch
+    """
+
+    def __init__(self, *, with_digests: bool) -> None:
+        self._at: list[int] = []
+        self._rows: list[tuple[int, int, int, int]] = []
+        self._digests: list[bytes] = []
+        self._kinds: list[Kinds] = []
+        self._with_digests = with_digests
+        self.page_digests: dict[int, bytes] = {}
+
+    def add(self, at: int, offset: int, packet: EncodedPacket) -> None:
+        """Take a packet, the one at a place in the batch, stored at a file offset."""
+        self._at.append(at)
+        self._rows.append((offset, packet.stored_size, packet.encoding, packet.stored_checksum))
+        self._digests.append(packet.digest)
+        self._kinds.append(packet.kinds)
+        if self._with_digests and packet.kinds.any():
+            self.page_digests[at] = packet.page_digests
+
+    def fill(self, records: Records) -> None:
+        """Write what was taken into the batch's records."""
+        if not self._at:
+            return
+        columns = zip(*self._rows, strict=True)
+        names = ("offset", "stored_size", "encoding", "stored_checksum")
+        for name, column in zip(names, columns, strict=True):
+            records[name][self._at] = column
+        records["digest"][self._at] = np.frombuffer(b"".join(self._digests), "V16")
+        width = records.dtype["kinds"].shape[0] * 4
+        records["kinds"][self._at] = pack_kinds(self._kinds, width)
+        for at, digests in self.page_digests.items():
+            # Those of a full packet, also where a block ends before.
+            self.page_digests[at] = digests.ljust(width * PAGE_DIGEST_SIZE, b"\0")
+            records["page_digests_checksum"][at] = crc32(self.page_digests[at])
