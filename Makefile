@@ -9,6 +9,9 @@ DEMO_GUEST := .cache/guest/linux-$(DEMO_RAM).ram
 GUEST := .cache/guest/linux-$(GUEST_RAM).ram
 BENCH_ARGS ?=
 
+# Tests and benchmarks start hundreds of processes; without it each would compile all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test tools test-quick test-more test-accelerators lint fmt guest-image bench bench-files bench-guests bench-chains bench-scaling clean
 

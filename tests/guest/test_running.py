@@ -361,9 +361,10 @@ def test_shared_memory_is_saved_once(kind_saved: KindSaved, kind: str) -> None:
 @pytest.mark.parametrize("kind", kinds(UNSHARED))
 def test_unshared_memory_is_warned_of(kind_saved: KindSaved, kind: str) -> None:
     """A guest whose memory QEMU itself must write goes through a file, and the user is told."""
-    assert [*kind_saved(kind).result.warnings] == [
-        "the guest's memory is not shared, so QEMU wrote it to a mapped-ram file beside the "
-        "snapshot first; memory-backend-file with share=on avoids that"
+    saved = kind_saved(kind)
+    assert [*saved.result.warnings] == [
+        f"the guest's memory is not shared, so QEMU wrote it to a mapped-ram file in "
+        f"{saved.path.parent} first; memory-backend-file with share=on avoids that"
     ]
 
 

@@ -64,7 +64,7 @@ def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
         assert opened(place / "s") in ((CONTENT, {}), *REFUSED)
 
 
-@settings(max_examples=60)
+@settings(max_examples=20)
 @given(bit=st.integers(0, 4 * 256 * 8 - 1))
 def test_a_flipped_bit_of_the_digests_is_found(snapshot, bit):
     """Verify finds it, a restore does not look, a save with that parent refuses it or is right."""
