@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-more test-accelerators lint fmt guest-image bench bench-files bench-guests bench-chains bench-scaling clean
+.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators lint fmt guest-image bench bench-files bench-guests bench-chains bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -29,12 +29,24 @@ demo: $(BIN)/.installed tools  ## save, inspect, verify and restore a real guest
 	$(BIN)/python -m tests.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh $(DEMO_GUEST)
 
+# Two halves side by side, as long as each other on 2 processors.
+TEST := $(BIN)/python -m pytest -m "not sweep"
+HALF := tests/batch tests/faults tests/guest tests/property
+
 test: $(BIN)/.installed tools  ## the tests, under 10 minutes
 	$(BIN)/python -m tests.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
-	$(BIN)/python -m pytest -m "not sweep"
+	@echo "two halves of the tests run side by side; what they print comes at their ends"
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-half-1 test-half-2
+
+test-half-1:
+	$(TEST) $(HALF)
+
+test-half-2:
+	$(TEST) tests $(HALF:%=--ignore=%)
 
 test-more: $(BIN)/.installed tools  ## more guests under QEMU, object storage, clusters; minutes
-	$(BIN)/python -m pytest -m sweep
+	SNAPMIG_LONG_TESTS=1 $(BIN)/python -m pytest -m sweep
+	SNAPMIG_LONG_TESTS=1 $(BIN)/python -m pytest tests/property
 
 # Without these the demo shows a stand-in for a guest and tests skip, and both say so.
 tools:           ## install QEMU and the other tools where that is possible

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import snapmig
 from tests.parity import kinds, slots
 from tests.property.changes import COMPRESSIONS, PACKET, WAYS, chains
 from tests.property.contents import LAYOUTS, PACKET_SIZES, directory
+from tests.property.examples import examples
 from tests.system import ram
 
 
@@ -32,7 +33,7 @@ def whole(path):
 MANY_WAYS = st.lists(WAYS, min_size=4, max_size=4)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(images=chains(), ways=MANY_WAYS, jobs=st.integers(1, 2), size=st.sampled_from(PACKET_SIZES))
 def test_each_snapshot_of_a_chain_is_what_was_saved(images, ways, jobs, size):
     """A restore of any member gives its image, whatever compressions and layouts it is made of."""
@@ -43,7 +44,7 @@ def test_each_snapshot_of_a_chain_is_what_was_saved(images, ways, jobs, size):
             assert (place / "r").read_bytes() == images[number]
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(images=chains(), ways=MANY_WAYS, old=st.integers(0, 255))
 def test_a_restore_in_place_is_the_image(images, ways, old):
     """Pages that are zero in the youngest only are zeros in an image that held something else."""
@@ -55,7 +56,7 @@ def test_a_restore_in_place_is_the_image(images, ways, old):
         assert (place / "r").read_bytes() == images[-1]
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(images=chains(), ways=MANY_WAYS)
 def test_a_chain_is_verified(images, ways):
     """Nothing is wrong with any member."""
@@ -65,7 +66,7 @@ def test_a_chain_is_verified(images, ways):
         assert [snapmig.verify(path, jobs=1).problems for path in paths] == [()] * len(paths)
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(images=chains(), ways=MANY_WAYS, order=st.randoms())
 def test_pages_read_one_by_one_are_those_of_the_image(images, ways, order):
     """Random access gives each page of the youngest, in any order of asking."""
@@ -80,7 +81,7 @@ def test_pages_read_one_by_one_are_those_of_the_image(images, ways, order):
     assert b"".join(found[number] for number in sorted(numbers)) == content
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(images=chains(least=3), ways=MANY_WAYS, size=st.sampled_from([PACKET, 2 * PACKET]))
 def test_kinds_are_those_of_the_contents(images, ways, size):
     """Zero pages have kind 0, the parent's pages are the parent's, and only others are stored."""
@@ -92,7 +93,7 @@ def test_kinds_are_those_of_the_contents(images, ways, size):
             assert found == kinds.expected(images[number], images[number - 1], size)
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(images=chains(most=2), way=WAYS)
 def test_differences_are_stored_only_where_they_are_smaller(images, way):
     """A packet takes what its changed pages take alone, and less where it has differences."""
@@ -116,7 +117,7 @@ def test_differences_are_stored_only_where_they_are_smaller(images, way):
             assert packet.stored_size == size
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(images=chains(), ways=MANY_WAYS)
 def test_index_and_slots_are_the_same_for_any_jobs(images, ways):
     """However many workers saved it, an increment has the same index and the same slots."""
@@ -133,7 +134,7 @@ def test_index_and_slots_are_the_same_for_any_jobs(images, ways):
     assert parts[0].data == parts[1].data == parts[2].data
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(images=chains(), ways=MANY_WAYS, jobs=st.integers(1, 2))
 def test_a_merged_snapshot_stands_alone(images, ways, jobs):
     """Without its parents a merged snapshot is what the youngest was."""
@@ -146,7 +147,7 @@ def test_a_merged_snapshot_stands_alone(images, ways, jobs):
         assert (whole(place / "merged"), len(snapmig.chain(place / "merged"))) == (images[-1], 1)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(images=chains(), ways=MANY_WAYS)
 def test_a_merged_snapshot_is_as_if_saved_alone(images, ways):
     """What merge stores is what a save without a parent stores in the same form."""
@@ -163,7 +164,7 @@ def test_a_merged_snapshot_is_as_if_saved_alone(images, ways):
             assert (one.index, one.data) == (other.index, other.data)
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(images=chains(least=3), ways=MANY_WAYS, onto=st.integers(0, 3))
 def test_a_rebased_snapshot_is_what_it_was(images, ways, onto):
     """On any other member as parent the youngest keeps its contents, and needs only that one."""
@@ -179,7 +180,7 @@ def test_a_rebased_snapshot_is_what_it_was(images, ways, onto):
         assert found == kinds.expected(images[-1], images[onto], PACKET)
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(
     images=chains(),
     ways=MANY_WAYS,
@@ -201,7 +202,7 @@ def test_a_repacked_increment_is_what_it_was(images, ways, compression, layout):
         )
 
 
-@settings(max_examples=9)
+@examples(9)
 @given(
     images=chains(),
     ways=MANY_WAYS,
@@ -219,7 +220,7 @@ def test_a_snapshot_repacked_to_other_packets_is_what_it_was(images, ways, way, 
         assert (whole(place / "out"), found.layout) == (images[-1], way["layout"])
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(images=chains(), ways=MANY_WAYS, pair=st.tuples(st.integers(0, 3), st.integers(0, 3)))
 def test_a_diff_is_that_of_the_images(images, ways, pair):
     """Between any two members those pages differ that differ between their images."""
@@ -237,7 +238,7 @@ def test_a_diff_is_that_of_the_images(images, ways, pair):
     assert (shown.tolist(), found.changed_pages) == (differ.tolist(), int(differ.sum()))
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(guests=st.lists(chains(least=2, most=2), min_size=2, max_size=3), ways=MANY_WAYS)
 def test_chains_of_several_ram_blocks(guests, ways):
     """Each RAM block comes back, together and alone, and differs where its image does."""

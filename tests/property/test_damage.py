@@ -1,11 +1,12 @@
 """Facts about all damage: it is refused, or it harms nothing."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import snapmig
 from tests.property.contents import LAYOUTS, directory, opened, restored
+from tests.property.examples import examples
 from tests.system import ram
 
 CONTENT = ram.mixed(200_000, 7)
@@ -38,7 +39,7 @@ def _flipped(raw, bit):
     return raw[: bit // 8] + bytes([raw[bit // 8] ^ 1 << bit % 8]) + raw[bit // 8 + 1 :]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
     """A snapshot with any one bit flipped is refused, or everything in it reads the same."""
@@ -48,7 +49,7 @@ def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
         assert opened(place / "s") in (WHOLE, *REFUSED)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_of_another_compression_is_refused_or_harmless(other, where):
     """The same is true of packets that are not deflate."""
@@ -58,7 +59,7 @@ def test_a_flipped_bit_of_another_compression_is_refused_or_harmless(other, wher
         assert opened(place / "s") in (WHOLE, *REFUSED)
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_is_verified_as_it_is_restored(snapshot, where):
     """Where verify finds nothing in a flipped bit, a restore gives what was saved."""
@@ -84,7 +85,7 @@ def test_each_bit_of_superblock_and_index_is_guarded(snapshot, shm, part):
     assert outcomes <= set(REFUSED)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_truncated_snapshot_is_refused(snapshot, where):
     """A snapshot that lost any number of bytes at its end is corrupt."""
@@ -102,7 +103,7 @@ def test_a_snapshot_of_any_first_bytes_is_refused(snapshot, shm, size):
     assert (snapmig.verify(shm / "s").exit_code, restored(shm / "s", shm / "r")) == (3, 3)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(extra=st.binary(min_size=1, max_size=5000))
 def test_a_snapshot_with_more_bytes_is_refused(snapshot, extra):
     """What was appended to a snapshot makes it corrupt."""
@@ -112,7 +113,7 @@ def test_a_snapshot_with_more_bytes_is_refused(snapshot, extra):
         assert opened(place / "s") == 3
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(offset=st.integers(0, 300_000), junk=st.binary(min_size=1, max_size=20_000))
 def test_overwritten_bytes_are_refused_or_harmless(snapshot, offset, junk):
     """A snapshot with any range overwritten is refused, or everything in it reads the same."""
@@ -124,7 +125,7 @@ def test_overwritten_bytes_are_refused_or_harmless(snapshot, offset, junk):
         assert opened(place / "s") in (WHOLE, *REFUSED)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(start=st.integers(0, 60), count=st.integers(1, 60))
 def test_blocks_that_a_disk_lost_are_refused_or_harmless(snapshot, start, count):
     """A snapshot with any blocks of 4 KiB gone to zeros is refused or reads the same."""

@@ -1,15 +1,16 @@
 """Facts about all guests: what is restored is what was saved."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import snapmig
 from tests.property.contents import CONTENTS, LAYOUTS, WAYS, directory
+from tests.property.examples import examples
 from tests.system import ram
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(content=CONTENTS, way=WAYS, jobs=st.integers(1, 4))
 def test_a_restore_is_what_was_saved(content, way, jobs):
     """Any contents saved in any way come back, tails shorter than a page included."""
@@ -21,7 +22,7 @@ def test_a_restore_is_what_was_saved(content, way, jobs):
         assert content == (place / "r").read_bytes()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     content=CONTENTS,
     way=WAYS,
@@ -38,7 +39,7 @@ def test_a_restore_in_place_is_what_was_saved(content, way, old):
         assert content == (place / "r").read_bytes()
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(
     contents=st.lists(CONTENTS, min_size=1, max_size=4),
     way=WAYS,
@@ -68,7 +69,7 @@ PIECES = st.dictionaries(
 )
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(pieces=PIECES, way=WAYS, size=st.integers(1, 20 << 20))
 def test_images_with_holes_are_what_was_saved(pieces, way, size):
     """Pieces of data anywhere in a hole come back, and saving adds no block to the image."""
@@ -82,7 +83,7 @@ def test_images_with_holes_are_what_was_saved(pieces, way, size):
         assert (before, path.read_bytes()) == (after, (place / "r").read_bytes())
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(
     content=CONTENTS,
     way=WAYS,
@@ -99,7 +100,7 @@ def test_a_read_is_a_slice_of_the_image(content, way, reads):
     assert [content[offset : offset + size] for offset, size in reads] == found
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(
     attach=st.dictionaries(
         st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=60),

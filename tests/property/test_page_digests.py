@@ -3,13 +3,14 @@
 from contextlib import suppress
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import snapmig
 from tests.parity import digests, kinds
 from tests.property.changes import PACKET, WAYS, chains
 from tests.property.contents import LAYOUTS, directory, opened, restored
+from tests.property.examples import examples
 from tests.system import ram
 
 HAS = st.lists(st.sampled_from([None, True, False]), min_size=4, max_size=4)
@@ -19,7 +20,7 @@ NEWER = CONTENT[:70_000] + b"changed" + CONTENT[70_007:]
 REFUSED = (3, 4)
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(images=chains(), ways=MANY_WAYS, has=HAS, deltas=HAS)
 def test_each_snapshot_of_a_chain_is_what_was_saved(images, ways, has, deltas):
     """Whatever members have page digests, all restore, verify, and store what they must."""
@@ -54,7 +55,7 @@ def _flipped(raw, bit):
     return raw[: bit // 8] + bytes([raw[bit // 8] ^ 1 << bit % 8]) + raw[bit // 8 + 1 :]
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
     """A snapshot with any one bit flipped is refused, or everything in it reads the same."""
@@ -64,7 +65,7 @@ def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
         assert opened(place / "s") in ((CONTENT, {}), *REFUSED)
 
 
-@settings(max_examples=20)
+@examples(20)
 @given(bit=st.integers(0, 4 * 256 * 8 - 1))
 def test_a_flipped_bit_of_the_digests_is_found(snapshot, bit):
     """Verify finds it, a restore does not look, a save with that parent refuses it or is right."""

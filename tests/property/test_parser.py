@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import snapmig
@@ -15,6 +15,7 @@ from snapmig.container.format import Superblock, superblock_fields
 from snapmig.container.index import record_dtype, seal_records
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from tests.property.contents import LAYOUTS, directory, opened
+from tests.property.examples import examples
 from tests.system import ram
 
 CONTENT = ram.mixed(200_000, 7)
@@ -57,7 +58,7 @@ def _refusal(read, *arguments):
     return 0
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(raw=st.binary(max_size=9000))
 def test_random_bytes_are_no_snapshot(raw):
     """Bytes drawn at random are corrupt, and nothing else happens."""
@@ -68,7 +69,7 @@ def test_random_bytes_are_no_snapshot(raw):
             snapmig.open(place / "s")
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(rest=st.binary(max_size=9000))
 def test_random_bytes_after_the_magic_number_are_no_snapshot(rest):
     """The magic number alone makes no snapshot."""
@@ -79,7 +80,7 @@ def test_random_bytes_after_the_magic_number_are_no_snapshot(rest):
             snapmig.open(place / "s")
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(changes=st.dictionaries(st.sampled_from(sorted(INTEGERS)), NUMBERS, min_size=1, max_size=3))
 def test_a_superblock_that_lies_raises_nothing_but_refusals(snapshot, changes):
     """A superblock with other numbers and a right checksum is read or refused."""
@@ -91,7 +92,7 @@ def test_a_superblock_that_lies_raises_nothing_but_refusals(snapshot, changes):
         assert opened(place / "s") in ((CONTENT, {"a": b"x"}), (CONTENT, {}), 3, 4)
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(
     packet=st.integers(0, 3),
     name=st.sampled_from(["packet", "offset", "stored_size", "encoding", "flags", "reserved_1"]),
@@ -107,7 +108,7 @@ def test_a_record_that_lies_raises_nothing_but_refusals(snapshot, packet, name, 
         assert opened(place / "s") in ((CONTENT, {"a": b"x"}), 3, 4)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(packet=st.integers(0, 3), kinds=st.binary(min_size=4, max_size=4))
 def test_page_kinds_that_lie_raise_nothing_but_refusals(snapshot, packet, kinds):
     """A record with other page kinds and a right checksum is read or refused."""
@@ -119,7 +120,7 @@ def test_page_kinds_that_lie_raise_nothing_but_refusals(snapshot, packet, kinds)
         assert opened(place / "s") in ((CONTENT, {"a": b"x"}), 3, 4)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(entry=st.binary(min_size=320, max_size=320))
 def test_a_block_table_that_lies_raises_nothing_but_refusals(snapshot, entry):
     """A block table of random bytes with a right checksum is refused."""
@@ -130,7 +131,7 @@ def test_a_block_table_that_lies_raises_nothing_but_refusals(snapshot, entry):
         assert opened(place / "s") in (3, 4)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     name=st.binary(max_size=300),
     numbers=st.tuples(NUMBERS, NUMBERS, NUMBERS, st.integers(0, 255)),
@@ -147,7 +148,7 @@ def test_an_attachment_table_that_lies_raises_nothing_but_refusals(snapshot, nam
         assert opened(place / "s") in (3, 4)
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(
     name=st.sampled_from([item.name for item in fields(Superblock) if item.name in INTEGERS]),
     value=st.integers(0, (1 << 64) - 1),

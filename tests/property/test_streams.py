@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from snapmig.container.index import StoredPacket
@@ -10,6 +10,7 @@ from snapmig.encodings.compressions import PacketSettings, ReadSettings
 from snapmig.encodings.decoder import PacketDecoder
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.packet import summarise
+from tests.property.examples import examples
 from tests.system import ram
 
 PAGES = np.concatenate([ram.text(5), ram.specks(3), ram.noise(1)])
@@ -38,7 +39,7 @@ def _outcome(record, stored):
     return found.error.exit_code if found.error is not None else found.pages.tobytes()
 
 
-@settings(max_examples=150)
+@examples(150)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_is_refused_or_harmless(packet, where):
     """A stream with any one bit flipped, which its checksum hides, is refused or the same."""
@@ -50,7 +51,7 @@ def test_a_flipped_bit_is_refused_or_harmless(packet, where):
     assert _outcome(record, bytes(raw)) in (3, PAGES.tobytes())
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(where=st.floats(0, 1, exclude_max=True), junk=st.binary(max_size=300))
 def test_overwritten_bytes_are_refused_or_harmless(packet, where, junk):
     """A stream with other bytes anywhere, longer or shorter, is refused or the same."""
@@ -61,7 +62,7 @@ def test_overwritten_bytes_are_refused_or_harmless(packet, where, junk):
     assert _outcome(record, stored[:at] + junk + stored[at + len(junk) :]) in (3, PAGES.tobytes())
 
 
-@settings(max_examples=100)
+@examples(100)
 @given(junk=st.binary(max_size=5000))
 def test_random_bytes_are_refused(packet, junk):
     """Bytes drawn at random are no stream of these pages."""
