@@ -31,7 +31,7 @@ demo: $(BIN)/.installed tools  ## save, inspect, verify and restore a real guest
 
 # Two halves side by side, as long as each other on 2 processors.
 TEST := $(BIN)/python -m pytest -m "not sweep"
-HALF := tests/batch tests/faults tests/guest tests/property
+HALF := tests/batch tests/faults tests/golden tests/guest tests/property
 
 test: $(BIN)/.installed tools  ## the tests, under 10 minutes
 	$(BIN)/python -m tests.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
