@@ -46,11 +46,8 @@ def _print(result: SaveResult) -> None:
 
 
 def _coding(result: SaveResult) -> str:
-    # What compressed, in words: "zlib level 1 (isal)".
-    levels = " and ".join(result.levels)
-    words = (
-        result.compression
-        if result.compression == "none"
-        else f"{result.compression} level {levels}"
-    )
+    # What compressed, in words: "zlib level 1 (isal)"; where all was a hole, at no level.
+    words = result.compression
+    if result.levels and result.compression != "none":
+        words += f" level {' and '.join(result.levels)}"
     return f"{words} ({result.accelerator})" if result.accelerator else words

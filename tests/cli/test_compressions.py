@@ -293,3 +293,12 @@ def test_engines_keep_to_the_window(guest, cli, engine):
     cli("save", "mixed.ram", "s", "--accelerator", engine, "--window", "4k", "--level", 3)
 
     assert cli("verify", "s", "--window", "4k", "--accelerator", "isal").code == 0
+
+
+@pytest.mark.usefixtures("guest")
+def test_an_image_of_holes_is_compressed_at_no_level(cli, tmp_path):
+    """The line that says what compressed names no level where nothing was."""
+    with (tmp_path / "holes").open("wb") as file:
+        file.truncate(16 << 20)
+
+    assert "\nby        zlib (isal)\n" in cli("save", tmp_path / "holes", tmp_path / "s").out
