@@ -52,8 +52,8 @@ test-more: $(BIN)/.installed tools  ## more guests under QEMU, object storage, c
 tools:           ## install QEMU and the other tools where that is possible
 	@.ci/install-tools || echo "going on without them"
 
-test-quick: $(BIN)/.installed  ## tests that need no guest and no root, under a minute
-	$(BIN)/python -m pytest -m "not guest and not root"
+test-quick: $(BIN)/.installed  ## unit tests and golden files: no guest, no root, about a minute
+	$(BIN)/python -m pytest -m "not guest and not root and not sweep" tests/unit tests/golden
 
 # There the libraries of the accelerators are real, and Python is newer. It has no matplotlib, gdb
 # or binutils, for these are large and say nothing of either.
