@@ -132,7 +132,7 @@ class _Expander:
 
     def _check_host(self, table: Table) -> None:
         if self._on_cluster and not table.host:
-            raise UsageError("the key 'host' is missing, which a cluster needs")
+            raise UsageError("host: the key is missing, which a cluster needs")
         if not self._on_cluster and table.host is not None:
             raise UsageError(f"host is {table.host!r}, which needs a cluster: --scheduler")
 
