@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+from tests.faults import processes
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+wait_for = partial(processes.wait_for, seconds=60)
+"""Dask's own processes take a second to start, and a job on a cluster may take a while to end."""
 
 
 @dataclass
@@ -92,20 +97,3 @@ def start_cluster(
         cluster.end()
         raise
     return cluster
-
-
-def wait_for(found: Callable[[], object], seconds: float = 60) -> object:
-    """Wait until a function finds something, and return that."""
-    end = time.monotonic() + seconds
-    while not (value := found()):
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-    return value
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started and that are there."""
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found += map(int, (task / "children").read_text().split())
-    return found

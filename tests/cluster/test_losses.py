@@ -15,7 +15,8 @@ import pytest
 from tests.cli import program
 from tests.cluster.conftest import HOSTS
 from tests.cluster.jobs import by_job, make_images, write_jobs
-from tests.cluster.processes import Cluster, children, wait_for
+from tests.cluster.processes import Cluster, wait_for
+from tests.faults.processes import children
 
 pytestmark = pytest.mark.sweep
 

@@ -88,3 +88,8 @@ def opened(snapshot: Path) -> tuple[bytes, dict[str, bytes]] | int:
             return found.read(0, len(found)), dict(found.attachments)
     except snapmig.SnapmigError as error:
         return error.exit_code
+
+
+def flipped(raw: bytes, bit: int) -> bytes:
+    """Return bytes of which one bit is another."""
+    return raw[: bit // 8] + bytes([raw[bit // 8] ^ 1 << bit % 8]) + raw[bit // 8 + 1 :]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snapmig
-from tests.property.contents import LAYOUTS, directory, opened, restored
+from tests.property.contents import LAYOUTS, directory, flipped, opened, restored
 from tests.property.examples import examples
 from tests.system import ram
 
@@ -35,16 +35,12 @@ def other(request, shared_shm):
     return path.read_bytes()
 
 
-def _flipped(raw, bit):
-    return raw[: bit // 8] + bytes([raw[bit // 8] ^ 1 << bit % 8]) + raw[bit // 8 + 1 :]
-
-
 @examples(60)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
     """A snapshot with any one bit flipped is refused, or everything in it reads the same."""
     with directory() as place:
-        ram.write(place / "s", _flipped(snapshot, int(where * len(snapshot) * 8)))
+        ram.write(place / "s", flipped(snapshot, int(where * len(snapshot) * 8)))
 
         assert opened(place / "s") in (WHOLE, *REFUSED)
 
@@ -54,7 +50,7 @@ def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
 def test_a_flipped_bit_of_another_compression_is_refused_or_harmless(other, where):
     """The same is true of packets that are not deflate."""
     with directory() as place:
-        ram.write(place / "s", _flipped(other, int(where * len(other) * 8)))
+        ram.write(place / "s", flipped(other, int(where * len(other) * 8)))
 
         assert opened(place / "s") in (WHOLE, *REFUSED)
 
@@ -64,7 +60,7 @@ def test_a_flipped_bit_of_another_compression_is_refused_or_harmless(other, wher
 def test_a_flipped_bit_is_verified_as_it_is_restored(snapshot, where):
     """Where verify finds nothing in a flipped bit, a restore gives what was saved."""
     with directory() as place:
-        ram.write(place / "s", _flipped(snapshot, int(where * len(snapshot) * 8)))
+        ram.write(place / "s", flipped(snapshot, int(where * len(snapshot) * 8)))
         code = snapmig.verify(place / "s", jobs=1).exit_code
 
         assert (code, restored(place / "s", place / "r", jobs=1)) in [
@@ -80,7 +76,7 @@ def test_each_bit_of_superblock_and_index_is_guarded(snapshot, shm, part):
     """Every single bit of the superblock, the tables and the index is under a checksum."""
     bits = [*range(part, 320 * 8, 8), *range(4096 * 8 + part, 4416 * 8, 8)]
     bits += range(8192 * 8 + part, (8192 + 4 * 104) * 8, 8)
-    outcomes = {opened(ram.write(shm / "s", _flipped(snapshot, bit))) for bit in bits}
+    outcomes = {opened(ram.write(shm / "s", flipped(snapshot, bit))) for bit in bits}
 
     assert outcomes <= set(REFUSED)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import snapmig
 from tests.parity import digests, kinds
 from tests.property.changes import PACKET, WAYS, chains
-from tests.property.contents import LAYOUTS, directory, opened, restored
+from tests.property.contents import LAYOUTS, directory, flipped, opened, restored
 from tests.property.examples import examples
 from tests.system import ram
 
@@ -51,16 +51,12 @@ def snapshot(request, shared_shm):
     return (shared_shm / request.param).read_bytes()
 
 
-def _flipped(raw, bit):
-    return raw[: bit // 8] + bytes([raw[bit // 8] ^ 1 << bit % 8]) + raw[bit // 8 + 1 :]
-
-
 @examples(60)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_is_refused_or_harmless(snapshot, where):
     """A snapshot with any one bit flipped is refused, or everything in it reads the same."""
     with directory() as place:
-        ram.write(place / "s", _flipped(snapshot, int(where * len(snapshot) * 8)))
+        ram.write(place / "s", flipped(snapshot, int(where * len(snapshot) * 8)))
 
         assert opened(place / "s") in ((CONTENT, {}), *REFUSED)
 
@@ -71,7 +67,7 @@ def test_a_flipped_bit_of_the_digests_is_found(snapshot, bit):
     """Verify finds it, a restore does not look, a save with that parent refuses it or is right."""
     with directory() as place:
         path = ram.write(place / "s", snapshot)
-        ram.write(path, _flipped(snapshot, digests.place(path)[0] * 8 + bit))
+        ram.write(path, flipped(snapshot, digests.place(path)[0] * 8 + bit))
         ram.write(place / "new", NEWER)
         found = snapmig.verify(path, jobs=1)
 
@@ -88,6 +84,6 @@ def test_a_flipped_bit_of_the_digests_is_found(snapshot, bit):
 def test_each_bit_of_superblock_and_index_is_guarded(snapshot, shm, part):
     """The place of the digests, and the sums of them, are under a checksum too."""
     bits = [*range(part, 320 * 8, 8), *range(8192 * 8 + part, (8192 + 4 * 104) * 8, 8)]
-    outcomes = {opened(ram.write(shm / "s", _flipped(snapshot, bit))) for bit in bits}
+    outcomes = {opened(ram.write(shm / "s", flipped(snapshot, bit))) for bit in bits}
 
     assert outcomes <= set(REFUSED)
