@@ -9,8 +9,9 @@ last packet may be short.
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 __all__ = ("PAGE_SIZE", "Geometry", "PacketPlace", "RamBlock", "block_problem")
 
@@ -38,8 +39,7 @@ class RamBlock:
     page_size: int = PAGE_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class PacketPlace:
+class PacketPlace(NamedTuple):
     """Where one packet's bytes are: ``length`` bytes from ``ram_offset``, inside one block."""
 
     packet: int
@@ -53,20 +53,16 @@ class PacketPlace:
         return -(-self.length // PAGE_SIZE)
 
 
-@dataclass(frozen=True)
 class Geometry:
     """RAM blocks cut into packets of ``packet_size`` bytes."""
 
-    blocks: tuple[RamBlock, ...]
-    packet_size: int
-    _ram_starts: list[int] = field(init=False, repr=False, compare=False)
-    _packet_starts: list[int] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        sizes = [block.size for block in self.blocks]
-        counts = [-(-size // self.packet_size) for size in sizes]
-        object.__setattr__(self, "_ram_starts", list(accumulate(sizes, initial=0)))
-        object.__setattr__(self, "_packet_starts", list(accumulate(counts, initial=0)))
+    def __init__(self, blocks: tuple[RamBlock, ...], packet_size: int) -> None:
+        self.blocks = blocks
+        self.packet_size = packet_size
+        sizes = [block.size for block in blocks]
+        counts = [-(-size // packet_size) for size in sizes]
+        self._ram_starts = list(accumulate(sizes, initial=0))
+        self._packet_starts = list(accumulate(counts, initial=0))
 
     @property
     def ram_size(self) -> int:

@@ -12,10 +12,9 @@ Format versions:
 from __future__ import annotations
 
 import struct
-from dataclasses import astuple, dataclass, field, fields, replace
 from enum import IntEnum
 from itertools import accumulate
-from typing import Any
+from typing import NamedTuple
 
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE
@@ -115,45 +114,62 @@ RECORD_HEAD_SIZE = 96
 """Bytes of an index record before its page kinds: 128 in all for a packet of 512 KiB."""
 
 
-def _field(code: str, default: Any) -> Any:
-    # One field of the superblock, with its struct code: the layout is this and nothing else.
-    return field(default=default, metadata={"code": code})
+U8 = int
+U16 = int
+U32 = int
+U64 = int
+Bytes8 = bytes
+Bytes16 = bytes
+Bytes32 = bytes
+_CODES = {
+    "U8": "B",
+    "U16": "H",
+    "U32": "I",
+    "U64": "Q",
+    "Bytes8": "8s",
+    "Bytes16": "16s",
+    "Bytes32": "32s",
+}
+"""How the types of the superblock's fields are stored, as codes of :mod:`struct`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Superblock:
-    """The first :data:`SUPERBLOCK_SIZE` bytes of a snapshot file; the rest of them is zero."""
+class Superblock(NamedTuple):
+    """
+    The first :data:`SUPERBLOCK_SIZE` bytes of a snapshot file; the rest of them is zero.
 
-    magic: bytes = _field("8s", MAGIC)
-    version_major: int = _field("H", VERSION_MAJOR)
-    version_minor: int = _field("H", VERSION_MINOR)
-    checksum: int = _field("I", 0)
-    incompatible: int = _field("Q", 0)
-    compatible: int = _field("Q", 0)
-    snapshot_id: bytes = _field("16s", bytes(16))
-    parent_id: bytes = _field("16s", bytes(16))
-    parent_digest: bytes = _field("32s", bytes(32))
-    file_size: int = _field("Q", 0)
-    created_ns: int = _field("Q", 0)
-    encodings: int = _field("Q", 0)
-    page_size: int = _field("I", PAGE_SIZE)
-    packet_size: int = _field("I", DEFAULT_PACKET_SIZE)
-    record_size: int = _field("I", 0)
-    layout: int = _field("B", Layout.FIXED)
-    window_bits: int = _field("B", MAX_WINDOW_BITS)
-    reserved: int = _field("H", 0)
-    packet_count: int = _field("Q", 0)
-    index_offset: int = _field("Q", 0)
-    index_digest: bytes = _field("32s", bytes(32))
-    data_offset: int = _field("Q", 0)
-    data_size: int = _field("Q", 0)
-    block_table_offset: int = _field("Q", 0)
-    block_count: int = _field("I", 0)
-    block_table_checksum: int = _field("I", 0)
-    attachment_table_offset: int = _field("Q", 0)
-    attachment_count: int = _field("I", 0)
-    attachment_table_checksum: int = _field("I", 0)
-    page_digests_offset: int = _field("Q", 0)
+    The fields stand as they are stored, one after the other, by the names of their types.
+    """
+
+    magic: Bytes8 = MAGIC
+    version_major: U16 = VERSION_MAJOR
+    version_minor: U16 = VERSION_MINOR
+    checksum: U32 = 0
+    incompatible: U64 = 0
+    compatible: U64 = 0
+    snapshot_id: Bytes16 = bytes(16)
+    parent_id: Bytes16 = bytes(16)
+    parent_digest: Bytes32 = bytes(32)
+    file_size: U64 = 0
+    created_ns: U64 = 0
+    encodings: U64 = 0
+    page_size: U32 = PAGE_SIZE
+    packet_size: U32 = DEFAULT_PACKET_SIZE
+    record_size: U32 = 0
+    layout: U8 = Layout.FIXED
+    window_bits: U8 = MAX_WINDOW_BITS
+    reserved: U16 = 0
+    packet_count: U64 = 0
+    index_offset: U64 = 0
+    index_digest: Bytes32 = bytes(32)
+    data_offset: U64 = 0
+    data_size: U64 = 0
+    block_table_offset: U64 = 0
+    block_count: U32 = 0
+    block_table_checksum: U32 = 0
+    attachment_table_offset: U64 = 0
+    attachment_count: U32 = 0
+    attachment_table_checksum: U32 = 0
+    page_digests_offset: U64 = 0
 
     def pack(self) -> bytes:
         """Return the stored form, with its checksum filled in."""
@@ -161,9 +177,7 @@ class Superblock:
         return self._pack_with(crc32(raw))
 
     def _pack_with(self, checksum: int) -> bytes:
-        return _LAYOUT.pack(*astuple(replace(self, checksum=checksum))).ljust(
-            SUPERBLOCK_SIZE, b"\0"
-        )
+        return _LAYOUT.pack(*self._replace(checksum=checksum)).ljust(SUPERBLOCK_SIZE, b"\0")
 
     @classmethod
     def unpack(cls, raw: bytes) -> Superblock:
@@ -248,11 +262,16 @@ def _check_magic(raw: bytes) -> None:
     raise CorruptSnapshotError(f"not a snapshot: {found}, expected {MAGIC.hex(' ')}")
 
 
-_LAYOUT = struct.Struct("<" + "".join(item.metadata["code"] for item in fields(Superblock)))
+def _field_codes() -> list[str]:
+    # NamedTuple wraps annotations, which are strings here, until Python 3.13.
+    types = (getattr(kind, "__forward_arg__", kind) for kind in Superblock.__annotations__.values())
+    return [_CODES[str(kind)] for kind in types]
+
+
+_LAYOUT = struct.Struct("<" + "".join(_field_codes()))
 
 
 def superblock_fields() -> list[tuple[int, int, str]]:
     """Return (offset, size, name) of each field of the superblock."""
-    sizes = [struct.calcsize("<" + item.metadata["code"]) for item in fields(Superblock)]
-    names = [item.name for item in fields(Superblock)]
-    return list(zip(accumulate(sizes, initial=0), sizes, names, strict=False))
+    sizes = [struct.calcsize("<" + code) for code in _field_codes()]
+    return list(zip(accumulate(sizes, initial=0), sizes, Superblock._fields, strict=False))

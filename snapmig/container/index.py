@@ -9,9 +9,8 @@ the page digests, where the snapshot has those.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,8 +47,7 @@ __all__ = (
 Records = npt.NDArray[np.void]
 
 
-@dataclass(frozen=True, slots=True)
-class StoredPacket:
+class StoredPacket(NamedTuple):
     """
     What a checked record says of a packet's stored bytes, as plain values.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -84,7 +83,7 @@ class Shares:
 
         :raises UsageError: they have another one
         """
-        made = self.folder.with_name(f"{self.folder.name}.{secrets.token_hex(6)}")
+        made = self.folder.with_name(f"{self.folder.name}.{os.urandom(6).hex()}")
         with suppress(FileExistsError):
             made.mkdir(mode=0o700)
             try:

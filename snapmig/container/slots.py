@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ from snapmig.system.libc import punch_hole, start_writeback, wait_for_writeback
 __all__ = ("SlotPlan", "SlotWriter", "read_stored", "stored_ranges", "write_stored")
 
 
-@dataclass(frozen=True, slots=True)
-class SlotPlan:
+class SlotPlan(NamedTuple):
     """
     Where the packets and records of a snapshot are.
 

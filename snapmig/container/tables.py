@@ -7,7 +7,7 @@ Both have entries of a fixed size and a CRC-32 in the superblock.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snapmig.container.format import MAX_ATTACHMENT_SIZE, MAX_NAME_SIZE, NO_GPA, Encoding
 from snapmig.errors import CorruptSnapshotError
@@ -32,8 +32,7 @@ _MAX_DEFLATE_RATIO = 1032
 """A deflate stream can't give more bytes than this for each of its own."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttachmentEntry:
+class AttachmentEntry(NamedTuple):
     """Where an attachment is stored, and what its contents must be."""
 
     name: str

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from snapmig.container.format import (
     SUPERBLOCK_SIZE,
@@ -40,8 +38,7 @@ __all__ = ("SnapshotWriter", "WrittenSnapshot")
 _HASH_STEP = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenSnapshot:
+class WrittenSnapshot(NamedTuple):
     """What a commit made: its id, its length and the space it takes on its filesystem, in bytes."""
 
     snapshot_id: bytes
@@ -188,7 +185,7 @@ class SnapshotWriter:
         file_size = max(table_offset + len(table), self._end)
         self._file.resize(file_size)
         superblock = Superblock(
-            snapshot_id=secrets.token_bytes(16),
+            snapshot_id=os.urandom(16),
             parent_id=bytes(16) if parent is None else parent.snapshot_id,
             parent_digest=bytes(32) if parent is None else parent.index_digest,
             file_size=file_size,

@@ -8,9 +8,8 @@ their own library.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapmig.container.format import Encoding
 from snapmig.encodings import deflate, lz4, zstd
@@ -34,8 +33,7 @@ def _nothing() -> None:
     return
 
 
-@dataclass(frozen=True, slots=True)
-class Compression:
+class Compression(NamedTuple):
     """
     A format for packets.
 
@@ -64,8 +62,7 @@ COMPRESSIONS = {
 """All of them by name, the default first."""
 
 
-@dataclass(frozen=True, slots=True)
-class PacketSettings:
+class PacketSettings(NamedTuple):
     """
     How packets are encoded.
 
@@ -76,7 +73,7 @@ class PacketSettings:
 
     compression: str = "zlib"
     engine: str = "isal"
-    deflate: DeflateSettings = field(default_factory=DeflateSettings)
+    deflate: DeflateSettings = DeflateSettings()
 
     @property
     def encoding(self) -> Encoding:
@@ -84,8 +81,7 @@ class PacketSettings:
         return COMPRESSIONS[self.compression].encoding
 
 
-@dataclass(frozen=True, slots=True)
-class ReadSettings:
+class ReadSettings(NamedTuple):
     """
     How packets are decoded.
 
@@ -109,12 +105,12 @@ def make_compressor(settings: PacketSettings, level: int, failures: Failures) ->
     """
     if settings.compression != "zlib":
         return zstd.compressor(level) if settings.compression == "zstd" else lz4.compressor(level)
-    wanted = replace(settings.deflate, level=level)
+    wanted = settings.deflate._replace(level=level)
     engine = find_engine(settings.engine)
     if engine.trusted:
         return software_with(level, engine).compressor(wanted)
     known = level if level in SOFTWARE.levels else deflate.DEFAULT_LEVEL
-    software = SOFTWARE.compressor(replace(wanted, level=known))
+    software = SOFTWARE.compressor(wanted._replace(level=known))
     return _guarded(engine, lambda: engine.compressor(wanted), software, failures)
 
 

@@ -7,7 +7,6 @@ where that takes no more 4 KiB blocks; a packet never outgrows its slot.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -49,8 +48,7 @@ class Summary(NamedTuple):
     page_digests: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPacket:
+class EncodedPacket(NamedTuple):
     """
     A packet ready to be stored.
 
@@ -77,7 +75,7 @@ class EncodedPacket:
         """Return a packet that stays good while others are encoded."""
         if self.encoding in (Encoding.EMPTY, Encoding.RAW) or isinstance(self.payload, bytes):
             return self
-        return replace(self, payload=bytes(self.payload))
+        return self._replace(payload=bytes(self.payload))
 
 
 def summarise(pages: Bytes, *, page_digests: bool = False) -> Summary:

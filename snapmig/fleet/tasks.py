@@ -12,9 +12,8 @@ import pickle
 import struct
 import traceback
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
 from enum import IntEnum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from snapmig.errors import SnapmigError
 from snapmig.fleet.cells import Row
@@ -50,8 +49,7 @@ class Word(IntEnum):
     """Let go of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """
     A batch of packets that follow each other.
 
@@ -61,12 +59,12 @@ class Task:
 
     kind: int
     first: int
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple's own "count" is of no use here
     argument: int = 0
 
     def pack(self) -> bytes:
         """Return the form that crosses the pipe."""
-        return _TASK.pack(*astuple(self))
+        return _TASK.pack(*self)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Task:

@@ -9,9 +9,9 @@ import pickle
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapmig.fleet.cells import Row, open_row
 from snapmig.fleet.tasks import Handler, Task, Word, pack_failure, pack_reply, unpack_message
@@ -26,8 +26,7 @@ WORKER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """Signals whose handlers a worker must not have from its parent: blocked while it starts."""
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerPlan:
+class WorkerPlan(NamedTuple):
     """
     What a worker needs to know to start.
 
@@ -70,7 +69,7 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler] | None
             if word == Word.TASK:
                 pipe.send_bytes(jobs[slot].reply_to(Task.unpack(content)))
             else:
-                jobs[slot] = _Open(plan, slot, _Stored(os.fsdecode(content)))
+                jobs[slot] = _Open(plan, slot, partial(_make_stored, os.fsdecode(content)))
                 for later in [each for each in queue if each[1] == slot]:
                     jobs[slot].expect(Task.unpack(later[2]))
 
@@ -91,14 +90,10 @@ def _hear(message: _Message, jobs: dict[int, _Open], queue: deque[_Message]) -> 
         jobs[slot].expect(Task.unpack(content))
 
 
-@dataclass
-class _Stored:
+def _make_stored(path: str) -> Handler:
     # Makes what a file says how to make.
-    path: str
-
-    def __call__(self) -> Handler:
-        make: Callable[[], Handler] = pickle.loads(Path(self.path).read_bytes())
-        return make()
+    make: Callable[[], Handler] = pickle.loads(Path(path).read_bytes())
+    return make()
 
 
 class _Open:

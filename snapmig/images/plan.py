@@ -8,8 +8,8 @@ the parent the rest.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 from snapmig.geometry import PAGE_SIZE, PacketPlace, RamBlock
 from snapmig.images.target import Store
@@ -18,8 +18,7 @@ from snapmig.pages import Bytes, Mask, runs
 __all__ = ("Content", "ImagePlan", "Placer", "block_starts")
 
 
-@dataclass(frozen=True)
-class Content:
+class Content(NamedTuple):
     """
     What a format may know of a snapshot.
 
@@ -72,8 +71,7 @@ class Placer:
             store.zero(offset + start, min(count * PAGE_SIZE, place.length - start))
 
 
-@dataclass(frozen=True)
-class ImagePlan:
+class ImagePlan(NamedTuple):
     """
     Where everything goes in a new image.
 
@@ -91,7 +89,7 @@ class ImagePlan:
     pieces: Sequence[tuple[int, bytes]] = ()
     placer: Placer | None = None
     member: str | None = None
-    companions: Mapping[str, bytes] = field(default_factory=dict)
+    companions: Mapping[str, bytes] = {}
 
 
 def block_starts(blocks: Sequence[RamBlock]) -> tuple[int, ...]:

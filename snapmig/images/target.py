@@ -12,8 +12,7 @@ from __future__ import annotations
 import mmap
 import os
 import weakref
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,8 +26,7 @@ __all__ = ("Store", "TargetPlan", "open_store")
 _ZEROS = np.zeros(1 << 20, np.uint8)
 
 
-@dataclass(frozen=True, slots=True)
-class TargetPlan:
+class TargetPlan(NamedTuple):
     """
     A file that receives pages.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import os
+from typing import NamedTuple
 
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
@@ -22,8 +23,7 @@ __all__ = ("AUTO", "Coding", "choose_coding", "choose_to_read", "failure_warning
 AUTO = "auto"
 
 
-@dataclass(frozen=True, slots=True)
-class Coding:
+class Coding(NamedTuple):
     """
     How a save compresses.
 
@@ -69,7 +69,7 @@ def choose_coding(
         names = ", ".join(facts.huffman)
         raise UsageError(f"huffman is {huffman!r}, {engine.name} has {names}")
     # What an engine can't exceed anyway is recorded, so that its like can read the snapshot.
-    wanted = replace(wanted, window_bits=min(wanted.window_bits, facts.compress_window_bits))
+    wanted = wanted._replace(window_bits=min(wanted.window_bits, facts.compress_window_bits))
     steps = (wanted.level,)
     if number is None:
         steps = tuple(n for n in known.steps if engine.trusted or n in engine.levels)
@@ -163,9 +163,10 @@ def _fastest_to_read(window_bits: int) -> Engine:
 
 
 def _devices() -> list[Engine]:
-    # Engines of hardware that is here, ready and open to this user.
-    untrusted = (engine for engine in ENGINES.values() if not engine.trusted)
-    return [engine for engine in untrusted if _is_ready(engine.facts())]
+    # Engines of hardware that is here, ready and open to this user. Most hosts have none, and see
+    # so in microseconds, where a look for libraries and devices takes 15 ms.
+    possible = (engine for engine in ENGINES.values() if any(map(os.path.exists, engine.signs)))
+    return [engine for engine in possible if _is_ready(engine.facts())]
 
 
 def _is_ready(facts: EngineFacts) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
@@ -22,8 +22,7 @@ REMOTE_AHEAD = 4
 """Batches of 4 MiB: one is decoded while three are on their way, or wait."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadOptions:
+class ReadOptions(NamedTuple):
     """Checked values of the words that restore and verify share."""
 
     jobs: int

@@ -23,7 +23,6 @@ from snapmig.operations.settings import (
     parse_layout,
     parse_packet_size,
 )
-from snapmig.operations.shares import parse_share, save_share
 from snapmig.operations.workers import choose_workers
 from snapmig.stores.location import Location, parse_location
 
@@ -139,6 +138,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     source = _open_image(image, format, base)
     try:
         if share is not None:
+            from snapmig.operations.shares import parse_share, save_share  # noqa: PLC0415 - rare
+
             return save_share(source, _shared(location), options, parse_share(share))
         with Saving(source, location, options) as saving:
             saving.look()

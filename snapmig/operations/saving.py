@@ -10,8 +10,9 @@ import signal
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,8 +51,7 @@ SAMPLE_PACKETS = 64
 """Packets, 32 MiB of RAM, that a Huffman table is made from."""
 
 
-@dataclass(frozen=True, slots=True)
-class SaveOptions:
+class SaveOptions(NamedTuple):
     """
     How a snapshot is made: checked values of the words that :func:`snapmig.save` takes.
 
@@ -338,7 +338,7 @@ class Saving:
             histogram = train(settings.engine, list(samples))
         except EngineError as error:
             raise SnapmigError(f"{settings.engine} can't train a table: {error}") from error
-        return replace(settings, deflate=replace(settings.deflate, histogram=histogram))
+        return settings._replace(deflate=settings.deflate._replace(histogram=histogram))
 
     def warn_of_writes(self) -> None:
         """Tell when the guest wrote to so many packets that a live save gained little."""

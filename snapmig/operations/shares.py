@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -163,8 +163,7 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
     return replace(result, seconds=seconds)
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
+class _Facts(NamedTuple):
     # What places in the partial file follow from.
     geometry: Geometry
     window_bits: int

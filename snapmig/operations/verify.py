@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 from snapmig.container.reader import SnapshotFile
@@ -185,4 +185,4 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
 
 def _with_window(plan: ReadPlan, bits: int) -> ReadPlan:
     least = min(bits, plan.settings.window_bits)
-    return replace(plan, settings=replace(plan.settings, window_bits=least))
+    return plan._replace(settings=plan.settings._replace(window_bits=least))

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.system.files import check_destination
@@ -29,8 +28,7 @@ _SCHEME = "s3://"
 _BUCKET = r"[A-Za-z0-9._-]{1,255}"
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectUrl:
+class ObjectUrl(NamedTuple):
     """
     An object's place.
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 __all__ = ("DeviceReport", "find_iaa", "find_qat")
 
@@ -45,8 +45,7 @@ _QAT_GROUP = "sudo usermod -a -G qat $USER  # and log in again"
 _QAT_SERVICE = "sudo systemctl enable --now qat"
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceReport:
+class DeviceReport(NamedTuple):
     """
     Which devices of a kind this process can use.
 
@@ -60,8 +59,7 @@ class DeviceReport:
     remedy: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Finding:
+class _Finding(NamedTuple):
     """What is wrong with one device; of several, the one that is nearest to working is told."""
 
     rank: int

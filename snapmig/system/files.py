@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import shutil
 import stat
 from pathlib import Path
@@ -246,7 +245,7 @@ def write_file(path: Path, content: bytes, *, force: bool = False) -> None:
 def _partial_path(path: Path) -> Path:
     # Names have at most 255 bytes; one cut inside a character is still a name.
     start = os.fsdecode(os.fsencode(path.name)[:200])
-    return path.with_name(f".{start}.{secrets.token_hex(6)}.partial")
+    return path.with_name(f".{start}.{os.urandom(6).hex()}.partial")
 
 
 def sync_directory(path: Path) -> None:

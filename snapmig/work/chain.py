@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +31,7 @@ RESOLVED_AT_ONCE = 8
 """Packets whose pages are put together side by side: 4 MiB of memory at the usual size."""
 
 
-@dataclass(frozen=True)
-class ReadPlan:
+class ReadPlan(NamedTuple):
     """
     All that a worker needs to read a snapshot, picklable.
 
@@ -175,7 +173,7 @@ class ChainReader:
         # it is: where an engine had a part in them, software must try.
         if all(find_engine(each.engine).trusted for each in self._settings):
             return found
-        trusted = [replace(each, engine=SOFTWARE.name) for each in self._settings]
+        trusted = [each._replace(engine=SOFTWARE.name) for each in self._settings]
         (again,) = ChainReader(self._files, trusted)._resolve([found.packet])
         if again.error is None:
             name = next(e.engine for e in self._settings if not find_engine(e.engine).trusted)

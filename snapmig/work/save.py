@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from time import perf_counter_ns
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,8 +42,7 @@ PACED_BATCHES = 4
 """Written batches of a worker that the disk may be behind by when the level follows its speed."""
 
 
-@dataclass(frozen=True)
-class SavePlan:
+class SavePlan(NamedTuple):
     """
     All that a save worker needs, picklable.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from enum import IntEnum
 from time import perf_counter_ns
 
@@ -98,7 +97,7 @@ class SaveTasks:
             return task  # a hole has no level
         if self._packed and task.kind == Kind.ENCODE:
             self._order.append(task.first)
-        return self._given(worker, replace(task, argument=self._level()))
+        return self._given(worker, task._replace(argument=self._level()))
 
     def _may_go_on(self) -> bool:
         room, now = self._has_room(), perf_counter_ns()
@@ -169,13 +168,13 @@ class SaveTasks:
             self._advance(end)
 
 
-@dataclass
 class _Encoded:
     # A batch of a packed snapshot that is encoded and not yet written.
-    worker: int
-    task: Task
-    size: int
-    offset: int | None = None
+    def __init__(self, worker: int, task: Task, size: int) -> None:
+        self.worker = worker
+        self.task = task
+        self.size = size
+        self.offset: int | None = None
 
     @property
     def place(self) -> Task:

@@ -1,7 +1,6 @@
 """Facts about packets: page contents to stored bytes and back."""
 
 import zlib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,7 +130,7 @@ def test_raw_packets_without_zero_pages_are_not_copied():
 def test_contents_that_are_not_what_the_digest_says(name):
     """A wrong digest is corrupt, with the packet's number and both digests."""
     packet = encode(CONTENTS[name][0], DEFAULT)
-    record = replace(_record(packet), digest=bytes(range(16)))
+    record = _record(packet)._replace(digest=bytes(range(16)))
 
     with pytest.raises(CorruptSnapshotError, match=r"000102.*computed") as caught:
         decode(record, _stored(packet), 15)

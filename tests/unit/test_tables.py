@@ -1,7 +1,6 @@
 """Facts about the tables of RAM blocks and attachments."""
 
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -49,7 +48,7 @@ def test_block_entries_that_no_guest_has(name, gpa, size, page_size, words):
 
 def test_attachments_come_back_as_they_were():
     """The attachment table keeps names, places, sizes and digests."""
-    entries = (ENTRY, replace(ENTRY, name="b", encoding=Encoding.RAW, size=10))
+    entries = (ENTRY, ENTRY._replace(name="b", encoding=Encoding.RAW, size=10))
 
     assert (
         tables.unpack_attachments(tables.pack_attachments(entries), start=4096, stop=4106)
@@ -65,14 +64,14 @@ def test_an_attachment_entry_has_its_size():
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ((replace(ENTRY, name=""),), "has no name"),
+        ((ENTRY._replace(name=""),), "has no name"),
         ((ENTRY, ENTRY), "a name appears twice"),
-        ((replace(ENTRY, offset=4095),), "outside of the file's attachments"),
-        ((replace(ENTRY, stored_size=4097),), "outside of the file's attachments"),
-        ((replace(ENTRY, offset=(1 << 64) - 1),), "outside of the file's attachments"),
-        ((replace(ENTRY, size=(1 << 30) + 1),), "expected at most"),
-        ((replace(ENTRY, size=10_321),), "10321 bytes from 10"),
-        ((replace(ENTRY, encoding=Encoding.RAW),), "is raw with 10 bytes, expected 20"),
+        ((ENTRY._replace(offset=4095),), "outside of the file's attachments"),
+        ((ENTRY._replace(stored_size=4097),), "outside of the file's attachments"),
+        ((ENTRY._replace(offset=(1 << 64) - 1),), "outside of the file's attachments"),
+        ((ENTRY._replace(size=(1 << 30) + 1),), "expected at most"),
+        ((ENTRY._replace(size=10_321),), "10321 bytes from 10"),
+        ((ENTRY._replace(encoding=Encoding.RAW),), "is raw with 10 bytes, expected 20"),
     ],
     ids=range(8),
 )
@@ -85,7 +84,7 @@ def test_attachment_entries_that_can_not_be(entries, words):
 @pytest.mark.parametrize("encoding", [0, Encoding.EMPTY, 4, 255])
 def test_attachments_in_an_unknown_encoding_are_listed(encoding):
     """An attachment that this reader can't decode does not keep the others from being read."""
-    entries = (replace(ENTRY, encoding=encoding), replace(ENTRY, name="b"))
+    entries = (ENTRY._replace(encoding=encoding), ENTRY._replace(name="b"))
     raw = tables.pack_attachments(entries)
 
     assert tables.unpack_attachments(raw, start=4096, stop=8192) == entries

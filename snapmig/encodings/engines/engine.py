@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from snapmig.encodings.coders import Coder
 from snapmig.system.files import Buffer
@@ -12,8 +12,7 @@ from snapmig.system.files import Buffer
 __all__ = ("DeflateSettings", "Engine", "EngineFacts", "TrainableEngine")
 
 
-@dataclass(frozen=True, slots=True)
-class DeflateSettings:
+class DeflateSettings(NamedTuple):
     """
     How streams are made.
 
@@ -81,12 +80,15 @@ class Engine(Protocol):
     :ivar trusted: software that is the reference of the others: what it makes of a stream counts
     :ivar levels: for compression
     :ivar max_window_bits: the largest window of streams that it decodes
+    :ivar signs: paths, of which one is there where a device of its kind could be used; none for
+        software
     """
 
     name: str
     trusted: bool
     levels: range
     max_window_bits: int
+    signs: tuple[str, ...]
 
     def facts(self) -> EngineFacts:
         """Look at this host; takes milliseconds and starts nothing."""

@@ -21,6 +21,7 @@ class IsalEngine:
     trusted = True
     levels = deflate.LEVELS
     max_window_bits = 15
+    signs: tuple[str, ...] = ()
 
     def facts(self) -> EngineFacts:
         """Say what it is."""

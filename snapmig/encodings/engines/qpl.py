@@ -49,6 +49,7 @@ class _Qpl:
     levels: range
     trusted = False
     max_window_bits = WINDOW_BITS
+    signs: tuple[str, ...] = ()
     route: Route
     flags = Flag.FIRST | Flag.LAST
     usual_depth = 1
@@ -146,6 +147,7 @@ class QplEngine(_Qpl):
     name = "qpl"
     title = "Intel In-Memory Analytics Accelerator, through QPL"
     levels = range(1, 2)
+    signs: tuple[str, ...] = ("/sys/bus/dsa/devices",)
     route = Route.HARDWARE
     usual_depth = HARDWARE_DEPTH
 

@@ -10,7 +10,7 @@ of the contents. So the length is compared here, and the caller compares the dig
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,7 @@ LARGEST = 1 << 31
 NO_ROOM = (Status.MORE_OUTPUT_NEEDED, Status.DESTINATION_IS_SHORT)
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(NamedTuple):
     """What the jobs of a coder have in common."""
 
     route: Route

@@ -20,6 +20,7 @@ class ZlibEngine:
     trusted = True
     levels = range(1, 10)
     max_window_bits = 15
+    signs: tuple[str, ...] = ()
 
     def facts(self) -> EngineFacts:
         """Say what it is."""

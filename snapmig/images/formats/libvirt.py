@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import tempfile
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.images.file import ImageFile
@@ -37,8 +37,7 @@ MAX_HEAD_SIZE = 64 << 20
 """libvirt itself leaves 64 KiB behind the XML; a domain's XML has a few KiB."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     order: str
     magic: bytes
     data_size: int

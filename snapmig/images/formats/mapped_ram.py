@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -117,7 +116,7 @@ def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
         parts.append(Part(file.path, begin, end, block.mapped.pages_offset))
         bitmap = PageBitmap(file.path, block.mapped.bitmap_offset, block.mapped.page_size)
         bitmaps.append(bitmap)
-    whole = replace(state, after=file.read(after, file.size - after))
+    whole = state._replace(after=file.read(after, file.size - after))
     image = MappedImage(name, blocks, parts, [file], attach_vm_state(whole))
     image.bitmaps = bitmaps
     return image

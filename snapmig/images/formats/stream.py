@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -157,7 +157,7 @@ def open_at(file: ImageFile, start: int, name: str) -> StreamImage:
         if isinstance(error, SnapmigError):
             error.path = file.shown
         raise
-    return StreamImage(name, file, table, blocks, attach_vm_state(replace(state, after=after)))
+    return StreamImage(name, file, table, blocks, attach_vm_state(state._replace(after=after)))
 
 
 def _keep_sent(

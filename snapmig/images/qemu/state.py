@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapmig.errors import CorruptSnapshotError, UsageError
 from snapmig.images.qemu.sections import (
@@ -27,8 +26,7 @@ from snapmig.images.qemu.sections import (
 __all__ = ("MappedPlace", "QemuBlock", "VmState", "attach_vm_state", "load_vm_state")
 
 
-@dataclass(frozen=True, slots=True)
-class MappedPlace:
+class MappedPlace(NamedTuple):
     """Where a mapped-ram file has a block: absolute offsets, zero both for a block left out."""
 
     page_size: int
@@ -36,8 +34,7 @@ class MappedPlace:
     pages_offset: int
 
 
-@dataclass(frozen=True, slots=True)
-class QemuBlock:
+class QemuBlock(NamedTuple):
     """
     A RAM block as the stream lists it.
 
@@ -51,8 +48,7 @@ class QemuBlock:
     mapped: MappedPlace | None = None
 
 
-@dataclass(frozen=True)
-class VmState:
+class VmState(NamedTuple):
     """
     All of a migration file that is not pages.
 
@@ -90,7 +86,7 @@ class VmState:
         subsections = tuple(item for item in self.subsections if item[0] != CAPABILITIES)
         if capabilities:
             subsections = ((CAPABILITIES, 1, ""), *subsections)
-        return replace(self, capabilities=capabilities, subsections=subsections)
+        return self._replace(capabilities=capabilities, subsections=subsections)
 
     def head(self) -> bytes:
         """Return the stream up to the RAM section's payload."""
@@ -126,14 +122,20 @@ class VmState:
 
 def attach_vm_state(state: VmState) -> dict[str, bytes]:
     """Return a state as attachments, from which :func:`load_vm_state` makes it again."""
-    facts = asdict(state)
+    facts = state._asdict()
     del facts["before"], facts["after"]
     facts["ram_header"] = state.ram_header.hex()
+    facts["blocks"] = [_block_facts(block) for block in state.blocks]
     return {
         "vmstate.json": json.dumps(facts).encode(),
         "vmstate.before": state.before,
         "vmstate.after": state.after,
     }
+
+
+def _block_facts(block: QemuBlock) -> dict[str, Any]:
+    mapped = None if block.mapped is None else block.mapped._asdict()
+    return {**block._asdict(), "mapped": mapped}
 
 
 def load_vm_state(attachments: Mapping[str, bytes], format_name: str) -> VmState:

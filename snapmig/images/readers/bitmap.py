@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,8 +16,7 @@ __all__ = ("BitmapReader", "PageBitmap", "load_bitmap")
 _SCAN_BYTES = 1 << 16
 
 
-@dataclass(frozen=True, slots=True)
-class PageBitmap:
+class PageBitmap(NamedTuple):
     """
     Where a file has the bitmap of a part: one bit a page, the first page in the lowest bit.
 

@@ -13,7 +13,7 @@ import weakref
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +23,7 @@ from snapmig.system.holes import data_extents
 __all__ = ("MappedFile", "Part", "PartsReader")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """
     A range of RAM offsets that a file holds in one piece.
 
