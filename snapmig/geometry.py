@@ -94,6 +94,16 @@ class Geometry:
         length = min(self.packet_size, self.blocks[block].size - inside)
         return PacketPlace(packet, block, self._ram_starts[block] + inside, length)
 
+    def places(self, first: int, count: int) -> list[PacketPlace]:
+        """Return where packets of one block are that follow each other."""
+        start, last = self.place(first), self.place(first + count - 1)
+        size = self.packet_size
+        return [
+            *(PacketPlace(first + at, start.block, start.ram_offset + at * size, size)
+              for at in range(count - 1)),
+            last,
+        ]  # fmt: skip
+
     def packet_at(self, ram_offset: int) -> int:
         """Return the number of the packet that holds the byte at a RAM offset."""
         block = bisect_right(self._ram_starts, ram_offset) - 1

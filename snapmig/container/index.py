@@ -178,6 +178,14 @@ def unpack_records(records: Records) -> list[StoredPacket]:
     return [StoredPacket(*values) for values in zip(*columns, strict=True)]
 
 
+def full_digests(records: Records) -> list[bytes | None]:
+    """Return the digests of checked records of packets without zero pages, None for others."""
+    stored = records["kinds"]
+    full = ((stored | stored >> 1) & 0x55 == 0x55).all(axis=1).tolist()
+    digests = records["digest"].tobytes()
+    return [digests[at * 16 : at * 16 + 16] if whole else None for at, whole in enumerate(full)]
+
+
 def kind_counts(records: Records) -> npt.NDArray[np.int64]:
     """Return how many pages of each kind records have, unused page places counted as zero pages."""
     counts = np.zeros(4, np.int64)

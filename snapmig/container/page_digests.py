@@ -108,19 +108,24 @@ class PageDigestReader:
         """
         if not packet.kinds.any():
             return bytes(self._size)
-        digests = self._bytes(packet.packet)
+        return self.checked(packet.packet, packet.page_digests_checksum)
+
+    def checked(self, number: int, checksum: int) -> bytes:
+        """
+        Return the digests of a packet with pages that are not zero, as :meth:`of` does.
+
+        :param checksum: what its checked record says of them
+        """
+        digests = self._bytes(number)
         computed = crc32(digests)
-        if len(digests) == self._size and computed == packet.page_digests_checksum:
+        if len(digests) == self._size and computed == checksum:
             return digests
         if len(digests) < self._size:
             message = f"file ends after {len(digests)} of {self._size} bytes of page digests"
         else:
-            message = (
-                f"checksum of the page digests is {packet.page_digests_checksum:#010x}, "
-                f"computed {computed:#010x}"
-            )
-        offset = self._offset + packet.packet * self._size
-        raise CorruptSnapshotError(message, packet=packet.packet, path=self._shown, offset=offset)
+            message = f"checksum of the page digests is {checksum:#010x}, computed {computed:#010x}"
+        offset = self._offset + number * self._size
+        raise CorruptSnapshotError(message, packet=number, path=self._shown, offset=offset)
 
     def rows(self, packet: StoredPacket) -> Rows:
         """

@@ -78,16 +78,22 @@ class EncodedPacket(NamedTuple):
         return self._replace(payload=bytes(self.payload))
 
 
-def summarise(pages: Bytes, *, page_digests: bool = False) -> Summary:
-    """Return what ``(n, 4096)`` pages are; ``data`` shares their memory where none is zero."""
+def summarise(pages: Bytes, *, page_digests: bool = False, digest: bytes | None = None) -> Summary:
+    """
+    Return what ``(n, 4096)`` pages are; ``data`` shares their memory where none is zero.
+
+    :param page_digests: those are wanted, too
+    :param digest: of all the pages, where it is known already
+    """
     mask = data_mask(pages)
     kinds = mask.view(np.uint8)  # true is 1, and 1 is a data page
     count = int(np.count_nonzero(mask))
     if count == 0:
         return Summary(kinds, pages[:0], NO_DIGEST)
-    data = pages if count == len(pages) else pages[mask]
-    digests = digest_pages(data, mask) if page_digests else b""
-    return Summary(kinds, data, xxh3_128(data.data), digests)
+    if count < len(pages):
+        pages, digest = pages[mask], None
+    digests = digest_pages(pages, mask) if page_digests else b""
+    return Summary(kinds, pages, digest or xxh3_128(pages.data), digests)
 
 
 def with_page_digests(summary: Summary) -> Summary:

@@ -11,8 +11,8 @@ import os
 import stat
 import weakref
 from collections.abc import Sequence
-from dataclasses import field
-from typing import ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
 
 from snapmig.errors import SnapmigError
 from snapmig.stores.location import ObjectUrl, load_s3, parse_location
@@ -24,7 +24,8 @@ Range = tuple[int, int]
 """An offset and a length in bytes."""
 
 
-class SourcePlan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SourcePlan:
     """
     What another process needs to open the same bytes, picklable.
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from snapmig.container.format import PAGE_DIGEST_SIZE
+from snapmig.container.format import PAGE_DIGEST_SIZE, PageKind
 from snapmig.container.index import Records, pack_kinds
 from snapmig.encodings.packet import EncodedPacket
 from snapmig.pages import Kinds
 from snapmig.sums import crc32
 
 __all__ = ("Batch",)
+
+ALL_SAME = PageKind.SAME_AS_PARENT * 0x55
+"""Four pages' kinds in a byte, all of them the parent's."""
 
 
 class Batch:
@@ -26,6 +29,8 @@ class Batch:
         self._rows: list[tuple[int, int, int, int]] = []
         self._digests: list[bytes] = []
         self._kinds: list[Kinds] = []
+        self._same: list[int] = []
+        self._parent: Records | None = None
         self._with_digests = with_digests
         self.page_digests: dict[int, bytes] = {}
 
@@ -38,10 +43,27 @@ class Batch:
         if self._with_digests and packet.kinds.any():
             self.page_digests[at] = packet.page_digests
 
+    def add_same(self, at: list[int], parent: Records, page_digests: list[bytes]) -> None:
+        """
+        Take packets that are the parent's and have no zero page, by their places in the batch.
+
+        :param parent: its records of the batch
+        :param page_digests: of all pages of each, where they are written, too
+        """
+        self._same, self._parent = list(at), parent
+        self.page_digests.update(zip(at, page_digests, strict=False))
+
     def fill(self, records: Records) -> None:
         """Write what was taken into the batch's records."""
-        if not self._at:
-            return
+        if self._same and self._parent is not None:
+            records["kinds"][self._same] = ALL_SAME
+            records["digest"][self._same] = self._parent["digest"][self._same]
+        if self._at:
+            self._fill_others(records)
+        for at, digests in self.page_digests.items():
+            records["page_digests_checksum"][at] = crc32(digests)
+
+    def _fill_others(self, records: Records) -> None:
         columns = zip(*self._rows, strict=True)
         names = ("offset", "stored_size", "encoding", "stored_checksum")
         for name, column in zip(names, columns, strict=True):
@@ -49,7 +71,8 @@ class Batch:
         records["digest"][self._at] = np.frombuffer(b"".join(self._digests), "V16")
         width = records.dtype["kinds"].shape[0] * 4
         records["kinds"][self._at] = pack_kinds(self._kinds, width)
-        for at, digests in self.page_digests.items():
+        for at in self._at:
             # Those of a full packet, also where a block ends before.
-            self.page_digests[at] = digests.ljust(width * PAGE_DIGEST_SIZE, b"\0")
-            records["page_digests_checksum"][at] = crc32(self.page_digests[at])
+            if at in self.page_digests:
+                padded = self.page_digests[at].ljust(width * PAGE_DIGEST_SIZE, b"\0")
+                self.page_digests[at] = padded

@@ -6,18 +6,21 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from snapmig.container.index import StoredPacket, empty_records, unpack_records
+from snapmig.container.index import StoredPacket, empty_records, full_digests, unpack_records
 from snapmig.encodings.packet import (
     EncodedPacket,
     Summary,
     against_digests,
     against_parent,
     same_as_parent,
+    summarise,
     with_page_digests,
 )
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
+from snapmig.sums import xxh3_128
+from snapmig.work.batch import Batch
 from snapmig.work.chain import ReadPlan, open_chain
 
 __all__ = ("ParentPackets",)
@@ -55,7 +58,10 @@ class ParentPackets:
         self._buffer: Bytes = np.empty((0, PAGE_SIZE), np.uint8)
         self._records = empty_records(0, 0, self._chain.snapshot.geometry.packet_size)
         self._first = 0
-        self._packets: list[StoredPacket] = []
+        self._batch = self._records
+        self._unpacked: list[StoredPacket] = []
+        self._full: list[bytes | None] = []
+        self._same: list[int] = []
         self._drafts: dict[int, EncodedPacket | None] = {}
 
     @property
@@ -81,8 +87,45 @@ class ParentPackets:
             known = self._chain.snapshot.geometry.packet_count
             count = min(max(RECORDS_AT_ONCE, end - self._first), known - self._first)
             self._records = self._chain.records(self._first, count)
-        self._packets = unpack_records(self._records[first - self._first : end - self._first])
+        self._batch = self._records[first - self._first : end - self._first]
+        self._full = full_digests(self._batch)
+        self._unpacked.clear()
+        self._same.clear()
         self._drafts.clear()
+
+    def summarise(self, at: int, pages: Bytes) -> Summary | None:
+        """
+        Return what a packet's ``(n, 4096)`` pages are, None where they are the parent's.
+
+        Where the parent has no zero page in it, equal digests tell so before anything else is
+        looked at: of a guest at work that is most packets. See :meth:`take_same`.
+        """
+        expected = self._full[at]
+        if expected is None or (self._keep_digests and self._digests is None):
+            return summarise(pages, page_digests=self._keep_digests and self._digests is None)
+        digest = xxh3_128(pages.data)
+        if digest != expected:
+            return summarise(pages, digest=digest)
+        self._same.append(at)
+        return None
+
+    def take_same(self, batch: Batch) -> None:
+        """Give a batch the packets of which :meth:`summarise` found that they are the parent's."""
+        if not self._same:
+            return
+        digests = []
+        if self._keep_digests and self._digests is not None:
+            sums = self._batch["page_digests_checksum"][self._same].tolist()
+            numbers = self._batch["packet"][self._same].tolist()
+            digests = list(map(self._digests.checked, numbers, sums))
+        batch.add_same(self._same, self._batch, digests)
+
+    @property
+    def _packets(self) -> list[StoredPacket]:
+        # Of a batch that did not change, none is asked for.
+        if not self._unpacked:
+            self._unpacked = unpack_records(self._batch)
+        return self._unpacked
 
     def compare(self, summaries: Iterator[tuple[int, Summary]]) -> Iterator[tuple[int, Summary]]:
         """

@@ -29,7 +29,7 @@ from snapmig.encodings.packet import EncodedPacket, Summary, summarise, with_pag
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
-from snapmig.images.source import ImageReader, read_pages
+from snapmig.images.source import ImageReader, read_batch, read_pages
 from snapmig.work.batch import Batch
 from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter, encoding_counter
@@ -76,7 +76,7 @@ class SaveHandler:
         self._parent = _open_parent(plan) if plan.parents else None
         # Where they are compared with a parent's, only packets that changed are digested by page.
         self._digests_all = self._has_digests and not (self._parent and self._parent.has_digests)
-        self._held: dict[int, list[EncodedPacket | None]] = {}
+        self._held: dict[int, tuple[Batch, list[EncodedPacket | None]]] = {}
         self._written: deque[tuple[int, int]] = deque()
         self._write_ns = 0
         self._written_bytes = 0
@@ -115,7 +115,7 @@ class SaveHandler:
             self._finish(task, self._batch(), row)
             return 0
         if task.kind == Kind.PLACE:
-            self._place(task, self._held.pop(task.first), row)
+            self._place(task, *self._held.pop(task.first), row)
             return 0
         if self._plan.slots.layout == Layout.FIXED:
             self._encode_fixed(task, row)
@@ -127,25 +127,31 @@ class SaveHandler:
         batch = self._batch()
         for at, packet in self._encode(task, self._summaries(task)):
             batch.add(at, self._write_to_slot(task.first + at, packet), packet)
+        if self._parent is not None:
+            self._parent.take_same(batch)
         self._release(task)
         self._finish(task, batch, row)
         slots = self._plan.slots
         self._write_back(slots.slot_offset(task.first), task.count * slots.packet_size)
 
     def _encode_packed(self, task: Task, row: Row) -> int:
+        batch = self._batch()
         packets: list[EncodedPacket | None] = [None] * task.count
         for at, packet in self._encode(task, self._summaries(task)):
             packets[at] = packet.kept()
+        if self._parent is not None:
+            self._parent.take_same(batch)
         self._release(task)
         waiting = sum(packet.stored_size for packet in packets if packet is not None)
         if waiting:
-            self._held[task.first] = packets
+            self._held[task.first] = (batch, packets)
         else:
-            self._place(task, packets, row)
+            self._place(task, batch, packets, row)
         return waiting
 
-    def _place(self, task: Task, packets: list[EncodedPacket | None], row: Row) -> None:
-        batch = self._batch()
+    def _place(
+        self, task: Task, batch: Batch, packets: list[EncodedPacket | None], row: Row
+    ) -> None:
         offset = task.argument
         for at, packet in enumerate(packets):
             if packet is None:
@@ -165,18 +171,23 @@ class SaveHandler:
         if self._parent is None:
             yield from self._encoder.encode_all(summaries, task.argument)
             return
-        self._parent.look_at(task)
         drafts = self._parent.compare(summaries)
         for key, packet in self._encoder.encode_all(drafts, task.argument):
             yield from self._parent.choose(key, packet)
 
     def _summaries(self, task: Task) -> Iterator[tuple[int, Summary]]:
-        for at in range(task.count):
-            pages = read_pages(self._image, self._plan.geometry.place(task.first + at))
-            if pages is not None:
-                # Of a running guest, digest and stream must be of the same moment.
-                pages = pages.copy() if self._plan.live else pages
-                yield at, summarise(pages, page_digests=self._digests_all)
+        places = self._plan.geometry.places(task.first, task.count)
+        if self._parent is not None:
+            self._parent.look_at(task)
+        for at, pages in enumerate(read_batch(self._image, places)):
+            if pages is None:
+                continue
+            # Of a running guest, digest and stream must be of the same moment.
+            content = pages.copy() if self._plan.live else pages
+            if self._parent is None:
+                yield at, summarise(content, page_digests=self._digests_all)
+            elif (summary := self._parent.summarise(at, content)) is not None:
+                yield at, summary
 
     def _write_to_slot(self, number: int, packet: EncodedPacket) -> int:
         # In the fixed layout; returns the offset that belongs into the record.
@@ -220,6 +231,8 @@ class SaveHandler:
             suspects = np.flatnonzero(records["encoding"] != Encoding.EMPTY).tolist()
         before = records.copy()
         count = 0
+        if self._parent is not None:
+            self._parent.look_at(task)
         for at, packet in self._encode(task, self._changed(task, records, suspects)):
             self._store_again(records, at, packet)
             count += 1

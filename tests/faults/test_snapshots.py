@@ -3,7 +3,6 @@
 import hashlib
 import struct
 import zlib
-from dataclasses import replace
 
 import pytest
 
@@ -37,7 +36,7 @@ def _sealed(raw):
 
 
 def _with_superblock(raw, **changes):
-    return replace(Superblock.unpack(raw[:4096]), **changes).pack() + raw[4096:]
+    return Superblock.unpack(raw[:4096])._replace(**changes).pack() + raw[4096:]
 
 
 def _damaged(raw, *packets):

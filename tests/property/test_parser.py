@@ -3,7 +3,7 @@
 import hashlib
 import struct
 import zlib
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def snapshot(request, shared_shm):
 
 
 def _with_superblock(raw, **changes):
-    return replace(Superblock.unpack(raw[:4096]), **changes).pack() + raw[4096:]
+    return Superblock.unpack(raw[:4096])._replace(**changes).pack() + raw[4096:]
 
 
 def _with_records(raw, records):
@@ -156,6 +156,6 @@ def test_an_attachment_table_that_lies_raises_nothing_but_refusals(snapshot, nam
 def test_a_superblock_is_unpacked_or_refused(name, value):
     """The superblock alone with any number in any field is read or refused."""
     good = Superblock(record_size=128, block_count=1)
-    raw = replace(good, **{name: value % (1 << 8 * INTEGERS[name])}).pack()
+    raw = good._replace(**{name: value % (1 << 8 * INTEGERS[name])}).pack()
 
     assert _refusal(Superblock.unpack, raw) in (0, 3, 4)
