@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ from snapmig.stores.location import (
     parse_location,
     same_location,
 )
+from snapmig.work.batches import LARGEST, SMALLEST
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.levels import AdaptiveLevel
 from snapmig.work.sample import sample_packets
@@ -194,6 +196,7 @@ class Saving:
             has_room=lambda: self._writer.has_room,
             advance=self._writer.advance,
             part=self._part,
+            largest=self._largest_batch(),
         )
         self._tasks = tasks
         # What changed is saved while the guest stands still: that is no time for a limit.
@@ -203,6 +206,12 @@ class Saving:
         self._counts = self._fleet.cells.total()
         if plan.layout == Layout.PACKED:
             self._writer.end_packed_data(tasks.end)
+
+    def _largest_batch(self) -> int:
+        # A level that follows the destination's speed looks at it after each batch, and an object's
+        # packets wait on disk until they are sent.
+        follows = len(self._options.steps) > 1 or not isinstance(self._path, Path)
+        return SMALLEST if follows else LARGEST
 
     def finish(
         self,

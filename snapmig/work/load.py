@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
+from snapmig.work.batches import LARGEST, SMALLEST, batch_packets
 from snapmig.work.chain import Loaded, ReadPlan, open_chain
 from snapmig.work.counters import Counter, encoding_counter
 
@@ -28,7 +30,6 @@ __all__ = (
     "VerifyHandler",
 )
 
-BATCH_BYTES = 4 << 20
 EMPTY_BATCH_PACKETS = 4096
 MAX_DAMAGE_SHOWN = 8
 """Damaged packets that a batch describes; the others are only counted."""
@@ -165,7 +166,9 @@ class LoadTasks:
     """
 
     def __init__(self, snapshot: SnapshotFile, packets: range) -> None:
-        batch = max(1, BATCH_BYTES // snapshot.geometry.packet_size)
+        # What is fetched ahead of an object is kept in memory.
+        largest = SMALLEST if snapshot.is_remote else LARGEST
+        batch = partial(batch_packets, packet_size=snapshot.geometry.packet_size, largest=largest)
         self._tasks = _plan_tasks(snapshot.records, packets, batch)
         self._again: list[Task] = []
         self.replies: list[Any] = []
@@ -186,16 +189,18 @@ class LoadTasks:
         self._again += tasks
 
 
-def _plan_tasks(records: Records, packets: range, batch: int) -> Iterator[Task]:
+def _plan_tasks(records: Records, packets: range, batch: Callable[[int], int]) -> Iterator[Task]:
     # A record is not checked yet here: a wrong one only makes a batch larger or smaller.
     for start in range(packets.start, packets.stop, _INDEX_STEP):
         stop = min(start + _INDEX_STEP, packets.stop)
         empty = np.asarray(~records["kinds"][start:stop].any(axis=1))
         edges = (np.flatnonzero(np.diff(empty)) + start + 1).tolist()
         for first, end in pairwise([start, *edges, stop]):
-            step = EMPTY_BATCH_PACKETS if empty[first - start] else batch
-            for at in range(first, end, step):
+            at = first
+            while at < end:
+                step = EMPTY_BATCH_PACKETS if empty[first - start] else batch(packets.stop - at)
                 yield Task(0, at, min(step, end - at))
+                at += step
 
 
 def _span(geometry: Geometry, task: Task) -> tuple[int, int]:

@@ -12,12 +12,10 @@ from snapmig.container.slots import SlotPlan
 from snapmig.errors import SnapmigError
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import Geometry
+from snapmig.work.batches import LARGEST, batch_packets
 
 __all__ = ("Kind", "SaveTasks")
 
-BATCH_BYTES = 4 << 20
-"""RAM in a batch: 10 ms of work, beside which a message of 50 us does not count, and short enough
-that no worker waits long for the last one."""
 EMPTY_BATCH_PACKETS = 4096
 
 HELD_BATCHES = 3
@@ -60,9 +58,10 @@ class SaveTasks:
         has_room: Callable[[], bool] = lambda: True,
         advance: Callable[[int], None] = lambda _end: None,
         part: range | None = None,
+        largest: int = LARGEST,
     ) -> None:
         kinds = (Kind.REFRESH_EMPTY, Kind.REFRESH) if again else (Kind.EMPTY, Kind.ENCODE)
-        self._tasks = _plan_tasks(geometry, next_data, part, *kinds)
+        self._tasks = _plan_tasks(geometry, next_data, part, largest, *kinds)
         self._level = level
         self._packed = slots.layout == Layout.PACKED
         self._offset = slots.data_offset
@@ -185,10 +184,11 @@ def _plan_tasks(
     geometry: Geometry,
     next_data: Callable[[int], int | None],
     part: range | None,
+    largest: int,
     hole: Kind,
     data: Kind,
 ) -> Iterator[Task]:
-    batch = max(1, BATCH_BYTES // geometry.packet_size)
+    stop = geometry.packet_count if part is None else part.stop
     for number in range(len(geometry.blocks)):
         packets = geometry.block_packets(number)
         if part is not None:
@@ -202,6 +202,7 @@ def _plan_tasks(
                 count = min(with_data - packet, EMPTY_BATCH_PACKETS)
                 yield Task(hole, packet, count)
             else:
+                batch = batch_packets(stop - packet, geometry.packet_size, largest)
                 count = min(batch, packets.stop - packet)
                 yield Task(data, packet, count)
             packet += count
