@@ -40,7 +40,7 @@ class Cluster:
         """Start a process under a name that no other has."""
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments, *self.options]
         with self.log(name).open("wb") as log:
-            self.processes[name] = subprocess.Popen(
+            self.processes[name] = processes.start_server(
                 command, stdout=log, stderr=log, env=self.environment, cwd=self.folder
             )
 
