@@ -136,7 +136,7 @@ class _Findings:
             self.errors.append(error)
 
     def may_take(self, error: SnapmigError) -> bool:
-        # A parent that is missing, or an engine, is no fact about the snapshot: there is no verdict.
+        # A parent that is missing, or an engine, is no fact about the snapshot: no verdict then.
         # Where there is one already, that is told together with what kept us from looking on.
         if error.exit_code in (3, 4):
             return True
