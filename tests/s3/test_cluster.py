@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.cli import program
 from tests.cluster.jobs import by_job
 from tests.cluster.processes import ENVIRONMENT, Cluster, start_cluster
 from tests.s3.conftest import BUCKET, CHANGED, KEYS, RAM, Server
+from tests.s3.proxy import Hold, Pass, Proxy
+from tests.s3.test_faults import PART
 from tests.system import ram
 
 pytest.importorskip("distributed")
@@ -28,9 +31,17 @@ NO_STORE = {name: value for name, value in ENVIRONMENT.items() if not name.start
 
 
 @pytest.fixture(scope="module")
-def cluster(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def way(server: Server) -> Iterator[Proxy]:
+    """Give a proxy before the server, through which hosts go."""
+    made = Proxy(server.port)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(way: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Give two hosts whose workers know server and keys, and one that has no keys."""
-    lead = {**NO_STORE, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}
+    lead = {**NO_STORE, "AWS_ENDPOINT_URL": way.url}
     hosts = {"worker-a": "hostA=1", "worker-b": "hostB=1"}
     cluster = start_cluster(tmp_path_factory.mktemp("cluster"), hosts, environment={**lead, **KEYS})
     try:
@@ -61,9 +72,13 @@ def run(
     cluster: Cluster, place: Path, *tables: str, environment: Mapping[str, str] = NO_STORE
 ) -> subprocess.CompletedProcess[str]:
     """Run jobs on the cluster, told by a client that knows nothing of the server."""
+    return program.run(*words(cluster, place, *tables), env=environment)
+
+
+def words(cluster: Cluster, place: Path, *tables: str) -> tuple[object, ...]:
+    """Write a batch's file, and return the arguments of its run."""
     (place / "jobs.toml").write_text("".join(tables))
-    arguments = ("batch", "--json", "-j1", "--scheduler", cluster.address, place / "jobs.toml")
-    return program.run(*arguments, env=environment)
+    return ("batch", "--json", "-j1", "--scheduler", cluster.address, place / "jobs.toml")
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +143,24 @@ def test_keys_of_the_client_reach_no_host(cluster: Cluster, place: Path, server:
 
     assert done.returncode == 1
     assert "no credentials found" in done.stdout
+
+
+def test_an_interrupted_run_leaves_nothing_in_the_bucket(
+    cluster: Cluster, place: Path, way: Proxy, server: Server
+) -> None:
+    """The host drops what it had sent before the run ends here."""
+    held = way.rule = Hold(PART)
+    table = job("save", "hostA", image="web.ram", snapshot=f"{FOLDER}/half.snap")
+    process = program.start(*words(cluster, place, table), env=NO_STORE)
+    try:
+        assert held.reached.wait(30)
+        begun = server.uploads("cluster/half.snap")
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    finally:
+        way.rule = Pass()
+        held.go.set()
+        process.kill()
+
+    assert (process.returncode, len(begun)) == (128 + signal.SIGTERM, 1)
+    assert server.names("cluster/half.snap") == server.uploads("cluster/half.snap") == []
