@@ -35,6 +35,8 @@ _THERE = ("PreconditionFailed", "ConditionalRequestConflict")
 """Refusals to make what is there."""
 _TAKEN = (*_THERE, "NoSuchUpload")
 """Refusals of a lock that someone has, perhaps we."""
+_PROOFS = 2
+"""Locks that a server makes where one is, until it is known to ignore the condition."""
 
 
 class ObjectLock:
@@ -128,15 +130,17 @@ class ObjectLock:
 
     def _prove(self, client: Any) -> None:
         # All rests on the server's refusal to make what is there, and some servers make it. So it
-        # is asked once for what it must refuse, by the very request that makes a lock, and before
+        # is asked for what it must refuse, by the very request that makes a lock, and before
         # anybody goes on: where it is not refused, nobody ever has the lock, whoever was first.
-        # What it may overwrite then is our own, or another's who finds out in the same way.
-        try:
-            client.put(self._facts(), create=True)
-        except RefusedError as error:
-            if error.code in _THERE:
-                return
-            raise
+        # What it may overwrite then is our own, or another's who finds out in the same way. Twice,
+        # since ours may have been removed: by a person, or by a late request of who had the lock.
+        for _ in range(_PROOFS):
+            try:
+                client.put(self._facts(), create=True)
+            except RefusedError as error:
+                if error.code in _THERE:
+                    return
+                raise
         message = (
             f"the server at {client.endpoint} ignores If-None-Match, so two runs can't be kept "
             "apart: expected it to refuse to make an object that is there"
