@@ -22,7 +22,7 @@ from typing import Any
 from snapmig.backups.errors import LockedError, RepositoryError
 from snapmig.backups.lock import MAX_FACTS, facts, file_locked, holder, read, waited, write
 from snapmig.backups.stored import is_gone
-from snapmig.errors import SnapmigError
+from snapmig.errors import SnapmigError, StoreError
 from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import ObjectUrl, load_s3
 
@@ -31,8 +31,12 @@ __all__ = ("ObjectLock", "state_folder")
 POLL_S = 1.0
 """Seconds between two looks at a lock that is waited for."""
 
-_TAKEN = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload")
+_THERE = ("PreconditionFailed", "ConditionalRequestConflict")
+"""Refusals to make what is there."""
+_TAKEN = (*_THERE, "NoSuchUpload")
 """Refusals of a lock that someone has, perhaps we."""
+_PROOFS = 2
+"""Locks that a server makes where one is, until it is known to ignore the condition."""
 
 
 class ObjectLock:
@@ -43,7 +47,7 @@ class ObjectLock:
     :param shown: what it is the lock of, for messages
     :param wait: seconds to wait for it; 0: not at all
     :raises LockedError: another process has it, with what it said of itself
-    :raises StoreError: the object can't be made or read
+    :raises StoreError: the object can't be made or read, or the server makes what is there
     :raises OSError: this host's file can't be made
     """
 
@@ -61,13 +65,21 @@ class ObjectLock:
             stack.enter_context(file_locked(self._path, self._shown, self._wait))
             self._word = _word(read(self._path)) or secrets.token_hex(16)
             write(self._path, self._facts())
-            self._take(client, end)
+            try:
+                self._take(client, end)
+            except BaseException:
+                self._give_back()
+                raise
             self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        with self._stack:
+            self._give_back()
+
+    def _give_back(self) -> None:
         # Where the server can't be asked, the word stays, and the next run here has the lock.
-        with self._stack, suppress(SnapmigError, OSError):
+        with suppress(SnapmigError, OSError):
             client = load_s3().ObjectClient(self._url, patient=False)
             if _word(self._look(client)) == self._word:
                 client.remove()
@@ -87,13 +99,12 @@ class ObjectLock:
     def _take(self, client: Any, end: float) -> None:
         found = self._look(client)
         if _word(found) == self._word:  # of a run that was killed
+            self._prove(client)
             client.put(self._facts(), create=False)
             return
         while True:
             if not found:
                 self._make(client)
-                # It is looked at even where it was refused: only the answer may have been lost.
-                # And also where it was made: some servers ignore the condition.
                 found = self._look(client)
                 if _word(found) == self._word:
                     return
@@ -102,7 +113,6 @@ class ObjectLock:
                 break
             time.sleep(min(POLL_S, left))
             found = self._look(client)
-        write(self._path, b"")
         message = f"locked by {holder(found)}{waited(self._wait)}"
         words = f"{message}; where that run is dead, remove {self._url}"
         raise LockedError(words, path=self._shown)
@@ -113,6 +123,29 @@ class ObjectLock:
         except RefusedError as error:
             if error.code not in _TAKEN:
                 raise
+            # It is looked at even where it was refused: only the answer may have been lost.
+            if _word(self._look(client)) != self._word:
+                return
+        self._prove(client)
+
+    def _prove(self, client: Any) -> None:
+        # All rests on the server's refusal to make what is there, and some servers make it. So it
+        # is asked for what it must refuse, by the very request that makes a lock, and before
+        # anybody goes on: where it is not refused, nobody ever has the lock, whoever was first.
+        # What it may overwrite then is our own, or another's who finds out in the same way. Twice,
+        # since ours may have been removed: by a person, or by a late request of who had the lock.
+        for _ in range(_PROOFS):
+            try:
+                client.put(self._facts(), create=True)
+            except RefusedError as error:
+                if error.code in _THERE:
+                    return
+                raise
+        message = (
+            f"the server at {client.endpoint} ignores If-None-Match, so two runs can't be kept "
+            "apart: expected it to refuse to make an object that is there"
+        )
+        raise StoreError(message, path=str(self._url))
 
     def _look(self, client: Any) -> bytes:
         try:

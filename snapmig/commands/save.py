@@ -129,5 +129,5 @@ def _run(options: argparse.Namespace) -> int:
             bwlimit=options.bwlimit,
             progress=progress,
         )
-    print_saved(options, "save", result)
+    print_saved(options, "save", result, options.share)
     return 0

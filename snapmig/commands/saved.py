@@ -12,16 +12,25 @@ from snapmig.units import format_duration, format_size
 __all__ = ("print_saved",)
 
 
-def print_saved(options: argparse.Namespace, verb: str, result: SaveResult) -> None:
-    """Print warnings, and the result as lines for people or as JSON."""
+def print_saved(
+    options: argparse.Namespace, verb: str, result: SaveResult, share: str | None = None
+) -> None:
+    """
+    Print warnings, and the result as lines for people or as JSON.
+
+    :param share: ``K/N`` where it is one of a snapshot that is not there yet
+    """
     print_warnings(result.warnings)
     if options.json:
         print_json(verb, result)
+    elif share is not None and not result.ram_size:
+        why = "it has no packets, the guest is too small for so many shares"
+        print(f"share {share} of {result.snapshot} is done: {why}")
     else:
-        _print(result)
+        _print(result, share)
 
 
-def _print(result: SaveResult) -> None:
+def _print(result: SaveResult, share: str | None) -> None:
     data_size = result.data_pages * PAGE_SIZE
     print(f"saved {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
     print(
@@ -42,7 +51,11 @@ def _print(result: SaveResult) -> None:
     if result.pause_seconds is not None:
         changed = "" if result.changed_packets is None else f", {result.changed_packets} packets"
         print(f"paused    {format_duration(result.pause_seconds)}{changed and changed + ' again'}")
-    print(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")
+    size = f"{format_size(result.disk_size)} on disk"
+    if share is None:
+        print(f"snapshot  {result.snapshot}, {size}")
+    else:
+        print(f"share     {share} of {result.snapshot}, with the others {size} so far")
 
 
 def _coding(result: SaveResult) -> str:

@@ -34,7 +34,7 @@ _DATA = "data"
 
 def share_packets(geometry: Geometry, share: int, shares: int) -> range:
     """
-    Return the packets of a share; later ones may be empty when there are few.
+    Return the packets of a share; some are empty when there are few.
 
     :param share: 1 for the first
     """

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from snapmig.container.index import pages_in_use
@@ -25,35 +25,54 @@ def check_batch_space(jobs: Iterable[PlannedJob]) -> Iterator[str]:
     """
     Compare what all jobs of a batch make with what is free; yield warnings.
 
+    Where all RAM has room, also what is zero, no index is read: from object storage that would be a
+    download, and to keep it until its job begins would take the memory of all indexes at once.
+
     :raises NoSpaceError: images to restore that can't all fit
     """
-    saved: dict[int, int] = defaultdict(int)
-    restored: dict[int, int] = defaultdict(int)
-    folders: dict[int, Path] = {}
+    for place in _filesystems(jobs):
+        yield from _check(place)
+
+
+@dataclass
+class _Filesystem:
+    # What a batch makes on it.
+    folder: Path
+    saved: int = 0
+    snapshots: list[str] = field(default_factory=list)
+
+
+def _filesystems(jobs: Iterable[PlannedJob]) -> Iterable[_Filesystem]:
+    found: dict[int, _Filesystem] = {}
     for job in jobs:
         if job.destination.startswith(GUEST_PREFIX) or is_url(job.destination):
             continue  # nobody says what is free there
         folder = Path(job.destination).parent
-        with suppress(OSError, SnapmigError):  # the job itself will say what is wrong
-            device = os.stat(folder).st_dev
-            folders[device] = folder
+        with suppress(OSError):  # the job itself will say what is wrong
+            place = found.setdefault(os.stat(folder).st_dev, _Filesystem(folder))
             if job.verb == "save":
-                saved[device] += _allocated(job.source)
+                place.saved += _allocated(job.source)
             elif not job.words.get("force") and not job.words.get("in_place"):
-                restored[device] += _restored(job.source)
-    for device, folder in folders.items():
-        free = free_bytes(folder)
-        if restored[device] > free:
-            message = (
-                f"images need {format_size(restored[device])} together, "
-                f"their filesystem has {format_size(free)} free"
-            )
-            raise NoSpaceError(message, path=str(folder))
-        if saved[device] + restored[device] > free:
-            yield (
-                f"{folder}: guests of up to {format_size(saved[device])} are saved here, and "
-                f"{format_size(free)} are free: what does not compress may not fit"
-            )
+                place.snapshots.append(job.source)
+    return found.values()
+
+
+def _check(place: _Filesystem) -> Iterator[str]:
+    folder, free = place.folder, free_bytes(place.folder)
+    if place.saved + _together(_ram_size, place.snapshots) <= free:
+        return
+    restored = _together(_restored, place.snapshots)
+    if restored > free:
+        message = (
+            f"images need {format_size(restored)} together, "
+            f"their filesystem has {format_size(free)} free"
+        )
+        raise NoSpaceError(message, path=str(folder))
+    if place.saved + restored > free:
+        yield (
+            f"{folder}: guests of up to {format_size(place.saved)} are saved here, and "
+            f"{format_size(free)} are free: what does not compress may not fit"
+        )
 
 
 def _allocated(path: str) -> int:
@@ -61,6 +80,19 @@ def _allocated(path: str) -> int:
         return 0
     facts = os.stat(path)
     return min(facts.st_size, facts.st_blocks * 512)
+
+
+def _together(size: Callable[[str], int], paths: Iterable[str]) -> int:
+    total = 0
+    for path in paths:
+        with suppress(OSError, SnapmigError):  # the job itself will say what is wrong
+            total += size(path)
+    return total
+
+
+def _ram_size(path: str) -> int:
+    with SnapshotFile(path) as snapshot:
+        return snapshot.geometry.ram_size
 
 
 def _restored(path: str) -> int:

@@ -50,7 +50,9 @@ def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]
     """
     Return a snapshot and those that it builds on, the youngest first.
 
-    A parent that is missing and that no page needs ends the chain.
+    A parent that is missing and that no page needs ends the chain. One that is needed is a failure
+    like any other missing file, exit code 1: the snapshot is sound, and can be read once the parent
+    is back. One that is there and is not what its child was made of is corruption, exit code 3.
 
     :param stack: closes the parents
     :raises SnapmigError: one is missing, or the chain is too long

@@ -84,7 +84,8 @@ def verify(
     :raises UsageError: an argument that makes no sense
     :raises StoreError: object storage can't be reached, or refused something
     :raises WorkerDiedError: a worker process was killed
-    :raises SnapmigError: an engine or a library that decodes it can't be used on this host
+    :raises SnapmigError: a parent is missing, or an engine or a library that decodes it can't be
+        used on this host; so nothing is said of the snapshot, unless it is damaged in itself
     :raises OSError: the snapshot can't be read
     """
     started = time.monotonic()
@@ -108,7 +109,7 @@ def verify(
         error.filename = error.filename or path
         raise
     except SnapmigError as error:
-        if error.exit_code not in (3, 4):  # not a fact about the snapshot
+        if not found.may_take(error):
             raise
         found.add(error)
     return VerifyResult(
@@ -133,6 +134,14 @@ class _Findings:
     def add(self, error: SnapmigError) -> None:
         if len(self.errors) < MAX_PROBLEMS:
             self.errors.append(error)
+
+    def may_take(self, error: SnapmigError) -> bool:
+        # A parent that is missing, or an engine, is no fact about the snapshot: no verdict then.
+        # Where there is one already, that is told together with what kept us from looking on.
+        if error.exit_code in (3, 4):
+            return True
+        hindrance = error.exit_code == 1 and not isinstance(error, StoreError)
+        return hindrance and bool(self.errors)
 
     def attempt(self, check: Callable[[], object]) -> None:
         try:

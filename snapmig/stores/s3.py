@@ -125,6 +125,21 @@ class ObjectClient(BucketClient):
         """Remove the object; that there is none is no error."""
         self._call("delete_object")
 
+    def is_there(self) -> bool:
+        """
+        Return whether there is such an object, as far as these rights tell.
+
+        :raises StoreError: no such bucket, wrong credentials, no answer
+        """
+        try:
+            self.start(1)
+        except RefusedError as error:
+            # Who may write only is told that access is denied, whether there is an object or not.
+            if error.code not in ("NoSuchKey", "404", "AccessDenied", "403"):
+                raise
+            return False
+        return True
+
     def neighbours(self, limit: int) -> Iterator[ObjectUrl]:
         """Yield the objects under the same prefix, up to a number of them."""
         for name in PrefixClient(self.url).entries(limit):
@@ -166,16 +181,8 @@ def check_object(url: ObjectUrl, *, force: bool) -> None:
     :raises DestinationExistsError: it exists and ``force`` is not set
     :raises StoreError: no such bucket, wrong credentials, no answer
     """
-    try:
-        ObjectClient(url).start(1)
-    except RefusedError as error:
-        # Who may write only is told that access is denied, whether there is an object or not.
-        if error.code not in ("NoSuchKey", "404", "AccessDenied", "403"):
-            raise
-    else:
-        if not force:
-            message = "exists already, -f overwrites it"
-            raise DestinationExistsError(message, path=str(url))
+    if ObjectClient(url).is_there() and not force:
+        raise DestinationExistsError("exists already, -f overwrites it", path=str(url))
 
 
 def _check_range(reply: dict[str, Any], offset: int, url: ObjectUrl) -> None:

@@ -24,6 +24,10 @@ CASES = {
         "info guest.snap",
         "info --json guest.snap",
     ],
+    "save-shares": [
+        "save -j 1 --share 1/2 guest.ram guest.snap",
+        "save -j 1 --share 2/2 guest.ram guest.snap",
+    ],
     "info": ["info made.snap"],
     "info-json": ["info --json made.snap"],
     "info-blocks": ["info blocks.snap"],

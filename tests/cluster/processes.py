@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,19 +27,21 @@ class Cluster:
 
     :param folder: for their logs and what they keep
     :param options: of all of them, for TLS
+    :param environment: of those that are started from now on
     """
 
     folder: Path
     options: Sequence[str] = ()
     address: str = ""
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=lambda: ENVIRONMENT)
 
     def start(self, name: str, kind: str, *arguments: str) -> None:
         """Start a process under a name that no other has."""
         command = [sys.executable, "-m", f"distributed.cli.dask_{kind}", *arguments, *self.options]
         with self.log(name).open("wb") as log:
-            self.processes[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, env=ENVIRONMENT, cwd=self.folder
+            self.processes[name] = processes.start_server(
+                command, stdout=log, stderr=log, env=self.environment, cwd=self.folder
             )
 
     def start_worker(self, name: str, resources: str) -> None:
@@ -71,18 +73,22 @@ class Cluster:
 
 
 def start_cluster(
-    folder: Path, workers: dict[str, str], certificates: Sequence[Path] = ()
+    folder: Path,
+    workers: dict[str, str],
+    certificates: Sequence[Path] = (),
+    environment: Mapping[str, str] = ENVIRONMENT,
 ) -> Cluster:
     """
     Start a scheduler and workers, and wait until they know each other.
 
     :param workers: names with their resources
     :param certificates: for TLS: authority, certificate, key
+    :param environment: of all of them
     """
     names = ("--tls-ca-file", "--tls-cert", "--tls-key")
     tls = [f"{name}={path}" for name, path in zip(names, certificates, strict=False)]
     protocol = "tls" if tls else "tcp"
-    cluster = Cluster(folder, tls)
+    cluster = Cluster(folder, tls, environment=environment)
     try:
         cluster.start(
             "scheduler", "scheduler", "--host", "127.0.0.1", "--port", "0", "--protocol", protocol,

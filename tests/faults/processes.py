@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +19,24 @@ Found = TypeVar("Found")
 SOON_S = 20.0
 """More than any of these waits takes on a busy machine."""
 _BUSY_TICKS = 2
+_ENDS_WITH_US = """\
+import ctypes, os, sys
+PR_SET_PDEATHSIG, SIGKILL = 1, 9
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
+
+
+def start_server(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
+    """
+    Start what must end with these tests, also where they are killed.
+
+    The kernel kills it when the thread that called this ends. A program in between asks for that,
+    since a function to be called in the new process is not safe beside threads.
+    """
+    before = [sys.executable, "-I", "-S", "-c", _ENDS_WITH_US, str(os.getpid())]
+    return subprocess.Popen([*before, *command], **options)
 
 
 def wait_for(look: Callable[[], Found], seconds: float = SOON_S) -> Found:

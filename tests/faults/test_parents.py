@@ -73,18 +73,41 @@ def damage(path, packet):
     path.write_bytes(raw)
 
 
-@pytest.mark.parametrize("verb", ["restore", "verify", "chain", "merge", "diff"])
-def test_a_parent_that_is_missing_is_named(place, cli, verb):
+NEEDS_PARENTS = [
+    "restore tuesday.snap new",
+    "verify tuesday.snap",
+    "chain tuesday.snap",
+    "merge tuesday.snap new",
+    "repack tuesday.snap new",
+    "rebase tuesday.snap --parent sunday.snap",
+    "diff tuesday.snap sunday.snap",
+    "save tuesday.ram new --parent tuesday.snap",
+]
+
+
+@pytest.mark.parametrize("words", NEEDS_PARENTS)
+def test_a_parent_that_is_missing_is_named(place, cli, words):
     """Every verb that needs it says whose parent it is, what it was called, and where it looked."""
     (place / "monday.snap").unlink()
-    more = {"restore": ["new"], "merge": ["new"], "diff": ["sunday.snap"]}.get(verb, [])
-    outcome = cli(verb, "tuesday.snap", *more)
+    outcome = cli(*words.split())
 
     assert (outcome.code, (place / "new").exists()) == (1, False)
     assert "snapmig: tuesday.snap: needs its parent " in outcome.err
     assert f", which was 'monday.snap' when it was saved; it is neither there nor in {place}" in (
         outcome.err
     )
+
+
+def test_damage_is_told_beside_a_parent_that_is_missing(place, cli):
+    """What a verification found before it needed the parent is not lost: exit code 3, and both."""
+    (place / "monday.snap").unlink()
+    with (place / "tuesday.snap").open("r+b") as file:
+        file.seek(8192 + 60)  # in the index: a page's kind, so that only its digest tells
+        file.write(b"\xff")
+    outcome = cli("verify", "-j1", "tuesday.snap")
+
+    assert outcome.code == 3
+    assert outcome.err.index("index") < outcome.err.index("needs its parent ")
 
 
 def test_what_needs_no_parent_is_told_without_it(place, cli):
@@ -524,7 +547,8 @@ def test_a_chain_with_more_files_than_there_may_be(place):
     )
 
 
-def test_a_parent_whose_index_was_exchanged_is_refused(place, cli):
+@pytest.mark.parametrize("words", NEEDS_PARENTS)
+def test_a_parent_whose_index_was_exchanged_is_refused(place, cli, words):
     """A parent with the right id and another index is not what the child was made of."""
     raw = bytearray((place / "monday.snap").read_bytes())
     other = bytearray((place / "sunday.snap").read_bytes())
@@ -533,8 +557,8 @@ def test_a_parent_whose_index_was_exchanged_is_refused(place, cli):
     struct.pack_into("<I", other, 12, zlib.crc32(other[:4096]))
     (place / "monday.snap").write_bytes(other)
     digest = hashlib.sha256(other[8192 : 8192 + 16 * 104]).hexdigest()
-    outcome = cli("restore", "tuesday.snap", "new")
+    outcome = cli(*words.split())
 
-    assert outcome.code == 3
+    assert (outcome.code, (place / "new").exists()) == (3, False)
     assert "/monday.snap: is not the parent that tuesday.snap was made of" in outcome.err
     assert f"its index has the digest {digest}, expected " in outcome.err

@@ -15,6 +15,8 @@ from typing import Any, Self
 
 from qemu.qmp import EventListener, QMPClient, QMPError
 
+from tests.faults.processes import start_server
+
 PROGRAM = "qemu-system-x86_64"
 OLDEST = 9
 START_SECONDS = 30.0
@@ -132,7 +134,7 @@ class Guest:
         self._qmp.register_listener(self._events)
         self._run(self._qmp.start_server(str(self.folder / "qmp")))
         with (self.folder / "errors").open("wb") as errors:
-            self._process = subprocess.Popen(
+            self._process = start_server(
                 self.arguments(),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,

@@ -22,7 +22,7 @@ import pytest
 import snapmig
 from tests.backups.conftest import RAM as SMALL
 from tests.conftest import Outcome, requires
-from tests.faults.processes import wait_for
+from tests.faults.processes import start_server, wait_for
 from tests.s3.proxy import Proxy
 from tests.system import ram
 
@@ -73,7 +73,7 @@ def server() -> Iterator[Server]:
         folder = Path(name)
         ports = _free_ports(2 * len(_SERVICES))
         with (folder / "log").open("w") as log:
-            process = subprocess.Popen(
+            process = start_server(
                 [str(program), *_arguments(folder, ports)],
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 
 import pytest
@@ -73,6 +74,29 @@ def test_a_lost_answer_does_not_lock_us_out(place, proxy):
 
     assert place.backup("run", "-j1").code == 0
     assert (proxy.rule.cuts, len(place.stored())) == (1, 1)
+
+
+class RemoveLock(Pass):
+    """Removes a lock when it is asked for a second time: that is the proof."""
+
+    def __init__(self, place):
+        self.place, self.begun = place, 0
+
+    def up(self, connection):
+        """Remove it."""
+        if re.match(r"POST \S+\.lock\?uploads", connection.requests[-1]):
+            self.begun += 1
+            if self.begun == 2:
+                self.place.server.client.delete_object(Bucket=BUCKET, Key=self.place.lock.key)
+
+
+def test_a_lock_that_is_removed_at_once_is_made_again(place, proxy):
+    """A server that keeps to the condition is not blamed for a late removal by someone else."""
+    proxy.rule = RemoveLock(place)
+    outcome = place.backup("run", "-j1")
+
+    assert (outcome.code, outcome.err, proxy.rule.begun) == (0, "", 3)
+    assert len(place.stored()) == 1
 
 
 def test_nothing_is_removed_without_the_lock(place):

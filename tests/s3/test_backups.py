@@ -141,4 +141,4 @@ def test_a_run_takes_few_requests(place, proxy):
     lock = sum(each.startswith("/web/.loc") for each in about)
     snapshots = sum(each.startswith("/web/20") for each in about)
 
-    assert (lock, snapshots, len(about) - lock - snapshots) == (7, 1 + 2 + 4, 4), proxy.requests
+    assert (lock, snapshots, len(about) - lock - snapshots) == (11, 1 + 2 + 5, 4), proxy.requests

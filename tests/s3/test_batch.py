@@ -121,3 +121,30 @@ def test_a_cancelled_upload_ends_at_once(proxy, server, folder, prefix, tmp_path
     assert waiting.is_set()
     assert [job.state for job in result.jobs] == ["cancelled", "done", "failed"]
     assert server.uploads() == []
+
+
+@pytest.fixture
+def wide(folder, prefix):
+    """Give a snapshot in the bucket whose index is larger than what a first look takes."""
+    image = ram.write_sparse(folder / "wide", 1 << 30, {0: RAM[: 1 << 20]})
+    url = f"{prefix}/wide.snap"
+    snapmig.save(image, url, packet_size="64K", jobs=1)
+    image.unlink()
+    return url
+
+
+@pytest.mark.parametrize(("room", "more"), [(True, 1), (False, 3)], ids=["room", "tight"])
+def test_a_batch_reads_an_index_once_more_only_where_space_is_tight(
+    proxy, folder, wide, monkeypatch, room, more
+):
+    """Beside what the restore itself asks for: a look, or two and the index."""
+    if not room:  # for holes, but for all that is not zero
+        monkeypatch.setattr("snapmig.operations.batch_space.free_bytes", lambda _: 1 << 29)
+    (folder / "jobs.toml").write_text(f'[[restore]]\nsnapshot = "{wide}"\nimage = "batch.out"')
+    proxy.requests.clear()
+    snapmig.restore(wide, folder / "alone.out", jobs=1)
+    alone = len(proxy.requests)
+    result = snapmig.batch(folder / "jobs.toml", jobs=1)
+
+    assert [job.state for job in result.jobs] == ["done"]
+    assert len(proxy.requests) - alone == alone + more
