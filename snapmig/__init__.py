@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from snapmig.operations.progress import Progress
     from snapmig.operations.restore import RestoreResult, restore
     from snapmig.operations.rewrite import merge, rebase, repack
-    from snapmig.operations.save import SaveResult, save
+    from snapmig.operations.save import save
+    from snapmig.operations.save_values import SaveResult
     from snapmig.operations.shares import CommitResult, abandon, commit
     from snapmig.operations.snapshot import Snapshot
     from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
@@ -109,7 +110,7 @@ _HOMES = {
     "Progress": "snapmig.operations.progress",
     "RestoreResult": "snapmig.operations.restore",
     "restore": "snapmig.operations.restore",
-    "SaveResult": "snapmig.operations.save",
+    "SaveResult": "snapmig.operations.save_values",
     "save": "snapmig.operations.save",
     "CommitResult": "snapmig.operations.shares",
     "abandon": "snapmig.operations.shares",

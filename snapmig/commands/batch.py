@@ -22,7 +22,7 @@ from snapmig.commands.arguments import (
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
 from snapmig.commands.output import fail, print_warnings, printable
 from snapmig.errors import UsageError
-from snapmig.operations.saving import SaveResult
+from snapmig.operations.save_values import SaveResult
 from snapmig.units import format_size
 
 if TYPE_CHECKING:

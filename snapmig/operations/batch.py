@@ -21,7 +21,7 @@ from snapmig.operations.batch_space import check_batch_space
 from snapmig.operations.failures import describe
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.saving import SaveResult
+from snapmig.operations.save_values import SaveResult
 from snapmig.operations.settings import parse_jobs
 from snapmig.operations.workers import make_pace, parse_rate
 from snapmig.system.signals import Cancellation, HeldSignals, arrive

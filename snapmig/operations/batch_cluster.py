@@ -20,7 +20,7 @@ from snapmig.errors import (
 from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.progress import Progress, ProgressCallback
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.saving import SaveResult
+from snapmig.operations.save_values import SaveResult
 from snapmig.system.signals import arrive
 
 if TYPE_CHECKING:

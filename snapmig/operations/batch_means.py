@@ -12,7 +12,7 @@ from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 from snapmig.operations.save import save
-from snapmig.operations.saving import SaveResult
+from snapmig.operations.save_values import SaveResult
 
 __all__ = ("LocalMeans", "Means")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.saving import SaveResult
+from snapmig.operations.save_values import SaveResult
 
 __all__ = ("BatchJob", "BatchProgress", "BatchResult")
 

@@ -16,7 +16,8 @@ from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.parents import PARENT_NAME
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
-from snapmig.operations.saving import SaveOptions, SaveResult, Saving
+from snapmig.operations.save_values import SaveOptions, SaveResult
+from snapmig.operations.saving import Saving
 from snapmig.operations.settings import WINDOWS, parse_jobs, parse_layout, parse_packet_size
 from snapmig.stores.location import Location, ObjectUrl, parse_location, same_location
 from snapmig.work.snapshot_source import SnapshotSource

@@ -16,7 +16,8 @@ from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import AttachmentSource, source_attachments
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.saving import SaveOptions, SaveResult, Saving
+from snapmig.operations.save_values import SaveOptions, SaveResult
+from snapmig.operations.saving import Saving
 from snapmig.operations.settings import (
     GUEST_PREFIX,
     parse_jobs,

@@ -19,7 +19,8 @@ from snapmig.images.formats import open_image
 from snapmig.images.readers.files import Part
 from snapmig.images.source import PartsImage
 from snapmig.operations.attachments import source_attachments
-from snapmig.operations.saving import SaveOptions, SaveResult, Saving
+from snapmig.operations.save_values import SaveOptions, SaveResult
+from snapmig.operations.saving import Saving
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.stores.location import Location, check_location
 from snapmig.system.files import descriptor_path, pread_all

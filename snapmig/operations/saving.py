@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -25,14 +23,14 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import CELLS, Row
-from snapmig.fleet.fleet import Fleet, WorkersMaker
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
 from snapmig.images.source import ImageSource
-from snapmig.operations.attachments import AttachmentSource, check_attachments, store_attachments
+from snapmig.operations.attachments import check_attachments, store_attachments
 from snapmig.operations.engine_choice import AUTO, failure_warnings
 from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.progress import reporter
 from snapmig.operations.reading import Reading, read_options
+from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.space import check_save_space
 from snapmig.stores.location import (
     Location,
@@ -47,83 +45,10 @@ from snapmig.work.sample import sample_packets
 from snapmig.work.save import SaveHandler, SavePlan
 from snapmig.work.save_tasks import SaveTasks
 
-__all__ = ("SaveOptions", "SaveResult", "Saving")
+__all__ = ("Saving",)
 
 SAMPLE_PACKETS = 64
 """Packets, 32 MiB of RAM, that a Huffman table is made from."""
-
-
-class SaveOptions(NamedTuple):
-    """
-    How a snapshot is made: checked values of the words that :func:`snapmig.save` takes.
-
-    :param packet_size: None for the parent's, or the usual one
-    :param steps: levels to choose from while it is made; one where the user named it
-    :param notes: what the user should know of the settings, a sentence each
-    :param deltas: whether pages may be stored as differences from the parent's; None: where its
-        pages are decoded anyway
-    :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
-    :param workers: gives the worker processes
-    """
-
-    jobs: int
-    settings: PacketSettings
-    steps: tuple[int, ...]
-    packet_size: int | None
-    layout: Layout
-    attach: Mapping[str, AttachmentSource]
-    force: bool
-    live: bool
-    progress: ProgressCallback | None
-    notes: Sequence[str] = ()
-    parent: Location | None = None
-    deltas: bool | None = None
-    page_digests: bool | None = None
-    workers: WorkersMaker = Fleet
-
-
-@dataclass(frozen=True, slots=True)
-class SaveResult:
-    """
-    What a save did; sizes are in bytes.
-
-    :param data_pages: pages that are not zero, of which ``same_pages`` are the parent's and
-        ``delta_pages`` stored as differences from it
-    :param accelerator: the engine of zlib, None for other compressions
-    :param levels: batches of packets that were compressed at each level
-    :param page_digests: whether the snapshot has the digest of each page
-    :param stored_size: all packets' stored bytes together
-    :param disk_size: what the snapshot takes on its filesystem
-    :param packets: how many packets are in which encoding
-    :param pause_seconds: how long a running guest stood still
-    :param changed_packets: packets of a live save that changed after they were saved
-    :param warnings: what the user should know, a sentence each
-    """
-
-    image: str
-    format: str
-    snapshot: str
-    snapshot_id: str
-    parent: str | None
-    jobs: int
-    compression: str
-    accelerator: str | None
-    window_bits: int
-    levels: dict[str, int]
-    page_digests: bool
-    ram_size: int
-    data_pages: int
-    zero_pages: int
-    same_pages: int
-    delta_pages: int
-    packets: dict[str, int]
-    stored_size: int
-    file_size: int
-    disk_size: int
-    seconds: float
-    pause_seconds: float | None = None
-    changed_packets: int | None = None
-    warnings: tuple[str, ...] = field(default=())
 
 
 class Saving:

@@ -20,7 +20,8 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import source_attachments, store_attachments
-from snapmig.operations.saving import SaveOptions, SaveResult, Saving
+from snapmig.operations.save_values import SaveOptions, SaveResult
+from snapmig.operations.saving import Saving
 from snapmig.system.files import check_destination, pread_all, write_file
 from snapmig.system.libc import punch_hole
 

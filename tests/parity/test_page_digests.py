@@ -6,7 +6,8 @@ import snapmig
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.images.formats import open_image
-from snapmig.operations.saving import SaveOptions, Saving
+from snapmig.operations.save_values import SaveOptions
+from snapmig.operations.saving import Saving
 from tests.parity import digests, kinds, slots
 from tests.system import ram
 
