@@ -59,7 +59,8 @@ def _leave(code: int) -> NoReturn:
     # The interpreter's own end takes each module and object apart, some 50 ms, and the kernel then
     # frees what is left anyway. What asked to be called at the end is called; where a library's
     # threads may still be at something, the end is the usual one.
-    if threading.active_count() > 1:
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    if not all(thread.daemon for thread in others):
         sys.exit(code)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
