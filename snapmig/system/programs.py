@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 
 from snapmig.errors import SnapmigError
+from snapmig.system.signals import HeldSignals
 
 __all__ = ("FilterError", "ProgramError", "run_filter", "run_program")
 
@@ -55,16 +56,20 @@ def run_program(arguments: list[str], environment: Mapping[str, str], timeout: f
     :raises ProgramError: it can't be started, ended with another status than 0, or took too long
     """
     name = arguments[0]
-    try:
-        pid = _spawn(arguments, environment)
-    except OSError as error:
-        raise ProgramError(f"{name} can't be started: {error.strerror}") from error
-    try:
-        if not _ends(pid, timeout):
-            raise ProgramError(f"{name} took longer than {timeout:g} s")
-    except BaseException:
-        _end(pid)
-        raise
+    # Held, for it may be at work before we know its number: a signal then would leave it running.
+    with HeldSignals() as held:
+        try:
+            pid = _spawn(arguments, environment)
+        except OSError as error:
+            raise ProgramError(f"{name} can't be started: {error.strerror}") from error
+        try:
+            with held.let_in():
+                ended = _ends(pid, timeout)
+            if not ended:
+                raise ProgramError(f"{name} took longer than {timeout:g} s")
+        except BaseException:
+            _end(pid)
+            raise
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if code < 0:
         raise ProgramError(f"{name} was ended by {signal.Signals(-code).name}")

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from snapmig.system import programs
 from snapmig.system.programs import ProgramError, run_program
 from tests.faults.processes import all_gone, wait_for
 
@@ -98,6 +99,7 @@ def test_a_program_can_be_ended_while_our_signals_wait():
 
 LEAVE = """\
 import signal, sys
+from snapmig.system import programs
 from snapmig.system.programs import run_program
 def leave(*_): raise SystemExit(9)
 signal.signal(signal.SIGTERM, leave)
@@ -114,6 +116,29 @@ def test_a_program_ends_with_whoever_leaves(tmp_path):
     process.send_signal(signal.SIGTERM)
 
     assert (process.wait(30), all_gone(pids)) == (9, True)
+
+
+def test_a_signal_just_after_the_start_ends_a_program(monkeypatch):
+    """It may come before the number of the process is known here, and waits until it is."""
+    spawn, started = programs._spawn, []
+
+    def spawn_and_be_told(*arguments):
+        started.append(spawn(*arguments))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return started[0]
+
+    def leave(*_):
+        raise InterruptedError("told to end")
+
+    before = signal.signal(signal.SIGTERM, leave)
+    monkeypatch.setattr(programs, "_spawn", spawn_and_be_told)
+    try:
+        with pytest.raises(InterruptedError, match="told to end"):
+            shell("sleep 300")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert all_gone(started)
 
 
 def test_a_program_does_not_keep_our_files(tmp_path):
