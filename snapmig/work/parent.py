@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from snapmig.container.index import StoredPacket, empty_records, unpack_records
+from snapmig.container.index import StoredPacket
 from snapmig.encodings.packet import (
     EncodedPacket,
     Summary,
@@ -22,8 +22,6 @@ from snapmig.work.chain import ReadPlan, open_chain
 
 __all__ = ("ParentPackets",)
 
-RECORDS_AT_ONCE = 64
-"""Records of the parent that are checked together: 350 us, where those of a batch of 8 take 300."""
 COMPARED_AT_ONCE = 8
 """Packets that wait for their parents' pages: 4 MiB of memory at the usual size."""
 
@@ -53,8 +51,6 @@ class ParentPackets:
         self._chain = open_chain(parents)
         self._digests = self._chain.snapshot.page_digests
         self._buffer: Bytes = np.empty((0, PAGE_SIZE), np.uint8)
-        self._records = empty_records(0, 0, self._chain.snapshot.geometry.packet_size)
-        self._first = 0
         self._packets: list[StoredPacket] = []
         self._drafts: dict[int, EncodedPacket | None] = {}
 
@@ -74,14 +70,7 @@ class ParentPackets:
 
     def look_at(self, task: Task) -> None:
         """Read what the parent says of a batch's packets."""
-        first, end = task.first, task.first + task.count
-        if not self._first <= first < end <= self._first + len(self._records):
-            # Those of the batches that follow, too, some of which come here.
-            self._first = first - first % RECORDS_AT_ONCE
-            known = self._chain.snapshot.geometry.packet_count
-            count = min(max(RECORDS_AT_ONCE, end - self._first), known - self._first)
-            self._records = self._chain.records(self._first, count)
-        self._packets = unpack_records(self._records[first - self._first : end - self._first])
+        self._packets = self._chain.entries(task.first, task.count)
         self._drafts.clear()
 
     def compare(self, summaries: Iterator[tuple[int, Summary]]) -> Iterator[tuple[int, Summary]]:
