@@ -77,7 +77,7 @@ class StoredPacket:
     @property
     def mask(self) -> Mask:
         """Which pages the stored bytes hold."""
-        return np.asarray(self.kinds & 1, np.bool_)
+        return (self.kinds & 1).view(np.bool_)  # 1 us, where a conversion takes 6
 
     @property
     def in_use(self) -> Mask:

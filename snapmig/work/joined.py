@@ -115,11 +115,11 @@ class _Part:
         taken = mask & self._wanted
         places = self._places[taken]
         if len(places) < len(stored):
-            stored = np.take(stored, np.flatnonzero(taken[mask]), axis=0)
-        again = np.flatnonzero(self._begun[taken])  # so far there is a difference from it
+            stored = stored.take(taken[mask].nonzero()[0], axis=0)
+        again = self._begun[taken].nonzero()[0]  # so far there is a difference from it
         if len(again):
-            mixed = np.take(self._pages, places[again], axis=0)
-            mixed ^= np.take(stored, again, axis=0)
+            mixed = self._pages.take(places[again], axis=0)
+            mixed ^= stored.take(again, axis=0)
         self._items[places] = _items(stored)
         if len(again):
             self._items[places[again]] = _items(mixed)
