@@ -15,12 +15,17 @@ from typing import Any, NamedTuple
 
 from snapmig.fleet.cells import Row, open_row
 from snapmig.fleet.tasks import Handler, Task, Word, pack_failure, pack_reply, unpack_message
-from snapmig.system.libc import die_with_parent
+from snapmig.system.libc import die_with_parent, keep_freed_memory
 
 __all__ = ("BUSY", "WORKER_SIGNALS", "WorkerPlan", "work")
 
 BUSY = 0
 """The cell of a worker's own row that is 1 while it opens a job or does a task."""
+
+LARGEST_BUFFER = 8 << 20
+"""Bytes of the largest buffer that a worker uses again and again: packets have up to 4 MiB."""
+FREE_MEMORY = 32 << 20
+"""Bytes that a worker keeps of what it has freed: what its largest batches take."""
 
 WORKER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 """Signals whose handlers a worker must not have from its parent: blocked while it starts."""
@@ -133,6 +138,7 @@ def _settle(plan: WorkerPlan) -> None:
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup stays in force
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, WORKER_SIGNALS)
+    keep_freed_memory(LARGEST_BUFFER, FREE_MEMORY)
     for fd in plan.inherited:
         os.close(fd)
     if plan.parent is not None:

@@ -12,6 +12,7 @@ __all__ = (
     "IO_CLASSES",
     "die_with_parent",
     "huge_page_size",
+    "keep_freed_memory",
     "punch_hole",
     "set_io_priority",
     "start_writeback",
@@ -28,6 +29,8 @@ _PR_SET_PDEATHSIG = 1
 _SYNC_FILE_RANGE_WAIT_BEFORE = 1
 _SYNC_FILE_RANGE_WRITE = 2
 _HUGETLBFS_MAGIC = 0x958458F6
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 IO_CLASSES = {"realtime": 1, "best-effort": 2, "idle": 3}
 """The scheduling classes of ioprio_set(2), by the names that ionice(1) gives them."""
@@ -74,6 +77,22 @@ def wait_for_writeback(fd: int, offset: int, length: int) -> None:
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """Have the kernel send us a signal when the thread that started us ends; see prctl(2)."""
     _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def keep_freed_memory(largest: int, most: int) -> None:
+    """
+    Have the C library use memory again instead of giving it back at once; see mallopt(3).
+
+    By default glibc gives back what is free at the end of the heap once it is twice the largest
+    block that was ever freed: workers with several buffers of a packet returned and faulted in the
+    same pages for each of them. Nothing happens with C libraries that have no such setting.
+
+    :param largest: bytes of a block that may come from the heap, up to 32 MiB
+    :param most: bytes that may be free at its end
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_MMAP_THRESHOLD, largest)
+        _libc.mallopt(_M_TRIM_THRESHOLD, most)
 
 
 def huge_page_size(path: str) -> int | None:

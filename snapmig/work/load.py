@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from snapmig.container.index import Records, StoredPacket, unpack_records
+from snapmig.container.index import Records, StoredPacket
 from snapmig.container.page_digests import wrong_page
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
@@ -62,12 +62,11 @@ class RestoreHandler:
 
     def run(self, task: Task, row: Row) -> None:
         """Restore a batch of packets."""
-        records = self._chain.records(task.first, task.count)
-        if not records["kinds"].any():
+        packets = self._chain.packets(task.first, task.count)
+        if not packets:
             self._zero_all(task)
             _count_empty(row, self._geometry, task)
             return
-        packets = unpack_records(records)
         for found in self._chain.load_all(packets):
             if found.pages is None:
                 raise found.error or RuntimeError("no pages and no reason")
@@ -144,10 +143,9 @@ class VerifyHandler:
 
     def _records(self, task: Task, damage: list[SnapmigError]) -> list[StoredPacket]:
         try:
-            records = self._chain.records(task.first, task.count)
+            return self._chain.packets(task.first, task.count)
         except (CorruptSnapshotError, UnsupportedError):
             return list(self._each_record(task, damage))
-        return unpack_records(records) if records["kinds"].any() else []
 
     def _each_record(self, task: Task, damage: list[SnapmigError]) -> Iterator[StoredPacket]:
         # One of them is wrong: each alone says which, and the others are checked still.

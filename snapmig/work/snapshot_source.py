@@ -8,7 +8,6 @@ from functools import partial
 
 import numpy as np
 
-from snapmig.container.index import unpack_records
 from snapmig.container.reader import SnapshotFile
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.source import ImageReader
@@ -95,7 +94,7 @@ class SnapshotReader:
     def _packet(self, number: int) -> Bytes:
         if number in self._decoded:
             return self._decoded[number]
-        (packet,) = unpack_records(self._chain.records(number, 1))
+        (packet,) = self._chain.entries(number, 1)
         pages = np.zeros((len(packet.kinds), PAGE_SIZE), np.uint8)
         pages[packet.in_use] = self._chain.load(packet)
         while len(self._decoded) >= _CACHED_PACKETS:

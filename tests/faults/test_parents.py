@@ -232,6 +232,32 @@ def test_damage_that_a_restore_meets_is_named_with_its_file(place, cli, name, pa
     assert "checksum of the stored bytes" in outcome.err
 
 
+def store_other_pages(path, packet):
+    """Give a packet a sound stream of other pages, with sums of it, as a bad compressor would."""
+    raw = bytearray(path.read_bytes())
+    record = memoryview(raw)[8192 + packet * 104 : 8192 + (packet + 1) * 104]
+    offset, size = struct.unpack_from("<QI", record, 8)
+    plain = bytearray(zlib.decompress(raw[offset : offset + size], -15))
+    plain[9000] ^= 1
+    stored = zlib.compress(plain, wbits=-15)
+    raw[offset : offset + len(stored)] = stored
+    struct.pack_into("<I", record, 16, len(stored))
+    struct.pack_into("<II", record, 24, zlib.crc32(stored), 0)
+    struct.pack_into("<I", record, 28, zlib.crc32(record))
+    del record
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("packet", [0, 5])
+def test_wrong_contents_are_told_of_the_file_that_has_them(place, cli, packet):
+    """Where nothing but a digest is wrong that file is named, whether its packet changed or not."""
+    store_other_pages(place / "sunday.snap", packet)
+    outcome = cli("restore", "tuesday.snap", "new")
+
+    assert (outcome.code, (place / "new").exists()) == (3, False)
+    assert f"sunday.snap: packet {packet}: digest of the page contents is " in outcome.err
+
+
 def test_damage_that_nobody_needs_is_no_harm(place):
     """A packet of the parent whose pages all changed since is not read."""
     content = bytearray(NEWEST)
@@ -321,6 +347,19 @@ def test_a_damaged_record_of_a_parent_is_told(place, cli):
     assert "/sunday.snap: packet 7: index record's checksum is" in outcome.err
     assert "/sunday.snap: index digest is" in outcome.err
     assert cli("restore", "tuesday.snap", "new").code == 3
+
+
+def test_a_damaged_record_is_no_harm_to_other_packets(place):
+    """Records are checked together, but what is read of their neighbours is whole."""
+    raw = bytearray((place / "sunday.snap").read_bytes())
+    raw[8192 + 5 * 104 + 40] ^= 1
+    (place / "sunday.snap").write_bytes(raw)
+    with snapmig.open("tuesday.snap") as snapshot:
+        found = snapshot.read(0, 5 * PACKET) + snapshot.read(6 * PACKET, SIZE)
+        with pytest.raises(snapmig.CorruptSnapshotError, match=r"sunday\.snap: packet 5: index"):
+            snapshot.read(5 * PACKET, 1)
+
+    assert found == NEWEST[: 5 * PACKET] + NEWEST[6 * PACKET :]
 
 
 def test_a_truncated_parent_is_named(place, cli):

@@ -239,6 +239,29 @@ def test_wrong_contents_are_corrupt(name):
     assert (back[5].exit_code, "digest of the page contents" in back[5].message) == (3, True)
 
 
+@pytest.mark.parametrize("name", ["zlib", "zstd", "lz4", "none"])
+def test_contents_that_the_caller_compares_are_given_as_they_are(name):
+    """Of pages that are a part of a packet's the decoder compares no digest, if it is told so."""
+    packets = stored(encoded(PacketEncoder(WAYS[name])))
+    swapped = [(packets[5][0], packets[6][1])]
+    (found,) = PacketDecoder(ReadSettings()).decode_all(swapped, compare_digests=False)
+
+    assert (found.error, found.pages.tobytes()) == (None, contents()[6])
+
+
+def test_what_an_engine_made_is_compared_all_the_same(engine):
+    """Wrong bytes of an engine never reach a caller that compares digests itself."""
+    engine(decompress=lambda data, size: bytes(len(inflate(data, size))))
+    decoder = PacketDecoder(READ_LATE)
+    packets = stored(encoded(PacketEncoder(PacketSettings())))
+    back = {
+        found.packet.packet: found.pages.tobytes()
+        for found in decoder.decode_all(packets, compare_digests=False)
+    }
+
+    assert (back, decoder.failures.count > 0) == (contents(), True)
+
+
 @pytest.mark.parametrize("name", ["zlib", "zstd", "lz4"])
 def test_another_length_is_corrupt(name):
     """A stream of fewer pages than the record says is corrupt, in every encoding."""

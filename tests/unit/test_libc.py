@@ -1,5 +1,6 @@
 """Facts about the system calls that Python does not offer."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -83,6 +84,29 @@ def test_asking_for_the_huge_page_size_of_nothing_is_an_error(tmp_path):
 def test_writeback_of_a_bad_descriptor_is_no_error():
     """A hint that is refused is not a failure."""
     assert libc.start_writeback(-1, 0, 4096) is None
+
+
+KEPT_MEMORY = """\
+import resource
+from snapmig.system.libc import keep_freed_memory
+keep_freed_memory(8 << 20, 32 << 20)
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+take = lambda: [b"x" * (512 << 10) for _ in range(8)]
+take()
+before = faults()
+for _ in range(10):
+    take()
+print(faults() - before)
+"""
+
+
+def test_freed_memory_is_used_again():
+    """Buffers of 4 MiB in all, taken ten times, are not 10,240 pages that the kernel must give."""
+    if not hasattr(ctypes.CDLL(None), "mallopt"):
+        pytest.skip("this C library has no mallopt")
+    command = [sys.executable, "-c", KEPT_MEMORY]
+
+    assert int(subprocess.run(command, capture_output=True, check=True).stdout) < 100
 
 
 IO_PRIORITY = """\

@@ -1,0 +1,92 @@
+"""One file of a chain, as a worker reads it: what its records say, and its decoded packets."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from snapmig.container.index import StoredPacket, unpack_records
+from snapmig.container.reader import SnapshotFile
+from snapmig.encodings.compressions import ReadSettings
+from snapmig.encodings.decoder import Decoded, PacketDecoder
+from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError
+
+__all__ = ("Layer",)
+
+
+class Layer:
+    """
+    A snapshot that may be another one's parent.
+
+    :param records_at_once: records that are checked and kept together
+    """
+
+    def __init__(self, file: SnapshotFile, settings: ReadSettings, records_at_once: int) -> None:
+        self.file = file
+        self.decoder = PacketDecoder(settings)
+        self._at_once = records_at_once
+        self._first = 0
+        self._kept: list[StoredPacket] = []
+
+    def entries(self, first: int, count: int) -> list[StoredPacket]:
+        """
+        Return what the records of packets that follow each other say.
+
+        Those around them are checked and kept, too: the next are wanted soon.
+
+        :raises CorruptSnapshotError: one of them is damaged
+        """
+        if not self._first <= first <= first + count <= self._first + len(self._kept):
+            start = first - first % self._at_once
+            stop = max(start + self._at_once, first + count)
+            count_kept = min(stop, self.file.geometry.packet_count) - start
+            try:
+                kept = unpack_records(self.file.checked_records(start, count_kept))
+            except StoreError:
+                raise
+            except SnapmigError:  # perhaps of a packet that nobody wants
+                return unpack_records(self.file.checked_records(first, count))
+            self._first, self._kept = start, kept
+        return self._kept[first - self._first : first - self._first + count]
+
+    def entries_of(self, numbers: Sequence[int]) -> list[StoredPacket]:
+        """
+        Return what the records of some packets say, which are near each other.
+
+        :raises CorruptSnapshotError: one of them, or one between them, is damaged
+        """
+        if not numbers:
+            return []
+        first = min(numbers)
+        entries = self.entries(first, max(numbers) - first + 1)
+        return [entries[number - first] for number in numbers]
+
+    def load_all(
+        self, packets: Sequence[StoredPacket], *, compare_digests: bool = True
+    ) -> Iterator[Decoded]:
+        """
+        Yield the stored pages of packets, or what is wrong with them, in any order.
+
+        :param compare_digests: false where the caller compares that of what it makes of them
+        """
+        if len(packets) > 1:
+            self.file.prefetch(packets)
+        damaged: deque[Decoded] = deque()
+        stored = self._stored(packets, damaged)
+        for found in self.decoder.decode_all(stored, compare_digests=compare_digests):
+            if found.error is not None:
+                found.error.path = self.file.shown
+            yield found
+        yield from damaged
+
+    def _stored(
+        self, packets: Iterable[StoredPacket], damaged: deque[Decoded]
+    ) -> Iterator[tuple[StoredPacket, bytes]]:
+        for packet in packets:
+            try:
+                stored = self.file.stored(packet)
+            except CorruptSnapshotError as error:
+                error.path = self.file.shown
+                damaged.append(Decoded(packet, None, error))
+            else:
+                yield packet, stored
