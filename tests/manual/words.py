@@ -83,7 +83,19 @@ ENVIRONMENT: dict[str, Pairs] = {
 }
 """Likewise."""
 
+_PARTIAL = "it takes that name when it is complete. A killed run leaves it, to be removed."
+_SHARES = ".SNAPSHOT.shares"
+
 FILES: dict[str, Pairs] = {
+    "save": (
+        (".SNAPSHOT.*.partial", f"What becomes SNAPSHOT, beside it: {_PARTIAL}"),
+        (_SHARES, "Beside SNAPSHOT: the shares of --share, until snapmig-commit(1)."),
+    ),
+    "restore": ((".IMAGE.*.partial", f"What becomes IMAGE, beside it: {_PARTIAL}"),),
+    "merge": ((".OUT.*.partial", f"What becomes OUT, beside it: {_PARTIAL}"),),
+    "rebase": ((".SNAPSHOT.*.partial", f"What becomes SNAPSHOT, beside it: {_PARTIAL}"),),
+    "repack": ((".OUT.*.partial", f"What becomes OUT, beside it: {_PARTIAL}"),),
+    "commit": ((_SHARES, "Beside SNAPSHOT: what its shares have saved."),),
     "backup": (
         (
             "CONFIG",
