@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators lint fmt guest-image bench bench-files bench-guests bench-chains bench-scaling clean
+.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators lint fmt docs guest-image bench bench-files bench-guests bench-chains bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -72,6 +72,9 @@ lint: $(BIN)/.installed  ## style, types and layers; changes nothing
 fmt: $(BIN)/.installed  ## rewrite files into the one style
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(BIN)/.installed  ## rewrite the manual pages and the shells' completions
+	$(BIN)/python -m tests.manual
 
 guest-image: $(BIN)/.installed tools  ## the RAM of a real Linux guest, GUEST_RAM=2G
 	$(BIN)/python -m tests.guests.build --ram $(GUEST_RAM) --output $(GUEST)

@@ -35,19 +35,19 @@ VERBS = (
     "backup",
     "commit",
     "accelerators",
+    "completion",
 )
 """Modules beside this one, in the order of the help."""
 
 _DESCRIPTION = "Save the memory of virtual machines to files and restore it, in parallel."
 
 _EPILOG = """\
-exit codes:
+exit codes (any other is a failure):
   0  done                          5  a worker process died
   1  failure                       6  done with warnings (backup)
   2  usage                         7  a lock was not had (backup)
   3  corrupt snapshot          128+N  interrupted by signal N
   4  unsupported feature or format version
-  (treat any other code as a failure)
 
 examples:
   snapmig save /dev/shm/guest.ram guest.snap

@@ -259,6 +259,8 @@ def test_a_bar_where_one_is_asked_for():
         "verify guest.snap --accelerator unknown",
         "verify guest.snap --depth 0",
         "accelerators extra",
+        "completion",
+        "completion tcsh",
     ],
 )
 def test_usage_errors(place, cli, arguments):

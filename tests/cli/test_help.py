@@ -15,7 +15,7 @@ from tests.cli.conftest import RAM
 from tests.system.filesystems import memfd
 
 # That of backups has its tests in tests/backups.
-VERBS = ("save", "restore", "info", "verify", "commit", "accelerators")
+VERBS = ("save", "restore", "info", "verify", "commit", "accelerators", "completion")
 OPTIONS = {
     "save": "--format --base --parent --deltas --no-deltas --live -j --jobs --compression "
     "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
@@ -27,6 +27,7 @@ OPTIONS = {
     "--help",
     "commit": "-f --force --abandon --json --debug -h --help",
     "accelerators": "--measure --json --debug -h --help",
+    "completion": "-h --help",
 }
 HELP = {"": build_parser().format_help()}
 for _action in build_parser()._subparsers._group_actions:

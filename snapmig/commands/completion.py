@@ -1,0 +1,44 @@
+"""``snapmig completion``: prints scripts made ahead, so that no Tab has to start the program."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from snapmig.commands.arguments import HelpFormatter, Verbs
+
+__all__ = ("add_parser",)
+
+_FOLDER = Path(__file__).with_name("completions")
+_FILES = {"bash": "snapmig.bash", "zsh": "_snapmig", "fish": "snapmig.fish"}
+
+_EPILOG = """\
+examples:
+  snapmig completion bash > snapmig
+  snapmig completion zsh > _snapmig
+  snapmig completion fish > snapmig.fish
+
+They belong into ~/.local/share/bash-completion/completions, into a folder of
+zsh's $fpath, and into ~/.config/fish/completions.
+"""
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "completion",
+        help="print a script that completes words in a shell",
+        usage="snapmig completion SHELL",
+        description="Print a script with which a shell completes verbs, options and file names.",
+        epilog=_EPILOG,
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument(
+        "shell", choices=tuple(_FILES), metavar="SHELL", help=f"one of {', '.join(_FILES)}"
+    )
+    parser.set_defaults(run=_run, json=False, debug=False)
+
+
+def _run(options: argparse.Namespace) -> int:
+    print((_FOLDER / _FILES[options.shell]).read_text(encoding="utf-8"), end="")
+    return 0

@@ -1,0 +1,262 @@
+# Completion of snapmig for fish 3.0 or newer.
+# Made by "make docs" from the program's options.
+
+# Prints, a line each, the words before the cursor that are neither options nor their values.
+function __snapmig_places
+    set -l skip 0
+    set -l only_places 0
+    for word in (commandline -opc)[2..-1]
+        if test $skip = 1
+            set skip 0
+        else if test $only_places = 1
+            printf '%s\n' "$word"
+        else if test "$word" = --
+            set only_places 1
+        else if contains -- "$word" --accelerator --attach --base --before --block --bwlimit --compression --days --depth --format --guests-at-once --huffman --jobs --layout --level --lock-wait --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
+            set skip 1
+        else if not string match -q -- '-?*' "$word"
+            printf '%s\n' "$word"
+        end
+    end
+end
+
+# Says whether these words are the verb, and if a number comes first, whether so many places follow
+# the verb; with a "+" behind the number, so many or more. Never where the name of an object begins,
+# for which there are no words.
+function __snapmig_at
+    string match -q '*s3://*' -- (commandline -ct); and return 1
+    set -l places (__snapmig_places)
+    set -l number
+    if string match -qr '^[0-9]' -- $argv[1]
+        set number $argv[1]
+        set -e argv[1]
+    end
+    set -l length (count $argv)
+    test (count $places) -ge $length; or return 1
+    if test $length -gt 0
+        test "$places[1..$length]" = "$argv"; or return 1
+    end
+    set -l behind (math (count $places) - $length)
+    switch "$number"
+        case ''
+            return 0
+        case '*+'
+            test $behind -ge (string replace + '' -- $number)
+        case '*'
+            test $behind -eq $number
+    end
+end
+
+# A path behind the first equals sign.
+function __snapmig_assignment
+    set -l word (string replace -r '^--[a-z-]*=' '' -- (commandline -ct))
+    set -l parts (string split -m 1 = -- $word)
+    if test (count $parts) = 2
+        __fish_complete_path $parts[2] | string replace -r '^' "$parts[1]="
+    end
+end
+
+complete -c snapmig -f
+complete -c snapmig -n '__snapmig_at 0' -a save -d 'save a guest RAM image to a snapshot'
+complete -c snapmig -n '__snapmig_at 0' -a restore -d 'restore a snapshot to a guest RAM image'
+complete -c snapmig -n '__snapmig_at 0' -a info -d 'show what a snapshot is'
+complete -c snapmig -n '__snapmig_at 0' -a verify -d 'check that snapshots are whole'
+complete -c snapmig -n '__snapmig_at 0' -a chain -d 'show what a snapshot builds on'
+complete -c snapmig -n '__snapmig_at 0' -a diff -d 'show which pages of two snapshots differ'
+complete -c snapmig -n '__snapmig_at 0' -a merge -d 'make a snapshot stand without its parents'
+complete -c snapmig -n '__snapmig_at 0' -a rebase -d 'have a snapshot build on another parent'
+complete -c snapmig -n '__snapmig_at 0' -a repack -d 'store a snapshot in another form'
+complete -c snapmig -n '__snapmig_at 0' -a batch -d 'save or restore many guests in one run'
+complete -c snapmig -n '__snapmig_at 0' -a backup -d 'save guests by rule, and keep what the rules say'
+complete -c snapmig -n '__snapmig_at 0' -a commit -d 'make a snapshot of the shares that several hosts saved'
+complete -c snapmig -n '__snapmig_at 0' -a accelerators -d 'list what can do zlib on this host'
+complete -c snapmig -n '__snapmig_at 0' -a completion -d 'print a script that completes words in a shell'
+complete -c snapmig -n '__snapmig_at 0' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at 0' -l version -d 'show program\'s version number and exit'
+complete -c snapmig -n '__snapmig_at save' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at save' -l format -r -f -a 'cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw' -d 'of IMAGE: cloud-hypervisor, elf, firecracker, libvirt, mapped-ram, qemu-stream, raw (by content)'
+complete -c snapmig -n '__snapmig_at save' -l base -r -F -d 'what IMAGE, a Firecracker diff, builds on'
+complete -c snapmig -n '__snapmig_at save' -l parent -r -F -d 'a snapshot: store only what changed since it'
+complete -c snapmig -n '__snapmig_at save' -l deltas -l no-deltas -d 'store differences (if OLDER has no page digests)'
+complete -c snapmig -n '__snapmig_at save' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at save' -l compression -r -f -a 'zlib zstd lz4 none' -d 'zlib (read everywhere), zstd, lz4, none (zlib)'
+complete -c snapmig -n '__snapmig_at save' -l accelerator -r -f -a 'auto isal none qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
+complete -c snapmig -n '__snapmig_at save' -l depth -r -f -d 'packets in flight per worker, where it can'
+complete -c snapmig -n '__snapmig_at save' -l level -r -f -d 'zlib 0 to 9, zstd -7 to 19, lz4 1 to 12: faster to smaller; auto follows the speed of the disk (1)'
+complete -c snapmig -n '__snapmig_at save' -l window -r -f -a '4k 32k' -d 'of zlib: 32k, or 4k for hardware\'s decoders (32k)'
+complete -c snapmig -n '__snapmig_at save' -l huffman -r -f -a 'dynamic fixed trained' -d 'qpl\'s tables: dynamic, fixed, trained (dynamic)'
+complete -c snapmig -n '__snapmig_at save' -l packet-size -r -f -d '64K to 4M of RAM at once (512K, or the parent has)'
+complete -c snapmig -n '__snapmig_at save' -l layout -r -f -a 'fixed packed' -d 'fixed places with holes, or packed as on s3:// (fixed)'
+complete -c snapmig -n '__snapmig_at save' -l page-digests -l no-page-digests -d 'for faster saves on it; --no-page-digests (parent\'s)'
+complete -c snapmig -n '__snapmig_at save' -l attach -r -f -a '(__snapmig_assignment)' -d 'keep a file in the snapshot; may be repeated'
+complete -c snapmig -n '__snapmig_at save' -s f -l force -d 'replace an existing SNAPSHOT'
+complete -c snapmig -n '__snapmig_at save' -l live -d 'let a running guest run, pause for changes only'
+complete -c snapmig -n '__snapmig_at save' -l share -r -f -d 'only part K of N, see docs/cluster.md; then commit'
+complete -c snapmig -n '__snapmig_at save' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at save' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at save' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at save' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 save' -F
+complete -c snapmig -n '__snapmig_at 1 save' -F
+complete -c snapmig -n '__snapmig_at restore' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at restore' -l format -r -f -a 'cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw raw-by-address' -d 'of IMAGE: cloud-hypervisor, elf, firecracker, libvirt, mapped-ram, qemu-stream, raw, raw-by-address (as saved)'
+complete -c snapmig -n '__snapmig_at restore' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at restore' -s f -l force -d 'replace an existing IMAGE'
+complete -c snapmig -n '__snapmig_at restore' -l in-place -d 'fill an existing IMAGE of the same size, also while it is mapped elsewhere'
+complete -c snapmig -n '__snapmig_at restore' -l for-qemu -d 'make the directory IMAGE, and print the commands that resume the guest from it'
+complete -c snapmig -n '__snapmig_at restore' -l block -r -f -d 'only this RAM block (all, in order)'
+complete -c snapmig -n '__snapmig_at restore' -l accelerator -r -f -a 'auto isal none qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
+complete -c snapmig -n '__snapmig_at restore' -l depth -r -f -d 'packets in flight per worker, where it can'
+complete -c snapmig -n '__snapmig_at restore' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at restore' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at restore' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at restore' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 restore' -F
+complete -c snapmig -n '__snapmig_at 1 restore' -F
+complete -c snapmig -n '__snapmig_at info' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at info' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at info' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 info' -F
+complete -c snapmig -n '__snapmig_at verify' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at verify' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at verify' -l quick -d 'check tables and index only'
+complete -c snapmig -n '__snapmig_at verify' -l window -r -f -a '4k 32k' -d 'prove that a decoder with that much history is enough'
+complete -c snapmig -n '__snapmig_at verify' -l accelerator -r -f -a 'auto isal none qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
+complete -c snapmig -n '__snapmig_at verify' -l depth -r -f -d 'packets in flight per worker, where it can'
+complete -c snapmig -n '__snapmig_at verify' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at verify' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at verify' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0+ verify' -F
+complete -c snapmig -n '__snapmig_at chain' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at chain' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at chain' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 chain' -F
+complete -c snapmig -n '__snapmig_at diff' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at diff' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at diff' -l ranges -d 'a line for each range of pages'
+complete -c snapmig -n '__snapmig_at diff' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at diff' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at diff' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 diff' -F
+complete -c snapmig -n '__snapmig_at 1 diff' -F
+complete -c snapmig -n '__snapmig_at merge' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at merge' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at merge' -l page-digests -l no-page-digests -d 'for faster saves on it; --no-page-digests (as it is)'
+complete -c snapmig -n '__snapmig_at merge' -s f -l force -d 'replace an existing OUT'
+complete -c snapmig -n '__snapmig_at merge' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at merge' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at merge' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 merge' -F
+complete -c snapmig -n '__snapmig_at 1 merge' -F
+complete -c snapmig -n '__snapmig_at rebase' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at rebase' -l parent -r -F -d 'what it shall build on'
+complete -c snapmig -n '__snapmig_at rebase' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at rebase' -l page-digests -l no-page-digests -d 'for faster saves on it; --no-page-digests (as it is)'
+complete -c snapmig -n '__snapmig_at rebase' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at rebase' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at rebase' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 rebase' -F
+complete -c snapmig -n '__snapmig_at repack' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at repack' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at repack' -l compression -r -f -a 'zlib zstd lz4 none' -d 'zlib (read everywhere), zstd, lz4, none (as it is)'
+complete -c snapmig -n '__snapmig_at repack' -l accelerator -r -f -a 'auto isal none qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
+complete -c snapmig -n '__snapmig_at repack' -l depth -r -f -d 'packets in flight per worker, where it can'
+complete -c snapmig -n '__snapmig_at repack' -l level -r -f -d 'zlib 0 to 9, zstd -7 to 19, lz4 1 to 12: faster to smaller; auto follows the speed of the disk (1)'
+complete -c snapmig -n '__snapmig_at repack' -l window -r -f -a '4k 32k' -d 'of zlib: 32k, or 4k for hardware\'s decoders (as it is)'
+complete -c snapmig -n '__snapmig_at repack' -l packet-size -r -f -d '64K to 4M of RAM at once (as it is)'
+complete -c snapmig -n '__snapmig_at repack' -l layout -r -f -a 'fixed packed' -d 'fixed places with holes, or packed as on s3:// (as it is)'
+complete -c snapmig -n '__snapmig_at repack' -l page-digests -l no-page-digests -d 'for faster saves on it; --no-page-digests (as it is)'
+complete -c snapmig -n '__snapmig_at repack' -s f -l force -d 'replace an existing OUT'
+complete -c snapmig -n '__snapmig_at repack' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at repack' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at repack' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 repack' -F
+complete -c snapmig -n '__snapmig_at 1 repack' -F
+complete -c snapmig -n '__snapmig_at batch' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at batch' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at batch' -s g -l guests-at-once -r -f -d 'guests under way at a time (the file\'s, or 2; on a cluster as many as it has hosts)'
+complete -c snapmig -n '__snapmig_at batch' -l fail-fast -l no-fail-fast -d 'cancel the others when one fails (the file\'s, or no)'
+complete -c snapmig -n '__snapmig_at batch' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at batch' -l scheduler -r -f -d 'of a Dask cluster: each job on its host (docs/cluster.md); tls://HOST:PORT, or tcp://HOST:PORT on one machine'
+complete -c snapmig -n '__snapmig_at batch' -l tls-ca -r -F -d 'of the authority that signed all certificates'
+complete -c snapmig -n '__snapmig_at batch' -l tls-cert -r -F -d 'of our own certificate, for tls://'
+complete -c snapmig -n '__snapmig_at batch' -l tls-key -r -F -d 'of its key (in --tls-cert)'
+complete -c snapmig -n '__snapmig_at batch' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at batch' -l json -d 'print a line of JSON for each job as it ends'
+complete -c snapmig -n '__snapmig_at batch' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 batch' -F
+complete -c snapmig -n '__snapmig_at 0 backup' -a run -d 'save guests, and remove what the rules no longer keep'
+complete -c snapmig -n '__snapmig_at 0 backup' -a list -d 'list the snapshots, as they say of themselves'
+complete -c snapmig -n '__snapmig_at 0 backup' -a restore -d 'restore a guest from a moment'
+complete -c snapmig -n '__snapmig_at 0 backup' -a check -d 'check that what was saved can be restored'
+complete -c snapmig -n '__snapmig_at 0 backup' -a prune -d 'remove what the rules no longer keep'
+complete -c snapmig -n '__snapmig_at 0 backup' -a init -d 'write a configuration with comments'
+complete -c snapmig -n '__snapmig_at 0 backup' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at backup run' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at backup run' -s n -l dry-run -d 'say what would be done, and do nothing'
+complete -c snapmig -n '__snapmig_at backup run' -l full -d 'save in full, whatever the rule'
+complete -c snapmig -n '__snapmig_at backup run' -l no-prune -d 'remove nothing'
+complete -c snapmig -n '__snapmig_at backup run' -l lock-wait -r -f -d 'for each guest\'s lock (as in CONFIG, else 0)'
+complete -c snapmig -n '__snapmig_at backup run' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at backup run' -s v -l verbose -d 'say what was done'
+complete -c snapmig -n '__snapmig_at backup run' -s q -l quiet -d 'say warnings and errors only'
+complete -c snapmig -n '__snapmig_at backup run' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at backup run' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at backup run' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 backup run' -F
+complete -c snapmig -n '__snapmig_at backup list' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at backup list' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at backup list' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 backup list' -F
+complete -c snapmig -n '__snapmig_at backup restore' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at backup restore' -l before -r -f -d 'the last snapshot from before (now)'
+complete -c snapmig -n '__snapmig_at backup restore' -l snapshot -r -f -d 'this one, as list names it'
+complete -c snapmig -n '__snapmig_at backup restore' -l format -r -f -a 'cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw raw-by-address' -d 'of TARGET (as saved)'
+complete -c snapmig -n '__snapmig_at backup restore' -s f -l force -d 'replace an existing TARGET'
+complete -c snapmig -n '__snapmig_at backup restore' -l in-place -d 'fill an existing TARGET'
+complete -c snapmig -n '__snapmig_at backup restore' -l for-qemu -d 'see snapmig restore --help'
+complete -c snapmig -n '__snapmig_at backup restore' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at backup restore' -s v -l verbose -d 'say what was done'
+complete -c snapmig -n '__snapmig_at backup restore' -s q -l quiet -d 'say warnings and errors only'
+complete -c snapmig -n '__snapmig_at backup restore' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at backup restore' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at backup restore' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 backup restore' -F
+complete -c snapmig -n '__snapmig_at 2 backup restore' -F
+complete -c snapmig -n '__snapmig_at backup check' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at backup check' -l all -d 'read all of it now'
+complete -c snapmig -n '__snapmig_at backup check' -l days -r -f -d 'also the parts of days that were left out (1)'
+complete -c snapmig -n '__snapmig_at backup check' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
+complete -c snapmig -n '__snapmig_at backup check' -s v -l verbose -d 'say what was done'
+complete -c snapmig -n '__snapmig_at backup check' -s q -l quiet -d 'say warnings and errors only'
+complete -c snapmig -n '__snapmig_at backup check' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at backup check' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at backup check' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 backup check' -F
+complete -c snapmig -n '__snapmig_at backup prune' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at backup prune' -s n -l dry-run -d 'say what would be done, and do nothing'
+complete -c snapmig -n '__snapmig_at backup prune' -l lock-wait -r -f -d 'for each guest\'s lock (as in CONFIG, else 0)'
+complete -c snapmig -n '__snapmig_at backup prune' -s v -l verbose -d 'say what was done'
+complete -c snapmig -n '__snapmig_at backup prune' -s q -l quiet -d 'say warnings and errors only'
+complete -c snapmig -n '__snapmig_at backup prune' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at backup prune' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 backup prune' -F
+complete -c snapmig -n '__snapmig_at backup init' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at backup init' -s f -l force -d 'replace an existing CONFIG'
+complete -c snapmig -n '__snapmig_at backup init' -s v -l verbose -d 'say what was done'
+complete -c snapmig -n '__snapmig_at backup init' -s q -l quiet -d 'say warnings and errors only'
+complete -c snapmig -n '__snapmig_at backup init' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at backup init' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 backup init' -F
+complete -c snapmig -n '__snapmig_at commit' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at commit' -s f -l force -d 'replace an existing SNAPSHOT'
+complete -c snapmig -n '__snapmig_at commit' -l abandon -d 'remove the shares instead'
+complete -c snapmig -n '__snapmig_at commit' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at commit' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at 0 commit' -F
+complete -c snapmig -n '__snapmig_at accelerators' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at accelerators' -l measure -d 'measure each on a sample like guest RAM, in seconds'
+complete -c snapmig -n '__snapmig_at accelerators' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at accelerators' -l debug -d 'show where in the code it failed'
+complete -c snapmig -n '__snapmig_at completion' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at 0 completion' -f -a 'bash zsh fish'

@@ -1,0 +1,1 @@
+"""Manual pages and completions, made from the parsers and kept: ``python -m tests.manual``."""
