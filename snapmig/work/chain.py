@@ -102,6 +102,8 @@ class ChainReader:
 
         :raises CorruptSnapshotError: one of them is damaged
         """
+        for layer in self._layers:
+            layer.look_at(first, count)
         return self._layers[0].entries(first, count)
 
     def packets(self, first: int, count: int) -> list[StoredPacket]:

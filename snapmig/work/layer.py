@@ -27,18 +27,23 @@ class Layer:
         self._at_once = records_at_once
         self._first = 0
         self._kept: list[StoredPacket] = []
+        self._batch = range(0)
+
+    def look_at(self, first: int, count: int) -> None:
+        """Say of which packets records will be asked for next, in parts."""
+        self._batch = range(first, first + count)
 
     def entries(self, first: int, count: int) -> list[StoredPacket]:
         """
         Return what the records of packets that follow each other say.
 
-        Those around them are checked and kept, too: the next are wanted soon.
+        Those around them are checked and kept, too, for the next are wanted soon: those of the
+        batch, and where that is small of others after it, though some of them go to other workers.
 
         :raises CorruptSnapshotError: one of them is damaged
         """
         if not self._first <= first <= first + count <= self._first + len(self._kept):
-            start = first - first % self._at_once
-            stop = max(start + self._at_once, first + count)
+            start, stop = self._around(first, count)
             count_kept = min(stop, self.file.geometry.packet_count) - start
             try:
                 kept = unpack_records(self.file.checked_records(start, count_kept))
@@ -48,6 +53,14 @@ class Layer:
                 return unpack_records(self.file.checked_records(first, count))
             self._first, self._kept = start, kept
         return self._kept[first - self._first : first - self._first + count]
+
+    def _around(self, first: int, count: int) -> tuple[int, int]:
+        batch = self._batch
+        large = self._at_once // 4 <= len(batch) <= self._at_once
+        if large and batch.start <= first and first + count <= batch.stop:
+            return batch.start, batch.stop
+        start = first - first % self._at_once
+        return start, max(start + self._at_once, first + count)
 
     def entries_of(self, numbers: Sequence[int]) -> list[StoredPacket]:
         """

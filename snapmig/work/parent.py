@@ -82,10 +82,13 @@ class ParentPackets:
         """Read what the parent says of a batch's packets."""
         first, end = task.first, task.first + task.count
         if not self._first <= first < end <= self._first + len(self._records):
-            # Those of the batches that follow, too, some of which come here.
-            self._first = first - first % RECORDS_AT_ONCE
-            known = self._chain.snapshot.geometry.packet_count
-            count = min(max(RECORDS_AT_ONCE, end - self._first), known - self._first)
+            self._first, count = first, task.count
+            if (
+                count < RECORDS_AT_ONCE // 4
+            ):  # those of the next batches, too: some of them come here
+                self._first -= first % RECORDS_AT_ONCE
+                known = self._chain.snapshot.geometry.packet_count
+                count = min(max(RECORDS_AT_ONCE, end - self._first), known - self._first)
             self._records = self._chain.records(self._first, count)
         self._batch = self._records[first - self._first : end - self._first]
         self._full = full_digests(self._batch)
