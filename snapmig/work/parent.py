@@ -83,9 +83,8 @@ class ParentPackets:
         first, end = task.first, task.first + task.count
         if not self._first <= first < end <= self._first + len(self._records):
             self._first, count = first, task.count
-            if (
-                count < RECORDS_AT_ONCE // 4
-            ):  # those of the next batches, too: some of them come here
+            # Of a small batch those of the next ones, too, some of which come here.
+            if count < RECORDS_AT_ONCE // 4:
                 self._first -= first % RECORDS_AT_ONCE
                 known = self._chain.snapshot.geometry.packet_count
                 count = min(max(RECORDS_AT_ONCE, end - self._first), known - self._first)
