@@ -6,6 +6,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
@@ -156,8 +157,7 @@ def _check_no_source(image: Path, reading: Reading) -> None:
         raise UsageError("is a parent of the snapshot", path=str(image))
 
 
-@dataclass(frozen=True, slots=True)
-class _Facts:
+class _Facts(NamedTuple):
     format: str
     ram_size: int
     pages: int

@@ -6,9 +6,9 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from snapmig.container.format import PageKind
 from snapmig.container.index import pages_in_use, unpack_kinds
@@ -49,8 +49,7 @@ __all__ = (
 _INDEX_STEP = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """What is restored: some packets, how much RAM they are, and where they and the rest go."""
 
     packets: range

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,8 +36,7 @@ MAX_DAMAGE_SHOWN = 8
 _INDEX_STEP = 65536
 
 
-@dataclass(frozen=True)
-class RestorePlan:
+class RestorePlan(NamedTuple):
     """
     All that a restore worker needs, picklable.
 
