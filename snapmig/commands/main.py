@@ -64,6 +64,8 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     Return the parser of all verbs, or of the one that is known already.
 
     The others' modules are not imported then, which is a fifth of the start.
+
+    :param verb: the first word; with ``--version`` no verb is needed
     """
     parser = argparse.ArgumentParser(
         prog="snapmig",
@@ -74,7 +76,8 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"snapmig {__version__}")
     verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
-    for name in VERBS if verb not in VERBS else (verb,):
+    known = (verb,) if verb in VERBS else () if verb == "--version" else VERBS
+    for name in known:
         import_module(f"snapmig.commands.{name}").add_parser(verbs)
     return parser
 
