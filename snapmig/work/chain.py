@@ -26,7 +26,7 @@ from snapmig.stores.source import SourcePlan
 from snapmig.work.joined import Joined
 from snapmig.work.layer import Layer
 
-__all__ = ("ChainReader", "Loaded", "ReadPlan", "open_chain")
+__all__ = ("RECORDS_AT_ONCE", "ChainReader", "Loaded", "ReadPlan", "open_chain")
 
 RESOLVED_AT_ONCE = 8
 """Packets whose pages are put together side by side: 4 MiB of memory at the usual size."""
