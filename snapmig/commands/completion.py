@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from snapmig.commands.arguments import HelpFormatter, Verbs
+from snapmig.commands.arguments import Verbs
 
 __all__ = ("add_parser",)
 
@@ -31,7 +31,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig completion SHELL",
         description="Print a script with which a shell completes verbs, options and file names.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "shell", choices=tuple(_FILES), metavar="SHELL", help=f"one of {', '.join(_FILES)}"

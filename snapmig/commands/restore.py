@@ -6,7 +6,6 @@ import argparse
 import shlex
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_accelerator,
     add_bwlimit,
@@ -14,12 +13,12 @@ from snapmig.commands.arguments import (
     add_jobs,
     add_progress,
 )
-from snapmig.commands.output import percent, print_json, print_warnings, rate
+from snapmig.commands.output import percent, print_json, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.restore import restore
-from snapmig.units import format_size
+from snapmig.units import format_count, format_size
 
 __all__ = ("add_parser",)
 
@@ -40,7 +39,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig restore [options] SNAPSHOT IMAGE",
         description="Restore a snapshot to an image of the guest's RAM, or into a QEMU.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
     parser.add_argument("image", metavar="IMAGE", help="the image to make or fill, or qmp:SOCKET")
@@ -92,11 +90,11 @@ def _run(options: argparse.Namespace) -> int:
         print_json("restore", result)
         return 0
     data_size = result.data_pages * PAGE_SIZE
-    print(f"restored {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
-    print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
-    print(f"image     {result.image}")
+    say(f"restored {rate(result.ram_size, result.seconds)}, {format_count(result.jobs, 'job')}")
+    say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
+    say(f"image     {result.image}")
     if result.qemu_arguments is not None:
-        print(f"start     {shlex.join(result.qemu_arguments)}")
+        say(f"start     {shlex.join(result.qemu_arguments)}")
         for command in result.monitor_commands or ():
-            print(f"monitor   {command}")
+            say(f"monitor   {command}")
     return 0

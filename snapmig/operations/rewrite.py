@@ -19,7 +19,7 @@ from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.operations.settings import WINDOWS, parse_jobs, parse_layout, parse_packet_size
-from snapmig.stores.location import Location, ObjectUrl, parse_location, same_location
+from snapmig.stores.location import Location, ObjectUrl, parse_location, parse_new, same_location
 from snapmig.work.snapshot_source import SnapshotSource
 
 __all__ = ("merge", "rebase", "repack")
@@ -133,7 +133,7 @@ def _rewrite(
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         # A damaged record could pass for a packet of zeros.
         file.check_index_digest()
-        place = parse_location(out)
+        place = parse_new(out)
         in_place = same_location(place, parse_location(snapshot))
         reading = stack.enter_context(Reading(file, read_options(jobs, AUTO, None, None)))
         if any(same_location(place, parse_location(each.shown)) for each in reading.chain[1:]):

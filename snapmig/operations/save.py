@@ -25,7 +25,7 @@ from snapmig.operations.settings import (
     parse_packet_size,
 )
 from snapmig.operations.workers import choose_workers
-from snapmig.stores.location import Location, parse_location
+from snapmig.stores.location import Location, parse_location, parse_new
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -107,7 +107,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     :raises SnapmigError: any other refusal
     :raises OSError: the operating system's own refusals, with the path
     """
-    location = parse_location(snapshot)
+    location = parse_new(snapshot)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
     options = SaveOptions(
         jobs=parse_jobs(jobs),
