@@ -14,12 +14,15 @@ _FILES = {"bash": "snapmig.bash", "zsh": "_snapmig", "fish": "snapmig.fish"}
 
 _EPILOG = """\
 examples:
-  snapmig completion bash > snapmig
-  snapmig completion zsh > _snapmig
-  snapmig completion fish > snapmig.fish
+  mkdir -p ~/.local/share/bash-completion/completions
+  snapmig completion bash > ~/.local/share/bash-completion/completions/snapmig
+  mkdir -p ~/.zfunc
+  snapmig completion zsh > ~/.zfunc/_snapmig
+  mkdir -p ~/.config/fish/completions
+  snapmig completion fish > ~/.config/fish/completions/snapmig.fish
 
-They belong into ~/.local/share/bash-completion/completions, into a folder of
-zsh's $fpath, and into ~/.config/fish/completions.
+A shell reads its script when it starts; zsh only with fpath+=(~/.zfunc) before
+compinit in ~/.zshrc.
 """
 
 

@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import CancelledError, DestinationExistsError, UsageError
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.batch_cluster import ClusterMeans, cluster_warnings, hosts_of
 from snapmig.operations.batch_file import read_batch_file
 from snapmig.operations.batch_jobs import PlannedJob, plan_jobs
@@ -38,6 +39,7 @@ _GUESTS_AT_ONCE = 2
 """Where nothing else is said; on a cluster it is as many as there are hosts."""
 
 
+@checks_arguments
 def batch(
     path: str | os.PathLike[str],
     *,

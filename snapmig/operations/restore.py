@@ -12,6 +12,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
@@ -52,6 +53,7 @@ class RestoreResult:
     warnings: tuple[str, ...] = ()
 
 
+@checks_arguments
 def restore(  # noqa: PLR0913 - the words of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],

@@ -11,6 +11,7 @@ from snapmig.container.format import Encoding, Layout
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import load_attachment, source_format
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.parents import PARENT_NAME
@@ -27,6 +28,7 @@ __all__ = ("merge", "rebase", "repack")
 PathLike = str | os.PathLike[str]
 
 
+@checks_arguments
 def merge(
     snapshot: PathLike,
     out: PathLike,
@@ -50,6 +52,7 @@ def merge(
     return _rewrite(snapshot, out, None, wishes, jobs, progress, force=force)
 
 
+@checks_arguments
 def rebase(
     snapshot: PathLike,
     *,
@@ -76,6 +79,7 @@ def rebase(
     return _rewrite(snapshot, snapshot, parse_location(parent), wishes, jobs, progress, force=True)
 
 
+@checks_arguments
 def repack(
     snapshot: PathLike,
     out: PathLike,

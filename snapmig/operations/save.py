@@ -13,6 +13,7 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import AttachmentSource, source_attachments
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
@@ -33,6 +34,7 @@ ImageArgument = str | os.PathLike[str] | Sequence[tuple[RamBlock, str | os.PathL
 """A raw image, or the RAM blocks of a guest, each with the file that holds it."""
 
 
+@checks_arguments
 def save(  # noqa: PLR0913 - the words of the command line
     image: ImageArgument,
     snapshot: str | os.PathLike[str],
