@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators lint fmt docs guest-image bench bench-files bench-guests bench-chains bench-scaling clean
+.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators coverage wheel lint fmt docs guest-image bench bench-files bench-guests bench-chains bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -62,6 +62,18 @@ test-accelerators: tools  ## accelerators, and the newest Python, in a newer Deb
 	$(IN_ROOT) tests/accelerators
 	$(IN_ROOT) -m "not guest and not root" --ignore-glob='tests/unit/test_bench*' \
 		tests/unit tests/golden tests/parity
+
+# Workers are forked and leave by os._exit: pyproject.toml has coverage follow both.
+COVERED := tests/unit tests/golden tests/images tests/cli tests/faults tests/batch tests/backups
+coverage: $(BIN)/.installed  ## lines of the package that tests run, workers' too, with a floor
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -q -m "not guest and not sweep" $(COVERED)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --show-missing
+
+wheel: $(BIN)/.installed  ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel
 
 lint: $(BIN)/.installed  ## style, types and layers; changes nothing
 	$(BIN)/ruff format --check .
