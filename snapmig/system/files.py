@@ -12,8 +12,9 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from snapmig.errors import DestinationExistsError, NoSpaceError, SnapmigError, UsageError
 from snapmig.units import format_size
@@ -22,6 +23,7 @@ __all__ = (
     "Buffer",
     "PartialDirectory",
     "PartialFile",
+    "Pieces",
     "check_destination",
     "descriptor_path",
     "free_bytes",
@@ -288,10 +290,17 @@ class PartialDirectory:
         sync_directory(self.path.parent)
 
 
-def write_file(path: Path, content: bytes, *, force: bool = False) -> None:
-    """Write a small file whole, synced, under its final name or not at all."""
+class Pieces(Sized, Iterable[bytes], Protocol):
+    """Contents that come in pieces; their length in bytes is known."""
+
+
+def write_file(path: Path, content: bytes | Pieces, *, force: bool = False) -> None:
+    """Write a file whole, synced, under its final name or not at all."""
     with PartialFile(path, len(content)) as file:
-        file.write(content, 0)
+        at = 0
+        for piece in [content] if isinstance(content, bytes) else content:
+            file.write(piece, at)
+            at += len(piece)
         file.sync()
         file.commit(force=force)
 
