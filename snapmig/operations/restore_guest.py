@@ -5,18 +5,18 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory, open_memory
 from snapmig.images.qemu.state import load_vm_state
 from snapmig.images.target import TargetPlan
-from snapmig.operations.attachments import source_format
+from snapmig.operations.attachments import StoredAttachment, source_format
+from snapmig.operations.guest_facts import FACTS, parse_facts
 from snapmig.operations.reading import Reading
 from snapmig.operations.restoring import (
     SourceAttachments,
@@ -25,7 +25,7 @@ from snapmig.operations.restoring import (
     plan_whole,
     restore_new,
 )
-from snapmig.operations.save_guest import FACTS, STATE
+from snapmig.operations.save_guest import STATE
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, write_file
 from snapmig.system.libc import huge_page_size
@@ -38,14 +38,14 @@ class SavedGuest:
     """
     What a snapshot keeps of a guest besides its RAM.
 
-    :param state: QEMU's device state without shared RAM; None when the snapshot was made of a
-        migration file that has it all
-    :param facts: what was known when it was saved from a running QEMU, else empty
+    :param state: QEMU's device state without shared RAM, in pieces; None when the snapshot was made
+        of a migration file that has it all
+    :param command_line: of the QEMU that it was saved from, else empty
     """
 
     machine: str
-    state: bytes | None
-    facts: dict[str, Any]
+    state: StoredAttachment | None
+    command_line: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -65,21 +65,35 @@ class Resumable:
     monitor_commands: tuple[str, ...]
 
 
-def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -> SavedGuest:
+def load_guest(source: SnapshotFile) -> SavedGuest:
     """
     Return the guest that a snapshot was made of.
 
     :raises UsageError: it was made of something that has no device state of QEMU
     :raises CorruptSnapshotError: what it keeps is not what snapmig writes
     """
+    attachments = SourceAttachments(source)
     try:
-        facts = json.loads(attachments[FACTS]) if FACTS in attachments else {}
-        if format_name == GUEST_FORMAT:
-            return SavedGuest(str(facts["machine"]), attachments[STATE], facts)
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"attachment {FACTS} is not what snapmig writes: {error!r}"
-        raise CorruptSnapshotError(message, path=shown) from error
-    return SavedGuest(load_vm_state(attachments, "a resume").machine, None, facts)
+        return _load_guest(attachments, source)
+    except SnapmigError as error:
+        error.path = error.path or source.shown
+        raise
+
+
+def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGuest:
+    from_guest = source_format(source) == GUEST_FORMAT
+    for name in (FACTS, STATE):
+        if from_guest and name not in attachments:
+            raise CorruptSnapshotError(
+                f"has no attachment {name}, though a running guest was saved"
+            )
+    facts = None
+    if FACTS in attachments:
+        facts = parse_facts(attachments[FACTS], source.geometry.blocks)
+    command_line = () if facts is None else facts.command_line
+    if facts is not None and from_guest:
+        return SavedGuest(facts.machine, attachments.pieces(STATE), command_line)
+    return SavedGuest(load_vm_state(attachments, "a resume").machine, None, command_line)
 
 
 def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
@@ -90,7 +104,7 @@ def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
     """
     source = reading.snapshot
     name = source_format(source)
-    saved = load_guest(SourceAttachments(source), name, source.shown)
+    saved = load_guest(source)
     with Guest(socket) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
         if saved.state is None:
@@ -108,9 +122,7 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
 
     :raises DestinationExistsError: the directory exists
     """
-    source = reading.snapshot
-    name = source_format(source)
-    saved = load_guest(SourceAttachments(source), name, source.shown)
+    saved = load_guest(reading.snapshot)
     final = folder.absolute()
     with PartialDirectory(final) as partial_folder:
         made = _fill_folder(reading, saved, final, partial_folder.partial_path)
@@ -182,10 +194,13 @@ def _fill_memory(reading: Reading, guest: Guest, memory: GuestMemory) -> int:
         os.close(fd)
 
 
-def _start(guest: Guest, state: bytes) -> None:
+def _start(guest: Guest, state: StoredAttachment) -> None:
     fd = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
     try:
-        pwrite_all(fd, state, 0)
+        at = 0
+        for piece in state:
+            pwrite_all(fd, piece, at)
+            at += len(piece)
         guest.load_state(fd)
     finally:
         os.close(fd)
@@ -215,7 +230,7 @@ def _monitor_commands(state: Path) -> tuple[str, ...]:
 
 def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
     # The command that the guest was started with, but for its RAM files and what it waited for.
-    command = saved.facts.get("command_line")
+    command = saved.command_line
     if not command:
         return ["qemu-system-x86_64", "-machine", saved.machine]
     arguments = []
@@ -245,10 +260,12 @@ def _with_files_json(argument: str, files: dict[str, Path]) -> str:
     # libvirt writes -object as JSON.
     try:
         value = json.loads(argument)
-    except ValueError:
+    except (ValueError, RecursionError):
         return argument
     name = value.get("id")
-    if not str(value.get("qom-type", "")).startswith("memory-backend-") or name not in files:
+    if not str(value.get("qom-type", "")).startswith("memory-backend-"):
+        return argument
+    if not isinstance(name, str) or name not in files:
         return argument
     value.pop("offset", None)
     value |= {"qom-type": "memory-backend-file", "mem-path": str(files[name]), "share": True}

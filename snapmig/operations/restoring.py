@@ -18,7 +18,12 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
-from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment, source_format
+from snapmig.operations.attachments import (
+    SOURCE_PREFIX,
+    StoredAttachment,
+    load_attachment,
+    source_format,
+)
 from snapmig.operations.progress import reporter
 from snapmig.operations.reading import Reading
 from snapmig.pages import Mask
@@ -114,7 +119,14 @@ class SourceAttachments(Mapping[str, bytes]):
         }
 
     def __getitem__(self, name: str) -> bytes:
-        return load_attachment(self._source, self._entries[name])
+        return load_attachment(self._source, self._entries[name], limited=True)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def pieces(self, name: str) -> StoredAttachment:
+        """Return the contents of one that may be large."""
+        return StoredAttachment(self._source, self._entries[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

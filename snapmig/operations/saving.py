@@ -25,7 +25,7 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import CELLS, Row
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
 from snapmig.images.source import ImageSource
-from snapmig.operations.attachments import check_attachments, store_attachments
+from snapmig.operations.attachments import StoredAttachment, check_attachments, store_attachments
 from snapmig.operations.engine_choice import AUTO, failure_warnings
 from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.operations.progress import reporter
@@ -140,7 +140,7 @@ class Saving:
 
     def finish(
         self,
-        attachments: Mapping[str, bytes],
+        attachments: Mapping[str, bytes | StoredAttachment],
         pause_seconds: float | None = None,
         created_ns: int | None = None,
     ) -> SaveResult:

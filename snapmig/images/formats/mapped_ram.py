@@ -45,7 +45,7 @@ NAME = "mapped-ram"
 PAGES_ALIGNMENT = 1 << 20
 """Where QEMU puts a block's pages in the file: the next multiple of this."""
 
-MAX_STATE_SIZE = 1 << 30
+MAX_STATE_SIZE = 256 << 20
 
 
 class MappedImage(PartsImage):

@@ -63,7 +63,7 @@ _ZERO_STRIDE = 9
 _AHEAD = 256
 """Records looked at together: a run of them is the usual case."""
 
-MAX_STATE_SIZE = 1 << 30
+MAX_STATE_SIZE = 256 << 20
 
 
 def recognises(file: ImageFile) -> bool:
