@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory, open_memory
-from snapmig.images.qemu.state import load_vm_state
+from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import source_format
 from snapmig.operations.reading import Reading
@@ -65,21 +65,27 @@ class Resumable:
     monitor_commands: tuple[str, ...]
 
 
-def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -> SavedGuest:
+def load_guest(source: SnapshotFile) -> SavedGuest:
     """
     Return the guest that a snapshot was made of.
 
     :raises UsageError: it was made of something that has no device state of QEMU
     :raises CorruptSnapshotError: what it keeps is not what snapmig writes
     """
+    attachments, shown = SourceAttachments(source), source.shown
     try:
         facts = json.loads(attachments[FACTS]) if FACTS in attachments else {}
-        if format_name == GUEST_FORMAT:
+        if source_format(source) == GUEST_FORMAT:
             return SavedGuest(str(facts["machine"]), attachments[STATE], facts)
     except (KeyError, TypeError, ValueError) as error:
         message = f"attachment {FACTS} is not what snapmig writes: {error!r}"
         raise CorruptSnapshotError(message, path=shown) from error
-    return SavedGuest(load_vm_state(attachments, "a resume").machine, None, facts)
+    try:
+        state = load_vm_state(attachments, "a resume", source.geometry.blocks)
+    except SnapmigError as error:
+        error.path = error.path or shown
+        raise
+    return SavedGuest(state.machine, None, facts)
 
 
 def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
@@ -90,7 +96,7 @@ def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
     """
     source = reading.snapshot
     name = source_format(source)
-    saved = load_guest(SourceAttachments(source), name, source.shown)
+    saved = load_guest(source)
     with Guest(socket) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
         if saved.state is None:
@@ -108,9 +114,7 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
 
     :raises DestinationExistsError: the directory exists
     """
-    source = reading.snapshot
-    name = source_format(source)
-    saved = load_guest(SourceAttachments(source), name, source.shown)
+    saved = load_guest(reading.snapshot)
     final = folder.absolute()
     with PartialDirectory(final) as partial_folder:
         made = _fill_folder(reading, saved, final, partial_folder.partial_path)
