@@ -18,6 +18,7 @@ from snapmig.container.tables import AttachmentEntry
 from snapmig.container.writer import SnapshotWriter
 from snapmig.encodings.deflate import compress_stream, decompress_stream
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.images.qemu.attachments import AFTER, FACTS, MAX_FACTS_SIZE, MAX_STATE_SIZE
 from snapmig.images.source import ImageSource
 from snapmig.system.files import open_regular
 from snapmig.units import format_size
@@ -48,10 +49,10 @@ _LIMITS = {
     _FORMAT_NAME: 64,
     f"{SOURCE_PREFIX}parent": 4096,  # no path is longer on Linux
     f"{SOURCE_PREFIX}guest.json": 8 << 20,  # a command line has at most 2 MiB
-    f"{SOURCE_PREFIX}vmstate.json": 16 << 20,
+    f"{SOURCE_PREFIX}{FACTS}": MAX_FACTS_SIZE,
     f"{SOURCE_PREFIX}elf.json": 32 << 20,  # 2^18 segments
     f"{SOURCE_PREFIX}vmstate": 10_000_000,  # of Firecracker, whose own limit this is
-    f"{SOURCE_PREFIX}vmstate.after": 256 << 20,
+    f"{SOURCE_PREFIX}{AFTER}": MAX_STATE_SIZE,
 }
 """Bytes of contents that are taken into memory to make an image of a snapshot again. A device state
 without RAM has a few MiB."""

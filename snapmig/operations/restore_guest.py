@@ -13,7 +13,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory, open_memory
-from snapmig.images.qemu.state import load_vm_state
+from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import StoredAttachment, source_format
 from snapmig.operations.guest_facts import FACTS, parse_facts
@@ -93,7 +93,8 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
     command_line = () if facts is None else facts.command_line
     if facts is not None and from_guest:
         return SavedGuest(facts.machine, attachments.pieces(STATE), command_line)
-    return SavedGuest(load_vm_state(attachments, "a resume").machine, None, command_line)
+    state = load_vm_state(attachments, "a resume", source.geometry.blocks)
+    return SavedGuest(state.machine, None, command_line)
 
 
 def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:

@@ -69,6 +69,7 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     Return a whole snapshot as an image of a format.
 
     :raises UsageError: the snapshot lacks something that the format needs
+    :raises CorruptSnapshotError: what it has of it can't be
     """
     geometry = source.geometry
     content = Content(
@@ -80,8 +81,8 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     )
     try:
         plan = find_format(name).plan_image(content)
-    except UsageError as error:
-        error.path = source.shown
+    except SnapmigError as error:
+        error.path = error.path or source.shown
         raise
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
