@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from snapmig.errors import SnapmigError, UsageError
 
-__all__ = ("WARNINGS_EXIT_CODE", "ConfigError", "HookError", "LockedError", "RepositoryError")
-
-WARNINGS_EXIT_CODE = 6
-"""Of a command that did its work but skipped something, or had a hook that failed."""
+__all__ = ("ConfigError", "HookError", "LockedError", "RepositoryError")
 
 
 class ConfigError(UsageError):

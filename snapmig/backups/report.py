@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from snapmig.backups.errors import WARNINGS_EXIT_CODE
-from snapmig.errors import SnapmigError
+from snapmig.errors import WARNINGS_EXIT_CODE, SnapmigError
 
 __all__ = ("Failure", "Note", "Report", "Warned", "sentence")
 

@@ -16,7 +16,7 @@ from snapmig.commands.arguments import (
 )
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
-from snapmig.errors import UsageError
+from snapmig.errors import WARNINGS_EXIT_CODE, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.save import save
 
@@ -130,4 +130,4 @@ def _run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     print_saved(options, "save", result, options.share)
-    return 0
+    return WARNINGS_EXIT_CODE if result.torn_packets else 0

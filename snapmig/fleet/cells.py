@@ -17,8 +17,8 @@ from snapmig.system.files import descriptor_path
 
 __all__ = ("CELLS", "Cells", "JobCells", "Row", "open_row")
 
-CELLS = 16
-"""Cells in a row: two cache lines, so that no two workers write into the same one."""
+CELLS = 24
+"""Cells in a row: three cache lines, so that no two workers write into the same one."""
 
 Row = npt.NDArray[np.int64]
 
