@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,9 @@ from snapmig.operations.save_guest import STATE
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, write_file
 from snapmig.system.libc import huge_page_size
+
+_FILE_SINCE = (8, 2)
+"""The first QEMU that reads ``file:``."""
 
 __all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
 
@@ -155,7 +160,7 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     state = final / "state"
     write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
-    return Resumable(name, pages, arguments, _monitor_commands(state))
+    return Resumable(name, pages, arguments, _monitor_commands(state, saved.facts))
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -220,13 +225,11 @@ def _start_from_file(reading: Reading, guest: Guest) -> int:
     return pages
 
 
-def _monitor_commands(state: Path) -> tuple[str, ...]:
+def _monitor_commands(state: Path, facts: dict[str, Any]) -> tuple[str, ...]:
     # QEMU has no command-line option for this capability, so it must be told when it runs.
-    return (
-        "migrate_set_capability x-ignore-shared on",
-        f"migrate_incoming file:{state}",
-        "cont",
-    )
+    has_file = tuple(map(int, re.findall(r"\d+", str(facts.get("qemu_version"))))) >= _FILE_SINCE
+    source = f"file:{state}" if has_file else f'"exec:cat {shlex.quote(str(state))}"'
+    return ("migrate_set_capability x-ignore-shared on", f"migrate_incoming {source}", "cont")
 
 
 def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
