@@ -18,7 +18,7 @@ from snapmig.guests.memory import GuestMemory, open_memory
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import StoredAttachment, source_format
-from snapmig.operations.guest_facts import FACTS, parse_facts
+from snapmig.operations.guest_facts import FACTS, SavedFacts, parse_facts
 from snapmig.operations.reading import Reading
 from snapmig.operations.restoring import (
     SourceAttachments,
@@ -45,12 +45,12 @@ class SavedGuest:
 
     :param state: QEMU's device state without shared RAM, in pieces; None when the snapshot was made
         of a migration file that has it all
-    :param command_line: of the QEMU that it was saved from, else empty
+    :param facts: of the running QEMU that it was saved from, if it was
     """
 
     machine: str
     state: StoredAttachment | None
-    command_line: tuple[str, ...]
+    facts: SavedFacts | None
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,10 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
     facts = None
     if FACTS in attachments:
         facts = parse_facts(attachments[FACTS], source.geometry.blocks)
-    command_line = () if facts is None else facts.command_line
     if facts is not None and from_guest:
-        return SavedGuest(facts.machine, attachments.pieces(STATE), command_line)
+        return SavedGuest(facts.machine, attachments.pieces(STATE), facts)
     state = load_vm_state(attachments, "a resume", source.geometry.blocks)
-    return SavedGuest(state.machine, None, command_line)
+    return SavedGuest(state.machine, None, facts)
 
 
 def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
@@ -225,17 +224,18 @@ def _start_from_file(reading: Reading, guest: Guest) -> int:
     return pages
 
 
-def _monitor_commands(state: Path, facts: dict[str, Any]) -> tuple[str, ...]:
+def _monitor_commands(state: Path, facts: SavedFacts | None) -> tuple[str, ...]:
     # QEMU has no command-line option for this capability, so it must be told when it runs.
-    has_file = tuple(map(int, re.findall(r"\d+", str(facts.get("qemu_version"))))) >= _FILE_SINCE
+    version = "" if facts is None else facts.qemu_version
+    has_file = tuple(map(int, re.findall(r"\d+", version))) >= _FILE_SINCE
     source = f"file:{state}" if has_file else f'"exec:cat {shlex.quote(str(state))}"'
     return ("migrate_set_capability x-ignore-shared on", f"migrate_incoming {source}", "cont")
 
 
 def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
     # The command that the guest was started with, but for its RAM files and what it waited for.
-    command = saved.command_line
-    if not command:
+    command = None if saved.facts is None else saved.facts.command_line
+    if command is None:
         return ["qemu-system-x86_64", "-machine", saved.machine]
     arguments = []
     skip = False
