@@ -19,6 +19,7 @@ from typing import Any
 from snapmig.errors import SnapmigError
 from snapmig.guests.memory import GuestMemory, find_memory
 from snapmig.guests.monitor import Monitor, MonitorError
+from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.system.signals import HeldSignals
 
 __all__ = ("Guest", "GuestFacts", "Pause")
@@ -55,11 +56,12 @@ class Guest:
     A guest behind a monitor's socket.
 
     :param path: the socket
+    :param wait: for each answer
     :raises MonitorError: no monitor answers there
     """
 
-    def __init__(self, path: str) -> None:
-        self.monitor = Monitor(path)
+    def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
+        self.monitor = Monitor(path, wait)
         try:
             self.facts = self._learn()
         except BaseException:
@@ -75,7 +77,7 @@ class Guest:
     @property
     def pid(self) -> int:
         """QEMU's process."""
-        return self.monitor.pid
+        return self.monitor.peer.pid
 
     @property
     def shares_memory(self) -> bool:
@@ -108,7 +110,7 @@ class Guest:
         :raises MonitorError: QEMU could not, with its reason
         """
         with self._capabilities("x-ignore-shared"):
-            self.monitor.give_descriptor("snapmig-state", fd)
+            self.monitor.send_descriptor(fd, "getfd", fdname="snapmig-state")
             self._migrate("migrate", "fd:snapmig-state")
 
     def load_state(self, fd: int) -> None:
@@ -119,7 +121,7 @@ class Guest:
         :raises MonitorError: QEMU could not, with its reason
         """
         with self._capabilities("x-ignore-shared"):
-            self.monitor.give_descriptor("snapmig-state", fd)
+            self.monitor.send_descriptor(fd, "getfd", fdname="snapmig-state")
             self._migrate("migrate-incoming", "fd:snapmig-state")
 
     def save_file(self, path: Path, channels: int) -> None:
