@@ -14,7 +14,6 @@ __all__ = (
     "MemoryDevice",
     "MemoryDevices",
     "Migration",
-    "MigrationParameters",
     "Name",
     "ObjectItem",
     "ObjectItems",
@@ -26,7 +25,7 @@ __all__ = (
 
 Answer = TypeVar("Answer")
 Name = Annotated[str, Meta(max_length=4096)]
-Size = Annotated[int, Meta(ge=0, lt=1 << 63)]
+Size = Annotated[int, Meta(ge=0, le=1 << 62)]
 _Number = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 
@@ -78,14 +77,6 @@ class Capability(Struct, frozen=True):
 
     capability: Name
     state: bool
-
-
-class MigrationParameters(Struct, frozen=True, rename="kebab"):
-    """The answer to ``query-migrate-parameters``, as far as snapmig changes it."""
-
-    multifd_channels: Size
-    max_bandwidth: Size
-    downtime_limit: Size
 
 
 class MemoryDevice(Struct, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import select
 import socket
 import struct
@@ -22,14 +23,15 @@ from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.printable import printable
 from snapmig.system.signals import HeldSignals, arrive
 
-__all__ = ("Monitor", "MonitorError", "Peer")
+__all__ = ("Monitor", "MonitorError", "Peer", "words")
 
 Answer = TypeVar("Answer")
 _NOTICE_S = 5.0
 _MOMENT_S = 0.1
-_AFTER_SILENCE_S = 1.0
+_AFTER_SILENCE_S = 2.0
 """Seconds for an answer of a monitor that owes another one already."""
 _LONGEST_WORDS = 500
+_QUIET = logging.NullHandler()
 
 
 class MonitorError(SnapmigError):
@@ -63,14 +65,17 @@ class Monitor:
 
     def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
         try:
-            from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415 - an optional dependency
+            from qemu.qmp import ExecuteError, QMPClient, QMPError  # noqa: PLC0415 - optional
         except ImportError as error:
             message = "running guests need qemu.qmp: pip install 'snapmig[qemu]'"
             raise UsageError(message) from error
         self.path = path
         self._wait = wait
         self._silent = False
-        self._errors = (QMPError, OSError, EOFError)
+        # The library lets pass what JSON's reader raises at a peer that is no QEMU, and logs it.
+        logging.getLogger("qemu.qmp").addHandler(_QUIET)
+        self._refusal = ExecuteError
+        self._errors = (QMPError, OSError, EOFError, ValueError, RecursionError)
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("snapmig")
         self._socket = socket.socket(socket.AF_UNIX)
@@ -94,7 +99,7 @@ class Monitor:
         try:
             return typed(self.execute(command, **arguments), kind)
         except WrongAnswerError as error:
-            message = f"QEMU's answer to {command} is not one: {printable(str(error))}"
+            message = f"QEMU's answer to {command} is not one: {words(str(error))}"
             raise MonitorError(message, path=self.path) from error
 
     def send_descriptor(self, fd: int, command: str, **arguments: Any) -> Any:
@@ -117,9 +122,11 @@ class Monitor:
     def close(self) -> None:
         """Leave the monitor; the guest goes on as it is."""
         if not self._loop.is_closed():
-            with contextlib.suppress(*self._errors), HeldSignals():
-                self._run(self._client.disconnect(), _AFTER_SILENCE_S)
-            self._loop.close()
+            try:
+                with contextlib.suppress(*self._errors), HeldSignals():
+                    self._run(self._client.disconnect(), _AFTER_SILENCE_S)
+            finally:
+                self._loop.close()
         self._socket.close()
 
     def __enter__(self) -> Monitor:
@@ -183,18 +190,19 @@ class Monitor:
         try:
             answer = self._run(work, limit)
         except TimeoutError as error:
-            self._silent = True
             message = f"QEMU did not answer {command} in {limit:g} s"
             raise MonitorError(message, path=self.path) from error
         except self._errors as error:
-            message = f"QEMU refused {command}: {_words(error)}"
+            verb = "refused" if isinstance(error, self._refusal) else "did not answer"
+            message = f"QEMU {verb} {command}: {_words(error)}"
             raise MonitorError(message, path=self.path) from error
         self._silent = False
         return answer
 
     def _run(self, work: Coroutine[Any, Any, Any], limit_s: float) -> Any:
         task = self._loop.create_task(work)
-        end = time.monotonic() + limit_s
+        started = time.monotonic()
+        end = started + limit_s
         try:
             while not task.done():
                 left = end - time.monotonic()
@@ -207,6 +215,7 @@ class Monitor:
                     )
         finally:
             if not task.done():
+                self._silent = time.monotonic() - started >= min(limit_s, _AFTER_SILENCE_S)
                 task.cancel()
                 with HeldSignals():
                     self._loop.run_until_complete(asyncio.wait({task}, timeout=_AFTER_SILENCE_S))
@@ -219,7 +228,11 @@ def _is_readable(connection: socket.socket, seconds: float) -> bool:
     return bool(poll.poll(1000 * seconds))
 
 
+def words(text: str) -> str:
+    """Return what QEMU, or whoever is there, said, as one line that is not too long."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_WORDS else f"{line[:_LONGEST_WORDS]}..."
+
+
 def _words(error: BaseException) -> str:
-    # One line of what QEMU, or whoever is there, said; a time-out has no words of its own.
-    words = printable(" ".join(str(error).split())) or type(error).__name__
-    return words if len(words) <= _LONGEST_WORDS else f"{words[:_LONGEST_WORDS]}..."
+    return words(str(error)) or type(error).__name__  # a time-out has no words of its own
