@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -27,6 +26,7 @@ from snapmig.backups.prune import PruneResult
 from snapmig.backups.report import Failure, Note, Remark, Report, Warned
 from snapmig.backups.run import BackupResult
 from snapmig.backups.stored import StoredSnapshot
+from snapmig.commands.resume import resume_lines
 from snapmig.operations.restore import RestoreResult
 from snapmig.printable import printable
 from snapmig.units import format_duration, format_size
@@ -213,10 +213,7 @@ def _restored_lines(record: RestoredGuest) -> str:
         f"{record.guest}: restored {record.snapshot.name} to {printable(result.image)}, "
         f"{format_size(result.ram_size)} in {format_duration(result.seconds)}"
     ]
-    if result.qemu_arguments is not None:
-        lines.append(f"start     {shlex.join(result.qemu_arguments)}")
-        lines += [f"monitor   {command}" for command in result.monitor_commands or ()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *resume_lines(result)])
 
 
 def _restored_fields(record: RestoredGuest) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from snapmig.commands.arguments import (
     HelpFormatter,
@@ -17,6 +16,7 @@ from snapmig.commands.arguments import (
 )
 from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate
 from snapmig.commands.progress import show_progress
+from snapmig.commands.resume import resume_lines
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.restore import restore
@@ -99,8 +99,6 @@ def _run(options: argparse.Namespace) -> int:
     print(f"restored {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
     print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     print(f"image     {result.image}")
-    if result.qemu_arguments is not None:
-        print(f"start     {shlex.join(result.qemu_arguments)}")
-        for command in result.monitor_commands or ():
-            print(f"monitor   {command}")
+    for line in resume_lines(result):
+        print(line)
     return 0

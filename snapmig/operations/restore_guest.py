@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, 
 from snapmig.system.libc import huge_page_size
 
 __all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
+
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
         )
         return Resumable(name, pages, arguments, ("cont",))
     files = {
-        block.name: final / f"{number}-{block.name.replace('/', '_')}.ram"
+        block.name: final / f"{number}-{_part_of_name(block.name)}.ram"
         for number, block in enumerate(source.geometry.blocks)
     }
     pages = 0
@@ -144,6 +147,12 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
     return Resumable(name, pages, arguments, _monitor_commands(state))
+
+
+def _part_of_name(text: str) -> str:
+    # A block's name is a word of the snapshot: what is left of it leads nowhere, and has no meaning
+    # in an option of QEMU's. The number before it keeps names apart.
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:_LONGEST_NAME]
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -239,7 +248,11 @@ def _with_files(argument: str, files: dict[str, Path]) -> str:
     if name not in files:
         return argument
     kept = [p for p in pairs[1:] if not p.startswith(("mem-path=", "share=", "offset="))]
-    return ",".join(["memory-backend-file", *kept, f"mem-path={files[name]}", "share=on"])
+    return ",".join(["memory-backend-file", *kept, f"mem-path={_option(files[name])}", "share=on"])
+
+
+def _option(path: Path) -> str:
+    return str(path).replace(",", ",,")
 
 
 def _with_files_json(argument: str, files: dict[str, Path]) -> str:

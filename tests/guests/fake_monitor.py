@@ -86,8 +86,8 @@ class FakeMonitor:
             os.close(fd)
 
     @property
-    def client_is_there(self) -> bool:
-        """Whether somebody has connected."""
+    def has_client(self) -> bool:
+        """Whether somebody is connected."""
         return self._client is not None
 
     @property
@@ -104,6 +104,7 @@ class FakeMonitor:
             self._client = client
             with client, contextlib.suppress(OSError):  # it may leave in the middle of an answer
                 self._talk(client)
+            self._client = None
 
     def _talk(self, client: socket.socket) -> None:
         if self._greets:

@@ -104,7 +104,7 @@ def test_monitor_that_greets_late(
     monitor = fake()
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(str(monitor.path))
-        wait_for(lambda: monitor.client_is_there)
+        wait_for(lambda: monitor.has_client)
         wait = MonitorWait(30, lambda _: other.close())
         with Monitor(str(monitor.path), wait) as ours:
             assert ours.execute("query-status")["status"] == "running"
@@ -119,9 +119,7 @@ def test_interrupt_while_a_monitor_is_waited_for(
     process = program.start("save", f"qmp:{monitor.path}", shm / "snap")
     try:
         wait_for(
-            lambda: (
-                monitor.client_is_there if held == "greeting" else "query-memdev" in monitor.names
-            )
+            lambda: monitor.has_client if held == "greeting" else "query-memdev" in monitor.names
         )
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
