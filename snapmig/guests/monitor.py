@@ -12,18 +12,30 @@ import contextlib
 import socket
 import struct
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NamedTuple
 
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.system.signals import HeldSignals
 
-__all__ = ("Monitor", "MonitorError")
+__all__ = ("Monitor", "MonitorError", "Peer")
 
 _ANSWER_S = 30.0
 
 
 class MonitorError(SnapmigError):
     """QEMU's monitor can't be reached, or refused a command."""
+
+
+class Peer(NamedTuple):
+    """
+    The process that listens at a monitor's socket, as the kernel names it.
+
+    :param pid: 0 where it is in no process namespace that is seen from here
+    :param uid: its effective user when it began to listen
+    """
+
+    pid: int
+    uid: int
 
 
 class Monitor:
@@ -45,7 +57,7 @@ class Monitor:
         self._errors = (QMPError, OSError, asyncio.TimeoutError, EOFError)
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("snapmig")
-        self.pid = self._connect(path)
+        self.peer = self._connect(path)
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """
@@ -60,17 +72,21 @@ class Monitor:
             message = f"QEMU refused {command}: {_words(error)}"
             raise MonitorError(message, path=self.path) from error
 
-    def give_descriptor(self, name: str, fd: int) -> None:
-        """Give QEMU a descriptor, under a name that ``fd:NAME`` addresses then."""
+    def send_descriptor(self, fd: int, command: str, **arguments: Any) -> Any:
+        """
+        Run a command that takes a descriptor, ``getfd`` or ``add-fd``, and return its answer.
 
-        async def give() -> None:
+        :raises MonitorError: QEMU refused it, with its words, or went away
+        """
+
+        async def send() -> Any:
             self._client.send_fd_scm(fd)
-            await self._client.execute("getfd", {"fdname": name})
+            return await self._client.execute(command, arguments)
 
         try:
-            self._run(give())
+            return self._run(send())
         except self._errors as error:
-            message = f"QEMU did not take a descriptor: {error}"
+            message = f"QEMU refused {command}: {_words(error)}"
             raise MonitorError(message, path=self.path) from error
 
     def close(self) -> None:
@@ -86,7 +102,7 @@ class Monitor:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _connect(self, path: str) -> int:
+    def _connect(self, path: str) -> Peer:
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.connect(path)
@@ -101,8 +117,8 @@ class Monitor:
             self.close()
             connection.close()
             raise
-        pid: int = struct.unpack("3i", raw)[0]
-        return pid
+        pid, uid, _gid = struct.unpack("iII", raw)
+        return Peer(pid, uid)
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
         with HeldSignals():
