@@ -13,12 +13,20 @@ from typing import Any
 from snapmig.backups.errors import WARNINGS_EXIT_CODE
 from snapmig.errors import SnapmigError
 
-__all__ = ("Failure", "Note", "Report", "Warned", "sentence")
+__all__ = ("Failure", "Note", "Remark", "Report", "Warned", "sentence")
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
     """Something that went as it should, for who wants to know."""
+
+    message: str
+    guest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that takes longer than one expects, while it still may go as it should."""
 
     message: str
     guest: str | None
@@ -45,7 +53,8 @@ class Report:
     """
     Takes what happens and hands it on; knows the exit code.
 
-    :param show: called with each result, :class:`Note`, :class:`Warned` and :class:`Failure`
+    :param show: called with each result, :class:`Note`, :class:`Remark`,
+        :class:`Warned` and :class:`Failure`
     """
 
     def __init__(self, show: Callable[[Any], None]) -> None:
@@ -66,6 +75,10 @@ class Report:
     def note(self, message: str, guest: str | None = None) -> None:
         """Hand on what is good to know."""
         self._show(Note(message, guest))
+
+    def remark(self, message: str, guest: str | None = None) -> None:
+        """Hand on what should be read now."""
+        self._show(Remark(message, guest))
 
     def warn(self, message: str, guest: str | None = None) -> None:
         """Hand on a warning."""

@@ -10,6 +10,7 @@ from snapmig.backups.chains import Plan
 from snapmig.backups.repository import GuestFolder
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import NoSpaceError, SnapmigError
+from snapmig.guests.wait import MonitorWait
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.units import format_size
 
@@ -17,20 +18,22 @@ __all__ = ("check_space", "expected_size")
 
 
 def expected_size(
-    snapshots: Sequence[StoredSnapshot], plan: Plan, source: str
+    snapshots: Sequence[StoredSnapshot], plan: Plan, source: str, wait: MonitorWait
 ) -> tuple[int, str] | None:
     """
     Return how many bytes the next snapshot is likely to take, and what that rests on.
 
     As many as the last of its kind did; without one, as many as the guest's RAM takes now: what was
     never written there is zero. None where nothing can be said.
+
+    :param wait: for a guest's monitor
     """
     kinds = ("full",) if plan.parent is None else ("incremental", "full")
     for kind in kinds:
         sizes = [item.disk_size for item in snapshots if item.kind == kind]
         if sizes:
             return sizes[-1], f"the last {kind} one"
-    size = _source_size(source)
+    size = _source_size(source, wait)
     return None if size is None else (size, "the guest's RAM")
 
 
@@ -51,20 +54,20 @@ def check_space(folder: GuestFolder, expected: tuple[int, str] | None) -> None:
         raise NoSpaceError(message, path=folder.shown)
 
 
-def _source_size(source: str) -> int | None:
+def _source_size(source: str, wait: MonitorWait) -> int | None:
     if source.startswith(GUEST_PREFIX):
-        return _guest_size(source.removeprefix(GUEST_PREFIX))
+        return _guest_size(source.removeprefix(GUEST_PREFIX), wait)
     path = Path(source)
     if path.is_dir():
         return sum(item.stat().st_blocks * 512 for item in path.iterdir())
     return path.stat().st_blocks * 512
 
 
-def _guest_size(socket: str) -> int | None:
+def _guest_size(socket: str, wait: MonitorWait) -> int | None:
     # Only here: asyncio and what it brings take 30 ms to import.
     from snapmig.guests.guest import Guest  # noqa: PLC0415
 
-    with Guest(socket) as guest:
+    with Guest(socket, wait) as guest:
         if guest.unshared is not None:
             return None  # QEMU writes it to a file first, and only QEMU knows how large
         try:

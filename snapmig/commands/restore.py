@@ -12,9 +12,10 @@ from snapmig.commands.arguments import (
     add_bwlimit,
     add_common,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
 )
-from snapmig.commands.output import percent, print_json, print_warnings, rate
+from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
@@ -66,6 +67,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
     add_accelerator(parser)
     add_bwlimit(parser)
+    add_monitor_timeout(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -85,7 +87,9 @@ def _run(options: argparse.Namespace) -> int:
             accelerator=options.accelerator,
             depth=options.depth,
             bwlimit=options.bwlimit,
+            monitor_timeout=options.monitor_timeout,
             progress=progress,
+            notice=print_notice,
         )
     print_warnings(result.warnings)
     if options.json:

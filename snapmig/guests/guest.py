@@ -15,26 +15,37 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from snapmig.errors import SnapmigError
+from snapmig.guests.answers import Migration, Name, Status, Version
 from snapmig.guests.backing import open_backings
+from snapmig.guests.guard import Guard
 from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
-from snapmig.guests.monitor import Monitor, MonitorError
-from snapmig.guests.settings import capabilities, known_capabilities, parameters
+from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.guests.settings import (
+    Commands,
+    capabilities,
+    known_capabilities,
+    parameters,
+    settings_now,
+)
+from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.system.signals import HeldSignals
 
 __all__ = ("Guest", "GuestFacts", "Pause")
 
 _POLL_S = 0.002
-_STATE_S = 600.0
 _CANCEL_S = 30.0
+_STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}
+"""Seconds without a byte more: then it is given up. A QEMU that reads does not count bytes."""
 _LONGEST_DOWNTIME_MS = 2_000_000
 _MOST_CHANNELS = 255
 _ONLY_NAMED_FILES = (8, 1)
 """From this version on x-ignore-shared leaves out no shared memory but files that have a path."""
-_UNDER_WAY = ("setup", "active", "device", "pre-switchover", "cancelling")
+_AT_REST = ("none", "completed", "failed", "cancelled")
+_UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
+"""States after which others follow by themselves; ``none`` is the moment before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +72,12 @@ class Guest:
     A guest behind a monitor's socket.
 
     :param path: the socket
+    :param wait: for each answer
     :raises MonitorError: no monitor answers there
     """
 
-    def __init__(self, path: str) -> None:
-        self.monitor = Monitor(path)
+    def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
+        self.monitor = Monitor(path, wait)
         try:
             self.facts = self._learn()
         except BaseException:
@@ -93,10 +105,9 @@ class Guest:
             if not item.shared:
                 return f"RAM block {item.name!r} is not in a shared file"
             if item.path is None and self._version >= _ONLY_NAMED_FILES:
-                version = self.facts.qemu_version
                 return (
-                    f"RAM block {item.name!r} is a memfd, and QEMU {version} leaves only files that "
-                    "have a path out of its device state"
+                    f"RAM block {item.name!r} is a memfd, and QEMU {self.facts.qemu_version} "
+                    "leaves only files that have a path out of its device state"
                 )
         return None
 
@@ -112,19 +123,49 @@ class Guest:
     @property
     def status(self) -> str:
         """QEMU's run state, for example ``running``, ``paused`` or ``inmigrate``."""
-        return str(self.monitor.execute("query-status")["status"])
+        return self.monitor.ask(Status, "query-status").status
+
+    def check_can_be_saved(self) -> None:
+        """
+        Refuse a guest that QEMU would not save now, or that somebody else moves.
+
+        :raises MonitorError: with what helps
+        """
+        if (state := self._migration().status) not in _AT_REST:
+            message = (
+                f"a migration of this guest is under way: {words(state)}, expected none; wait "
+                "for its end, or tell the monitor migrate_cancel"
+            )
+            raise MonitorError(message, path=self.monitor.path)
+        if self.status == "postmigrate":
+            message = (
+                "the guest stands still since a migration, or since a save that was killed, and "
+                "QEMU saves it again when it ran: unless it runs elsewhere now, tell the monitor "
+                "cont"
+            )
+            raise MonitorError(message, path=self.monitor.path)
 
     @contextmanager
     def paused(self) -> Iterator[Pause]:
-        """Keep the guest still inside, and let it go on afterwards in every case."""
+        """
+        Keep the guest still inside, and let it go on afterwards in every case.
+
+        Where we are killed, or QEMU does not answer, a guard does it, which is started first.
+
+        :raises MonitorError: QEMU would not save it now, or does not let it go
+        :raises SnapmigError: the guard can't be started
+        """
         with HeldSignals() as signals:
+            self.check_can_be_saved()
             pause = Pause(was_running=self.status == "running")
+            undo = settings_now(self.monitor)
+            guard = Guard(self.monitor, resume=pause.was_running, undo=undo)
+            pause.started = time.monotonic()
             try:
                 with signals.let_in():
                     yield pause
             finally:
-                self._let_go(pause)
-                pause.seconds = time.monotonic() - pause.started
+                self._let_go(pause, guard, undo)
 
     def save_state(self, fd: int) -> None:
         """
@@ -197,26 +238,53 @@ class Guest:
         if self.status != "running":
             self.monitor.execute("cont")
 
-    def _let_go(self, pause: Pause) -> None:
+    def _let_go(self, pause: Pause, guard: Guard, undo: Commands) -> None:
+        try:
+            self._end_migration()
+            if pause.was_running:
+                self._resume()
+            pause.seconds = time.monotonic() - pause.started
+            for command, values in undo:  # once more, for it is refused during a migration
+                self.monitor.execute(command, **values)
+        except BaseException as error:
+            guard.take_over()
+            if not isinstance(error, MonitorError):
+                raise
+            message = f"{error.message}; process {guard.pid} stays to let the guest go"
+            raise MonitorError(message, path=error.path) from error
+        guard.dismiss()
+
+    def _end_migration(self) -> None:
         deadline = time.monotonic() + _CANCEL_S
-        while self.monitor.execute("query-migrate").get("status") in _UNDER_WAY:
-            self.monitor.execute("migrate_cancel")
+        while (state := self._migration().status) not in _AT_REST:
             if time.monotonic() > deadline:
-                break
+                message = f"QEMU's migration is still {words(state)} {_CANCEL_S:.0f} s after "
+                raise MonitorError(f"{message}it was cancelled", path=self.monitor.path)
+            self.monitor.execute("migrate_cancel")
             time.sleep(_POLL_S)
-        if pause.was_running and self.status != "running":
-            self.monitor.execute("cont")
+
+    def _resume(self) -> None:
+        # It may have ended, or been stopped by its owner, meanwhile: then it is left as it is.
+        deadline = time.monotonic() + _CANCEL_S
+        while (status := self.status) in ("finish-migrate", "postmigrate"):
+            if time.monotonic() > deadline:
+                message = f"the guest is still {status} after {_CANCEL_S:.0f} s"
+                raise MonitorError(message, path=self.monitor.path)
+            if status == "postmigrate":
+                self.monitor.execute("cont")
+            time.sleep(_POLL_S)
+
+    def _migration(self) -> Migration:
+        return self.monitor.ask(Migration, "query-migrate")
 
     def _learn(self) -> GuestFacts:
-        execute = self.monitor.execute
-        version = execute("query-version")["qemu"]
+        monitor = self.monitor
+        machine = monitor.ask(Name, "qom-get", path="/machine", property="type")
         return GuestFacts(
-            machine=str(execute("qom-get", path="/machine", property="type")).removesuffix(
-                "-machine"
-            ),
-            qemu_version=f"{version['major']}.{version['minor']}.{version['micro']}",
+            machine=machine.removesuffix("-machine"),
+            qemu_version=str(monitor.ask(Version, "query-version")),
             command_line=_command_line(self.pid),
-            memory=find_memory(self.monitor),
+            memory=find_memory(monitor),
         )
 
     def _file(self, fd: int, access: int) -> AbstractContextManager[str]:
@@ -228,21 +296,31 @@ class Guest:
 
     def _migrate(self, command: str, uri: str) -> None:
         self.monitor.execute(command, uri=uri)
-        deadline = time.monotonic() + _STATE_S
+        last, moved = Migration(), time.monotonic()
         while True:
-            answer: dict[str, Any] = self.monitor.execute("query-migrate")
-            state = answer.get("status", "none")
+            answer = self._migration()
             # It says so a moment before it is done with the guest.
-            if state == "completed" and self.status != "finish-migrate":
+            if answer.status == "completed" and self.status != "finish-migrate":
                 return
-            if state in ("failed", "cancelled"):
-                reason = answer.get("error-desc", "it does not say why")
-                message = f"QEMU could not {command.replace('-', ' ')}: {reason}"
-                raise MonitorError(message, path=self.monitor.path)
-            if time.monotonic() > deadline:
-                message = f"QEMU did not finish in {_STATE_S:.0f} s, it is {state}"
+            self._check_goes_on(command, answer)
+            now = time.monotonic()
+            if answer != last:
+                last, moved = answer, now
+            if now - moved > _STILL_S[command]:
+                message = f"QEMU's migration is {answer.status} and moved nothing in "
+                message += f"{_STILL_S[command]:.0f} s"
                 raise MonitorError(message, path=self.monitor.path)
             time.sleep(_POLL_S)
+
+    def _check_goes_on(self, command: str, answer: Migration) -> None:
+        state = answer.status
+        if state in ("failed", "cancelled"):
+            reason = "it does not say why" if answer.reason is None else words(answer.reason)
+            message = f"QEMU could not {command.replace('-', ' ')}: {reason}"
+            raise MonitorError(message, path=self.monitor.path)
+        if state not in (*_UNDER_WAY, "completed"):
+            message = f"QEMU's migration is {words(state)}, expected active, completed or failed"
+            raise MonitorError(message, path=self.monitor.path)
 
 
 def _command_line(pid: int) -> tuple[str, ...]:

@@ -33,12 +33,7 @@ def hand_over(monitor: Monitor, fd: int, access: int, version: tuple[int, ...]) 
     # QEMU compares the access mode with what it wants, so O_RDWR will not do for both.
     own = os.open(descriptor_path(fd), access | os.O_CLOEXEC)
     try:
-        if version >= _FILE_URI:
-            number = monitor.send_descriptor(own, "add-fd", opaque=_NAME)["fdset-id"]
-            uri, undo = f"file:/dev/fdset/{number}", ("remove-fd", {"fdset-id": number})
-        else:
-            monitor.send_descriptor(own, "getfd", fdname=_NAME)
-            uri, undo = f"fd:{_NAME}", ("closefd", {"fdname": _NAME})
+        uri, undo = _send(monitor, own, version)
     finally:
         os.close(own)
     try:
@@ -46,3 +41,15 @@ def hand_over(monitor: Monitor, fd: int, access: int, version: tuple[int, ...]) 
     finally:
         with suppress(MonitorError):  # a migration uses up the one, and QEMU may have gone
             monitor.execute(undo[0], **undo[1])
+
+
+def _send(
+    monitor: Monitor, fd: int, version: tuple[int, ...]
+) -> tuple[str, tuple[str, dict[str, object]]]:
+    # Return the URI, and the command that takes back what it stands for.
+    if version >= _FILE_URI:
+        number = int.from_bytes(os.urandom(4)) >> 1
+        monitor.send_descriptor(fd, "add-fd", opaque=_NAME, **{"fdset-id": number})
+        return f"file:/dev/fdset/{number}", ("remove-fd", {"fdset-id": number})
+    monitor.send_descriptor(fd, "getfd", fdname=_NAME)
+    return f"fd:{_NAME}", ("closefd", {"fdname": _NAME})

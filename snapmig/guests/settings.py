@@ -1,19 +1,44 @@
-"""QEMU's capabilities and parameters of a migration, set for one and then as before."""
+"""QEMU's capabilities and parameters of a migration: set for one, and then as before."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from typing import Any
 
+from snapmig.guests.answers import Capabilities
 from snapmig.guests.monitor import Monitor, MonitorError
 
-__all__ = ("capabilities", "known_capabilities", "parameters")
+__all__ = ("Commands", "capabilities", "known_capabilities", "parameters", "settings_now")
+
+Commands = list[tuple[str, dict[str, Any]]]
+"""Commands of a monitor, each with its arguments."""
+
+_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd")
+_PARAMETERS = (
+    "multifd-channels",
+    "multifd-compression",
+    "direct-io",
+    "max-bandwidth",
+    "downtime-limit",
+)
 
 
 def known_capabilities(monitor: Monitor) -> dict[str, bool]:
     """Return the capabilities that this QEMU has, and whether each is on."""
-    listed = monitor.execute("query-migrate-capabilities")
-    return {item["capability"]: bool(item["state"]) for item in listed}
+    listed = monitor.ask(Capabilities, "query-migrate-capabilities")
+    return {item.capability: item.state for item in listed}
+
+
+def settings_now(monitor: Monitor) -> Commands:
+    """Return the commands that make again what a migration of ours changes, as it is now."""
+    known = known_capabilities(monitor)
+    states = {name: on for name, on in known.items() if on or name in _CAPABILITIES}
+    values = _known_parameters(monitor)
+    return [
+        ("migrate-set-capabilities", {"capabilities": _listed(states)}),
+        ("migrate-set-parameters", {key: values[key] for key in _PARAMETERS if key in values}),
+    ]
 
 
 @contextmanager
@@ -39,7 +64,7 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
 @contextmanager
 def parameters(monitor: Monitor, wanted: Mapping[str, object]) -> Iterator[None]:
     """Have these parameters, of those that this QEMU has, inside."""
-    known = monitor.execute("query-migrate-parameters")
+    known = _known_parameters(monitor)
     changed = {name: value for name, value in wanted.items() if name in known}
     monitor.execute("migrate-set-parameters", **changed)
     try:
@@ -49,8 +74,15 @@ def parameters(monitor: Monitor, wanted: Mapping[str, object]) -> Iterator[None]
             monitor.execute("migrate-set-parameters", **{name: known[name] for name in changed})
 
 
+def _known_parameters(monitor: Monitor) -> dict[str, Any]:
+    return monitor.ask(dict[str, Any], "query-migrate-parameters")
+
+
 def _set(monitor: Monitor, states: Mapping[str, bool]) -> None:
+    monitor.execute("migrate-set-capabilities", capabilities=_listed(states))
+
+
+def _listed(states: Mapping[str, bool]) -> list[dict[str, Any]]:
     # Off before on: some exclude each other.
     ordered = sorted(states.items(), key=lambda item: item[1])
-    listed = [{"capability": name, "state": state} for name, state in ordered]
-    monitor.execute("migrate-set-capabilities", capabilities=listed)
+    return [{"capability": name, "state": state} for name, state in ordered]

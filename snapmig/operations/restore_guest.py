@@ -13,6 +13,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory
+from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.state import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import source_format
@@ -82,7 +83,7 @@ def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -
     return SavedGuest(load_vm_state(attachments, "a resume").machine, None, facts)
 
 
-def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
+def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str, int]:
     """
     Put a snapshot into a QEMU that waits, and let it run; return format and pages not zero.
 
@@ -91,7 +92,7 @@ def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
     source = reading.snapshot
     name = source_format(source)
     saved = load_guest(SourceAttachments(source), name, source.shown)
-    with Guest(socket) as guest:
+    with Guest(socket, wait) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
         if saved.state is None:
             return name, _start_from_file(reading, guest)

@@ -41,7 +41,7 @@ def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
     :raises UsageError: a live save of a guest that does not share its memory
     """
     check_location(path, force=options.force)
-    with Guest(socket) as guest:
+    with Guest(socket, options.monitor) as guest:
         if guest.unshared is None:
             return _save_shared(guest, socket, path, options)
         if options.live:

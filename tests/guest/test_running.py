@@ -372,8 +372,8 @@ def test_shared_memory_is_saved_once(kind_saved: KindSaved, kind: str) -> None:
         ("anonymous", "RAM block 'ram' is not in a shared file"),
         pytest.param(
             "in a memfd",
-            "RAM block 'ram' is a memfd, and QEMU [0-9.]+ leaves only files that have a path out of "
-            "its device state",
+            "RAM block 'ram' is a memfd, and QEMU [0-9.]+ leaves only files that have a path "
+            "out of its device state",
             marks=pytest.mark.sweep,
         ),
     ],
