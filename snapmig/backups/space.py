@@ -66,17 +66,12 @@ def _source_size(source: str, wait: MonitorWait) -> int | None:
 def _guest_size(socket: str, wait: MonitorWait) -> int | None:
     # Only here: asyncio and what it brings take 30 ms to import.
     from snapmig.guests.guest import Guest  # noqa: PLC0415
-    from snapmig.guests.memory import open_memory  # noqa: PLC0415
 
     with Guest(socket, wait) as guest:
-        if not guest.shares_memory:
+        if guest.unshared is not None:
             return None  # QEMU writes it to a file first, and only QEMU knows how large
-        size = 0
-        for memory in guest.facts.memory:
-            try:
-                fd = open_memory(memory, guest.pid, os.O_RDONLY)
-            except (SnapmigError, OSError):  # the save will say it better
-                return None
-            size += os.fstat(fd).st_blocks * 512
-            os.close(fd)
-        return size
+        try:
+            with guest.open_memory(os.O_RDONLY) as opened:
+                return sum(os.fstat(fd).st_blocks * 512 for fd in opened)
+        except (SnapmigError, OSError):  # the save will say it better
+            return None

@@ -8,9 +8,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta, Struct, field
 
+from snapmig.geometry import MAX_RAM_SIZE, PAGE_SIZE
+
 __all__ = (
     "Capabilities",
     "Capability",
+    "FileOffset",
+    "FilePath",
     "MemoryDevice",
     "MemoryDevices",
     "Migration",
@@ -26,6 +30,9 @@ __all__ = (
 Answer = TypeVar("Answer")
 Name = Annotated[str, Meta(max_length=4096)]
 Size = Annotated[int, Meta(ge=0, le=1 << 62)]
+MemorySize = Annotated[int, Meta(gt=0, le=MAX_RAM_SIZE, multiple_of=PAGE_SIZE)]
+FileOffset = Annotated[int, Meta(ge=0, le=MAX_RAM_SIZE, multiple_of=PAGE_SIZE)]
+FilePath = Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$")]
 _Number = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 
@@ -86,7 +93,7 @@ class MemoryDevice(Struct, frozen=True):
     :param id: None for what the user did not name, which is no guest's RAM
     """
 
-    size: Size
+    size: MemorySize
     id: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
     share: bool = False
 

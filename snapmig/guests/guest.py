@@ -11,31 +11,38 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from snapmig.errors import SnapmigError
-from snapmig.guests.answers import Capabilities, Migration, Name, Status, Version
+from snapmig.guests.answers import Migration, Name, Status, Version
+from snapmig.guests.backing import open_backings
 from snapmig.guests.guard import Guard
+from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
 from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.guests.settings import (
+    Commands,
+    capabilities,
+    known_capabilities,
+    parameters,
+    settings_now,
+)
 from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.system.signals import HeldSignals
 
 __all__ = ("Guest", "GuestFacts", "Pause")
 
-Commands = list[tuple[str, dict[str, Any]]]
-"""Commands of a monitor, each with its arguments."""
-
-_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd")
-_PARAMETERS = ("multifd-channels", "max-bandwidth", "downtime-limit")
 _POLL_S = 0.002
 _CANCEL_S = 30.0
 _STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}
 """Seconds without a byte more: then it is given up. A QEMU that reads does not count bytes."""
 _LONGEST_DOWNTIME_MS = 2_000_000
+_MOST_CHANNELS = 255
+_ONLY_NAMED_FILES = (8, 1)
+"""From this version on x-ignore-shared leaves out no shared memory but files that have a path."""
 _AT_REST = ("none", "completed", "failed", "cancelled")
 _UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
 """States after which others follow by themselves; ``none`` is the moment before the first."""
@@ -89,10 +96,29 @@ class Guest:
         return self.monitor.peer.pid
 
     @property
-    def shares_memory(self) -> bool:
-        """Whether all of its RAM is in shared files, which QEMU leaves out of its state."""
+    def unshared(self) -> str | None:
+        """Why QEMU must write RAM itself, in words; None where it leaves all out of its state."""
         memory = self.facts.memory
-        return bool(memory) and all(item.shared and item.path is not None for item in memory)
+        if not memory:
+            return "QEMU lists no memory backend"
+        for item in memory:
+            if not item.shared:
+                return f"RAM block {item.name!r} is not in a shared file"
+            if item.path is None and self._version >= _ONLY_NAMED_FILES:
+                return (
+                    f"RAM block {item.name!r} is a memfd, and QEMU {self.facts.qemu_version} "
+                    "leaves only files that have a path out of its device state"
+                )
+        return None
+
+    def open_memory(self, access: int) -> AbstractContextManager[tuple[int, ...]]:
+        """
+        Open the files of the guest's memory, in the order of its facts, and close them afterwards.
+
+        :param access: ``os.O_RDONLY`` or ``os.O_RDWR``
+        :raises SnapmigError: QEMU names a file that is not the memory of its process
+        """
+        return open_backings(self.facts.memory, self.monitor.peer, access)
 
     @property
     def status(self) -> str:
@@ -132,7 +158,7 @@ class Guest:
         with HeldSignals() as signals:
             self.check_can_be_saved()
             pause = Pause(was_running=self.status == "running")
-            undo = self._undo()
+            undo = settings_now(self.monitor)
             guard = Guard(self.monitor, resume=pause.was_running, undo=undo)
             pause.started = time.monotonic()
             try:
@@ -148,9 +174,8 @@ class Guest:
         :param fd: an empty file that takes it
         :raises MonitorError: QEMU could not, with its reason
         """
-        with self._capabilities("x-ignore-shared"):
-            self.monitor.send_descriptor(fd, "getfd", fdname="snapmig-state")
-            self._migrate("migrate", "fd:snapmig-state")
+        with capabilities(self.monitor, "x-ignore-shared"), self._file(fd, os.O_WRONLY) as uri:
+            self._migrate("migrate", uri)
 
     def load_state(self, fd: int) -> None:
         """
@@ -159,25 +184,54 @@ class Guest:
         :param fd: a file that holds it
         :raises MonitorError: QEMU could not, with its reason
         """
-        with self._capabilities("x-ignore-shared"):
-            self.monitor.send_descriptor(fd, "getfd", fdname="snapmig-state")
-            self._migrate("migrate-incoming", "fd:snapmig-state")
+        with capabilities(self.monitor, "x-ignore-shared"), self._file(fd, os.O_RDONLY) as uri:
+            self._migrate("migrate-incoming", uri)
 
-    def save_file(self, path: Path, channels: int) -> None:
-        """Have QEMU stop the guest and write all of it to a mapped-ram file."""
-        with self._capabilities("mapped-ram", "multifd"):
-            wanted = {
-                "multifd-channels": channels,
-                "max-bandwidth": 0,  # unlimited
-                "downtime-limit": _LONGEST_DOWNTIME_MS,  # stop at once, write each page once
-            }
-            with self._parameters(wanted):
-                self._migrate("migrate", f"file:{path}")
+    @cached_property
+    def file_format(self) -> str:
+        """The format of the files that this QEMU writes and reads: classic before QEMU 9.0."""
+        known = known_capabilities(self.monitor)
+        return "mapped-ram" if "mapped-ram" in known else "qemu-stream"
 
-    def load_file(self, path: Path) -> None:
-        """Have a waiting QEMU read a mapped-ram file."""
-        with self._capabilities("mapped-ram"):
-            self._migrate("migrate-incoming", f"file:{path}")
+    def save_file(self, fd: int, channels: int) -> None:
+        """
+        Have QEMU stop the guest and write all of it.
+
+        :param fd: an empty file that takes it, in :attr:`file_format`
+        :param channels: threads of QEMU that write, where the format has such
+        :raises MonitorError: QEMU could not, with its reason
+        """
+        mapped = self.file_format == "mapped-ram"
+        with (
+            capabilities(self.monitor, *(("mapped-ram", "multifd") if mapped else ())),
+            parameters(
+                self.monitor,
+                {
+                    "multifd-channels": min(channels, _MOST_CHANNELS),
+                    "multifd-compression": "none",
+                    "direct-io": False,  # needs a descriptor of its own
+                    "max-bandwidth": 0,  # unlimited
+                    "downtime-limit": _LONGEST_DOWNTIME_MS,  # stop at once, write each page once
+                },
+            ),
+            self._file(fd, os.O_WRONLY) as uri,
+        ):
+            self._migrate("migrate", uri)
+
+    def load_file(self, fd: int) -> None:
+        """
+        Have a waiting QEMU read all of a guest.
+
+        :param fd: a file that holds it, in :attr:`file_format`
+        :raises MonitorError: QEMU could not, with its reason
+        """
+        mapped = self.file_format == "mapped-ram"
+        with (
+            capabilities(self.monitor, *(("mapped-ram",) if mapped else ())),
+            parameters(self.monitor, {"direct-io": False}),
+            self._file(fd, os.O_RDONLY) as uri,
+        ):
+            self._migrate("migrate-incoming", uri)
 
     def run(self) -> None:
         """Let the guest run."""
@@ -223,16 +277,6 @@ class Guest:
     def _migration(self) -> Migration:
         return self.monitor.ask(Migration, "query-migrate")
 
-    def _undo(self) -> Commands:
-        # What makes QEMU's settings for migrations what they are now.
-        known = self._known_capabilities()
-        states = {name: on for name, on in known.items() if on or name in _CAPABILITIES}
-        values = self.monitor.ask(dict[str, Any], "query-migrate-parameters")
-        return [
-            ("migrate-set-capabilities", {"capabilities": _listed(states)}),
-            ("migrate-set-parameters", {key: values[key] for key in _PARAMETERS if key in values}),
-        ]
-
     def _learn(self) -> GuestFacts:
         monitor = self.monitor
         machine = monitor.ask(Name, "qom-get", path="/machine", property="type")
@@ -243,37 +287,12 @@ class Guest:
             memory=find_memory(monitor),
         )
 
-    @contextmanager
-    def _capabilities(self, *names: str) -> Iterator[None]:
-        # What snapmig does not want is off meanwhile, and all is as before afterwards.
-        known = self._known_capabilities()
-        if missing := [name for name in names if name not in known]:
-            message = f"QEMU {self.facts.qemu_version} has no migration capability {missing[0]}"
-            raise MonitorError(message, path=self.monitor.path)
-        self._set({name: name in names for name in known if known[name] or name in names})
-        try:
-            yield
-        finally:
-            with suppress(MonitorError):  # QEMU may have gone; its own reason matters more
-                self._set({name: known[name] for name in known if known[name] or name in names})
+    def _file(self, fd: int, access: int) -> AbstractContextManager[str]:
+        return hand_over(self.monitor, fd, access, self._version)
 
-    @contextmanager
-    def _parameters(self, wanted: dict[str, int]) -> Iterator[None]:
-        known = self.monitor.execute("query-migrate-parameters")
-        self.monitor.execute("migrate-set-parameters", **wanted)
-        try:
-            yield
-        finally:
-            with suppress(MonitorError):
-                before = {name: known[name] for name in wanted}
-                self.monitor.execute("migrate-set-parameters", **before)
-
-    def _known_capabilities(self) -> dict[str, bool]:
-        listed = self.monitor.ask(Capabilities, "query-migrate-capabilities")
-        return {item.capability: item.state for item in listed}
-
-    def _set(self, states: dict[str, bool]) -> None:
-        self.monitor.execute("migrate-set-capabilities", capabilities=_listed(states))
+    @property
+    def _version(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.facts.qemu_version.split("."))
 
     def _migrate(self, command: str, uri: str) -> None:
         self.monitor.execute(command, uri=uri)
@@ -302,12 +321,6 @@ class Guest:
         if state not in (*_UNDER_WAY, "completed"):
             message = f"QEMU's migration is {words(state)}, expected active, completed or failed"
             raise MonitorError(message, path=self.monitor.path)
-
-
-def _listed(states: dict[str, bool]) -> list[dict[str, Any]]:
-    # Off before on: some exclude each other.
-    ordered = sorted(states.items(), key=lambda item: item[1])
-    return [{"capability": name, "state": state} for name, state in ordered]
 
 
 def _command_line(pid: int) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
-from snapmig.guests.memory import GuestMemory, open_memory
+from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.state import load_vm_state
 from snapmig.images.target import TargetPlan
@@ -25,6 +24,7 @@ from snapmig.operations.restoring import (
     fill,
     plan_block,
     plan_whole,
+    restore_nameless,
     restore_new,
 )
 from snapmig.operations.save_guest import FACTS, STATE
@@ -99,9 +99,11 @@ def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str
         _check_fits(guest, saved, source.geometry.blocks)
         if saved.state is None:
             return name, _start_from_file(reading, guest)
-        data_pages = 0
-        for memory in guest.facts.memory:
-            data_pages += _fill_memory(reading, guest, memory)
+        with guest.open_memory(os.O_RDWR) as opened:
+            data_pages = sum(
+                _fill_memory(reading, socket, memory, fd)
+                for memory, fd in zip(guest.facts.memory, opened, strict=True)
+            )
         _start(guest, saved.state)
     return name, data_pages
 
@@ -175,21 +177,16 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
         raise SnapmigError(message, path=path)
 
 
-def _fill_memory(reading: Reading, guest: Guest, memory: GuestMemory) -> int:
-    fd = open_memory(memory, guest.pid, os.O_RDWR)
-    try:
-        path = descriptor_path(fd)
-        target = TargetPlan(
-            path=path,
-            shown=f"memory of {GUEST_PREFIX}{guest.monitor.path}",
-            needed=memory.size,
-            in_place=True,
-            huge_page_size=huge_page_size(path),
-        )
-        part = plan_block(reading.snapshot, memory.name, memory.file_offset)
-        return fill(reading, target, part)
-    finally:
-        os.close(fd)
+def _fill_memory(reading: Reading, socket: str, memory: GuestMemory, fd: int) -> int:
+    path = descriptor_path(fd)
+    target = TargetPlan(
+        path=path,
+        shown=f"memory of {GUEST_PREFIX}{socket}",
+        needed=memory.size,
+        in_place=True,
+        huge_page_size=huge_page_size(path),
+    )
+    return fill(reading, target, plan_block(reading.snapshot, memory.name, memory.file_offset))
 
 
 def _start(guest: Guest, state: bytes) -> None:
@@ -204,12 +201,10 @@ def _start(guest: Guest, state: bytes) -> None:
 
 def _start_from_file(reading: Reading, guest: Guest) -> int:
     # QEMU alone can write this guest's memory: it reads a file that is made for it.
-    parent = os.environ.get("TMPDIR", "/var/tmp")
-    with tempfile.TemporaryDirectory(prefix="snapmig-", dir=parent) as folder:
-        path = Path(folder) / "guest.mapped-ram"
-        part = plan_whole(reading.snapshot, "mapped-ram")
-        pages = restore_new(reading, path, part, force=False)
-        guest.load_file(path)
+    folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
+    part = plan_whole(reading.snapshot, guest.file_format)
+    with restore_nameless(reading, folder, part) as (fd, pages):
+        guest.load_file(fd)
     guest.run()
     return pages
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import socket
 import threading
@@ -63,6 +64,7 @@ class FakeMonitor:
         self.status, self.migration = "running", "none"
         self._greets = greets
         self._received: list[int] = []
+        self._mapped: mmap.mmap | None = None
         self._server = socket.socket(socket.AF_UNIX)
         self._client: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -70,6 +72,7 @@ class FakeMonitor:
     def __enter__(self) -> Self:
         if self.memory is not None:
             self.descriptors["memory"] = os.open(self.memory, os.O_RDWR)
+            self._mapped = mmap.mmap(self.descriptors["memory"], 0)
         self._server.bind(str(self.path))
         self._server.listen(8)
         self._thread.start()
@@ -82,6 +85,8 @@ class FakeMonitor:
                     end.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
         self._server.close()
+        if self._mapped is not None:
+            self._mapped.close()
         for fd in [*self._received, *self.descriptors.values()]:
             os.close(fd)
 
