@@ -23,9 +23,17 @@ HARM = ["sh", "-c", "echo \x1b[2J; rm -rf ~", "\x9b2J"]
 
 def save(folder: Path, names: list[str]) -> Path:
     """Save a guest whose RAM blocks have names, each with a page of its own."""
-    (folder / "ram").write_bytes(bytes(range(256)) * (PAGE // 256))
+    (folder / "ram").write_bytes(bytes(range(256)) * (PAGE // 256) * len(names))
     blocks = [{"id": name, "size": PAGE, "share": True} for name in names]
-    with FakeMonitor(folder / "qmp", folder / "ram", query_memdev=blocks):
+
+    def get(asked: dict[str, str]) -> object:
+        if asked["path"] == "/machine":
+            return "pc-q35-10.0-machine"
+        if asked["property"] == "mem-path":
+            return str(folder / "ram")
+        return PAGE * names.index(asked["path"].removeprefix("/objects/"))
+
+    with FakeMonitor(folder / "qmp", folder / "ram", query_memdev=blocks, qom_get=get):
         snapmig.save(f"qmp:{folder / 'qmp'}", folder / "snap", jobs=1)
     return folder / "snap"
 
