@@ -451,13 +451,20 @@ def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> N
     assert (before, False) == (small.read_serial(), small.execute("query-status")["running"])
 
 
-def test_paused_guest_is_not_saved_twice(small: Monitored, shm: Path) -> None:
-    """QEMU saves a stopped guest once, and its reason not to do it again is passed on."""
-    small.stop()
-    snapmig.save(small.monitor, shm / "a", jobs=2)
-    with pytest.raises(SnapmigError, match="paused due to previous migration"):
-        snapmig.save(small.monitor, shm / "b", jobs=2)
-    assert sorted(item.name for item in shm.iterdir()) == ["a", "ram", "tiny.sector"]
+@pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
+def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None:
+    """A guest that its user had stopped is saved as often as one likes, and stays as it is."""
+    with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
+        tiny.wait_passes(guest, 2)
+        guest.stop()
+        states = []
+        for number in range(3):
+            snapmig.save(guest.monitor, shm / f"{number}", jobs=2)
+            states.append(status(guest))
+    assert states == ["paused"] * 3
+    first = ram_of(shm / "0", shm)
+    (shm / "restored").unlink()
+    assert first == ram_of(shm / "2", shm)
 
 
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))

@@ -62,6 +62,7 @@ class FakeMonitor:
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.descriptors: dict[str, int] = {}
         self.status, self.migration = "running", "none"
+        self.suppress_vmdesc = True  # it has no stream to look at
         self._greets = greets
         self._received: list[int] = []
         self._mapped: mmap.mmap | None = None
@@ -184,7 +185,11 @@ class FakeMonitor:
     def _property(self, arguments: dict[str, Any]) -> Any:
         if arguments.get("path") == "/machine":
             return "pc-q35-10.0-machine"
-        return {"mem-path": str(self.memory), "offset": 0}.get(str(arguments.get("property")))
+        return {
+            "mem-path": str(self.memory),
+            "offset": 0,
+            "suppress-vmdesc": self.suppress_vmdesc,
+        }.get(str(arguments.get("property")))
 
     def _migrate(self, uri: str) -> None:
         os.write(self.descriptors["set" if "fdset" in uri else uri.removeprefix("fd:")], b"state")

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import snapmig
-from snapmig.guests import guest as guests
 from snapmig.guests import monitor as monitors
+from snapmig.guests import watch
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import Monitor, MonitorError
 from snapmig.guests.wait import MonitorWait
@@ -246,7 +246,7 @@ def test_migration_that_does_not_move(
     fake: Callable[..., FakeMonitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration that moves nothing for too long is given up, and the guest is let go."""
-    monkeypatch.setitem(guests._STILL_S, "migrate", 0.05)
+    monkeypatch.setitem(watch._STILL_S, "migrate", 0.05)
     monitor = fake()
 
     def migrate(_: Any) -> dict[str, str]:
@@ -263,7 +263,7 @@ def test_migration_that_moves(
     fake: Callable[..., FakeMonitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration that takes longer but moves something is waited for."""
-    monkeypatch.setitem(guests._STILL_S, "migrate", 0.5)
+    monkeypatch.setitem(watch._STILL_S, "migrate", 0.5)
     monitor = fake()
     numbers = iter(range(400))
 
