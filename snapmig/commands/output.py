@@ -28,7 +28,7 @@ def print_warnings(warnings: Iterable[str]) -> None:
 
 def print_notice(sentence: str) -> None:
     """Print what the user should read while something goes on, on stderr."""
-    say(f"snapmig: {sentence}", sys.stderr)
+    print(f"snapmig: {sentence}", file=sys.stderr, flush=True)
 
 
 def percent(part: float, whole: float) -> str:

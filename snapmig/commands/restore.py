@@ -100,5 +100,5 @@ def _run(options: argparse.Namespace) -> int:
     print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     print(f"image     {result.image}")
     for line in resume_lines(result):
-        say(line)
+        print(line)
     return 0
