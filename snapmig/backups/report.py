@@ -12,12 +12,20 @@ from typing import Any
 
 from snapmig.errors import WARNINGS_EXIT_CODE, SnapmigError
 
-__all__ = ("Failure", "Note", "Report", "Warned", "sentence")
+__all__ = ("Failure", "Note", "Remark", "Report", "Warned", "sentence")
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
     """An ordinary event, for the curious."""
+
+    message: str
+    guest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that takes longer than one expects, while it still may go as it should."""
 
     message: str
     guest: str | None
@@ -44,7 +52,8 @@ class Report:
     """
     Pass events on and keep the exit code.
 
-    :param show: called with each result, :class:`Note`, :class:`Warned` and :class:`Failure`
+    :param show: called with each result, :class:`Note`, :class:`Remark`,
+        :class:`Warned` and :class:`Failure`
     """
 
     def __init__(self, show: Callable[[Any], None]) -> None:
@@ -65,6 +74,10 @@ class Report:
     def note(self, message: str, guest: str | None = None) -> None:
         """Pass on an ordinary event."""
         self._show(Note(message, guest))
+
+    def remark(self, message: str, guest: str | None = None) -> None:
+        """Hand on what should be read now."""
+        self._show(Remark(message, guest))
 
     def warn(self, message: str, guest: str | None = None) -> None:
         """Pass on a warning."""

@@ -12,6 +12,7 @@ from snapmig.backups.errors import RepositoryError
 from snapmig.backups.repository import guest_folder
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import CorruptSnapshotError, UsageError
+from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 
@@ -29,7 +30,9 @@ class RestoreOptions:
     force: bool = False
     in_place: bool = False
     for_qemu: bool = False
+    monitor_timeout: float | None = None
     progress: ProgressCallback | None = None
+    notice: NoticeCallback | None = None
 
 
 def parse_moment(text: str, now: datetime | None = None) -> datetime:
@@ -106,6 +109,8 @@ def restore_guest(
         force=options.force,
         in_place=options.in_place,
         for_qemu=options.for_qemu,
+        monitor_timeout=options.monitor_timeout,
         progress=options.progress,
+        notice=options.notice,
     )
     return snapshot, result

@@ -21,6 +21,7 @@ from snapmig.backups.saving import refused_parent, save_snapshot
 from snapmig.backups.space import check_space, expected_size
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError, StoreError
+from snapmig.guests.wait import MonitorWait, parse_monitor_timeout
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult
 from snapmig.operations.settings import GUEST_PREFIX
@@ -39,6 +40,7 @@ class RunOptions:
     :param lock_wait: seconds to wait for each guest's lock
     :param full: save all in full
     :param jobs: worker processes
+    :param monitor_timeout: seconds to wait for each answer of a guest's monitor
     :param progress: returns, for a guest's name, a context that gives a progress callback
     """
 
@@ -47,6 +49,7 @@ class RunOptions:
     full: bool = False
     lock_wait: float | None = None
     jobs: int | None = None
+    monitor_timeout: float | None = None
     progress: ShowProgress = lambda _: nullcontext()
 
 
@@ -143,7 +146,9 @@ class _GuestRun:
             self._report.warn(message, self._guest.name)
         every = 1 if self._options.full else self._guest.full_every
         plan = plan_next(contents.snapshots, every, now)
-        expected = expected_size(contents.snapshots, plan, self._guest.source)
+        expected = expected_size(
+            contents.snapshots, plan, self._guest.source, self._wait_for_monitor()
+        )
         self._result = replace(
             self._result,
             snapshot=self._folder.new_name(now),
@@ -198,7 +203,8 @@ class _GuestRun:
 
     def _save_to(self, path: Location, plan: Plan) -> SaveResult:
         guest = self._guest
-        options = dict(guest.save)
+        wait = self._wait_for_monitor()
+        options = {**guest.save, "monitor_timeout": wait.limit_s, "notice": wait.notice}
         if self._options.jobs is not None:
             options["jobs"] = self._options.jobs
         with self._options.progress(guest.name) as progress:
@@ -223,6 +229,13 @@ class _GuestRun:
         except (OSError, StoreError, LockedError) as error:  # the guest is saved all the same
             self._report.fail(error, self._guest.name)
             return ()
+
+    def _wait_for_monitor(self) -> MonitorWait:
+        own = self._options.monitor_timeout
+        limit = parse_monitor_timeout(
+            self._guest.save.get("monitor_timeout") if own is None else own
+        )
+        return MonitorWait(limit, lambda text: self._report.remark(text, self._guest.name))
 
     def _facts(self) -> dict[str, object]:
         result, place = self._result, self._folder.place

@@ -8,6 +8,7 @@ from typing import Any
 
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import SnapmigError, UsageError
+from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult, save
@@ -29,6 +30,7 @@ _CODING: dict[str, Any] = {
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "jobs": parse_jobs,
     "packet_size": parse_packet_size,
+    "monitor_timeout": parse_monitor_timeout,
 }
 
 

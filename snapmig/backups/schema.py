@@ -55,6 +55,7 @@ class SaveTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deltas: bool | None = None
     page_digests: bool | None = None
     live: bool | None = None
+    monitor_timeout: float | None = None
 
 
 class GuestTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

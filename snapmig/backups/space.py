@@ -10,6 +10,7 @@ from snapmig.backups.chains import Plan
 from snapmig.backups.repository import GuestFolder
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import NoSpaceError, SnapmigError
+from snapmig.guests.wait import MonitorWait
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.units import format_size
 
@@ -17,20 +18,22 @@ __all__ = ("check_space", "expected_size")
 
 
 def expected_size(
-    snapshots: Sequence[StoredSnapshot], plan: Plan, source: str
+    snapshots: Sequence[StoredSnapshot], plan: Plan, source: str, wait: MonitorWait
 ) -> tuple[int, str] | None:
     """
     Return the likely size of the next snapshot in bytes, and the basis of the estimate.
 
     It is the size of the last snapshot of its kind, or else the space that the guest's RAM takes
     now, because memory never written to is zero. None if nothing is known.
+
+    :param wait: for a guest's monitor
     """
     kinds = ("full",) if plan.parent is None else ("incremental", "full")
     for kind in kinds:
         sizes = [item.disk_size for item in snapshots if item.kind == kind]
         if sizes:
             return sizes[-1], f"the last {kind} one"
-    size = _source_size(source)
+    size = _source_size(source, wait)
     return None if size is None else (size, "the guest's RAM")
 
 
@@ -51,29 +54,24 @@ def check_space(folder: GuestFolder, expected: tuple[int, str] | None) -> None:
         raise NoSpaceError(message, path=folder.shown)
 
 
-def _source_size(source: str) -> int | None:
+def _source_size(source: str, wait: MonitorWait) -> int | None:
     if source.startswith(GUEST_PREFIX):
-        return _guest_size(source.removeprefix(GUEST_PREFIX))
+        return _guest_size(source.removeprefix(GUEST_PREFIX), wait)
     path = Path(source)
     if path.is_dir():
         return sum(item.stat().st_blocks * 512 for item in path.iterdir())
     return path.stat().st_blocks * 512
 
 
-def _guest_size(socket: str) -> int | None:
+def _guest_size(socket: str, wait: MonitorWait) -> int | None:
     # Imported only here: asyncio takes 30 ms.
     from snapmig.guests.guest import Guest  # noqa: PLC0415
-    from snapmig.guests.memory import open_memory  # noqa: PLC0415
 
-    with Guest(socket) as guest:
-        if not guest.shares_memory:
+    with Guest(socket, wait) as guest:
+        if guest.unshared is not None:
             return None  # QEMU writes a file first, and only QEMU knows its size
-        size = 0
-        for memory in guest.facts.memory:
-            try:
-                fd = open_memory(memory, guest.pid, os.O_RDONLY)
-            except (SnapmigError, OSError):  # the save has the better message
-                return None
-            size += os.fstat(fd).st_blocks * 512
-            os.close(fd)
-        return size
+        try:
+            with guest.open_memory(os.O_RDONLY) as opened:
+                return sum(os.fstat(fd).st_blocks * 512 for fd in opened)
+        except (SnapmigError, OSError):  # the save has the better message
+            return None

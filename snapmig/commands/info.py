@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
-from snapmig.commands.output import percent, print_json, printable
+from snapmig.commands.output import percent, print_json
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.info import SnapshotInfo, info
+from snapmig.printable import printable
 from snapmig.units import format_size
 
 __all__ = ("add_parser",)

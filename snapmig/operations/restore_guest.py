@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
-from snapmig.guests.memory import GuestMemory, open_memory
+from snapmig.guests.memory import GuestMemory
+from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import StoredAttachment, source_format
@@ -25,6 +25,7 @@ from snapmig.operations.restoring import (
     fill,
     plan_block,
     plan_whole,
+    restore_nameless,
     restore_new,
 )
 from snapmig.operations.save_guest import STATE
@@ -36,6 +37,8 @@ _FILE_SINCE = (8, 2)
 """The first QEMU that reads ``file:``."""
 
 __all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
+
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,7 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
     return SavedGuest(state.machine, None, facts)
 
 
-def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
+def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str, int]:
     """
     Put a snapshot into a QEMU that waits, and let it run; return format and pages not zero.
 
@@ -110,13 +113,15 @@ def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
     source = reading.snapshot
     name = source_format(source)
     saved = load_guest(source)
-    with Guest(socket) as guest:
+    with Guest(socket, wait) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
         if saved.state is None:
             return name, _start_from_file(reading, guest)
-        data_pages = 0
-        for memory in guest.facts.memory:
-            data_pages += _fill_memory(reading, guest, memory)
+        with guest.open_memory(os.O_RDWR) as opened:
+            data_pages = sum(
+                _fill_memory(reading, socket, memory, fd)
+                for memory, fd in zip(guest.facts.memory, opened, strict=True)
+            )
         _start(guest, saved.state)
     return name, data_pages
 
@@ -149,7 +154,7 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
         )
         return Resumable(name, pages, arguments, ("cont",))
     files = {
-        block.name: final / f"{number}-{block.name.replace('/', '_')}.ram"
+        block.name: final / f"{number}-{_part_of_name(block.name)}.ram"
         for number, block in enumerate(source.geometry.blocks)
     }
     pages = 0
@@ -160,6 +165,12 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
     return Resumable(name, pages, arguments, _monitor_commands(state, saved.facts))
+
+
+def _part_of_name(text: str) -> str:
+    # A block's name is a word of the snapshot: what is left of it leads nowhere, and has no meaning
+    # in an option of QEMU's. The number before it keeps names apart.
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:_LONGEST_NAME]
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -182,21 +193,16 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
         raise SnapmigError(message, path=path)
 
 
-def _fill_memory(reading: Reading, guest: Guest, memory: GuestMemory) -> int:
-    fd = open_memory(memory, guest.pid, os.O_RDWR)
-    try:
-        path = descriptor_path(fd)
-        target = TargetPlan(
-            path=path,
-            shown=f"memory of {GUEST_PREFIX}{guest.monitor.path}",
-            needed=memory.size,
-            in_place=True,
-            huge_page_size=huge_page_size(path),
-        )
-        part = plan_block(reading.snapshot, memory.name, memory.file_offset)
-        return fill(reading, target, part)
-    finally:
-        os.close(fd)
+def _fill_memory(reading: Reading, socket: str, memory: GuestMemory, fd: int) -> int:
+    path = descriptor_path(fd)
+    target = TargetPlan(
+        path=path,
+        shown=f"memory of {GUEST_PREFIX}{socket}",
+        needed=memory.size,
+        in_place=True,
+        huge_page_size=huge_page_size(path),
+    )
+    return fill(reading, target, plan_block(reading.snapshot, memory.name, memory.file_offset))
 
 
 def _start(guest: Guest, state: StoredAttachment) -> None:
@@ -214,12 +220,10 @@ def _start(guest: Guest, state: StoredAttachment) -> None:
 
 def _start_from_file(reading: Reading, guest: Guest) -> int:
     # QEMU alone can write this guest's memory: it reads a file that is made for it.
-    parent = os.environ.get("TMPDIR", "/var/tmp")
-    with tempfile.TemporaryDirectory(prefix="snapmig-", dir=parent) as folder:
-        path = Path(folder) / "guest.mapped-ram"
-        part = plan_whole(reading.snapshot, "mapped-ram")
-        pages = restore_new(reading, path, part, force=False)
-        guest.load_file(path)
+    folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
+    part = plan_whole(reading.snapshot, guest.file_format)
+    with restore_nameless(reading, folder, part) as (fd, pages):
+        guest.load_file(fd)
     guest.run()
     return pages
 
@@ -257,7 +261,11 @@ def _with_files(argument: str, files: dict[str, Path]) -> str:
     if name not in files:
         return argument
     kept = [p for p in pairs[1:] if not p.startswith(("mem-path=", "share=", "offset="))]
-    return ",".join(["memory-backend-file", *kept, f"mem-path={files[name]}", "share=on"])
+    return ",".join(["memory-backend-file", *kept, f"mem-path={_option(files[name])}", "share=on"])
+
+
+def _option(path: Path) -> str:
+    return str(path).replace(",", ",,")
 
 
 def _with_files_json(argument: str, files: dict[str, Path]) -> str:
