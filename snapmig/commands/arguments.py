@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError
+from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.settings import WINDOWS, default_jobs, parse_packet_size
 from snapmig.operations.workers import parse_rate
 from snapmig.printable import printable
@@ -21,6 +22,7 @@ __all__ = (
     "add_common",
     "add_encoding",
     "add_jobs",
+    "add_monitor_timeout",
     "add_page_digests",
     "add_progress",
     "checked",
@@ -150,6 +152,20 @@ def add_bwlimit(parser: argparse.ArgumentParser) -> None:
         type=checked(parse_rate),
         metavar="RATE",
         help="write at most RATE bytes per second, like 200M",
+    )
+
+
+def add_monitor_timeout(parser: argparse.ArgumentParser, default: str = "30") -> None:
+    """
+    Add ``--monitor-timeout``.
+
+    :param default: in words
+    """
+    parser.add_argument(
+        "--monitor-timeout",
+        type=checked(parse_monitor_timeout),
+        metavar="SECONDS",
+        help=f"for each answer of a guest's QEMU ({default})",
     )
 
 

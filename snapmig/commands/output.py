@@ -20,6 +20,7 @@ __all__ = (
     "json_line",
     "percent",
     "print_json",
+    "print_notice",
     "print_warnings",
     "rate",
     "say",
@@ -62,9 +63,14 @@ def print_warnings(warnings: Iterable[str]) -> None:
         say(f"snapmig: warning: {warning}", sys.stderr)
 
 
+def print_notice(sentence: str) -> None:
+    """Print what the user should read while something goes on, on stderr."""
+    say(f"snapmig: {sentence}", sys.stderr)
+
+
 def percent(part: float, whole: float) -> str:
-    """Return a share in words."""
-    return f"{100 * part / whole:.1f} %" if whole else "0.0 %"
+    """Return a share in words, at most 100 %: a last page may reach past the end of its block."""
+    return f"{100 * min(part / whole, 1):.1f} %" if whole else "0.0 %"
 
 
 def rate(size: int, seconds: float) -> str:

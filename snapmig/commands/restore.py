@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from snapmig.commands.arguments import (
     Verbs,
@@ -11,10 +10,12 @@ from snapmig.commands.arguments import (
     add_bwlimit,
     add_common,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
 )
-from snapmig.commands.output import percent, print_json, print_warnings, rate, say
+from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
+from snapmig.commands.resume import resume_lines
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.restore import restore
@@ -64,6 +65,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
     add_accelerator(parser)
     add_bwlimit(parser)
+    add_monitor_timeout(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -83,18 +85,18 @@ def _run(options: argparse.Namespace) -> int:
             accelerator=options.accelerator,
             depth=options.depth,
             bwlimit=options.bwlimit,
+            monitor_timeout=options.monitor_timeout,
             progress=progress,
+            notice=print_notice,
         )
     print_warnings(result.warnings)
     if options.json:
         print_json("restore", result)
         return 0
-    data_size = result.data_pages * PAGE_SIZE
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     say(f"restored {rate(result.ram_size, result.seconds)}, {format_count(result.jobs, 'job')}")
     say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     say(f"image     {result.image}")
-    if result.qemu_arguments is not None:
-        say(f"start     {shlex.join(result.qemu_arguments)}")
-        for command in result.monitor_commands or ():
-            say(f"monitor   {command}")
+    for line in resume_lines(result):
+        say(line)
     return 0

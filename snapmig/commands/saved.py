@@ -33,7 +33,7 @@ def print_saved(
 
 
 def _print(verb: str, result: SaveResult, share: str | None) -> None:
-    data_size = result.data_pages * PAGE_SIZE
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     jobs = format_count(result.jobs, "job")
     say(f"{_DONE[verb]} {rate(result.ram_size, result.seconds)}, {jobs}")
     say(

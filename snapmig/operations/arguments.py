@@ -39,7 +39,7 @@ _KINDS = {
     "attach": _Kind("a mapping of names", lambda value: isinstance(value, Mapping)),
     "jobs": _Kind("a whole number", lambda value: type(value) is int),
     "depth": _Kind("a whole number", lambda value: type(value) is int),
-    **dict.fromkeys(("progress", "ended"), _Kind("a function", callable)),
+    **dict.fromkeys(("progress", "ended", "notice"), _Kind("a function", callable)),
 }
 _IMAGE = _Kind(
     "a path or a list of RAM blocks with their files", lambda v: _is_path(v) or _is_list(v)

@@ -12,7 +12,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.attachments import load_attachment, source_format
+from snapmig.operations.attachments import StoredAttachment, source_format
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.parents import PARENT_NAME
 from snapmig.operations.progress import ProgressCallback
@@ -215,9 +215,9 @@ def _compression(chain: Sequence[SnapshotFile]) -> str:
     return "none" if any(encodings >> Encoding.RAW & 1 for encodings in used) else "zlib"
 
 
-def _attachments(file: SnapshotFile) -> Mapping[str, bytes]:
+def _attachments(file: SnapshotFile) -> Mapping[str, StoredAttachment]:
     return {
-        entry.name: load_attachment(file, entry)
+        entry.name: StoredAttachment(file, entry)
         for entry in file.attachments
         if entry.name != PARENT_NAME
     }

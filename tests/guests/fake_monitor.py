@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 import socket
 import threading
@@ -48,22 +49,31 @@ class FakeMonitor:
     :param path: the socket to make
     :param answers: by command, with ``_`` for ``-``: a value, a function of the arguments that
         returns one, :class:`Refused`, :class:`Raw` or :class:`Silent`
+    :param memory: a file of whole pages that is the guest's RAM, shared
     :param greets: whether who connects is greeted; a monitor with a client keeps others waiting
     """
 
-    def __init__(self, path: Path, *, greets: bool = True, **answers: Any) -> None:
+    def __init__(
+        self, path: Path, memory: Path | None = None, *, greets: bool = True, **answers: Any
+    ) -> None:
         self.path = path
+        self.memory = memory
         self.answers = {name.replace("_", "-"): answer for name, answer in answers.items()}
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.descriptors: dict[str, int] = {}
         self.status, self.migration = "running", "none"
+        self.suppress_vmdesc = True  # it has no stream to look at
         self._greets = greets
         self._received: list[int] = []
+        self._mapped: mmap.mmap | None = None
         self._server = socket.socket(socket.AF_UNIX)
         self._client: socket.socket | None = None
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
     def __enter__(self) -> Self:
+        if self.memory is not None:
+            self.descriptors["memory"] = os.open(self.memory, os.O_RDWR)
+            self._mapped = mmap.mmap(self.descriptors["memory"], 0)
         self._server.bind(str(self.path))
         self._server.listen(8)
         self._thread.start()
@@ -76,8 +86,15 @@ class FakeMonitor:
                     end.shutdown(socket.SHUT_RDWR)
         self._thread.join(10)
         self._server.close()
+        if self._mapped is not None:
+            self._mapped.close()
         for fd in [*self._received, *self.descriptors.values()]:
             os.close(fd)
+
+    @property
+    def has_client(self) -> bool:
+        """Whether somebody is connected."""
+        return self._client is not None
 
     @property
     def names(self) -> list[str]:
@@ -93,6 +110,7 @@ class FakeMonitor:
             self._client = client
             with client, contextlib.suppress(OSError):  # it may leave in the middle of an answer
                 self._talk(client)
+            self._client = None
 
     def _talk(self, client: socket.socket) -> None:
         if self._greets:
@@ -140,15 +158,16 @@ class FakeMonitor:
             "query-migrate-parameters": {
                 "multifd-channels": 2, "max-bandwidth": 1 << 27, "downtime-limit": 300,
             },
-            "query-memdev": [],
-            "qom-list": [],
-            "qom-get": "pc-q35-10.0-machine" if arguments.get("path") == "/machine" else None,
+            "query-memdev": self._memory_devices(),
+            "qom-list": [{"name": "ram", "type": "child<memory-backend-file>"}],
+            "qom-get": self._property(arguments),
         }  # fmt: skip
         if name in plain:
             return plain[name]
         acts: dict[str, Callable[[], Any]] = {
             "getfd": lambda: self.descriptors.update({arguments["fdname"]: self._received.pop(0)}),
-            "migrate": lambda: self._become("postmigrate", "completed"),
+            "add-fd": lambda: self.descriptors.update({"set": self._received.pop(0)}),
+            "migrate": lambda: self._migrate(arguments["uri"]),
             "migrate-incoming": lambda: self._become("paused", "completed"),
             "migrate_cancel": lambda: self._become(self.status, "cancelled"),
             "cont": lambda: self._become("running", self.migration),
@@ -156,7 +175,25 @@ class FakeMonitor:
         }
         if name in acts:
             acts[name]()
-        return {}
+        return {"fdset-id": 1, "fd": 7} if name == "add-fd" else {}
+
+    def _memory_devices(self) -> list[dict[str, Any]]:
+        if self.memory is None:
+            return []
+        return [{"id": "ram", "size": self.memory.stat().st_size, "share": True}]
+
+    def _property(self, arguments: dict[str, Any]) -> Any:
+        if arguments.get("path") == "/machine":
+            return "pc-q35-10.0-machine"
+        return {
+            "mem-path": str(self.memory),
+            "offset": 0,
+            "suppress-vmdesc": self.suppress_vmdesc,
+        }.get(str(arguments.get("property")))
+
+    def _migrate(self, uri: str) -> None:
+        os.write(self.descriptors["set" if "fdset" in uri else uri.removeprefix("fd:")], b"state")
+        self._become("postmigrate", "completed")
 
     def _become(self, status: str, migration: str) -> None:
         self.status, self.migration = status, migration
