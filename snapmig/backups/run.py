@@ -1,4 +1,4 @@
-"""A night's work: guests saved, and their folders pruned; one that fails does not stop the rest."""
+"""A backup run: save guests and prune their folders. A failed guest does not stop the others."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ ShowProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """
-    How a run differs from what is configured.
+    Deviations of a run from the configuration.
 
     :param lock_wait: seconds to wait for each guest's lock
     :param full: save all in full
     :param jobs: worker processes
     :param monitor_timeout: seconds to wait for each answer of a guest's monitor
-    :param progress: makes, from a guest's name, a context that gives a progress callback
+    :param progress: returns, for a guest's name, a context that gives a progress callback
     """
 
     dry_run: bool = False
@@ -56,13 +56,13 @@ class RunOptions:
 @dataclass(frozen=True, slots=True)
 class BackupResult:
     """
-    What became of a guest; sizes are in bytes.
+    The outcome for a guest; sizes are in bytes.
 
     :param result: ``saved``, ``skipped``, ``failed``, or ``planned`` in a dry run
-    :param kind: ``full`` or ``incremental``, None where it did not come to that
-    :param reason: why it is of this kind, or was skipped, or failed
-    :param expected_size: what the free space was compared with
-    :param removed: snapshots that the rules no longer keep
+    :param kind: ``full`` or ``incremental``, None if never decided
+    :param reason: of the kind, of the skip, or of the failure
+    :param expected_size: the size compared with the free space
+    :param removed: snapshots removed by the rules
     """
 
     guest: str
@@ -82,7 +82,7 @@ class BackupResult:
 
 
 def run(config: Config, guests: Sequence[GuestConfig], report: Report, options: RunOptions) -> None:
-    """Save guests and prune their folders; results, warnings and errors are in the report."""
+    """Save guests and prune their folders. Results, warnings and errors go to the report."""
     for guest in guests:
         one = _GuestRun(config, guest, report, options)
         try:
@@ -104,13 +104,13 @@ class _GuestRun:
         self._folder = guest_folder(config.repository, guest.name)
         self._wait = config.lock_wait if options.lock_wait is None else options.lock_wait
         self._result = BackupResult(guest.name, "failed", guest.source)
-        self._told = False  # whether a hook has been told of the end
+        self._told = False  # a hook has run for the end
 
     def run(self) -> None:
         """
-        Save the guest, or say why not.
+        Save the guest, or report the reason for not doing so.
 
-        :raises SnapmigError: it failed; the hook for errors was not run yet
+        :raises SnapmigError: it failed; the hook for errors has not run yet
         """
         if self._guest.optional and not _is_there(self._guest.source):
             message = f"skipped: its source {self._guest.source} is not there"
@@ -133,7 +133,7 @@ class _GuestRun:
         self._finish("saved", removed=removed)
 
     def failed(self, error: Exception, message: str) -> None:
-        """Report a failure, to the hook too."""
+        """Report a failure, also to the hook."""
         code = error.exit_code if isinstance(error, SnapmigError) else 1
         self._report.fail(message, self._guest.name, code)
         self._tell_error(message, code)
@@ -161,7 +161,7 @@ class _GuestRun:
         return plan
 
     def _with_next(self, contents: Contents, plan: Plan) -> Contents:
-        # What would be there after a save, for the rules of a dry run.
+        # The contents after the planned save, for the rules of a dry run.
         name, parent = str(self._result.snapshot), plan.parent
         snapshot = StoredSnapshot(
             name=name,
@@ -183,7 +183,7 @@ class _GuestRun:
             run_hook(self._guest.hooks, "before", self._facts())
             self._settle(self._save_to(path, plan))
         except BaseException as error:
-            if not isinstance(error, Exception):  # a signal: what "before" did is undone now
+            if not isinstance(error, Exception):  # a signal: undo the work of "before" now
                 name = getattr(error, "name", type(error).__name__)
                 self._tell_error(f"interrupted by {name}", None)
             raise

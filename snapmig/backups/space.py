@@ -1,4 +1,4 @@
-"""Whether there is room for a snapshot, asked before a guest is disturbed."""
+"""Room for a snapshot, checked before a guest is disturbed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def expected_size(
     snapshots: Sequence[StoredSnapshot], plan: Plan, source: str, wait: MonitorWait
 ) -> tuple[int, str] | None:
     """
-    Return how many bytes the next snapshot is likely to take, and what that rests on.
+    Return the likely size of the next snapshot in bytes, and the basis of the estimate.
 
-    As many as the last of its kind did; without one, as many as the guest's RAM takes now: what was
-    never written there is zero. None where nothing can be said.
+    It is the size of the last snapshot of its kind, or else the space that the guest's RAM takes
+    now, because memory never written to is zero. None if nothing is known.
 
     :param wait: for a guest's monitor
     """
@@ -39,9 +39,9 @@ def expected_size(
 
 def check_space(folder: GuestFolder, expected: tuple[int, str] | None) -> None:
     """
-    Refuse a save that is not likely to fit, where the folder can say what is free.
+    Refuse a save that is not likely to fit, if the folder knows its free space.
 
-    :raises NoSpaceError: with what is free and what is expected
+    :raises NoSpaceError: with the free and the expected bytes
     """
     if expected is None or (free := folder.free_bytes()) is None:
         return
@@ -64,14 +64,14 @@ def _source_size(source: str, wait: MonitorWait) -> int | None:
 
 
 def _guest_size(socket: str, wait: MonitorWait) -> int | None:
-    # Only here: asyncio and what it brings take 30 ms to import.
+    # Imported only here: asyncio takes 30 ms.
     from snapmig.guests.guest import Guest  # noqa: PLC0415
 
     with Guest(socket, wait) as guest:
         if guest.unshared is not None:
-            return None  # QEMU writes it to a file first, and only QEMU knows how large
+            return None  # QEMU writes a file first, and only QEMU knows its size
         try:
             with guest.open_memory(os.O_RDONLY) as opened:
                 return sum(os.fstat(fd).st_blocks * 512 for fd in opened)
-        except (SnapmigError, OSError):  # the save will say it better
+        except (SnapmigError, OSError):  # the save has the better message
             return None

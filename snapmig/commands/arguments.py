@@ -84,8 +84,8 @@ def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
     parser.add_argument(
         "--level",
         metavar="N",
-        help="zlib 0 to 9, zstd -7 to 19, lz4 1 to 12: faster to\n"
-        "smaller; auto follows the speed of the disk (1)",
+        help="zlib 0 to 3 (4 to 9 are slow: without ISA-L), zstd -7\n"
+        "to 19, lz4 1 to 12; auto follows the disk's speed (1)",
     )
     parser.add_argument(
         "--window",

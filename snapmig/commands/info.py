@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print(result: SnapshotInfo) -> None:
-    data_size = result.data_pages * PAGE_SIZE
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     packets = ", ".join(f"{count} {name}" for name, count in result.packets.items() if count)
     print(f"snapshot     {result.snapshot}")
     print(f"id           {result.snapshot_id}")

@@ -32,8 +32,8 @@ def print_notice(sentence: str) -> None:
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share in words."""
-    return f"{100 * part / whole:.1f} %" if whole else "0.0 %"
+    """Return a share in words, at most 100 %: a last page may reach past the end of its block."""
+    return f"{100 * min(part / whole, 1):.1f} %" if whole else "0.0 %"
 
 
 def rate(size: int, seconds: float) -> str:

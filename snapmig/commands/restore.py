@@ -95,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print_json("restore", result)
         return 0
-    data_size = result.data_pages * PAGE_SIZE
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     print(f"restored {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
     print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     print(f"image     {result.image}")

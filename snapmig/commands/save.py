@@ -18,7 +18,7 @@ from snapmig.commands.arguments import (
 from snapmig.commands.output import print_notice
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
-from snapmig.errors import UsageError
+from snapmig.errors import WARNINGS_EXIT_CODE, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.save import save
 
@@ -135,4 +135,4 @@ def _run(options: argparse.Namespace) -> int:
             notice=print_notice,
         )
     print_saved(options, "save", result, options.share)
-    return 0
+    return WARNINGS_EXIT_CODE if result.torn_packets else 0

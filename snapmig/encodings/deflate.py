@@ -14,11 +14,13 @@ from isal import igzip_lib, isal_zlib
 from snapmig.errors import CorruptSnapshotError
 from snapmig.system.files import Buffer
 
-__all__ = ("compress", "compress_stream", "decompress")
+__all__ = ("compress", "compress_stream", "decompress", "decompress_stream")
 
 DEFAULT_LEVEL = 1
 LEVELS = range(4)
 """ISA-L's levels: 0 is one pass with fixed codes, not "no compression"."""
+_STEP = 1 << 20
+"""Bytes that a stream of pieces gives at once."""
 
 
 def compress(data: Buffer, level: int, window_bits: int) -> bytes:
@@ -59,3 +61,40 @@ def compress_stream(pieces: Iterable[bytes], level: int = DEFAULT_LEVEL) -> Iter
         if out := encoder.compress(piece):
             yield out
     yield encoder.flush()
+
+
+def decompress_stream(pieces: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """
+    Yield the ``size`` bytes of a raw deflate stream in pieces, in memory that does not grow.
+
+    :param pieces: the stream, which must end where they do
+    :raises CorruptSnapshotError: not a stream, another length, or bytes after its end
+    """
+    decoder = igzip_lib.IgzipDecompressor(igzip_lib.DECOMP_DEFLATE, 15)
+    done, rest = 0, 0
+    for piece in pieces:
+        if decoder.eof:
+            rest += len(piece)
+            continue
+        for plain in _decode(decoder, piece):
+            done += len(plain)
+            if done > size:
+                message = f"deflate stream gives {done} bytes or more, expected {size} bytes"
+                raise CorruptSnapshotError(message)
+            yield plain
+    rest += len(decoder.unused_data)
+    if done != size or rest or not decoder.eof:
+        found = f"{done} bytes" if decoder.eof else f"{done} bytes and no end"
+        after = f" and {rest} bytes after it" if rest else ""
+        raise CorruptSnapshotError(f"deflate stream gives {found}{after}, expected {size} bytes")
+
+
+def _decode(decoder: igzip_lib.IgzipDecompressor, piece: bytes) -> Iterator[bytes]:
+    try:
+        while plain := decoder.decompress(piece, _STEP):
+            yield plain
+            piece = b""
+            if decoder.eof or decoder.needs_input:
+                return
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # the stub calls it an instance
+        raise CorruptSnapshotError(f"deflate stream: {error}") from error

@@ -16,7 +16,7 @@ from snapmig.container.format import PAGE_DIGEST_SIZE, Encoding, PageKind
 from snapmig.container.page_digests import digest_pages, digest_rows
 from snapmig.encodings import deflate
 from snapmig.geometry import PAGE_SIZE
-from snapmig.pages import Bytes, Kinds, Mask, data_mask
+from snapmig.pages import Bytes, Kinds, Mask, data_mask, private
 from snapmig.sums import crc32, xxh3_128
 from snapmig.system.files import Buffer
 
@@ -78,22 +78,24 @@ class EncodedPacket(NamedTuple):
         return self._replace(payload=bytes(self.payload))
 
 
-def summarise(pages: Bytes, *, page_digests: bool = False, digest: bytes | None = None) -> Summary:
+def summarise(pages: Bytes, *, page_digests: bool = False) -> Summary:
     """
-    Return what ``(n, 4096)`` pages are; ``data`` shares their memory where none is zero.
+    Return what ``(n, 4096)`` pages are.
+
+    An image may change at any moment, so its pages are copied before they are digested, compared,
+    encoded or written: all that is kept of them is of the same bytes. A page that becomes zero
+    after the mask was made is stored as one of zeros.
 
     :param page_digests: those are wanted, too
-    :param digest: of all the pages, where it is known already
     """
     mask = data_mask(pages)
     kinds = mask.view(np.uint8)  # true is 1, and 1 is a data page
     count = int(np.count_nonzero(mask))
     if count == 0:
         return Summary(kinds, pages[:0], NO_DIGEST)
-    if count < len(pages):
-        pages, digest = pages[mask], None
-    digests = digest_pages(pages, mask) if page_digests else b""
-    return Summary(kinds, pages, digest or xxh3_128(pages.data), digests)
+    data = pages[mask] if count < len(pages) else private(pages)
+    digests = digest_pages(data, mask) if page_digests else b""
+    return Summary(kinds, data, xxh3_128(data.data), digests)
 
 
 def with_page_digests(summary: Summary) -> Summary:

@@ -18,7 +18,12 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
-from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment, source_format
+from snapmig.operations.attachments import (
+    SOURCE_PREFIX,
+    StoredAttachment,
+    load_attachment,
+    source_format,
+)
 from snapmig.operations.progress import reporter
 from snapmig.operations.reading import Reading
 from snapmig.pages import Mask
@@ -66,6 +71,7 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     Return a whole snapshot as an image of a format.
 
     :raises UsageError: the snapshot lacks something that the format needs
+    :raises CorruptSnapshotError: what it has of it can't be
     """
     geometry = source.geometry
     content = Content(
@@ -77,8 +83,8 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     )
     try:
         plan = find_format(name).plan_image(content)
-    except UsageError as error:
-        error.path = source.shown
+    except SnapmigError as error:
+        error.path = error.path or source.shown
         raise
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
@@ -116,7 +122,14 @@ class SourceAttachments(Mapping[str, bytes]):
         }
 
     def __getitem__(self, name: str) -> bytes:
-        return load_attachment(self._source, self._entries[name])
+        return load_attachment(self._source, self._entries[name], limited=True)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def pieces(self, name: str) -> StoredAttachment:
+        """Return the contents of one that may be large."""
+        return StoredAttachment(self._source, self._entries[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)

@@ -65,8 +65,9 @@ def save(  # noqa: PLR0913 - the words of the command line
     """
     Save a guest RAM image, or a running guest, to a new snapshot: a file, or an object.
 
-    An image must not change meanwhile: pause the guest. Nothing appears under the snapshot's
-    name before it is complete and on stable storage.
+    An image must not change meanwhile: pause the guest. Else the snapshot can be read, but is not
+    of one moment; a sample of the packets is looked at again at the end, to tell of that. Nothing
+    appears under the snapshot's name before it is complete and on stable storage.
 
     :param snapshot: a path, or ``s3://BUCKET/KEY``
     :param image: a file, or a list of RAM blocks with their raw files, or ``qmp:SOCKET`` for the
@@ -151,6 +152,7 @@ def save(  # noqa: PLR0913 - the words of the command line
             return save_share(source, _shared(location), options, parse_share(share))
         with Saving(source, location, options) as saving:
             saving.look()
+            saving.look_for_changes()
             source.check_unchanged()
             return saving.finish(source_attachments(source))
     finally:

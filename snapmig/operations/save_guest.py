@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
-from snapmig.guests.guest import Guest, GuestFacts
+from snapmig.guests.guest import Guest
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.readers.files import Part
 from snapmig.images.source import PartsImage
 from snapmig.operations.attachments import source_attachments
+from snapmig.operations.guest_facts import FACTS, describe
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
@@ -26,9 +25,8 @@ from snapmig.stores.location import Location, check_location
 from snapmig.system.files import NamelessFile, descriptor_path, pread_all
 from snapmig.system.libc import huge_page_size
 
-__all__ = ("FACTS", "STATE", "save_guest")
+__all__ = ("STATE", "save_guest")
 
-FACTS = "guest.json"
 STATE = "state"
 _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
 
@@ -94,11 +92,6 @@ def _save_through_file(
         kept = {**source.attachments, FACTS: describe(guest.facts)}
         source.attachments = kept
         return saving.finish(source_attachments(source), pause.seconds)
-
-
-def describe(facts: GuestFacts) -> bytes:
-    """Return a guest's facts as the attachment that keeps them."""
-    return json.dumps(asdict(facts), indent=1).encode()
 
 
 @contextmanager

@@ -12,8 +12,9 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from snapmig.errors import DestinationExistsError, NoSpaceError, SnapmigError, UsageError
 from snapmig.units import format_size
@@ -24,11 +25,14 @@ __all__ = (
     "NewFile",
     "PartialDirectory",
     "PartialFile",
+    "Pieces",
     "check_destination",
     "descriptor_path",
     "free_bytes",
+    "open_regular",
     "pread_all",
     "pwrite_all",
+    "read_small",
     "sync_directory",
     "write_error",
     "write_file",
@@ -46,6 +50,58 @@ def descriptor_path(fd: int) -> str:
     position of its own, which an inherited descriptor would share.
     """
     return f"/proc/{os.getpid()}/fd/{fd}"
+
+
+_TYPES = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = 0, *, follow: bool = True) -> int:
+    """
+    Open a regular file, and nothing else: opening a device or a FIFO can do something.
+
+    The file is looked at by a descriptor that opens nothing, and then opened through that.
+
+    :param flags: ``os.O_RDONLY`` or ``os.O_RDWR``
+    :param follow: take what a symbolic link leads to; otherwise a link is refused
+    :raises SnapmigError: something else, told without a path
+    :raises OSError: it can't be opened
+    """
+    links = 0 if follow else os.O_NOFOLLOW
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC | links)
+    try:
+        mode = stat.S_IFMT(os.fstat(handle).st_mode)
+        if mode != stat.S_IFREG:
+            raise SnapmigError(f"not a regular file but {_TYPES.get(mode, 'something else')}")
+        return os.open(f"/proc/self/fd/{handle}", flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    finally:
+        os.close(handle)
+
+
+def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
+    """
+    Return a small file's contents.
+
+    :param limit: bytes
+    :raises SnapmigError: not a regular file, or a larger one; told without a path
+    :raises OSError: it can't be read
+    """
+    fd = open_regular(path)
+    try:
+        data = pread_all(fd, limit + 1, 0)
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        raise SnapmigError(f"larger than {format_size(limit)}")
+    return data
 
 
 def pread_all(fd: int, length: int, offset: int) -> bytes:
@@ -272,10 +328,17 @@ class PartialDirectory:
         sync_directory(self.path.parent)
 
 
-def write_file(path: Path, content: bytes, *, force: bool = False) -> None:
-    """Write a small file whole, synced, under its final name or not at all."""
+class Pieces(Sized, Iterable[bytes], Protocol):
+    """Contents that come in pieces; their length in bytes is known."""
+
+
+def write_file(path: Path, content: bytes | Pieces, *, force: bool = False) -> None:
+    """Write a file whole, synced, under its final name or not at all."""
     with PartialFile(path, len(content)) as file:
-        file.write(content, 0)
+        at = 0
+        for piece in [content] if isinstance(content, bytes) else content:
+            file.write(piece, at)
+            at += len(piece)
         file.sync()
         file.commit(force=force)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.guest.versions import require_capabilities
 from tests.guests import migration
 from tests.guests.qemu import Guest, GuestConfig
 from tests.guests.tiny import guest as tiny
@@ -32,6 +33,7 @@ def goes_on(
 
     A guest that finds a wrong page raises; the second pass that it ends has seen every page.
     """
+    require_capabilities(capabilities)
     with make(program, folder, layout, incoming=True) as guest:
         migration.prepare(guest, capabilities)
         migration.load_from(guest, uri)

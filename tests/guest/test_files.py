@@ -19,6 +19,7 @@ from snapmig.errors import SnapmigError
 from tests.conftest import Outcome, requires
 from tests.guest.resume import LAYOUT, goes_on, make
 from tests.guest.sweep import sweep
+from tests.guest.versions import require_capabilities
 from tests.guests import migration
 from tests.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
 from tests.guests.qemu import Guest
@@ -115,6 +116,7 @@ def saved(guest: Guest, folder: Path) -> Callable[[str], Saved]:
 
 def save_by_qemu(guest: Guest, path: Path, form: Form) -> Saved:
     """Have QEMU save a guest, and let it go on."""
+    require_capabilities(form.capabilities)
     path.write_bytes(form.head)
     migration.prepare(guest, form.capabilities, **(LIVE if form.live else {}))
     tiny.wait_passes(guest, 1)
@@ -316,10 +318,11 @@ def cut_short(program: str, folder: Path) -> Callable[[str, str], Path]:
 
 def cut_save(program: str, folder: Path, path: Path, form: Form, way: str) -> None:
     """Have QEMU begin to save a guest slowly, and cancel that or kill QEMU in the middle."""
+    require_capabilities(form.capabilities)
     with make(program, folder) as guest:
         tiny.wait_passes(guest, 1)
         migration.prepare(guest, form.capabilities, max_bandwidth=8 << 20)
-        guest.execute("migrate", uri=f"file:{path}")
+        guest.execute("migrate", uri=migration.writable(guest, f"file:{path}"))
         while guest.execute("query-migrate").get("ram", {}).get("transferred", 0) < 2 << 20:
             time.sleep(0.01)
         if way == "killed":

@@ -99,7 +99,7 @@ _snapmig_values() {
     'save --accelerator' | \
         'restore --accelerator' | \
         'verify --accelerator' | \
-        'repack --accelerator') choices='auto isal none qpl qpl:software qat' ;;
+        'repack --accelerator') choices='auto isal python qpl qpl:software qat' ;;
     'save --window' | \
         'verify --window' | \
         'repack --window') choices='4k 32k' ;;

@@ -45,7 +45,7 @@ class QatEngine:
         try:
             qatzip.load_library()
         except OSError as error:
-            problem, remedy = f"QATzip can't be loaded: {error}", "sudo apt install libqatzip3"
+            problem, remedy = str(error), "sudo apt-get install libqatzip3"
         else:
             if problem is not None:
                 note = "no QAT device is used: QATzip's software does the work"

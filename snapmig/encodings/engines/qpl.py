@@ -172,7 +172,7 @@ class QplSoftwareEngine(_Qpl):
 
 
 def _missing(reason: str) -> DeviceReport:
-    return DeviceReport((), f"QPL can't be used: {reason}", "sudo apt-get install libqpl1")
+    return DeviceReport((), reason, "sudo apt-get install libqpl1")
 
 
 def _histogram(counts: bytes | None) -> Histogram:
