@@ -13,6 +13,7 @@ from snapmig.commands.arguments import (
     add_common,
     add_jobs,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.output import percent, print_json, print_warnings, rate
 from snapmig.commands.progress import show_progress
@@ -66,6 +67,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
     add_accelerator(parser)
     add_bwlimit(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -85,6 +87,7 @@ def _run(options: argparse.Namespace) -> int:
             accelerator=options.accelerator,
             depth=options.depth,
             bwlimit=options.bwlimit,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
         )
     print_warnings(result.warnings)

@@ -12,6 +12,7 @@ from snapmig.commands.arguments import (
     add_encoding,
     add_jobs,
     add_progress,
+    add_remote_parents,
     checked,
 )
 from snapmig.commands.progress import show_progress
@@ -72,6 +73,7 @@ def add_parser(verbs: Verbs) -> None:
         "--share", metavar="K/N", help="only part K of N, see docs/cluster.md; then commit"
     )
     add_bwlimit(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -127,6 +129,7 @@ def _run(options: argparse.Namespace) -> int:
             live=options.live,
             share=options.share,
             bwlimit=options.bwlimit,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
         )
     print_saved(options, "save", result, options.share)

@@ -65,6 +65,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
     accelerator: str = AUTO,
     depth: int | None = None,
     bwlimit: str | int | None = None,
+    follow_remote_parents: bool = False,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
 ) -> RestoreResult:
@@ -90,6 +91,8 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param workers: worker processes that many jobs share, of a
         :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
@@ -107,7 +110,8 @@ def restore(  # noqa: PLR0913 - the words of the command line
     if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
         _check_image(image)
     given = choose_workers(bwlimit, workers)
-    options = read_options(jobs, accelerator, depth, progress, given)
+    follow = follow_remote_parents
+    options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
     with (

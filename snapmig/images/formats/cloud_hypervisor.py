@@ -9,6 +9,7 @@ for it stays in those files. See vmm/src/memory_manager.rs of Cloud Hypervisor.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
@@ -21,6 +22,7 @@ from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, block_starts
 from snapmig.images.readers.files import Part
 from snapmig.images.source import PartsImage
+from snapmig.system.files import is_regular
 
 __all__ = (
     "NAME",
@@ -53,7 +55,7 @@ def recognises(file: ImageFile) -> bool:
 
 def recognises_directory(path: str) -> bool:
     """Return whether a directory has the two files that every snapshot has."""
-    return all((Path(path) / name).is_file() for name in (CONFIG, STATE))
+    return all(is_regular(Path(path) / name) for name in (CONFIG, STATE))
 
 
 def file_in_directory(path: str) -> str:
@@ -75,9 +77,10 @@ def open_image(file: ImageFile) -> PartsImage:
     directory = Path(file.shown).parent
     _check_files(directory)
     with ExitStack() as stack:
-        others = [ImageFile(str(directory / name)) for name in (CONFIG, STATE)]
-        for other in others:
-            stack.callback(other.close)
+        others = []
+        for name in (CONFIG, STATE):
+            others.append(ImageFile(str(directory / name), follow=False))
+            stack.callback(others[-1].close)
         config, state = (_read_small(other) for other in others)
         blocks = _blocks(file, others[1].shown, state)
         stack.pop_all()
@@ -105,10 +108,10 @@ def plan_image(content: Content) -> ImagePlan:
 
 def _check_files(directory: Path) -> None:
     for name in (CONFIG, STATE):
-        if not (directory / name).is_file():
-            message = f"there is no {name}, as a snapshot of Cloud Hypervisor has"
+        if not is_regular(directory / name):
+            message = f"there is no regular file {name}, as a snapshot of Cloud Hypervisor has"
             raise SnapmigError(message, path=str(directory))
-    if not (directory / MEMORY).is_file():
+    if not os.path.lexists(directory / MEMORY):
         message = (
             f"there is no {MEMORY}: all of the guest's RAM is in files of its own, save those as "
             "raw images"
