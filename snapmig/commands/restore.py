@@ -12,6 +12,7 @@ from snapmig.commands.arguments import (
     add_jobs,
     add_monitor_timeout,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
@@ -66,6 +67,7 @@ def add_parser(verbs: Verbs) -> None:
     add_accelerator(parser)
     add_bwlimit(parser)
     add_monitor_timeout(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -86,6 +88,7 @@ def _run(options: argparse.Namespace) -> int:
             depth=options.depth,
             bwlimit=options.bwlimit,
             monitor_timeout=options.monitor_timeout,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
             notice=print_notice,
         )

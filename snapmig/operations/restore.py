@@ -69,6 +69,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
     depth: int | None = None,
     bwlimit: str | int | None = None,
     monitor_timeout: float | str | None = None,
+    follow_remote_parents: bool = False,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
     notice: NoticeCallback | None = None,
@@ -96,6 +97,8 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param depth: packets that an asynchronous engine has in flight in each worker
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param workers: worker processes that many jobs share, of a
         :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
@@ -116,7 +119,8 @@ def restore(  # noqa: PLR0913 - the words of the command line
         _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
-    options = read_options(jobs, accelerator, depth, progress, given)
+    follow = follow_remote_parents
+    options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
     with (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +34,7 @@ from snapmig.system.files import (
     check_destination,
     descriptor_path,
     free_bytes,
+    open_regular,
     write_error,
     write_file,
 )
@@ -231,11 +231,12 @@ def _fill_new(reading: Reading, file: NewFile, folder: Path, part: Part) -> int:
 
 def restore_in_place(reading: Reading, path: Path, part: Part) -> int:
     """Write into an existing image of the same size; return the pages that are not zero."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fd = open_regular(path, os.O_RDWR)
+    except SnapmigError as error:
+        raise SnapmigError(f"image is {error.message}", path=str(path)) from error
     try:
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise SnapmigError("image is not a regular file", path=str(path))
         if facts.st_size != part.image.size:
             message = f"image has {facts.st_size} bytes, the snapshot's RAM {part.image.size}"
             raise SnapmigError(message, path=str(path))

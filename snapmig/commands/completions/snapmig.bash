@@ -65,15 +65,15 @@ _snapmig_verbs() {
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --format --base --parent --deltas --no-deltas -j --jobs --compression --accelerator --depth --level --window --huffman --packet-size --layout --page-digests --no-page-digests --attach -f --force --live --share --bwlimit --monitor-timeout --progress --json --debug' ;;
-    'restore') echo '-h --help --format -j --jobs -f --force --in-place --for-qemu --block --accelerator --depth --bwlimit --monitor-timeout --progress --json --debug' ;;
+    'save') echo '-h --help --format --base --parent --deltas --no-deltas -j --jobs --compression --accelerator --depth --level --window --huffman --packet-size --layout --page-digests --no-page-digests --attach -f --force --live --share --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
+    'restore') echo '-h --help --format -j --jobs -f --force --in-place --for-qemu --block --accelerator --depth --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
     'info') echo '-h --help --json --debug' ;;
-    'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --progress --json --debug' ;;
-    'chain') echo '-h --help --json --debug' ;;
-    'diff') echo '-h --help -j --jobs --ranges --progress --json --debug' ;;
-    'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --progress --json --debug' ;;
-    'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --progress --json --debug' ;;
-    'repack') echo '-h --help -j --jobs --compression --accelerator --depth --level --window --packet-size --layout --page-digests --no-page-digests -f --force --progress --json --debug' ;;
+    'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
+    'chain') echo '-h --help --follow-remote-parents --json --debug' ;;
+    'diff') echo '-h --help -j --jobs --ranges --follow-remote-parents --progress --json --debug' ;;
+    'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug' ;;
+    'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --follow-remote-parents --progress --json --debug' ;;
+    'repack') echo '-h --help -j --jobs --compression --accelerator --depth --level --window --packet-size --layout --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug' ;;
     'batch') echo '-h --help -j --jobs -g --guests-at-once --fail-fast --no-fail-fast --bwlimit --monitor-timeout --scheduler --tls-ca --tls-cert --tls-key --progress --json --debug' ;;
     'backup') echo '-h --help' ;;
     'backup run') echo '-h --help -n --dry-run --full --no-prune --lock-wait --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
