@@ -19,6 +19,7 @@ from snapmig.guests.memory import GuestMemory, open_memory
 from snapmig.images.qemu.state import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import source_format
+from snapmig.operations.foreign_command import check_command
 from snapmig.operations.reading import Reading
 from snapmig.operations.restoring import (
     SourceAttachments,
@@ -116,6 +117,7 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
     source = reading.snapshot
     name = source_format(source)
     saved = load_guest(SourceAttachments(source), name, source.shown)
+    check_command(saved.facts.get("command_line") or ())
     final = folder.absolute()
     with PartialDirectory(final) as partial_folder:
         made = _fill_folder(reading, saved, final, partial_folder.partial_path)

@@ -16,6 +16,7 @@ from snapmig.guests.guest import Guest, GuestFacts
 from snapmig.guests.memory import open_memory
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
+from snapmig.images.qemu.state import SHARED_STATE
 from snapmig.images.readers.files import Part
 from snapmig.images.source import PartsImage
 from snapmig.operations.attachments import source_attachments
@@ -29,7 +30,7 @@ from snapmig.system.libc import huge_page_size
 __all__ = ("FACTS", "STATE", "save_guest")
 
 FACTS = "guest.json"
-STATE = "state"
+STATE = SHARED_STATE
 
 
 def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:

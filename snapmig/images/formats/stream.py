@@ -35,11 +35,8 @@ from snapmig.images.qemu.sections import (
     ends_complete,
     skip_full,
 )
-from snapmig.images.qemu.state import (
-    VmState,
-    attach_vm_state,
-    load_vm_state,
-)
+from snapmig.images.qemu.shared import whole_stream
+from snapmig.images.qemu.state import VmState, attach_vm_state
 from snapmig.images.readers.files import MappedFile
 from snapmig.images.readers.page_table import NO_PAGE, PageTable, PageTableReader
 from snapmig.images.source import ImageReader
@@ -88,7 +85,7 @@ def plan_image(content: Content) -> ImagePlan:
 
     :raises UsageError: the snapshot has no device state of QEMU
     """
-    return plan_at(content, load_vm_state(content.attachments, NAME), 0)
+    return plan_at(*whole_stream(content, NAME), 0)
 
 
 class StreamImage:

@@ -23,7 +23,20 @@ from snapmig.images.qemu.sections import (
     VERSION,
 )
 
-__all__ = ("MappedPlace", "QemuBlock", "VmState", "attach_vm_state", "load_vm_state")
+__all__ = (
+    "SHARED_STATE",
+    "VM_STATE",
+    "MappedPlace",
+    "QemuBlock",
+    "VmState",
+    "attach_vm_state",
+    "load_vm_state",
+)
+
+VM_STATE = "vmstate.json"
+"""The attachment that a migration file with all RAM leaves, with two others."""
+SHARED_STATE = "state"
+"""The attachment that a running guest with shared RAM leaves: device state without that RAM."""
 
 
 class MappedPlace(NamedTuple):
@@ -127,7 +140,7 @@ def attach_vm_state(state: VmState) -> dict[str, bytes]:
     facts["ram_header"] = state.ram_header.hex()
     facts["blocks"] = [_block_facts(block) for block in state.blocks]
     return {
-        "vmstate.json": json.dumps(facts).encode(),
+        VM_STATE: json.dumps(facts).encode(),
         "vmstate.before": state.before,
         "vmstate.after": state.after,
     }
@@ -145,14 +158,21 @@ def load_vm_state(attachments: Mapping[str, bytes], format_name: str) -> VmState
     :raises UsageError: it was not made of anything that has one
     :raises CorruptSnapshotError: what it keeps is not a state
     """
-    if "vmstate.json" not in attachments:
+    if VM_STATE not in attachments and SHARED_STATE in attachments:
+        message = (
+            f"{format_name} needs the pages of all RAM blocks apart from QEMU's device state, and "
+            "in a snapshot of shared memory those of firmware and video memory are inside of it: "
+            "restore it to qemu-stream or libvirt"
+        )
+        raise UsageError(message)
+    if VM_STATE not in attachments:
         message = f"{format_name} needs QEMU's device state, and this snapshot has none"
         raise UsageError(message)
     try:
-        facts = json.loads(attachments["vmstate.json"])
+        facts = json.loads(attachments[VM_STATE])
         return _state_of(facts, attachments["vmstate.before"], attachments["vmstate.after"])
     except (KeyError, TypeError, ValueError) as error:
-        message = f"attachment vmstate.json is not what {format_name} needs: {error!r}"
+        message = f"attachment {VM_STATE} is not what {format_name} needs: {error!r}"
         raise CorruptSnapshotError(message) from error
 
 
