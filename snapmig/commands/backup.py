@@ -10,6 +10,7 @@ from snapmig.commands.arguments import (
     Verbs,
     add_common,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
     checked,
 )
@@ -133,6 +134,7 @@ def _add_run(own: Verbs) -> None:
     parser.add_argument("--full", action="store_true", help="save in full, whatever the rule")
     parser.add_argument("--no-prune", action="store_true", help="remove nothing")
     _add_lock_wait(parser)
+    add_monitor_timeout(parser, "as in CONFIG, else 30")
     add_jobs(parser)
     _add_output(parser)
 
@@ -157,6 +159,7 @@ def _add_restore(own: Verbs) -> None:
     how.add_argument("-f", "--force", action="store_true", help="replace an existing TARGET")
     how.add_argument("--in-place", action="store_true", help="fill an existing TARGET")
     how.add_argument("--for-qemu", action="store_true", help="see snapmig restore --help")
+    add_monitor_timeout(parser)
     add_jobs(parser)
     _add_output(parser)
 

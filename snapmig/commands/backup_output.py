@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import shlex
 import signal
 import sys
 import traceback
@@ -24,11 +23,12 @@ from typing import Any, TextIO
 from snapmig.backups.check import CheckResult
 from snapmig.backups.listing import ListedSnapshot
 from snapmig.backups.prune import PruneResult
-from snapmig.backups.report import Failure, Note, Report, Warned
+from snapmig.backups.report import Failure, Note, Remark, Report, Warned
 from snapmig.backups.run import BackupResult
 from snapmig.backups.stored import StoredSnapshot
-from snapmig.commands.output import printable
+from snapmig.commands.resume import resume_lines
 from snapmig.operations.restore import RestoreResult
+from snapmig.printable import printable
 from snapmig.units import format_duration, format_size
 
 __all__ = ("InitResult", "Output", "RestoredGuest", "Summary")
@@ -89,6 +89,8 @@ class Output:
             self._tell(_ERROR, record.guest, record.message)
         elif isinstance(record, Warned):
             self._tell(_WARNING, record.guest, record.message)
+        elif isinstance(record, Remark):
+            self._tell(_INFO, record.guest, record.message)
         elif self._loud:
             self._print(record)
         if self._debug and isinstance(record, Failure) and sys.exception() is not None:
@@ -211,10 +213,7 @@ def _restored_lines(record: RestoredGuest) -> str:
         f"{record.guest}: restored {record.snapshot.name} to {printable(result.image)}, "
         f"{format_size(result.ram_size)} in {format_duration(result.seconds)}"
     ]
-    if result.qemu_arguments is not None:
-        lines.append(f"start     {shlex.join(result.qemu_arguments)}")
-        lines += [f"monitor   {command}" for command in result.monitor_commands or ()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *resume_lines(result)])
 
 
 def _restored_fields(record: RestoredGuest) -> dict[str, Any]:
@@ -247,6 +246,7 @@ _JSON: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     InitResult: lambda record: ("init", asdict(record)),
     Summary: lambda record: ("summary", asdict(record)),
     Note: lambda record: ("note", asdict(record)),
+    Remark: lambda record: ("note", asdict(record)),
     Warned: lambda record: ("warning", asdict(record)),
     Failure: lambda record: ("error", asdict(record)),
 }

@@ -73,6 +73,7 @@ def _run(options: argparse.Namespace) -> int:
             full=options.full,
             lock_wait=options.lock_wait,
             jobs=options.jobs,
+            monitor_timeout=options.monitor_timeout,
             progress=_progress(options, "saving"),
         )
         run(config, guests, report, settings)
@@ -122,7 +123,9 @@ def _restore(options: argparse.Namespace) -> int:
                 force=options.force,
                 in_place=options.in_place,
                 for_qemu=options.for_qemu,
+                monitor_timeout=options.monitor_timeout,
                 progress=progress,
+                notice=lambda text: report.remark(text, guest.name),
             )
             snapshot, result = restore_guest(config, guest, options.target, settings)
         report.result(RestoredGuest(guest.name, snapshot, result))

@@ -17,12 +17,14 @@ from snapmig.commands.arguments import (
     add_bwlimit,
     add_common,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
 )
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
-from snapmig.commands.output import fail, print_warnings, printable
+from snapmig.commands.output import fail, print_warnings
 from snapmig.errors import UsageError
 from snapmig.operations.save_values import SaveResult
+from snapmig.printable import printable
 from snapmig.units import format_size
 
 if TYPE_CHECKING:
@@ -74,6 +76,7 @@ def add_parser(verbs: Verbs) -> None:
         help="cancel the others when one fails (the file's, or no)",
     )
     add_bwlimit(parser)
+    add_monitor_timeout(parser, "the file's, or 30")
     _add_cluster(parser)
     add_progress(parser)
     add_common(parser, json_help="print a line of JSON for each job as it ends")
@@ -114,11 +117,16 @@ def _run(options: argparse.Namespace) -> int:
         max_guests_at_once=options.guests_at_once,
         fail_fast=options.fail_fast,
         bwlimit=options.bwlimit,
+        monitor_timeout=options.monitor_timeout,
         scheduler=_scheduler(options),
     )
     print_warnings(run.warnings)
     with show_batch_progress(options.progress, run.at_once) as display:
-        result = run.run(lambda job: _show_end(options, display, job), display)
+        result = run.run(
+            lambda job: _show_end(options, display, job),
+            display,
+            lambda name, text: display.write(f"snapmig: {printable(name)}: {text}", sys.stderr),
+        )
     names = [printable(job.name) for job in result.jobs if job.state == "failed"]
     if options.json:
         counts = {state: result.count(state) for state in _STATES}

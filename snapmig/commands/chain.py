@@ -45,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _print(link: ChainLink) -> None:
     kind = "full" if link.parent_id is None else "incremental"
-    changed = link.changed_pages * PAGE_SIZE
+    changed = min(link.changed_pages * PAGE_SIZE, link.ram_size)
     print(link.snapshot)
     print(f"  {link.created}, {kind}, {format_size(link.disk_size)} on disk")
     print(

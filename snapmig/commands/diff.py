@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
-from snapmig.commands.output import percent, print_json, print_warnings, printable
+from snapmig.commands.output import percent, print_json, print_warnings
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.diff import BlockDiff, DiffResult, diff
+from snapmig.printable import printable
 from snapmig.units import format_size
 
 __all__ = ("add_parser",)

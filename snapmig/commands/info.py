@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
-from snapmig.commands.output import percent, print_json, printable
+from snapmig.commands.output import percent, print_json
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.info import SnapshotInfo, info
+from snapmig.printable import printable
 from snapmig.units import format_size
 
 __all__ = ("add_parser",)
@@ -44,7 +45,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print(result: SnapshotInfo) -> None:
-    data_size = result.data_pages * PAGE_SIZE
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     packets = ", ".join(f"{count} {name}" for name, count in result.packets.items() if count)
     print(f"snapshot     {result.snapshot}")
     print(f"id           {result.snapshot_id}")

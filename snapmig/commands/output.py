@@ -12,7 +12,7 @@ from typing import Any
 
 from snapmig.units import format_duration, format_size
 
-__all__ = ("fail", "percent", "print_json", "print_warnings", "printable", "rate")
+__all__ = ("fail", "percent", "print_json", "print_notice", "print_warnings", "rate")
 
 
 def print_json(command: str, result: Any) -> None:
@@ -26,20 +26,20 @@ def print_warnings(warnings: Iterable[str]) -> None:
         print(f"snapmig: warning: {warning}", file=sys.stderr)
 
 
+def print_notice(sentence: str) -> None:
+    """Print what the user should read while something goes on, on stderr."""
+    print(f"snapmig: {sentence}", file=sys.stderr, flush=True)
+
+
 def percent(part: float, whole: float) -> str:
-    """Return a share in words."""
-    return f"{100 * part / whole:.1f} %" if whole else "0.0 %"
+    """Return a share in words, at most 100 %: a last page may reach past the end of its block."""
+    return f"{100 * min(part / whole, 1):.1f} %" if whole else "0.0 %"
 
 
 def rate(size: int, seconds: float) -> str:
     """Return what was done in which time, and how fast that is."""
     speed = f" ({format_size(size / seconds)}/s)" if seconds else ""
     return f"{format_size(size)} in {format_duration(seconds)}{speed}"
-
-
-def printable(name: str) -> str:
-    """Return a name from a file without what could play tricks on a terminal."""
-    return name if name.isprintable() else ascii(name)
 
 
 def fail(options: argparse.Namespace, code: int, message: str) -> int:

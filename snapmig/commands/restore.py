@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from snapmig.commands.arguments import (
     HelpFormatter,
@@ -12,10 +11,12 @@ from snapmig.commands.arguments import (
     add_bwlimit,
     add_common,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
 )
-from snapmig.commands.output import percent, print_json, print_warnings, rate
+from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate
 from snapmig.commands.progress import show_progress
+from snapmig.commands.resume import resume_lines
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.restore import restore
@@ -71,6 +72,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_accelerator(parser)
     add_bwlimit(parser)
+    add_monitor_timeout(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -91,18 +93,18 @@ def _run(options: argparse.Namespace) -> int:
             accelerator=options.accelerator,
             depth=options.depth,
             bwlimit=options.bwlimit,
+            monitor_timeout=options.monitor_timeout,
             progress=progress,
+            notice=print_notice,
         )
     print_warnings(result.warnings)
     if options.json:
         print_json("restore", result)
         return 0
-    data_size = result.data_pages * PAGE_SIZE
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     print(f"restored {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
     print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     print(f"image     {result.image}")
-    if result.qemu_arguments is not None:
-        print(f"start     {shlex.join(result.qemu_arguments)}")
-        for command in result.monitor_commands or ():
-            print(f"monitor   {command}")
+    for line in resume_lines(result):
+        print(line)
     return 0

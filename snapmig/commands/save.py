@@ -11,12 +11,14 @@ from snapmig.commands.arguments import (
     add_common,
     add_encoding,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
     checked,
 )
+from snapmig.commands.output import print_notice
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
-from snapmig.errors import UsageError
+from snapmig.errors import WARNINGS_EXIT_CODE, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.save import save
 
@@ -72,6 +74,7 @@ def add_parser(verbs: Verbs) -> None:
         "--share", metavar="K/N", help="only part K of N, see docs/cluster.md; then commit"
     )
     add_bwlimit(parser)
+    add_monitor_timeout(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -127,7 +130,9 @@ def _run(options: argparse.Namespace) -> int:
             live=options.live,
             share=options.share,
             bwlimit=options.bwlimit,
+            monitor_timeout=options.monitor_timeout,
             progress=progress,
+            notice=print_notice,
         )
     print_saved(options, "save", result, options.share)
-    return 0
+    return WARNINGS_EXIT_CODE if result.torn_packets else 0

@@ -31,7 +31,7 @@ def print_saved(
 
 
 def _print(result: SaveResult, share: str | None) -> None:
-    data_size = result.data_pages * PAGE_SIZE
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     print(f"saved {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
     print(
         f"not zero  {format_size(data_size)} of {format_size(result.ram_size)} "

@@ -163,7 +163,7 @@ def _hint(child: SnapshotFile) -> str | None:
     for entry in child.attachments:
         if entry.name == PARENT_NAME and 0 < entry.size <= MAX_NAME:
             try:
-                return os.fsdecode(load_attachment(child, entry))
+                return os.fsdecode(load_attachment(child, entry, limited=True))
             except StoreError:
                 raise
             except SnapmigError:

@@ -13,6 +13,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
+from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
@@ -71,8 +72,10 @@ def restore(  # noqa: PLR0913 - the words of the command line
     accelerator: str = AUTO,
     depth: int | None = None,
     bwlimit: str | int | None = None,
+    monitor_timeout: float | str | None = None,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
+    notice: NoticeCallback | None = None,
 ) -> RestoreResult:
     """
     Restore a snapshot to an image of the format that it was saved from, or of another one.
@@ -98,9 +101,12 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``
+    :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param workers: worker processes that many jobs share, of a
         :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :param notice: called with a sentence that the user should read while this goes on: that a
+        monitor is waited for
     :raises UsageError: an argument that makes no sense
     :raises CorruptSnapshotError: the snapshot is damaged
     :raises UnsupportedError: the snapshot needs what this version does not have
@@ -115,6 +121,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
     if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
         _check_image(image)
     given = choose_workers(bwlimit, workers)
+    wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     options = read_options(jobs, accelerator, depth, progress, given)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
@@ -126,7 +133,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
         if to_guest or for_qemu:
             if force or in_place or any(x is not None for x in (format, block, domain_xml)):
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            facts = _to_qemu(reading, str(image))
+            facts = _to_qemu(reading, str(image), wait)
         else:
             name = _format(source, format, raw=in_place or block is not None)
             xml = _read_domain_xml(domain_xml, name)
@@ -187,7 +194,7 @@ class _Facts(NamedTuple):
     monitor_commands: tuple[str, ...] | None = None
 
 
-def _to_qemu(reading: Reading, image: str) -> _Facts:
+def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Facts:
     # Only here: asyncio and what it brings take 30 ms to import.
     from snapmig.operations.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
 
@@ -195,7 +202,7 @@ def _to_qemu(reading: Reading, image: str) -> _Facts:
     blocks = geometry.blocks
     size, pages = geometry.ram_size, sum(-(-block.size // PAGE_SIZE) for block in blocks)
     if image.startswith(GUEST_PREFIX):
-        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX))
+        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX), wait)
         return _Facts(name, size, pages, data_pages)
     made = restore_for_qemu(reading, Path(image))
     commands = made.monitor_commands

@@ -11,7 +11,7 @@ from snapmig.container.format import Encoding, Layout
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
-from snapmig.operations.attachments import load_attachment, source_format
+from snapmig.operations.attachments import StoredAttachment, source_format
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.parents import PARENT_NAME
 from snapmig.operations.progress import ProgressCallback
@@ -211,9 +211,9 @@ def _compression(chain: Sequence[SnapshotFile]) -> str:
     return "none" if any(encodings >> Encoding.RAW & 1 for encodings in used) else "zlib"
 
 
-def _attachments(file: SnapshotFile) -> Mapping[str, bytes]:
+def _attachments(file: SnapshotFile) -> Mapping[str, StoredAttachment]:
     return {
-        entry.name: load_attachment(file, entry)
+        entry.name: StoredAttachment(file, entry)
         for entry in file.attachments
         if entry.name != PARENT_NAME
     }

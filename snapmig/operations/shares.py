@@ -69,6 +69,7 @@ def save_share(
     saving = _ShareSaving(source, path, options, share)
     with saving:
         saving.look()
+        saving.look_for_changes()
         source.check_unchanged()
         return saving.leave_mark()
 

@@ -34,6 +34,9 @@ class Attachments(Mapping[str, bytes]):
     def __getitem__(self, name: str) -> bytes:
         return load_attachment(self._file, self._entries[name])
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
 

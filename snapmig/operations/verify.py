@@ -11,7 +11,7 @@ from functools import partial
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.fleet.fleet import Fleet
-from snapmig.operations.attachments import load_attachment
+from snapmig.operations.attachments import StoredAttachment
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
@@ -104,7 +104,7 @@ def verify(
                 with Reading(source, options) as reading:
                     _check_packets(reading, bits, found)
                 for entry in source.attachments:
-                    found.attempt(partial(load_attachment, source, entry))
+                    found.attempt(StoredAttachment(source, entry).check)
     except OSError as error:
         error.filename = error.filename or path
         raise

@@ -30,9 +30,9 @@ _BUCKET = r"[A-Za-z0-9._-]{1,255}"
 
 class ObjectUrl(NamedTuple):
     """
-    An object's place.
+    The place of an object.
 
-    :param key: its name in the bucket; slashes are part of it
+    :param key: its name in the bucket, slashes included
     """
 
     bucket: str
@@ -43,13 +43,13 @@ class ObjectUrl(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What the keys of its neighbours begin with: empty, or up to the last slash."""
+        """Common start of its neighbours' keys: empty, or up to the last slash."""
         folder, slash, _name = self.key.rpartition("/")
         return folder + slash
 
     @property
     def name(self) -> str:
-        """What comes after the prefix."""
+        """The key after the prefix."""
         return self.key.removeprefix(self.prefix)
 
     def beside(self, name: str) -> ObjectUrl:
@@ -57,7 +57,7 @@ class ObjectUrl(NamedTuple):
         return ObjectUrl(self.bucket, self.prefix + name)
 
     def inside(self, name: str) -> ObjectUrl:
-        """Return the place of something under this name, as if it were a folder's."""
+        """Return a place below this name, as if it were a folder."""
         return ObjectUrl(self.bucket, f"{self.key}/{name}" if self.key else name)
 
 
@@ -83,13 +83,13 @@ def parse_location(text: str | os.PathLike[str] | ObjectUrl) -> Location:
 
 
 def is_url(text: str) -> bool:
-    """Return whether a name is that of an object, or meant to be one."""
+    """Return whether a name is, or is meant to be, the URL of an object."""
     return text.startswith(_SCHEME)
 
 
 def parse_folder(text: str) -> Location:
     """
-    Return a directory by its name, or by ``s3://BUCKET/PREFIX`` what has that prefix and a slash.
+    Return a directory by its name, or the prefix of ``s3://BUCKET/PREFIX`` with a slash.
 
     :raises UsageError: ``s3://`` without a bucket
     """
@@ -102,7 +102,7 @@ def parse_folder(text: str) -> Location:
 
 
 def same_location(one: Location, other: Location) -> bool:
-    """Return whether two names are of the same existing file, or of the same object."""
+    """Return whether two names denote the same existing file, or the same object."""
     if isinstance(one, ObjectUrl) or isinstance(other, ObjectUrl):
         return one == other
     try:
@@ -112,7 +112,7 @@ def same_location(one: Location, other: Location) -> bool:
 
 
 def relative_name(location: Location, place: Location) -> str:
-    """Return how one at ``place`` names another: by name when it is beside it, else in full."""
+    """Return a snapshot's name as stored in one at ``place``: short if beside it, else in full."""
     if isinstance(location, ObjectUrl):
         if isinstance(place, ObjectUrl) and location == place.beside(location.name):
             return location.name
@@ -125,9 +125,9 @@ def relative_name(location: Location, place: Location) -> str:
 
 def beside(place: Location, name: str) -> Location:
     """
-    Return what :func:`relative_name` named.
+    Return the place named by :func:`relative_name`.
 
-    :raises UsageError: a URL that is none
+    :raises UsageError: a malformed URL
     """
     if name.startswith((_SCHEME, "/")):
         return parse_location(name)
@@ -151,7 +151,7 @@ def check_location(location: Location, *, force: bool) -> None:
 
 def load_s3() -> Any:
     """
-    Return the module that speaks S3, imported only where it is needed.
+    Return the module that speaks S3, imported only when needed.
 
     :raises SnapmigError: its library is missing
     """

@@ -20,8 +20,8 @@ OPTIONS = {
     "save": "--format --base --parent --deltas --no-deltas --live -j --jobs --compression "
     "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
     "--no-page-digests --attach --share --bwlimit -f --force --json --progress --debug -h --help",
-    "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force --in-place --block "
-    "--bwlimit --json --progress --debug -h --help",
+    "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
+    "--in-place --block --monitor-timeout --bwlimit --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help",

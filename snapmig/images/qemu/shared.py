@@ -8,17 +8,21 @@ put before those, and without the capability, it is the stream of the whole gues
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
-from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content
+from snapmig.images.qemu.attachments import (
+    FACTS,
+    SHARED_STATE,
+    BytesFile,
+    check_after,
+    load_vm_state,
+)
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.sections import IGNORE_SHARED, MAPPED_RAM
-from snapmig.images.qemu.state import SHARED_STATE, VM_STATE, VmState, load_vm_state
-from snapmig.system.files import descriptor_path, pwrite_all
+from snapmig.images.qemu.state import VmState
 
 __all__ = ("whole_stream",)
 
@@ -35,8 +39,8 @@ def whole_stream(content: Content, format_name: str) -> tuple[Content, VmState]:
     :raises CorruptSnapshotError: what it keeps is not a state, or does not fit its RAM
     """
     attachments = content.attachments
-    if VM_STATE in attachments or SHARED_STATE not in attachments:
-        return content, load_vm_state(attachments, format_name)
+    if FACTS in attachments or SHARED_STATE not in attachments:
+        return content, load_vm_state(attachments, format_name, content.blocks)
     state = _parse(attachments[SHARED_STATE])
     lengths = {block.name: block.length for block in state.blocks}
     blocks = tuple(_named(block, lengths) for block in content.blocks)
@@ -44,23 +48,15 @@ def whole_stream(content: Content, format_name: str) -> tuple[Content, VmState]:
 
 
 def _parse(raw: bytes) -> VmState:
-    fd = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
     try:
-        pwrite_all(fd, raw, 0)
-        file = ImageFile(descriptor_path(fd))
-    except SnapmigError as error:
-        raise CorruptSnapshotError(f"{_NOT_A_STATE}: it is empty") from error
-    finally:
-        os.close(fd)
-    try:
-        state, offset = parse_vm_state(file)
+        state, offset = parse_vm_state(BytesFile(raw, SHARED_STATE))
     except SnapmigError as error:
         raise CorruptSnapshotError(f"{_NOT_A_STATE}: {error.message}") from error
-    finally:
-        file.close()
     if IGNORE_SHARED not in state.capabilities or MAPPED_RAM in state.capabilities:
         raise CorruptSnapshotError(f"{_NOT_A_STATE}: its capabilities are {state.capabilities}")
-    return state._replace(after=raw[offset:])
+    state = state._replace(after=raw[offset:])
+    check_after(state, SHARED_STATE)
+    return state
 
 
 def _named(block: RamBlock, lengths: dict[str, int]) -> RamBlock:
