@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --attach --base --before --block --bwlimit --compression --days --depth --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
+        else if contains -- "$word" --accelerator --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -107,6 +107,7 @@ complete -c snapmig -n '__snapmig_at restore' -s f -l force -d 'replace an exist
 complete -c snapmig -n '__snapmig_at restore' -l in-place -d 'fill an existing IMAGE of the same size, also while it is mapped elsewhere'
 complete -c snapmig -n '__snapmig_at restore' -l for-qemu -d 'make the directory IMAGE, and print the commands that resume the guest from it'
 complete -c snapmig -n '__snapmig_at restore' -l block -r -f -d 'only this RAM block (all, in order)'
+complete -c snapmig -n '__snapmig_at restore' -l domain-xml -r -F -d 'the domain\'s definition, for --format libvirt (the attachment domain.xml)'
 complete -c snapmig -n '__snapmig_at restore' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
 complete -c snapmig -n '__snapmig_at restore' -l depth -r -f -d 'packets in flight per worker, where it can'
 complete -c snapmig -n '__snapmig_at restore' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
