@@ -22,7 +22,8 @@ OPTIONS = {
     "--no-page-digests --attach --share --bwlimit -f --force --json --progress --debug -h --help "
     "--follow-remote-parents --monitor-timeout",
     "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
-    "--in-place --block --bwlimit --monitor-timeout --follow-remote-parents --json --progress --debug -h --help",
+    "--in-place --block --bwlimit --monitor-timeout --follow-remote-parents --json --progress "
+    "--debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help --follow-remote-parents",
