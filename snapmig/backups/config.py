@@ -1,7 +1,7 @@
 """
-The configuration: a TOML file into checked values, or one sentence with the place of what is wrong.
+Configuration: a TOML file to checked values, or one sentence with the place of the fault.
 
-Whatever is wrong is found before the first guest is touched. Paths are relative to the file.
+All faults are found before the first guest is touched. Paths are relative to the file.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ class GuestConfig:
     """
     A guest and its rules.
 
-    :param source: what :func:`snapmig.save` takes as image
+    :param source: the image argument of :func:`snapmig.save`
     :param save: its keyword arguments
-    :param optional: whether a source that is not there is skipped
-    :param full_every: of how many snapshots one is full, or after how long
-    :param check_days: within how many days everything is to be read, None: each time
+    :param optional: skip the guest if its source does not exist
+    :param full_every: one full snapshot in that many, or after that long
+    :param check_days: period in days within which everything is read; None: each time
     """
 
     name: str
@@ -79,7 +79,7 @@ class Config:
         """
         Return a guest by its name.
 
-        :raises UsageError: there is none of that name
+        :raises UsageError: there is none of this name
         """
         for guest in self.guests:
             if guest.name == name:
@@ -92,7 +92,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     """
     Read a configuration.
 
-    :raises ConfigError: it makes no sense, with the place
+    :raises ConfigError: an invalid value, with its place
     :raises OSError: it can't be read
     """
     try:
@@ -104,10 +104,10 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 
 def parse_config(text: str, path: Path) -> Config:
     """
-    Return the configuration that a text is.
+    Return the configuration in a text.
 
-    :param path: the file that it came from, for messages and as the place of relative paths
-    :raises ConfigError: it makes no sense, with the place
+    :param path: its file, for messages and as the base of relative paths
+    :raises ConfigError: an invalid value, with its place
     """
     try:
         raw = parse_toml(text)
@@ -117,7 +117,7 @@ def parse_config(text: str, path: Path) -> Config:
 
 
 class _Parser:
-    # Knows the file's name for messages; `place` is the table, as users write it between brackets.
+    # Knows the file's name for messages. `place` is the table as users write it between brackets.
     def __init__(self, path: Path) -> None:
         self._path = path
         self._folder = Path(os.path.abspath(path)).parent

@@ -18,6 +18,7 @@ from snapmig.container.tables import AttachmentEntry
 from snapmig.container.writer import SnapshotWriter
 from snapmig.encodings.deflate import compress_stream, decompress_stream
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.images.qemu.attachments import AFTER, FACTS, MAX_FACTS_SIZE, MAX_STATE_SIZE
 from snapmig.images.source import ImageSource
 from snapmig.system.files import open_regular
 from snapmig.units import format_size
@@ -48,10 +49,10 @@ _LIMITS = {
     _FORMAT_NAME: 64,
     f"{SOURCE_PREFIX}parent": 4096,  # no path is longer on Linux
     f"{SOURCE_PREFIX}guest.json": 8 << 20,  # a command line has at most 2 MiB
-    f"{SOURCE_PREFIX}vmstate.json": 16 << 20,
+    f"{SOURCE_PREFIX}{FACTS}": MAX_FACTS_SIZE,
     f"{SOURCE_PREFIX}elf.json": 32 << 20,  # 2^18 segments
     f"{SOURCE_PREFIX}vmstate": 10_000_000,  # of Firecracker, whose own limit this is
-    f"{SOURCE_PREFIX}vmstate.after": 256 << 20,
+    f"{SOURCE_PREFIX}{AFTER}": MAX_STATE_SIZE,
 }
 """Bytes of contents that are taken into memory to make an image of a snapshot again. A device state
 without RAM has a few MiB."""
@@ -72,11 +73,21 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
         if name.startswith(SOURCE_PREFIX):
             message = f"attachment name {name!r} is kept for what belongs to the image itself"
             raise UsageError(message)
+        if not _is_utf8(name):
+            raise UsageError(f"attachment name {name!r} is not UTF-8")
         if not 0 < len(name.encode()) <= MAX_NAME_SIZE or "\0" in name:
             message = f"attachment name {name!r} is not 1 to {MAX_NAME_SIZE} bytes long"
             raise UsageError(message)
         size = len(source) if isinstance(source, bytes) else _file_size(name, source)
         _check_size(name, size)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _file_size(name: str, path: str | os.PathLike[str]) -> int:

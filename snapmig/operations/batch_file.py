@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from snapmig.errors import UsageError
+from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.refusals import explain, parse_toml, read_text
 from snapmig.operations.settings import GUEST_PREFIX, parse_jobs
 from snapmig.operations.workers import parse_rate
@@ -96,6 +97,7 @@ class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max_guests_at_once: int | None = None
     fail_fast: bool = False
     bwlimit: int | str | None = None
+    monitor_timeout: float | None = None
     defaults: dict[str, Any] = {}
     save: list[dict[str, Any]] = []
     restore: list[dict[str, Any]] = []
@@ -132,6 +134,7 @@ def read_batch_file(path: Path) -> BatchFile:
     try:
         parse_jobs(file.jobs)
         parse_rate(1 if file.bwlimit is None else file.bwlimit)
+        parse_monitor_timeout(file.monitor_timeout)
     except UsageError as error:
         error.path = str(path)
         raise

@@ -12,6 +12,8 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
+from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
@@ -19,7 +21,7 @@ from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.workers import choose_workers
-from snapmig.stores.location import parse_location, same_location
+from snapmig.stores.location import check_new_name, parse_location, same_location
 
 __all__ = ("RestoreResult", "restore")
 
@@ -52,6 +54,7 @@ class RestoreResult:
     warnings: tuple[str, ...] = ()
 
 
+@checks_arguments
 def restore(  # noqa: PLR0913 - the words of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
@@ -66,8 +69,10 @@ def restore(  # noqa: PLR0913 - the words of the command line
     depth: int | None = None,
     bwlimit: str | int | None = None,
     follow_remote_parents: bool = False,
+    monitor_timeout: float | str | None = None,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
+    notice: NoticeCallback | None = None,
 ) -> RestoreResult:
     """
     Restore a snapshot to an image of the format that it was saved from, or of another one.
@@ -93,9 +98,12 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``
     :param follow_remote_parents: look for parents wherever snapshots name them; default: only
         beside a snapshot and below
+    :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param workers: worker processes that many jobs share, of a
         :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :param notice: called with a sentence that the user should read while this goes on: that a
+        monitor is waited for
     :raises UsageError: an argument that makes no sense
     :raises CorruptSnapshotError: the snapshot is damaged
     :raises UnsupportedError: the snapshot needs what this version does not have
@@ -108,8 +116,9 @@ def restore(  # noqa: PLR0913 - the words of the command line
     """
     started = time.monotonic()
     if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
-        _check_image(image)
+        _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)
+    wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     follow = follow_remote_parents
     options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
     if sum((force, in_place, for_qemu)) > 1:
@@ -122,7 +131,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
         if to_guest or for_qemu:
             if format is not None or block is not None or force or in_place:
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            facts = _to_qemu(reading, str(image))
+            facts = _to_qemu(reading, str(image), wait)
         else:
             name = _format(source, format, raw=in_place or block is not None)
             part = plan_block(source, block) if block is not None else plan_whole(source, name)
@@ -149,9 +158,11 @@ def restore(  # noqa: PLR0913 - the words of the command line
     )
 
 
-def _check_image(image: str | os.PathLike[str]) -> None:
+def _check_image(image: str | os.PathLike[str], *, for_qemu: bool) -> None:
     if not isinstance(parse_location(image), Path):
         raise UsageError("an image is a file, only snapshots are objects", path=os.fspath(image))
+    if not for_qemu:
+        check_new_name(os.fspath(image))
 
 
 def _check_no_source(image: Path, reading: Reading) -> None:
@@ -170,7 +181,7 @@ class _Facts(NamedTuple):
     monitor_commands: tuple[str, ...] | None = None
 
 
-def _to_qemu(reading: Reading, image: str) -> _Facts:
+def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Facts:
     # Only here: asyncio and what it brings take 30 ms to import.
     from snapmig.operations.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
 
@@ -178,7 +189,7 @@ def _to_qemu(reading: Reading, image: str) -> _Facts:
     blocks = geometry.blocks
     size, pages = geometry.ram_size, sum(-(-block.size // PAGE_SIZE) for block in blocks)
     if image.startswith(GUEST_PREFIX):
-        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX))
+        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX), wait)
         return _Facts(name, size, pages, data_pages)
     made = restore_for_qemu(reading, Path(image))
     commands = made.monitor_commands

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,17 +13,19 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
-from snapmig.guests.memory import GuestMemory, open_memory
-from snapmig.images.qemu.state import load_vm_state
+from snapmig.guests.memory import GuestMemory
+from snapmig.guests.wait import MonitorWait
+from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import StoredAttachment, source_format
-from snapmig.operations.guest_facts import FACTS, parse_facts
+from snapmig.operations.guest_facts import FACTS, SavedFacts, parse_facts
 from snapmig.operations.reading import Reading
 from snapmig.operations.restoring import (
     SourceAttachments,
     fill,
     plan_block,
     plan_whole,
+    restore_nameless,
     restore_new,
 )
 from snapmig.operations.save_guest import STATE
@@ -30,7 +33,12 @@ from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, write_file
 from snapmig.system.libc import huge_page_size
 
+_FILE_SINCE = (8, 2)
+"""The first QEMU that reads ``file:``."""
+
 __all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
+
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -40,12 +48,12 @@ class SavedGuest:
 
     :param state: QEMU's device state without shared RAM, in pieces; None when the snapshot was made
         of a migration file that has it all
-    :param command_line: of the QEMU that it was saved from, else empty
+    :param facts: of the running QEMU that it was saved from, if it was
     """
 
     machine: str
     state: StoredAttachment | None
-    command_line: tuple[str, ...]
+    facts: SavedFacts | None
 
 
 @dataclass(frozen=True)
@@ -90,13 +98,13 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
     facts = None
     if FACTS in attachments:
         facts = parse_facts(attachments[FACTS], source.geometry.blocks)
-    command_line = () if facts is None else facts.command_line
     if facts is not None and from_guest:
-        return SavedGuest(facts.machine, attachments.pieces(STATE), command_line)
-    return SavedGuest(load_vm_state(attachments, "a resume").machine, None, command_line)
+        return SavedGuest(facts.machine, attachments.pieces(STATE), facts)
+    state = load_vm_state(attachments, "a resume", source.geometry.blocks)
+    return SavedGuest(state.machine, None, facts)
 
 
-def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
+def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str, int]:
     """
     Put a snapshot into a QEMU that waits, and let it run; return format and pages not zero.
 
@@ -105,13 +113,15 @@ def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
     source = reading.snapshot
     name = source_format(source)
     saved = load_guest(source)
-    with Guest(socket) as guest:
+    with Guest(socket, wait) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
         if saved.state is None:
             return name, _start_from_file(reading, guest)
-        data_pages = 0
-        for memory in guest.facts.memory:
-            data_pages += _fill_memory(reading, guest, memory)
+        with guest.open_memory(os.O_RDWR) as opened:
+            data_pages = sum(
+                _fill_memory(reading, socket, memory, fd)
+                for memory, fd in zip(guest.facts.memory, opened, strict=True)
+            )
         _start(guest, saved.state)
     return name, data_pages
 
@@ -144,7 +154,7 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
         )
         return Resumable(name, pages, arguments, ("cont",))
     files = {
-        block.name: final / f"{number}-{block.name.replace('/', '_')}.ram"
+        block.name: final / f"{number}-{_part_of_name(block.name)}.ram"
         for number, block in enumerate(source.geometry.blocks)
     }
     pages = 0
@@ -154,7 +164,13 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     state = final / "state"
     write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
-    return Resumable(name, pages, arguments, _monitor_commands(state))
+    return Resumable(name, pages, arguments, _monitor_commands(state, saved.facts))
+
+
+def _part_of_name(text: str) -> str:
+    # A block's name is a word of the snapshot: what is left of it leads nowhere, and has no meaning
+    # in an option of QEMU's. The number before it keeps names apart.
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:_LONGEST_NAME]
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -177,21 +193,16 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
         raise SnapmigError(message, path=path)
 
 
-def _fill_memory(reading: Reading, guest: Guest, memory: GuestMemory) -> int:
-    fd = open_memory(memory, guest.pid, os.O_RDWR)
-    try:
-        path = descriptor_path(fd)
-        target = TargetPlan(
-            path=path,
-            shown=f"memory of {GUEST_PREFIX}{guest.monitor.path}",
-            needed=memory.size,
-            in_place=True,
-            huge_page_size=huge_page_size(path),
-        )
-        part = plan_block(reading.snapshot, memory.name, memory.file_offset)
-        return fill(reading, target, part)
-    finally:
-        os.close(fd)
+def _fill_memory(reading: Reading, socket: str, memory: GuestMemory, fd: int) -> int:
+    path = descriptor_path(fd)
+    target = TargetPlan(
+        path=path,
+        shown=f"memory of {GUEST_PREFIX}{socket}",
+        needed=memory.size,
+        in_place=True,
+        huge_page_size=huge_page_size(path),
+    )
+    return fill(reading, target, plan_block(reading.snapshot, memory.name, memory.file_offset))
 
 
 def _start(guest: Guest, state: StoredAttachment) -> None:
@@ -209,29 +220,26 @@ def _start(guest: Guest, state: StoredAttachment) -> None:
 
 def _start_from_file(reading: Reading, guest: Guest) -> int:
     # QEMU alone can write this guest's memory: it reads a file that is made for it.
-    parent = os.environ.get("TMPDIR", "/var/tmp")
-    with tempfile.TemporaryDirectory(prefix="snapmig-", dir=parent) as folder:
-        path = Path(folder) / "guest.mapped-ram"
-        part = plan_whole(reading.snapshot, "mapped-ram")
-        pages = restore_new(reading, path, part, force=False)
-        guest.load_file(path)
+    folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
+    part = plan_whole(reading.snapshot, guest.file_format)
+    with restore_nameless(reading, folder, part) as (fd, pages):
+        guest.load_file(fd)
     guest.run()
     return pages
 
 
-def _monitor_commands(state: Path) -> tuple[str, ...]:
+def _monitor_commands(state: Path, facts: SavedFacts | None) -> tuple[str, ...]:
     # QEMU has no command-line option for this capability, so it must be told when it runs.
-    return (
-        "migrate_set_capability x-ignore-shared on",
-        f"migrate_incoming file:{state}",
-        "cont",
-    )
+    version = "" if facts is None else facts.qemu_version
+    has_file = tuple(map(int, re.findall(r"\d+", version))) >= _FILE_SINCE
+    source = f"file:{state}" if has_file else f'"exec:cat {shlex.quote(str(state))}"'
+    return ("migrate_set_capability x-ignore-shared on", f"migrate_incoming {source}", "cont")
 
 
 def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
     # The command that the guest was started with, but for its RAM files and what it waited for.
-    command = saved.command_line
-    if not command:
+    command = None if saved.facts is None else saved.facts.command_line
+    if command is None:
         return ["qemu-system-x86_64", "-machine", saved.machine]
     arguments = []
     skip = False
@@ -253,7 +261,11 @@ def _with_files(argument: str, files: dict[str, Path]) -> str:
     if name not in files:
         return argument
     kept = [p for p in pairs[1:] if not p.startswith(("mem-path=", "share=", "offset="))]
-    return ",".join(["memory-backend-file", *kept, f"mem-path={files[name]}", "share=on"])
+    return ",".join(["memory-backend-file", *kept, f"mem-path={_option(files[name])}", "share=on"])
+
+
+def _option(path: Path) -> str:
+    return str(path).replace(",", ",,")
 
 
 def _with_files_json(argument: str, files: dict[str, Path]) -> str:

@@ -27,6 +27,8 @@ from snapmig.operations.progress import reporter
 from snapmig.operations.reading import Reading
 from snapmig.pages import Mask
 from snapmig.system.files import (
+    NamelessFile,
+    NewFile,
     PartialDirectory,
     PartialFile,
     check_destination,
@@ -69,6 +71,7 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     Return a whole snapshot as an image of a format.
 
     :raises UsageError: the snapshot lacks something that the format needs
+    :raises CorruptSnapshotError: what it has of it can't be
     """
     geometry = source.geometry
     content = Content(
@@ -80,8 +83,8 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     )
     try:
         plan = find_format(name).plan_image(content)
-    except UsageError as error:
-        error.path = source.shown
+    except SnapmigError as error:
+        error.path = error.path or source.shown
         raise
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
@@ -176,30 +179,54 @@ def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int
 
 
 @contextmanager
+def restore_nameless(reading: Reading, folder: Path, part: Part) -> Iterator[tuple[int, int]]:
+    """
+    Write an image to a file without a name, which lasts inside.
+
+    Yield its descriptor and the pages that are not zero.
+
+    :raises NoSpaceError: it does not fit
+    """
+    reading.snapshot.check_index_digest()
+    with NamelessFile(folder, _check_room(reading, folder, str(folder), part)) as file:
+        data_pages = _fill_new(reading, file, folder, part)
+        yield file.fd, data_pages
+
+
+@contextmanager
 def _written(reading: Reading, path: Path, part: Part) -> Iterator[tuple[PartialFile, int]]:
     # A partial file with everything in it, synced, for the caller to commit.
+    with PartialFile(path, _check_room(reading, path.parent, str(path), part)) as file:
+        data_pages = _fill_new(reading, file, path.parent, part)
+        file.sync()
+        yield file, data_pages
+
+
+def _check_room(reading: Reading, folder: Path, shown: str, part: Part) -> int:
+    # Return what the image needs.
     records = reading.snapshot.records[part.packets.start : part.packets.stop]
     needed = pages_in_use(records) * PAGE_SIZE
     needed += sum(len(piece) for _, piece in part.image.pieces)
     needed += sum(len(content) for content in part.image.companions.values())
-    free = free_bytes(path.parent)
+    free = free_bytes(folder)
     if needed > free:
         message = f"image needs {format_size(needed)}, its filesystem has {format_size(free)} free"
-        raise NoSpaceError(message, path=str(path))
-    with PartialFile(path, needed) as file:
-        file.resize(part.image.size)
-        for offset, piece in part.image.pieces:
-            file.write(piece, offset)
-        target = TargetPlan(
-            path=descriptor_path(file.fd),
-            shown=str(path),
-            needed=needed,
-            in_place=False,
-            huge_page_size=huge_page_size(str(path.parent)),
-        )
-        data_pages = fill(reading, target, part)
-        file.sync()
-        yield file, data_pages
+        raise NoSpaceError(message, path=shown)
+    return needed
+
+
+def _fill_new(reading: Reading, file: NewFile, folder: Path, part: Part) -> int:
+    file.resize(part.image.size)
+    for offset, piece in part.image.pieces:
+        file.write(piece, offset)
+    target = TargetPlan(
+        path=descriptor_path(file.fd),
+        shown=file.shown,
+        needed=file.needed,
+        in_place=False,
+        huge_page_size=huge_page_size(str(folder)),
+    )
+    return fill(reading, target, part)
 
 
 def restore_in_place(reading: Reading, path: Path, part: Part) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.fleet.fleet import Fleet, WorkersMaker
+from snapmig.guests.wait import MonitorWait
 from snapmig.operations.attachments import AttachmentSource
 from snapmig.operations.progress import ProgressCallback
 from snapmig.stores.location import Location
@@ -28,6 +29,7 @@ class SaveOptions(NamedTuple):
     :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
     :param follow_remote_parents: whether parents of the parent are looked for anywhere
     :param workers: gives the worker processes
+    :param monitor: how long a guest's monitor is waited for
     """
 
     jobs: int
@@ -45,6 +47,7 @@ class SaveOptions(NamedTuple):
     page_digests: bool | None = None
     follow_remote_parents: bool = False
     workers: WorkersMaker = Fleet
+    monitor: MonitorWait = MonitorWait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class SaveResult:
     :param packets: how many packets are in which encoding
     :param pause_seconds: how long a running guest stood still
     :param changed_packets: packets of a live save that changed after they were saved
+    :param torn_packets: packets of a sample that had changed at the end, since nobody had paused
+        the guest
     :param warnings: what the user should know, a sentence each
     """
 
@@ -88,4 +93,5 @@ class SaveResult:
     seconds: float
     pause_seconds: float | None = None
     changed_packets: int | None = None
+    torn_packets: int = 0
     warnings: tuple[str, ...] = ()

@@ -45,12 +45,18 @@ from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.levels import AdaptiveLevel
 from snapmig.work.sample import sample_packets
 from snapmig.work.save import SaveHandler, SavePlan
-from snapmig.work.save_tasks import SaveTasks
+from snapmig.work.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, SaveTasks
 
 __all__ = ("Saving",)
 
 SAMPLE_PACKETS = 64
 """Packets, 32 MiB of RAM, that a Huffman table is made from."""
+
+SAMPLE_STEP = 16
+"""Of so many packets, one is looked at again after a save; of small images more, of huge ones
+fewer: from SAMPLE_LEAST to SAMPLE_MOST."""
+SAMPLE_LEAST = 32
+SAMPLE_MOST = 1024
 
 
 class Saving:
@@ -69,6 +75,7 @@ class Saving:
         self._options = options
         self._counts: Row = np.zeros(CELLS, np.int64)
         self._part: range | None = None
+        self._torn = 0
         self._stack = ExitStack()
         self.warnings: list[str] = list(options.notes)
         check_attachments(options.attach)
@@ -91,7 +98,6 @@ class Saving:
                 self._geometry,
                 self._writer.plan,
                 self._trained(options.settings),
-                live=options.live,
                 paced=len(options.steps) > 1,
                 deltas=options.deltas,
             )
@@ -118,7 +124,7 @@ class Saving:
             self._geometry,
             plan,
             self._source.next_data,
-            again=again,
+            look=SECOND_LOOK if again else FIRST_LOOK,
             level=self._level,
             has_room=lambda: self._writer.has_room,
             advance=self._writer.advance,
@@ -133,6 +139,34 @@ class Saving:
         self._counts = self._fleet.cells.total()
         if plan.layout == Layout.PACKED:
             self._writer.end_packed_data(tasks.end)
+
+    def look_for_changes(self) -> None:
+        """
+        Tell when packets are not what they were when they were saved, from a sample of them.
+
+        A guest that nobody paused stores through a mapping, which changes no time of the file.
+
+        :raises SnapmigError: whatever failed in a worker
+        """
+        packets = self._geometry.packet_count
+        step = max(1, min(SAMPLE_STEP, packets // SAMPLE_LEAST), packets // SAMPLE_MOST)
+        tasks = SaveTasks(
+            self._geometry,
+            self._writer.plan,
+            self._source.next_data,
+            look=SAMPLE_LOOK,
+            level=lambda: step,
+            part=self._part,
+        )
+        self._fleet.run(tasks, _silent, limited=False)
+        total = self._fleet.cells.total()
+        self._torn = int(total[Counter.CHANGED_PACKETS])
+        if self._torn:
+            self.warnings.append(
+                f"the image was written to while it was read: {self._torn} of the "
+                f"{total[Counter.SAMPLED_PACKETS]} packets that were looked at again have changed, "
+                "so the snapshot is not of one moment; pause the guest first"
+            )
 
     def _largest_batch(self) -> int:
         # A level that follows the destination's speed looks at it after each batch, and an object's
@@ -196,6 +230,7 @@ class Saving:
             seconds=round(time.monotonic() - self._started, 3),
             pause_seconds=None if pause_seconds is None else round(pause_seconds, 4),
             changed_packets=int(counts[Counter.CHANGED_PACKETS]) if self._options.live else None,
+            torn_packets=self._torn,
             warnings=tuple(self.warnings),
         )
 
@@ -291,7 +326,7 @@ class Saving:
         if changed * 2 > stored - empty:
             self.warnings.append(
                 f"{changed} of {stored - empty} packets changed while the guest ran, so it stood "
-                "still nearly as long as without --live; smaller packets may help"
+                "still nearly as long as if it were not live; smaller packets may help"
             )
 
     def _warn_of_holes(self) -> None:

@@ -21,6 +21,8 @@ from snapmig.units import format_size
 
 __all__ = (
     "Buffer",
+    "NamelessFile",
+    "NewFile",
     "PartialDirectory",
     "PartialFile",
     "Pieces",
@@ -173,10 +175,70 @@ def check_destination(path: Path, *, force: bool) -> None:
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise SnapmigError(f"the destination is {kind}", path=str(path))
     if not force:
-        raise DestinationExistsError("exists already, -f overwrites it", path=str(path))
+        raise DestinationExistsError("exists already", path=str(path))
 
 
-class PartialFile:
+class NewFile:
+    """
+    A file that is being written.
+
+    :param shown: its name for people
+    :param needed: bytes that the complete file needs, for the error when the filesystem is full
+    """
+
+    def __init__(self, fd: int, shown: str, needed: int) -> None:
+        self.fd = fd
+        self.shown = shown
+        self.needed = needed
+
+    def write(self, data: Buffer, offset: int) -> None:
+        """Write at an offset; a full filesystem is a :class:`NoSpaceError` with the final name."""
+        try:
+            pwrite_all(self.fd, data, offset)
+        except OSError as error:
+            raise write_error(error, self.shown, self.needed) from error
+
+    def resize(self, size: int) -> None:
+        """Set the file's length; what is added is a hole."""
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise write_error(error, self.shown, self.needed) from error
+
+    def sync(self) -> None:
+        """Wait until everything written so far is on stable storage."""
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            raise write_error(error, self.shown, self.needed) from error
+
+    def _close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class NamelessFile(NewFile):
+    """
+    An empty file without a name, which nobody can plant, and which ends with its descriptors.
+
+    A process that is killed leaves nothing behind.
+
+    :param folder: a directory of the filesystem that has room for it
+    :param needed: bytes that it needs, for the error when the filesystem is full
+    """
+
+    def __init__(self, folder: Path, needed: int = 0) -> None:
+        super().__init__(_open_nameless(folder), f"temporary file in {folder}", needed)
+
+    def __enter__(self) -> NamelessFile:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._close()
+
+
+class PartialFile(NewFile):
     """
     A file under a temporary name, until :meth:`commit` gives it its own.
 
@@ -188,31 +250,22 @@ class PartialFile:
 
     def __init__(self, path: Path, needed: int) -> None:
         self.path = path
-        self.shown = str(path)
-        self.needed = needed
         self.partial_path = _partial_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            self.fd = os.open(self.partial_path, flags, 0o600)
+            fd = os.open(self.partial_path, flags, 0o600)
         except OSError as error:
             raise write_error(error, str(path), needed) from error
+        super().__init__(fd, str(path), needed)
 
     def __enter__(self) -> PartialFile:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            self._close()
             with contextlib.suppress(FileNotFoundError):
                 self.partial_path.unlink()
-
-    def write(self, data: Buffer, offset: int) -> None:
-        """Write at an offset; a full filesystem is a :class:`NoSpaceError` with the final name."""
-        try:
-            pwrite_all(self.fd, data, offset)
-        except OSError as error:
-            raise write_error(error, str(self.path), self.needed) from error
 
     @property
     def has_room(self) -> bool:
@@ -221,20 +274,6 @@ class PartialFile:
 
     def advance(self, end: int) -> None:
         """Do nothing: what is written is where it belongs."""
-
-    def resize(self, size: int) -> None:
-        """Set the file's length; what is added is a hole."""
-        try:
-            os.ftruncate(self.fd, size)
-        except OSError as error:
-            raise write_error(error, str(self.path), self.needed) from error
-
-    def sync(self) -> None:
-        """Wait until everything written so far is on stable storage."""
-        try:
-            os.fsync(self.fd)
-        except OSError as error:
-            raise write_error(error, str(self.path), self.needed) from error
 
     def commit(self, *, force: bool) -> None:
         """
@@ -248,7 +287,7 @@ class PartialFile:
             try:
                 os.link(self.partial_path, self.path)  # unlike a rename, refuses to overwrite
             except FileExistsError as error:
-                message = "was created by someone else meanwhile, -f overwrites it"
+                message = "was created by someone else meanwhile"
                 raise DestinationExistsError(message, path=str(self.path)) from error
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
@@ -256,8 +295,7 @@ class PartialFile:
                 self.partial_path.rename(self.path)  # a filesystem without hard links
             else:
                 self.partial_path.unlink()
-        os.close(self.fd)
-        self.fd = -1
+        self._close()
         sync_directory(self.path.parent)
 
 
@@ -312,6 +350,17 @@ def write_file(path: Path, content: bytes | Pieces, *, force: bool = False) -> N
             at += len(piece)
         file.sync()
         file.commit(force=force)
+
+
+def _open_nameless(folder: Path) -> int:
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise write_error(error, str(folder), 0) from error
+    # Network filesystems can't do that: there it has a name for a moment.
+    with PartialFile(folder / "snapmig", 0) as file:
+        return os.dup(file.fd)
 
 
 def _partial_path(path: Path) -> Path:

@@ -15,7 +15,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import mapped_ram, stream
 from snapmig.images.plan import Content, ImagePlan
-from snapmig.images.qemu.state import load_vm_state
+from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.source import ImageSource
 from snapmig.system.programs import FilterError, run_filter
 
@@ -86,7 +86,7 @@ def plan_image(content: Content) -> ImagePlan:
     if _HEAD not in content.attachments:
         raise UsageError("libvirt needs a domain's XML and header, and this snapshot has none")
     head = bytearray(content.attachments[_HEAD])
-    state = load_vm_state(content.attachments, NAME)
+    state = load_vm_state(content.attachments, NAME, content.blocks)
     header = _parse(bytes(head[:_HEADER_SIZE]), None)
     if header.kind == _SPARSE:
         return mapped_ram.plan_at(content, state, len(head), bytes(head))
