@@ -18,13 +18,14 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.sections import (
+    CAPABILITIES,
     IGNORE_SHARED,
     MAPPED_RAM,
     SECTION_BYTES,
 )
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
 
-__all__ = ("MAX_STATE_SIZE", "attach_vm_state", "load_vm_state")
+__all__ = ("AFTER", "FACTS", "MAX_FACTS_SIZE", "MAX_STATE_SIZE", "attach_vm_state", "load_vm_state")
 
 FACTS = "vmstate.json"
 BEFORE = "vmstate.before"
@@ -99,8 +100,6 @@ def _block_facts(block: QemuBlock) -> dict[str, Any]:
 
 
 def _decode(raw: bytes) -> _Facts:
-    if len(raw) > MAX_FACTS_SIZE:
-        raise _refuse(f"{len(raw)} bytes, expected at most {MAX_FACTS_SIZE}")
     try:
         return msgspec.json.decode(raw, type=_Facts)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -137,6 +136,13 @@ def _state_of(facts: _Facts, attachments: Mapping[str, bytes]) -> VmState:
 
 def _check_stream(state: VmState) -> None:
     # What is written must be read as the same: names, lengths and numbers fit then.
+    names = state.capabilities
+    if len(set(names)) < len(names) or (
+        names and all(name != CAPABILITIES for name, *_ in state.subsections)
+    ):
+        raise _refuse("capabilities are listed twice, or have no place in the configuration")
+    if state.before and state.before[:1] not in SECTION_BYTES:
+        raise _refuse(f"section type is 0x{state.before[:1].hex()} before RAM", BEFORE)
     plain = state.classic()
     try:
         file = _Memory(plain.opening())
@@ -211,4 +217,4 @@ def _check_after(state: VmState) -> None:
 
 
 def _refuse(words: str, name: str = FACTS) -> CorruptSnapshotError:
-    return CorruptSnapshotError(f"attachment {name}: {words}")
+    return CorruptSnapshotError(f"attachment 'source/{name}': {words}")
