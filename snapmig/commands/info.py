@@ -78,5 +78,8 @@ def _print(result: SnapshotInfo) -> None:
         print(
             f"RAM block    {printable(block.name)}: {format_size(block.size)}{where}{pages}{inside}"
         )
+    for missing in result.left_out_blocks:
+        size = format_size(missing.size)
+        print(f"RAM missing  {printable(missing.name)}: {size}, left out by x-ignore-shared")
     for entry in result.attachments:
         print(f"attachment   {printable(entry.name)}: {format_size(entry.size)}")

@@ -24,7 +24,7 @@ from snapmig.images.qemu.sections import (
 )
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
 
-__all__ = ("MAX_STATE_SIZE", "attach_vm_state", "load_vm_state")
+__all__ = ("MAX_STATE_SIZE", "attach_vm_state", "left_out", "load_vm_state")
 
 FACTS = "vmstate.json"
 BEFORE = "vmstate.before"
@@ -91,6 +91,21 @@ def load_vm_state(
     _check_places(state, {block.name for block in blocks})
     _check_after(state)
     return state
+
+
+def left_out(attachments: Mapping[str, bytes], blocks: Sequence[RamBlock]) -> tuple[RamBlock, ...]:
+    """
+    Return the RAM blocks that a migration file lists and does not have, as x-ignore-shared does.
+
+    :param attachments: of the file, or of a snapshot of it
+    :param blocks: those that it has
+    :raises CorruptSnapshotError: what a snapshot keeps is not a state
+    """
+    if FACTS not in attachments:
+        return ()
+    known = {block.name for block in blocks}
+    listed = _decode(attachments[FACTS]).blocks
+    return tuple(RamBlock(item.name, item.length) for item in listed if item.name not in known)
 
 
 def _block_facts(block: QemuBlock) -> dict[str, Any]:
