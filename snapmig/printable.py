@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import unicodedata
+from collections.abc import Iterable
 
-__all__ = ("printable",)
+__all__ = ("printable", "shell_words")
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Control characters, format characters (those that turn the direction of text are among them),
@@ -24,14 +26,28 @@ def printable(text: str) -> str:
     return "".join(map(_escape, text))
 
 
+def shell_words(words: Iterable[str]) -> str:
+    r"""
+    Return a command as one line that a shell takes for these words, and a terminal shows whole.
+
+    What can't be shown is in bash's quotes for that: ``$'a\x1b'``.
+    """
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if printable(word) == word:
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(plain)}'"
+
+
 def _escape(character: str) -> str:
     if unicodedata.category(character) not in _ESCAPED:
         return character
     if character in _SHORT:
         return _SHORT[character]
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:
-        code -= 0xDC00
-    if code <= 0xFF:
-        return f"\\x{code:02x}"
+    if code <= 0x7F or 0xDC80 <= code <= 0xDCFF:  # one byte of UTF-8, or of what is none
+        return f"\\x{code & 0xFF:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -17,12 +17,13 @@ from functools import cached_property
 from pathlib import Path
 
 from snapmig.errors import SnapmigError
-from snapmig.guests.answers import Migration, Name, Status, Version
+from snapmig.guests.answers import Name, Status, Version
 from snapmig.guests.backing import open_backings
 from snapmig.guests.guard import Guard
 from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
 from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.guests.refusal import CAPABILITY, copy_and_refuse
 from snapmig.guests.settings import (
     Commands,
     capabilities,
@@ -31,21 +32,17 @@ from snapmig.guests.settings import (
     settings_now,
 )
 from snapmig.guests.wait import USUAL_WAIT, MonitorWait
+from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
 from snapmig.system.signals import HeldSignals
 
 __all__ = ("Guest", "GuestFacts", "Pause")
 
-_POLL_S = 0.002
 _CANCEL_S = 30.0
-_STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}
-"""Seconds without a byte more: then it is given up. A QEMU that reads does not count bytes."""
 _LONGEST_DOWNTIME_MS = 2_000_000
 _MOST_CHANNELS = 255
+_MAPPED, _STREAM = "mapped-ram", "qemu-stream"
 _ONLY_NAMED_FILES = (8, 1)
 """From this version on x-ignore-shared leaves out no shared memory but files that have a path."""
-_AT_REST = ("none", "completed", "failed", "cancelled")
-_UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
-"""States after which others follow by themselves; ``none`` is the moment before the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +75,7 @@ class Guest:
 
     def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
         self.monitor = Monitor(path, wait)
+        self._refuse = False
         try:
             self.facts = self._learn()
         except BaseException:
@@ -131,7 +129,7 @@ class Guest:
 
         :raises MonitorError: with what helps
         """
-        if (state := self._migration().status) not in _AT_REST:
+        if (state := migration_of(self.monitor).status) not in AT_REST:
             message = (
                 f"a migration of this guest is under way: {words(state)}, expected none; wait "
                 "for its end, or tell the monitor migrate_cancel"
@@ -140,8 +138,8 @@ class Guest:
         if self.status == "postmigrate":
             message = (
                 "the guest stands still since a migration, or since a save that was killed, and "
-                "QEMU saves it again when it ran: unless it runs elsewhere now, tell the monitor "
-                "cont"
+                f"QEMU {self.facts.qemu_version} saves it again when it ran: unless it runs "
+                "elsewhere now, tell the monitor cont"
             )
             raise MonitorError(message, path=self.monitor.path)
 
@@ -158,6 +156,7 @@ class Guest:
         with HeldSignals() as signals:
             self.check_can_be_saved()
             pause = Pause(was_running=self.status == "running")
+            self._refuse = not pause.was_running and self._can_be_refused()
             undo = settings_now(self.monitor)
             guard = Guard(self.monitor, resume=pause.was_running, undo=undo)
             pause.started = time.monotonic()
@@ -171,9 +170,14 @@ class Guest:
         """
         Have QEMU stop the guest and write its device state, without shared RAM.
 
+        A guest that its owner had stopped is refused then, and so is in the state that it had.
+
         :param fd: an empty file that takes it
         :raises MonitorError: QEMU could not, with its reason
         """
+        if self._refuse:
+            self._migrate_refused(fd, "x-ignore-shared")
+            return
         with capabilities(self.monitor, "x-ignore-shared"), self._file(fd, os.O_WRONLY) as uri:
             self._migrate("migrate", uri)
 
@@ -191,32 +195,36 @@ class Guest:
     def file_format(self) -> str:
         """The format of the files that this QEMU writes and reads: classic before QEMU 9.0."""
         known = known_capabilities(self.monitor)
-        return "mapped-ram" if "mapped-ram" in known else "qemu-stream"
+        return _MAPPED if "mapped-ram" in known else _STREAM
 
-    def save_file(self, fd: int, channels: int) -> None:
+    def save_file(self, fd: int, channels: int) -> str:
         """
-        Have QEMU stop the guest and write all of it.
+        Have QEMU stop the guest and write all of it, and return the format of that.
 
-        :param fd: an empty file that takes it, in :attr:`file_format`
+        A guest that its owner had stopped is refused then, and so is in the state that it had.
+
+        :param fd: an empty file that takes it
         :param channels: threads of QEMU that write, where the format has such
         :raises MonitorError: QEMU could not, with its reason
         """
-        mapped = self.file_format == "mapped-ram"
-        with (
-            capabilities(self.monitor, *(("mapped-ram", "multifd") if mapped else ())),
-            parameters(
-                self.monitor,
-                {
-                    "multifd-channels": min(channels, _MOST_CHANNELS),
-                    "multifd-compression": "none",
-                    "direct-io": False,  # needs a descriptor of its own
-                    "max-bandwidth": 0,  # unlimited
-                    "downtime-limit": _LONGEST_DOWNTIME_MS,  # stop at once, write each page once
-                },
-            ),
-            self._file(fd, os.O_WRONLY) as uri,
-        ):
-            self._migrate("migrate", uri)
+        wanted = {
+            "multifd-channels": min(channels, _MOST_CHANNELS),
+            "multifd-compression": "none",
+            "direct-io": False,  # needs a descriptor of its own
+            "max-bandwidth": 0,  # unlimited
+            "downtime-limit": _LONGEST_DOWNTIME_MS,  # stop at once, write each page once
+        }
+        with parameters(self.monitor, wanted):
+            if self._refuse:
+                self._migrate_refused(fd)
+                return _STREAM
+            mapped = self.file_format == _MAPPED
+            with (
+                capabilities(self.monitor, *(("mapped-ram", "multifd") if mapped else ())),
+                self._file(fd, os.O_WRONLY) as uri,
+            ):
+                self._migrate("migrate", uri)
+        return self.file_format
 
     def load_file(self, fd: int) -> None:
         """
@@ -225,7 +233,7 @@ class Guest:
         :param fd: a file that holds it, in :attr:`file_format`
         :raises MonitorError: QEMU could not, with its reason
         """
-        mapped = self.file_format == "mapped-ram"
+        mapped = self.file_format == _MAPPED
         with (
             capabilities(self.monitor, *(("mapped-ram",) if mapped else ())),
             parameters(self.monitor, {"direct-io": False}),
@@ -256,12 +264,12 @@ class Guest:
 
     def _end_migration(self) -> None:
         deadline = time.monotonic() + _CANCEL_S
-        while (state := self._migration().status) not in _AT_REST:
+        while (state := migration_of(self.monitor).status) not in AT_REST:
             if time.monotonic() > deadline:
                 message = f"QEMU's migration is still {words(state)} {_CANCEL_S:.0f} s after "
                 raise MonitorError(f"{message}it was cancelled", path=self.monitor.path)
             self.monitor.execute("migrate_cancel")
-            time.sleep(_POLL_S)
+            time.sleep(POLL_S)
 
     def _resume(self) -> None:
         # It may have ended, or been stopped by its owner, meanwhile: then it is left as it is.
@@ -272,10 +280,7 @@ class Guest:
                 raise MonitorError(message, path=self.monitor.path)
             if status == "postmigrate":
                 self.monitor.execute("cont")
-            time.sleep(_POLL_S)
-
-    def _migration(self) -> Migration:
-        return self.monitor.ask(Migration, "query-migrate")
+            time.sleep(POLL_S)
 
     def _learn(self) -> GuestFacts:
         monitor = self.monitor
@@ -296,31 +301,24 @@ class Guest:
 
     def _migrate(self, command: str, uri: str) -> None:
         self.monitor.execute(command, uri=uri)
-        last, moved = Migration(), time.monotonic()
-        while True:
-            answer = self._migration()
-            # It says so a moment before it is done with the guest.
-            if answer.status == "completed" and self.status != "finish-migrate":
-                return
-            self._check_goes_on(command, answer)
-            now = time.monotonic()
-            if answer != last:
-                last, moved = answer, now
-            if now - moved > _STILL_S[command]:
-                message = f"QEMU's migration is {answer.status} and moved nothing in "
-                message += f"{_STILL_S[command]:.0f} s"
-                raise MonitorError(message, path=self.monitor.path)
-            time.sleep(_POLL_S)
+        watch = Watch(self.monitor, command)
+        # It says so a moment before it is done with the guest.
+        while watch.look().status != "completed" or self.status == "finish-migrate":
+            time.sleep(POLL_S)
 
-    def _check_goes_on(self, command: str, answer: Migration) -> None:
-        state = answer.status
-        if state in ("failed", "cancelled"):
-            reason = "it does not say why" if answer.reason is None else words(answer.reason)
-            message = f"QEMU could not {command.replace('-', ' ')}: {reason}"
-            raise MonitorError(message, path=self.monitor.path)
-        if state not in (*_UNDER_WAY, "completed"):
-            message = f"QEMU's migration is {words(state)}, expected active, completed or failed"
-            raise MonitorError(message, path=self.monitor.path)
+    def _can_be_refused(self) -> bool:
+        # The end of a stream can be seen where it has a description of all devices.
+        if CAPABILITY not in known_capabilities(self.monitor):
+            return False
+        place = {"path": "/machine", "property": "suppress-vmdesc"}
+        return not self.monitor.ask(bool, "qom-get", **place)
+
+    def _migrate_refused(self, fd: int, *names: str) -> None:
+        with capabilities(self.monitor, CAPABILITY, *names):
+            copy_and_refuse(self.monitor, fd)
+            deadline = time.monotonic() + _CANCEL_S
+            while migration_of(self.monitor).status not in AT_REST and time.monotonic() < deadline:
+                time.sleep(POLL_S)
 
 
 def _command_line(pid: int) -> tuple[str, ...]:

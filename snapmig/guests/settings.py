@@ -14,7 +14,7 @@ __all__ = ("Commands", "capabilities", "known_capabilities", "parameters", "sett
 Commands = list[tuple[str, dict[str, Any]]]
 """Commands of a monitor, each with its arguments."""
 
-_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd")
+_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path")
 _PARAMETERS = (
     "multifd-channels",
     "multifd-compression",

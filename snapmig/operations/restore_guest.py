@@ -39,6 +39,8 @@ _MAPPED_RAM_SINCE = (9, 0)
 
 __all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
 
+_LONGEST_NAME = 100
+
 
 @dataclass(frozen=True)
 class SavedGuest:
@@ -159,7 +161,7 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
         arguments = (*_command(saved, {}), *option, "-incoming", _uri(state, saved))
         return Resumable(name, pages, arguments, ("cont",))
     files = {
-        block.name: final / f"{number}-{block.name.replace('/', '_')}.ram"
+        block.name: final / f"{number}-{_part_of_name(block.name)}.ram"
         for number, block in enumerate(source.geometry.blocks)
     }
     pages = 0
@@ -170,6 +172,12 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
     return Resumable(name, pages, arguments, _monitor_commands(_uri(state, saved)))
+
+
+def _part_of_name(text: str) -> str:
+    # A block's name is a word of the snapshot: what is left of it leads nowhere, and has no meaning
+    # in an option of QEMU's. The number before it keeps names apart.
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:_LONGEST_NAME]
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -265,7 +273,11 @@ def _with_files(argument: str, files: dict[str, Path]) -> str:
     if name not in files:
         return argument
     kept = [p for p in pairs[1:] if not p.startswith(("mem-path=", "share=", "offset="))]
-    return ",".join(["memory-backend-file", *kept, f"mem-path={files[name]}", "share=on"])
+    return ",".join(["memory-backend-file", *kept, f"mem-path={_option(files[name])}", "share=on"])
+
+
+def _option(path: Path) -> str:
+    return str(path).replace(",", ",,")
 
 
 def _with_files_json(argument: str, files: dict[str, Path]) -> str:

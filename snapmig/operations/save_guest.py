@@ -40,6 +40,7 @@ def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
     """
     check_location(path, force=options.force)
     with Guest(socket, options.monitor) as guest:
+        guest.check_can_be_saved()
         if guest.unshared is None:
             return _save_shared(guest, socket, path, options)
         if options.live:
@@ -79,14 +80,13 @@ def _save_through_file(
     with ExitStack() as stack:
         file = stack.enter_context(NamelessFile(folder))
         with guest.paused() as pause:
-            guest.save_file(file.fd, options.jobs)
-        source = open_image(descriptor_path(file.fd), guest.file_format)
+            kind = guest.save_file(file.fd, options.jobs)
+        source = open_image(descriptor_path(file.fd), kind)
         source.shown = f"{GUEST_PREFIX}{socket}"
         stack.callback(source.close)
         saving = stack.enter_context(Saving(source, path, options))
         saving.warnings.append(
-            f"{guest.unshared}, so QEMU wrote all RAM to a {guest.file_format} file in {folder} "
-            f"first; {_REMEDY}"
+            f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; {_REMEDY}"
         )
         saving.look()
         kept = {**source.attachments, FACTS: describe(guest.facts)}

@@ -62,6 +62,7 @@ class FakeMonitor:
         self.commands: list[tuple[str, dict[str, Any]]] = []
         self.descriptors: dict[str, int] = {}
         self.status, self.migration = "running", "none"
+        self.suppress_vmdesc = True  # it has no stream to look at
         self._greets = greets
         self._received: list[int] = []
         self._mapped: mmap.mmap | None = None
@@ -91,8 +92,8 @@ class FakeMonitor:
             os.close(fd)
 
     @property
-    def client_is_there(self) -> bool:
-        """Whether somebody has connected."""
+    def has_client(self) -> bool:
+        """Whether somebody is connected."""
         return self._client is not None
 
     @property
@@ -109,6 +110,7 @@ class FakeMonitor:
             self._client = client
             with client, contextlib.suppress(OSError):  # it may leave in the middle of an answer
                 self._talk(client)
+            self._client = None
 
     def _talk(self, client: socket.socket) -> None:
         if self._greets:
@@ -183,7 +185,11 @@ class FakeMonitor:
     def _property(self, arguments: dict[str, Any]) -> Any:
         if arguments.get("path") == "/machine":
             return "pc-q35-10.0-machine"
-        return {"mem-path": str(self.memory), "offset": 0}.get(str(arguments.get("property")))
+        return {
+            "mem-path": str(self.memory),
+            "offset": 0,
+            "suppress-vmdesc": self.suppress_vmdesc,
+        }.get(str(arguments.get("property")))
 
     def _migrate(self, uri: str) -> None:
         os.write(self.descriptors["set" if "fdset" in uri else uri.removeprefix("fd:")], b"state")

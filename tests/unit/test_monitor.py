@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import snapmig
-from snapmig.guests import guest as guests
 from snapmig.guests import monitor as monitors
+from snapmig.guests import watch
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import Monitor, MonitorError
 from snapmig.guests.wait import MonitorWait
@@ -104,7 +104,7 @@ def test_monitor_that_greets_late(
     monitor = fake()
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(str(monitor.path))
-        wait_for(lambda: monitor.client_is_there)
+        wait_for(lambda: monitor.has_client)
         wait = MonitorWait(30, lambda _: other.close())
         with Monitor(str(monitor.path), wait) as ours:
             assert ours.execute("query-status")["status"] == "running"
@@ -119,9 +119,7 @@ def test_interrupt_while_a_monitor_is_waited_for(
     process = program.start("save", f"qmp:{monitor.path}", shm / "snap")
     try:
         wait_for(
-            lambda: (
-                monitor.client_is_there if held == "greeting" else "query-memdev" in monitor.names
-            )
+            lambda: monitor.has_client if held == "greeting" else "query-memdev" in monitor.names
         )
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
@@ -248,7 +246,7 @@ def test_migration_that_does_not_move(
     fake: Callable[..., FakeMonitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration that moves nothing for too long is given up, and the guest is let go."""
-    monkeypatch.setitem(guests._STILL_S, "migrate", 0.05)
+    monkeypatch.setitem(watch._STILL_S, "migrate", 0.05)
     monitor = fake()
 
     def migrate(_: Any) -> dict[str, str]:
@@ -265,7 +263,7 @@ def test_migration_that_moves(
     fake: Callable[..., FakeMonitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration that takes longer but moves something is waited for."""
-    monkeypatch.setitem(guests._STILL_S, "migrate", 0.5)
+    monkeypatch.setitem(watch._STILL_S, "migrate", 0.5)
     monitor = fake()
     numbers = iter(range(400))
 
