@@ -18,6 +18,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from snapmig.backups.errors import LockedError, RepositoryError
 from snapmig.backups.lock import MAX_FACTS, facts, file_locked, holder, read, waited, write
@@ -26,7 +27,7 @@ from snapmig.errors import SnapmigError, StoreError
 from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import ObjectUrl, load_s3
 
-__all__ = ("ObjectLock", "state_folder")
+__all__ = ("ObjectLock", "same_server", "state_folder")
 
 POLL_S = 1.0
 """Seconds between two looks at a lock that is waited for."""
@@ -35,6 +36,8 @@ _THERE = ("PreconditionFailed", "ConditionalRequestConflict")
 """Refusals to make what is there."""
 _TAKEN = (*_THERE, "NoSuchUpload")
 """Refusals of a lock that someone has, perhaps we."""
+_PORTS = {"http": 80, "https": 443}
+
 _PROOFS = 2
 """Locks that a server makes where one is, until it is known to ignore the condition."""
 
@@ -60,7 +63,7 @@ class ObjectLock:
     def __enter__(self) -> ObjectLock:
         end = time.monotonic() + self._wait
         client = load_s3().ObjectClient(self._url)
-        self._path = _own_file(f"{client.endpoint} {self._url}")
+        self._path = _own_file(f"{same_server(client.endpoint)} {self._url}")
         with ExitStack() as stack:
             stack.enter_context(file_locked(self._path, self._shown, self._wait))
             self._word = _word(read(self._path)) or secrets.token_hex(16)
@@ -173,6 +176,16 @@ def state_folder() -> Path:
         message = "this user has no home for the locks of object storage: set XDG_STATE_HOME"
         raise RepositoryError(message) from error
     return base / "snapmig" / "locks"
+
+
+def same_server(endpoint: str) -> str:
+    """Return a server's address in the one spelling that all of its own become."""
+    parts = urlsplit(endpoint.strip())
+    host = (parts.hostname or "").rstrip(".")
+    if host.endswith(".amazonaws.com"):  # a bucket's name is one for all of its addresses
+        return "amazonaws.com"
+    port = parts.port or _PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
 
 
 def _own_file(name: str) -> Path:

@@ -27,6 +27,7 @@ from snapmig.cluster.quiet import Quiet
 from snapmig.cluster.remote import GRACE_S, run_snapmig
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import SnapmigError, UsageError, WorkerDiedError
+from snapmig.system.limits import start_thread
 from snapmig.version import __version__
 
 __all__ = ("Cluster", "run_there")
@@ -66,7 +67,7 @@ class Cluster:
             self._look()
             self._client.subscribe_topic(_TOPIC, self._receive)
             stack.callback(self._ended.set)
-            threading.Thread(target=self._watch, name="snapmig-cluster", daemon=True).start()
+            start_thread(threading.Thread(target=self._watch, name="snapmig-cluster", daemon=True))
             self._stack = stack.pop_all()
         return self
 
@@ -201,7 +202,7 @@ class Cluster:
             with suppress(Exception):  # the silence tells
                 answers.put(self._client.run(_version, workers=addresses, on_error="return"))
 
-        threading.Thread(target=ask, name="snapmig-versions", daemon=True).start()
+        start_thread(threading.Thread(target=ask, name="snapmig-versions", daemon=True))
         try:
             return answers.get(timeout=_ASK_S)
         except Empty:

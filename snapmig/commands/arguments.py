@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
@@ -12,9 +12,10 @@ from snapmig.errors import SnapmigError
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.settings import WINDOWS, default_jobs, parse_packet_size
 from snapmig.operations.workers import parse_rate
+from snapmig.printable import printable
 
 __all__ = (
-    "HelpFormatter",
+    "Parser",
     "Verbs",
     "add_accelerator",
     "add_bwlimit",
@@ -29,6 +30,17 @@ __all__ = (
 
 Verbs = Any
 """What argparse's ``add_subparsers`` returns; the type has no public name."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of the program, or of a verb; its help and its errors have one form."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program for an error of usage, with nothing in it that a terminal obeys."""
+        super().error(printable(message))
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

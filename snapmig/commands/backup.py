@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_common,
     add_jobs,
@@ -91,7 +90,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig backup VERB [options] CONFIG ...",
         description="Save guests by rule, night after night, and keep what the rules say.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     own = parser.add_subparsers(
         title="verbs", dest="backup_verb", metavar="VERB", required=True, prog="snapmig backup"
@@ -111,7 +109,6 @@ def _verb(own: Verbs, name: str, usage: str, words: str, epilog: str) -> argpars
         usage=f"snapmig backup {name} [options] {usage}",
         description=f"{words}.",
         epilog=epilog,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("config", metavar="CONFIG", help="a TOML file, see init")
     parser.set_defaults(run=_run_verb)
@@ -198,7 +195,7 @@ def _add_init(own: Verbs) -> None:
 
 
 def _add_guests(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("guests", metavar="GUEST", nargs="*", help="only these (all)")
+    parser.add_argument("guests", metavar="GUEST", nargs="*", default=[], help="only these (all)")
 
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:

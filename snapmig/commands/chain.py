@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
-from snapmig.commands.output import percent, print_json
+from snapmig.commands.arguments import Verbs, add_common
+from snapmig.commands.output import percent, print_json, say
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.chain import ChainLink, chain
 from snapmig.units import format_size
@@ -27,7 +27,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig chain [options] SNAPSHOT",
         description="Show a snapshot and those that it builds on, the youngest first.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
     add_common(parser)
@@ -46,9 +45,9 @@ def _run(options: argparse.Namespace) -> int:
 def _print(link: ChainLink) -> None:
     kind = "full" if link.parent_id is None else "incremental"
     changed = min(link.changed_pages * PAGE_SIZE, link.ram_size)
-    print(link.snapshot)
-    print(f"  {link.created}, {kind}, {format_size(link.disk_size)} on disk")
-    print(
+    say(link.snapshot)
+    say(f"  {link.created}, {kind}, {format_size(link.disk_size)} on disk")
+    say(
         f"  stores {format_size(changed)} of {format_size(link.ram_size)} "
         f"({percent(changed, link.ram_size)}), id {link.snapshot_id}"
     )

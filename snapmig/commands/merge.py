@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_common,
     add_jobs,
@@ -33,7 +32,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig merge [options] SNAPSHOT OUT",
         description="Make a snapshot that needs no parent of one that builds on others.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="one that save --parent made")
     parser.add_argument("out", metavar="OUT", help="the file to make")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_common,
     add_jobs,
@@ -35,7 +34,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig rebase [options] SNAPSHOT --parent OTHER",
         description="Replace a snapshot by one with the same contents that builds on OTHER.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the one to replace")
     parser.add_argument("--parent", metavar="OTHER", required=True, help="what it shall build on")

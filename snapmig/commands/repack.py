@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_common,
     add_encoding,
@@ -35,7 +34,6 @@ def add_parser(verbs: Verbs) -> None:
         description="Make a snapshot with the same contents in another form. What is not given\n"
         "stays as it is.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
     parser.add_argument("out", metavar="OUT", help="the file to make")

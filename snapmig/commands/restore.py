@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_accelerator,
     add_bwlimit,
@@ -14,13 +13,13 @@ from snapmig.commands.arguments import (
     add_monitor_timeout,
     add_progress,
 )
-from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate
+from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
 from snapmig.commands.resume import resume_lines
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.restore import restore
-from snapmig.units import format_size
+from snapmig.units import format_count, format_size
 
 __all__ = ("add_parser",)
 
@@ -41,7 +40,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig restore [options] SNAPSHOT IMAGE",
         description="Restore a snapshot to an image of the guest's RAM, or into a QEMU.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
     parser.add_argument("image", metavar="IMAGE", help="the image to make or fill, or qmp:SOCKET")
@@ -96,9 +94,9 @@ def _run(options: argparse.Namespace) -> int:
         print_json("restore", result)
         return 0
     data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
-    print(f"restored {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
-    print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
-    print(f"image     {result.image}")
+    say(f"restored {rate(result.ram_size, result.seconds)}, {format_count(result.jobs, 'job')}")
+    say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
+    say(f"image     {result.image}")
     for line in resume_lines(result):
-        print(line)
+        say(line)
     return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_bwlimit,
     add_common,
@@ -41,7 +40,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig save [options] IMAGE SNAPSHOT",
         description="Save a guest RAM image (pause its guest first), or a running guest.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET of a guest"

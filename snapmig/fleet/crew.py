@@ -6,12 +6,13 @@ Nothing here shares a lock with a worker, so a dead one blocks nobody.
 
 from __future__ import annotations
 
+import pickle
 import signal
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
 from typing import Any
 
@@ -19,9 +20,11 @@ import multiprocess
 from multiprocess import spawn
 
 from snapmig.fleet.cells import Cells, Row
+from snapmig.fleet.entry import enter
 from snapmig.fleet.job import Job
 from snapmig.fleet.tasks import Handler, Task, Word, pack_message
 from snapmig.fleet.worker import BUSY, WORKER_SIGNALS, WorkerPlan, work
+from snapmig.system.limits import start_failure
 
 __all__ = ("Crew", "Worker")
 
@@ -140,13 +143,10 @@ class Crew:
         says_hello: bool = False,
     ) -> None:
         context = multiprocess.get_context("fork" if fork else "forkserver")
-        with _signals_blocked(), _without_main(), warnings.catch_warnings():
-            # Python 3.12 also counts the idle threads of numpy's linear algebra, which has its own
-            # care for forks and is not used here.
-            warnings.filterwarnings(
-                "ignore", "This process .* is multi-threaded", DeprecationWarning
-            )
+        with _start_failures(number, self.size), _signals_blocked(), ExitStack() as stack:
             ours, theirs = context.Pipe()
+            stack.callback(ours.close)
+            stack.callback(theirs.close)
             inherited = [w.pipe.fileno() for w in self.workers.values()] + [ours.fileno()]
             plan = WorkerPlan(
                 number,
@@ -156,10 +156,35 @@ class Crew:
                 inherited=inherited if fork else (),
                 says_hello=says_hello,
             )
-            process = context.Process(target=work, args=(plan, theirs, make_handler), daemon=True)
-            process.start()
+            if fork:
+                process = context.Process(target=work, args=(plan, theirs, make_handler))
+            else:
+                told = pickle.dumps((plan, make_handler))
+                process = context.Process(target=enter, args=(theirs, told))
+            _begin(process)
+            stack.pop_all()
             theirs.close()
             self.workers[number] = Worker(number, process, ours, ready=not says_hello)
+
+
+def _begin(process: Any) -> None:
+    process.daemon = True
+    with _without_main(), warnings.catch_warnings():
+        # Python 3.12 also counts the idle threads of numpy's linear algebra, which has its own care
+        # for forks and is not used here.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        process.start()
+
+
+@contextmanager
+def _start_failures(number: int, size: int) -> Iterator[None]:
+    # The fork server dies of a process that it can't make; then we read the end of its pipe.
+    try:
+        yield
+    except OSError as error:
+        raise start_failure(f"worker {number} of {size}", error) from error
+    except EOFError as error:
+        raise start_failure(f"worker {number} of {size}") from error
 
 
 @contextmanager

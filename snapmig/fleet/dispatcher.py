@@ -13,7 +13,7 @@ from typing import Any
 
 from multiprocess.connection import wait
 
-from snapmig.errors import WorkerDiedError
+from snapmig.errors import SnapmigError, WorkerDiedError
 from snapmig.fleet.crew import Crew, Worker
 from snapmig.fleet.job import Job
 from snapmig.fleet.pace import Pace
@@ -154,7 +154,7 @@ class Dispatcher:
             self.crew.remove(worker)
             return
         self._spares -= spare
-        with suppress(OSError):  # no process can be made now: the others go on
+        with suppress(SnapmigError):  # no process can be made now: the others go on
             self.crew.replace(worker)
 
 

@@ -19,6 +19,7 @@ from snapmig.fleet.dispatcher import POLL_S, Dispatcher
 from snapmig.fleet.job import Describe, Job
 from snapmig.fleet.pace import Pace
 from snapmig.fleet.tasks import TASKS_AHEAD, Handler, TaskSource
+from snapmig.system.limits import start_thread
 from snapmig.system.signals import arrive
 
 __all__ = ("SharedFleet", "SharedWorkers")
@@ -55,7 +56,7 @@ class SharedFleet:
     def __enter__(self) -> SharedFleet:
         try:
             self._crew.start()
-            self._thread.start()
+            start_thread(self._thread)
         except BaseException:
             self.__exit__()
             raise

@@ -73,11 +73,21 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
         if name.startswith(SOURCE_PREFIX):
             message = f"attachment name {name!r} is kept for what belongs to the image itself"
             raise UsageError(message)
+        if not _is_utf8(name):
+            raise UsageError(f"attachment name {name!r} is not UTF-8")
         if not 0 < len(name.encode()) <= MAX_NAME_SIZE or "\0" in name:
             message = f"attachment name {name!r} is not 1 to {MAX_NAME_SIZE} bytes long"
             raise UsageError(message)
         size = len(source) if isinstance(source, bytes) else _file_size(name, source)
         _check_size(name, size)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _file_size(name: str, path: str | os.PathLike[str]) -> int:

@@ -11,8 +11,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from snapmig.cluster.scheduler import Scheduler
-from snapmig.errors import CancelledError, UsageError
+from snapmig.errors import CancelledError, DestinationExistsError, UsageError
 from snapmig.guests.wait import parse_monitor_timeout
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.batch_cluster import ClusterMeans, cluster_warnings, hosts_of
 from snapmig.operations.batch_file import read_batch_file
 from snapmig.operations.batch_jobs import PlannedJob, plan_jobs
@@ -25,6 +26,7 @@ from snapmig.operations.restore import RestoreResult
 from snapmig.operations.save_values import SaveResult
 from snapmig.operations.settings import parse_jobs
 from snapmig.operations.workers import make_pace, parse_rate
+from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, arrive
 
 __all__ = ("Batch", "batch")
@@ -38,6 +40,7 @@ _GUESTS_AT_ONCE = 2
 """Where nothing else is said; on a cluster it is as many as there are hosts."""
 
 
+@checks_arguments
 def batch(
     path: str | os.PathLike[str],
     *,
@@ -239,7 +242,7 @@ class _Run:
     def _start(self, job: PlannedJob) -> None:
         running = _Running(job, self._work)
         self._running[job.name] = running
-        running.thread.start()
+        start_thread(running.thread)
 
     def _work(self, running: _Running) -> None:
         # In the job's thread.
@@ -256,6 +259,8 @@ class _Run:
         except BaseException as error:  # noqa: BLE001 - one job's failure is a result of the run
             state = "cancelled" if isinstance(error, CancelledError) else "failed"
             code, message = describe(error)
+            if isinstance(error, DestinationExistsError):
+                message += ", force = true overwrites it"
         seconds = round(time.monotonic() - running.started, 3)
         outcome = BatchJob(
             job.name, job.verb, state, result, code, message, seconds, job.host, worker

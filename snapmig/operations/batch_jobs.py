@@ -142,7 +142,7 @@ class _Expander:
         if self._on_cluster and not table.host:
             raise UsageError("host: the key is missing, which a cluster needs")
         if not self._on_cluster and table.host is not None:
-            raise UsageError(f"host is {table.host!r}, which needs a cluster: --scheduler")
+            raise UsageError(f"host is {table.host!r}, which needs the scheduler of a cluster")
 
     def _sources(
         self, pattern: str, table: Table, place: str

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from snapmig.container.format import PageKind
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.parents import open_parents
 
 __all__ = ("ChainLink", "chain")
@@ -37,6 +38,7 @@ class ChainLink:
     disk_size: int
 
 
+@checks_arguments
 def chain(snapshot: str | os.PathLike[str]) -> list[ChainLink]:
     """
     Return a snapshot and those that it builds on, the youngest first.

@@ -13,6 +13,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.parents import geometry_problem
 from snapmig.operations.progress import ProgressCallback, reporter
@@ -64,6 +65,7 @@ class DiffResult:
     warnings: tuple[str, ...] = ()
 
 
+@checks_arguments
 def diff(
     one: str | os.PathLike[str],
     other: str | os.PathLike[str],

@@ -13,6 +13,7 @@ from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
@@ -20,7 +21,7 @@ from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.workers import choose_workers
-from snapmig.stores.location import parse_location, same_location
+from snapmig.stores.location import check_new_name, parse_location, same_location
 
 __all__ = ("RestoreResult", "restore")
 
@@ -53,6 +54,7 @@ class RestoreResult:
     warnings: tuple[str, ...] = ()
 
 
+@checks_arguments
 def restore(  # noqa: PLR0913 - the words of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
@@ -111,7 +113,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
     """
     started = time.monotonic()
     if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
-        _check_image(image)
+        _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     options = read_options(jobs, accelerator, depth, progress, given)
@@ -152,9 +154,11 @@ def restore(  # noqa: PLR0913 - the words of the command line
     )
 
 
-def _check_image(image: str | os.PathLike[str]) -> None:
+def _check_image(image: str | os.PathLike[str], *, for_qemu: bool) -> None:
     if not isinstance(parse_location(image), Path):
         raise UsageError("an image is a file, only snapshots are objects", path=os.fspath(image))
+    if not for_qemu:
+        check_new_name(os.fspath(image))
 
 
 def _check_no_source(image: Path, reading: Reading) -> None:

@@ -11,6 +11,7 @@ from snapmig.container.format import Encoding, Layout
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import StoredAttachment, source_format
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.parents import PARENT_NAME
@@ -19,7 +20,7 @@ from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.operations.settings import WINDOWS, parse_jobs, parse_layout, parse_packet_size
-from snapmig.stores.location import Location, ObjectUrl, parse_location, same_location
+from snapmig.stores.location import Location, ObjectUrl, parse_location, parse_new, same_location
 from snapmig.work.snapshot_source import SnapshotSource
 
 __all__ = ("merge", "rebase", "repack")
@@ -27,6 +28,7 @@ __all__ = ("merge", "rebase", "repack")
 PathLike = str | os.PathLike[str]
 
 
+@checks_arguments
 def merge(
     snapshot: PathLike,
     out: PathLike,
@@ -50,6 +52,7 @@ def merge(
     return _rewrite(snapshot, out, None, wishes, jobs, progress, force=force)
 
 
+@checks_arguments
 def rebase(
     snapshot: PathLike,
     *,
@@ -76,6 +79,7 @@ def rebase(
     return _rewrite(snapshot, snapshot, parse_location(parent), wishes, jobs, progress, force=True)
 
 
+@checks_arguments
 def repack(
     snapshot: PathLike,
     out: PathLike,
@@ -133,7 +137,7 @@ def _rewrite(
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         # A damaged record could pass for a packet of zeros.
         file.check_index_digest()
-        place = parse_location(out)
+        place = parse_new(out)
         in_place = same_location(place, parse_location(snapshot))
         reading = stack.enter_context(Reading(file, read_options(jobs, AUTO, None, None)))
         if any(same_location(place, parse_location(each.shown)) for each in reading.chain[1:]):

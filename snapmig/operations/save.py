@@ -14,6 +14,7 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import AttachmentSource, source_attachments
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
@@ -26,7 +27,7 @@ from snapmig.operations.settings import (
     parse_packet_size,
 )
 from snapmig.operations.workers import choose_workers
-from snapmig.stores.location import Location, parse_location
+from snapmig.stores.location import Location, parse_location, parse_new
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -34,6 +35,7 @@ ImageArgument = str | os.PathLike[str] | Sequence[tuple[RamBlock, str | os.PathL
 """A raw image, or the RAM blocks of a guest, each with the file that holds it."""
 
 
+@checks_arguments
 def save(  # noqa: PLR0913 - the words of the command line
     image: ImageArgument,
     snapshot: str | os.PathLike[str],
@@ -114,7 +116,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     :raises SnapmigError: any other refusal
     :raises OSError: the operating system's own refusals, with the path
     """
-    location = parse_location(snapshot)
+    location = parse_new(snapshot)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
     options = SaveOptions(
         jobs=parse_jobs(jobs),

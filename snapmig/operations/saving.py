@@ -318,7 +318,7 @@ class Saving:
         if changed * 2 > stored - empty:
             self.warnings.append(
                 f"{changed} of {stored - empty} packets changed while the guest ran, so it stood "
-                "still nearly as long as without --live; smaller packets may help"
+                "still nearly as long as if it were not live; smaller packets may help"
             )
 
     def _warn_of_holes(self) -> None:

@@ -13,6 +13,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, RamBlock
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import load_attachment
 from snapmig.operations.parents import open_parents
 from snapmig.pages import Bytes
@@ -154,6 +155,7 @@ class Snapshot:
         return content
 
 
+@checks_arguments
 def open_snapshot(path: str | os.PathLike[str]) -> Snapshot:
     """Open a snapshot for reading; see :class:`Snapshot`."""
     return Snapshot(path)

@@ -11,6 +11,7 @@ from functools import partial
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.fleet.fleet import Fleet
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import StoredAttachment
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
@@ -57,6 +58,7 @@ class VerifyResult:
         return self.exit_code == 0
 
 
+@checks_arguments
 def verify(
     snapshot: str | os.PathLike[str],
     *,

@@ -16,10 +16,12 @@ __all__ = (
     "ObjectUrl",
     "beside",
     "check_location",
+    "check_new_name",
     "is_url",
     "load_s3",
     "parse_folder",
     "parse_location",
+    "parse_new",
     "relative_name",
     "same_location",
 )
@@ -82,6 +84,32 @@ def parse_location(text: str | os.PathLike[str] | ObjectUrl) -> Location:
     return ObjectUrl(bucket, key)
 
 
+def parse_new(text: str | os.PathLike[str] | ObjectUrl) -> Location:
+    """
+    Return the place of what is to be made, by its name.
+
+    :raises UsageError: as :func:`check_new_name` and :func:`parse_location` say
+    """
+    if not isinstance(text, ObjectUrl):
+        check_new_name(os.fspath(text))
+    return parse_location(text)
+
+
+def check_new_name(text: str) -> None:
+    """
+    Refuse a name that would become a file's, but was meant to be something else.
+
+    :raises UsageError: it is empty, a directory's, or begins like a URL or a guest's socket
+    """
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in ("s3", "qmp") and not text.startswith(_SCHEME):
+        expected = "s3://BUCKET/KEY" if scheme == "s3" else "a file or s3://BUCKET/KEY"
+        message = f"expected {expected}, or ./{scheme}:{rest} for a file of that name"
+        raise UsageError(message, path=text)
+    if not text or (text.endswith("/") and not is_url(text)):
+        raise UsageError("expected the name of a file", path=text or "''")
+
+
 def is_url(text: str) -> bool:
     """Return whether a name is, or is meant to be, the URL of an object."""
     return text.startswith(_SCHEME)
@@ -94,6 +122,8 @@ def parse_folder(text: str) -> Location:
     :raises UsageError: ``s3://`` without a bucket
     """
     if not is_url(text):
+        if text.startswith("s3:"):
+            raise UsageError("expected s3://BUCKET/PREFIX", path=text)
         return Path(text)
     bucket, _slash, prefix = text.removeprefix(_SCHEME).partition("/")
     if not re.fullmatch(_BUCKET, bucket):

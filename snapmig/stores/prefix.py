@@ -8,6 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from snapmig.stores.clients import BucketClient
+from snapmig.system.limits import start_thread
 
 __all__ = ("PrefixClient", "together")
 
@@ -103,7 +104,7 @@ def together(function: Callable[[Item], Made], items: Sequence[Item]) -> list[Ma
         for _ in range(min(THREADS, len(items)))
     ]
     for thread in threads:
-        thread.start()
+        start_thread(thread)
     made = _gathered(waiting, ended, len(items))
     for thread in threads:
         thread.join()

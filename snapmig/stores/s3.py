@@ -182,7 +182,7 @@ def check_object(url: ObjectUrl, *, force: bool) -> None:
     :raises StoreError: no such bucket, wrong credentials, no answer
     """
     if ObjectClient(url).is_there() and not force:
-        raise DestinationExistsError("exists already, -f overwrites it", path=str(url))
+        raise DestinationExistsError("exists already", path=str(url))
 
 
 def _check_range(reply: dict[str, Any], offset: int, url: ObjectUrl) -> None:

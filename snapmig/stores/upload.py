@@ -30,6 +30,7 @@ from snapmig.stores.location import ObjectUrl
 from snapmig.stores.s3 import ObjectClient
 from snapmig.system.files import Buffer, pwrite_all, write_error
 from snapmig.system.libc import punch_hole
+from snapmig.system.limits import start_thread
 from snapmig.system.signals import arrive
 
 __all__ = ("PartialObject", "part_size")
@@ -172,7 +173,7 @@ class PartialObject:
             raise self._taken() from error
 
     def _taken(self) -> DestinationExistsError:
-        message = "was created by someone else meanwhile, -f overwrites it"
+        message = "was created by someone else meanwhile"
         return DestinationExistsError(message, path=str(self.path))
 
     def _is_ours(self) -> bool:
@@ -219,7 +220,7 @@ class _Parts:
             for _ in range(THREADS)
         ]
         for thread in self._threads:
-            thread.start()
+            start_thread(thread)
 
     @property
     def waiting(self) -> int:

@@ -166,7 +166,7 @@ def check_destination(path: Path, *, force: bool) -> None:
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise SnapmigError(f"the destination is {kind}", path=str(path))
     if not force:
-        raise DestinationExistsError("exists already, -f overwrites it", path=str(path))
+        raise DestinationExistsError("exists already", path=str(path))
 
 
 class NewFile:
@@ -278,7 +278,7 @@ class PartialFile(NewFile):
             try:
                 os.link(self.partial_path, self.path)  # unlike a rename, refuses to overwrite
             except FileExistsError as error:
-                message = "was created by someone else meanwhile, -f overwrites it"
+                message = "was created by someone else meanwhile"
                 raise DestinationExistsError(message, path=str(self.path)) from error
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):

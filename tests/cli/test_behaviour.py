@@ -173,7 +173,7 @@ def test_a_bar_on_a_terminal(verb, word):
     code, out, shown = _on_a_terminal(*VERBS[verb])
 
     assert (code, "\r" in out, "%|" in out) == (0, False, False)
-    assert re.search(rf"{word}: 100%\|.*\| 8\.00M/8\.00M \[.*B/s", shown)
+    assert re.search(rf"{word}: 100%\|.*\| 8\.0 MiB of 8\.0 MiB \[.*, .*iB/s", shown)
 
 
 @pytest.mark.usefixtures("place")

@@ -128,10 +128,12 @@ def test_examples_run(guest, number):
     (guest / "bin" / "snapmig").chmod(0o755)
     with memfd(RAM) as path:
         line = line.replace("/dev/shm", "shm").replace("/proc/4242/fd/17", str(path))
+        folders = re.findall(r"^  (mkdir .*)$", HELP[verb], re.MULTILINE)
+        path = f"{guest}/bin:{os.environ['PATH']}"
         result = subprocess.run(
-            line,
+            "\n".join([*folders, line]),
             shell=True,
-            env={**os.environ, "PATH": f"{guest}/bin:{os.environ['PATH']}"},
+            env={**os.environ, "PATH": path, "HOME": str(guest)},
             capture_output=True,
             text=True,
             check=False,

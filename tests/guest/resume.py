@@ -27,6 +27,7 @@ def goes_on(
     state: State,
     capabilities: Sequence[str] = (),
     layout: Layout = LAYOUT,
+    extra: Sequence[str] = (),
 ) -> bool:
     """
     Say whether a new QEMU loads a file and its guest counts on from where it stood.
@@ -34,7 +35,7 @@ def goes_on(
     A guest that finds a wrong page raises; the second pass that it ends has seen every page.
     """
     require_capabilities(capabilities)
-    with make(program, folder, layout, incoming=True) as guest:
+    with make(program, folder, layout, incoming=True, extra=extra) as guest:
         migration.prepare(guest, capabilities)
         migration.load_from(guest, uri)
         return tiny.goes_on(tiny.wait_passes(guest, 2, before=0), state, layout)

@@ -1,4 +1,4 @@
-"""Python's own zlib: slow, always there, and the reference for what a deflate stream is."""
+"""Python's own zlib: slow, always present, and the reference for deflate streams."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ("ZlibEngine",)
 
 
 class ZlibEngine:
-    """What ``python`` names: no accelerator, every level."""
+    """The engine ``python``: no accelerator, every level."""
 
     name = "python"
     trusted = True
@@ -23,7 +23,7 @@ class ZlibEngine:
     signs: tuple[str, ...] = ()
 
     def facts(self) -> EngineFacts:
-        """Say what it is."""
+        """Return its constant facts."""
         return EngineFacts(
             name=self.name,
             title="zlib of Python's standard library",
