@@ -19,9 +19,10 @@ VERBS = ("save", "restore", "info", "verify", "commit", "accelerators", "complet
 OPTIONS = {
     "save": "--format --base --parent --deltas --no-deltas --live -j --jobs --compression "
     "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
-    "--no-page-digests --attach --share --bwlimit -f --force --json --progress --debug -h --help",
+    "--no-page-digests --attach --share --bwlimit --monitor-timeout -f "
+    "--force --json --progress --debug -h --help",
     "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
-    "--bwlimit --json --progress --debug -h --help",
+    "--bwlimit --monitor-timeout --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help",
