@@ -28,8 +28,7 @@ _EPILOG = """\
 examples:
   snapmig save /dev/shm/guest.ram guest.snap
   snapmig save --live qmp:/run/guest.qmp guest.snap
-  snapmig save -j 4 --compression zstd /proc/4242/fd/17 guest.snap
-  snapmig save guest.ram guest.snap -f --attach domain.xml=guest.xml --json
+  snapmig save -j 4 guest.ram guest.snap -f --attach domain.xml=guest.xml --json
 """
 
 
