@@ -42,6 +42,8 @@ from tests.system import filesystems
 pytestmark = pytest.mark.guest
 
 WAYS = [(live, jobs) for live in (False, True) for jobs in (1, 2, 4)]
+REFUSED = re.compile("Sibling indicated error")
+"""What QEMU writes where snapmig refuses the state of a guest that its owner had stopped."""
 UNWRITTEN = re.compile("No space left on device|failed to save SaveStateEntry")
 """What QEMU writes where it can't write a guest to the end."""
 LARGE = Layout(ram=128 << 20)
@@ -480,6 +482,7 @@ def small(program: str, shm: Path) -> Iterator[Monitored]:
 def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> None:
     """A guest that its user had stopped counts no further when it was saved."""
     small.stop()
+    small.expected_words = REFUSED
     before = small.read_serial()
     snapmig.save(small.monitor, shm / "snap", live=live, jobs=2)
     assert (before, False) == (small.read_serial(), small.execute("query-status")["running"])
@@ -491,6 +494,7 @@ def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
         tiny.wait_passes(guest, 2)
         guest.stop()
+        guest.expected_words = REFUSED
         states = []
         for number in range(3):
             snapmig.save(guest.monitor, shm / f"{number}", jobs=2)
@@ -507,6 +511,7 @@ def test_paused_guest_resumes_by_the_printed_command(program: str, shm: Path, ki
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
         tiny.wait_passes(guest, 2)
         guest.stop()
+        guest.expected_words = REFUSED
         snapmig.save(guest.monitor, shm / "snap", jobs=2)
         folder = guest.folder
     made = snapmig.restore(shm / "snap", shm / "new", for_qemu=True, jobs=2)
@@ -519,6 +524,7 @@ def test_paused_guest_resumes_by_the_printed_command(program: str, shm: Path, ki
 def test_paused_guest_runs_when_told(small: Monitored, shm: Path) -> None:
     """A guest that was saved while it was stopped counts on when its user continues it."""
     small.stop()
+    small.expected_words = REFUSED
     snapmig.save(small.monitor, shm / "snap", jobs=2)
     small.cont()
     assert len(tiny.wait_passes(small, 2)) >= 2
