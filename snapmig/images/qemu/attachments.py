@@ -34,6 +34,7 @@ __all__ = (
     "BytesFile",
     "attach_vm_state",
     "check_after",
+    "left_out",
     "load_vm_state",
 )
 
@@ -111,6 +112,21 @@ def load_vm_state(
     _check_places(state, {block.name for block in blocks})
     check_after(state, AFTER)
     return state
+
+
+def left_out(attachments: Mapping[str, bytes], blocks: Sequence[RamBlock]) -> tuple[RamBlock, ...]:
+    """
+    Return the RAM blocks that a migration file lists and does not have, as x-ignore-shared does.
+
+    :param attachments: of the file, or of a snapshot of it
+    :param blocks: those that it has
+    :raises CorruptSnapshotError: what a snapshot keeps is not a state
+    """
+    if FACTS not in attachments:
+        return ()
+    known = {block.name for block in blocks}
+    listed = _decode(attachments[FACTS]).blocks
+    return tuple(RamBlock(item.name, item.length) for item in listed if item.name not in known)
 
 
 def _block_facts(block: QemuBlock) -> dict[str, Any]:
