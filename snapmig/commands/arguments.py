@@ -25,6 +25,7 @@ __all__ = (
     "add_monitor_timeout",
     "add_page_digests",
     "add_progress",
+    "add_remote_parents",
     "checked",
 )
 
@@ -142,6 +143,15 @@ def add_page_digests(parser: argparse.ArgumentParser, default: str) -> None:
     )
     parser.add_argument(
         "--no-page-digests", dest="page_digests", action="store_false", help=argparse.SUPPRESS
+    )
+
+
+def add_remote_parents(parser: argparse.ArgumentParser) -> None:
+    """Add ``--follow-remote-parents``."""
+    parser.add_argument(
+        "--follow-remote-parents",
+        action="store_true",
+        help="find parents anywhere (beside a snapshot and below)",
     )
 
 

@@ -12,6 +12,7 @@ from snapmig.commands.arguments import (
     add_jobs,
     add_monitor_timeout,
     add_progress,
+    add_remote_parents,
     checked,
 )
 from snapmig.commands.output import print_notice
@@ -73,6 +74,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_bwlimit(parser)
     add_monitor_timeout(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -129,6 +131,7 @@ def _run(options: argparse.Namespace) -> int:
             share=options.share,
             bwlimit=options.bwlimit,
             monitor_timeout=options.monitor_timeout,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
             notice=print_notice,
         )

@@ -11,6 +11,7 @@ from snapmig.commands.arguments import (
     add_common,
     add_jobs,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.output import fail, print_json, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
@@ -43,6 +44,7 @@ def add_parser(verbs: Verbs) -> None:
         "--window", choices=WINDOWS, help="prove that a decoder with that much history is enough"
     )
     add_accelerator(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -60,6 +62,7 @@ def _run(options: argparse.Namespace) -> int:
                     window=options.window,
                     accelerator=options.accelerator,
                     depth=options.depth,
+                    follow_remote_parents=options.follow_remote_parents,
                     progress=progress,
                 )
             except OSError as error:  # the others are checked all the same

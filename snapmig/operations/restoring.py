@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +34,7 @@ from snapmig.system.files import (
     check_destination,
     descriptor_path,
     free_bytes,
+    open_regular,
     write_error,
     write_file,
 )
@@ -53,6 +53,9 @@ __all__ = (
     "restore_new",
 )
 
+DOMAIN_XML = "domain.xml"
+"""The attachment of users that has libvirt's definition of the guest."""
+
 _INDEX_STEP = 4096
 
 
@@ -66,9 +69,11 @@ class Part(NamedTuple):
     placer: Placer
 
 
-def plan_whole(source: SnapshotFile, name: str) -> Part:
+def plan_whole(source: SnapshotFile, name: str, domain_xml: bytes | None = None) -> Part:
     """
     Return a whole snapshot as an image of a format.
+
+    :param domain_xml: libvirt's definition of the guest, before all that the snapshot has
 
     :raises UsageError: the snapshot lacks something that the format needs
     :raises CorruptSnapshotError: what it has of it can't be
@@ -80,6 +85,7 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
         format=source_format(source),
         packet_pages=geometry.packet_pages,
         data_pages=partial(_data_pages, source),
+        domain_xml=domain_xml or _attached_xml(source),
     )
     try:
         plan = find_format(name).plan_image(content)
@@ -89,6 +95,14 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
     return Part(range(geometry.packet_count), geometry.ram_size, pages, plan, placer)
+
+
+def _attached_xml(source: SnapshotFile) -> bytes | None:
+    # That of a save image is the better one: it was the guest's at that moment.
+    entries = {entry.name: entry for entry in source.attachments}
+    if DOMAIN_XML not in entries or f"{SOURCE_PREFIX}libvirt.head" in entries:
+        return None
+    return load_attachment(source, entries[DOMAIN_XML])
 
 
 def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
@@ -231,11 +245,12 @@ def _fill_new(reading: Reading, file: NewFile, folder: Path, part: Part) -> int:
 
 def restore_in_place(reading: Reading, path: Path, part: Part) -> int:
     """Write into an existing image of the same size; return the pages that are not zero."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fd = open_regular(path, os.O_RDWR)
+    except SnapmigError as error:
+        raise SnapmigError(f"image is {error.message}", path=str(path)) from error
     try:
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise SnapmigError("image is not a regular file", path=str(path))
         if facts.st_size != part.image.size:
             message = f"image has {facts.st_size} bytes, the snapshot's RAM {part.image.size}"
             raise SnapmigError(message, path=str(path))

@@ -27,6 +27,7 @@ class SaveOptions(NamedTuple):
     :param deltas: whether pages may be stored as differences from the parent's; None: where its
         pages are decoded anyway
     :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
+    :param follow_remote_parents: whether parents of the parent are looked for anywhere
     :param workers: gives the worker processes
     :param monitor: how long a guest's monitor is waited for
     """
@@ -44,6 +45,7 @@ class SaveOptions(NamedTuple):
     parent: Location | None = None
     deltas: bool | None = None
     page_digests: bool | None = None
+    follow_remote_parents: bool = False
     workers: WorkersMaker = Fleet
     monitor: MonitorWait = MonitorWait()
 

@@ -35,7 +35,9 @@ from snapmig.operations.space import check_save_space
 from snapmig.stores.location import (
     Location,
     check_location,
+    is_near,
     parse_location,
+    relative_name,
     same_location,
 )
 from snapmig.work.batches import LARGEST, SMALLEST
@@ -263,7 +265,13 @@ class Saving:
         snapshot = stack.enter_context(SnapshotFile(str(path)))
         snapshot.check_index_digest()
         snapshot.keep_page_digests()
-        options = read_options(self._options.jobs, AUTO, None, None)
+        if not is_near(self._path, relative_name(path, self._path)):
+            self.warnings.append(
+                f"{path} is neither beside {self._path} nor below: whoever reads the new snapshot "
+                "finds it only when following remote parents is asked for"
+            )
+        follow = self._options.follow_remote_parents
+        options = read_options(self._options.jobs, AUTO, None, None, follow_remote_parents=follow)
         reading = stack.enter_context(Reading(snapshot, options))
         if any(same_location(parse_location(each.shown), self._path) for each in reading.chain):
             raise UsageError("is a parent of the new snapshot", path=str(self._path))

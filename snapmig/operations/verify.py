@@ -67,6 +67,7 @@ def verify(
     window: str | None = None,
     accelerator: str = AUTO,
     depth: int | None = None,
+    follow_remote_parents: bool = False,
     progress: ProgressCallback | None = None,
 ) -> VerifyResult:
     """
@@ -82,6 +83,8 @@ def verify(
         proves that an accelerator with that window can read it
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises StoreError: object storage can't be reached, or refused something
@@ -91,7 +94,8 @@ def verify(
     :raises OSError: the snapshot can't be read
     """
     started = time.monotonic()
-    options = read_options(jobs, accelerator, depth, progress)
+    follow = follow_remote_parents
+    options = read_options(jobs, accelerator, depth, progress, follow_remote_parents=follow)
     bits = None if window is None else window_bits(window)
     path = os.fspath(snapshot)
     found = _Findings()

@@ -8,15 +8,13 @@ from then on it can be mapped. Ranges for later reads can be announced, so that 
 from __future__ import annotations
 
 import os
-import stat
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from snapmig.errors import SnapmigError
 from snapmig.stores.location import ObjectUrl, load_s3, parse_location
-from snapmig.system.files import descriptor_path, pread_all
+from snapmig.system.files import descriptor_path, open_regular, pread_all
 
 __all__ = ("ByteSource", "FileSource", "Range", "SourcePlan", "open_source")
 
@@ -84,13 +82,10 @@ class FileSource:
     remote: ClassVar[bool] = False
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._fd = open_regular(path)
         self._closing = weakref.finalize(self, os.close, self._fd)  # a worker's has no other end
         self._closing.atexit = False
         facts = os.fstat(self._fd)
-        if not stat.S_ISREG(facts.st_mode):
-            self.close()
-            raise SnapmigError("not a regular file")
         self.size = facts.st_size
         self.disk_size = facts.st_blocks * 512
 

@@ -29,6 +29,7 @@ __all__ = (
     "check_destination",
     "descriptor_path",
     "free_bytes",
+    "is_regular",
     "open_regular",
     "pread_all",
     "pwrite_all",
@@ -84,6 +85,14 @@ def open_regular(path: str | os.PathLike[str], flags: int = 0, *, follow: bool =
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         os.close(handle)
+
+
+def is_regular(path: Path) -> bool:
+    """Return whether a name is that of a regular file, and not of a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def read_small(path: str | os.PathLike[str], limit: int) -> bytes:

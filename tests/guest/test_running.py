@@ -27,6 +27,7 @@ from tests.guest.resume import (
     Monitored,
     Printed,
     file_memory,
+    goes_on,
     make,
     make_monitored,
 )
@@ -161,6 +162,32 @@ def test_resumes_in_a_waiting_qemu(
         snapmig.restore(path, guest.monitor, jobs=jobs)
         counted = tiny.wait_passes(guest, 2, before=0)
     assert tiny.goes_on(counted, stood_at(path, shm), LAYOUT)
+
+
+@pytest.mark.parametrize(("live", "jobs"), [(False, 2), (True, 2)])
+@pytest.mark.parametrize("name", ["qemu-stream", "libvirt"])
+def test_resumes_from_a_stream_of_all(
+    saved: SavedIn, program: str, shm: Path, live: bool, jobs: int, name: str
+) -> None:
+    """Shared RAM and the device state without it become one stream, which QEMU loads."""
+    path, head = saved(live, jobs).path, 0
+    options = {}
+    if name == "libvirt":
+        (shm / "xml").write_bytes(b"<domain type='qemu'/>\n")
+        options = {"domain_xml": shm / "xml"}
+        head = 92 + len((shm / "xml").read_bytes()) + 1 + (64 << 10)
+    snapmig.restore(path, shm / "stream", format=name, jobs=jobs, **options)
+    uri = f"file:{shm / 'stream'},offset={head}"
+    assert goes_on(program, shm, uri, stood_at(path, shm))
+
+
+def test_shared_memory_does_not_become_mapped_ram(
+    saved: SavedIn, shm: Path, cli: Callable[..., Outcome]
+) -> None:
+    """What can't be made of shared memory is refused with the reason and what can be made."""
+    outcome = cli("restore", saved(False, 2).path, shm / "new", "--format", "mapped-ram")
+    told = "restore it to qemu-stream or libvirt" in outcome.err
+    assert (outcome.code, told, [*shm.iterdir()]) == (2, True, [])
 
 
 def status(guest: Guest) -> str:

@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --attach --base --before --block --bwlimit --compression --days --depth --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
+        else if contains -- "$word" --accelerator --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -94,6 +94,7 @@ complete -c snapmig -n '__snapmig_at save' -l live -d 'let a running guest run, 
 complete -c snapmig -n '__snapmig_at save' -l share -r -f -d 'only part K of N, see docs/cluster.md; then commit'
 complete -c snapmig -n '__snapmig_at save' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
 complete -c snapmig -n '__snapmig_at save' -l monitor-timeout -r -f -d 'for each answer of a guest\'s QEMU (30)'
+complete -c snapmig -n '__snapmig_at save' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
 complete -c snapmig -n '__snapmig_at save' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at save' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at save' -l debug -d 'show where in the code it failed'
@@ -106,10 +107,12 @@ complete -c snapmig -n '__snapmig_at restore' -s f -l force -d 'replace an exist
 complete -c snapmig -n '__snapmig_at restore' -l in-place -d 'fill an existing IMAGE of the same size, also while it is mapped elsewhere'
 complete -c snapmig -n '__snapmig_at restore' -l for-qemu -d 'make the directory IMAGE, and print the commands that resume the guest from it'
 complete -c snapmig -n '__snapmig_at restore' -l block -r -f -d 'only this RAM block (all, in order)'
+complete -c snapmig -n '__snapmig_at restore' -l domain-xml -r -F -d 'the domain\'s definition, for --format libvirt (the attachment domain.xml)'
 complete -c snapmig -n '__snapmig_at restore' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
 complete -c snapmig -n '__snapmig_at restore' -l depth -r -f -d 'packets in flight per worker, where it can'
 complete -c snapmig -n '__snapmig_at restore' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
 complete -c snapmig -n '__snapmig_at restore' -l monitor-timeout -r -f -d 'for each answer of a guest\'s QEMU (30)'
+complete -c snapmig -n '__snapmig_at restore' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
 complete -c snapmig -n '__snapmig_at restore' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at restore' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at restore' -l debug -d 'show where in the code it failed'
@@ -125,17 +128,20 @@ complete -c snapmig -n '__snapmig_at verify' -l quick -d 'check tables and index
 complete -c snapmig -n '__snapmig_at verify' -l window -r -f -a '4k 32k' -d 'prove that a decoder with that much history is enough'
 complete -c snapmig -n '__snapmig_at verify' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
 complete -c snapmig -n '__snapmig_at verify' -l depth -r -f -d 'packets in flight per worker, where it can'
+complete -c snapmig -n '__snapmig_at verify' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
 complete -c snapmig -n '__snapmig_at verify' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at verify' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at verify' -l debug -d 'show where in the code it failed'
 complete -c snapmig -n '__snapmig_at 0+ verify' -F
 complete -c snapmig -n '__snapmig_at chain' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at chain' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
 complete -c snapmig -n '__snapmig_at chain' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at chain' -l debug -d 'show where in the code it failed'
 complete -c snapmig -n '__snapmig_at 0 chain' -F
 complete -c snapmig -n '__snapmig_at diff' -s h -l help -d 'show this help message and exit'
 complete -c snapmig -n '__snapmig_at diff' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
 complete -c snapmig -n '__snapmig_at diff' -l ranges -d 'a line for each range of pages'
+complete -c snapmig -n '__snapmig_at diff' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
 complete -c snapmig -n '__snapmig_at diff' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at diff' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at diff' -l debug -d 'show where in the code it failed'
@@ -145,6 +151,7 @@ complete -c snapmig -n '__snapmig_at merge' -s h -l help -d 'show this help mess
 complete -c snapmig -n '__snapmig_at merge' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
 complete -c snapmig -n '__snapmig_at merge' -l page-digests -l no-page-digests -d 'for faster saves on it; --no-page-digests (as it is)'
 complete -c snapmig -n '__snapmig_at merge' -s f -l force -d 'replace an existing OUT'
+complete -c snapmig -n '__snapmig_at merge' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
 complete -c snapmig -n '__snapmig_at merge' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at merge' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at merge' -l debug -d 'show where in the code it failed'
@@ -154,6 +161,7 @@ complete -c snapmig -n '__snapmig_at rebase' -s h -l help -d 'show this help mes
 complete -c snapmig -n '__snapmig_at rebase' -l parent -r -F -d 'what it shall build on'
 complete -c snapmig -n '__snapmig_at rebase' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
 complete -c snapmig -n '__snapmig_at rebase' -l page-digests -l no-page-digests -d 'for faster saves on it; --no-page-digests (as it is)'
+complete -c snapmig -n '__snapmig_at rebase' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
 complete -c snapmig -n '__snapmig_at rebase' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at rebase' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at rebase' -l debug -d 'show where in the code it failed'
@@ -169,6 +177,7 @@ complete -c snapmig -n '__snapmig_at repack' -l packet-size -r -f -d '64K to 4M 
 complete -c snapmig -n '__snapmig_at repack' -l layout -r -f -a 'fixed packed' -d 'fixed places with holes, or packed as on s3:// (as it is)'
 complete -c snapmig -n '__snapmig_at repack' -l page-digests -l no-page-digests -d 'for faster saves on it; --no-page-digests (as it is)'
 complete -c snapmig -n '__snapmig_at repack' -s f -l force -d 'replace an existing OUT'
+complete -c snapmig -n '__snapmig_at repack' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
 complete -c snapmig -n '__snapmig_at repack' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at repack' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at repack' -l debug -d 'show where in the code it failed'
