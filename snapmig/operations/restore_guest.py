@@ -97,7 +97,7 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
             )
     facts = None
     if FACTS in attachments:
-        facts = parse_facts(attachments[FACTS], source.geometry.blocks)
+        facts = parse_facts(attachments[FACTS], source.geometry.blocks, complete=from_guest)
     if facts is not None and from_guest:
         return SavedGuest(facts.machine, attachments.pieces(STATE), facts)
     state = load_vm_state(attachments, "a resume", source.geometry.blocks)
