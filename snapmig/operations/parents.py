@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 
 from snapmig.container.format import SUPERBLOCK_SIZE, PageKind, Superblock
-from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError, UsageError
 from snapmig.geometry import Geometry
@@ -114,7 +113,7 @@ def _find(child: SnapshotFile) -> Location | None:
     for each in joined(_named(hint, places), *map(_neighbours, places)):
         if _id_of(each) == wanted:
             return each
-    counts = kind_counts(child.records)
+    counts = child.index.kind_counts()
     if not counts[PageKind.SAME_AS_PARENT] and not counts[PageKind.DELTA_AGAINST_PARENT]:
         return None
     name = "" if hint is None else f", which was {hint!r} when it was saved"

@@ -261,7 +261,7 @@ class Saving:
         if same_location(path, self._path):
             raise UsageError("parent and snapshot are the same file", path=str(path))
         snapshot = stack.enter_context(SnapshotFile(str(path)))
-        snapshot.check_index_digest()
+        snapshot.index.check_digest()
         snapshot.keep_page_digests()
         options = read_options(self._options.jobs, AUTO, None, None)
         reading = stack.enter_context(Reading(snapshot, options))

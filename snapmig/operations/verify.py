@@ -97,7 +97,8 @@ def verify(
     try:
         with SnapshotFile(path) as source:
             packets, ram_size = source.geometry.packet_count, source.geometry.ram_size
-            found.attempt(source.check_index_digest)
+            source.index.check_holes()
+            found.attempt(source.index.check_digest)
             if quick:
                 _check_records(source, found)
             else:
@@ -176,7 +177,7 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     source, options = reading.snapshot, reading.options
     source.keep_page_digests()
     for file in reading.chain[1:]:
-        found.attempt(file.check_index_digest)
+        found.attempt(file.index.check_digest)
     plans = reading.plans
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]

@@ -2,7 +2,8 @@
 Bytes that a snapshot is read from: what a file and an object have in common.
 
 A source gives ranges of bytes. What many processes need of it, such as an index, is *kept*: from
-then on it can be mapped. What will be read soon can be announced, so that it is there in time.
+then on no request is made for it. What will be read soon can be announced, so that it is there in
+time.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import os
 import stat
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from snapmig.errors import SnapmigError
 from snapmig.stores.location import ObjectUrl, load_s3, parse_location
 from snapmig.system.files import descriptor_path, pread_all
+from snapmig.system.holes import Extents
 
 __all__ = ("ByteSource", "FileSource", "Range", "SourcePlan", "open_source")
 
@@ -60,8 +62,11 @@ class ByteSource(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes, fewer only where they end."""
 
-    def keep(self, offset: int, length: int) -> str:
-        """Have a range at hand; return the path of a file that has it at the same offset."""
+    def keep(self, offset: int, length: int) -> None:
+        """Have a range at hand, for the processes of :meth:`plan`, too."""
+
+    def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return the ranges between two offsets, first and end, that are not holes."""
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Say what will be read next."""
@@ -93,14 +98,18 @@ class FileSource:
             raise SnapmigError("not a regular file")
         self.size = facts.st_size
         self.disk_size = facts.st_blocks * 512
+        self._extents = Extents(self._fd, self.size)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes, fewer only where the file ends."""
         return pread_all(self._fd, length, offset)
 
-    def keep(self, offset: int, length: int) -> str:  # noqa: ARG002 - all of a file is at hand
-        """Return a path of the file."""
-        return descriptor_path(self._fd)
+    def keep(self, offset: int, length: int) -> None:
+        """Do nothing: all of a file is at hand."""
+
+    def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return the ranges between two offsets that are not holes."""
+        return self._extents.between(start, stop)
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Do nothing: the kernel reads ahead."""

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snapmig.container.index import Records, StoredPacket
+from snapmig.container.index import StoredPacket
+from snapmig.container.index_reader import IndexReader
 from snapmig.container.page_digests import wrong_page
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
@@ -32,8 +33,6 @@ __all__ = (
 EMPTY_BATCH_PACKETS = 4096
 MAX_DAMAGE_SHOWN = 8
 """Damaged packets that a batch describes; the others are only counted."""
-
-_INDEX_STEP = 65536
 
 
 class RestorePlan(NamedTuple):
@@ -165,7 +164,7 @@ class LoadTasks:
         # What is fetched ahead of an object is kept in memory.
         largest = SMALLEST if snapshot.is_remote else LARGEST
         batch = partial(batch_packets, packet_size=snapshot.geometry.packet_size, largest=largest)
-        self._tasks = _plan_tasks(snapshot.records, packets, batch)
+        self._tasks = _plan_tasks(snapshot.index, packets, batch)
         self._again: list[Task] = []
         self.replies: list[Any] = []
         self.waiting = False
@@ -185,11 +184,11 @@ class LoadTasks:
         self._again += tasks
 
 
-def _plan_tasks(records: Records, packets: range, batch: Callable[[int], int]) -> Iterator[Task]:
+def _plan_tasks(index: IndexReader, packets: range, batch: Callable[[int], int]) -> Iterator[Task]:
     # A record is not checked yet here: a wrong one only makes a batch larger or smaller.
-    for start in range(packets.start, packets.stop, _INDEX_STEP):
-        stop = min(start + _INDEX_STEP, packets.stop)
-        empty = np.asarray(~records["kinds"][start:stop].any(axis=1))
+    for start, records in index.steps(packets):
+        stop = start + len(records)
+        empty = np.asarray(~records["kinds"].any(axis=1))
         edges = (np.flatnonzero(np.diff(empty)) + start + 1).tolist()
         for first, end in pairwise([start, *edges, stop]):
             at = first
