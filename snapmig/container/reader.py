@@ -8,7 +8,7 @@ bytes before they are decoded. What comes after (decoding and the digest) is the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
 
@@ -234,6 +234,14 @@ class SnapshotFile:
             )
             raise CorruptSnapshotError(message, packet=number, offset=offset)
         return data
+
+    def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return the ranges between two offsets, first and end, that are not holes."""
+        return self._source.written(start, stop)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes that no checksum is of, fewer only where the file ends."""
+        return self._source.read(offset, length)
 
     def stored_attachment(self, entry: AttachmentEntry) -> bytes:
         """

@@ -9,16 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket
 from snapmig.container.index_reader import IndexReader
 from snapmig.container.page_digests import wrong_page
 from snapmig.container.reader import SnapshotFile
+from snapmig.container.rests import wrong_rests
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
+from snapmig.pages import Mask
 from snapmig.work.batches import LARGEST, SMALLEST, batch_packets
 from snapmig.work.chain import Loaded, ReadPlan, open_chain
 from snapmig.work.counters import Counter, encoding_counter
@@ -110,6 +113,9 @@ class VerifyHandler:
             if error is not None:
                 damage.append(error)
                 del sound[found.packet.packet]
+        for error in self._wrong_rests(task, packets, damage):
+            damage.append(error)
+            sound.pop(error.packet or 0, None)
         row[Counter.DAMAGED_PACKETS] += len(damage)
         row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
         if sound or damage:
@@ -125,6 +131,24 @@ class VerifyHandler:
     def notes(self) -> Sequence[str]:
         """Return what an engine did not do."""
         return self._chain.notes()
+
+    def _wrong_rests(
+        self, task: Task, packets: Sequence[StoredPacket], damage: Sequence[SnapmigError]
+    ) -> list[CorruptSnapshotError]:
+        # Without packets none has a page, unless all their records are damaged.
+        known = {packet.packet: packet for packet in packets}
+        nothing = np.zeros(self._geometry.packet_size // PAGE_SIZE, np.bool_)
+        damaged = {error.packet for error in damage}
+
+        def stored_pages(number: int) -> Mask | None:
+            if number in damaged:
+                return None
+            if number not in known:
+                return nothing
+            packet = known[number]
+            return packet.mask if packet.encoding in (Encoding.RAW, Encoding.EMPTY) else None
+
+        return list(wrong_rests(self._snapshot, task.packets, stored_pages))
 
     def _page_problem(self, found: Loaded) -> SnapmigError | None:
         digests = self._snapshot.page_digests
