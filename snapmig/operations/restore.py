@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
+from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
@@ -19,7 +22,11 @@ from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.workers import choose_workers
-from snapmig.stores.location import parse_location, same_location
+from snapmig.stores.location import check_new_name, parse_location, same_location
+from snapmig.units import format_size
+
+LIBVIRT_FORMAT = "libvirt"
+_MAX_XML_SIZE = 16 << 20
 
 __all__ = ("RestoreResult", "restore")
 
@@ -52,6 +59,7 @@ class RestoreResult:
     warnings: tuple[str, ...] = ()
 
 
+@checks_arguments
 def restore(  # noqa: PLR0913 - the words of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
@@ -62,11 +70,15 @@ def restore(  # noqa: PLR0913 - the words of the command line
     in_place: bool = False,
     block: str | None = None,
     for_qemu: bool = False,
+    domain_xml: str | os.PathLike[str] | None = None,
     accelerator: str = AUTO,
     depth: int | None = None,
     bwlimit: str | int | None = None,
+    monitor_timeout: float | str | None = None,
+    follow_remote_parents: bool = False,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
+    notice: NoticeCallback | None = None,
 ) -> RestoreResult:
     """
     Restore a snapshot to an image of the format that it was saved from, or of another one.
@@ -87,12 +99,19 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param in_place: write into the existing image
     :param block: name of the only RAM block to restore
     :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
+    :param domain_xml: a file with libvirt's definition of the guest, for the format ``libvirt``;
+        default: the attachment ``domain.xml``
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``
+    :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param workers: worker processes that many jobs share, of a
         :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :param notice: called with a sentence that the user should read while this goes on: that a
+        monitor is waited for
     :raises UsageError: an argument that makes no sense
     :raises CorruptSnapshotError: the snapshot is damaged
     :raises UnsupportedError: the snapshot needs what this version does not have
@@ -105,9 +124,11 @@ def restore(  # noqa: PLR0913 - the words of the command line
     """
     started = time.monotonic()
     if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
-        _check_image(image)
+        _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)
-    options = read_options(jobs, accelerator, depth, progress, given)
+    wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
+    follow = follow_remote_parents
+    options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
     with (
@@ -116,12 +137,13 @@ def restore(  # noqa: PLR0913 - the words of the command line
     ):
         to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
         if to_guest or for_qemu:
-            if format is not None or block is not None or force or in_place:
+            if force or in_place or any(x is not None for x in (format, block, domain_xml)):
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            facts = _to_qemu(reading, str(image))
+            facts = _to_qemu(reading, str(image), wait)
         else:
             name = _format(source, format, raw=in_place or block is not None)
-            part = plan_block(source, block) if block is not None else plan_whole(source, name)
+            xml = _read_domain_xml(domain_xml, name)
+            part = plan_block(source, block) if block is not None else plan_whole(source, name, xml)
             _check_no_source(Path(image), reading)
             if in_place:
                 data_pages = restore_in_place(reading, Path(image), part)
@@ -145,9 +167,23 @@ def restore(  # noqa: PLR0913 - the words of the command line
     )
 
 
-def _check_image(image: str | os.PathLike[str]) -> None:
+def _check_image(image: str | os.PathLike[str], *, for_qemu: bool) -> None:
     if not isinstance(parse_location(image), Path):
         raise UsageError("an image is a file, only snapshots are objects", path=os.fspath(image))
+    if not for_qemu:
+        check_new_name(os.fspath(image))
+
+
+def _read_domain_xml(path: str | os.PathLike[str] | None, name: str) -> bytes | None:
+    if path is None:
+        return None
+    if name != LIBVIRT_FORMAT:
+        raise UsageError(f"a domain's XML is for the format {LIBVIRT_FORMAT}, not for {name}")
+    facts = os.stat(path)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_XML_SIZE:
+        message = f"not a domain's XML: expected a file of at most {format_size(_MAX_XML_SIZE)}"
+        raise UsageError(message, path=os.fspath(path))
+    return Path(path).read_bytes()
 
 
 def _check_no_source(image: Path, reading: Reading) -> None:
@@ -166,7 +202,7 @@ class _Facts(NamedTuple):
     monitor_commands: tuple[str, ...] | None = None
 
 
-def _to_qemu(reading: Reading, image: str) -> _Facts:
+def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Facts:
     # Only here: asyncio and what it brings take 30 ms to import.
     from snapmig.operations.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
 
@@ -174,7 +210,7 @@ def _to_qemu(reading: Reading, image: str) -> _Facts:
     blocks = geometry.blocks
     size, pages = geometry.ram_size, sum(-(-block.size // PAGE_SIZE) for block in blocks)
     if image.startswith(GUEST_PREFIX):
-        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX))
+        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX), wait)
         return _Facts(name, size, pages, data_pages)
     made = restore_for_qemu(reading, Path(image))
     commands = made.monitor_commands

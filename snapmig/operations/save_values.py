@@ -9,6 +9,7 @@ from typing import NamedTuple
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.fleet.fleet import Fleet, WorkersMaker
+from snapmig.guests.wait import MonitorWait
 from snapmig.operations.attachments import AttachmentSource
 from snapmig.operations.progress import ProgressCallback
 from snapmig.stores.location import Location
@@ -26,7 +27,9 @@ class SaveOptions(NamedTuple):
     :param deltas: whether pages may be stored as differences from the parent's; None: where its
         pages are decoded anyway
     :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
+    :param follow_remote_parents: whether parents of the parent are looked for anywhere
     :param workers: gives the worker processes
+    :param monitor: how long a guest's monitor is waited for
     """
 
     jobs: int
@@ -42,7 +45,9 @@ class SaveOptions(NamedTuple):
     parent: Location | None = None
     deltas: bool | None = None
     page_digests: bool | None = None
+    follow_remote_parents: bool = False
     workers: WorkersMaker = Fleet
+    monitor: MonitorWait = MonitorWait()
 
 
 @dataclass(frozen=True, slots=True)

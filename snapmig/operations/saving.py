@@ -25,7 +25,7 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import CELLS, Row
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
 from snapmig.images.source import ImageSource
-from snapmig.operations.attachments import check_attachments, store_attachments
+from snapmig.operations.attachments import StoredAttachment, check_attachments, store_attachments
 from snapmig.operations.engine_choice import AUTO, failure_warnings
 from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.operations.progress import reporter
@@ -35,7 +35,9 @@ from snapmig.operations.space import check_save_space
 from snapmig.stores.location import (
     Location,
     check_location,
+    is_near,
     parse_location,
+    relative_name,
     same_location,
 )
 from snapmig.work.batches import LARGEST, SMALLEST
@@ -174,7 +176,7 @@ class Saving:
 
     def finish(
         self,
-        attachments: Mapping[str, bytes],
+        attachments: Mapping[str, bytes | StoredAttachment],
         pause_seconds: float | None = None,
         created_ns: int | None = None,
     ) -> SaveResult:
@@ -263,7 +265,13 @@ class Saving:
         snapshot = stack.enter_context(SnapshotFile(str(path)))
         snapshot.index.check_digest()
         snapshot.keep_page_digests()
-        options = read_options(self._options.jobs, AUTO, None, None)
+        if not is_near(self._path, relative_name(path, self._path)):
+            self.warnings.append(
+                f"{path} is neither beside {self._path} nor below: whoever reads the new snapshot "
+                "finds it only when following remote parents is asked for"
+            )
+        follow = self._options.follow_remote_parents
+        options = read_options(self._options.jobs, AUTO, None, None, follow_remote_parents=follow)
         reading = stack.enter_context(Reading(snapshot, options))
         if any(same_location(parse_location(each.shown), self._path) for each in reading.chain):
             raise UsageError("is a parent of the new snapshot", path=str(self._path))
@@ -318,7 +326,7 @@ class Saving:
         if changed * 2 > stored - empty:
             self.warnings.append(
                 f"{changed} of {stored - empty} packets changed while the guest ran, so it stood "
-                "still nearly as long as without --live; smaller packets may help"
+                "still nearly as long as if it were not live; smaller packets may help"
             )
 
     def _warn_of_holes(self) -> None:

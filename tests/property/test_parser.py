@@ -32,7 +32,7 @@ def snapshot(request, shared_shm):
     ram.write(shared_shm / "a", CONTENT)
     path = shared_shm / request.param
     way = {"layout": request.param, "packet_size": "64K", "attach": {"a": b"x"}, "jobs": 1}
-    snapmig.save(shared_shm / "a", path, **way)
+    snapmig.save(shared_shm / "a", path, format="raw", **way)
     return path.read_bytes()
 
 

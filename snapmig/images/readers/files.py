@@ -38,14 +38,18 @@ class Part(NamedTuple):
 
 
 class MappedFile:
-    """A file's bytes as an array, and its holes."""
+    """
+    A file's bytes as an array, and its holes.
+
+    :ivar raw: the same bytes, to be searched
+    """
 
     def __init__(self, path: str) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self.fd).atexit = False  # with the worker's handler
         self.size = os.fstat(self.fd).st_size
-        self._map = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
-        self.array: Bytes = np.frombuffer(self._map, np.uint8)
+        self.raw = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
+        self.array: Bytes = np.frombuffer(self.raw, np.uint8)
         self._extents = Extents(self.fd, self.size)
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -62,7 +66,7 @@ class MappedFile:
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         # Refused for a part of a huge page of 1 GiB, and for all huge pages before Linux 5.18.
         with suppress(OSError):
-            self._map.madvise(mmap.MADV_DONTNEED, first, stop - first)
+            self.raw.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
 class PartsReader:
