@@ -28,8 +28,7 @@ _EPILOG = """\
 examples:
   snapmig save /dev/shm/guest.ram guest.snap
   snapmig save --live qmp:/run/guest.qmp guest.snap
-  snapmig save -j 4 --compression zstd /proc/4242/fd/17 guest.snap
-  snapmig save guest.ram guest.snap -f --attach domain.xml=guest.xml --json
+  snapmig save -j 4 guest.ram guest.snap -f --attach domain.xml=guest.xml --json
 """
 
 
@@ -73,8 +72,8 @@ def add_parser(verbs: Verbs) -> None:
         "--share", metavar="K/N", help="only part K of N, see docs/cluster.md; then commit"
     )
     add_bwlimit(parser)
-    add_remote_parents(parser)
     add_monitor_timeout(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -130,10 +129,11 @@ def _run(options: argparse.Namespace) -> int:
             live=options.live,
             share=options.share,
             bwlimit=options.bwlimit,
-            follow_remote_parents=options.follow_remote_parents,
             monitor_timeout=options.monitor_timeout,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
             notice=print_notice,
         )
     print_saved(options, "save", result, options.share)
-    return WARNINGS_EXIT_CODE if result.torn_packets else 0
+    incomplete = result.torn_packets or result.left_out_blocks
+    return WARNINGS_EXIT_CODE if incomplete else 0

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snapmig.container.reader import SnapshotFile
@@ -18,7 +18,8 @@ from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import StoredAttachment, source_format
-from snapmig.operations.guest_facts import FACTS, SavedFacts, parse_facts
+from snapmig.operations.foreign_command import check_command
+from snapmig.operations.guest_facts import FACTS, parse_facts
 from snapmig.operations.reading import Reading
 from snapmig.operations.restoring import (
     SourceAttachments,
@@ -35,6 +36,7 @@ from snapmig.system.libc import huge_page_size
 
 _FILE_SINCE = (8, 2)
 """The first QEMU that reads ``file:``."""
+_MAPPED_RAM_SINCE = (9, 0)
 
 __all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
 
@@ -48,12 +50,14 @@ class SavedGuest:
 
     :param state: QEMU's device state without shared RAM, in pieces; None when the snapshot was made
         of a migration file that has it all
-    :param facts: of the running QEMU that it was saved from, if it was
+    :param command_line: of the QEMU that it was saved from, else empty
+    :param qemu_version: of that QEMU; a new one where it is not known
     """
 
     machine: str
     state: StoredAttachment | None
-    facts: SavedFacts | None
+    command_line: tuple[str, ...] = ()
+    qemu_version: tuple[int, ...] = _MAPPED_RAM_SINCE
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,14 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
     if FACTS in attachments:
         facts = parse_facts(attachments[FACTS], source.geometry.blocks, complete=from_guest)
     if facts is not None and from_guest:
-        return SavedGuest(facts.machine, attachments.pieces(STATE), facts)
-    state = load_vm_state(attachments, "a resume", source.geometry.blocks)
-    return SavedGuest(state.machine, None, facts)
+        saved = SavedGuest(facts.machine, attachments.pieces(STATE))
+    else:
+        state = load_vm_state(attachments, "a resume", source.geometry.blocks)
+        saved = SavedGuest(state.machine, None)
+    if facts is None:
+        return saved
+    version = tuple(int(number) for number in re.findall(r"\d+", facts.qemu_version))
+    return replace(saved, command_line=facts.command_line, qemu_version=version)
 
 
 def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str, int]:
@@ -133,6 +142,7 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
     :raises DestinationExistsError: the directory exists
     """
     saved = load_guest(reading.snapshot)
+    check_command(saved.command_line)
     final = folder.absolute()
     with PartialDirectory(final) as partial_folder:
         made = _fill_folder(reading, saved, final, partial_folder.partial_path)
@@ -145,13 +155,12 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     source = reading.snapshot
     name = source_format(source)
     if saved.state is None:
-        state = final / "guest.mapped-ram"
-        part = plan_whole(source, "mapped-ram")
+        mapped = saved.qemu_version >= _MAPPED_RAM_SINCE
+        state = final / ("guest.mapped-ram" if mapped else "guest.stream")
+        part = plan_whole(source, "mapped-ram" if mapped else "qemu-stream")
         pages = restore_new(reading, folder / state.name, part, force=False)
-        arguments = (
-            *_command(saved, {}),
-            *("-global", "migration.mapped-ram=on", "-incoming", f"file:{state}"),
-        )
+        option = ("-global", "migration.mapped-ram=on") if mapped else ()
+        arguments = (*_command(saved, {}), *option, "-incoming", _uri(state, saved))
         return Resumable(name, pages, arguments, ("cont",))
     files = {
         block.name: final / f"{number}-{_part_of_name(block.name)}.ram"
@@ -164,7 +173,7 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     state = final / "state"
     write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
-    return Resumable(name, pages, arguments, _monitor_commands(state, saved.facts))
+    return Resumable(name, pages, arguments, _monitor_commands(_uri(state, saved)))
 
 
 def _part_of_name(text: str) -> str:
@@ -228,18 +237,23 @@ def _start_from_file(reading: Reading, guest: Guest) -> int:
     return pages
 
 
-def _monitor_commands(state: Path, facts: SavedFacts | None) -> tuple[str, ...]:
+def _uri(path: Path, saved: SavedGuest) -> str:
+    if saved.qemu_version >= _FILE_SINCE:
+        return f"file:{path}"
+    return f"exec:cat {shlex.quote(str(path))}"
+
+
+def _monitor_commands(uri: str) -> tuple[str, ...]:
     # QEMU has no command-line option for this capability, so it must be told when it runs.
-    version = "" if facts is None else facts.qemu_version
-    has_file = tuple(map(int, re.findall(r"\d+", version))) >= _FILE_SINCE
-    source = f"file:{state}" if has_file else f'"exec:cat {shlex.quote(str(state))}"'
-    return ("migrate_set_capability x-ignore-shared on", f"migrate_incoming {source}", "cont")
+    escaped = uri.replace("\\", r"\\").replace('"', r"\"")
+    quoted = uri if re.fullmatch(r'[^\s"\\]+', uri) else f'"{escaped}"'
+    return ("migrate_set_capability x-ignore-shared on", f"migrate_incoming {quoted}", "cont")
 
 
 def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
     # The command that the guest was started with, but for its RAM files and what it waited for.
-    command = None if saved.facts is None else saved.facts.command_line
-    if command is None:
+    command = saved.command_line
+    if not command:
         return ["qemu-system-x86_64", "-machine", saved.machine]
     arguments = []
     skip = False

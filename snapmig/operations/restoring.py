@@ -53,6 +53,9 @@ __all__ = (
     "restore_new",
 )
 
+DOMAIN_XML = "domain.xml"
+"""The attachment of users that has libvirt's definition of the guest."""
+
 _INDEX_STEP = 4096
 
 
@@ -66,9 +69,11 @@ class Part(NamedTuple):
     placer: Placer
 
 
-def plan_whole(source: SnapshotFile, name: str) -> Part:
+def plan_whole(source: SnapshotFile, name: str, domain_xml: bytes | None = None) -> Part:
     """
     Return a whole snapshot as an image of a format.
+
+    :param domain_xml: libvirt's definition of the guest, before all that the snapshot has
 
     :raises UsageError: the snapshot lacks something that the format needs
     :raises CorruptSnapshotError: what it has of it can't be
@@ -80,6 +85,7 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
         format=source_format(source),
         packet_pages=geometry.packet_pages,
         data_pages=partial(_data_pages, source),
+        domain_xml=domain_xml or _attached_xml(source),
     )
     try:
         plan = find_format(name).plan_image(content)
@@ -89,6 +95,14 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
     return Part(range(geometry.packet_count), geometry.ram_size, pages, plan, placer)
+
+
+def _attached_xml(source: SnapshotFile) -> bytes | None:
+    # That of a save image is the better one: it was the guest's at that moment.
+    entries = {entry.name: entry for entry in source.attachments}
+    if DOMAIN_XML not in entries or f"{SOURCE_PREFIX}libvirt.head" in entries:
+        return None
+    return load_attachment(source, entries[DOMAIN_XML])
 
 
 def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:

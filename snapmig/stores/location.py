@@ -16,7 +16,6 @@ __all__ = (
     "ObjectUrl",
     "beside",
     "check_location",
-    "check_new_name",
     "is_near",
     "is_url",
     "load_s3",
@@ -143,7 +142,7 @@ def same_location(one: Location, other: Location) -> bool:
 
 
 def relative_name(location: Location, place: Location) -> str:
-    """Return how one at ``place`` names another: from there when it is near, else in full."""
+    """Return a snapshot's name as stored in one at ``place``: relative if near, else in full."""
     name = str(location if isinstance(location, ObjectUrl) else location.absolute())
     return _name_from(place, name) or name
 

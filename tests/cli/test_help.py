@@ -20,9 +20,10 @@ OPTIONS = {
     "save": "--format --base --parent --deltas --no-deltas --live -j --jobs --compression "
     "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
     "--no-page-digests --attach --share --bwlimit -f --force --json --progress --debug -h --help "
-    "--follow-remote-parents",
-    "restore": "--format --for-qemu -j --jobs --accelerator --depth -f --force --in-place --block "
-    "--bwlimit --follow-remote-parents --json --progress --debug -h --help",
+    "--follow-remote-parents --monitor-timeout",
+    "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
+    "--in-place --block --bwlimit --monitor-timeout --follow-remote-parents --json --progress "
+    "--debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help --follow-remote-parents",

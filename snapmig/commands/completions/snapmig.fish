@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --attach --base --before --block --bwlimit --compression --days --depth --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
+        else if contains -- "$word" --accelerator --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -93,8 +93,8 @@ complete -c snapmig -n '__snapmig_at save' -s f -l force -d 'replace an existing
 complete -c snapmig -n '__snapmig_at save' -l live -d 'let a running guest run, pause for changes only'
 complete -c snapmig -n '__snapmig_at save' -l share -r -f -d 'only part K of N, see docs/cluster.md; then commit'
 complete -c snapmig -n '__snapmig_at save' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at save' -l monitor-timeout -r -f -d 'seconds for a guest\'s QEMU to answer (30)'
 complete -c snapmig -n '__snapmig_at save' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
-complete -c snapmig -n '__snapmig_at save' -l monitor-timeout -r -f -d 'for each answer of a guest\'s QEMU (30)'
 complete -c snapmig -n '__snapmig_at save' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at save' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at save' -l debug -d 'show where in the code it failed'
@@ -107,11 +107,12 @@ complete -c snapmig -n '__snapmig_at restore' -s f -l force -d 'replace an exist
 complete -c snapmig -n '__snapmig_at restore' -l in-place -d 'fill an existing IMAGE of the same size, also while it is mapped elsewhere'
 complete -c snapmig -n '__snapmig_at restore' -l for-qemu -d 'make the directory IMAGE, and print the commands that resume the guest from it'
 complete -c snapmig -n '__snapmig_at restore' -l block -r -f -d 'only this RAM block (all, in order)'
+complete -c snapmig -n '__snapmig_at restore' -l domain-xml -r -F -d 'the domain\'s definition, for --format libvirt (the attachment domain.xml)'
 complete -c snapmig -n '__snapmig_at restore' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
 complete -c snapmig -n '__snapmig_at restore' -l depth -r -f -d 'packets in flight per worker, where it can'
 complete -c snapmig -n '__snapmig_at restore' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at restore' -l monitor-timeout -r -f -d 'seconds for a guest\'s QEMU to answer (30)'
 complete -c snapmig -n '__snapmig_at restore' -l follow-remote-parents -d 'find parents anywhere (beside a snapshot and below)'
-complete -c snapmig -n '__snapmig_at restore' -l monitor-timeout -r -f -d 'for each answer of a guest\'s QEMU (30)'
 complete -c snapmig -n '__snapmig_at restore' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at restore' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at restore' -l debug -d 'show where in the code it failed'
@@ -187,7 +188,7 @@ complete -c snapmig -n '__snapmig_at batch' -s j -l jobs -r -f -d 'worker proces
 complete -c snapmig -n '__snapmig_at batch' -s g -l guests-at-once -r -f -d 'guests under way at a time (the file\'s, or 2; on a cluster as many as it has hosts)'
 complete -c snapmig -n '__snapmig_at batch' -l fail-fast -l no-fail-fast -d 'cancel the others when one fails (the file\'s, or no)'
 complete -c snapmig -n '__snapmig_at batch' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
-complete -c snapmig -n '__snapmig_at batch' -l monitor-timeout -r -f -d 'for each answer of a guest\'s QEMU (the file\'s, or 30)'
+complete -c snapmig -n '__snapmig_at batch' -l monitor-timeout -r -f -d 'seconds for a guest\'s QEMU to answer (as there, or 30)'
 complete -c snapmig -n '__snapmig_at batch' -l scheduler -r -f -d 'of a Dask cluster: each job on its host (docs/cluster.md); tls://HOST:PORT, or tcp://HOST:PORT on one machine'
 complete -c snapmig -n '__snapmig_at batch' -l tls-ca -r -F -d 'of the authority that signed all certificates'
 complete -c snapmig -n '__snapmig_at batch' -l tls-cert -r -F -d 'of our own certificate, for tls://'
@@ -208,7 +209,7 @@ complete -c snapmig -n '__snapmig_at backup run' -s n -l dry-run -d 'say what wo
 complete -c snapmig -n '__snapmig_at backup run' -l full -d 'save in full, whatever the rule'
 complete -c snapmig -n '__snapmig_at backup run' -l no-prune -d 'remove nothing'
 complete -c snapmig -n '__snapmig_at backup run' -l lock-wait -r -f -d 'for each guest\'s lock (as in CONFIG, else 0)'
-complete -c snapmig -n '__snapmig_at backup run' -l monitor-timeout -r -f -d 'for each answer of a guest\'s QEMU (as in CONFIG, else 30)'
+complete -c snapmig -n '__snapmig_at backup run' -l monitor-timeout -r -f -d 'seconds for a guest\'s QEMU to answer (as in CONFIG, else 30)'
 complete -c snapmig -n '__snapmig_at backup run' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
 complete -c snapmig -n '__snapmig_at backup run' -s v -l verbose -d 'say what was done'
 complete -c snapmig -n '__snapmig_at backup run' -s q -l quiet -d 'say warnings and errors only'
@@ -227,7 +228,7 @@ complete -c snapmig -n '__snapmig_at backup restore' -l format -r -f -a 'cloud-h
 complete -c snapmig -n '__snapmig_at backup restore' -s f -l force -d 'replace an existing TARGET'
 complete -c snapmig -n '__snapmig_at backup restore' -l in-place -d 'fill an existing TARGET'
 complete -c snapmig -n '__snapmig_at backup restore' -l for-qemu -d 'see snapmig restore --help'
-complete -c snapmig -n '__snapmig_at backup restore' -l monitor-timeout -r -f -d 'for each answer of a guest\'s QEMU (30)'
+complete -c snapmig -n '__snapmig_at backup restore' -l monitor-timeout -r -f -d 'seconds for a guest\'s QEMU to answer (30)'
 complete -c snapmig -n '__snapmig_at backup restore' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
 complete -c snapmig -n '__snapmig_at backup restore' -s v -l verbose -d 'say what was done'
 complete -c snapmig -n '__snapmig_at backup restore' -s q -l quiet -d 'say warnings and errors only'
