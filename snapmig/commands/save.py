@@ -135,4 +135,5 @@ def _run(options: argparse.Namespace) -> int:
             notice=print_notice,
         )
     print_saved(options, "save", result, options.share)
-    return WARNINGS_EXIT_CODE if result.torn_packets else 0
+    incomplete = result.torn_packets or result.left_out_blocks
+    return WARNINGS_EXIT_CODE if incomplete else 0
