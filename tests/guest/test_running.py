@@ -467,6 +467,11 @@ def test_replaced_memory_file(program: str, shm: Path) -> None:
     assert stood_at(shm / "snap", shm).number >= 2
 
 
+REFUSED = re.compile(r"(RP: )?Sibling indicated error 1$")
+"""What QEMU writes where snapmig refuses the migration of a guest that its owner had stopped."""
+needs_refusal = pytest.mark.qemu("10.0")  # 7.2 leaves the guest in postmigrate; others were not run
+
+
 @pytest.fixture
 def small(program: str, shm: Path) -> Iterator[Monitored]:
     """Give a guest of its own, in a shared file, that runs."""
@@ -478,16 +483,19 @@ def small(program: str, shm: Path) -> Iterator[Monitored]:
 @pytest.mark.parametrize("live", [False, True])
 def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> None:
     """A guest that its user had stopped counts no further when it was saved."""
+    small.expected_words = REFUSED
     small.stop()
     before = small.read_serial()
     snapmig.save(small.monitor, shm / "snap", live=live, jobs=2)
     assert (before, False) == (small.read_serial(), small.execute("query-status")["running"])
 
 
+@needs_refusal
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None:
     """A guest that its user had stopped is saved as often as one likes, and stays as it is."""
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
+        guest.expected_words = REFUSED
         tiny.wait_passes(guest, 2)
         guest.stop()
         states = []
@@ -506,6 +514,7 @@ def test_paused_guest_resumes_by_the_printed_command(program: str, shm: Path, ki
     if kind in UNSHARED:
         require_qemu(MAPPED_RAM)
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
+        guest.expected_words = REFUSED
         tiny.wait_passes(guest, 2)
         guest.stop()
         snapmig.save(guest.monitor, shm / "snap", jobs=2)
@@ -519,6 +528,7 @@ def test_paused_guest_resumes_by_the_printed_command(program: str, shm: Path, ki
 
 def test_paused_guest_runs_when_told(small: Monitored, shm: Path) -> None:
     """A guest that was saved while it was stopped counts on when its user continues it."""
+    small.expected_words = REFUSED
     small.stop()
     snapmig.save(small.monitor, shm / "snap", jobs=2)
     small.cont()
@@ -563,7 +573,7 @@ def test_full_destination_of_an_anonymous_guest(program: str, shm: Path, full: P
     """Where QEMU itself finds no space, the save fails with its reason and the guest counts on."""
     memory = MEMORIES["anonymous"](shm)
     with make_monitored(program, shm, memory) as guest:
-        guest.expected_words = re.compile("No space left on device")
+        guest.expected_words = re.compile("No space left on device|failed to save SaveStateEntry")
         tiny.wait_passes(guest, 2)
         with pytest.raises(SnapmigError, match="could not migrate"):
             snapmig.save(guest.monitor, full / "snap", jobs=2)
