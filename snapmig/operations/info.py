@@ -12,8 +12,10 @@ from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
 from snapmig.container.index import kind_counts, pages_in_use
 from snapmig.container.reader import SnapshotFile
 from snapmig.geometry import PAGE_SIZE, RamBlock
+from snapmig.images.qemu.attachments import left_out
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
+from snapmig.operations.restoring import SourceAttachments
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")
 
@@ -47,6 +49,8 @@ class SnapshotInfo:
     Facts about a snapshot; sizes are in bytes.
 
     :param parent_id: the ``snapshot_id`` of the snapshot that it builds on
+    :param left_out_blocks: RAM that is missing, since the image was a migration file made with
+        x-ignore-shared: only the name and the size are known
     :param data_pages: pages that are not zero, of which ``same_pages`` are the parent's and
         ``delta_pages`` stored as differences from it
     :param source: format of the image that it was made of
@@ -70,6 +74,7 @@ class SnapshotInfo:
     page_digests: bool
     ram_size: int
     blocks: tuple[BlockInfo, ...]
+    left_out_blocks: tuple[RamBlock, ...]
     data_pages: int
     zero_pages: int
     same_pages: int
@@ -119,6 +124,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
             blocks=_blocks(
                 source, plain=not source.has_parent and not encodings[list(COMPRESSED)].any()
             ),
+            left_out_blocks=left_out(SourceAttachments(source), source.geometry.blocks),
             data_pages=data_pages,
             zero_pages=pages - data_pages,
             same_pages=int(kinds[PageKind.SAME_AS_PARENT]),
