@@ -20,7 +20,6 @@ from tests.conftest import Outcome
 from tests.faults.processes import children, wait_for
 from tests.guest.resume import Memory, Monitored, file_memory, make_monitored
 from tests.guest.sweep import sweep
-from tests.guest.versions import MAPPED_RAM, require_qemu
 from tests.guests.qemu import Guest
 from tests.guests.tiny import guest as tiny
 from tests.guests.tiny.guest import Layout
@@ -39,8 +38,6 @@ MOMENTS = 4
 @pytest.fixture(scope="module", params=KINDS)
 def guest(request: pytest.FixtureRequest, program: str, shared_shm: Path) -> Iterator[Monitored]:
     """Give a large guest that writes to all of its memory all the time, of each kind."""
-    if request.param == "anonymous":
-        require_qemu(MAPPED_RAM)
     folder = shared_shm / request.param
     folder.mkdir()
     with make_monitored(program, folder, KINDS[request.param](folder), LARGE) as guest:
