@@ -11,6 +11,7 @@ import numpy as np
 from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
+from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.images.qemu.attachments import left_out
 from snapmig.operations.arguments import checks_arguments
@@ -122,7 +123,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
             blocks=_blocks(
                 source, plain=not source.has_parent and not encodings[list(COMPRESSED)].any()
             ),
-            left_out_blocks=left_out(SourceAttachments(source), source.geometry.blocks),
+            left_out_blocks=_left_out(source),
             data_pages=data_pages,
             zero_pages=pages - data_pages,
             same_pages=int(kinds[PageKind.SAME_AS_PARENT]),
@@ -136,6 +137,15 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
                 for entry in source.attachments
             ),
         )
+
+
+def _left_out(source: SnapshotFile) -> tuple[RamBlock, ...]:
+    try:
+        return left_out(SourceAttachments(source), source.geometry.blocks)
+    except (
+        CorruptSnapshotError
+    ):  # an attachment that a restore will refuse is no reason not to look
+        return ()
 
 
 def _blocks(source: SnapshotFile, *, plain: bool) -> tuple[BlockInfo, ...]:
