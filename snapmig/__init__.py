@@ -23,7 +23,7 @@ from snapmig.errors import (
 from snapmig.version import __version__
 
 if TYPE_CHECKING:
-    from snapmig.geometry import RamBlock
+    from snapmig.geometry import RamBlock, RamPiece
     from snapmig.operations.accelerators import AcceleratorInfo, accelerators
     from snapmig.operations.batch import batch
     from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
@@ -59,6 +59,7 @@ __all__ = (
     "PageRange",
     "Progress",
     "RamBlock",
+    "RamPiece",
     "RestoreResult",
     "SaveResult",
     "SnapmigError",
@@ -101,6 +102,7 @@ _HOMES = {
     "rebase": "snapmig.operations.rewrite",
     "repack": "snapmig.operations.rewrite",
     "RamBlock": "snapmig.geometry",
+    "RamPiece": "snapmig.geometry",
     "AcceleratorInfo": "snapmig.operations.accelerators",
     "accelerators": "snapmig.operations.accelerators",
     "AttachmentInfo": "snapmig.operations.info",

@@ -9,6 +9,7 @@ from snapmig.commands.arguments import (
     HelpFormatter,
     Verbs,
     add_accelerator,
+    add_addresses,
     add_bwlimit,
     add_common,
     add_jobs,
@@ -64,6 +65,7 @@ def add_parser(verbs: Verbs) -> None:
         help="make the directory IMAGE, and print the commands that\nresume the guest from it",
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
+    add_addresses(parser)
     add_accelerator(parser)
     add_bwlimit(parser)
     add_progress(parser)
@@ -81,6 +83,8 @@ def _run(options: argparse.Namespace) -> int:
             force=options.force,
             in_place=options.in_place,
             block=options.block,
+            address=options.address,
+            arch=options.arch,
             for_qemu=options.for_qemu,
             accelerator=options.accelerator,
             depth=options.depth,

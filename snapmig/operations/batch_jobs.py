@@ -96,7 +96,7 @@ class _Expander:
             words = _given(
                 table,
                 "format accelerator depth force compression level window huffman packet_size "
-                "layout deltas page_digests live share",
+                "layout deltas page_digests live share address arch",
             )
             words |= {"attach": attach, "base": base}
             words |= {"parent": parent[0]} if parent else {}
@@ -126,7 +126,9 @@ class _Expander:
                 place=place,
                 source=source,
                 destination=fill(table.image),
-                words=_given(table, "format accelerator depth force in_place block for_qemu"),
+                words=_given(
+                    table, "format accelerator depth force in_place block for_qemu address arch"
+                ),
                 host=table.host,
             )
 

@@ -4,24 +4,36 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from snapmig.architectures import find_architecture
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
+from snapmig.operations.addresses import parse_addresses
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
-from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
+from snapmig.operations.restoring import (
+    Placing,
+    plan_block,
+    plan_whole,
+    restore_in_place,
+    restore_new,
+)
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.workers import choose_workers
 from snapmig.stores.location import parse_location, same_location
 
 __all__ = ("RestoreResult", "restore")
+
+BY_ADDRESS = ("elf", "raw-by-address")
+"""Formats in which RAM stands by its guest physical addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +73,8 @@ def restore(  # noqa: PLR0913 - the words of the command line
     force: bool = False,
     in_place: bool = False,
     block: str | None = None,
+    address: Mapping[str, int | str] | Sequence[str] = (),
+    arch: str | None = None,
     for_qemu: bool = False,
     accelerator: str = AUTO,
     depth: int | None = None,
@@ -86,6 +100,9 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param force: replace an existing image by a new file
     :param in_place: write into the existing image
     :param block: name of the only RAM block to restore
+    :param address: for ``elf`` and ``raw-by-address``: guest physical addresses in place of those
+        that the snapshot tells, as for :func:`snapmig.save`
+    :param arch: for ``elf``: the guest's architecture in place of what the snapshot tells
     :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
@@ -108,6 +125,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
         _check_image(image)
     given = choose_workers(bwlimit, workers)
     options = read_options(jobs, accelerator, depth, progress, given)
+    placing = Placing(parse_addresses(address), None if arch is None else find_architecture(arch))
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
     with (
@@ -116,12 +134,19 @@ def restore(  # noqa: PLR0913 - the words of the command line
     ):
         to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
         if to_guest or for_qemu:
-            if format is not None or block is not None or force or in_place:
+            if format is not None or block is not None or force or in_place or any(placing):
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
             facts = _to_qemu(reading, str(image))
         else:
             name = _format(source, format, raw=in_place or block is not None)
-            part = plan_block(source, block) if block is not None else plan_whole(source, name)
+            if any(placing) and name not in BY_ADDRESS:
+                raise UsageError(f"addresses and architecture are for {' and '.join(BY_ADDRESS)}")
+            part = (
+                plan_block(source, block)
+                if block is not None
+                else plan_whole(source, name, placing)
+            )
+            reading.warnings += part.image.warnings
             _check_no_source(Path(image), reading)
             if in_place:
                 data_pages = restore_in_place(reading, Path(image), part)

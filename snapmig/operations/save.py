@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from snapmig.architectures import find_architecture
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import RamBlock
@@ -13,6 +14,7 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
+from snapmig.operations.addresses import parse_addresses
 from snapmig.operations.attachments import AttachmentSource, source_attachments
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
@@ -51,6 +53,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     packet_size: str | int | None = None,
     layout: str | None = None,
     page_digests: bool | None = None,
+    address: Mapping[str, int | str] | Sequence[str] = (),
+    arch: str | None = None,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     live: bool = False,
@@ -87,6 +91,10 @@ def save(  # noqa: PLR0913 - the words of the command line
         takes nothing else
     :param page_digests: keep the digest of each page, so that saves with this parent, and
         comparisons, need not decode it; default: as the parent has, and none without a parent
+    :param address: guest physical addresses of RAM blocks, where the image does not tell them: a
+        mapping from ``BLOCK`` or ``BLOCK@OFFSET`` to the address, or ``BLOCK[@OFFSET]=GPA``
+        for each
+    :param arch: the guest's architecture, where the image does not tell it, such as ``aarch64``
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
     :param live: let that guest run during a first pass, and pause it only for what changed
@@ -124,6 +132,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         deltas=deltas,
         page_digests=page_digests,
         workers=choose_workers(bwlimit, workers),
+        addresses=parse_addresses(address),
+        architecture=None if arch is None else find_architecture(arch),
     )
     if isinstance(image, str) and image.startswith(GUEST_PREFIX):
         if format is not None:

@@ -6,18 +6,19 @@ import json
 import os
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
+from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.guest import Guest, GuestFacts
 from snapmig.guests.memory import open_memory
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.readers.files import Part
-from snapmig.images.source import PartsImage
+from snapmig.images.source import ImageSource, PartsImage
 from snapmig.operations.attachments import source_attachments
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
@@ -64,6 +65,9 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
         stack.callback(os.close, state)
         with guest.paused() as pause:
             guest.save_state(state)
+            place_ram(
+                source, find_addresses(guest.monitor)
+            )  # firmware may have moved some of it meanwhile
             saving.look(again=options.live)
         if options.live:
             saving.warn_of_writes()
@@ -84,7 +88,9 @@ def _save_through_file(
     try:
         with guest.paused() as pause:
             guest.save_file(temporary.absolute(), options.jobs)
+            addresses = find_addresses(guest.monitor)
         source = open_image(str(temporary), "mapped-ram")
+        place_ram(source, addresses)
         source.shown = f"{GUEST_PREFIX}{socket}"
         try:
             with Saving(source, path, options) as saving:
@@ -128,4 +134,15 @@ def _open_ram(guest: Guest, socket: str) -> PartsImage:
         ]
     source = PartsImage(GUEST_FORMAT, blocks, parts, files)
     source.shown = f"{GUEST_PREFIX}{socket}"
+    place_ram(source, find_addresses(guest.monitor))
     return source
+
+
+def place_ram(source: ImageSource, addresses: Addresses) -> None:
+    """Give a source's RAM blocks the guest physical addresses that QEMU told, if it did."""
+    sizes = {block.name: block.size for block in source.blocks}
+    if pieces := pieces_of_blocks(addresses.regions, sizes):
+        source.blocks = tuple(
+            replace(block, pieces=pieces.get(block.name, ())) for block in source.blocks
+        )
+    source.architecture = addresses.architecture or source.architecture

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from snapmig.architectures import Architecture
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.fleet.fleet import Fleet, WorkersMaker
+from snapmig.operations.addresses import GivenAddress
 from snapmig.operations.attachments import AttachmentSource
 from snapmig.operations.progress import ProgressCallback
 from snapmig.stores.location import Location
@@ -27,6 +29,8 @@ class SaveOptions(NamedTuple):
         pages are decoded anyway
     :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
     :param workers: gives the worker processes
+    :param addresses: guest physical addresses in place of those that the source tells
+    :param architecture: the guest's processors, in place of those that the source tells
     """
 
     jobs: int
@@ -43,6 +47,8 @@ class SaveOptions(NamedTuple):
     deltas: bool | None = None
     page_digests: bool | None = None
     workers: WorkersMaker = Fleet
+    addresses: Sequence[GivenAddress] = ()
+    architecture: Architecture | None = None
 
 
 @dataclass(frozen=True, slots=True)

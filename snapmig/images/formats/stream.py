@@ -15,10 +15,12 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from snapmig.architectures import Architecture
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry, PacketPlace, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
+from snapmig.images.qemu.addresses import place_pc_ram
 from snapmig.images.qemu.parse import (
     parse_vm_state,
 )
@@ -107,6 +109,7 @@ class StreamImage:
         self.paths: tuple[str, ...] = (file.shown,)
         self.blocks = blocks
         self.attachments: Mapping[str, bytes] = attachments
+        self.architecture: Architecture | None = None
         self._file = file
         self.table = table
 
@@ -157,7 +160,11 @@ def open_at(file: ImageFile, start: int, name: str) -> StreamImage:
         if isinstance(error, SnapmigError):
             error.path = file.shown
         raise
-    return StreamImage(name, file, table, blocks, attach_vm_state(state._replace(after=after)))
+    whole = state._replace(after=after)
+    placed, architecture = place_pc_ram(whole, blocks)
+    image = StreamImage(name, file, table, placed, attach_vm_state(whole))
+    image.architecture = architecture
+    return image
 
 
 def _keep_sent(
