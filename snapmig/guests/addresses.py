@@ -25,8 +25,8 @@ _RANGE = re.compile(
     r"(?P<name>.+?)(?: @(?P<offset>[0-9a-f]{16}))?(?: KVM)?"
 )
 _HEAD = re.compile(r"(FlatView #\d+| AS \".*\", root: .*| Root memory region: .*)")
-_RAM = {"ram", "rom", "romd", "nv-ram", "nv-rom"}
-"""Kinds of memory that are RAM blocks; that of other devices has no block."""
+_RAM = {"ram", "rom", "nv-ram", "nv-rom"}
+"""Kinds of memory that are RAM blocks; not of flash chips, which QEMU's own dumps leave out."""
 
 
 class Addresses(NamedTuple):

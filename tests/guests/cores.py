@@ -52,3 +52,10 @@ def differing(one: Path, other: Path) -> Iterator[int]:
                 right = theirs[b.offset + at - b.start : b.offset + end - b.start]
                 wrong = (left != right).reshape(-1, PAGE).any(axis=1)
                 yield from (at + PAGE * int(page) for page in np.flatnonzero(wrong))
+
+
+def machine(core: Path) -> tuple[str, int, bool]:
+    """Return the processor that a core is of, its width, and whether it is little-endian."""
+    with core.open("rb") as file:
+        found = ELFFile(file)
+        return found.header.e_machine, found.elfclass, found.little_endian
