@@ -162,12 +162,6 @@ SMALL = {
     "q35": Still([64 * MIB], "q35,max-ram-below-4g=16M"),
     "virt": Still([64 * MIB], "virt", ARM, ARM_OPTIONS),
     "virt of two nodes": Still([16 * MIB, 48 * MIB], "virt", ARM, ARM_OPTIONS, nodes=True),
-    "a DIMM on virt": Still(
-        [64 * MIB, 128 * MIB],
-        "virt",
-        ARM,
-        (*ARM_OPTIONS, "-m", "64M,slots=2,maxmem=1G", "-device", "pc-dimm,memdev=m1,id=d"),
-    ),
 }
 
 
