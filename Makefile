@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators lint fmt docs guest-image bench bench-files bench-guests bench-chains bench-scaling clean
+.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators test-qemu-versions coverage wheel lint fmt docs guest-image bench bench-files bench-guests bench-chains bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -57,11 +57,32 @@ test-quick: $(BIN)/.installed  ## unit tests and golden files: no guest, no root
 
 # There the libraries of the accelerators are real, and Python is newer. It has no matplotlib, gdb
 # or binutils, for these are large and say nothing of either.
-IN_ROOT := .ci/accelerators-root --run env SNAPMIG_REQUIRE_TOOLS=1 python -m pytest
+IN_ROOT := .ci/root accelerators --run env SNAPMIG_REQUIRE_TOOLS=1 python -m pytest
 test-accelerators: tools  ## accelerators, and the newest Python, in a newer Debian; needs root
 	$(IN_ROOT) tests/accelerators
 	$(IN_ROOT) -m "not guest and not root" --ignore-glob='tests/unit/test_bench*' \
 		tests/unit tests/golden tests/parity
+
+# Their own programs run on this machine's files; what a version can't do names the one it needs.
+test-qemu-versions: $(BIN)/.installed tools  ## guests under QEMU 7.2 and 11; needs root
+	@.ci/root qemu-7 && .ci/root qemu-11
+	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-qemu-7 test-qemu-11
+
+test-qemu-%:
+	SNAPMIG_TEST_QEMU="$$(.ci/root qemu-$* --qemu)" $(BIN)/python -m pytest \
+		-m "guest and not sweep" tests/guest tests/batch tests/examples
+
+# Workers are forked and leave by os._exit: pyproject.toml has coverage follow both.
+COVERED := tests/unit tests/golden tests/images tests/cli tests/faults tests/batch tests/backups
+coverage: $(BIN)/.installed  ## lines of the package that tests run, workers' too, with a floor
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -q -m "not guest and not sweep" $(COVERED)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --show-missing
+
+wheel: $(BIN)/.installed  ## build the wheel into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build -t wheel
 
 lint: $(BIN)/.installed  ## style, types and layers; changes nothing
 	$(BIN)/ruff format --check .

@@ -6,7 +6,7 @@ random access to a snapshot. Errors are in :mod:`snapmig.errors` and here.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from snapmig.errors import (
     CancelledError,
@@ -23,17 +23,20 @@ from snapmig.errors import (
 from snapmig.version import __version__
 
 if TYPE_CHECKING:
+    from snapmig.cluster.scheduler import Scheduler
     from snapmig.geometry import RamBlock, RamPiece
-    from snapmig.operations.accelerators import AcceleratorInfo, accelerators
+    from snapmig.guests.monitor import MonitorError
+    from snapmig.operations.accelerators import AcceleratorInfo, Speed, accelerators
+    from snapmig.operations.attachments import AttachmentSource
     from snapmig.operations.batch import batch
     from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
-    from snapmig.operations.progress import Progress
+    from snapmig.operations.progress import Progress, ProgressCallback
     from snapmig.operations.restore import RestoreResult, restore
     from snapmig.operations.rewrite import merge, rebase, repack
-    from snapmig.operations.save import save
+    from snapmig.operations.save import ImageArgument, save
     from snapmig.operations.save_values import SaveResult
     from snapmig.operations.shares import CommitResult, abandon, commit
     from snapmig.operations.snapshot import Snapshot
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = (
     "AcceleratorInfo",
     "AttachmentInfo",
+    "AttachmentSource",
     "BatchJob",
     "BatchProgress",
     "BatchResult",
@@ -54,17 +58,22 @@ __all__ = (
     "CorruptSnapshotError",
     "DestinationExistsError",
     "DiffResult",
+    "ImageArgument",
     "ImageChangedError",
+    "MonitorError",
     "NoSpaceError",
     "PageRange",
     "Progress",
+    "ProgressCallback",
     "RamBlock",
     "RamPiece",
     "RestoreResult",
     "SaveResult",
+    "Scheduler",
     "SnapmigError",
     "Snapshot",
     "SnapshotInfo",
+    "Speed",
     "StoreError",
     "UnsupportedError",
     "UsageError",
@@ -101,8 +110,14 @@ _HOMES = {
     "merge": "snapmig.operations.rewrite",
     "rebase": "snapmig.operations.rewrite",
     "repack": "snapmig.operations.rewrite",
+    "Scheduler": "snapmig.cluster.scheduler",
     "RamBlock": "snapmig.geometry",
     "RamPiece": "snapmig.geometry",
+    "MonitorError": "snapmig.guests.monitor",
+    "Speed": "snapmig.operations.accelerators",
+    "AttachmentSource": "snapmig.operations.attachments",
+    "ProgressCallback": "snapmig.operations.progress",
+    "ImageArgument": "snapmig.operations.save",
     "AcceleratorInfo": "snapmig.operations.accelerators",
     "accelerators": "snapmig.operations.accelerators",
     "AttachmentInfo": "snapmig.operations.info",
@@ -126,11 +141,13 @@ _HOMES = {
 not wait for what restores."""
 
 
-def __getattr__(name: str) -> Any:
-    known = "open_snapshot" if name == "open" else name
-    if name not in __all__ or known not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOMES[known]), known)
+if not TYPE_CHECKING:  # a type checker has the names above, and would take any other for one
+
+    def __getattr__(name: str) -> object:
+        known = "open_snapshot" if name == "open" else name
+        if name not in __all__ or known not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(_HOMES[known]), known)
 
 
 def __dir__() -> list[str]:

@@ -14,31 +14,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-_BLAS_THREADS = "OPENBLAS_NUM_THREADS"
+from snapmig.system.blas import without_blas_threads
 
 
 def run() -> NoReturn:
     """Run the program and end the process with its exit code."""
-    with _without_blas_threads(), _without_dill():
-        import multiprocess  # noqa: F401, PLC0415
-        import numpy as np  # noqa: F401, PLC0415
-    from snapmig.commands import main  # noqa: PLC0415
-
+    try:
+        with without_blas_threads(), _without_dill():
+            import multiprocess  # noqa: F401, PLC0415
+            import numpy as np  # noqa: F401, PLC0415
+        from snapmig.commands import main  # noqa: PLC0415
+    except Exception as error:  # noqa: BLE001 - numpy ends in any, where memory is short
+        # An installation that is not whole, or a process that may have too little memory.
+        sys.exit(f"snapmig: can't start: {_first_cause(error)}")
     _leave(main())
 
 
-@contextmanager
-def _without_blas_threads() -> Iterator[None]:
-    # numpy's linear algebra starts a thread for each processor when it is imported, which takes a
-    # fifth of a start, and nothing here multiplies matrices. Programs that we start see no trace.
-    if _BLAS_THREADS in os.environ:
-        yield
-        return
-    os.environ[_BLAS_THREADS] = "1"
-    try:
-        yield
-    finally:
-        del os.environ[_BLAS_THREADS]
+def _first_cause(error: BaseException) -> str:
+    # numpy says in many lines what follows from the first one.
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    return str(error) if isinstance(error, ImportError) else repr(error)
 
 
 @contextmanager

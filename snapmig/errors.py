@@ -22,6 +22,9 @@ __all__ = (
     "WorkerDiedError",
 )
 
+WARNINGS_EXIT_CODE = 6
+"""Of what was done, except for something that the user must hear of."""
+
 
 class SnapmigError(Exception):
     """

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from snapmig.geometry import PAGE_SIZE
 
-__all__ = ("Bytes", "Kinds", "Mask", "as_pages", "data_mask", "runs")
+__all__ = ("Bytes", "Kinds", "Mask", "as_pages", "data_mask", "private", "runs")
 
 Bytes = npt.NDArray[np.uint8]
 """Bytes of guest RAM; ``(pages, 4096)`` where they are cut into pages."""
@@ -28,6 +28,15 @@ def as_pages(content: Bytes) -> Bytes:
         padded[: content.size] = content
         content = padded
     return content.reshape(-1, PAGE_SIZE)
+
+
+def private(content: Bytes) -> Bytes:
+    """
+    Return bytes that stay as they are: a copy where they lie in an image's mapping.
+
+    Those of a guest that runs may change between two looks, and such a mapping is read-only here.
+    """
+    return content if content.flags.writeable else content.copy()
 
 
 def data_mask(pages: Bytes) -> Mask:

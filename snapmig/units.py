@@ -6,7 +6,7 @@ import re
 
 from snapmig.errors import UsageError
 
-__all__ = ("format_duration", "format_size", "parse_size")
+__all__ = ("format_count", "format_duration", "format_size", "parse_size")
 
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _SIZE = re.compile(r"(\d+)([kmgt]?)(i?b)?", re.IGNORECASE | re.ASCII)
@@ -27,6 +27,11 @@ def parse_size(text: str | int) -> int:
         message = f"size is {text!r}, expected a whole number with an optional K, M, G or T"
         raise UsageError(message)
     return int(match[1]) * _FACTORS[match[2].lower()]
+
+
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things: ``"1 page"``, ``"2 pages"``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def format_size(size_bytes: float) -> str:

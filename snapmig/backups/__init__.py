@@ -1,1 +1,1 @@
-"""Guests saved by rule, night after night: repositories, retention, hooks, checks."""
+"""Backups of guests by rule: repositories, retention, hooks, checks."""

@@ -1,4 +1,4 @@
-"""A guest's folder in object storage: what has its prefix."""
+"""A guest's folder in object storage: a key prefix."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MAX_OBJECTS = 100_000
 
 class GuestPrefix:
     """
-    A prefix under the repository's: :class:`~snapmig.backups.repository.GuestFolder`.
+    A prefix under the repository's; see :class:`~snapmig.backups.repository.GuestFolder`.
 
-    Nothing is asked of the server before the first method: it says then what is wrong.
+    The server is contacted by the first method call, so errors appear there.
     """
 
     def __init__(self, repository: ObjectUrl, guest: str) -> None:
@@ -33,10 +33,10 @@ class GuestPrefix:
         self._lock: ObjectLock | None = None
 
     def check_repository(self) -> None:
-        """Do nothing: a bucket that is missing refuses the first request."""
+        """Do nothing: a missing bucket refuses the first request."""
 
     def exists(self) -> bool:
-        """Return that there may be something: only a list would say."""
+        """Return True: only a list would tell."""
         return True
 
     def make(self) -> None:
@@ -45,7 +45,7 @@ class GuestPrefix:
     @contextmanager
     def locked(self, wait: float) -> Iterator[None]:
         """
-        Hold the lock, which is an object.
+        Hold the lock, an object.
 
         :raises LockedError: another process has it
         :raises StoreError: it can't be made
@@ -58,7 +58,7 @@ class GuestPrefix:
 
     def read(self) -> Contents:
         """
-        Return what has the prefix, with several requests at a time.
+        Return the contents of the prefix, with several requests at a time.
 
         :raises StoreError: it can't be listed, or a snapshot can't be read for now
         :raises RepositoryError: there is far more than snapshots
@@ -73,12 +73,12 @@ class GuestPrefix:
         return contents_of(items, foreign)
 
     def new_name(self, now: datetime) -> str:
-        """Return a name that no object has; the save takes it only if that is still so."""
+        """Return an unused name. The save takes it only if it is still unused then."""
         taken = set(self._names())
         return names.new_name(now, taken.__contains__)
 
     def place(self, name: str) -> ObjectUrl:
-        """Return the object that is a snapshot."""
+        """Return the object of a snapshot."""
         return self.url.inside(name)
 
     def remove_leftovers(self) -> list[str]:
@@ -119,5 +119,5 @@ class GuestPrefix:
 
 
 def _is_ours(name: str) -> bool:
-    # Also of locks: whoever loses one on its way asks for the lock again, and is told who has it.
+    # Also uploads of locks: a run that loses one asks again, and learns the holder.
     return names.is_snapshot(name) or name == names.LOCK_NAME

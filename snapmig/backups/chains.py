@@ -1,4 +1,4 @@
-"""Snapshots that build on others: which parents are there, and whether the next one is full."""
+"""Chains of a guest's snapshots: existing parents, and the kind of the next snapshot."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ of them open, in each worker."""
 
 
 class Chains:
-    """The snapshots of a guest by what they build on."""
+    """The snapshots of a guest, linked to their parents."""
 
     def __init__(self, snapshots: Sequence[StoredSnapshot]) -> None:
         self.snapshots = snapshots
-        # Where somebody copied a snapshot, one that is whole counts.
+        # Of several copies of a snapshot, a whole one counts.
         best_last = sorted(snapshots, key=lambda item: item.problem is None)
         self._by_id = {item.snapshot_id: item for item in best_last}
 
     def parent(self, snapshot: StoredSnapshot) -> StoredSnapshot | None:
-        """Return what a snapshot builds on, None for a full one and where it is missing."""
+        """Return the parent of a snapshot; None for a full one, and for a missing parent."""
         return None if snapshot.parent_id is None else self._by_id.get(snapshot.parent_id)
 
     def chain(self, snapshot: StoredSnapshot) -> list[StoredSnapshot]:
-        """Return a snapshot and what it builds on, as far as that is there; the full one last."""
+        """Return a snapshot and its ancestors as far as they exist, the full one last."""
         found = [snapshot]
         while (parent := self.parent(found[-1])) is not None and parent not in found:
             found.append(parent)
         return found
 
     def problem(self, snapshot: StoredSnapshot) -> str | None:
-        """Return why a snapshot can't be restored, as far as superblocks and tables show."""
+        """Return the reason a snapshot can't be restored, by superblocks and tables, or None."""
         for item in self.chain(snapshot):
             if (problem := self._own_problem(item)) is not None:
                 return problem if item is snapshot else f"{item.name}, which it needs: {problem}"
@@ -60,7 +60,7 @@ class Chains:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the next snapshot is: full, or incremental on a parent, and why it is so."""
+    """The next snapshot: full, or incremental on a parent, with the reason."""
 
     parent: StoredSnapshot | None
     reason: str
@@ -75,12 +75,12 @@ def plan_next(
     snapshots: Sequence[StoredSnapshot], full_every: int | Duration, now: datetime
 ) -> Plan:
     """
-    Return what the next snapshot is by the rule ``full_every``.
+    Return the kind of the next snapshot by the rule ``full_every``.
 
-    The parent is the newest snapshot that is whole; one from the future is none, for a clock was
-    wrong then.
+    The parent is the newest whole snapshot. Snapshots from the future don't count, because the
+    clock was wrong then.
 
-    :param full_every: that many snapshots have one full one; or the full one's greatest age
+    :param full_every: one full snapshot in that many, or the greatest age of the full one
     """
     if full_every == 1:
         return Plan(None, "each is full")
@@ -100,8 +100,8 @@ def plan_next(
 
 
 def _is_older(time: datetime, age: Duration, now: datetime) -> bool:
-    # Whole days are counted on the calendar: what was complete at 02:16 a week ago is a week old
-    # when the run of today starts at 02:15.
+    # Whole days count by the calendar: a snapshot of 02:16 a week ago is a week old when today's
+    # run starts at 02:15.
     limit = age.before(now.astimezone())
     if age.hours:
         return time <= limit

@@ -1,9 +1,9 @@
 """
-Reading what was saved, all of it or a part each day, so that all was read within a period.
+Checks of stored snapshots: everything, or a part each day so that a period covers all.
 
-Which part is today's follows from the snapshots' own ids, and so needs no record of what was read:
-a snapshot's day is its id modulo the days of the period, today is the number of days since 1970
-modulo the same. Chains, tables and superblocks of all are looked at each time.
+Today's part follows from the snapshots' ids, so no record is needed: the day of a snapshot is its
+id modulo the days of the period, and today is the number of days since 1970 modulo the same.
+Chains, tables and superblocks of all are checked each time.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ShowProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
     """
-    What is read.
+    The extent of a check.
 
-    :param everything: whether all is read, whatever is configured
-    :param days: how many days' parts, today's being the last: more make up for days left out
+    :param everything: read all, regardless of the configuration
+    :param days: read the parts of this many days up to today, to make up for days left out
     :param jobs: worker processes
-    :param progress: makes, from a guest's name, a context that gives a progress callback
+    :param progress: returns, for a guest's name, a context that gives a progress callback
     """
 
     everything: bool = False
@@ -48,11 +48,11 @@ class CheckOptions:
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """
-    What is known of a snapshot.
+    The outcome for one snapshot.
 
     :param result: ``ok`` or ``damaged``
-    :param read: whether all of it was read; else only what it says of itself
-    :param problems: a sentence for each thing that is wrong
+    :param read: all of it was read; otherwise only superblock and tables
+    :param problems: a sentence for each fault
     """
 
     guest: str
@@ -70,8 +70,8 @@ def is_due(snapshot_id: bytes, period_days: int, day: int, days: int = 1) -> boo
     """
     Return whether a snapshot is read on a day.
 
-    :param day: a number of days since any moment
-    :param days: how many days' parts are read, that day's being the last
+    :param day: number of days since any fixed moment
+    :param days: number of days' parts to read, that day's being the last
     """
     return (day - int.from_bytes(snapshot_id, "big")) % period_days < days
 
@@ -79,7 +79,7 @@ def is_due(snapshot_id: bytes, period_days: int, day: int, days: int = 1) -> boo
 def check(
     config: Config, guests: Sequence[GuestConfig], report: Report, options: CheckOptions
 ) -> None:
-    """Check the snapshots of guests; results and errors are in the report."""
+    """Check the snapshots of guests. Results and errors go to the report."""
     for guest in guests:
         folder = guest_folder(config.repository, guest.name)
         try:
@@ -101,7 +101,7 @@ def _check_folder(
     for snapshot in contents.snapshots:
         try:
             result = _check_one(snapshot, chains, guest, options)
-        except (SnapmigError, OSError) as error:  # not about the snapshot: a worker died
+        except (SnapmigError, OSError) as error:  # no fault of the snapshot: a worker died
             if not is_gone(error):  # removed by another run meanwhile
                 report.fail(error, guest.name)
             continue

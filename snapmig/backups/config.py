@@ -1,14 +1,13 @@
 """
-The configuration: a TOML file into checked values, or one sentence with the place of what is wrong.
+Configuration: a TOML file to checked values, or one sentence with the place of the fault.
 
-Whatever is wrong is found before the first guest is touched. Paths are relative to the file.
+All faults are found before the first guest is touched. Paths are relative to the file.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,12 @@ from snapmig.backups.saving import refused_option
 from snapmig.backups.schema import TABLES, GuestTable, HooksTable, RetentionTable, TopTable
 from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.refusals import explain, kind_of
+from snapmig.operations.refusals import explain, kind_of, parse_toml, read_text
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
 
 __all__ = ("Config", "GuestConfig", "IoPriority", "load_config", "parse_config")
-
-MAX_CONFIG_SIZE = 1 << 20
 
 _GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 Table = TypeVar("Table", bound=msgspec.Struct)
@@ -50,11 +47,11 @@ class GuestConfig:
     """
     A guest and its rules.
 
-    :param source: what :func:`snapmig.save` takes as image
+    :param source: the image argument of :func:`snapmig.save`
     :param save: its keyword arguments
-    :param optional: whether a source that is not there is skipped
-    :param full_every: of how many snapshots one is full, or after how long
-    :param check_days: within how many days everything is to be read, None: each time
+    :param optional: skip the guest if its source does not exist
+    :param full_every: one full snapshot in that many, or after that long
+    :param check_days: period in days within which everything is read; None: each time
     """
 
     name: str
@@ -82,7 +79,7 @@ class Config:
         """
         Return a guest by its name.
 
-        :raises UsageError: there is none of that name
+        :raises UsageError: there is none of this name
         """
         for guest in self.guests:
             if guest.name == name:
@@ -95,36 +92,32 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     """
     Read a configuration.
 
-    :raises ConfigError: it makes no sense, with the place
+    :raises ConfigError: an invalid value, with its place
     :raises OSError: it can't be read
     """
-    with Path(path).open("rb") as file:
-        raw = file.read(MAX_CONFIG_SIZE + 1)
-    if len(raw) > MAX_CONFIG_SIZE:
-        raise ConfigError(f"larger than {MAX_CONFIG_SIZE} bytes", path=str(path))
     try:
-        return parse_config(raw.decode(), Path(path))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"byte {error.start} is not UTF-8", path=str(path)) from error
+        text = read_text(path)
+    except UsageError as error:
+        raise ConfigError(error.message, path=str(path)) from error
+    return parse_config(text, Path(path))
 
 
 def parse_config(text: str, path: Path) -> Config:
     """
-    Return the configuration that a text is.
+    Return the configuration in a text.
 
-    :param path: the file that it came from, for messages and as the place of relative paths
-    :raises ConfigError: it makes no sense, with the place
+    :param path: its file, for messages and as the base of relative paths
+    :raises ConfigError: an invalid value, with its place
     """
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = f"not TOML: {str(error)[:1].lower()}{str(error)[1:]}"
-        raise ConfigError(message, path=str(path)) from error
+        raw = parse_toml(text)
+    except UsageError as error:
+        raise ConfigError(error.message, path=str(path)) from error
     return _Parser(path).config(raw)
 
 
 class _Parser:
-    # Knows the file's name for messages; `place` is the table, as users write it between brackets.
+    # Knows the file's name for messages. `place` is the table as users write it between brackets.
     def __init__(self, path: Path) -> None:
         self._path = path
         self._folder = Path(os.path.abspath(path)).parent

@@ -1,4 +1,4 @@
-"""A guest's folder that is a directory."""
+"""A guest's folder as a directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ("GuestDirectory",)
 
 
 class GuestDirectory:
-    """A directory in the repository's: :class:`~snapmig.backups.repository.GuestFolder`."""
+    """A directory in the repository's; see :class:`~snapmig.backups.repository.GuestFolder`."""
 
     def __init__(self, repository: Path, guest: str) -> None:
         self.repository = repository
@@ -27,9 +27,9 @@ class GuestDirectory:
 
     def make(self) -> None:
         """
-        Make the directory where it is missing, but never the repository itself.
+        Make the directory if it is missing, but never the repository itself.
 
-        A backup disk that is not mounted must not be mistaken for an empty one.
+        A backup disk that is not mounted must not pass for an empty one.
 
         :raises RepositoryError: there is no repository
         """
@@ -42,7 +42,7 @@ class GuestDirectory:
 
     def check_repository(self) -> None:
         """
-        Refuse a repository that is not there.
+        Refuse a missing repository.
 
         :raises RepositoryError: it is no directory
         """
@@ -51,12 +51,12 @@ class GuestDirectory:
             raise RepositoryError(message, path=str(self.repository))
 
     def exists(self) -> bool:
-        """Return whether it was made."""
+        """Return whether the directory exists."""
         return self.path.exists()
 
     def locked(self, wait: float) -> AbstractContextManager[None]:
         """
-        Hold the lock, which is a file's.
+        Hold the lock, a file.
 
         :raises LockedError: another process has it
         :raises OSError: the lock file can't be made
@@ -65,7 +65,7 @@ class GuestDirectory:
 
     def read(self) -> Contents:
         """
-        Return what is in the directory; nothing where it does not exist.
+        Return the contents of the directory; nothing if it does not exist.
 
         :raises OSError: it can't be read
         """
@@ -78,7 +78,7 @@ class GuestDirectory:
         return contents_of(found, foreign)
 
     def new_name(self, now: datetime) -> str:
-        """Return a free name for a snapshot of this moment."""
+        """Return an unused name for a snapshot of this moment."""
         return names.new_name(now, lambda name: os.path.lexists(self.path / name))
 
     def place(self, name: str) -> Path:
@@ -86,7 +86,7 @@ class GuestDirectory:
         return self.path / name
 
     def remove_leftovers(self) -> list[str]:
-        """Remove temporary files of killed runs, and return their names."""
+        """Remove temporary files of killed runs. Return their names."""
         found = [entry.name for entry in self._entries() if names.is_leftover(entry.name)]
         for name in found:
             (self.path / name).unlink()
@@ -98,7 +98,7 @@ class GuestDirectory:
         sync_directory(self.path)
 
     def free_bytes(self) -> int | None:
-        """Return what is free on its filesystem."""
+        """Return the free bytes of its filesystem."""
         return free_bytes(self.path if self.path.exists() else self.repository)
 
     def _entries(self) -> Iterator[os.DirEntry[str]]:

@@ -1,8 +1,8 @@
 """
-Spans of the calendar as people write them: ``1y5m7d2h``.
+Calendar durations in people's notation: ``1y5m7d2h``.
 
-The words are those of restic's ``--keep-within`` (years, months, days, hours; ``m`` is months), and
-``w`` for seven days besides.
+The letters are those of restic's ``--keep-within`` (years, months, days, hours; ``m`` is months),
+plus ``w`` for seven days.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PATTERN = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A span of the calendar; ``text`` is how it was written."""
+    """A calendar duration; ``text`` is its notation."""
 
     years: int
     months: int
@@ -41,7 +41,7 @@ class Duration:
         """
         Return the moment this long before another one, in the other's time zone.
 
-        Years and months keep the day where the month has it; else it is the month's last one.
+        Years and months keep the day of the month, or take the last day of a shorter month.
         """
         months = moment.year * 12 + moment.month - 1 - self.years * 12 - self.months
         year, month = divmod(months, 12)
@@ -59,7 +59,7 @@ class Duration:
 
 def parse_duration(text: str) -> Duration:
     """
-    Return what ``"1y5m7d2h"`` means; the parts stand in this order, and each may be left out.
+    Return the duration written as ``"1y5m7d2h"``. The parts keep this order; each may be left out.
 
     :raises UsageError: anything else
     """

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from snapmig.errors import SnapmigError, UsageError
 
-__all__ = ("WARNINGS_EXIT_CODE", "ConfigError", "HookError", "LockedError", "RepositoryError")
-
-WARNINGS_EXIT_CODE = 6
-"""Of a command that did its work but skipped something, or had a hook that failed."""
+__all__ = ("ConfigError", "HookError", "LockedError", "RepositoryError")
 
 
 class ConfigError(UsageError):
-    """The configuration makes no sense; the message has the place."""
+    """Invalid configuration; the message has the place."""
 
 
 class LockedError(SnapmigError):
-    """Another run has the guest's lock and did not give it back in time."""
+    """Another run holds the guest's lock and did not release it in time."""
 
     exit_code = 7
 
@@ -25,4 +22,4 @@ class HookError(SnapmigError):
 
 
 class RepositoryError(SnapmigError):
-    """The repository, or what was asked for in it, is not there."""
+    """The repository, or the requested part of it, does not exist."""

@@ -1,9 +1,9 @@
 """
-Programs that run before a save, after it, and when something went wrong.
+Programs run before a save, after it, and on failure.
 
-They are argument lists and no shell reads them; what there is to know is in their environment. Each
-``before`` that was started is followed by ``after`` or by ``error``, also when the run itself is
-interrupted: what one did, the other can undo.
+Hooks are argument lists, not read by a shell; facts are in their environment. Each started
+``before`` is followed by ``after`` or ``error``, even if the run is interrupted, so that the other
+can undo its work.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAMES = (
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Argument lists, empty where there is no such hook; ``timeout`` is in seconds."""
+    """Argument lists, empty for no hook; ``timeout`` is in seconds."""
 
     before: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
@@ -37,16 +37,16 @@ class Hooks:
 
 def run_hook(hooks: Hooks, event: str, facts: Mapping[str, object]) -> None:
     """
-    Run the hook of an event, if there is one, to its end; what it prints goes to standard error.
+    Run the hook of an event, if any, to its end. Its output goes to standard error.
 
     :param event: ``before``, ``after`` or ``error``
-    :param facts: by the names of the environment, without ``SNAPMIG_``; None is left out
+    :param facts: environment variables, named without ``SNAPMIG_``; None is left out
     :raises HookError: it can't be started, failed or took too long
     """
     arguments: tuple[str, ...] = getattr(hooks, event)
     if not arguments:
         return
-    # Where one run is another's hook, it does not hand on the other's facts.
+    # A run inside another run's hook does not pass on the outer run's facts.
     ours = {f"SNAPMIG_{name.upper()}" for name in _NAMES}
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     for name, value in {"event": event, **facts}.items():

@@ -1,4 +1,4 @@
-"""What is in a repository, as its snapshots say."""
+"""Contents of a repository, as recorded in its snapshots."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class ListedSnapshot:
     """
     A snapshot of a guest; sizes are in bytes.
 
-    :param time: when it was complete, ISO 8601 in UTC
-    :param age_seconds: negative where it claims to be from the future
-    :param parent: the name of what it builds on, None also where that is missing
-    :param problem: why it can't be restored, as far as superblocks and tables show
+    :param time: completion, ISO 8601 in UTC
+    :param age_seconds: negative for a snapshot from the future
+    :param parent: name of its parent; None also if that is missing
+    :param problem: reason that it can't be restored, judged by superblocks and tables
     """
 
     guest: str
@@ -43,7 +43,7 @@ class ListedSnapshot:
 
 
 def list_snapshots(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
-    """List the snapshots of guests, the oldest first; what is wrong is a warning."""
+    """List the snapshots of guests, the oldest first. Faults are warnings."""
     for guest in guests:
         folder = guest_folder(config.repository, guest.name)
         try:

@@ -1,8 +1,8 @@
 """
-The lock of a guest: one run at a time changes what is in its folder.
+The lock of a guest: one run at a time changes its folder.
 
-It is flock(2)'s, so a run that is killed leaves none behind. What stands in the file is for people
-who wait and decides nothing. The file stays: removing it would let two runs each have a lock.
+It uses flock(2), so a killed run leaves no lock behind. The contents of the file are for waiting
+people and decide nothing. The file stays: if it were removed, two runs could each hold a lock.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ MAX_FACTS = 4096
 @contextmanager
 def locked(folder: Path, wait: float) -> Iterator[None]:
     """
-    Hold a folder's lock inside of the ``with`` block.
+    Hold a folder's lock inside the ``with`` block.
 
     :param wait: seconds to wait for it; 0: not at all
-    :raises LockedError: another process has it, with what it said of itself
+    :raises LockedError: another process has it; with the holder's own description
     :raises OSError: the lock file can't be made
     """
     path = folder / LOCK_NAME
@@ -56,14 +56,14 @@ def locked(folder: Path, wait: float) -> Iterator[None]:
 @contextmanager
 def file_locked(path: Path, shown: str, wait: float) -> Iterator[None]:
     """
-    Hold the lock that is a file's; what stands in it is the caller's.
+    Hold the lock on a file. Its contents belong to the caller.
 
-    :param shown: what it is the lock of, for messages
+    :param shown: the locked thing, for messages
     :raises LockedError: another process has it
     """
     from filelock import FileLock, Timeout  # noqa: PLC0415 - its import takes 50 ms
 
-    # A soft lock, in place of flock where a filesystem has none, would outlive a killed run.
+    # A soft lock, used instead of flock on some filesystems, would outlive a killed run.
     lock = FileLock(path, mode=0o600, fallback_to_soft=False)
     try:
         lock.acquire(timeout=wait)
@@ -76,7 +76,7 @@ def file_locked(path: Path, shown: str, wait: float) -> Iterator[None]:
 
 
 def facts(**more: str) -> bytes:
-    """Return what a lock says of who has it."""
+    """Return the description of a lock's holder."""
     started = datetime.now(UTC).isoformat(timespec="seconds")
     found = {"pid": os.getpid(), "host": os.uname().nodename, "since": started}
     return json.dumps({**found, **more}).encode() + b"\n"
@@ -90,7 +90,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def read(path: Path) -> bytes:
-    """Return the start of a lock's file, nothing where it can't be read."""
+    """Return the start of a lock's file; nothing if it can't be read."""
     try:
         with path.open("rb") as file:
             return pread_all(file.fileno(), MAX_FACTS, 0)
@@ -99,7 +99,7 @@ def read(path: Path) -> bytes:
 
 
 def holder(raw: bytes) -> str:
-    """Return in words who has a lock, by what it says."""
+    """Return the holder of a lock in words."""
     try:
         said = json.loads(raw)
         return f"process {int(said['pid'])} on {said['host']!s} since {said['since']!s}"
@@ -108,5 +108,5 @@ def holder(raw: bytes) -> str:
 
 
 def waited(wait: float) -> str:
-    """Return how a refusal tells how long a lock was waited for."""
+    """Return the waiting time in words, for a refusal."""
     return f", still so after {wait:g} s" if wait else ""

@@ -1,7 +1,7 @@
 """
-The names in a guest's folder, whatever keeps it.
+Names in a guest's folder, for every kind of store.
 
-A snapshot's name is only a name: it says when the save began, in UTC.
+The name of a snapshot tells when its save began, in UTC, and has no other meaning.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _LEFTOVER = re.compile(rf"\.{_NAME}\.(?:[0-9a-f]{{12}}\.partial|\d+\.mapped-ram)
 
 
 def is_snapshot(name: str) -> bool:
-    """Return whether a name is one that runs give."""
+    """Return whether a name has the form of a run's snapshot."""
     return _SNAPSHOT.fullmatch(name) is not None
 
 
 def is_leftover(name: str) -> bool:
-    """Return whether a name is that of a temporary file, which a killed run may have left."""
+    """Return whether a name is that of a temporary file, possibly left by a killed run."""
     return _LEFTOVER.fullmatch(name) is not None
 
 
 def new_name(now: datetime, is_taken: Callable[[str], bool]) -> str:
-    """Return a free name for a snapshot of a moment; a second one in a second is ``_2``."""
+    """Return an unused name for a snapshot of a moment; a second one in a second is ``_2``."""
     start = f"{now.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
     names = (f"{start}{'' if number == 1 else f'_{number}'}{SUFFIX}" for number in count(1))
     return next(name for name in names if not is_taken(name))

@@ -1,11 +1,11 @@
 """
-The lock of a guest whose snapshots are in object storage: an object that is made only if it is not.
+The lock of a guest in object storage: an object created only if there is none.
 
-Object storage has no flock(2), and nothing there ends with a process. So the lock has two halves.
-A file of this host, locked with flock(2), is for the runs of this host; it keeps the random word of
-the object that this host has made. The object is for other hosts. Where a run was killed, the next
-one on its host finds the word in the file and takes the object over. No lock expires: a save may
-take long, and nobody can tell a slow host from a dead one.
+Object storage has no flock(2), and nothing there ends with a process. The lock therefore has two
+halves. A file on this host, locked with flock(2), excludes the runs of this host; it records the
+random word of the object made by this host. The object excludes other hosts. After a killed run,
+the next one on its host finds the word in the file and takes the object over. No lock expires: a
+save may take long, and nobody can tell a slow host from a dead one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from snapmig.backups.errors import LockedError, RepositoryError
 from snapmig.backups.lock import MAX_FACTS, facts, file_locked, holder, read, waited, write
@@ -26,7 +27,7 @@ from snapmig.errors import SnapmigError, StoreError
 from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import ObjectUrl, load_s3
 
-__all__ = ("ObjectLock", "state_folder")
+__all__ = ("ObjectLock", "same_server", "state_folder")
 
 POLL_S = 1.0
 """Seconds between two looks at a lock that is waited for."""
@@ -35,19 +36,21 @@ _THERE = ("PreconditionFailed", "ConditionalRequestConflict")
 """Refusals to make what is there."""
 _TAKEN = (*_THERE, "NoSuchUpload")
 """Refusals of a lock that someone has, perhaps we."""
+_PORTS = {"http": 80, "https": 443}
+
 _PROOFS = 2
 """Locks that a server makes where one is, until it is known to ignore the condition."""
 
 
 class ObjectLock:
     """
-    A lock that is held inside of the ``with`` block.
+    A lock held inside the ``with`` block.
 
     :param url: the object
-    :param shown: what it is the lock of, for messages
+    :param shown: the locked thing, for messages
     :param wait: seconds to wait for it; 0: not at all
-    :raises LockedError: another process has it, with what it said of itself
-    :raises StoreError: the object can't be made or read, or the server makes what is there
+    :raises LockedError: another process has it; with the holder's own description
+    :raises StoreError: the object can't be made or read, or the server ignores conditions
     :raises OSError: this host's file can't be made
     """
 
@@ -60,7 +63,7 @@ class ObjectLock:
     def __enter__(self) -> ObjectLock:
         end = time.monotonic() + self._wait
         client = load_s3().ObjectClient(self._url)
-        self._path = _own_file(f"{client.endpoint} {self._url}")
+        self._path = _own_file(f"{same_server(client.endpoint)} {self._url}")
         with ExitStack() as stack:
             stack.enter_context(file_locked(self._path, self._shown, self._wait))
             self._word = _word(read(self._path)) or secrets.token_hex(16)
@@ -78,7 +81,7 @@ class ObjectLock:
             self._give_back()
 
     def _give_back(self) -> None:
-        # Where the server can't be asked, the word stays, and the next run here has the lock.
+        # If the server can't be asked, the word stays, and the next run here has the lock.
         with suppress(SnapmigError, OSError):
             client = load_s3().ObjectClient(self._url, patient=False)
             if _word(self._look(client)) == self._word:
@@ -123,7 +126,7 @@ class ObjectLock:
         except RefusedError as error:
             if error.code not in _TAKEN:
                 raise
-            # It is looked at even where it was refused: only the answer may have been lost.
+            # Checked even after a refusal: perhaps only the answer was lost.
             if _word(self._look(client)) != self._word:
                 return
         self._prove(client)
@@ -162,9 +165,9 @@ class ObjectLock:
 
 def state_folder() -> Path:
     """
-    Return where this host keeps its halves of locks.
+    Return the folder of this host's halves of locks.
 
-    :raises RepositoryError: it can't be said
+    :raises RepositoryError: there is none
     """
     given = os.environ.get("XDG_STATE_HOME", "")
     try:
@@ -173,6 +176,16 @@ def state_folder() -> Path:
         message = "this user has no home for the locks of object storage: set XDG_STATE_HOME"
         raise RepositoryError(message) from error
     return base / "snapmig" / "locks"
+
+
+def same_server(endpoint: str) -> str:
+    """Return a server's address in the one spelling that all of its own become."""
+    parts = urlsplit(endpoint.strip())
+    host = (parts.hostname or "").rstrip(".")
+    if host.endswith(".amazonaws.com"):  # a bucket's name is one for all of its addresses
+        return "amazonaws.com"
+    port = parts.port or _PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}"
 
 
 def _own_file(name: str) -> Path:

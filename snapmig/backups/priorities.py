@@ -1,4 +1,4 @@
-"""Backups step back: the scheduling priorities of this process and its workers."""
+"""Scheduling priorities of backups: this process and its workers step back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ("step_back",)
 
 
 def step_back(config: Config, report: Report) -> None:
-    """Set the configured priorities; what the system refuses is a warning."""
+    """Set the configured priorities. A refusal by the system is a warning."""
     if config.nice is not None:
         try:
             os.setpriority(os.PRIO_PROCESS, 0, config.nice)

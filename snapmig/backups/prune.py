@@ -1,4 +1,4 @@
-"""Removing what the rules no longer keep, children before what they build on."""
+"""Removal of snapshots outside the rules, children before parents."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ("PruneResult", "prune", "prune_folder")
 @dataclass(frozen=True, slots=True)
 class PruneResult:
     """
-    What became of a snapshot.
+    The outcome for a snapshot.
 
     :param action: ``kept``, ``removed``, or ``would remove`` in a dry run
-    :param reasons: why it was kept; empty where it was not
+    :param reasons: rules that keep it; empty if none does
     """
 
     guest: str
@@ -44,7 +44,7 @@ def prune(
     lock_wait: float | None = None,
 ) -> None:
     """
-    Remove what the guests' rules no longer keep; errors and results are in the report.
+    Remove snapshots outside the guests' rules. Errors and results go to the report.
 
     :param lock_wait: seconds to wait for each guest's lock; default: as configured
     """
@@ -89,7 +89,7 @@ def _prune_one(folder: GuestFolder, guest: GuestConfig, report: Report, *, dry_r
 
 
 def decisions_of(contents: Contents, rules: Rules) -> list[Decision]:
-    """Return what rules say of each snapshot now, by the days of the local time zone."""
+    """Return the rules' decision on each snapshot now, by the days of the local time zone."""
     chains = Chains(contents.snapshots)
     candidates = [
         Candidate(
@@ -108,9 +108,9 @@ def prune_folder(
     folder: GuestFolder, contents: Contents, guest: GuestConfig, report: Report, *, dry_run: bool
 ) -> list[str]:
     """
-    Remove what a guest's rules no longer keep, and return the names; the lock must be held.
+    Remove snapshots outside a guest's rules. Return their names. The lock must be held.
 
-    Where a file does not say what it is, nothing is removed: it may build on anything.
+    If a file can't be identified, nothing is removed: its parent is unknown.
     """
     gone = {item.candidate.name for item in decisions_of(contents, guest.rules) if not item.kept}
     if contents.unreadable and guest.rules:
@@ -119,7 +119,7 @@ def prune_folder(
         return []
     chains = Chains(contents.snapshots)
     doomed = [item for item in contents.snapshots if item.name in gone]
-    # The longest chains first: whenever this is interrupted, no snapshot lacks its parent.
+    # The longest chains first, so that an interruption never leaves a snapshot without its parent.
     doomed.sort(key=lambda item: len(chains.chain(item)), reverse=True)
     if not dry_run:
         for item in doomed:
@@ -128,6 +128,6 @@ def prune_folder(
 
 
 def future_snapshots(snapshots: Sequence[StoredSnapshot]) -> list[str]:
-    """Return the names of snapshots that claim to be from the future."""
+    """Return the names of snapshots from the future."""
     now = datetime.now(UTC)
     return [item.name for item in snapshots if item.time > now]

@@ -1,7 +1,7 @@
 """
-What a command of backups has to say: results, warnings and errors, and the exit code of them all.
+Messages of a backup command: results, warnings and errors, and their common exit code.
 
-Each is handed on as it comes, so that nothing is lost where a run is killed.
+Each is passed on at once, so that nothing is lost if a run is killed.
 """
 
 from __future__ import annotations
@@ -10,15 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from snapmig.backups.errors import WARNINGS_EXIT_CODE
-from snapmig.errors import SnapmigError
+from snapmig.errors import WARNINGS_EXIT_CODE, SnapmigError
 
-__all__ = ("Failure", "Note", "Report", "Warned", "sentence")
+__all__ = ("Failure", "Note", "Remark", "Report", "Warned", "sentence")
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something that went as it should, for who wants to know."""
+    """An ordinary event, for the curious."""
+
+    message: str
+    guest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that takes longer than one expects, while it still may go as it should."""
 
     message: str
     guest: str | None
@@ -26,7 +33,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something was skipped, or a hook failed; all else was done."""
+    """Something was skipped or a hook failed; everything else was done."""
 
     message: str
     guest: str | None
@@ -34,7 +41,7 @@ class Warned:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Something failed, with the exit code of its kind."""
+    """A failure, with the exit code of its kind."""
 
     message: str
     guest: str | None
@@ -43,9 +50,10 @@ class Failure:
 
 class Report:
     """
-    Takes what happens and hands it on; knows the exit code.
+    Pass events on and keep the exit code.
 
-    :param show: called with each result, :class:`Note`, :class:`Warned` and :class:`Failure`
+    :param show: called with each result, :class:`Note`, :class:`Remark`,
+        :class:`Warned` and :class:`Failure`
     """
 
     def __init__(self, show: Callable[[Any], None]) -> None:
@@ -60,20 +68,24 @@ class Report:
         return self._error_code or (WARNINGS_EXIT_CODE if self.warnings else 0)
 
     def result(self, result: Any) -> None:
-        """Hand on a result."""
+        """Pass on a result."""
         self._show(result)
 
     def note(self, message: str, guest: str | None = None) -> None:
-        """Hand on what is good to know."""
+        """Pass on an ordinary event."""
         self._show(Note(message, guest))
 
+    def remark(self, message: str, guest: str | None = None) -> None:
+        """Hand on what should be read now."""
+        self._show(Remark(message, guest))
+
     def warn(self, message: str, guest: str | None = None) -> None:
-        """Hand on a warning."""
+        """Pass on a warning."""
         self.warnings += 1
         self._show(Warned(message, guest))
 
     def fail(self, error: Exception | str, guest: str | None = None, exit_code: int = 1) -> None:
-        """Hand on an error; one of our own classes brings its exit code."""
+        """Pass on an error; our own classes bring their exit codes."""
         code = error.exit_code if isinstance(error, SnapmigError) else exit_code
         self.errors += 1
         self._error_code = self._error_code or code
@@ -81,7 +93,7 @@ class Report:
 
 
 def sentence(error: Exception | str) -> str:
-    """Return an error's words as the command line shows them."""
+    """Return an error's message as the command line shows it."""
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
         return f"{where}{error.strerror or error}"

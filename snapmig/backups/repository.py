@@ -1,9 +1,9 @@
 """
-A repository: a folder for each guest, with its snapshots, a lock, and nothing else.
+A repository: a folder per guest, with its snapshots, a lock, and nothing else.
 
-There is no index that could get out of step: what a snapshot is, when it was made and what it
-builds on is read from its superblock, each time. What is not ours is reported and never touched.
-A folder is a directory, or in object storage what has the same prefix.
+There is no index to get out of step: kind, time and parent of a snapshot are read from its
+superblock each time. Foreign files are reported and never touched. A folder is a directory, or a
+key prefix in object storage.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class GuestFolder(Protocol):
     shown: str
 
     def check_repository(self) -> None:
-        """Refuse a repository that is not there."""
+        """Refuse a missing repository."""
 
     def exists(self) -> bool:
-        """Return whether there may be anything in it."""
+        """Return whether the folder may have contents."""
 
     def make(self) -> None:
-        """Make the folder where it is missing, but never the repository itself."""
+        """Make the folder if it is missing, but never the repository itself."""
 
     def locked(self, wait: float) -> AbstractContextManager[None]:
         """
@@ -47,22 +47,22 @@ class GuestFolder(Protocol):
         """
 
     def read(self) -> Contents:
-        """Return what is in the folder; nothing where it does not exist."""
+        """Return the contents of the folder; nothing if it does not exist."""
 
     def new_name(self, now: datetime) -> str:
-        """Return a free name for a snapshot of this moment."""
+        """Return an unused name for a snapshot of this moment."""
 
     def place(self, name: str) -> Location:
-        """Return where the snapshot of a name is, or is to be."""
+        """Return the place of a snapshot, existing or new."""
 
     def remove_leftovers(self) -> list[str]:
-        """Remove what killed runs left, and say what it was; only for who has the lock."""
+        """Remove leftovers of killed runs. Return their names. The lock must be held."""
 
     def remove(self, snapshot: StoredSnapshot) -> None:
-        """Remove a snapshot, durably; only for who has the lock."""
+        """Remove a snapshot, durably. The lock must be held."""
 
     def free_bytes(self) -> int | None:
-        """Return the space that is free there, None where nobody can say."""
+        """Return the free bytes there, or None if unknown."""
 
 
 def guest_folder(repository: Location, guest: str) -> GuestFolder:

@@ -1,4 +1,4 @@
-"""Back to a moment: which snapshot of a guest that is, and its restore."""
+"""Restores by time: choose a guest's snapshot of a moment, and restore it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from snapmig.backups.errors import RepositoryError
 from snapmig.backups.repository import guest_folder
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import CorruptSnapshotError, UsageError
+from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 
@@ -20,7 +21,7 @@ __all__ = ("RestoreOptions", "choose", "parse_moment", "restore_guest")
 
 @dataclass(frozen=True, slots=True)
 class RestoreOptions:
-    """Which snapshot, the last one where neither is given, and how; as :func:`snapmig.restore`."""
+    """The snapshot to restore, by default the last, and the options of :func:`snapmig.restore`."""
 
     before: datetime | None = None
     snapshot: str | None = None
@@ -29,12 +30,14 @@ class RestoreOptions:
     force: bool = False
     in_place: bool = False
     for_qemu: bool = False
+    monitor_timeout: float | None = None
     progress: ProgressCallback | None = None
+    notice: NoticeCallback | None = None
 
 
 def parse_moment(text: str, now: datetime | None = None) -> datetime:
     """
-    Return the moment that ``2026-11-23``, ``2026-11-23T02:15:00Z`` or ``3d`` (ago) means.
+    Return the moment of ``2026-11-23``, ``2026-11-23T02:15:00Z`` or ``3d`` (ago).
 
     Without a zone it is local time; a day alone is its first moment.
 
@@ -60,13 +63,13 @@ def choose(contents: Contents, options: RestoreOptions) -> StoredSnapshot:
     Return the snapshot of a name, or the last one before a moment, or the last one.
 
     :raises RepositoryError: there is none
-    :raises CorruptSnapshotError: it can't be restored; another one is not taken in its place
+    :raises CorruptSnapshotError: it can't be restored; no other is taken in its place
     """
     if options.snapshot is not None:
         found = contents.named(options.snapshot)
         wanted = f"no snapshot is named {options.snapshot!r}"
     else:
-        # One from the future was made while a clock was wrong: nothing says that it is the last.
+        # A snapshot from the future was made under a wrong clock, so it may not be the last.
         before = options.before or datetime.now().astimezone()
         fitting = [item for item in contents.snapshots if item.time < before]
         found = fitting[-1] if fitting else None
@@ -87,8 +90,8 @@ def restore_guest(
     """
     Restore a guest from a moment.
 
-    :param target: an image, or ``qmp:SOCKET``, as :func:`snapmig.restore` takes it
-    :returns: what was restored, and how
+    :param target: the image argument of :func:`snapmig.restore`, or ``qmp:SOCKET``
+    :returns: the chosen snapshot, and the result of the restore
     :raises RepositoryError: there is no such snapshot
     :raises SnapmigError: as :func:`snapmig.restore`
     """
@@ -106,6 +109,8 @@ def restore_guest(
         force=options.force,
         in_place=options.in_place,
         for_qemu=options.for_qemu,
+        monitor_timeout=options.monitor_timeout,
         progress=options.progress,
+        notice=options.notice,
     )
     return snapshot, result

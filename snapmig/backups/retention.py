@@ -1,16 +1,15 @@
 """
-Which snapshots are kept and which are removed, and why: a function of times, parents and rules.
+Retention: a function from times, parents and rules to decisions with reasons.
 
-The rules are restic's (https://restic.readthedocs.io/en/stable/060_forget.html), which borg's
-resemble: ``keep_last`` keeps the newest; ``keep_hourly`` to ``keep_yearly`` keep the newest of each
-of the last hours, days, weeks, months or years that have a snapshot at all, by the clock on the
-wall; where there are fewer such periods than the rule allows, the oldest snapshot is kept
-additionally; ``keep_within`` keeps all that are younger than this, counted from the newest. A
-snapshot stays when one rule says so.
+The rules are restic's (https://restic.readthedocs.io/en/stable/060_forget.html), similar to borg's:
+``keep_last`` keeps the newest; ``keep_hourly`` to ``keep_yearly`` keep the newest of each of the
+last hours, days, weeks, months or years with a snapshot, by local time; with fewer such periods
+than the rule allows, the oldest snapshot is kept as well; ``keep_within`` keeps all younger than
+this, counted from the newest. One rule is enough to keep a snapshot.
 
-Beyond restic's: what a kept snapshot needs is kept. What can't be restored counts for no rule, so
-that it pushes out none that can, and is kept, for people to look at. So is a snapshot from the
-future, which says that a clock was wrong.
+Beyond restic's: parents of kept snapshots are kept. Damaged snapshots count for no rule, so that
+they push out no good ones, and are kept for people to look at. So are snapshots from the future,
+evidence of a wrong clock.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ UNLIMITED = -1
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What to keep: counts, 0 for none and :data:`UNLIMITED` for all, and a span."""
+    """Rules of retention: counts, 0 for none and :data:`UNLIMITED` for all, and a duration."""
 
     last: int = 0
     hourly: int = 0
@@ -51,10 +50,10 @@ class Rules:
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """
-    A snapshot as retention sees it.
+    A snapshot in the eyes of retention.
 
-    :param time: aware, in the zone whose days are meant
-    :param whole: whether it can be restored, as far as is known
+    :param time: aware; its zone defines the days
+    :param whole: it can be restored, as far as is known
     """
 
     name: str
@@ -66,23 +65,23 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a snapshot; one that is kept has a reason at least."""
+    """The fate of a snapshot; a kept one has at least one reason."""
 
     candidate: Candidate
     reasons: tuple[str, ...]
 
     @property
     def kept(self) -> bool:
-        """Whether it stays."""
+        """True if it stays."""
         return bool(self.reasons)
 
 
 def decide(candidates: Iterable[Candidate], rules: Rules, now: datetime) -> list[Decision]:
     """
-    Return what becomes of each snapshot, the newest first.
+    Return a decision for each snapshot, the newest first.
 
-    :param rules: where they say nothing, everything is kept
-    :param now: snapshots after this are from the future
+    :param rules: empty rules keep everything
+    :param now: later snapshots are from the future
     """
     newest_first = sorted(candidates, key=lambda item: (item.time, item.name), reverse=True)
     reasons: dict[str, list[str]] = {item.name: [] for item in newest_first}
@@ -127,7 +126,7 @@ def _keep_periods(
 
 
 def _keep_parents(candidates: Sequence[Candidate], reasons: dict[str, list[str]]) -> None:
-    # Two files may have one id where somebody copied one: then both stay.
+    # Copies have the same id: then both stay.
     by_id: dict[bytes, list[Candidate]] = {}
     for item in candidates:
         by_id.setdefault(item.id, []).append(item)
@@ -142,7 +141,7 @@ def _keep_parents(candidates: Sequence[Candidate], reasons: dict[str, list[str]]
 
 
 def _hour(time: datetime) -> Hashable:
-    # With the offset: the hour that comes twice when summer time ends is two hours.
+    # With the offset, because the repeated hour at the end of summer time is two hours.
     return time.year, time.month, time.day, time.hour, time.utcoffset()
 
 

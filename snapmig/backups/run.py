@@ -1,4 +1,4 @@
-"""A night's work: guests saved, and their folders pruned; one that fails does not stop the rest."""
+"""A backup run: save guests and prune their folders. A failed guest does not stop the others."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from snapmig.backups.saving import refused_parent, save_snapshot
 from snapmig.backups.space import check_space, expected_size
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError, StoreError
+from snapmig.guests.wait import MonitorWait, parse_monitor_timeout
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult
 from snapmig.operations.settings import GUEST_PREFIX
@@ -34,12 +35,13 @@ ShowProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
 @dataclass(frozen=True, slots=True)
 class RunOptions:
     """
-    How a run differs from what is configured.
+    Deviations of a run from the configuration.
 
     :param lock_wait: seconds to wait for each guest's lock
     :param full: save all in full
     :param jobs: worker processes
-    :param progress: makes, from a guest's name, a context that gives a progress callback
+    :param monitor_timeout: seconds to wait for each answer of a guest's monitor
+    :param progress: returns, for a guest's name, a context that gives a progress callback
     """
 
     dry_run: bool = False
@@ -47,19 +49,20 @@ class RunOptions:
     full: bool = False
     lock_wait: float | None = None
     jobs: int | None = None
+    monitor_timeout: float | None = None
     progress: ShowProgress = lambda _: nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
 class BackupResult:
     """
-    What became of a guest; sizes are in bytes.
+    The outcome for a guest; sizes are in bytes.
 
     :param result: ``saved``, ``skipped``, ``failed``, or ``planned`` in a dry run
-    :param kind: ``full`` or ``incremental``, None where it did not come to that
-    :param reason: why it is of this kind, or was skipped, or failed
-    :param expected_size: what the free space was compared with
-    :param removed: snapshots that the rules no longer keep
+    :param kind: ``full`` or ``incremental``, None if never decided
+    :param reason: of the kind, of the skip, or of the failure
+    :param expected_size: the size compared with the free space
+    :param removed: snapshots removed by the rules
     """
 
     guest: str
@@ -79,7 +82,7 @@ class BackupResult:
 
 
 def run(config: Config, guests: Sequence[GuestConfig], report: Report, options: RunOptions) -> None:
-    """Save guests and prune their folders; results, warnings and errors are in the report."""
+    """Save guests and prune their folders. Results, warnings and errors go to the report."""
     for guest in guests:
         one = _GuestRun(config, guest, report, options)
         try:
@@ -101,13 +104,13 @@ class _GuestRun:
         self._folder = guest_folder(config.repository, guest.name)
         self._wait = config.lock_wait if options.lock_wait is None else options.lock_wait
         self._result = BackupResult(guest.name, "failed", guest.source)
-        self._told = False  # whether a hook has been told of the end
+        self._told = False  # a hook has run for the end
 
     def run(self) -> None:
         """
-        Save the guest, or say why not.
+        Save the guest, or report the reason for not doing so.
 
-        :raises SnapmigError: it failed; the hook for errors was not run yet
+        :raises SnapmigError: it failed; the hook for errors has not run yet
         """
         if self._guest.optional and not _is_there(self._guest.source):
             message = f"skipped: its source {self._guest.source} is not there"
@@ -130,7 +133,7 @@ class _GuestRun:
         self._finish("saved", removed=removed)
 
     def failed(self, error: Exception, message: str) -> None:
-        """Report a failure, to the hook too."""
+        """Report a failure, also to the hook."""
         code = error.exit_code if isinstance(error, SnapmigError) else 1
         self._report.fail(message, self._guest.name, code)
         self._tell_error(message, code)
@@ -143,7 +146,9 @@ class _GuestRun:
             self._report.warn(message, self._guest.name)
         every = 1 if self._options.full else self._guest.full_every
         plan = plan_next(contents.snapshots, every, now)
-        expected = expected_size(contents.snapshots, plan, self._guest.source)
+        expected = expected_size(
+            contents.snapshots, plan, self._guest.source, self._wait_for_monitor()
+        )
         self._result = replace(
             self._result,
             snapshot=self._folder.new_name(now),
@@ -156,7 +161,7 @@ class _GuestRun:
         return plan
 
     def _with_next(self, contents: Contents, plan: Plan) -> Contents:
-        # What would be there after a save, for the rules of a dry run.
+        # The contents after the planned save, for the rules of a dry run.
         name, parent = str(self._result.snapshot), plan.parent
         snapshot = StoredSnapshot(
             name=name,
@@ -178,7 +183,7 @@ class _GuestRun:
             run_hook(self._guest.hooks, "before", self._facts())
             self._settle(self._save_to(path, plan))
         except BaseException as error:
-            if not isinstance(error, Exception):  # a signal: what "before" did is undone now
+            if not isinstance(error, Exception):  # a signal: undo the work of "before" now
                 name = getattr(error, "name", type(error).__name__)
                 self._tell_error(f"interrupted by {name}", None)
             raise
@@ -198,7 +203,8 @@ class _GuestRun:
 
     def _save_to(self, path: Location, plan: Plan) -> SaveResult:
         guest = self._guest
-        options = dict(guest.save)
+        wait = self._wait_for_monitor()
+        options = {**guest.save, "monitor_timeout": wait.limit_s, "notice": wait.notice}
         if self._options.jobs is not None:
             options["jobs"] = self._options.jobs
         with self._options.progress(guest.name) as progress:
@@ -223,6 +229,13 @@ class _GuestRun:
         except (OSError, StoreError, LockedError) as error:  # the guest is saved all the same
             self._report.fail(error, self._guest.name)
             return ()
+
+    def _wait_for_monitor(self) -> MonitorWait:
+        own = self._options.monitor_timeout
+        limit = parse_monitor_timeout(
+            self._guest.save.get("monitor_timeout") if own is None else own
+        )
+        return MonitorWait(limit, lambda text: self._report.remark(text, self._guest.name))
 
     def _facts(self) -> dict[str, object]:
         result, place = self._result, self._folder.place

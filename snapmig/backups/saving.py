@@ -1,4 +1,4 @@
-"""The one place where backups save: which options and which parents a save takes stands here."""
+"""The options and parents of a backup's save. Nothing else in backups calls save."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import SnapmigError, UsageError
+from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult, save
@@ -29,11 +30,12 @@ _CODING: dict[str, Any] = {
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "jobs": parse_jobs,
     "packet_size": parse_packet_size,
+    "monitor_timeout": parse_monitor_timeout,
 }
 
 
 def refused_option(options: Mapping[str, Any], repository: Location) -> tuple[str, str] | None:
-    """Return the first of a save's options that makes no sense, and why; None where all do."""
+    """Return the first invalid option of a save with the reason, or None."""
     if options.get("live") and isinstance(repository, ObjectUrl):
         return "live", "a live save writes packets again, expected a repository in files"
     checks: dict[str, Callable[[Any], object]]
@@ -48,8 +50,8 @@ def refused_option(options: Mapping[str, Any], repository: Location) -> tuple[st
 
 
 def _refused_coding(options: Mapping[str, Any]) -> tuple[str, str] | None:
-    # Which of them are wrong together is for the save to say; here only that they are, under the
-    # name of the first. What this host lacks is no fault of the configuration.
+    # The save explains combinations in detail; here the first option stands for all. Missing
+    # capabilities of this host are no fault of the configuration.
     given = {name: options[name] for name in _CODING if name in options}
     try:
         choose_coding(**{**_CODING, **given})
@@ -70,22 +72,22 @@ def save_snapshot(
     progress: ProgressCallback | None,
 ) -> SaveResult:
     """
-    Save a guest in full, or what changed since a parent.
+    Save a guest in full, or the changes since a parent.
 
-    :param source: what :func:`snapmig.save` takes as image
-    :param options: its keyword arguments, besides those that stand here
+    :param source: the image argument of :func:`snapmig.save`
+    :param options: its other keyword arguments
     """
     more: dict[str, Any] = {} if parent is None else {"parent": str(parent.path)}
-    # Each is likely to be a parent itself.
+    # Each is likely to become a parent.
     words = {"page_digests": True, **options, **more}
     return save(source, str(path), progress=progress, **words)
 
 
 def refused_parent(error: SnapmigError) -> bool:
     """
-    Return whether a failed incremental save is worth another try in full.
+    Return whether a failed incremental save should be repeated in full.
 
-    What makes no sense, is corrupt or not supported may be so because of the parent: RAM of another
-    size, other packets. A monitor that does not answer or a full disk is not.
+    Usage errors, corruption and unsupported features may be due to the parent: RAM of another size,
+    other packets. A silent monitor or a full disk is not.
     """
     return error.exit_code in (2, 3, 4)

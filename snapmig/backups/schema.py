@@ -1,8 +1,8 @@
 """
-The tables and keys of a configuration, with their types: docs/backups.md says what each means.
+Tables and keys of a configuration with their types; docs/backups.md explains them.
 
-Every key has a default except ``repository`` and a guest's ``source``; None is "not given", so that
-a guest's table can override the general one key by key.
+Every key has a default except ``repository`` and a guest's ``source``. None means "not given", so
+that a guest's table can override the general one key by key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Arguments = list[str]
 
 
 class RetentionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[retention]``: what prune keeps."""
+    """``[retention]``: rules of prune."""
 
     keep_last: Count = 0
     keep_hourly: Count = 0
@@ -32,7 +32,7 @@ class RetentionTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class HooksTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[hooks]``: programs that run around a save."""
+    """``[hooks]``: programs run around a save."""
 
     before: Arguments = []
     after: Arguments = []
@@ -55,10 +55,11 @@ class SaveTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     deltas: bool | None = None
     page_digests: bool | None = None
     live: bool | None = None
+    monitor_timeout: float | None = None
 
 
 class GuestTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[guests.NAME]``: a guest, and what is different with it."""
+    """``[guests.NAME]``: a guest and its deviations from the general tables."""
 
     source: str
     format: str | None = None

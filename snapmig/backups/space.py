@@ -1,4 +1,4 @@
-"""Whether there is room for a snapshot, asked before a guest is disturbed."""
+"""Room for a snapshot, checked before a guest is disturbed."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from snapmig.backups.chains import Plan
 from snapmig.backups.repository import GuestFolder
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import NoSpaceError, SnapmigError
+from snapmig.guests.wait import MonitorWait
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.units import format_size
 
@@ -17,28 +18,30 @@ __all__ = ("check_space", "expected_size")
 
 
 def expected_size(
-    snapshots: Sequence[StoredSnapshot], plan: Plan, source: str
+    snapshots: Sequence[StoredSnapshot], plan: Plan, source: str, wait: MonitorWait
 ) -> tuple[int, str] | None:
     """
-    Return how many bytes the next snapshot is likely to take, and what that rests on.
+    Return the likely size of the next snapshot in bytes, and the basis of the estimate.
 
-    As many as the last of its kind did; without one, as many as the guest's RAM takes now: what was
-    never written there is zero. None where nothing can be said.
+    It is the size of the last snapshot of its kind, or else the space that the guest's RAM takes
+    now, because memory never written to is zero. None if nothing is known.
+
+    :param wait: for a guest's monitor
     """
     kinds = ("full",) if plan.parent is None else ("incremental", "full")
     for kind in kinds:
         sizes = [item.disk_size for item in snapshots if item.kind == kind]
         if sizes:
             return sizes[-1], f"the last {kind} one"
-    size = _source_size(source)
+    size = _source_size(source, wait)
     return None if size is None else (size, "the guest's RAM")
 
 
 def check_space(folder: GuestFolder, expected: tuple[int, str] | None) -> None:
     """
-    Refuse a save that is not likely to fit, where the folder can say what is free.
+    Refuse a save that is not likely to fit, if the folder knows its free space.
 
-    :raises NoSpaceError: with what is free and what is expected
+    :raises NoSpaceError: with the free and the expected bytes
     """
     if expected is None or (free := folder.free_bytes()) is None:
         return
@@ -51,29 +54,24 @@ def check_space(folder: GuestFolder, expected: tuple[int, str] | None) -> None:
         raise NoSpaceError(message, path=folder.shown)
 
 
-def _source_size(source: str) -> int | None:
+def _source_size(source: str, wait: MonitorWait) -> int | None:
     if source.startswith(GUEST_PREFIX):
-        return _guest_size(source.removeprefix(GUEST_PREFIX))
+        return _guest_size(source.removeprefix(GUEST_PREFIX), wait)
     path = Path(source)
     if path.is_dir():
         return sum(item.stat().st_blocks * 512 for item in path.iterdir())
     return path.stat().st_blocks * 512
 
 
-def _guest_size(socket: str) -> int | None:
-    # Only here: asyncio and what it brings take 30 ms to import.
+def _guest_size(socket: str, wait: MonitorWait) -> int | None:
+    # Imported only here: asyncio takes 30 ms.
     from snapmig.guests.guest import Guest  # noqa: PLC0415
-    from snapmig.guests.memory import open_memory  # noqa: PLC0415
 
-    with Guest(socket) as guest:
-        if not guest.shares_memory:
-            return None  # QEMU writes it to a file first, and only QEMU knows how large
-        size = 0
-        for memory in guest.facts.memory:
-            try:
-                fd = open_memory(memory, guest.pid, os.O_RDONLY)
-            except (SnapmigError, OSError):  # the save will say it better
-                return None
-            size += os.fstat(fd).st_blocks * 512
-            os.close(fd)
-        return size
+    with Guest(socket, wait) as guest:
+        if guest.unshared is not None:
+            return None  # QEMU writes a file first, and only QEMU knows its size
+        try:
+            with guest.open_memory(os.O_RDONLY) as opened:
+                return sum(os.fstat(fd).st_blocks * 512 for fd in opened)
+        except (SnapmigError, OSError):  # the save has the better message
+            return None

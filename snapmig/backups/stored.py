@@ -1,4 +1,4 @@
-"""What is in a guest's folder, as its snapshots say: from their superblocks, each time."""
+"""Contents of a guest's folder, read from the superblocks of its snapshots each time."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class StoredSnapshot:
     """
     A snapshot in a repository, from its superblock; sizes are in bytes.
 
-    :param time: when it was complete, in UTC
-    :param ram_size: of the guest; 0 where the tables that say it are damaged
-    :param problem: what is wrong with it, as far as its tables show, with its exit code
+    :param time: completion, in UTC
+    :param ram_size: of the guest; 0 if the tables are damaged
+    :param problem: fault found in its tables, with the exit code
     """
 
     name: str
@@ -43,13 +43,13 @@ class StoredSnapshot:
 
     @property
     def kind(self) -> str:
-        """``full``, or ``incremental`` for one that builds on a parent."""
+        """``full``, or ``incremental`` for one with a parent."""
         return "full" if self.parent_id is None else "incremental"
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadableSnapshot:
-    """What has the name of a snapshot and does not say what it is, with the reason."""
+    """A file with a snapshot's name that can't be identified, with the reason."""
 
     name: str
     path: Location
@@ -59,7 +59,7 @@ class UnreadableSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What is in a guest's folder; ``snapshots`` are in the order of their times."""
+    """The contents of a guest's folder; ``snapshots`` are in the order of their times."""
 
     snapshots: tuple[StoredSnapshot, ...] = ()
     unreadable: tuple[UnreadableSnapshot, ...] = ()
@@ -77,7 +77,7 @@ class Contents:
 def contents_of(
     found: list[StoredSnapshot | UnreadableSnapshot | None], foreign: list[str]
 ) -> Contents:
-    """Return what was found in a folder, in its order; None is what was removed meanwhile."""
+    """Return the entries found in a folder, in order; None stands for one removed meanwhile."""
     snapshots = [item for item in found if isinstance(item, StoredSnapshot)]
     snapshots.sort(key=lambda item: (item.time, item.name))
     unreadable = tuple(item for item in found if isinstance(item, UnreadableSnapshot))
@@ -85,7 +85,7 @@ def contents_of(
 
 
 def is_gone(error: Exception) -> bool:
-    """Return whether an error says that a file or an object is not there any more."""
+    """Return whether an error means that a file or an object does not exist any more."""
     if isinstance(error, RefusedError):
         return error.code in ("NoSuchKey", "404")
     return isinstance(error, FileNotFoundError)
@@ -93,9 +93,9 @@ def is_gone(error: Exception) -> bool:
 
 def read_one(name: str, place: Location) -> StoredSnapshot | UnreadableSnapshot | None:
     """
-    Return what a file or an object with the name of a snapshot says of itself, None if it is gone.
+    Return the description of one file or object with a snapshot's name, None if it is gone.
 
-    :raises StoreError: object storage failed, which says nothing of the snapshot
+    :raises StoreError: object storage failed, no fault of the snapshot
     """
     try:
         try:
@@ -118,7 +118,7 @@ def read_one(name: str, place: Location) -> StoredSnapshot | UnreadableSnapshot 
 def _read_damaged(
     name: str, place: Location, error: SnapmigError
 ) -> StoredSnapshot | UnreadableSnapshot:
-    # Its superblock alone may still say what it builds on.
+    # Its superblock alone may still name its parent.
     source = open_source(str(place))
     try:
         raw, disk_size = source.read(0, SUPERBLOCK_SIZE), source.disk_size

@@ -1,4 +1,4 @@
-"""The commented configuration that ``snapmig backup init`` writes."""
+"""The commented configuration written by ``snapmig backup init``."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Other machines: what snapmig has Dask do on a cluster, and what runs there."""
+"""Jobs on other machines: the client of a Dask cluster, and the code that runs there."""

@@ -1,10 +1,10 @@
 """
-The only module that knows Dask: jobs on the hosts of a cluster, each as its own process there.
+Jobs on the hosts of a Dask cluster, each a process of its own. The only module that imports Dask.
 
-A worker declares the hosts that it serves as resources. A job is pinned to one worker, so that a
-worker that dies takes the job with it, and Dask does not run it a second time elsewhere. What a job
-tells comes back as events under one topic; that it is not wanted any more, the worker sees on the
-state of its own task, which changes also when the client is gone.
+A worker declares the hosts it serves as resources. A job is pinned to one worker, so that it is
+lost together with that worker, and Dask does not run it again elsewhere. Jobs report through events
+under one topic; the worker sees a cancellation in the state of its own task, which also changes
+when the client is gone.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from snapmig.cluster.quiet import Quiet
 from snapmig.cluster.remote import GRACE_S, run_snapmig
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import SnapmigError, UsageError, WorkerDiedError
+from snapmig.system.limits import start_thread
 from snapmig.version import __version__
 
 __all__ = ("Cluster", "run_there")
@@ -66,7 +67,7 @@ class Cluster:
             self._look()
             self._client.subscribe_topic(_TOPIC, self._receive)
             stack.callback(self._ended.set)
-            threading.Thread(target=self._watch, name="snapmig-cluster", daemon=True).start()
+            start_thread(threading.Thread(target=self._watch, name="snapmig-cluster", daemon=True))
             self._stack = stack.pop_all()
         return self
 
@@ -80,7 +81,7 @@ class Cluster:
 
     def check(self, hosts: Iterable[str]) -> None:
         """
-        Look whether all hosts are served, by workers that have this version of snapmig.
+        Check that all hosts are served by workers with this version of snapmig.
 
         :raises UsageError: nobody serves a host
         :raises SnapmigError: a worker has no snapmig, or another version, or does not answer
@@ -101,7 +102,7 @@ class Cluster:
                 raise SnapmigError(message)
 
     def places(self, host: str) -> int:
-        """Return how many jobs of a host may run at a time; at least 1, so that one can fail."""
+        """Return the number of jobs a host may run at a time; at least 1, so that one can fail."""
         return max(1, sum(worker.places.get(host, 0) for worker in self._workers.values()))
 
     def run(
@@ -112,10 +113,10 @@ class Cluster:
         poll: Callable[[], None],
     ) -> Answer:
         """
-        Run snapmig on a host to its end; may be called in many threads.
+        Run snapmig on a host until it ends. Any thread may call this.
 
         :param progress: called with each line of progress
-        :param poll: called ten times a second; what it raises ends the job there first
+        :param poll: called ten times a second; if it raises, the job there is ended first
         :raises WorkerDiedError: the worker or the scheduler is gone
         :raises SnapmigError: nobody serves the host any more, or the worker can't run snapmig
         """
@@ -169,7 +170,7 @@ class Cluster:
             raise SnapmigError(message) from error
 
     def _watch(self) -> None:
-        # In a thread: who is there, as long as the scheduler says so.
+        # In a thread: watch the members for as long as the scheduler lists them.
         while not self._ended.wait(_WATCH_S):
             try:
                 self._look()
@@ -186,14 +187,14 @@ class Cluster:
         self._heard = time.monotonic()
 
     def _receive(self, event: tuple[float, Mapping[str, Any]]) -> None:
-        # In Dask's thread; others' runs have the same topic.
+        # In Dask's thread. Other runs use the same topic.
         content = event[1]
         queue = self._runs.get(content.get("run", ""))
         if queue is not None:
             queue.put(content)
 
     def _versions(self, workers: Sequence[Worker]) -> Mapping[str, Any]:
-        # Asked in a thread, since a worker that is stopped would have us wait for ever.
+        # Asked in a thread, because a stopped worker would block us for ever.
         answers: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
 
         def ask() -> None:
@@ -201,7 +202,7 @@ class Cluster:
             with suppress(Exception):  # the silence tells
                 answers.put(self._client.run(_version, workers=addresses, on_error="return"))
 
-        threading.Thread(target=ask, name="snapmig-versions", daemon=True).start()
+        start_thread(threading.Thread(target=ask, name="snapmig-versions", daemon=True))
         try:
             return answers.get(timeout=_ASK_S)
         except Empty:
@@ -263,7 +264,7 @@ class Cluster:
             raise lost(worker)
 
     def _end(self, job: RemoteJob) -> None:
-        # Have the process there ended, and wait for it: then its guest runs, its files are gone.
+        # End the process there and wait for it: then its guest runs and its files are gone.
         try:
             self._check_here(job.worker)
         except SnapmigError:
@@ -281,7 +282,7 @@ class Cluster:
 
 
 def run_there(run: str, arguments: Sequence[str]) -> None:
-    """Run snapmig, in a worker: what Dask calls there."""
+    """Run snapmig in a worker; called by Dask there."""
     worker = get_worker()
     key = worker.get_current_task()
 

@@ -1,4 +1,4 @@
-"""Workers of a cluster and the jobs that they have, as the client sees them."""
+"""Workers of a cluster and their jobs, from the client's side."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ("Answer", "RemoteJob", "Worker", "first_cause", "lost", "read_worker"
 @dataclass(frozen=True, slots=True)
 class Answer:
     """
-    How a job ended.
+    The outcome of a job.
 
-    :param worker: the name of the worker that did it
-    :param code: the exit code of snapmig there
-    :param result: its line of JSON, when it is done
-    :param message: why it is not
+    :param worker: name of the worker that ran it
+    :param code: exit code of snapmig there
+    :param result: its line of JSON on success
+    :param message: the reason of a failure
     """
 
     worker: str
@@ -35,7 +35,7 @@ class Worker:
     """
     A worker.
 
-    :param places: for each host that it serves, how many jobs at a time it takes
+    :param places: number of jobs at a time for each host it serves
     """
 
     address: str
@@ -46,10 +46,10 @@ class Worker:
 @dataclass
 class RemoteJob:
     """
-    A job that was given to a worker.
+    A job given to a worker.
 
-    :param events: what it tells
-    :param future: Dask's own of it
+    :param events: its messages
+    :param future: its future in Dask
     """
 
     worker: Worker
@@ -58,14 +58,14 @@ class RemoteJob:
     begun: bool = False
 
     def next_event(self, seconds: float) -> Mapping[str, Any] | None:
-        """Return what it told, None where it said nothing for so long."""
+        """Return its next message, or None after a time-out."""
         with suppress(Empty):
             return self.events.get(timeout=seconds)
         return None
 
 
 def first_cause(error: BaseException) -> str:
-    """Return the words of what an exception comes from, without what was made of it since."""
+    """Return the message of an exception's first cause."""
     while error.__cause__ is not None:
         error = error.__cause__
     words = error.strerror if isinstance(error, OSError) else None
@@ -73,12 +73,12 @@ def first_cause(error: BaseException) -> str:
 
 
 def lost(worker: Worker) -> WorkerDiedError:
-    """Return the failure of a job whose worker is gone."""
+    """Return the error for a job lost with its worker."""
     return WorkerDiedError(f"worker {worker.name} was lost while it did this")
 
 
 def read_worker(address: str, facts: Mapping[str, Any]) -> Worker:
-    """Return a worker of what a scheduler says of it."""
+    """Return a worker from the scheduler's description."""
     threads = int(facts["nthreads"])
     places = {
         host: min(int(count), threads) for host, count in facts["resources"].items() if count >= 1

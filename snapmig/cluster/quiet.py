@@ -1,4 +1,4 @@
-"""No log lines of libraries beside our own sentences."""
+"""Suppression of library log lines beside our own messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ("Quiet",)
 
 
 class Quiet:
-    """Silences what Dask logs of lost connections, for a ``with`` block."""
+    """Silence Dask's log of lost connections inside a ``with`` block."""
 
     def __enter__(self) -> None:
         loggers = [logging.getLogger(name) for name in ("distributed", "tornado", "asyncio")]

@@ -1,7 +1,7 @@
 """
-What runs in a Dask worker: one snapmig, as a process of its own, that ends when it shall.
+Code that runs in a Dask worker: one snapmig in a process of its own.
 
-It tells of itself in plain dictionaries, since they cross to the client as Dask's events.
+Its messages are plain dictionaries, because they travel to the client as Dask events.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ def run_snapmig(
     arguments: Sequence[str], progress: Callable[[dict[str, Any]], None], wanted: Callable[[], bool]
 ) -> dict[str, Any]:
     """
-    Run ``snapmig`` and return how it ended: ``code``, ``result``, ``message``.
+    Run ``snapmig`` and return its outcome: ``code``, ``result``, ``message``.
 
-    The process gets SIGTERM when the thread that calls this is no more, whatever ended it.
+    The process gets SIGTERM when the calling thread ends for any reason.
 
     :param arguments: the command line, with ``--json`` and ``--progress json``
     :param progress: called with each line of progress
-    :param wanted: says no when the run is given up
+    :param wanted: returns False once the run is given up
     """
     failure: dict[str, Any] = {}
 

@@ -1,4 +1,4 @@
-"""Which Dask scheduler, and the certificates to speak with it: checked before anything is begun."""
+"""Address and certificates of a Dask scheduler, checked before anything begins."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _SCHEMES = ("tcp", "tls")
 @dataclass(frozen=True, slots=True)
 class Scheduler:
     """
-    Where a Dask scheduler listens.
+    The address of a Dask scheduler.
 
     :param address: ``tcp://HOST:PORT``, or ``tls://HOST:PORT`` with certificates
-    :param tls_ca: file of the authority that signed everybody's certificate
-    :param tls_cert: file of our own certificate
-    :param tls_key: file of its key; None where ``tls_cert`` holds it too
-    :raises UsageError: no such address, or certificates where there is no TLS or the reverse
+    :param tls_ca: certificate of the authority that signed everybody's certificates
+    :param tls_cert: our own certificate
+    :param tls_key: its key; None if ``tls_cert`` contains it too
+    :raises UsageError: a malformed address, certificates without TLS, or TLS without certificates
     """
 
     address: str
@@ -53,12 +53,12 @@ class Scheduler:
 
     @property
     def encrypted(self) -> bool:
-        """Whether it is spoken with by TLS."""
+        """True if the connection uses TLS."""
         return self.address.startswith("tls://")
 
     @property
     def on_loopback(self) -> bool:
-        """Whether it is on this machine, at an address that no other one reaches."""
+        """True if it listens on this machine only."""
         host = self.address.partition("://")[2].rpartition(":")[0].strip("[]")
         if host == "localhost":
             return True

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
-from snapmig.commands.output import percent, print_json
+from snapmig.commands.arguments import Verbs, add_common
+from snapmig.commands.output import percent, print_json, say
 from snapmig.operations.accelerators import AcceleratorInfo, accelerators
 from snapmig.units import format_size
 
@@ -27,7 +27,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig accelerators [options]",
         description="List the engines for --accelerator, and for those that can't be used, why.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "--measure", action="store_true", help="measure each on a sample like guest RAM, in seconds"
@@ -47,24 +46,24 @@ def _run(options: argparse.Namespace) -> int:
 
 def _print(found: AcceleratorInfo) -> None:
     version = f", version {found.version}" if found.version else ""
-    print(f"{found.name:<14}{found.title}{version}")
+    say(f"{found.name:<14}{found.title}{version}")
     if found.problem is None:
-        print(f"{'':14}ready{f': {found.note}' if found.note else ''}")
+        say(f"{'':14}ready{f': {found.note}' if found.note else ''}")
     else:
-        print(f"{'':14}not usable: {found.problem}")
+        say(f"{'':14}not usable: {found.problem}")
     if found.remedy is not None:
-        print(f"{'':14}{found.remedy}")
+        say(f"{'':14}{found.remedy}")
     for device in found.devices:
-        print(f"{'':14}device {device}")
-    print(f"{'':14}{_abilities(found)}")
+        say(f"{'':14}device {device}")
+    say(f"{'':14}{_abilities(found)}")
     if found.speed is not None:
         speed = found.speed
-        print(
+        say(
             f"{'':14}level {speed.level}: compresses {format_size(speed.compress)}/s "
             f"to {percent(speed.ratio, 1)}, decompresses {format_size(speed.decompress)}/s"
         )
     if found.speed_problem is not None:
-        print(f"{'':14}not measured: {found.speed_problem}")
+        say(f"{'':14}not measured: {found.speed_problem}")
 
 
 def _abilities(found: AcceleratorInfo) -> str:

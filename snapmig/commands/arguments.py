@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from snapmig.architectures import ARCHITECTURES
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError
+from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.addresses import parse_addresses
 from snapmig.operations.settings import WINDOWS, default_jobs, parse_packet_size
 from snapmig.operations.workers import parse_rate
+from snapmig.printable import printable
 
 __all__ = (
-    "HelpFormatter",
+    "Parser",
     "Verbs",
     "add_accelerator",
     "add_addresses",
@@ -23,13 +25,26 @@ __all__ = (
     "add_common",
     "add_encoding",
     "add_jobs",
+    "add_monitor_timeout",
     "add_page_digests",
     "add_progress",
+    "add_remote_parents",
     "checked",
 )
 
 Verbs = Any
 """What argparse's ``add_subparsers`` returns; the type has no public name."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of the program, or of a verb; its help and its errors have one form."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=HelpFormatter, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program for an error of usage, with nothing in it that a terminal obeys."""
+        super().error(printable(message))
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -111,8 +126,8 @@ def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> Non
     parser.add_argument(
         "--level",
         metavar="N",
-        help="zlib 0 to 9, zstd -7 to 19, lz4 1 to 12: faster to\n"
-        "smaller; auto follows the speed of the disk (1)",
+        help="zlib 0 to 3 (4 to 9 are slow: without ISA-L), zstd -7\n"
+        "to 19, lz4 1 to 12; auto follows the disk's speed (1)",
     )
     parser.add_argument(
         "--window",
@@ -160,6 +175,15 @@ def add_page_digests(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_remote_parents(parser: argparse.ArgumentParser) -> None:
+    """Add ``--follow-remote-parents``."""
+    parser.add_argument(
+        "--follow-remote-parents",
+        action="store_true",
+        help="find parents anywhere (beside a snapshot and below)",
+    )
+
+
 def add_bwlimit(parser: argparse.ArgumentParser) -> None:
     """Add ``--bwlimit``."""
     parser.add_argument(
@@ -167,6 +191,20 @@ def add_bwlimit(parser: argparse.ArgumentParser) -> None:
         type=checked(parse_rate),
         metavar="RATE",
         help="write at most RATE bytes per second, like 200M",
+    )
+
+
+def add_monitor_timeout(parser: argparse.ArgumentParser, default: str = "30") -> None:
+    """
+    Add ``--monitor-timeout``.
+
+    :param default: in words
+    """
+    parser.add_argument(
+        "--monitor-timeout",
+        type=checked(parse_monitor_timeout),
+        metavar="SECONDS",
+        help=f"for each answer of a guest's QEMU ({default})",
     )
 
 

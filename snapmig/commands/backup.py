@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Callable
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_common,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
     checked,
 )
@@ -90,7 +90,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig backup VERB [options] CONFIG ...",
         description="Save guests by rule, night after night, and keep what the rules say.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     own = parser.add_subparsers(
         title="verbs", dest="backup_verb", metavar="VERB", required=True, prog="snapmig backup"
@@ -110,7 +109,6 @@ def _verb(own: Verbs, name: str, usage: str, words: str, epilog: str) -> argpars
         usage=f"snapmig backup {name} [options] {usage}",
         description=f"{words}.",
         epilog=epilog,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("config", metavar="CONFIG", help="a TOML file, see init")
     parser.set_defaults(run=_run_verb)
@@ -133,6 +131,7 @@ def _add_run(own: Verbs) -> None:
     parser.add_argument("--full", action="store_true", help="save in full, whatever the rule")
     parser.add_argument("--no-prune", action="store_true", help="remove nothing")
     _add_lock_wait(parser)
+    add_monitor_timeout(parser, "as in CONFIG, else 30")
     add_jobs(parser)
     _add_output(parser)
 
@@ -157,6 +156,7 @@ def _add_restore(own: Verbs) -> None:
     how.add_argument("-f", "--force", action="store_true", help="replace an existing TARGET")
     how.add_argument("--in-place", action="store_true", help="fill an existing TARGET")
     how.add_argument("--for-qemu", action="store_true", help="see snapmig restore --help")
+    add_monitor_timeout(parser)
     add_jobs(parser)
     _add_output(parser)
 
@@ -195,7 +195,7 @@ def _add_init(own: Verbs) -> None:
 
 
 def _add_guests(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("guests", metavar="GUEST", nargs="*", help="only these (all)")
+    parser.add_argument("guests", metavar="GUEST", nargs="*", default=[], help="only these (all)")
 
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:

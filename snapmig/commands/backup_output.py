@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, TextIO
@@ -24,11 +22,13 @@ from typing import Any, TextIO
 from snapmig.backups.check import CheckResult
 from snapmig.backups.listing import ListedSnapshot
 from snapmig.backups.prune import PruneResult
-from snapmig.backups.report import Failure, Note, Report, Warned
+from snapmig.backups.report import Failure, Note, Remark, Report, Warned
 from snapmig.backups.run import BackupResult
 from snapmig.backups.stored import StoredSnapshot
-from snapmig.commands.output import printable
+from snapmig.commands.output import json_line
+from snapmig.commands.resume import resume_lines
 from snapmig.operations.restore import RestoreResult
+from snapmig.printable import printable
 from snapmig.units import format_duration, format_size
 
 __all__ = ("InitResult", "Output", "RestoredGuest", "Summary")
@@ -89,6 +89,8 @@ class Output:
             self._tell(_ERROR, record.guest, record.message)
         elif isinstance(record, Warned):
             self._tell(_WARNING, record.guest, record.message)
+        elif isinstance(record, Remark):
+            self._tell(_INFO, record.guest, record.message)
         elif self._loud:
             self._print(record)
         if self._debug and isinstance(record, Failure) and sys.exception() is not None:
@@ -111,22 +113,22 @@ class Output:
         line = ": ".join([*parts, *([guest] if guest else []), message])
         prefix = f"<{priority}>" if self._journal else ""
         # One line each, whatever a file's name has in it: what reads a log splits it there.
-        self._write(prefix + "".join(map(_visible, line)), sys.stderr)
+        self._write(prefix + printable(line), sys.stderr)
 
     def _show_json(self, record: Any) -> None:
         kind, fields = _JSON[type(record)](record)
         stream = sys.stderr if kind in ("note", "warning", "error") else sys.stdout
-        self._write(json.dumps({"message_type": kind, **fields}), stream)
+        self._write(json_line({"message_type": kind, **fields}), stream)
 
     def _print(self, record: Any) -> None:
         if isinstance(record, ListedSnapshot) and record.guest != self._guest:
-            start = "" if self._guest is None else "\n"
+            if self._guest is not None:
+                self._write("", sys.stdout)
             self._guest = record.guest
             heads = _list_line("snapshot", "time", "kind", "on disk", "age")
-            self._write(f"{start}{record.guest}\n{heads}  parent", sys.stdout)
-        text = _TEXT[type(record)](record)
-        if text is not None:
-            self._write(text, sys.stdout)
+            self._write(f"{record.guest}\n{heads}  parent", sys.stdout)
+        for line in _TEXT[type(record)](record):
+            self._write(printable(line), sys.stdout)
 
     def _write(self, text: str, stream: TextIO) -> None:
         # Whoever reads may have left, or the log's disk be full: guests are saved all the same.
@@ -139,10 +141,6 @@ class Output:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _visible(character: str) -> str:
-    return character if character.isprintable() else ascii(character)[1:-1]
-
-
 def _is_journal(stream: TextIO) -> bool:
     # systemd.exec(5): the device and inode of the socket that it gave a service.
     expected = os.environ.get("JOURNAL_STREAM", "")
@@ -153,41 +151,42 @@ def _is_journal(stream: TextIO) -> bool:
     return expected == f"{facts.st_dev}:{facts.st_ino}"
 
 
-def _backup_line(record: BackupResult) -> str | None:
+def _backup_line(record: BackupResult) -> Sequence[str]:
     removed = f", {len(record.removed)} to be removed" if record.removed else ""
     if record.result == "planned":
         about = (
             "" if record.expected_size is None else f", about {format_size(record.expected_size)}"
         )
-        return f"{record.guest}: would save {record.kind} ({record.reason}){about}{removed}"
+        return [f"{record.guest}: would save {record.kind} ({record.reason}){about}{removed}"]
     if record.result != "saved":
-        return None  # the warning or the error said it
+        return []  # the warning or the error said it
     kept = f", {len(record.removed)} removed" if record.removed else ""
     size = format_size(record.disk_size or 0)
     took = format_duration(record.seconds)
-    return f"{record.guest}: saved {record.snapshot}, {record.kind}, {size} in {took}{kept}"
+    return [f"{record.guest}: saved {record.snapshot}, {record.kind}, {size} in {took}{kept}"]
 
 
-def _prune_line(record: PruneResult) -> str:
+def _prune_line(record: PruneResult) -> Sequence[str]:
     reasons = f" ({', '.join(record.reasons)})" if record.reasons else ""
-    return f"{record.guest}: {record.action} {record.snapshot}{reasons}"
+    return [f"{record.guest}: {record.action} {record.snapshot}{reasons}"]
 
 
-def _check_line(record: CheckResult) -> str:
+def _check_line(record: CheckResult) -> Sequence[str]:
     how = "read" if record.read else "not read"
-    return f"{record.guest}: {record.snapshot} {record.result}, {how}"
+    return [f"{record.guest}: {record.snapshot} {record.result}, {how}"]
 
 
-def _listed_line(record: ListedSnapshot) -> str:
+def _listed_line(record: ListedSnapshot) -> Sequence[str]:
     time = "" if record.time is None else datetime.fromisoformat(record.time).astimezone()
     size = "" if record.disk_size is None else format_size(record.disk_size)
-    return _list_line(
+    line = _list_line(
         record.snapshot,
         f"{time:%Y-%m-%d %H:%M}" if time else "unknown",
         record.kind or "unreadable",
         size,
         _age(record.age_seconds),
-    ) + (f"  {record.parent or 'missing' if record.parent_id else '-'}")
+    )
+    return [f"{line}  {record.parent or 'missing' if record.parent_id else '-'}"]
 
 
 def _list_line(name: str, time: str, kind: str, size: str, age: str) -> str:
@@ -205,16 +204,13 @@ def _age(seconds: int | None) -> str:
     return f"{seconds} s"
 
 
-def _restored_lines(record: RestoredGuest) -> str:
+def _restored_lines(record: RestoredGuest) -> Sequence[str]:
     result = record.result
     lines = [
-        f"{record.guest}: restored {record.snapshot.name} to {printable(result.image)}, "
+        f"{record.guest}: restored {record.snapshot.name} to {result.image}, "
         f"{format_size(result.ram_size)} in {format_duration(result.seconds)}"
     ]
-    if result.qemu_arguments is not None:
-        lines.append(f"start     {shlex.join(result.qemu_arguments)}")
-        lines += [f"monitor   {command}" for command in result.monitor_commands or ()]
-    return "\n".join(lines)
+    return [*lines, *resume_lines(result)]
 
 
 def _restored_fields(record: RestoredGuest) -> dict[str, Any]:
@@ -227,15 +223,15 @@ def _restored_fields(record: RestoredGuest) -> dict[str, Any]:
     return {**own, **{key: value for key, value in asdict(record.result).items() if key not in own}}
 
 
-_TEXT: dict[type, Callable[[Any], str | None]] = {
+_TEXT: dict[type, Callable[[Any], Sequence[str]]] = {
     BackupResult: _backup_line,
     PruneResult: _prune_line,
     CheckResult: _check_line,
     ListedSnapshot: _listed_line,
     RestoredGuest: _restored_lines,
-    InitResult: lambda record: f"wrote {record.config}: edit it, then try a run with --dry-run",
-    Note: lambda record: f"{record.guest}: {record.message}",
-    Summary: lambda _: None,
+    InitResult: lambda record: [f"wrote {record.config}: edit it, then try a run with --dry-run"],
+    Note: lambda record: [f"{record.guest}: {record.message}"],
+    Summary: lambda _: [],
 }
 
 _JSON: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
@@ -247,6 +243,7 @@ _JSON: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     InitResult: lambda record: ("init", asdict(record)),
     Summary: lambda record: ("summary", asdict(record)),
     Note: lambda record: ("note", asdict(record)),
+    Remark: lambda record: ("note", asdict(record)),
     Warned: lambda record: ("warning", asdict(record)),
     Failure: lambda record: ("error", asdict(record)),
 }

@@ -18,9 +18,11 @@ from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
 from snapmig.backups.run import RunOptions, run
 from snapmig.backups.template import TEMPLATE
 from snapmig.commands.backup_output import InitResult, Output, RestoredGuest, Summary
+from snapmig.commands.output import with_way
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
 from snapmig.operations.progress import ProgressCallback
+from snapmig.stores.location import check_new_name
 from snapmig.system.files import check_destination, write_file
 
 __all__ = ("VERBS",)
@@ -73,6 +75,7 @@ def _run(options: argparse.Namespace) -> int:
             full=options.full,
             lock_wait=options.lock_wait,
             jobs=options.jobs,
+            monitor_timeout=options.monitor_timeout,
             progress=_progress(options, "saving"),
         )
         run(config, guests, report, settings)
@@ -122,12 +125,14 @@ def _restore(options: argparse.Namespace) -> int:
                 force=options.force,
                 in_place=options.in_place,
                 for_qemu=options.for_qemu,
+                monitor_timeout=options.monitor_timeout,
                 progress=progress,
+                notice=lambda text: report.remark(text, guest.name),
             )
             snapshot, result = restore_guest(config, guest, options.target, settings)
         report.result(RestoredGuest(guest.name, snapshot, result))
     except (SnapmigError, OSError) as error:
-        report.fail(error, options.guest)
+        report.fail(with_way(error), options.guest)
     return output.exit_code(report)
 
 
@@ -136,11 +141,12 @@ def _init(options: argparse.Namespace) -> int:
     report = Report(output.show)
     path = Path(options.config)
     try:
+        check_new_name(options.config)
         check_destination(path, force=options.force)
         write_file(path, TEMPLATE.encode(), force=options.force)
         report.result(InitResult(str(path)))
     except (SnapmigError, OSError) as error:
-        report.fail(error)
+        report.fail(with_way(error))
     return output.exit_code(report)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -12,18 +11,19 @@ from typing import TYPE_CHECKING
 
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_bwlimit,
     add_common,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
 )
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
-from snapmig.commands.output import fail, print_warnings, printable
+from snapmig.commands.output import fail, json_line, print_warnings, say
 from snapmig.errors import UsageError
 from snapmig.operations.save_values import SaveResult
-from snapmig.units import format_size
+from snapmig.printable import printable
+from snapmig.units import format_count, format_size
 
 if TYPE_CHECKING:
     from snapmig.operations.batch_results import BatchJob
@@ -57,7 +57,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig batch [options] JOBS.toml",
         description="Save or restore many guests in one run, by one fleet of workers.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("file", metavar="JOBS.toml", help="what is to be done")
     add_jobs(parser)
@@ -74,6 +73,7 @@ def add_parser(verbs: Verbs) -> None:
         help="cancel the others when one fails (the file's, or no)",
     )
     add_bwlimit(parser)
+    add_monitor_timeout(parser, "the file's, or 30")
     _add_cluster(parser)
     add_progress(parser)
     add_common(parser, json_help="print a line of JSON for each job as it ends")
@@ -114,22 +114,29 @@ def _run(options: argparse.Namespace) -> int:
         max_guests_at_once=options.guests_at_once,
         fail_fast=options.fail_fast,
         bwlimit=options.bwlimit,
+        monitor_timeout=options.monitor_timeout,
         scheduler=_scheduler(options),
     )
     print_warnings(run.warnings)
     with show_batch_progress(options.progress, run.at_once) as display:
-        result = run.run(lambda job: _show_end(options, display, job), display)
-    names = [printable(job.name) for job in result.jobs if job.state == "failed"]
+        result = run.run(
+            lambda job: _show_end(options, display, job),
+            display,
+            lambda name, text: display.write(f"snapmig: {name}: {text}", sys.stderr),
+        )
+    names = [job.name for job in result.jobs if job.state == "failed"]
     if options.json:
         counts = {state: result.count(state) for state in _STATES}
         line = {"message_type": "batch", "jobs": len(result.jobs), **counts}
         line |= {"seconds": result.seconds, "exit_code": result.exit_code}
-        print(json.dumps({**line, "warnings": result.warnings}))
+        print(json_line({**line, "warnings": result.warnings}))
     else:
         for row in _table(result.jobs):
-            print(row)
+            say(row)
     if names:
-        words = f"{len(names)} of {len(result.jobs)} jobs failed: {', '.join(names)}"
+        words = (
+            f"{len(names)} of {format_count(len(result.jobs), 'job')} failed: {', '.join(names)}"
+        )
         return fail(options, result.exit_code, words)
     return 0
 
@@ -143,12 +150,12 @@ def _show_end(options: argparse.Namespace, display: BatchDisplay, job: BatchJob)
         else:
             line = {"message_type": "error", "job": job.name, **where, "state": job.state}
             line |= {"exit_code": job.exit_code, "message": job.message}
-        display.write(json.dumps(line), sys.stdout)
+        display.write(json_line(line), sys.stdout)
         return
     for warning in () if job.result is None else job.result.warnings:
-        display.write(f"snapmig: warning: {printable(job.name)}: {warning}", sys.stderr)
+        display.write(f"snapmig: warning: {job.name}: {warning}", sys.stderr)
     if job.state == "failed":
-        display.write(f"snapmig: {printable(job.name)}: {job.message}", sys.stderr)
+        display.write(f"snapmig: {job.name}: {job.message}", sys.stderr)
 
 
 def _table(jobs: Sequence[BatchJob]) -> list[str]:

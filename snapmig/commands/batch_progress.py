@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from snapmig.commands.progress import JSON_EVERY_S, wants_bar
+from snapmig.commands.output import json_line, say
+from snapmig.commands.progress import JSON_EVERY_S, bar_class, make_bar, show_share, wants_bar
 from snapmig.operations.batch_results import BatchProgress
 from snapmig.operations.progress import Progress
 
@@ -44,7 +44,8 @@ class BatchDisplay:
 
     def write(self, line: str, file: TextIO) -> None:
         """Print a line in a way that leaves bars as they are."""
-        print(line, file=file, flush=True)
+        say(line, file)
+        file.flush()
 
     def close(self) -> None:
         """Take everything off the screen."""
@@ -56,6 +57,7 @@ class _Bars(BatchDisplay):
         self._free = list(range(guests_at_once))
         self._last = guests_at_once
         self._bars: dict[str, tuple[int, Any]] = {}
+        self._started = {"": time.time()}  # by the guest's name; the empty one is of all
         self._overall: Any = None
 
     def __call__(self, progress: BatchProgress) -> None:
@@ -65,17 +67,18 @@ class _Bars(BatchDisplay):
             self._free.append(place)
             self._free.sort()
         for name, each in progress.running.items():
+            self._started.setdefault(name, time.time())
             if each is not None:
                 self._show(name, each)
         if self._overall is None:
-            self._overall = _bar("all", self._last)
+            self._overall = _bar("all", self._started[""], self._last)
         self._overall.total = progress.total_bytes
         words = f"{progress.ended_jobs} of {progress.jobs} ended"
         self._overall.set_postfix_str(words, refresh=False)
         _move(self._overall, progress.done_bytes)
 
     def write(self, line: str, file: TextIO) -> None:
-        with _bar_class().external_write_mode(file=file):
+        with bar_class().external_write_mode(file=file):
             super().write(line, file)
 
     def close(self) -> None:
@@ -84,37 +87,21 @@ class _Bars(BatchDisplay):
         self._bars.clear()
         if self._overall is not None:
             self._overall.close()
+            # Only a bar in the first line leaves the cursor at the line's start.
+            print("\r", end="", file=sys.stderr, flush=True)
 
     def _show(self, name: str, progress: Progress) -> None:
         if name not in self._bars:
             place = self._free.pop(0)
-            self._bars[name] = (place, _bar(name, place))
+            self._bars[name] = (place, _bar(name, self._started[name], place))
         bar = self._bars[name][1]
         bar.total = progress.total_bytes
-        if progress.stored_bytes and progress.done_bytes:
-            share = 100 * progress.stored_bytes / progress.done_bytes
-            bar.set_postfix_str(f"{share:.1f} % of RAM stored", refresh=False)
+        show_share(bar, progress)
         _move(bar, progress.done_bytes)
 
 
-def _bar_class() -> Any:
-    from tqdm import tqdm  # noqa: PLC0415 - 30 ms, which only a bar is worth
-
-    tqdm.monitor_interval = 0  # no thread of tqdm's
-    return tqdm
-
-
-def _bar(words: str, place: int) -> Any:
-    return _bar_class()(
-        desc=words,
-        total=0,
-        unit="B",
-        unit_scale=True,
-        unit_divisor=1024,
-        dynamic_ncols=True,
-        position=place,
-        leave=False,
-    )
+def _bar(words: str, started: float, place: int) -> Any:
+    return make_bar(words, 0, started, position=place, leave=False)
 
 
 def _move(bar: Any, done_bytes: int) -> None:
@@ -142,4 +129,4 @@ class _JsonLines(BatchDisplay):
                     "stored_bytes": each.stored_bytes,
                     "seconds": round(now - self._started, 3),
                 }
-                print(json.dumps(line), file=sys.stderr, flush=True)
+                print(json_line(line), file=sys.stderr, flush=True)

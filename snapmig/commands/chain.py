@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
-from snapmig.commands.output import percent, print_json
+from snapmig.commands.arguments import Verbs, add_common, add_remote_parents
+from snapmig.commands.output import percent, print_json, say
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.chain import ChainLink, chain
 from snapmig.units import format_size
@@ -27,15 +27,15 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig chain [options] SNAPSHOT",
         description="Show a snapshot and those that it builds on, the youngest first.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
+    add_remote_parents(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    for link in chain(options.snapshot):
+    for link in chain(options.snapshot, follow_remote_parents=options.follow_remote_parents):
         if options.json:
             print_json("chain", link)
         else:
@@ -45,10 +45,10 @@ def _run(options: argparse.Namespace) -> int:
 
 def _print(link: ChainLink) -> None:
     kind = "full" if link.parent_id is None else "incremental"
-    changed = link.changed_pages * PAGE_SIZE
-    print(link.snapshot)
-    print(f"  {link.created}, {kind}, {format_size(link.disk_size)} on disk")
-    print(
+    changed = min(link.changed_pages * PAGE_SIZE, link.ram_size)
+    say(link.snapshot)
+    say(f"  {link.created}, {kind}, {format_size(link.disk_size)} on disk")
+    say(
         f"  stores {format_size(changed)} of {format_size(link.ram_size)} "
         f"({percent(changed, link.ram_size)}), id {link.snapshot_id}"
     )

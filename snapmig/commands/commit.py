@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
-from snapmig.commands.output import print_json, rate
+from snapmig.commands.arguments import Verbs, add_common
+from snapmig.commands.output import print_json, rate, say
 from snapmig.errors import UsageError
 from snapmig.operations.shares import abandon, commit
-from snapmig.units import format_size
+from snapmig.units import format_count, format_size
 
 __all__ = ("add_parser",)
 
@@ -29,7 +29,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig commit [options] SNAPSHOT",
         description="Make a snapshot of the shares that several hosts saved, once.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what the shares are of")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing SNAPSHOT")
@@ -48,7 +47,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.json:
         print_json("commit", result)
         return 0
-    print(f"committed {rate(result.ram_size, result.seconds)}, {result.shares} shares")
-    print(f"stored    {format_size(result.stored_size)}")
-    print(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")
+    shares = format_count(result.shares, "share")
+    say(f"committed {rate(result.ram_size, result.seconds)}, {shares}")
+    say(f"stored    {format_size(result.stored_size)}")
+    say(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from snapmig.commands.arguments import HelpFormatter, Verbs
+from snapmig.commands.arguments import Verbs
 
 __all__ = ("add_parser",)
 
@@ -14,12 +14,15 @@ _FILES = {"bash": "snapmig.bash", "zsh": "_snapmig", "fish": "snapmig.fish"}
 
 _EPILOG = """\
 examples:
-  snapmig completion bash > snapmig
-  snapmig completion zsh > _snapmig
-  snapmig completion fish > snapmig.fish
+  mkdir -p ~/.local/share/bash-completion/completions
+  snapmig completion bash > ~/.local/share/bash-completion/completions/snapmig
+  mkdir -p ~/.zfunc
+  snapmig completion zsh > ~/.zfunc/_snapmig
+  mkdir -p ~/.config/fish/completions
+  snapmig completion fish > ~/.config/fish/completions/snapmig.fish
 
-They belong into ~/.local/share/bash-completion/completions, into a folder of
-zsh's $fpath, and into ~/.config/fish/completions.
+A shell reads its script when it starts; zsh only with fpath+=(~/.zfunc) before
+compinit in ~/.zshrc.
 """
 
 
@@ -31,7 +34,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig completion SHELL",
         description="Print a script with which a shell completes verbs, options and file names.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "shell", choices=tuple(_FILES), metavar="SHELL", help=f"one of {', '.join(_FILES)}"

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common, add_jobs, add_progress
-from snapmig.commands.output import percent, print_json, print_warnings, printable
+from snapmig.commands.arguments import (
+    Verbs,
+    add_common,
+    add_jobs,
+    add_progress,
+    add_remote_parents,
+)
+from snapmig.commands.output import percent, print_json, print_warnings, say
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.diff import BlockDiff, DiffResult, diff
-from snapmig.units import format_size
+from snapmig.units import format_count, format_size
 
 __all__ = ("add_parser",)
 
@@ -32,12 +38,12 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig diff [options] ONE OTHER",
         description="Show which pages of two snapshots of a guest are not the same.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("one", metavar="ONE", help="a snapshot")
     parser.add_argument("other", metavar="OTHER", help="another one of the same RAM blocks")
     add_jobs(parser)
     parser.add_argument("--ranges", action="store_true", help="a line for each range of pages")
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -45,7 +51,13 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "comparing") as progress:
-        result = diff(options.one, options.other, jobs=options.jobs, progress=progress)
+        result = diff(
+            options.one,
+            options.other,
+            jobs=options.jobs,
+            follow_remote_parents=options.follow_remote_parents,
+            progress=progress,
+        )
     print_warnings(result.warnings)
     if options.json:
         print_json("diff", result)
@@ -55,7 +67,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print(result: DiffResult, *, ranges: bool) -> None:
-    print(
+    say(
         f"changed   {format_size(result.changed_pages * PAGE_SIZE)}, "
         f"{percent(result.changed_pages, result.pages)} of the pages"
     )
@@ -65,10 +77,11 @@ def _print(result: DiffResult, *, ranges: bool) -> None:
 
 
 def _print_block(block: BlockDiff, *, ranges: bool) -> None:
-    print(
-        f"RAM block {printable(block.block)}: {block.changed_pages} of {block.pages} pages "
-        f"in {len(block.ranges)} ranges"
+    say(
+        f"RAM block {block.block}: {block.changed_pages} of {format_count(block.pages, 'page')} "
+        f"in {format_count(len(block.ranges), 'range')}"
     )
     for part in block.ranges if ranges else ():
         start = part.offset if part.gpa is None else part.gpa
-        print(f"  {start:#x}-{start + part.pages * PAGE_SIZE - 1:#x}  {part.pages} pages")
+        pages = format_count(part.pages, "page")
+        say(f"  {start:#x}-{start + part.pages * PAGE_SIZE - 1:#x}  {pages}")

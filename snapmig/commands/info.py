@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import HelpFormatter, Verbs, add_common
-from snapmig.commands.output import percent, print_json, printable
+from snapmig.commands.arguments import Verbs, add_common
+from snapmig.commands.output import percent, print_json, say
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.info import SnapshotInfo, info
 from snapmig.units import format_size
@@ -29,7 +29,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig info [options] SNAPSHOT",
         description="Show what a snapshot is, without reading its packets.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
     add_common(parser)
@@ -46,41 +45,41 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _print(result: SnapshotInfo) -> None:
-    data_size = result.data_pages * PAGE_SIZE
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     packets = ", ".join(f"{count} {name}" for name, count in result.packets.items() if count)
-    print(f"snapshot     {result.snapshot}")
-    print(f"id           {result.snapshot_id}")
-    print(f"created      {result.created}, from {result.source}")
+    say(f"snapshot     {result.snapshot}")
+    say(f"id           {result.snapshot_id}")
+    say(f"created      {result.created}, from {result.source}")
     digests = ", with page digests" if result.page_digests else ""
     if result.architecture is not None:
-        print(f"processors   {result.architecture}")
-    print(f"format       {result.format_version}, {result.layout} layout{digests}")
+        say(f"processors   {result.architecture}")
+    say(f"format       {result.format_version}, {result.layout} layout{digests}")
     total = sum(result.packets.values())
-    print(f"packets      {total} of {format_size(result.packet_size)}: {packets}")
+    say(f"packets      {total} of {format_size(result.packet_size)}: {packets}")
     if result.packets["deflate"]:
-        print(f"window       {format_size(1 << result.window_bits)}")
-    print(
+        say(f"window       {format_size(1 << result.window_bits)}")
+    say(
         f"RAM          {format_size(result.ram_size)}, {format_size(data_size)} of it not zero "
         f"({percent(data_size, result.ram_size)})"
     )
     if result.parent_id is not None:
         same, delta = result.same_pages * PAGE_SIZE, result.delta_pages * PAGE_SIZE
-        print(
+        say(
             f"parent       {result.parent_id}, has {format_size(same)} "
             f"({percent(same, data_size)}); {format_size(delta)} are differences"
         )
-    print(
+    say(
         f"stored       {format_size(result.stored_size)}, "
         f"{percent(result.stored_size, data_size)} of what is not zero"
     )
-    print(f"on disk      {format_size(result.disk_size)}")
+    say(f"on disk      {format_size(result.disk_size)}")
     for block in result.blocks:
         pages = "" if block.page_size == PAGE_SIZE else f", {format_size(block.page_size)} pages"
         inside = "" if block.offset is None else f", to map from {block.offset:#x}"
         size = format_size(block.size)
-        print(f"RAM block    {printable(block.name)}: {size}{_places(block)}{pages}{inside}")
+        say(f"RAM block    {block.name}: {size}{_places(block)}{pages}{inside}")
     for entry in result.attachments:
-        print(f"attachment   {printable(entry.name)}: {format_size(entry.size)}")
+        say(f"attachment   {entry.name}: {format_size(entry.size)}")
 
 
 def _places(block: RamBlock) -> str:

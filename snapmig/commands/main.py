@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from snapmig.commands.arguments import HelpFormatter
-from snapmig.commands.output import fail
+from snapmig.commands.arguments import Parser
+from snapmig.commands.output import fail, say, with_way
 from snapmig.commands.signals import Interrupted, interruptible
 from snapmig.errors import SnapmigError
 from snapmig.operations.failures import describe
@@ -67,15 +67,16 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
 
     :param verb: the first word; with ``--version`` no verb is needed
     """
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="snapmig",
         usage="snapmig VERB [options] ...",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"snapmig {__version__}")
-    verbs = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(
+        title="verbs", dest="verb", metavar="VERB", required=True, prog="snapmig"
+    )
     known = (verb,) if verb in VERBS else () if verb == "--version" else VERBS
     for name in known:
         import_module(f"snapmig.commands.{name}").add_parser(verbs)
@@ -91,12 +92,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     _settle_streams()
     try:
         words = sys.argv[1:] if argv is None else list(argv)
-        options = build_parser(words[0] if words else None).parse_args(words)
+        parser = build_parser(words[0] if words else None)
+        if words.count("--") > 1:  # argparse takes each for the mark, and not the later as names
+            parser.error("-- can be given once; a file of that name is ./--")
+        options = parser.parse_args(words)
     except SystemExit as stop:  # help, or an error of usage, was printed
         return _flushed(int(stop.code or 0))
+    except (ImportError, MemoryError) as error:
+        code, message = describe(error)
+        say(f"snapmig: can't start: {message}", sys.stderr)
+        return code
     try:
         with interruptible():
-            code: int = options.run(options)
+            code = int(options.run(options))
         sys.stdout.flush()
         return code
     except Interrupted as interruption:
@@ -113,8 +121,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 128 + signal.SIGPIPE
     except SnapmigError as error:
-        return fail(options, *describe(error))
-    except OSError as error:
+        return fail(options, *describe(error if options.json else with_way(error)))
+    except (OSError, MemoryError, ImportError) as error:
         _flushed(0)
         return fail(options, *describe(error))
     except Exception as error:  # noqa: BLE001 - a bug: say so, with all there is to report

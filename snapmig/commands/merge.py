@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_common,
     add_jobs,
     add_page_digests,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
@@ -33,13 +33,13 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig merge [options] SNAPSHOT OUT",
         description="Make a snapshot that needs no parent of one that builds on others.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="one that save --parent made")
     parser.add_argument("out", metavar="OUT", help="the file to make")
     add_jobs(parser)
     add_page_digests(parser, "as it is")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing OUT")
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -53,6 +53,7 @@ def _run(options: argparse.Namespace) -> int:
             page_digests=options.page_digests,
             jobs=options.jobs,
             force=options.force,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
         )
     print_saved(options, "merge", result)

@@ -4,31 +4,73 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TextIO
 
+from snapmig.errors import DestinationExistsError
+from snapmig.printable import printable
 from snapmig.units import format_duration, format_size
 
-__all__ = ("fail", "percent", "print_json", "print_warnings", "printable", "rate")
+__all__ = (
+    "fail",
+    "json_line",
+    "percent",
+    "print_json",
+    "print_notice",
+    "print_warnings",
+    "rate",
+    "say",
+    "with_way",
+)
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """
+    Print a line for people, in which nothing acts on their terminal, whatever a name has in it.
+
+    :param stream: standard output by default
+    """
+    print(printable(line), file=stream)
+
+
+def json_line(fields: Mapping[str, Any]) -> str:
+    r"""
+    Return a line of JSON that every reader takes.
+
+    A path's byte that is not UTF-8, to Python half a character, becomes ``\xNN`` in its string.
+    """
+    text = _SURROGATE.sub(
+        lambda match: json.dumps(printable(match[0]))[1:-1], json.dumps(fields, ensure_ascii=False)
+    )
+    return _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def print_json(command: str, result: Any) -> None:
     """Print a result's fields as one line of JSON."""
-    print(json.dumps({"message_type": command, **asdict(result)}))
+    print(json_line({"message_type": command, **asdict(result)}))
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print what the user should know, a line each, on stderr."""
     for warning in warnings:
-        print(f"snapmig: warning: {warning}", file=sys.stderr)
+        say(f"snapmig: warning: {warning}", sys.stderr)
+
+
+def print_notice(sentence: str) -> None:
+    """Print what the user should read while something goes on, on stderr."""
+    say(f"snapmig: {sentence}", sys.stderr)
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share in words."""
-    return f"{100 * part / whole:.1f} %" if whole else "0.0 %"
+    """Return a share in words, at most 100 %: a last page may reach past the end of its block."""
+    return f"{100 * min(part / whole, 1):.1f} %" if whole else "0.0 %"
 
 
 def rate(size: int, seconds: float) -> str:
@@ -37,9 +79,11 @@ def rate(size: int, seconds: float) -> str:
     return f"{format_size(size)} in {format_duration(seconds)}{speed}"
 
 
-def printable(name: str) -> str:
-    """Return a name from a file without what could play tricks on a terminal."""
-    return name if name.isprintable() else ascii(name)
+def with_way(error: Exception) -> Exception:
+    """Return an error with the option that helps, which only a command knows."""
+    if not isinstance(error, DestinationExistsError):
+        return error
+    return DestinationExistsError(f"{error.message}, -f overwrites it", path=error.path)
 
 
 def fail(options: argparse.Namespace, code: int, message: str) -> int:
@@ -48,7 +92,7 @@ def fail(options: argparse.Namespace, code: int, message: str) -> int:
         traceback.print_exc()
     if options.json:
         line = {"message_type": "error", "exit_code": code, "message": message}
-        print(json.dumps(line), file=sys.stderr)
+        print(json_line(line), file=sys.stderr)
     else:
-        print(f"snapmig: {message}", file=sys.stderr)
+        say(f"snapmig: {message}", sys.stderr)
     return code

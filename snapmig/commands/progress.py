@@ -5,16 +5,24 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from snapmig.operations.progress import Progress, ProgressCallback
+from snapmig.printable import printable
+from snapmig.units import format_size
 
-__all__ = ("JSON_EVERY_S", "show_progress", "wants_bar")
+__all__ = ("JSON_EVERY_S", "bar_class", "make_bar", "show_progress", "show_share", "wants_bar")
 
 JSON_EVERY_S = 0.25
+
+_FORM = (
+    "{desc}: {percentage:3.0f}%|{bar}| {done} of {all} [{elapsed}<{remaining}, {speed}{postfix}]"
+)
 
 
 @contextmanager
@@ -44,30 +52,66 @@ def wants_bar(kind: str) -> bool:
     return kind == "tty" or (kind == "auto" and not quiet)
 
 
+@cache
+def bar_class() -> Any:
+    """Return the class of bars, imported only here: it takes 30 ms, which only a bar is worth."""
+    from tqdm import tqdm  # noqa: PLC0415
+
+    class SizeBar(tqdm):  # type: ignore[type-arg]
+        # Sizes and speed in the words of the result's lines.
+        monitor_interval = 0  # no thread of tqdm's
+
+        @property
+        def format_dict(self) -> MutableMapping[str, Any]:
+            known = super().format_dict
+            speed = known["n"] / known["elapsed"] if known["elapsed"] else 0
+            known["done"], known["all"] = format_size(known["n"]), format_size(known["total"])
+            known["speed"] = f"{format_size(speed)}/s"
+            return known
+
+    # tqdm's own lock is one for processes, too: a semaphore in /dev/shm, where it stays when we are
+    # killed. No process but this one draws.
+    SizeBar.set_lock(threading.RLock())
+    return SizeBar
+
+
+def make_bar(words: str, total_bytes: int, started: float, **options: Any) -> Any:
+    """
+    Return a bar of bytes.
+
+    :param words: what is being done, or to whom
+    :param started: when it began, by ``time.time()``
+    :param options: of tqdm, where they are not the same for all bars
+    """
+    bar = bar_class()(
+        desc=printable(words),
+        total=total_bytes,
+        bar_format=_FORM,
+        dynamic_ncols=True,
+        **options,
+    )
+    bar.start_t = started  # and not the moment of the first news, when much is done already
+    return bar
+
+
+def show_share(bar: Any, progress: Progress) -> None:
+    """Put behind a bar how small what was stored is."""
+    if progress.stored_bytes and progress.done_bytes:
+        share = 100 * progress.stored_bytes / progress.done_bytes
+        bar.set_postfix_str(f"{share:.1f} % of RAM stored", refresh=False)
+
+
 class _Bar:
-    # Made at the first call: by then the workers run, and none inherits anything of tqdm. Its
-    # import takes 30 ms, which only a bar is worth.
+    # Made at the first call: by then the workers run, and none inherits anything of tqdm.
     def __init__(self, words: str) -> None:
         self._words = words
+        self._started = time.time()
         self._bar: Any = None
 
     def __call__(self, progress: Progress) -> None:
         if self._bar is None:
-            from tqdm import tqdm  # noqa: PLC0415
-
-            tqdm.monitor_interval = 0  # no thread of tqdm's
-            self._bar = tqdm(
-                desc=self._words,
-                total=progress.total_bytes,
-                unit="B",
-                unit_scale=True,
-                unit_divisor=1024,
-                dynamic_ncols=True,
-                miniters=1,
-            )
-        if progress.stored_bytes and progress.done_bytes:
-            share = 100 * progress.stored_bytes / progress.done_bytes
-            self._bar.set_postfix_str(f"{share:.1f} % of RAM stored", refresh=False)
+            self._bar = make_bar(self._words, progress.total_bytes, self._started, miniters=1)
+        show_share(self._bar, progress)
         self._bar.update(progress.done_bytes - self._bar.n)
 
     def close(self) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_common,
     add_encoding,
     add_jobs,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
@@ -35,13 +35,13 @@ def add_parser(verbs: Verbs) -> None:
         description="Make a snapshot with the same contents in another form. What is not given\n"
         "stays as it is.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
     parser.add_argument("out", metavar="OUT", help="the file to make")
     add_jobs(parser)
     add_encoding(parser, again=True)
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing OUT")
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -61,6 +61,7 @@ def _run(options: argparse.Namespace) -> int:
             page_digests=options.page_digests,
             jobs=options.jobs,
             force=options.force,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
         )
     print_saved(options, "repack", result)

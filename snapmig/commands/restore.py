@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_accelerator,
     add_addresses,
     add_bwlimit,
     add_common,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
+    add_remote_parents,
 )
-from snapmig.commands.output import percent, print_json, print_warnings, rate
+from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
+from snapmig.commands.resume import resume_lines
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.restore import restore
-from snapmig.units import format_size
+from snapmig.units import format_count, format_size
 
 __all__ = ("add_parser",)
 
@@ -41,7 +42,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig restore [options] SNAPSHOT IMAGE",
         description="Restore a snapshot to an image of the guest's RAM, or into a QEMU.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
     parser.add_argument("image", metavar="IMAGE", help="the image to make or fill, or qmp:SOCKET")
@@ -66,8 +66,15 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
     add_addresses(parser)
+    parser.add_argument(
+        "--domain-xml",
+        metavar="FILE",
+        help="the domain's definition, for --format libvirt\n(the attachment domain.xml)",
+    )
     add_accelerator(parser)
     add_bwlimit(parser)
+    add_monitor_timeout(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -86,21 +93,23 @@ def _run(options: argparse.Namespace) -> int:
             address=options.address,
             arch=options.arch,
             for_qemu=options.for_qemu,
+            domain_xml=options.domain_xml,
             accelerator=options.accelerator,
             depth=options.depth,
             bwlimit=options.bwlimit,
+            monitor_timeout=options.monitor_timeout,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
+            notice=print_notice,
         )
     print_warnings(result.warnings)
     if options.json:
         print_json("restore", result)
         return 0
-    data_size = result.data_pages * PAGE_SIZE
-    print(f"restored {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
-    print(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
-    print(f"image     {result.image}")
-    if result.qemu_arguments is not None:
-        print(f"start     {shlex.join(result.qemu_arguments)}")
-        for command in result.monitor_commands or ():
-            print(f"monitor   {command}")
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
+    say(f"restored {rate(result.ram_size, result.seconds)}, {format_count(result.jobs, 'job')}")
+    say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
+    say(f"image     {result.image}")
+    for line in resume_lines(result):
+        say(line)
     return 0

@@ -5,19 +5,21 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_addresses,
     add_bwlimit,
     add_common,
     add_encoding,
     add_jobs,
+    add_monitor_timeout,
     add_progress,
+    add_remote_parents,
     checked,
 )
+from snapmig.commands.output import print_notice
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
-from snapmig.errors import UsageError
+from snapmig.errors import WARNINGS_EXIT_CODE, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.save import save
 
@@ -40,7 +42,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig save [options] IMAGE SNAPSHOT",
         description="Save a guest RAM image (pause its guest first), or a running guest.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument(
         "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET of a guest"
@@ -74,6 +75,8 @@ def add_parser(verbs: Verbs) -> None:
         "--share", metavar="K/N", help="only part K of N, see docs/cluster.md; then commit"
     )
     add_bwlimit(parser)
+    add_monitor_timeout(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -131,7 +134,10 @@ def _run(options: argparse.Namespace) -> int:
             live=options.live,
             share=options.share,
             bwlimit=options.bwlimit,
+            monitor_timeout=options.monitor_timeout,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
+            notice=print_notice,
         )
     print_saved(options, "save", result, options.share)
-    return 0
+    return WARNINGS_EXIT_CODE if result.torn_packets else 0

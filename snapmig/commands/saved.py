@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.output import percent, print_json, print_warnings, rate
+from snapmig.commands.output import percent, print_json, print_warnings, rate, say
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.save_values import SaveResult
-from snapmig.units import format_duration, format_size
+from snapmig.units import format_count, format_duration, format_size
 
 __all__ = ("print_saved",)
+
+_DONE = {"save": "saved", "merge": "merged", "rebase": "rebased", "repack": "repacked"}
 
 
 def print_saved(
@@ -25,37 +27,40 @@ def print_saved(
         print_json(verb, result)
     elif share is not None and not result.ram_size:
         why = "it has no packets, the guest is too small for so many shares"
-        print(f"share {share} of {result.snapshot} is done: {why}")
+        say(f"share {share} of {result.snapshot} is done: {why}")
     else:
-        _print(result, share)
+        _print(verb, result, share)
 
 
-def _print(result: SaveResult, share: str | None) -> None:
-    data_size = result.data_pages * PAGE_SIZE
-    print(f"saved {rate(result.ram_size, result.seconds)}, {result.jobs} jobs")
-    print(
+def _print(verb: str, result: SaveResult, share: str | None) -> None:
+    data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
+    jobs = format_count(result.jobs, "job")
+    say(f"{_DONE[verb]} {rate(result.ram_size, result.seconds)}, {jobs}")
+    say(
         f"not zero  {format_size(data_size)} of {format_size(result.ram_size)} "
         f"({percent(data_size, result.ram_size)})"
     )
     if result.parent is not None:
         same, delta = result.same_pages * PAGE_SIZE, result.delta_pages * PAGE_SIZE
-        print(
+        say(
             f"parent    has {format_size(same)} ({percent(same, data_size)}), "
             f"{format_size(delta)} stored as differences"
         )
-    print(
+    say(
         f"stored    {format_size(result.stored_size)}, "
         f"{percent(result.stored_size, data_size)} of that"
     )
-    print(f"by        {_coding(result)}")
+    say(f"by        {_coding(result)}")
     if result.pause_seconds is not None:
-        changed = "" if result.changed_packets is None else f", {result.changed_packets} packets"
-        print(f"paused    {format_duration(result.pause_seconds)}{changed and changed + ' again'}")
+        paused = format_duration(result.pause_seconds)
+        if result.changed_packets is not None:
+            paused += f", {format_count(result.changed_packets, 'packet')} again"
+        say(f"paused    {paused}")
     size = f"{format_size(result.disk_size)} on disk"
     if share is None:
-        print(f"snapshot  {result.snapshot}, {size}")
+        say(f"snapshot  {result.snapshot}, {size}")
     else:
-        print(f"share     {share} of {result.snapshot}, with the others {size} so far")
+        say(f"share     {share} of {result.snapshot}, with the others {size} so far")
 
 
 def _coding(result: SaveResult) -> str:

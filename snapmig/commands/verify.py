@@ -6,14 +6,14 @@ import argparse
 import sys
 
 from snapmig.commands.arguments import (
-    HelpFormatter,
     Verbs,
     add_accelerator,
     add_common,
     add_jobs,
     add_progress,
+    add_remote_parents,
 )
-from snapmig.commands.output import fail, print_json, print_warnings, rate
+from snapmig.commands.output import fail, print_json, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
 from snapmig.operations.settings import WINDOWS
@@ -36,7 +36,6 @@ def add_parser(verbs: Verbs) -> None:
         usage="snapmig verify [options] SNAPSHOT...",
         description="Check snapshots: every checksum, and every page decoded and compared.",
         epilog=_EPILOG,
-        formatter_class=HelpFormatter,
     )
     parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="what save made")
     add_jobs(parser)
@@ -45,6 +44,7 @@ def add_parser(verbs: Verbs) -> None:
         "--window", choices=WINDOWS, help="prove that a decoder with that much history is enough"
     )
     add_accelerator(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -62,6 +62,7 @@ def _run(options: argparse.Namespace) -> int:
                     window=options.window,
                     accelerator=options.accelerator,
                     depth=options.depth,
+                    follow_remote_parents=options.follow_remote_parents,
                     progress=progress,
                 )
             except OSError as error:  # the others are checked all the same
@@ -86,9 +87,9 @@ def _run(options: argparse.Namespace) -> int:
 def _print(result: VerifyResult) -> None:
     if result.ok:
         what = "tables and index of " if result.quick else ""
-        print(f"{result.snapshot}: ok, {what}{rate(result.ram_size, result.seconds)}")
+        say(f"{result.snapshot}: ok, {what}{rate(result.ram_size, result.seconds)}")
         return
     for problem in result.problems:
-        print(f"snapmig: {problem}", file=sys.stderr)
+        say(f"snapmig: {problem}", sys.stderr)
     damage = f", {result.damaged_packets} of {result.packets} packets" if result.packets else ""
-    print(f"{result.snapshot}: damaged{damage}")
+    say(f"{result.snapshot}: damaged{damage}")

@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
+from snapmig.file_kinds import identify
 from snapmig.geometry import PAGE_SIZE
 from snapmig.sums import crc32
 
@@ -270,6 +271,9 @@ def _check_magic(raw: bytes) -> None:
         found = "file starts with zeros (a save that did not finish?)"
     elif head == MAGIC:
         found = f"file has only {len(raw)} bytes"
+    elif (kind := identify(raw)) is not None:
+        hint = "; did you mean save?" if kind.is_image else f"; {kind.advice}" * kind.packed
+        raise CorruptSnapshotError(f"not a snapshot: this is {kind.name}{hint}")
     else:
         found = f"file starts with {head.hex(' ')}"
     raise CorruptSnapshotError(f"not a snapshot: {found}, expected {MAGIC.hex(' ')}")

@@ -9,7 +9,7 @@ bytes before they are decoded. What comes after (decoding and the digest) is the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
 
@@ -51,6 +51,9 @@ from snapmig.stores.source import ByteSource, SourcePlan, open_source
 from snapmig.sums import crc32
 
 __all__ = ("SnapshotFile",)
+
+_ATTACHMENT_STEP = 4 << 20
+"""Bytes of an attachment that are read at once."""
 
 
 class SnapshotFile:
@@ -270,20 +273,24 @@ class SnapshotFile:
             raise CorruptSnapshotError(message, packet=number, offset=offset)
         return data
 
-    def stored_attachment(self, entry: AttachmentEntry) -> bytes:
+    def attachment_pieces(self, entry: AttachmentEntry) -> Iterator[bytes]:
         """
-        Return an attachment's stored bytes; its SHA-256 is of the contents.
+        Yield an attachment's stored bytes in pieces; its SHA-256 is of the contents.
 
         :raises UnsupportedError: an encoding that this reader does not have
+        :raises CorruptSnapshotError: the file ends inside of it
         """
         if entry.encoding not in (Encoding.RAW, Encoding.DEFLATE):
             message = f"attachment {entry.name!r} has the encoding {entry.encoding}"
             raise UnsupportedError(message, path=self.shown)
-        data = self._source.read(entry.offset, entry.stored_size)
-        if len(data) != entry.stored_size:
-            message = f"file ends inside attachment {entry.name!r}"
-            raise CorruptSnapshotError(message, path=self.shown, offset=entry.offset)
-        return data
+        stop = entry.offset + entry.stored_size
+        for at in range(entry.offset, stop, _ATTACHMENT_STEP):
+            length = min(_ATTACHMENT_STEP, stop - at)
+            piece = self._source.read(at, length)
+            if len(piece) != length:
+                message = f"file ends inside attachment {entry.name!r}"
+                raise CorruptSnapshotError(message, path=self.shown, offset=entry.offset)
+            yield piece
 
     def check_index_digest(self) -> None:
         """

@@ -1,1 +1,1 @@
-"""What stands in a slot: page contents to stored bytes and back; knows no file."""
+"""Contents of a slot: page contents to stored bytes and back. Knows no file."""

@@ -1,8 +1,8 @@
 """
-What compresses and decompresses: coders, of which some have several jobs in flight.
+Coders: compressors and decompressors, some with several jobs in flight.
 
-A synchronous library is the case of depth one (:class:`Immediate`); hardware that works by itself
-takes more jobs before the first is done. One loop, in ``encoder`` and ``decoder``, serves both.
+A synchronous library is the case of depth one (:class:`Immediate`); asynchronous hardware takes
+more jobs before the first is done. One loop, in ``encoder`` and ``decoder``, serves both.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ __all__ = ("Coder", "Done", "EngineError", "Immediate")
 
 
 class EngineError(Exception):
-    """An engine did not do its work; software can do it instead."""
+    """An engine failed at its work; software can do it instead."""
 
 
 class Done(NamedTuple):
     """
-    What became of a job.
+    The outcome of a job.
 
-    :param result: what came out; None when it was more than the limit of a compression
+    :param result: the output; None if it exceeds the limit of a compression
     :param error: an :class:`EngineError`, or the :class:`~snapmig.errors.CorruptSnapshotError` of
-        input that can't be decoded
+        undecodable input
     """
 
     key: int
@@ -36,9 +36,9 @@ class Done(NamedTuple):
 
 class Coder(Protocol):
     """
-    Turns byte strings into others, in one process, up to ``depth`` of them at a time.
+    Transforms byte strings in one process, up to ``depth`` of them at a time.
 
-    :ivar depth: jobs that may be in flight: before one more is submitted, one must be reaped
+    :ivar depth: jobs that may be in flight; with so many, one must be reaped before the next
     """
 
     depth: int
@@ -47,8 +47,8 @@ class Coder(Protocol):
         """
         Start a job.
 
-        :param key: names it; no two in flight have the same
-        :param data: contiguous; stays as it is until the job is reaped
+        :param key: its name, unique among the jobs in flight
+        :param data: contiguous; must not change until the job is reaped
         :param size: bytes of the result: a limit for compression, exact for decompression
         """
 
@@ -56,14 +56,14 @@ class Coder(Protocol):
         """
         Wait for one of the jobs in flight, in any order.
 
-        Its result is good until the next :meth:`submit`. Never hangs: a job that takes much too
-        long is an :class:`EngineError`.
+        Its result is valid until the next :meth:`submit`. Never hangs: a job far over its time is
+        an :class:`EngineError`.
         """
 
 
 class Immediate:
     """
-    A coder of a function that is done when it returns.
+    A coder made from a synchronous function.
 
     :param function: takes data and size, returns the result
     """
@@ -75,14 +75,14 @@ class Immediate:
         self._done: Done | None = None
 
     def submit(self, key: int, data: Buffer, size: int) -> None:
-        """Do the job."""
+        """Execute the job."""
         try:
             self._done = Done(key, self._function(data, size))
         except (EngineError, CorruptSnapshotError) as error:
             self._done = Done(key, None, error)
 
     def reap(self) -> Done:
-        """Return what became of it."""
+        """Return its outcome."""
         done, self._done = self._done, None
         if done is None:
             raise RuntimeError("no job is in flight")

@@ -1,8 +1,8 @@
 """
-The formats that packets can be compressed to.
+Compression formats of packets.
 
-``--compression`` names one of them. Deflate has more than one engine (see ``engines``), the others
-their own library.
+``--compression`` names one of them. Deflate has several engines (see ``engines``), each other
+format one library.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Compression(NamedTuple):
     """
     A format for packets.
 
-    :param levels: of zlib, those of all its engines together
-    :param steps: levels that ``--level auto`` chooses from, the fastest first
-    :param require: raises :class:`~snapmig.errors.SnapmigError` where its library is missing
+    :param levels: for zlib, those of all its engines together
+    :param steps: levels for ``--level auto``, the fastest first
+    :param require: raises :class:`~snapmig.errors.SnapmigError` if its library is missing
     """
 
     name: str
@@ -64,11 +64,11 @@ COMPRESSIONS = {
 
 class PacketSettings(NamedTuple):
     """
-    How packets are encoded.
+    Settings for encoding packets.
 
     :param compression: name of a format
     :param engine: name of the engine for deflate
-    :param deflate: level of any format, and what only deflate has
+    :param deflate: level of any format, and settings of deflate only
     """
 
     compression: str = "zlib"
@@ -77,17 +77,17 @@ class PacketSettings(NamedTuple):
 
     @property
     def encoding(self) -> Encoding:
-        """What stands in the records of compressed packets."""
+        """Encoding in the records of compressed packets."""
         return COMPRESSIONS[self.compression].encoding
 
 
 class ReadSettings(NamedTuple):
     """
-    How packets are decoded.
+    Settings for decoding packets.
 
-    :param window_bits: that of the snapshot's deflate streams
+    :param window_bits: of the snapshot's deflate streams
     :param engine: name of the engine for those
-    :param depth: jobs in flight, None for what suits the engine
+    :param depth: jobs in flight, None for the engine's own choice
     """
 
     window_bits: int = 15
@@ -99,8 +99,8 @@ def make_compressor(settings: PacketSettings, level: int, failures: Failures) ->
     """
     Return a coder for this process.
 
-    :param level: of the format; what another engine of deflate than the one chosen has goes there
-    :param failures: gets a sentence for each job that an engine does not do and software does
+    :param level: of the format; the engine that supports it is used
+    :param failures: collects a sentence for each job done by software instead of the engine
     :raises SnapmigError: the library of the format is missing
     """
     if settings.compression != "zlib":
@@ -118,7 +118,7 @@ def make_decompressor(settings: ReadSettings, encoding: int, failures: Failures)
     """
     Return a coder for this process.
 
-    :param failures: gets a sentence for each job that an engine does not do and software does
+    :param failures: collects a sentence for each job done by software instead of the engine
     :raises SnapmigError: the library of the format is missing
     """
     if encoding != Encoding.DEFLATE:
@@ -132,7 +132,7 @@ def make_decompressor(settings: ReadSettings, encoding: int, failures: Failures)
 
 
 def software_with(level: int, engine: Engine = SOFTWARE) -> Engine:
-    """Return an engine, or instead the software that has a level which it does not have."""
+    """Return the engine, or software with the requested level if the engine lacks it."""
     return next(known for known in (engine, *TRUSTED) if level in known.levels)
 
 

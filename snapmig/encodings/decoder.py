@@ -1,9 +1,9 @@
 """
 Decoding packets in a worker: stored bytes to checked page contents, by any engine.
 
-What comes out is compared in length and digest with what the record says, whatever the engine
-reported. What an engine other than the software of reference got wrong is done again in software,
-which alone says that a snapshot is damaged.
+The output is compared with the record in length and digest, whatever the engine reported. Errors of
+an engine other than the reference software are repeated in software, and only software may declare
+a snapshot damaged.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ __all__ = ("Decoded", "PacketDecoder", "digest_problem")
 
 class Decoded(NamedTuple):
     """
-    A packet's stored pages, in order, as read-only ``(n, 4096)``, or why there are none.
+    A packet's stored pages, in order, as read-only ``(n, 4096)``, or the reason for their absence.
 
-    The digest is of all pages, so where some are a parent's it is not compared yet, nor where the
-    caller will.
+    The digest covers all pages. It is not compared here if some pages are a parent's, or if the
+    caller compares it.
 
-    :param pages: good until the next packet is asked for
+    :param pages: valid until the next packet
     """
 
     packet: StoredPacket
@@ -44,9 +44,9 @@ class Decoded(NamedTuple):
 
 class PacketDecoder:
     """
-    Turns stored bytes into page contents.
+    Decodes stored bytes to page contents.
 
-    :ivar failures: what an engine did not do, so that software did
+    :ivar failures: packets done by software instead of the engine
     """
 
     def __init__(self, settings: ReadSettings) -> None:
@@ -58,11 +58,11 @@ class PacketDecoder:
         self, packets: Iterable[tuple[StoredPacket, bytes]], *, compare_digests: bool = True
     ) -> Iterator[Decoded]:
         """
-        Yield packets in any order, each with its contents or with what is wrong with it.
+        Yield packets in any order, each with its contents or its fault.
 
-        :param packets: with their stored bytes, whose checksums are right
-        :param compare_digests: false where the caller makes something of the pages whose digest it
-            compares; those of engines that are not the reference are compared all the same
+        :param packets: with their stored bytes, checksums already compared
+        :param compare_digests: False if the caller compares the digest after further processing;
+            the output of engines other than the reference is compared anyway
         :raises SnapmigError: a library is missing
         """
         for packet, stored in packets:
@@ -86,7 +86,7 @@ class PacketDecoder:
 
 
 class _Queue:
-    # The packets of one encoding that are being decoded.
+    # The packets of one encoding being decoded.
     def __init__(self, coder: Coder) -> None:
         self._coder = coder
         self.waiting: dict[int, tuple[StoredPacket, bytes]] = {}
@@ -118,7 +118,7 @@ def _decoded(packet: StoredPacket, done: Done, *, compare_digest: bool = True) -
     if isinstance(done.error, CorruptSnapshotError):
         done.error.packet = packet.packet
         return Decoded(packet, None, done.error)
-    if done.error is not None:  # an engine's failure that nothing stands behind
+    if done.error is not None:  # a failure of the reference itself
         raise RuntimeError(done.error)
     return _checked(packet, done.result, compare_digest=compare_digest)
 
@@ -134,7 +134,7 @@ def _checked(packet: StoredPacket, plain: Buffer, *, compare_digest: bool) -> De
 
 
 def digest_problem(packet: StoredPacket, plain: Buffer) -> CorruptSnapshotError | None:
-    """Return what is wrong where a packet's pages are not what its record says, else None."""
+    """Return the difference between a packet's pages and its record in words, or None."""
     digest = xxh3_128(plain)
     if digest == packet.digest:
         return None

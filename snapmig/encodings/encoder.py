@@ -1,4 +1,4 @@
-"""Encoding packets in a worker: jobs to a coder, several in flight where it takes them."""
+"""Encoding packets in a worker: jobs to a coder, several in flight if it takes them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ("PacketEncoder",)
 
 class PacketEncoder:
     """
-    Turns summaries of packets into what is stored of them.
+    Encodes summaries of packets.
 
-    :ivar failures: what an engine did not do, so that software did
+    :ivar failures: packets done by software instead of the engine
     """
 
     def __init__(self, settings: PacketSettings) -> None:
@@ -36,9 +36,9 @@ class PacketEncoder:
         """
         Yield packets under the keys of their summaries, in any order.
 
-        A packet's payload is good until the next one is asked for.
+        A packet's payload is valid until the next packet.
 
-        :param level: another than that of the settings
+        :param level: replaces that of the settings
         :raises SnapmigError: the library of the format is missing
         """
         encoding = self._settings.encoding
@@ -67,6 +67,6 @@ def _reap(
     coder: Coder, waiting: dict[int, Summary], encoding: Encoding
 ) -> tuple[int, EncodedPacket]:
     done = coder.reap()
-    if done.error is not None:  # an engine's failure that nothing stands behind
+    if done.error is not None:  # a failure of the reference itself
         raise RuntimeError(done.error)
     return done.key, pack(waiting.pop(done.key), encoding, done.result)

@@ -1,7 +1,7 @@
 """
-An engine with software behind it: a job that the engine fails is done again, and the run goes on.
+An engine backed by software: failed jobs are repeated in software, and the run goes on.
 
-The failure is noted for a warning. After some in a row the engine is left alone.
+Failures are noted for a warning. After several in a row the engine is no longer used.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ MAX_NOTES = 3
 
 class Failures:
     """
-    What engines did not do in one worker.
+    Failures of engines in one worker.
 
-    :ivar count: packets that software did instead
+    :ivar count: packets done by software instead
     """
 
     def __init__(self) -> None:
@@ -31,13 +31,13 @@ class Failures:
         self._told = 0
 
     def add(self, sentence: str) -> None:
-        """Note a failure; the first few are told, the others counted."""
+        """Note a failure. The first few are reported, the others counted."""
         self.count += 1
         if len(self._notes) + self._told < MAX_NOTES and sentence not in self._notes:
             self._notes.append(sentence)
 
     def take(self) -> list[str]:
-        """Return the sentences that were not returned before."""
+        """Return the new sentences."""
         notes, self._notes = self._notes, []
         self._told += len(notes)
         return notes
@@ -45,10 +45,10 @@ class Failures:
 
 class Fallback:
     """
-    A coder of an engine and of software.
+    A coder of an engine, backed by software.
 
     :param name: the engine's, for the notes
-    :param failures: gets a sentence for each job that the engine failed
+    :param failures: collects a sentence for each failed job
     """
 
     def __init__(self, name: str, engine: Coder, software: Coder, failures: Failures) -> None:
@@ -77,7 +77,7 @@ class Fallback:
             return self.again(key, *self._jobs.pop(key))
         done = self._engine.reap()
         data, size = self._jobs.pop(done.key)
-        # What the caller finds wrong with it goes on where this began.
+        # Faults found by the caller continue this count.
         self._before, self._in_a_row = self._in_a_row, 0
         if isinstance(done.error, EngineError):
             self.blame(str(done.error))
@@ -85,11 +85,11 @@ class Fallback:
         return done
 
     def blame(self, reason: str) -> None:
-        """Count the job that was reaped last as failed: software did what the engine did not."""
+        """Count the last reaped job as failed and redone in software."""
         self._failures.add(f"{self._name}: {reason}")
         self._in_a_row = self._before + 1
 
     def again(self, key: int, data: Buffer, size: int) -> Done:
-        """Do a job in software whose result from the engine looks wrong."""
+        """Repeat a job in software because the engine's result looks wrong."""
         self._software.submit(key, data, size)
         return self._software.reap()

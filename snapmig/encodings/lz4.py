@@ -1,7 +1,7 @@
 """
 LZ4 blocks without a frame, through the lz4 package.
 
-cramjam decodes into a buffer that is there already, a fifth faster, but knows no levels.
+cramjam decodes into an existing buffer, a fifth faster, but has no levels.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIRST_HIGH = 3
 
 def require() -> Any:
     """
-    Return the library, imported only where it is needed.
+    Return the library, imported only when needed.
 
     :raises SnapmigError: it is missing
     """
@@ -45,7 +45,7 @@ def compressor(level: int) -> Coder:
 
 
 def decompressor() -> Coder:
-    """Return a coder that takes no more memory than a packet has bytes."""
+    """Return a coder limited to the memory of a packet."""
     return Immediate(partial(_decompress, require()))
 
 

@@ -1,8 +1,8 @@
 """
-One packet's pages, and what of them is stored.
+One packet's pages, and the part of them to store.
 
-Zero pages are not stored. The others, in order, are compressed together, or stored as they are
-where that takes no more 4 KiB blocks; a packet never outgrows its slot.
+Zero pages are not stored. The others, in order, are compressed together, or stored as they are if
+that takes no more 4 KiB blocks. A packet never outgrows its slot.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from snapmig.container.format import PAGE_DIGEST_SIZE, Encoding, PageKind
 from snapmig.container.page_digests import digest_pages, digest_rows
 from snapmig.encodings import deflate
 from snapmig.geometry import PAGE_SIZE
-from snapmig.pages import Bytes, Kinds, Mask, data_mask
+from snapmig.pages import Bytes, Kinds, Mask, data_mask, private
 from snapmig.sums import crc32, xxh3_128
 from snapmig.system.files import Buffer
 
@@ -34,12 +34,12 @@ _SAMPLE_PAGES = 4
 
 class Summary(NamedTuple):
     """
-    What a packet's pages are.
+    A packet's pages.
 
-    :param kinds: of each of them
-    :param data: those to be stored, as ``(n, 4096)``
-    :param digest: of all that are not zero
-    :param page_digests: of each page, 16 bytes; none where they were not asked for
+    :param kinds: of each page
+    :param data: pages to store, as ``(n, 4096)``
+    :param digest: of all pages other than zero
+    :param page_digests: of each page, 16 bytes; none unless asked for
     """
 
     kinds: Kinds
@@ -53,9 +53,9 @@ class EncodedPacket(NamedTuple):
     A packet ready to be stored.
 
     :param kinds: of its pages
-    :param payload: the stored bytes: one stream, or the stored pages as ``(n, 4096)``; good until
+    :param payload: the stored bytes: one stream, or the stored pages as ``(n, 4096)``; valid until
         the next packet is encoded
-    :param page_digests: of each page, 16 bytes; none where they were not asked for
+    :param page_digests: of each page, 16 bytes; none unless asked for
     """
 
     kinds: Kinds
@@ -68,45 +68,47 @@ class EncodedPacket(NamedTuple):
 
     @property
     def mask(self) -> Mask:
-        """Which of its pages are stored."""
+        """Mask of its stored pages."""
         return (self.kinds & 1).view(np.bool_)
 
     def kept(self) -> EncodedPacket:
-        """Return a packet that stays good while others are encoded."""
+        """Return a packet that stays valid while others are encoded."""
         if self.encoding in (Encoding.EMPTY, Encoding.RAW) or isinstance(self.payload, bytes):
             return self
         return self._replace(payload=bytes(self.payload))
 
 
-def summarise(pages: Bytes, *, page_digests: bool = False, digest: bytes | None = None) -> Summary:
+def summarise(pages: Bytes, *, page_digests: bool = False) -> Summary:
     """
-    Return what ``(n, 4096)`` pages are; ``data`` shares their memory where none is zero.
+    Return the summary of ``(n, 4096)`` pages.
 
-    :param page_digests: those are wanted, too
-    :param digest: of all the pages, where it is known already
+    An image may change at any moment. Pages are therefore copied before they are digested,
+    compared, encoded or written, so that all results are of the same bytes. A page that becomes
+    zero after the mask was made is stored as a page of zeros.
+
+    :param page_digests: compute those, too
     """
     mask = data_mask(pages)
     kinds = mask.view(np.uint8)  # true is 1, and 1 is a data page
     count = int(np.count_nonzero(mask))
     if count == 0:
         return Summary(kinds, pages[:0], NO_DIGEST)
-    if count < len(pages):
-        pages, digest = pages[mask], None
-    digests = digest_pages(pages, mask) if page_digests else b""
-    return Summary(kinds, pages, digest or xxh3_128(pages.data), digests)
+    data = pages[mask] if count < len(pages) else private(pages)
+    digests = digest_pages(data, mask) if page_digests else b""
+    return Summary(kinds, data, xxh3_128(data.data), digests)
 
 
 def with_page_digests(summary: Summary) -> Summary:
-    """Return a packet, none of whose pages is known to be the parent's, with their digests."""
+    """Return a packet with page digests; none of its pages is known to be the parent's."""
     digests = digest_pages(summary.data, summary.kinds.view(np.bool_))
     return summary._replace(page_digests=digests)
 
 
 def same_as_parent(summary: Summary, page_digests: bytes | None = None) -> Summary:
     """
-    Return a packet of which every page is the parent's.
+    Return a packet made of the parent's pages only.
 
-    :param page_digests: the parent's, where the summary's own are not wanted
+    :param page_digests: the parent's, if the summary's own are not wanted
     """
     kinds = summary.kinds * np.uint8(PageKind.SAME_AS_PARENT)
     digests = summary.page_digests if page_digests is None else page_digests
@@ -115,10 +117,10 @@ def same_as_parent(summary: Summary, page_digests: bytes | None = None) -> Summa
 
 def against_digests(summary: Summary, parent: bytes, in_use: Mask) -> Summary:
     """
-    Return a packet with page digests without those pages that are the parent's by theirs.
+    Return a packet with page digests, without the pages equal to the parent's by their digests.
 
-    :param parent: the digests of the parent's pages, of no fewer
-    :param in_use: which of those are not zero
+    :param parent: digests of at least as many pages of the parent
+    :param in_use: mask of its pages other than zero
     """
     theirs = digest_rows(parent[: len(summary.kinds) * PAGE_DIGEST_SIZE])
     equal = (digest_rows(summary.page_digests) == theirs).all(axis=1)
@@ -133,12 +135,12 @@ def against_parent(
     summary: Summary, parent: Bytes, *, deltas: bool = True
 ) -> tuple[Summary, Summary | None]:
     """
-    Return a packet without those pages that are the parent's.
+    Return a packet without the pages equal to the parent's.
 
-    :param parent: all pages of the parent's packet, zero pages too, as ``(n, 4096)``
-    :param deltas: whether differences are wanted
-    :returns: with the changed pages as they are, and with those as differences that are likely to
-        be smaller so, None where there are none
+    :param parent: all pages of the parent's packet, zero pages included, as ``(n, 4096)``
+    :param deltas: compute differences, too
+    :returns: the packet with changed pages as they are, and one with those as differences where
+        likely smaller, or None
     """
     places = np.flatnonzero(summary.kinds)
     theirs = parent if len(places) == len(parent) else parent[places]
@@ -166,12 +168,12 @@ def _nonzero_bytes(pages: Bytes) -> npt.NDArray[np.int64]:
 
 
 def size_limit(data: Bytes) -> int:
-    """Return the most bytes of a stream that takes fewer 4 KiB blocks than the pages it is of."""
+    """Return the largest stream size that takes fewer 4 KiB blocks than its pages."""
     return data.nbytes - PAGE_SIZE
 
 
 def pack(summary: Summary, encoding: Encoding, stream: Buffer | None) -> EncodedPacket:
-    """Return a packet of a stream, or of the pages as they are where that is as small."""
+    """Return a packet of a stream, or of the pages as they are if that is as small."""
     kinds, data, *digests = summary
     if len(data) == 0:
         return EncodedPacket(kinds, Encoding.EMPTY, b"", 0, 0, *digests)
@@ -182,10 +184,10 @@ def pack(summary: Summary, encoding: Encoding, stream: Buffer | None) -> Encoded
 
 def looks_random(data: Bytes) -> bool:
     """
-    Return whether compressing pages is not worth a try, from a sample of them.
+    Return whether a sample of the pages suggests that compression is useless.
 
-    A histogram of 256 bytes costs 5 us where a packet's compression costs 1,800; only what passes
-    for random there is tried on a few pages. The odd step keeps clear of what programs align.
+    A histogram of 256 bytes costs 5 us, a packet's compression 1,800; only apparently random
+    packets have a few pages tried. The odd step avoids alignments of programs.
     """
     flat = data.reshape(-1)
     sample = flat[:: flat.size // _SAMPLE_BYTES - 1][:_SAMPLE_BYTES]

@@ -1,8 +1,8 @@
 """
 zstd frames (RFC 8878), through the zstandard package.
 
-Its one-shot calls are no slower than reading into a buffer that is there already, and they alone
-tell a frame from what follows it.
+Its one-shot calls are as fast as reading into an existing buffer, and only they report bytes after
+the frame.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LEVELS = range(-7, 20)
 
 def require() -> Any:
     """
-    Return the library, imported only where it is needed: it takes 10 ms.
+    Return the library, imported only when needed: it takes 10 ms.
 
     :raises SnapmigError: it is missing
     """
@@ -35,7 +35,7 @@ def require() -> Any:
 
 
 def compressor(level: int) -> Coder:
-    """Return a coder of frames that tell the size of their contents and have no checksum."""
+    """Return a coder of frames with content size and without checksum."""
     encoder = require().ZstdCompressor(
         level=level, write_content_size=True, write_checksum=False, write_dict_id=False
     )
@@ -43,7 +43,7 @@ def compressor(level: int) -> Coder:
 
 
 def decompressor() -> Coder:
-    """Return a coder that takes no more memory than a packet has bytes."""
+    """Return a coder limited to the memory of a packet."""
     library = require()
     return Immediate(
         partial(_decompress, library, library.ZstdDecompressor(max_window_size=1 << 23))
@@ -53,7 +53,7 @@ def decompressor() -> Coder:
 def _decompress(library: Any, decoder: Any, stored: Buffer, size: int) -> bytes:
     try:
         found = library.frame_content_size(stored)
-        if found != size:  # the decoder takes the memory that the frame's header asks for
+        if found != size:  # the decoder takes as much memory as the frame's header asks for
             words = "no size" if found < 0 else f"{found} bytes"
             raise CorruptSnapshotError(f"zstd frame announces {words}, expected {size} bytes")
         plain: bytes = decoder.decompress(stored, allow_extra_data=False)

@@ -1,1 +1,1 @@
-"""Worker processes: started, fed, watched and ended; knows nothing of guests or snapshots."""
+"""Worker processes: start, feed, watch and end them. Knows no guests and no snapshots."""

@@ -1,9 +1,8 @@
 """
-Counters that workers write and the parent reads, in shared memory, without a lock.
+Counters in shared memory, written by workers and read by the parent without a lock.
 
-Each worker has a row of 64-bit cells for each job that it may work for, which nobody else writes. A
-lock or a queue would stay held for ever by a worker that is killed while it holds it; a cell stays
-what it was.
+Each worker has a row of 64-bit cells per job, and is the only writer of its rows. A killed worker
+would hold a lock or a queue for ever; a cell just keeps its last value.
 """
 
 from __future__ import annotations
@@ -18,8 +17,8 @@ from snapmig.system.files import descriptor_path
 
 __all__ = ("CELLS", "Cells", "JobCells", "Row", "open_row")
 
-CELLS = 16
-"""Cells in a row: two cache lines, so that no two workers write into the same one."""
+CELLS = 24
+"""Cells in a row: three cache lines, so that no two workers write into the same one."""
 
 Row = npt.NDArray[np.int64]
 
@@ -28,7 +27,7 @@ class Cells:
     """
     The rows of all workers, as the parent sees them.
 
-    :param slots: jobs that may be worked for at a time; a worker's rows follow each other
+    :param slots: number of jobs at a time; the rows of a worker follow each other
     """
 
     def __init__(self, workers: int, slots: int = 1) -> None:
@@ -40,18 +39,18 @@ class Cells:
 
     @property
     def path_for_workers(self) -> str:
-        """A path by which workers open the cells."""
+        """Path for workers to open the cells."""
         return descriptor_path(self._fd)
 
     def close(self) -> None:
-        """Close the file; rows that are still referred to stay mapped."""
+        """Close the file. Rows still in use stay mapped."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 class JobCells:
-    """The rows of one job, all zero at its start; a later job may have its slot."""
+    """The rows of one job, all zero at its start. A later job may reuse its slot."""
 
     def __init__(self, cells: Cells, slot: int) -> None:
         self._rows = cells.rows[slot :: cells.slots]
@@ -64,22 +63,22 @@ class JobCells:
         return total
 
     def of(self, worker: int, cell: int) -> int:
-        """Return what one worker counted in a cell."""
+        """Return the value of one worker's cell."""
         return int(self._rows[worker, cell])
 
     def retire(self, worker: int) -> None:
-        """Keep what a dead worker counted, and give its row to the one that follows it."""
+        """Keep the counts of a dead worker, and clear its row for the replacement."""
         self._past = self._past + self._rows[worker]
         self._rows[worker] = 0
 
     def keep(self) -> None:
-        """Keep the sum, and let the rows be another job's."""
+        """Keep the sum, and free the rows for another job."""
         self._past = self.total()
         self._rows = self._rows[:0]
 
 
 def open_row(path: str, number: int) -> Row:
-    """Map a worker's row for one job, by its number among all, in the worker's own process."""
+    """Map the row of one worker for one job, in the worker's own process."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
         cells = np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.int64)

@@ -1,17 +1,18 @@
 """
-Worker processes as the parent has them: started, told, ended, and replaced when one dies.
+Worker processes from the parent's side: start, send tasks, replace dead ones, end.
 
-No lock is shared with a worker, so a dead one stops nobody.
+Nothing here shares a lock with a worker, so a dead one blocks nobody.
 """
 
 from __future__ import annotations
 
+import pickle
 import signal
 import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from os import getpid
 from typing import Any
 
@@ -19,9 +20,11 @@ import multiprocess
 from multiprocess import spawn
 
 from snapmig.fleet.cells import Cells, Row
+from snapmig.fleet.entry import enter
 from snapmig.fleet.job import Job
 from snapmig.fleet.tasks import Handler, Task, Word, pack_message
 from snapmig.fleet.worker import BUSY, WORKER_SIGNALS, WorkerPlan, work
+from snapmig.system.limits import start_failure
 
 __all__ = ("Crew", "Worker")
 
@@ -32,9 +35,9 @@ class Worker:
     """
     One worker process.
 
-    :ivar tasks: what it was given, in the order in which it does it: it is at the first
-    :ivar opened: slots of the jobs whose handlers it has
-    :ivar ready: it may be given tasks
+    :ivar tasks: tasks given to it, in the order of execution; it works on the first
+    :ivar opened: slots of the jobs with a handler in this worker
+    :ivar ready: may be given tasks
     """
 
     def __init__(self, number: int, process: Any, pipe: Any, *, ready: bool) -> None:
@@ -46,7 +49,7 @@ class Worker:
         self.opened: set[int] = set()
 
     def send(self, job: Job, task: Task) -> None:
-        """Give it a task, and the job's handler before the first one."""
+        """Send a task, preceded by the job's handler if it is the first of its job."""
         if job.slot not in self.opened:
             self.opened.add(job.slot)
             self._tell(pack_message(Word.OPEN, job.slot, job.plan_path))
@@ -55,13 +58,13 @@ class Worker:
         self._tell(pack_message(Word.TASK, job.slot, task.pack()))
 
     def close(self, slot: int) -> None:
-        """Have it let go of a job's handler, after the tasks that it has."""
+        """Have it drop a job's handler after its remaining tasks."""
         if slot in self.opened:
             self.opened.remove(slot)
             self._tell(pack_message(Word.CLOSE, slot))
 
     def death(self) -> tuple[str, int]:
-        """Return what a dead worker died of in words, and its signal or 0."""
+        """Return the cause of a worker's death in words, and the signal or 0."""
         self.process.join(_END_S)
         code = self.process.exitcode
         if code is not None and code < 0:
@@ -69,7 +72,7 @@ class Worker:
         return f"ended with exit status {code} without a word", 0
 
     def _tell(self, message: bytes) -> None:
-        # A broken pipe is a dead worker: its sentinel tells why, in a moment.
+        # A broken pipe means a dead worker; its sentinel will tell why.
         with suppress(BrokenPipeError, ConnectionResetError):
             self.pipe.send_bytes(message)
 
@@ -91,7 +94,7 @@ class Crew:
         """
         Start all workers.
 
-        :param make_handler: the handler of slot 0, where it is known already
+        :param make_handler: the handler of slot 0, if already known
         """
         # A fork is ready in 10 ms where a fresh interpreter takes 200 for numpy alone; but forking
         # a process that has other threads can deadlock the child, so then a server forks.
@@ -102,13 +105,13 @@ class Crew:
                 self.workers[number].opened.add(0)
 
     def replace(self, worker: Worker) -> None:
-        """Have another process in a dead worker's place, which says when it is ready."""
+        """Start a process in place of a dead worker. It reports when it is ready."""
         self.remove(worker)
         self._own_row(worker.number)[BUSY] = 0
         self._start(worker.number, None, fork=False, says_hello=True)
 
     def was_busy(self, worker: Worker) -> bool:
-        """Say whether a dead worker was at something, and did not only wait."""
+        """Return whether a dead worker was executing a task."""
         return bool(self._own_row(worker.number)[BUSY])
 
     def _own_row(self, number: int) -> Row:
@@ -116,7 +119,7 @@ class Crew:
         return row
 
     def remove(self, worker: Worker) -> None:
-        """Let go of a worker that is dead, or will be in a moment."""
+        """Forget a worker that is dead or dying."""
         del self.workers[worker.number]
         worker.pipe.close()
         worker.process.join(_END_S)
@@ -124,7 +127,7 @@ class Crew:
             worker.process.close()
 
     def end(self) -> None:
-        """Kill all workers, and wait until they are gone."""
+        """Kill all workers and wait for them."""
         for worker in self.workers.values():
             worker.process.kill()
         for worker in list(self.workers.values()):
@@ -140,13 +143,10 @@ class Crew:
         says_hello: bool = False,
     ) -> None:
         context = multiprocess.get_context("fork" if fork else "forkserver")
-        with _signals_blocked(), _without_main(), warnings.catch_warnings():
-            # Python 3.12 also counts the idle threads of numpy's linear algebra, which has its own
-            # care for forks and is not used here.
-            warnings.filterwarnings(
-                "ignore", "This process .* is multi-threaded", DeprecationWarning
-            )
+        with _start_failures(number, self.size), _signals_blocked(), ExitStack() as stack:
             ours, theirs = context.Pipe()
+            stack.callback(ours.close)
+            stack.callback(theirs.close)
             inherited = [w.pipe.fileno() for w in self.workers.values()] + [ours.fileno()]
             plan = WorkerPlan(
                 number,
@@ -156,10 +156,35 @@ class Crew:
                 inherited=inherited if fork else (),
                 says_hello=says_hello,
             )
-            process = context.Process(target=work, args=(plan, theirs, make_handler), daemon=True)
-            process.start()
+            if fork:
+                process = context.Process(target=work, args=(plan, theirs, make_handler))
+            else:
+                told = pickle.dumps((plan, make_handler))
+                process = context.Process(target=enter, args=(theirs, told))
+            _begin(process)
+            stack.pop_all()
             theirs.close()
             self.workers[number] = Worker(number, process, ours, ready=not says_hello)
+
+
+def _begin(process: Any) -> None:
+    process.daemon = True
+    with _without_main(), warnings.catch_warnings():
+        # Python 3.12 also counts the idle threads of numpy's linear algebra, which has its own care
+        # for forks and is not used here.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        process.start()
+
+
+@contextmanager
+def _start_failures(number: int, size: int) -> Iterator[None]:
+    # The fork server dies of a process that it can't make; then we read the end of its pipe.
+    try:
+        yield
+    except OSError as error:
+        raise start_failure(f"worker {number} of {size}", error) from error
+    except EOFError as error:
+        raise start_failure(f"worker {number} of {size}") from error
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """
-Tasks of jobs to workers, and their replies back: the same for one job and for many.
+Tasks of jobs to workers, and their replies back, for one job or many.
 
-A worker does its tasks in their order, so a dead one was at the first of those that it had, if at
-any, and had begun no other. That one's job fails; what follows it is handed out again.
+A worker runs its tasks in order. A dead one was therefore at the first of its tasks, if any, and
+had not begun the others: the job of the first fails, the others are handed out again.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from multiprocess.connection import wait
 
-from snapmig.errors import WorkerDiedError
+from snapmig.errors import SnapmigError, WorkerDiedError
 from snapmig.fleet.crew import Crew, Worker
 from snapmig.fleet.job import Job
 from snapmig.fleet.pace import Pace
@@ -27,11 +27,11 @@ POLL_S = 0.1
 
 class Dispatcher:
     """
-    Hands out the tasks of jobs in turn.
+    Hand out the tasks of jobs in turn.
 
-    :param pace: a limit on what all of them write
-    :param lasting: dead workers are replaced, and only the job that a dead one worked for fails;
-        otherwise all do
+    :param pace: limit on what all of them write
+    :param lasting: replace dead workers, and fail only the job that a dead one worked for;
+        otherwise all jobs fail
     """
 
     def __init__(self, crew: Crew, pace: Pace | None = None, *, lasting: bool = False) -> None:
@@ -40,11 +40,11 @@ class Dispatcher:
         self._pace = pace
         self._lasting = lasting
         self._turn = 0
-        # Replacements for workers that died without a task: where each dies at once, this ends.
+        # Bounds the replacement of workers that die without a task, one after the other.
         self._spares = crew.size
 
     def hand_out(self) -> float:
-        """Give workers tasks; return the seconds after which there may be more to give."""
+        """Give workers tasks. Return the seconds after which there may be more to give."""
         if not self.crew.workers:
             for job in self.jobs:
                 job.end(WorkerDiedError("no worker is left, all of them died"))
@@ -57,14 +57,14 @@ class Dispatcher:
 
     @property
     def _ahead(self) -> int:
-        # As many as the job that wants most: with a number for each, whoever wants more than the
-        # others would have the pipes for itself.
+        # As many as the most demanding job asks for: with a number per job, that one would take the
+        # pipes for itself.
         if self._pace is not None:
             return 1
         return max((job.ahead for job in self.jobs if job.running), default=0)
 
     def wait(self, seconds: float, wakers: Sequence[Any] = ()) -> list[Any]:
-        """Wait until a worker says something or dies, or a waker is readable."""
+        """Wait for a message, the death of a worker, or a readable waker."""
         workers = self.crew.workers.values()
         pipes = [worker.pipe for worker in workers]
         ends = [worker.process.sentinel for worker in workers]
@@ -72,19 +72,19 @@ class Dispatcher:
         return ready
 
     def take(self, ready: Sequence[Any]) -> None:
-        """Take replies and deaths of those workers that a wait returned."""
+        """Take the replies and deaths of the workers returned by a wait."""
         workers = list(self.crew.workers.values())
         for worker in workers:
             if worker.pipe in ready and not self._receive(worker):
                 self._bury(worker)
             elif worker.process.sentinel in ready:
-                # Its last words may have come after the wait had looked there.
+                # Its last message may have come after the wait looked there.
                 while worker.pipe.poll() and self._receive(worker):
                     pass
                 self._bury(worker)
 
     def _give(self, worker: Worker, *, limited: bool) -> None:
-        # From the job whose turn it is; what is limited waits while there is nothing to spend.
+        # From the next job in turn. A limited job waits until there is something to spend.
         for _ in range(len(self.jobs)):
             self._turn = (self._turn + 1) % len(self.jobs)
             job = self.jobs[self._turn]
@@ -154,12 +154,12 @@ class Dispatcher:
             self.crew.remove(worker)
             return
         self._spares -= spare
-        with suppress(OSError):  # no process can be made now: the others go on
+        with suppress(SnapmigError):  # no process can be made now: the others go on
             self.crew.replace(worker)
 
 
 def _explanation(job: Job, number: int) -> str:
-    # What the job knows of a death by a signal; one that was given up has closed its files.
+    # The job's explanation for a death by signal; an abandoned job has closed its files.
     if job.source is None or not number:
         return ""
     try:

@@ -1,8 +1,8 @@
 """
 Workers for one run, in the caller's own thread.
 
-A worker that raises, is killed or dies ends the run at once with that cause; the others are
-killed, nothing is left behind.
+A worker that raises or dies ends the run at once with that cause. The others are killed, and
+nothing is left behind.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Workers(Protocol):
     """
     Worker processes for one job; a context manager.
 
-    :ivar cells: what they count
-    :ivar notes: what they found worth telling, each sentence once, in the order of arrival
+    :ivar cells: their counters
+    :ivar notes: remarks of workers for the user, each sentence once, in the order of arrival
     """
 
     cells: JobCells
@@ -44,13 +44,13 @@ class Workers(Protocol):
         ahead: int = ...,
     ) -> None:
         """
-        Have all tasks of a source done.
+        Execute all tasks of a source.
 
         :param poll: called often, for progress
-        :param limited: a limit on what is written per second holds here
-        :param ahead: tasks in a worker's pipe, unless a limit holds
-        :raises WorkerDiedError: a worker ended without a word
-        :raises Exception: what a worker raised, as it raised it
+        :param limited: apply the limit on bytes written per second
+        :param ahead: tasks in a worker's pipe, unless a limit applies
+        :raises WorkerDiedError: a worker ended without a message
+        :raises Exception: the exception of a worker, as it raised it
         """
 
 
@@ -62,10 +62,10 @@ class Fleet:
     """
     Worker processes for one run: :class:`Workers` of its own.
 
-    :param jobs: how many
+    :param jobs: number of workers
     :param make_handler: called in each worker; must be picklable
-    :param describe: adds to the words for a worker that died of a signal what may explain it
-    :param pace: a limit on what they write
+    :param describe: returns a likely explanation for a worker's death by a signal
+    :param pace: limit on what they write
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Fleet:
         limited: bool = True,
         ahead: int = TASKS_AHEAD,
     ) -> None:
-        """Have all tasks of a source done, as :meth:`Workers.run` says."""
+        """Execute all tasks of a source; see :meth:`Workers.run`."""
         job, dispatcher = self._job, self._dispatcher
         job.begin(source, limited=limited, ahead=ahead)
         while True:

@@ -1,4 +1,4 @@
-"""One job as the parent has it: its handlers' plan, its tasks, its counters and how it ended."""
+"""One job in the parent: its handler's plan, its tasks, its counters, its outcome."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Job:
     A job in a slot.
 
     :ivar waiting: tasks that workers have
-    :ivar notes: what workers found worth telling, each sentence once, in the order of arrival
-    :ivar ended: set when a run is over, done or failed
+    :ivar notes: remarks of workers for the user, each sentence once, in the order of arrival
+    :ivar ended: set when a run is over, successful or not
     """
 
     def __init__(self, slot: int, cells: Cells, describe: Describe) -> None:
@@ -41,18 +41,18 @@ class Job:
         self._written: dict[int, int] = {}
 
     def store(self, make_handler: Callable[[], Handler]) -> None:
-        """Put how to make a handler where workers find it."""
+        """Write the handler's factory to a file that workers can open."""
         self._plan = os.memfd_create("snapmig-job", os.MFD_CLOEXEC)
         pwrite_all(self._plan, pickle.dumps(make_handler), 0)
 
     @property
     def plan_path(self) -> bytes:
-        """A path by which workers read how to make a handler."""
+        """Path for workers to read the handler's factory."""
         return os.fsencode(descriptor_path(self._plan))
 
     @property
     def running(self) -> bool:
-        """Whether tasks are handed out."""
+        """True while tasks are handed out."""
         return self.source is not None
 
     def begin(self, source: TaskSource, *, limited: bool, ahead: int) -> None:
@@ -63,26 +63,26 @@ class Job:
         self.source = source
 
     def end(self, failure: BaseException | None = None) -> None:
-        """End the run, unless it has ended; the first cause counts."""
+        """End the run unless it has ended. The first cause counts."""
         if self.source is not None:
             self.source = None
             self.failure = failure
             self.ended.set()
 
     def newly_written(self, worker: int, cell: int) -> int:
-        """Return the bytes that a worker wrote since this was asked last."""
+        """Return the bytes that a worker has written since the last call."""
         now = self.cells.of(worker, cell)
         before = self._written.get(worker, 0)
         self._written[worker] = now
         return now - before
 
     def retire(self, worker: int) -> None:
-        """Keep what a dead worker counted."""
+        """Keep the counts of a dead worker."""
         self.cells.retire(worker)
         self._written.pop(worker, None)
 
     def close(self) -> None:
-        """Let go of slot and plan; no worker has a task of it any more."""
+        """Release slot and plan once no worker has a task of this job."""
         self.cells.keep()
         if self._plan >= 0:
             os.close(self._plan)

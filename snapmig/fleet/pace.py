@@ -1,8 +1,8 @@
 """
-A limit on what workers write per second.
+A limit on the bytes that workers write per second.
 
-The parent keeps to it alone, by holding tasks back: no worker sleeps over work that it has, none
-has an idle one's share left unused, and nothing is shared that would need a lock.
+The parent alone enforces it, by holding tasks back. No worker sleeps while it has work, no share of
+an idle one stays unused, and nothing shared needs a lock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _BURST_S = 0.1
 
 class Pace:
     """
-    A bucket that fills with time and is emptied by what was written.
+    A token bucket: it fills with time and is emptied by writes.
 
-    It may owe: what is written is known when a task is done. Over seconds the rate holds, and is
-    passed by no more than one task of each worker.
+    It may go into debt, because the size of a write is known only when its task is done. Over
+    seconds the rate holds; it is exceeded by at most one task per worker.
 
     :param rate: bytes per second
     :param cell: the counter of bytes written
@@ -35,7 +35,7 @@ class Pace:
         self._last = clock()
 
     def spend(self, count: int) -> None:
-        """Take what was written out of the bucket."""
+        """Take the bytes just written out of the bucket."""
         self._bytes -= count
 
     def wait_s(self) -> float:

@@ -1,9 +1,8 @@
 """
-Workers that many jobs share, each job in a thread of its own.
+Workers shared by many jobs, each job in a thread of its own.
 
-The workers are started before any thread is, and one thread serves all of their pipes. Where a
-worker dies, the job that it worked for fails and another process takes its place; the other jobs
-go on.
+The workers are started before any thread, and one thread serves all of their pipes. When a worker
+dies, its current job fails and another process takes its place; the other jobs go on.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from snapmig.fleet.dispatcher import POLL_S, Dispatcher
 from snapmig.fleet.job import Describe, Job
 from snapmig.fleet.pace import Pace
 from snapmig.fleet.tasks import TASKS_AHEAD, Handler, TaskSource
+from snapmig.system.limits import start_thread
 from snapmig.system.signals import arrive
 
 __all__ = ("SharedFleet", "SharedWorkers")
@@ -37,9 +37,9 @@ class SharedFleet:
     """
     Worker processes for many jobs; a context manager.
 
-    :param size: how many workers
+    :param size: number of workers
     :param at_once: jobs at a time
-    :param pace: a limit on what all of them write together
+    :param pace: limit on what all of them write together
     """
 
     def __init__(self, size: int, at_once: int, pace: Pace | None = None) -> None:
@@ -56,7 +56,7 @@ class SharedFleet:
     def __enter__(self) -> SharedFleet:
         try:
             self._crew.start()
-            self._thread.start()
+            start_thread(self._thread)
         except BaseException:
             self.__exit__()
             raise
@@ -74,14 +74,14 @@ class SharedFleet:
     def workers(
         self, _jobs: int, make_handler: Callable[[], Handler], describe: Describe
     ) -> SharedWorkers:
-        """Return these workers for one job; they are as many as they are."""
+        """Return the workers for one job. Their number is fixed by the pool."""
         return SharedWorkers(self, make_handler, describe)
 
     def open(self, make_handler: Callable[[], Handler], describe: Describe) -> Job:
         """
         Give a job a slot.
 
-        :raises SnapmigError: jobs that were given up keep all of them
+        :raises SnapmigError: abandoned jobs hold all slots
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._free, _SLOT_S):
@@ -101,16 +101,16 @@ class SharedFleet:
 
     def close(self, job: Job) -> None:
         """
-        Let go of a job, when no worker has a task of it any more.
+        Release a job once no worker has a task of it.
 
-        Those that still are at one after some seconds are killed; others take their places.
+        Workers still busy with it after some seconds are killed and replaced.
         """
         with self._changed:
             job.end()
             if not self._quiet(job):
                 self._kill_those_at(job)
                 if not self._quiet(job):
-                    return  # a process that not even SIGKILL ends: its slot stays taken
+                    return  # not even SIGKILL ended the process: its slot stays taken
             self._dispatcher.jobs.remove(job)
             if not self._stopped:
                 for worker in self._crew.workers.values():
@@ -126,7 +126,7 @@ class SharedFleet:
             at_it = any(w.tasks and w.tasks[0][0] is job for w in self._crew.workers.values())
             if left <= 0 and at_it:
                 return False
-            # What others are at in front of its tasks is theirs, however long it takes.
+            # Tasks of other jobs in front of its own don't count, however long they take.
             self._changed.wait(max(left, POLL_S))
         return True
 
@@ -160,7 +160,7 @@ class SharedFleet:
 
 
 class SharedWorkers:
-    """A shared fleet's workers for one job, in that job's thread: :class:`Workers`."""
+    """The workers of a shared pool for one job, in that job's thread; see :class:`Workers`."""
 
     cells: JobCells
     notes: dict[str, None]
@@ -188,7 +188,7 @@ class SharedWorkers:
         limited: bool = True,
         ahead: int = TASKS_AHEAD,
     ) -> None:
-        """Have all tasks of a source done; a cancellation of this thread arrives meanwhile."""
+        """Execute all tasks of a source. A cancellation of this thread can arrive meanwhile."""
         job = self._job
         self._fleet.begin(job, source, limited=limited, ahead=ahead)
         while not job.ended.wait(POLL_S):

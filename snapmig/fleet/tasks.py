@@ -1,8 +1,8 @@
 """
-What passes over a worker's pipe: words and tasks one way, replies the other; never page data.
+Messages on a worker's pipe: words and tasks one way, replies the other, never page data.
 
-A worker may have the handlers of several jobs. It is told to open one by the path of a file that
-holds how, so that a large plan does not fill the pipe, and does and answers tasks in their order.
+A worker may hold the handlers of several jobs. The parent passes the path of a pickled handler
+factory, because a large plan would fill the pipe. Tasks run and are answered in order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _WORD = struct.Struct("<BH")
 
 
 class Word(IntEnum):
-    """What the parent tells a worker of a job, by the number of its slot."""
+    """Messages of the parent to a worker about the job in a slot."""
 
     TASK = 0
     """Do the task that follows, and reply."""
@@ -51,10 +51,10 @@ class Word(IntEnum):
 
 class Task(NamedTuple):
     """
-    A batch of packets that follow each other.
+    A batch of consecutive packets.
 
-    :param kind: what to do, a number that the handler understands
-    :param argument: a number more, for the kinds that need one
+    :param kind: a number defined by the handler
+    :param argument: another number, for kinds with a parameter
     """
 
     kind: int
@@ -63,12 +63,12 @@ class Task(NamedTuple):
     argument: int = 0
 
     def pack(self) -> bytes:
-        """Return the form that crosses the pipe."""
+        """Return the task as bytes for the pipe."""
         return _TASK.pack(*self)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Task:
-        """Return the task of a message."""
+        """Return the task in a message."""
         return cls(*_TASK.unpack(raw))
 
     @property
@@ -80,16 +80,16 @@ class Task(NamedTuple):
 
 
 class Handler(Protocol):
-    """Does tasks in a worker; made there, so that its files and buffers are the worker's own."""
+    """Executes tasks in a worker. Created there, so its files and buffers belong to the worker."""
 
     def run(self, task: Task, row: Row) -> Any:
-        """Do one task, count in the row what is finished, return a small picklable reply."""
+        """Execute one task, count finished work in the row, and return a small picklable reply."""
 
     def expect(self, task: Task) -> None:
-        """Hear of a task that will come soon; may begin what takes long and needs no processor."""
+        """Prepare for a task that follows soon; may begin slow work that needs no processor."""
 
     def notes(self) -> Sequence[str]:
-        """Return what the user should know and was not returned before, a sentence each."""
+        """Return new remarks for the user, a sentence each."""
 
 
 class TaskSource(Protocol):
@@ -102,40 +102,40 @@ class TaskSource(Protocol):
     waiting: bool
 
     def next_for(self, worker: int) -> Task | None:
-        """Return the next task for a worker, or None when it has none for it now."""
+        """Return the next task for a worker, or None if it has none for it now."""
 
     def finished(self, worker: int, task: Task, reply: Any) -> list[tuple[int, Task]]:
-        """Take a reply; return tasks that must go to certain workers now."""
+        """Take a reply. Return tasks that must now go to certain workers."""
 
     def lost(self, worker: int, tasks: Sequence[Task]) -> None:
         """
-        Hear that a worker is gone, and another has its number: hand out again what it had.
+        Note the death of a worker and the reuse of its number: hand out its tasks again.
 
-        :param tasks: what it was given and had not begun
+        :param tasks: tasks given to it and not begun
         """
 
 
 def pack_message(word: Word, slot: int, content: bytes = b"") -> bytes:
-    """Return what a worker is told."""
+    """Return a message to a worker as bytes."""
     return _WORD.pack(word, slot) + content
 
 
 def unpack_message(raw: bytes) -> tuple[Word, int, bytes]:
-    """Return a worker's word, the slot of the job that it is about, and what follows."""
+    """Return a message's word, its slot, and the rest."""
     word, slot = _WORD.unpack_from(raw)
     return Word(word), slot, raw[_WORD.size :]
 
 
 def pack_reply(reply: Any, notes: Sequence[str] = ()) -> bytes:
-    """Return a reply as it crosses the pipe."""
+    """Return a reply as bytes for the pipe."""
     return _pickled((True, (reply, tuple(notes))))
 
 
 def pack_failure(error: BaseException) -> bytes:
     """
-    Return an exception as it crosses the pipe, with its traceback as a note when it is a bug.
+    Return an exception as bytes for the pipe. A bug's traceback is added as a note.
 
-    What can't be pickled goes as a RuntimeError with the same words.
+    Exceptions that can't be pickled become a RuntimeError with the same message.
     """
     if not isinstance(error, SnapmigError | OSError):
         error.add_note("".join(traceback.format_exception(error)))
@@ -151,7 +151,7 @@ def unpack_reply(raw: bytes) -> tuple[Any, tuple[str, ...]]:
     """
     Return a worker's reply and its notes.
 
-    :raises BaseException: what the worker raised
+    :raises BaseException: the exception of the worker
     """
     ok, content = pickle.loads(raw)
     if not ok:

@@ -1,4 +1,4 @@
-"""The inside of a worker process: take a task, do it, reply, until the parent closes the pipe."""
+"""Inside a worker process: take a task, run it, reply, until the parent closes the pipe."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ WORKER_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 
 class WorkerPlan(NamedTuple):
     """
-    What a worker needs to know to start.
+    Parameters of a new worker.
 
-    :param slots: rows that it has in the cells: one for each job at a time, and its own
-    :param parent: process id of the parent when it started us itself, else None
-    :param inherited: descriptors of other workers' pipes that a fork brought along
-    :param says_hello: an empty message tells the parent that it is ready
+    :param slots: its rows in the cells: one for each job at a time
+    :param parent: process id of the parent if it started us itself, else None
+    :param inherited: descriptors of other workers' pipes, inherited by a fork
+    :param says_hello: send an empty message when ready
     """
 
     number: int
@@ -53,10 +53,10 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler] | None
     """
     Run a worker process.
 
-    :param make_handler: the handler of slot 0, where it is known already
+    :param make_handler: the handler of slot 0, if already known
     """
     _settle(plan)
-    # The parent being gone needs no word: there is nobody left to hear it.
+    # The parent is gone: there is nobody left to tell.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         own = open_row(plan.cells_path, (plan.number + 1) * plan.slots - 1)
         jobs: dict[int, _Open] = {}
@@ -83,12 +83,12 @@ _Message = tuple[Word, int, bytes]
 
 
 def _hear(message: _Message, jobs: dict[int, _Open], queue: deque[_Message]) -> None:
-    # Queue what is to be done, in its order, so that the parent knows what a dead worker was at. A
-    # task is announced at once where its handler is there, else as soon as that is made.
+    # Tasks queue in order, so that the parent knows the current task of a dead worker. A task is
+    # announced at once if its handler exists, otherwise as soon as it is made.
     word, slot, content = message
     if word == Word.CLOSE:  # comes when all tasks of the job are done
         if jobs.pop(slot, None) is not None:
-            gc.collect()  # mappings and files end with the last that refers to them
+            gc.collect()  # mappings and files end with their last reference
         return
     queue.append(message)
     if word == Word.TASK and slot in jobs:
@@ -96,13 +96,13 @@ def _hear(message: _Message, jobs: dict[int, _Open], queue: deque[_Message]) -> 
 
 
 def _make_stored(path: str) -> Handler:
-    # Makes what a file says how to make.
+    # Builds the handler from its pickled factory.
     make: Callable[[], Handler] = pickle.loads(Path(path).read_bytes())
     return make()
 
 
 class _Open:
-    # A job whose handler is here; why that could not be made is the reply to each of its tasks.
+    # A job with a handler here. If that could not be made, the reason answers each of its tasks.
     def __init__(self, plan: WorkerPlan, slot: int, make_handler: Callable[[], Handler]) -> None:
         self._handler: Handler | None = None
         self._row: Row | None = None

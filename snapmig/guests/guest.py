@@ -11,24 +11,38 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from snapmig.errors import SnapmigError
+from snapmig.guests.answers import Name, Status, Version
+from snapmig.guests.backing import open_backings
+from snapmig.guests.guard import Guard
+from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
-from snapmig.guests.monitor import Monitor, MonitorError
+from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.guests.refusal import CAPABILITY, copy_and_refuse
+from snapmig.guests.settings import (
+    Commands,
+    capabilities,
+    known_capabilities,
+    parameters,
+    settings_now,
+)
+from snapmig.guests.wait import USUAL_WAIT, MonitorWait
+from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
 from snapmig.system.signals import HeldSignals
 
 __all__ = ("Guest", "GuestFacts", "Pause")
 
-_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd")
-_POLL_S = 0.002
-_STATE_S = 600.0
 _CANCEL_S = 30.0
 _LONGEST_DOWNTIME_MS = 2_000_000
-_UNDER_WAY = ("setup", "active", "device", "pre-switchover", "cancelling")
+_MOST_CHANNELS = 255
+_MAPPED, _STREAM = "mapped-ram", "qemu-stream"
+_ONLY_NAMED_FILES = (8, 1)
+"""From this version on x-ignore-shared leaves out no shared memory but files that have a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +69,13 @@ class Guest:
     A guest behind a monitor's socket.
 
     :param path: the socket
+    :param wait: for each answer
     :raises MonitorError: no monitor answers there
     """
 
-    def __init__(self, path: str) -> None:
-        self.monitor = Monitor(path)
+    def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
+        self.monitor = Monitor(path, wait)
+        self._refuse = False
         try:
             self.facts = self._learn()
         except BaseException:
@@ -75,41 +91,95 @@ class Guest:
     @property
     def pid(self) -> int:
         """QEMU's process."""
-        return self.monitor.pid
+        return self.monitor.peer.pid
 
     @property
-    def shares_memory(self) -> bool:
-        """Whether all of its RAM is in shared files, which QEMU leaves out of its state."""
+    def unshared(self) -> str | None:
+        """Why QEMU must write RAM itself, in words; None where it leaves all out of its state."""
         memory = self.facts.memory
-        return bool(memory) and all(item.shared and item.path is not None for item in memory)
+        if not memory:
+            return "QEMU lists no memory backend"
+        for item in memory:
+            if not item.shared:
+                return f"RAM block {item.name!r} is not in a shared file"
+            if item.path is None and self._version >= _ONLY_NAMED_FILES:
+                return (
+                    f"RAM block {item.name!r} is a memfd, and QEMU {self.facts.qemu_version} "
+                    "leaves only files that have a path out of its device state"
+                )
+        return None
+
+    def open_memory(self, access: int) -> AbstractContextManager[tuple[int, ...]]:
+        """
+        Open the files of the guest's memory, in the order of its facts, and close them afterwards.
+
+        :param access: ``os.O_RDONLY`` or ``os.O_RDWR``
+        :raises SnapmigError: QEMU names a file that is not the memory of its process
+        """
+        return open_backings(self.facts.memory, self.monitor.peer, access)
 
     @property
     def status(self) -> str:
         """QEMU's run state, for example ``running``, ``paused`` or ``inmigrate``."""
-        return str(self.monitor.execute("query-status")["status"])
+        return self.monitor.ask(Status, "query-status").status
+
+    def check_can_be_saved(self) -> None:
+        """
+        Refuse a guest that QEMU would not save now, or that somebody else moves.
+
+        :raises MonitorError: with what helps
+        """
+        if (state := migration_of(self.monitor).status) not in AT_REST:
+            message = (
+                f"a migration of this guest is under way: {words(state)}, expected none; wait "
+                "for its end, or tell the monitor migrate_cancel"
+            )
+            raise MonitorError(message, path=self.monitor.path)
+        if self.status == "postmigrate":
+            message = (
+                "the guest stands still since a migration, or since a save that was killed, and "
+                f"QEMU {self.facts.qemu_version} saves it again when it ran: unless it runs "
+                "elsewhere now, tell the monitor cont"
+            )
+            raise MonitorError(message, path=self.monitor.path)
 
     @contextmanager
     def paused(self) -> Iterator[Pause]:
-        """Keep the guest still inside, and let it go on afterwards in every case."""
+        """
+        Keep the guest still inside, and let it go on afterwards in every case.
+
+        Where we are killed, or QEMU does not answer, a guard does it, which is started first.
+
+        :raises MonitorError: QEMU would not save it now, or does not let it go
+        :raises SnapmigError: the guard can't be started
+        """
         with HeldSignals() as signals:
+            self.check_can_be_saved()
             pause = Pause(was_running=self.status == "running")
+            self._refuse = not pause.was_running and self._can_be_refused()
+            undo = settings_now(self.monitor)
+            guard = Guard(self.monitor, resume=pause.was_running, undo=undo)
+            pause.started = time.monotonic()
             try:
                 with signals.let_in():
                     yield pause
             finally:
-                self._let_go(pause)
-                pause.seconds = time.monotonic() - pause.started
+                self._let_go(pause, guard, undo)
 
     def save_state(self, fd: int) -> None:
         """
         Have QEMU stop the guest and write its device state, without shared RAM.
 
+        A guest that its owner had stopped is refused then, and so is in the state that it had.
+
         :param fd: an empty file that takes it
         :raises MonitorError: QEMU could not, with its reason
         """
-        with self._capabilities("x-ignore-shared"):
-            self.monitor.give_descriptor("snapmig-state", fd)
-            self._migrate("migrate", "fd:snapmig-state")
+        if self._refuse:
+            self._migrate_refused(fd, "x-ignore-shared")
+            return
+        with capabilities(self.monitor, "x-ignore-shared"), self._file(fd, os.O_WRONLY) as uri:
+            self._migrate("migrate", uri)
 
     def load_state(self, fd: int) -> None:
         """
@@ -118,104 +188,137 @@ class Guest:
         :param fd: a file that holds it
         :raises MonitorError: QEMU could not, with its reason
         """
-        with self._capabilities("x-ignore-shared"):
-            self.monitor.give_descriptor("snapmig-state", fd)
-            self._migrate("migrate-incoming", "fd:snapmig-state")
+        with capabilities(self.monitor, "x-ignore-shared"), self._file(fd, os.O_RDONLY) as uri:
+            self._migrate("migrate-incoming", uri)
 
-    def save_file(self, path: Path, channels: int) -> None:
-        """Have QEMU stop the guest and write all of it to a mapped-ram file."""
-        with self._capabilities("mapped-ram", "multifd"):
-            wanted = {
-                "multifd-channels": channels,
-                "max-bandwidth": 0,  # unlimited
-                "downtime-limit": _LONGEST_DOWNTIME_MS,  # stop at once, write each page once
-            }
-            with self._parameters(wanted):
-                self._migrate("migrate", f"file:{path}")
+    @cached_property
+    def file_format(self) -> str:
+        """The format of the files that this QEMU writes and reads: classic before QEMU 9.0."""
+        known = known_capabilities(self.monitor)
+        return _MAPPED if "mapped-ram" in known else _STREAM
 
-    def load_file(self, path: Path) -> None:
-        """Have a waiting QEMU read a mapped-ram file."""
-        with self._capabilities("mapped-ram"):
-            self._migrate("migrate-incoming", f"file:{path}")
+    def save_file(self, fd: int, channels: int) -> str:
+        """
+        Have QEMU stop the guest and write all of it, and return the format of that.
+
+        A guest that its owner had stopped is refused then, and so is in the state that it had.
+
+        :param fd: an empty file that takes it
+        :param channels: threads of QEMU that write, where the format has such
+        :raises MonitorError: QEMU could not, with its reason
+        """
+        wanted = {
+            "multifd-channels": min(channels, _MOST_CHANNELS),
+            "multifd-compression": "none",
+            "direct-io": False,  # needs a descriptor of its own
+            "max-bandwidth": 0,  # unlimited
+            "downtime-limit": _LONGEST_DOWNTIME_MS,  # stop at once, write each page once
+        }
+        with parameters(self.monitor, wanted):
+            if self._refuse:
+                self._migrate_refused(fd)
+                return _STREAM
+            mapped = self.file_format == _MAPPED
+            with (
+                capabilities(self.monitor, *(("mapped-ram", "multifd") if mapped else ())),
+                self._file(fd, os.O_WRONLY) as uri,
+            ):
+                self._migrate("migrate", uri)
+        return self.file_format
+
+    def load_file(self, fd: int) -> None:
+        """
+        Have a waiting QEMU read all of a guest.
+
+        :param fd: a file that holds it, in :attr:`file_format`
+        :raises MonitorError: QEMU could not, with its reason
+        """
+        mapped = self.file_format == _MAPPED
+        with (
+            capabilities(self.monitor, *(("mapped-ram",) if mapped else ())),
+            parameters(self.monitor, {"direct-io": False}),
+            self._file(fd, os.O_RDONLY) as uri,
+        ):
+            self._migrate("migrate-incoming", uri)
 
     def run(self) -> None:
         """Let the guest run."""
         if self.status != "running":
             self.monitor.execute("cont")
 
-    def _let_go(self, pause: Pause) -> None:
+    def _let_go(self, pause: Pause, guard: Guard, undo: Commands) -> None:
+        try:
+            self._end_migration()
+            if pause.was_running:
+                self._resume()
+            pause.seconds = time.monotonic() - pause.started
+            for command, values in undo:  # once more, for it is refused during a migration
+                self.monitor.execute(command, **values)
+        except BaseException as error:
+            guard.take_over()
+            if not isinstance(error, MonitorError):
+                raise
+            message = f"{error.message}; process {guard.pid} stays to let the guest go"
+            raise MonitorError(message, path=error.path) from error
+        guard.dismiss()
+
+    def _end_migration(self) -> None:
         deadline = time.monotonic() + _CANCEL_S
-        while self.monitor.execute("query-migrate").get("status") in _UNDER_WAY:
-            self.monitor.execute("migrate_cancel")
+        while (state := migration_of(self.monitor).status) not in AT_REST:
             if time.monotonic() > deadline:
-                break
-            time.sleep(_POLL_S)
-        if pause.was_running and self.status != "running":
-            self.monitor.execute("cont")
+                message = f"QEMU's migration is still {words(state)} {_CANCEL_S:.0f} s after "
+                raise MonitorError(f"{message}it was cancelled", path=self.monitor.path)
+            self.monitor.execute("migrate_cancel")
+            time.sleep(POLL_S)
+
+    def _resume(self) -> None:
+        # It may have ended, or been stopped by its owner, meanwhile: then it is left as it is.
+        deadline = time.monotonic() + _CANCEL_S
+        while (status := self.status) in ("finish-migrate", "postmigrate"):
+            if time.monotonic() > deadline:
+                message = f"the guest is still {status} after {_CANCEL_S:.0f} s"
+                raise MonitorError(message, path=self.monitor.path)
+            if status == "postmigrate":
+                self.monitor.execute("cont")
+            time.sleep(POLL_S)
 
     def _learn(self) -> GuestFacts:
-        execute = self.monitor.execute
-        version = execute("query-version")["qemu"]
+        monitor = self.monitor
+        machine = monitor.ask(Name, "qom-get", path="/machine", property="type")
         return GuestFacts(
-            machine=str(execute("qom-get", path="/machine", property="type")).removesuffix(
-                "-machine"
-            ),
-            qemu_version=f"{version['major']}.{version['minor']}.{version['micro']}",
+            machine=machine.removesuffix("-machine"),
+            qemu_version=str(monitor.ask(Version, "query-version")),
             command_line=_command_line(self.pid),
-            memory=find_memory(self.monitor),
+            memory=find_memory(monitor),
         )
 
-    @contextmanager
-    def _capabilities(self, *names: str) -> Iterator[None]:
-        # What snapmig does not want is off meanwhile, and all is as before afterwards.
-        known = {
-            item["capability"]: bool(item["state"])
-            for item in self.monitor.execute("query-migrate-capabilities")
-        }
-        if missing := [name for name in names if name not in known]:
-            message = f"QEMU {self.facts.qemu_version} has no migration capability {missing[0]}"
-            raise MonitorError(message, path=self.monitor.path)
-        self._set({name: name in names for name in known if known[name] or name in names})
-        try:
-            yield
-        finally:
-            with suppress(MonitorError):  # QEMU may have gone; its own reason matters more
-                self._set({name: known[name] for name in known if known[name] or name in names})
+    def _file(self, fd: int, access: int) -> AbstractContextManager[str]:
+        return hand_over(self.monitor, fd, access, self._version)
 
-    @contextmanager
-    def _parameters(self, wanted: dict[str, int]) -> Iterator[None]:
-        known = self.monitor.execute("query-migrate-parameters")
-        self.monitor.execute("migrate-set-parameters", **wanted)
-        try:
-            yield
-        finally:
-            with suppress(MonitorError):
-                before = {name: known[name] for name in wanted}
-                self.monitor.execute("migrate-set-parameters", **before)
-
-    def _set(self, states: dict[str, bool]) -> None:
-        # Off before on: some exclude each other.
-        ordered = sorted(states.items(), key=lambda item: item[1])
-        listed = [{"capability": name, "state": state} for name, state in ordered]
-        self.monitor.execute("migrate-set-capabilities", capabilities=listed)
+    @property
+    def _version(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.facts.qemu_version.split("."))
 
     def _migrate(self, command: str, uri: str) -> None:
         self.monitor.execute(command, uri=uri)
-        deadline = time.monotonic() + _STATE_S
-        while True:
-            answer: dict[str, Any] = self.monitor.execute("query-migrate")
-            state = answer.get("status", "none")
-            # It says so a moment before it is done with the guest.
-            if state == "completed" and self.status != "finish-migrate":
-                return
-            if state in ("failed", "cancelled"):
-                reason = answer.get("error-desc", "it does not say why")
-                message = f"QEMU could not {command.replace('-', ' ')}: {reason}"
-                raise MonitorError(message, path=self.monitor.path)
-            if time.monotonic() > deadline:
-                message = f"QEMU did not finish in {_STATE_S:.0f} s, it is {state}"
-                raise MonitorError(message, path=self.monitor.path)
-            time.sleep(_POLL_S)
+        watch = Watch(self.monitor, command)
+        # It says so a moment before it is done with the guest.
+        while watch.look().status != "completed" or self.status == "finish-migrate":
+            time.sleep(POLL_S)
+
+    def _can_be_refused(self) -> bool:
+        # The end of a stream can be seen where it has a description of all devices.
+        if CAPABILITY not in known_capabilities(self.monitor):
+            return False
+        place = {"path": "/machine", "property": "suppress-vmdesc"}
+        return not self.monitor.ask(bool, "qom-get", **place)
+
+    def _migrate_refused(self, fd: int, *names: str) -> None:
+        with capabilities(self.monitor, CAPABILITY, *names):
+            copy_and_refuse(self.monitor, fd)
+            deadline = time.monotonic() + _CANCEL_S
+            while migration_of(self.monitor).status not in AT_REST and time.monotonic() < deadline:
+                time.sleep(POLL_S)
 
 
 def _command_line(pid: int) -> tuple[str, ...]:

@@ -1,18 +1,25 @@
-"""Where a running guest's RAM is: the files behind its memory backends."""
+"""The memory backends of a running guest, as QEMU's monitor describes them."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from snapmig.errors import SnapmigError
-from snapmig.guests.monitor import Monitor, MonitorError
+from snapmig.guests.answers import (
+    FileOffset,
+    FilePath,
+    MemoryDevice,
+    MemoryDevices,
+    ObjectItems,
+    WrongAnswerError,
+    typed,
+)
+from snapmig.guests.monitor import Monitor, MonitorError, words
 
-__all__ = ("GuestMemory", "find_memory", "open_memory")
+__all__ = ("MEMFD", "GuestMemory", "find_memory")
 
-_DELETED = " (deleted)"
+MEMFD = "memory-backend-memfd"
+"""The type of a backend in a file that has no path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +28,12 @@ class GuestMemory:
     A memory backend of a guest.
 
     :param name: the backend's id, which is also the name of its RAM block
-    :param size: bytes
-    :param shared: whether other processes see what the guest writes
-    :param path: the file that QEMU was given, None for a memfd or anonymous memory
-    :param file_offset: where in the file the RAM starts
+    :param size: bytes, whole pages
+    :param shared: whether it is a file in which other processes see what the guest writes
+    :param path: the file, or the directory of a file, that QEMU was given; None for a memfd or
+        anonymous memory
+    :param file_offset: where in the file the RAM starts: bytes, whole pages
+    :param kind: the backend's type, for example ``memory-backend-file``
     """
 
     name: str
@@ -32,86 +41,44 @@ class GuestMemory:
     shared: bool
     path: str | None
     file_offset: int
+    kind: str
 
 
 def find_memory(monitor: Monitor) -> tuple[GuestMemory, ...]:
     """
-    Return a guest's memory backends, in the order that QEMU lists them.
+    Return a guest's memory backends, in the opposite order to QEMU's.
 
-    :raises MonitorError: QEMU does not say
+    :raises MonitorError: QEMU does not say, or says what can't be
     """
-    found = []
-    for item in reversed(monitor.execute("query-memdev")):
-        name = item.get("id")
-        if name is None:
-            continue
-        path = _property(monitor, name, "mem-path")
-        offset = int(_property(monitor, name, "offset") or 0)
-        shared = bool(item.get("share")) and (path is not None or _is_memfd(monitor, name))
-        found.append(GuestMemory(name, item["size"], shared, path, offset))
+    objects = monitor.ask(ObjectItems, "qom-list", path="/objects")
+    kinds = {item.name: item.type.removeprefix("child<").removesuffix(">") for item in objects}
+    found = [
+        _describe(monitor, device, device.id, kinds.get(device.id, ""))
+        for device in reversed(monitor.ask(MemoryDevices, "query-memdev"))
+        if device.id is not None
+    ]
+    names = [memory.name for memory in found]
+    if twice := [name for name in names if names.count(name) > 1]:
+        message = f"QEMU lists the memory backend {words(twice[0])} twice"
+        raise MonitorError(message, path=monitor.path)
     return tuple(found)
 
 
-def open_memory(memory: GuestMemory, pid: int, flags: int) -> int:
-    """
-    Open a backend's file, through QEMU's own descriptor where its path is gone.
-
-    :param flags: as for :func:`os.open`
-    :raises SnapmigError: it can't be found, or is too short
-    """
-    fd = os.open(_file_of(memory, pid), flags | os.O_CLOEXEC)
-    size = os.fstat(fd).st_size
-    if size < memory.file_offset + memory.size:
-        os.close(fd)
-        message = f"RAM block {memory.name!r} has {memory.size} bytes, its file {size}"
-        raise SnapmigError(message, path=memory.path)
-    return fd
+def _describe(monitor: Monitor, device: MemoryDevice, name: str, kind: str) -> GuestMemory:
+    path: str | None = _property(monitor, name, "mem-path", FilePath | None) or None
+    offset: int = _property(monitor, name, "offset", FileOffset | None) or 0
+    # QEMU also calls memory-backend-ram shared, of which older ones have no file.
+    shared = device.share and (path is not None or kind == MEMFD)
+    return GuestMemory(name, device.size, shared, path, offset, kind)
 
 
-def _file_of(memory: GuestMemory, pid: int) -> str:
-    folder = Path(f"/proc/{pid}/fd")
+def _property(monitor: Monitor, name: str, key: str, kind: Any) -> Any:
     try:
-        links = {str(item): _target(item) for item in folder.iterdir()}
-    except PermissionError:
-        links = {}
-    for link, target in links.items():
-        if memory.path is not None and _matches(target, memory.path):
-            return link
-    anonymous = [
-        link
-        for link, target in links.items()
-        if target.startswith("/memfd:") and Path(link).stat().st_size == memory.size
-    ]
-    if memory.path is None and len(anonymous) == 1:
-        return anonymous[0]
-    if memory.path is not None and Path(memory.path).is_file():
-        return memory.path
-    found = f"{len(anonymous)} memfds of its size" if memory.path is None else "no such file"
-    message = f"file of RAM block {memory.name!r} not found in QEMU's process {pid}: {found}"
-    raise SnapmigError(message, path=memory.path)
-
-
-def _matches(target: str, path: str) -> bool:
-    # A directory as path: QEMU made a file of its own in it and unlinked it.
-    plain = target.removesuffix(_DELETED)
-    return plain == path or plain.startswith(f"{path.rstrip('/')}/qemu_back_mem.")
-
-
-def _target(link: Path) -> str:
-    try:
-        return os.readlink(link)
-    except OSError:  # closed meanwhile
-        return ""
-
-
-def _property(monitor: Monitor, name: str, key: str) -> Any:
-    try:
-        return monitor.execute("qom-get", path=f"/objects/{name}", property=key) or None
+        value = monitor.execute("qom-get", path=f"/objects/{name}", property=key)
     except MonitorError:
         return None  # this kind of backend has no such property
-
-
-def _is_memfd(monitor: Monitor, name: str) -> bool:
-    listed = monitor.execute("qom-list", path="/objects")
-    kinds = {item["name"]: item["type"] for item in listed}
-    return "memory-backend-memfd" in str(kinds.get(name, ""))
+    try:
+        return typed(value, kind)
+    except WrongAnswerError as error:
+        message = f"QEMU's {key} of RAM block {words(name)} can't be: {words(str(error))}"
+        raise MonitorError(message, path=monitor.path) from error

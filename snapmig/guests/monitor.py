@@ -2,83 +2,132 @@
 QEMU's monitor, by synchronous calls over the QEMU project's own client library.
 
 The library is asyncio; its loop runs only inside a call here, so that no thread exists beside the
-caller's and workers can be forked.
+caller's and workers can be forked. It runs for moments only, between which signals arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import select
 import socket
 import struct
+import time
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.system.signals import HeldSignals
+from snapmig.guests.answers import WrongAnswerError, typed
+from snapmig.guests.wait import USUAL_WAIT, MonitorWait
+from snapmig.printable import printable
+from snapmig.system.signals import HeldSignals, arrive
 
-__all__ = ("Monitor", "MonitorError")
+__all__ = ("Monitor", "MonitorError", "Peer", "words")
 
-_ANSWER_S = 30.0
+Answer = TypeVar("Answer")
+_NOTICE_S = 5.0
+_MOMENT_S = 0.1
+_AFTER_SILENCE_S = 2.0
+"""Seconds for an answer of a monitor that owes another one already."""
+_LONGEST_WORDS = 500
+_QUIET = logging.NullHandler()
 
 
 class MonitorError(SnapmigError):
-    """QEMU's monitor can't be reached, or refused a command."""
+    """QEMU's monitor can't be reached, refused a command, or does not answer."""
+
+
+class Peer(NamedTuple):
+    """
+    The process that listens at a monitor's socket, as the kernel names it.
+
+    :param pid: 0 where it is in no process namespace that is seen from here
+    :param uid: its effective user when it began to listen
+    """
+
+    pid: int
+    uid: int
 
 
 class Monitor:
     """
     A connection to a monitor's socket.
 
+    A monitor takes one client at a time; others are connected, and greeted when that one leaves.
+
     :param path: the UNIX socket of ``-qmp unix:PATH,server=on``
-    :raises MonitorError: nobody listens there, or it is not a monitor
+    :param wait: for each answer, and for the greeting
+    :ivar peer: the process behind it
+    :raises MonitorError: nobody listens there, it is not a monitor, or it does not greet in time
     :raises UsageError: the client library is not installed
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
         try:
-            from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415 - an optional dependency
+            from qemu.qmp import ExecuteError, QMPClient, QMPError  # noqa: PLC0415 - optional
         except ImportError as error:
             message = "running guests need qemu.qmp: pip install 'snapmig[qemu]'"
             raise UsageError(message) from error
         self.path = path
-        self._errors = (QMPError, OSError, asyncio.TimeoutError, EOFError)
+        self._wait = wait
+        self._silent = False
+        # The library lets pass what JSON's reader raises at a peer that is no QEMU, and logs it.
+        logging.getLogger("qemu.qmp").addHandler(_QUIET)
+        self._refusal = ExecuteError
+        self._errors = (QMPError, OSError, EOFError, ValueError, RecursionError)
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("snapmig")
-        self.pid = self._connect(path)
+        self._socket = socket.socket(socket.AF_UNIX)
+        self.peer = self._connect()
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """
-        Run a command and return its answer; an argument's ``_`` stands for ``-``.
+        Run a command and return its answer as it is; an argument's ``_`` stands for ``-``.
+
+        :raises MonitorError: QEMU refused it, with its words, did not answer, or went away
+        """
+        named = {name.replace("_", "-"): value for name, value in arguments.items()}
+        return self._answer(command, self._client.execute(command, named or None))
+
+    def ask(self, kind: type[Answer], command: str, **arguments: Any) -> Answer:
+        """
+        Run a command and return its answer as a type of :mod:`snapmig.guests.answers`.
+
+        :raises MonitorError: as :meth:`execute`, or the answer is of another type
+        """
+        try:
+            return typed(self.execute(command, **arguments), kind)
+        except WrongAnswerError as error:
+            message = f"QEMU's answer to {command} is not one: {words(str(error))}"
+            raise MonitorError(message, path=self.path) from error
+
+    def send_descriptor(self, fd: int, command: str, **arguments: Any) -> Any:
+        """
+        Run a command that takes a descriptor, ``getfd`` or ``add-fd``, and return its answer.
 
         :raises MonitorError: QEMU refused it, with its words, or went away
         """
-        named = {name.replace("_", "-"): value for name, value in arguments.items()}
-        try:
-            return self._run(self._client.execute(command, named or None))
-        except self._errors as error:
-            message = f"QEMU refused {command}: {_words(error)}"
-            raise MonitorError(message, path=self.path) from error
 
-    def give_descriptor(self, name: str, fd: int) -> None:
-        """Give QEMU a descriptor, under a name that ``fd:NAME`` addresses then."""
-
-        async def give() -> None:
+        async def send() -> Any:
             self._client.send_fd_scm(fd)
-            await self._client.execute("getfd", {"fdname": name})
+            return await self._client.execute(command, arguments)
 
-        try:
-            self._run(give())
-        except self._errors as error:
-            message = f"QEMU did not take a descriptor: {error}"
-            raise MonitorError(message, path=self.path) from error
+        return self._answer(command, send())
+
+    def fileno(self) -> int:
+        """Return the descriptor of the connection."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Leave the monitor; the guest goes on as it is."""
         if not self._loop.is_closed():
-            with contextlib.suppress(*self._errors):
-                self._run(self._client.disconnect())
-            self._loop.close()
+            try:
+                with contextlib.suppress(*self._errors), HeldSignals():
+                    self._run(self._client.disconnect(), _AFTER_SILENCE_S)
+            finally:
+                self._loop.close()
+        self._socket.close()
 
     def __enter__(self) -> Monitor:
         return self
@@ -86,28 +135,104 @@ class Monitor:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _connect(self, path: str) -> int:
-        connection = socket.socket(socket.AF_UNIX)
+    def _connect(self) -> Peer:
         try:
-            connection.connect(path)
-            raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            self._run(self._client.connect(connection))
+            self._wait_for_greeting()
+            raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            self._run(self._client.connect(self._socket), self._wait.limit_s)
         except self._errors as error:
-            connection.close()
-            self._loop.close()
-            message = f"no QEMU monitor answers here: {_words(error)}"
-            raise MonitorError(message, path=path) from error
-        except BaseException:  # a signal's, or a cancellation, which waited until it was connected
             self.close()
-            connection.close()
+            message = f"no QEMU monitor answers here: {_words(error)}"
+            raise MonitorError(message, path=self.path) from error
+        except BaseException:  # a signal's, a cancellation, or a monitor that does not greet
+            self.close()
             raise
-        pid: int = struct.unpack("3i", raw)[0]
-        return pid
+        pid, uid, _gid = struct.unpack("iII", raw)
+        return Peer(pid, uid)
 
-    def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
-        with HeldSignals():
-            return self._loop.run_until_complete(asyncio.wait_for(work, _ANSWER_S))
+    def _wait_for_greeting(self) -> None:
+        # Before asyncio has it: what a signal raises here tears nothing.
+        self._socket.setblocking(False)
+        started, told, connected = time.monotonic(), False, False
+        while True:
+            # Where more clients wait than the socket has room for, connecting must be tried again.
+            connected = connected or self._try_to_connect()
+            if connected and _is_readable(self._socket, _MOMENT_S):
+                return
+            if not connected:
+                time.sleep(_MOMENT_S)
+            arrive()
+            waited = time.monotonic() - started
+            if waited >= self._wait.limit_s:
+                message = (
+                    f"no QEMU monitor answers here in {self._wait.limit_s:g} s: somebody else may "
+                    "hold it, for it takes one client at a time, or QEMU itself stands still"
+                )
+                raise MonitorError(message, path=self.path)
+            if waited >= _NOTICE_S and not told and self._wait.notice is not None:
+                told = True
+                self._wait.notice(
+                    f"monitor {printable(self.path)} does not answer; somebody else may hold it; "
+                    f"waiting up to {self._wait.limit_s:g} s"
+                )
+
+    def _try_to_connect(self) -> bool:
+        try:
+            self._socket.connect(self.path)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _answer(self, command: str, work: Coroutine[Any, Any, Any]) -> Any:
+        # Answers come in the order of commands: behind a missing one there is little to wait for.
+        limit = self._wait.limit_s
+        limit = min(limit, _AFTER_SILENCE_S) if self._silent else limit
+        try:
+            answer = self._run(work, limit)
+        except TimeoutError as error:
+            message = f"QEMU did not answer {command} in {limit:g} s"
+            raise MonitorError(message, path=self.path) from error
+        except self._errors as error:
+            verb = "refused" if isinstance(error, self._refusal) else "did not answer"
+            message = f"QEMU {verb} {command}: {_words(error)}"
+            raise MonitorError(message, path=self.path) from error
+        self._silent = False
+        return answer
+
+    def _run(self, work: Coroutine[Any, Any, Any], limit_s: float) -> Any:
+        task = self._loop.create_task(work)
+        started = time.monotonic()
+        end = started + limit_s
+        try:
+            while not task.done():
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                # Held, for what a handler raises inside the loop is swallowed or tears it.
+                with HeldSignals():
+                    self._loop.run_until_complete(
+                        asyncio.wait({task}, timeout=min(left, _MOMENT_S))
+                    )
+        finally:
+            if not task.done():
+                self._silent = time.monotonic() - started >= min(limit_s, _AFTER_SILENCE_S)
+                task.cancel()
+                with HeldSignals():
+                    self._loop.run_until_complete(asyncio.wait({task}, timeout=_AFTER_SILENCE_S))
+        return task.result()
+
+
+def _is_readable(connection: socket.socket, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(1000 * seconds))
+
+
+def words(text: str) -> str:
+    """Return what QEMU, or whoever is there, said, as one line that is not too long."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_WORDS else f"{line[:_LONGEST_WORDS]}..."
 
 
 def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__  # a time-out has no words of its own
+    return words(str(error)) or type(error).__name__  # a time-out has no words of its own

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import stat
 
 from snapmig.errors import ImageChangedError, SnapmigError
-from snapmig.system.files import descriptor_path, pread_all
+from snapmig.system.files import descriptor_path, open_regular, pread_all
 
 __all__ = ("ImageFile",)
 
@@ -15,16 +14,18 @@ class ImageFile:
     """
     One open file of an image.
 
+    :param follow: take what a symbolic link leads to; a link that nobody named is refused
     :raises SnapmigError: not a regular file, or empty
     """
 
-    def __init__(self, shown: str) -> None:
+    def __init__(self, shown: str, *, follow: bool = True) -> None:
         self.shown = shown
-        self.fd = os.open(shown, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a pipe must not wait
+        try:
+            self.fd = open_regular(shown, follow=follow)
+        except SnapmigError as error:
+            raise SnapmigError(f"image is {error.message}", path=shown) from error
         try:
             self._facts = os.fstat(self.fd)
-            if not stat.S_ISREG(self._facts.st_mode):
-                raise SnapmigError("image is not a regular file", path=shown)
             if self._facts.st_size == 0:
                 raise SnapmigError("image is empty, expected a guest's RAM", path=shown)
         except BaseException:

@@ -30,6 +30,7 @@ class Content(NamedTuple):
     :param format: the format that it was saved from
     :param architecture: the guest's processors, None where they are not known
     :param packet_pages: pages in a packet
+    :param domain_xml: libvirt's definition of the guest, where it is not in ``attachments``
     :param data_pages: gives one truth value a page of a block, packet by packet in pieces; a
         block's last packet is filled up with false
     """
@@ -40,6 +41,7 @@ class Content(NamedTuple):
     packet_pages: int
     data_pages: Callable[[int], Iterator[Mask]]
     architecture: Architecture | None = None
+    domain_xml: bytes | None = None
 
     @property
     def ram_size(self) -> int:

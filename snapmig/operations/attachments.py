@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
+import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 from snapmig.container.format import (
     MAX_ATTACHMENT_SIZE,
@@ -17,14 +16,17 @@ from snapmig.container.format import (
 from snapmig.container.reader import SnapshotFile
 from snapmig.container.tables import AttachmentEntry
 from snapmig.container.writer import SnapshotWriter
-from snapmig.encodings.deflate import compress_stream, decompress
+from snapmig.encodings.deflate import compress_stream, decompress_stream
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.images.qemu.attachments import AFTER, FACTS, MAX_FACTS_SIZE, MAX_STATE_SIZE
 from snapmig.images.source import ImageSource
+from snapmig.system.files import open_regular
 from snapmig.units import format_size
 
 __all__ = (
     "SOURCE_PREFIX",
     "AttachmentSource",
+    "StoredAttachment",
     "check_attachments",
     "load_attachment",
     "source_attachments",
@@ -39,7 +41,22 @@ SOURCE_PREFIX = "source/"
 """Names of attachments that a save makes itself, from what an image has besides pages."""
 _FORMAT_NAME = SOURCE_PREFIX + "format"
 
+_FORMAT = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
+
 _STEP = 1 << 20
+
+_LIMITS = {
+    _FORMAT_NAME: 64,
+    f"{SOURCE_PREFIX}parent": 4096,  # no path is longer on Linux
+    f"{SOURCE_PREFIX}guest.json": 8 << 20,  # a command line has at most 2 MiB
+    f"{SOURCE_PREFIX}{FACTS}": MAX_FACTS_SIZE,
+    f"{SOURCE_PREFIX}elf.json": 32 << 20,  # 2^18 segments
+    f"{SOURCE_PREFIX}vmstate": 10_000_000,  # of Firecracker, whose own limit this is
+    f"{SOURCE_PREFIX}{AFTER}": MAX_STATE_SIZE,
+}
+"""Bytes of contents that are taken into memory to make an image of a snapshot again. A device state
+without RAM has a few MiB."""
+_LIMIT = 128 << 20
 
 
 def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
@@ -56,6 +73,8 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
         if name.startswith(SOURCE_PREFIX):
             message = f"attachment name {name!r} is kept for what belongs to the image itself"
             raise UsageError(message)
+        if not _is_utf8(name):
+            raise UsageError(f"attachment name {name!r} is not UTF-8")
         if not 0 < len(name.encode()) <= MAX_NAME_SIZE or "\0" in name:
             message = f"attachment name {name!r} is not 1 to {MAX_NAME_SIZE} bytes long"
             raise UsageError(message)
@@ -63,17 +82,25 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
         _check_size(name, size)
 
 
-def _file_size(name: str, path: str | os.PathLike[str]) -> int:
-    # Opened, so that a file that can't be read is refused now, without waiting for a pipe's writer.
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+def _is_utf8(text: str) -> bool:
     try:
-        facts = os.fstat(fd)
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _file_size(name: str, path: str | os.PathLike[str]) -> int:
+    # Opened, so that a file that can't be read is refused now.
+    try:
+        fd = open_regular(path)
+    except SnapmigError as error:
+        message = f"attachment {name!r} is {error.message}"
+        raise SnapmigError(message, path=os.fspath(path)) from error
+    try:
+        return os.fstat(fd).st_size
     finally:
         os.close(fd)
-    if not stat.S_ISREG(facts.st_mode):
-        message = f"attachment {name!r} is not a regular file"
-        raise SnapmigError(message, path=os.fspath(path))
-    return facts.st_size
 
 
 def source_attachments(source: ImageSource) -> dict[str, bytes]:
@@ -90,11 +117,17 @@ def source_format(snapshot: SnapshotFile) -> str:
     """
     for entry in snapshot.attachments:
         if entry.name == _FORMAT_NAME:
-            return load_attachment(snapshot, entry).decode("ascii", "replace")
+            name = load_attachment(snapshot, entry, limited=True).decode("ascii", "replace")
+            if _FORMAT.fullmatch(name) is None:
+                message = f"attachment {_FORMAT_NAME!r} is {name!r}, expected the name of a format"
+                raise CorruptSnapshotError(message, path=snapshot.shown)
+            return name
     return "raw"
 
 
-def store_attachments(writer: SnapshotWriter, attach: Mapping[str, AttachmentSource]) -> None:
+def store_attachments(
+    writer: SnapshotWriter, attach: Mapping[str, AttachmentSource | StoredAttachment]
+) -> None:
     """Compress attachments to the end of a snapshot."""
     for name, source in attach.items():
         start = writer.end
@@ -112,31 +145,69 @@ def store_attachments(writer: SnapshotWriter, attach: Mapping[str, AttachmentSou
         writer.add_attachment(entry)
 
 
-def load_attachment(snapshot: SnapshotFile, entry: AttachmentEntry) -> bytes:
+class StoredAttachment:
+    """
+    An attachment's contents in pieces, each time that they are asked for; never all in memory.
+
+    The last piece comes before it is known whether they are what the table says.
+
+    :raises CorruptSnapshotError: they are not
+    """
+
+    def __init__(self, snapshot: SnapshotFile, entry: AttachmentEntry) -> None:
+        self._snapshot = snapshot
+        self._entry = entry
+
+    def __len__(self) -> int:
+        return self._entry.size
+
+    def __iter__(self) -> Iterator[bytes]:
+        entry = self._entry
+        pieces = self._snapshot.attachment_pieces(entry)
+        if entry.encoding == Encoding.DEFLATE:
+            pieces = decompress_stream(pieces, entry.size)
+        digest = hashlib.sha256()
+        try:
+            for piece in pieces:
+                digest.update(piece)
+                yield piece
+        except CorruptSnapshotError as error:
+            if error.path is not None:
+                raise
+            message = f"attachment {entry.name!r}: {error.message}"
+            raise CorruptSnapshotError(message, path=self._snapshot.shown) from error
+        if digest.digest() != entry.sha256:
+            message = (
+                f"attachment {entry.name!r}: SHA-256 is {entry.sha256.hex()}, "
+                f"computed {digest.hexdigest()}"
+            )
+            raise CorruptSnapshotError(message, path=self._snapshot.shown)
+
+    def check(self) -> None:
+        """Read all of it."""
+        for _ in self:
+            pass
+
+
+def load_attachment(
+    snapshot: SnapshotFile, entry: AttachmentEntry, *, limited: bool = False
+) -> bytes:
     """
     Return an attachment's contents.
 
+    :param limited: refuse more than what snapmig itself writes under that name, without reading it
     :raises CorruptSnapshotError: they are not what the table says
     """
-    contents = snapshot.stored_attachment(entry)
-    if entry.encoding == Encoding.DEFLATE:
-        try:
-            contents = decompress(contents, entry.size, 15)
-        except CorruptSnapshotError as error:
-            message = f"attachment {entry.name!r}: {error.message}"
-            raise CorruptSnapshotError(message, path=snapshot.shown) from error
-    computed = hashlib.sha256(contents).digest()
-    if computed != entry.sha256:
-        message = (
-            f"attachment {entry.name!r}: SHA-256 is {entry.sha256.hex()}, computed {computed.hex()}"
-        )
+    limit = _LIMITS.get(entry.name, _LIMIT)
+    if limited and entry.size > limit:
+        message = f"attachment {entry.name!r} has {entry.size} bytes, expected at most {limit}"
         raise CorruptSnapshotError(message, path=snapshot.shown)
-    return contents
+    return b"".join(StoredAttachment(snapshot, entry))
 
 
 class _Contents:
     # The pieces of an attachment, hashed and counted on their way.
-    def __init__(self, name: str, source: AttachmentSource) -> None:
+    def __init__(self, name: str, source: AttachmentSource | StoredAttachment) -> None:
         self._name = name
         self._source = source
         self.size = 0
@@ -150,13 +221,15 @@ class _Contents:
             yield piece
 
 
-def _pieces(source: AttachmentSource) -> Iterator[bytes]:
-    if isinstance(source, bytes):
+def _pieces(source: AttachmentSource | StoredAttachment) -> Iterator[bytes]:
+    if isinstance(source, StoredAttachment):
+        yield from source
+    elif isinstance(source, bytes):
         yield source
-        return
-    with Path(source).open("rb") as file:
-        while piece := file.read(_STEP):
-            yield piece
+    else:
+        with os.fdopen(open_regular(source), "rb") as file:
+            while piece := file.read(_STEP):
+                yield piece
 
 
 def _check_size(name: str, size: int) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from snapmig.cluster.scheduler import Scheduler
-from snapmig.errors import CancelledError, UsageError
+from snapmig.errors import CancelledError, DestinationExistsError, UsageError
+from snapmig.guests.wait import parse_monitor_timeout
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.batch_cluster import ClusterMeans, cluster_warnings, hosts_of
 from snapmig.operations.batch_file import read_batch_file
 from snapmig.operations.batch_jobs import PlannedJob, plan_jobs
@@ -24,6 +26,7 @@ from snapmig.operations.restore import RestoreResult
 from snapmig.operations.save_values import SaveResult
 from snapmig.operations.settings import parse_jobs
 from snapmig.operations.workers import make_pace, parse_rate
+from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, arrive
 
 __all__ = ("Batch", "batch")
@@ -37,6 +40,7 @@ _GUESTS_AT_ONCE = 2
 """Where nothing else is said; on a cluster it is as many as there are hosts."""
 
 
+@checks_arguments
 def batch(
     path: str | os.PathLike[str],
     *,
@@ -44,9 +48,11 @@ def batch(
     max_guests_at_once: int | None = None,
     fail_fast: bool | None = None,
     bwlimit: str | int | None = None,
+    monitor_timeout: float | str | None = None,
     scheduler: Scheduler | None = None,
     ended: Callable[[BatchJob], None] | None = None,
     progress: Callable[[BatchProgress], None] | None = None,
+    notice: Callable[[str, str], None] | None = None,
 ) -> BatchResult:
     """
     Save and restore many guests, as a file says: docs/batch.md is its reference.
@@ -62,9 +68,12 @@ def batch(
     :param max_guests_at_once: jobs under way at a time
     :param fail_fast: cancel all others when one fails
     :param bwlimit: bytes per second that all of them write at most, a number or words like ``200M``
+    :param monitor_timeout: seconds to wait for each answer of a guest's monitor
     :param scheduler: of a Dask cluster whose workers do each job on its host: docs/cluster.md
     :param ended: called with each job as it ends, in the caller's thread
     :param progress: called several times a second, in the caller's thread
+    :param notice: called with a job's name and a sentence that the user should read meanwhile, in
+        the caller's thread; of jobs on other hosts there are none
     :raises UsageError: the file is not what it should be, or jobs are in each other's way
     :raises NoSpaceError: what is restored can't fit
     :raises OSError: the file can't be read
@@ -75,9 +84,10 @@ def batch(
         max_guests_at_once=max_guests_at_once,
         fail_fast=fail_fast,
         bwlimit=bwlimit,
+        monitor_timeout=monitor_timeout,
         scheduler=scheduler,
     )
-    return run.run(ended, progress)
+    return run.run(ended, progress, notice)
 
 
 class Batch:
@@ -95,9 +105,12 @@ class Batch:
         max_guests_at_once: int | None = None,
         fail_fast: bool | None = None,
         bwlimit: str | int | None = None,
+        monitor_timeout: float | str | None = None,
         scheduler: Scheduler | None = None,
     ) -> None:
         file = read_batch_file(Path(path))
+        if monitor_timeout is not None:
+            file.monitor_timeout = parse_monitor_timeout(monitor_timeout)
         self.jobs = plan_jobs(file, Path(path), on_cluster=scheduler is not None)
         self._workers = file.jobs if jobs is None else jobs
         self.workers = parse_jobs(self._workers)
@@ -120,12 +133,13 @@ class Batch:
         self,
         ended: Callable[[BatchJob], None] | None = None,
         progress: Callable[[BatchProgress], None] | None = None,
+        notice: Callable[[str, str], None] | None = None,
     ) -> BatchResult:
         """Do all jobs."""
         started = time.monotonic()
         # Workers come first: they are forked while there is no thread beside this one.
         with self._means() as means:
-            run = _Run(self, means, ended, progress)
+            run = _Run(self, means, ended, progress, notice)
             try:
                 run.go()
             except BaseException as error:
@@ -171,14 +185,16 @@ class _Run:
         means: Means,
         ended: Callable[[BatchJob], None] | None,
         progress: Callable[[BatchProgress], None] | None,
+        notice: Callable[[str, str], None] | None,
     ) -> None:
         self._batch = batch
         self._means = means
         self._ended = ended
         self._progress = progress
+        self._notice = notice
         self._waiting = deque(batch.jobs)
         self._running: dict[str, _Running] = {}
-        self._events: SimpleQueue[tuple[_Running, BatchJob]] = SimpleQueue()
+        self._events: SimpleQueue[tuple[_Running, BatchJob | str]] = SimpleQueue()
         self._sizes = {job.name: job.expected_bytes for job in batch.jobs}
         self.results: dict[str, BatchJob] = {}
 
@@ -191,7 +207,10 @@ class _Run:
             except Empty:
                 pass
             else:
-                self._take(running, result)
+                if isinstance(result, BatchJob):
+                    self._take(running, result)
+                elif self._notice is not None:
+                    self._notice(running.job.name, result)
             self._report()
 
     def stop(self, error: BaseException) -> None:
@@ -223,7 +242,7 @@ class _Run:
     def _start(self, job: PlannedJob) -> None:
         running = _Running(job, self._work)
         self._running[job.name] = running
-        running.thread.start()
+        start_thread(running.thread)
 
     def _work(self, running: _Running) -> None:
         # In the job's thread.
@@ -234,10 +253,14 @@ class _Run:
         try:
             with running.cancellation.here():
                 arrive()
-                result, worker = self._means.do(job, running.note)
+                result, worker = self._means.do(
+                    job, running.note, lambda text: self._events.put((running, text))
+                )
         except BaseException as error:  # noqa: BLE001 - one job's failure is a result of the run
             state = "cancelled" if isinstance(error, CancelledError) else "failed"
             code, message = describe(error)
+            if isinstance(error, DestinationExistsError):
+                message += ", force = true overwrites it"
         seconds = round(time.monotonic() - running.started, 3)
         outcome = BatchJob(
             job.name, job.verb, state, result, code, message, seconds, job.host, worker

@@ -14,7 +14,7 @@ from snapmig.operations.batch_file import RestoreTable, SaveTable, Table
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.settings import GUEST_PREFIX, parse_depth, parse_layout, parse_packet_size
 from snapmig.operations.shares import parse_share
-from snapmig.stores.location import ObjectUrl, is_url
+from snapmig.stores.location import ObjectUrl, check_new_name, is_url
 
 __all__ = ("check_restore", "check_save", "placed")
 
@@ -74,6 +74,8 @@ def check_restore(table: RestoreTable) -> None:
     :raises SnapmigError: a value that makes no sense
     """
     _check_image(table.image)
+    if not table.for_qemu and not table.image.startswith(GUEST_PREFIX):
+        check_new_name(table.image)
     parse_depth(table.depth)
     _check_format(table.format, format_names())
     _check_addresses(table)
@@ -95,6 +97,7 @@ def _check_format(name: str | None, known: tuple[str, ...]) -> None:
 def _check_place(table: SaveTable) -> None:
     _check_image(table.image)
     if not is_url(table.snapshot):
+        check_new_name(table.snapshot)
         parse_layout(table.layout)
         return
     bucket, _slash, key = table.snapshot.removeprefix("s3://").partition("/")

@@ -17,6 +17,7 @@ from snapmig.errors import (
     UsageError,
     WorkerDiedError,
 )
+from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.progress import Progress, ProgressCallback
 from snapmig.operations.restore import RestoreResult
@@ -97,7 +98,10 @@ class ClusterMeans:
         return job.host is not None and busy[job.host] < self._cluster.places(job.host)
 
     def do(
-        self, job: PlannedJob, note: ProgressCallback
+        self,
+        job: PlannedJob,
+        note: ProgressCallback,
+        notice: NoticeCallback,  # noqa: ARG002 - the worker's own stderr has them
     ) -> tuple[SaveResult | RestoreResult, str | None]:
         """Do a job on its host."""
 

@@ -6,14 +6,14 @@ Every refusal is one sentence with the file, the table and the key.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from snapmig.errors import UsageError
-from snapmig.operations.refusals import explain
+from snapmig.guests.wait import parse_monitor_timeout
+from snapmig.operations.refusals import explain, parse_toml, read_text
 from snapmig.operations.settings import GUEST_PREFIX, parse_jobs
 from snapmig.operations.workers import parse_rate
 
@@ -33,6 +33,7 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     force: bool | None = None
     address: dict[str, int | str] | None = None
     arch: str | None = None
+    follow_remote_parents: bool | None = None
 
 
 class SaveTable(Table):
@@ -72,6 +73,7 @@ class DefaultsTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     accelerator: str | None = None
     depth: int | None = None
     force: bool | None = None
+    follow_remote_parents: bool | None = None
     parent: str | None = None
     compression: str | None = None
     level: int | str | None = None
@@ -97,6 +99,7 @@ class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     max_guests_at_once: int | None = None
     fail_fast: bool = False
     bwlimit: int | str | None = None
+    monitor_timeout: float | None = None
     defaults: dict[str, Any] = {}
     save: list[dict[str, Any]] = []
     restore: list[dict[str, Any]] = []
@@ -118,15 +121,14 @@ def read_batch_file(path: Path) -> BatchFile:
     """
     Return what a file says.
 
-    :raises UsageError: it is not TOML, or has an unknown key or a value of a wrong type
+    :raises UsageError: not a regular file, too large, not TOML, an unknown key or a wrong type
     :raises OSError: it can't be read
     """
     try:
-        content = tomllib.loads(path.read_bytes().decode())
-    except UnicodeDecodeError as error:
-        raise UsageError("is not UTF-8, as TOML must be", path=str(path)) from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"is not TOML: {error}", path=str(path)) from error
+        content = parse_toml(read_text(path))
+    except UsageError as error:
+        error.path = str(path)
+        raise
     file = _convert(content, BatchFile, str(path))
     if file.max_guests_at_once is not None and file.max_guests_at_once < 1:
         message = f"max_guests_at_once is {file.max_guests_at_once}, expected at least 1"
@@ -134,6 +136,7 @@ def read_batch_file(path: Path) -> BatchFile:
     try:
         parse_jobs(file.jobs)
         parse_rate(1 if file.bwlimit is None else file.bwlimit)
+        parse_monitor_timeout(file.monitor_timeout)
     except UsageError as error:
         error.path = str(path)
         raise

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +75,17 @@ def plan_jobs(file: BatchFile, path: Path, *, on_cluster: bool = False) -> list[
         for number, restore in enumerate(file.restores(str(path)), 1)
         for job in expander.restores(restore, f"{path}: [[restore]] {number}")
     ]
+    if file.monitor_timeout is not None:
+        jobs = [_with_timeout(job, file.monitor_timeout) for job in jobs]
     _check_names(jobs)
     _check_files(jobs)
     return jobs
+
+
+def _with_timeout(job: PlannedJob, seconds: float) -> PlannedJob:
+    if not any(each.startswith(GUEST_PREFIX) for each in (job.source, job.destination)):
+        return job
+    return replace(job, words={**job.words, "monitor_timeout": seconds})
 
 
 class _Expander:
@@ -95,8 +103,8 @@ class _Expander:
             parent = [] if table.parent is None else [fill(table.parent)]
             words = _given(
                 table,
-                "format accelerator depth force compression level window huffman packet_size "
-                "layout deltas page_digests live share address arch",
+                "format accelerator depth force follow_remote_parents compression level window "
+                "huffman packet_size layout deltas page_digests live share address arch",
             )
             words |= {"attach": attach, "base": base}
             words |= {"parent": parent[0]} if parent else {}
@@ -127,7 +135,9 @@ class _Expander:
                 source=source,
                 destination=fill(table.image),
                 words=_given(
-                    table, "format accelerator depth force in_place block for_qemu address arch"
+                    table,
+                    "format accelerator depth force follow_remote_parents in_place block for_qemu "
+                    "address arch",
                 ),
                 host=table.host,
             )
@@ -136,7 +146,7 @@ class _Expander:
         if self._on_cluster and not table.host:
             raise UsageError("host: the key is missing, which a cluster needs")
         if not self._on_cluster and table.host is not None:
-            raise UsageError(f"host is {table.host!r}, which needs a cluster: --scheduler")
+            raise UsageError(f"host is {table.host!r}, which needs the scheduler of a cluster")
 
     def _sources(
         self, pattern: str, table: Table, place: str

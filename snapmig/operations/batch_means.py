@@ -8,6 +8,7 @@ from typing import Protocol
 
 from snapmig.fleet.pace import Pace
 from snapmig.fleet.shared import SharedFleet
+from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
@@ -38,11 +39,12 @@ class Means(Protocol):
         """Say whether a job can begin beside those that run."""
 
     def do(
-        self, job: PlannedJob, note: ProgressCallback
+        self, job: PlannedJob, note: ProgressCallback, notice: NoticeCallback
     ) -> tuple[SaveResult | RestoreResult, str | None]:
         """
         Do a job, in its thread; a cancellation of the thread arrives meanwhile.
 
+        :param notice: called, in that thread, with what the user should read meanwhile
         :returns: what was done, and which worker of a cluster did it
         """
 
@@ -70,7 +72,7 @@ class LocalMeans:
         return True
 
     def do(
-        self, job: PlannedJob, note: ProgressCallback
+        self, job: PlannedJob, note: ProgressCallback, notice: NoticeCallback
     ) -> tuple[SaveResult | RestoreResult, str | None]:
         """Do a job by the fleet."""
         result = _FUNCTIONS[job.verb](
@@ -79,6 +81,7 @@ class LocalMeans:
             jobs=self._fleet.size,
             workers=self._fleet.workers,
             progress=note,
+            notice=notice,
             **job.words,
         )
         return result, None

@@ -13,6 +13,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.parents import geometry_problem
 from snapmig.operations.progress import ProgressCallback, reporter
@@ -64,11 +65,13 @@ class DiffResult:
     warnings: tuple[str, ...] = ()
 
 
+@checks_arguments
 def diff(
     one: str | os.PathLike[str],
     other: str | os.PathLike[str],
     *,
     jobs: int | None = None,
+    follow_remote_parents: bool = False,
     progress: ProgressCallback | None = None,
 ) -> DiffResult:
     """
@@ -77,13 +80,16 @@ def diff(
     Where both have page digests nothing is decoded.
 
     :param jobs: worker processes; default: the processors that this process may run on
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: RAM blocks or packets of other sizes
     :raises CorruptSnapshotError: one of them is damaged
     :raises SnapmigError: a parent is missing
     """
     started = time.monotonic()
-    options = read_options(jobs, AUTO, None, progress)
+    follow = follow_remote_parents
+    options = read_options(jobs, AUTO, None, progress, follow_remote_parents=follow)
     with ExitStack() as stack:
         readings = []
         for path in (one, other):

@@ -13,6 +13,7 @@ from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
 from snapmig.container.index import kind_counts, pages_in_use
 from snapmig.container.reader import SnapshotFile
 from snapmig.geometry import PAGE_SIZE, RamBlock
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")
@@ -83,6 +84,7 @@ class SnapshotInfo:
     attachments: tuple[AttachmentInfo, ...]
 
 
+@checks_arguments
 def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
     """
     Return what a snapshot is; its index is checked as a whole, its packets are not read.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
+from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
 from snapmig.operations.addresses import parse_addresses
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
@@ -28,7 +31,11 @@ from snapmig.operations.restoring import (
 )
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.workers import choose_workers
-from snapmig.stores.location import parse_location, same_location
+from snapmig.stores.location import check_new_name, parse_location, same_location
+from snapmig.units import format_size
+
+LIBVIRT_FORMAT = "libvirt"
+_MAX_XML_SIZE = 16 << 20
 
 __all__ = ("RestoreResult", "restore")
 
@@ -64,6 +71,7 @@ class RestoreResult:
     warnings: tuple[str, ...] = ()
 
 
+@checks_arguments
 def restore(  # noqa: PLR0913 - the words of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
@@ -76,11 +84,15 @@ def restore(  # noqa: PLR0913 - the words of the command line
     address: Mapping[str, int | str] | Sequence[str] = (),
     arch: str | None = None,
     for_qemu: bool = False,
+    domain_xml: str | os.PathLike[str] | None = None,
     accelerator: str = AUTO,
     depth: int | None = None,
     bwlimit: str | int | None = None,
+    monitor_timeout: float | str | None = None,
+    follow_remote_parents: bool = False,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
+    notice: NoticeCallback | None = None,
 ) -> RestoreResult:
     """
     Restore a snapshot to an image of the format that it was saved from, or of another one.
@@ -104,12 +116,19 @@ def restore(  # noqa: PLR0913 - the words of the command line
         that the snapshot tells, as for :func:`snapmig.save`
     :param arch: for ``elf``: the guest's architecture in place of what the snapshot tells
     :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
+    :param domain_xml: a file with libvirt's definition of the guest, for the format ``libvirt``;
+        default: the attachment ``domain.xml``
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``
+    :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param workers: worker processes that many jobs share, of a
         :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :param notice: called with a sentence that the user should read while this goes on: that a
+        monitor is waited for
     :raises UsageError: an argument that makes no sense
     :raises CorruptSnapshotError: the snapshot is damaged
     :raises UnsupportedError: the snapshot needs what this version does not have
@@ -122,9 +141,11 @@ def restore(  # noqa: PLR0913 - the words of the command line
     """
     started = time.monotonic()
     if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
-        _check_image(image)
+        _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)
-    options = read_options(jobs, accelerator, depth, progress, given)
+    wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
+    follow = follow_remote_parents
+    options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
     placing = Placing(parse_addresses(address), None if arch is None else find_architecture(arch))
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
@@ -134,17 +155,19 @@ def restore(  # noqa: PLR0913 - the words of the command line
     ):
         to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
         if to_guest or for_qemu:
-            if format is not None or block is not None or force or in_place or any(placing):
+            others = any(x is not None for x in (format, block, domain_xml))
+            if force or in_place or others or any(placing):
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            facts = _to_qemu(reading, str(image))
+            facts = _to_qemu(reading, str(image), wait)
         else:
             name = _format(source, format, raw=in_place or block is not None)
             if any(placing) and name not in BY_ADDRESS:
                 raise UsageError(f"addresses and architecture are for {' and '.join(BY_ADDRESS)}")
+            xml = _read_domain_xml(domain_xml, name)
             part = (
                 plan_block(source, block)
                 if block is not None
-                else plan_whole(source, name, placing)
+                else plan_whole(source, name, xml, placing)
             )
             reading.warnings += part.image.warnings
             _check_no_source(Path(image), reading)
@@ -170,9 +193,23 @@ def restore(  # noqa: PLR0913 - the words of the command line
     )
 
 
-def _check_image(image: str | os.PathLike[str]) -> None:
+def _check_image(image: str | os.PathLike[str], *, for_qemu: bool) -> None:
     if not isinstance(parse_location(image), Path):
         raise UsageError("an image is a file, only snapshots are objects", path=os.fspath(image))
+    if not for_qemu:
+        check_new_name(os.fspath(image))
+
+
+def _read_domain_xml(path: str | os.PathLike[str] | None, name: str) -> bytes | None:
+    if path is None:
+        return None
+    if name != LIBVIRT_FORMAT:
+        raise UsageError(f"a domain's XML is for the format {LIBVIRT_FORMAT}, not for {name}")
+    facts = os.stat(path)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_XML_SIZE:
+        message = f"not a domain's XML: expected a file of at most {format_size(_MAX_XML_SIZE)}"
+        raise UsageError(message, path=os.fspath(path))
+    return Path(path).read_bytes()
 
 
 def _check_no_source(image: Path, reading: Reading) -> None:
@@ -191,7 +228,7 @@ class _Facts(NamedTuple):
     monitor_commands: tuple[str, ...] | None = None
 
 
-def _to_qemu(reading: Reading, image: str) -> _Facts:
+def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Facts:
     # Only here: asyncio and what it brings take 30 ms to import.
     from snapmig.operations.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
 
@@ -199,7 +236,7 @@ def _to_qemu(reading: Reading, image: str) -> _Facts:
     blocks = geometry.blocks
     size, pages = geometry.ram_size, sum(-(-block.size // PAGE_SIZE) for block in blocks)
     if image.startswith(GUEST_PREFIX):
-        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX))
+        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX), wait)
         return _Facts(name, size, pages, data_pages)
     made = restore_for_qemu(reading, Path(image))
     commands = made.monitor_commands

@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
-from snapmig.guests.memory import GuestMemory, open_memory
-from snapmig.images.qemu.state import load_vm_state
+from snapmig.guests.memory import GuestMemory
+from snapmig.guests.wait import MonitorWait
+from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
-from snapmig.operations.attachments import source_format
+from snapmig.operations.attachments import StoredAttachment, source_format
+from snapmig.operations.foreign_command import check_command
+from snapmig.operations.guest_facts import FACTS, parse_facts
 from snapmig.operations.reading import Reading
 from snapmig.operations.restoring import (
     SourceAttachments,
     fill,
     plan_block,
     plan_whole,
+    restore_nameless,
     restore_new,
 )
-from snapmig.operations.save_guest import FACTS, STATE
+from snapmig.operations.save_guest import STATE
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, write_file
 from snapmig.system.libc import huge_page_size
 
+_FILE_SINCE = (8, 2)
+"""The first QEMU that reads ``file:``."""
+_MAPPED_RAM_SINCE = (9, 0)
+
 __all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
+
+_LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,16 @@ class SavedGuest:
     """
     What a snapshot keeps of a guest besides its RAM.
 
-    :param state: QEMU's device state without shared RAM; None when the snapshot was made of a
-        migration file that has it all
-    :param facts: what was known when it was saved from a running QEMU, else empty
+    :param state: QEMU's device state without shared RAM, in pieces; None when the snapshot was made
+        of a migration file that has it all
+    :param command_line: of the QEMU that it was saved from, else empty
+    :param qemu_version: of that QEMU; a new one where it is not known
     """
 
     machine: str
-    state: bytes | None
-    facts: dict[str, Any]
+    state: StoredAttachment | None
+    command_line: tuple[str, ...] = ()
+    qemu_version: tuple[int, ...] = _MAPPED_RAM_SINCE
 
 
 @dataclass(frozen=True)
@@ -65,24 +77,43 @@ class Resumable:
     monitor_commands: tuple[str, ...]
 
 
-def load_guest(attachments: Mapping[str, bytes], format_name: str, shown: str) -> SavedGuest:
+def load_guest(source: SnapshotFile) -> SavedGuest:
     """
     Return the guest that a snapshot was made of.
 
     :raises UsageError: it was made of something that has no device state of QEMU
     :raises CorruptSnapshotError: what it keeps is not what snapmig writes
     """
+    attachments = SourceAttachments(source)
     try:
-        facts = json.loads(attachments[FACTS]) if FACTS in attachments else {}
-        if format_name == GUEST_FORMAT:
-            return SavedGuest(str(facts["machine"]), attachments[STATE], facts)
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"attachment {FACTS} is not what snapmig writes: {error!r}"
-        raise CorruptSnapshotError(message, path=shown) from error
-    return SavedGuest(load_vm_state(attachments, "a resume").machine, None, facts)
+        return _load_guest(attachments, source)
+    except SnapmigError as error:
+        error.path = error.path or source.shown
+        raise
 
 
-def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
+def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGuest:
+    from_guest = source_format(source) == GUEST_FORMAT
+    for name in (FACTS, STATE):
+        if from_guest and name not in attachments:
+            raise CorruptSnapshotError(
+                f"has no attachment {name}, though a running guest was saved"
+            )
+    facts = None
+    if FACTS in attachments:
+        facts = parse_facts(attachments[FACTS], source.geometry.blocks)
+    if facts is not None and from_guest:
+        saved = SavedGuest(facts.machine, attachments.pieces(STATE))
+    else:
+        state = load_vm_state(attachments, "a resume", source.geometry.blocks)
+        saved = SavedGuest(state.machine, None)
+    if facts is None:
+        return saved
+    version = tuple(int(number) for number in re.findall(r"\d+", facts.qemu_version))
+    return replace(saved, command_line=facts.command_line, qemu_version=version)
+
+
+def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str, int]:
     """
     Put a snapshot into a QEMU that waits, and let it run; return format and pages not zero.
 
@@ -90,14 +121,16 @@ def restore_guest(reading: Reading, socket: str) -> tuple[str, int]:
     """
     source = reading.snapshot
     name = source_format(source)
-    saved = load_guest(SourceAttachments(source), name, source.shown)
-    with Guest(socket) as guest:
+    saved = load_guest(source)
+    with Guest(socket, wait) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
         if saved.state is None:
             return name, _start_from_file(reading, guest)
-        data_pages = 0
-        for memory in guest.facts.memory:
-            data_pages += _fill_memory(reading, guest, memory)
+        with guest.open_memory(os.O_RDWR) as opened:
+            data_pages = sum(
+                _fill_memory(reading, socket, memory, fd)
+                for memory, fd in zip(guest.facts.memory, opened, strict=True)
+            )
         _start(guest, saved.state)
     return name, data_pages
 
@@ -108,9 +141,8 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
 
     :raises DestinationExistsError: the directory exists
     """
-    source = reading.snapshot
-    name = source_format(source)
-    saved = load_guest(SourceAttachments(source), name, source.shown)
+    saved = load_guest(reading.snapshot)
+    check_command(saved.command_line)
     final = folder.absolute()
     with PartialDirectory(final) as partial_folder:
         made = _fill_folder(reading, saved, final, partial_folder.partial_path)
@@ -123,16 +155,15 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     source = reading.snapshot
     name = source_format(source)
     if saved.state is None:
-        state = final / "guest.mapped-ram"
-        part = plan_whole(source, "mapped-ram")
+        mapped = saved.qemu_version >= _MAPPED_RAM_SINCE
+        state = final / ("guest.mapped-ram" if mapped else "guest.stream")
+        part = plan_whole(source, "mapped-ram" if mapped else "qemu-stream")
         pages = restore_new(reading, folder / state.name, part, force=False)
-        arguments = (
-            *_command(saved, {}),
-            *("-global", "migration.mapped-ram=on", "-incoming", f"file:{state}"),
-        )
+        option = ("-global", "migration.mapped-ram=on") if mapped else ()
+        arguments = (*_command(saved, {}), *option, "-incoming", _uri(state, saved))
         return Resumable(name, pages, arguments, ("cont",))
     files = {
-        block.name: final / f"{number}-{block.name.replace('/', '_')}.ram"
+        block.name: final / f"{number}-{_part_of_name(block.name)}.ram"
         for number, block in enumerate(source.geometry.blocks)
     }
     pages = 0
@@ -142,7 +173,13 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
     state = final / "state"
     write_file(folder / state.name, saved.state)
     arguments = (*_command(saved, files), "-incoming", "defer")
-    return Resumable(name, pages, arguments, _monitor_commands(state))
+    return Resumable(name, pages, arguments, _monitor_commands(_uri(state, saved)))
+
+
+def _part_of_name(text: str) -> str:
+    # A block's name is a word of the snapshot: what is left of it leads nowhere, and has no meaning
+    # in an option of QEMU's. The number before it keeps names apart.
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:_LONGEST_NAME]
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -165,27 +202,25 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
         raise SnapmigError(message, path=path)
 
 
-def _fill_memory(reading: Reading, guest: Guest, memory: GuestMemory) -> int:
-    fd = open_memory(memory, guest.pid, os.O_RDWR)
-    try:
-        path = descriptor_path(fd)
-        target = TargetPlan(
-            path=path,
-            shown=f"memory of {GUEST_PREFIX}{guest.monitor.path}",
-            needed=memory.size,
-            in_place=True,
-            huge_page_size=huge_page_size(path),
-        )
-        part = plan_block(reading.snapshot, memory.name, memory.file_offset)
-        return fill(reading, target, part)
-    finally:
-        os.close(fd)
+def _fill_memory(reading: Reading, socket: str, memory: GuestMemory, fd: int) -> int:
+    path = descriptor_path(fd)
+    target = TargetPlan(
+        path=path,
+        shown=f"memory of {GUEST_PREFIX}{socket}",
+        needed=memory.size,
+        in_place=True,
+        huge_page_size=huge_page_size(path),
+    )
+    return fill(reading, target, plan_block(reading.snapshot, memory.name, memory.file_offset))
 
 
-def _start(guest: Guest, state: bytes) -> None:
+def _start(guest: Guest, state: StoredAttachment) -> None:
     fd = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
     try:
-        pwrite_all(fd, state, 0)
+        at = 0
+        for piece in state:
+            pwrite_all(fd, piece, at)
+            at += len(piece)
         guest.load_state(fd)
     finally:
         os.close(fd)
@@ -194,28 +229,30 @@ def _start(guest: Guest, state: bytes) -> None:
 
 def _start_from_file(reading: Reading, guest: Guest) -> int:
     # QEMU alone can write this guest's memory: it reads a file that is made for it.
-    parent = os.environ.get("TMPDIR", "/var/tmp")
-    with tempfile.TemporaryDirectory(prefix="snapmig-", dir=parent) as folder:
-        path = Path(folder) / "guest.mapped-ram"
-        part = plan_whole(reading.snapshot, "mapped-ram")
-        pages = restore_new(reading, path, part, force=False)
-        guest.load_file(path)
+    folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
+    part = plan_whole(reading.snapshot, guest.file_format)
+    with restore_nameless(reading, folder, part) as (fd, pages):
+        guest.load_file(fd)
     guest.run()
     return pages
 
 
-def _monitor_commands(state: Path) -> tuple[str, ...]:
+def _uri(path: Path, saved: SavedGuest) -> str:
+    if saved.qemu_version >= _FILE_SINCE:
+        return f"file:{path}"
+    return f"exec:cat {shlex.quote(str(path))}"
+
+
+def _monitor_commands(uri: str) -> tuple[str, ...]:
     # QEMU has no command-line option for this capability, so it must be told when it runs.
-    return (
-        "migrate_set_capability x-ignore-shared on",
-        f"migrate_incoming file:{state}",
-        "cont",
-    )
+    escaped = uri.replace("\\", r"\\").replace('"', r"\"")
+    quoted = uri if re.fullmatch(r'[^\s"\\]+', uri) else f'"{escaped}"'
+    return ("migrate_set_capability x-ignore-shared on", f"migrate_incoming {quoted}", "cont")
 
 
 def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
     # The command that the guest was started with, but for its RAM files and what it waited for.
-    command = saved.facts.get("command_line")
+    command = saved.command_line
     if not command:
         return ["qemu-system-x86_64", "-machine", saved.machine]
     arguments = []
@@ -238,17 +275,23 @@ def _with_files(argument: str, files: dict[str, Path]) -> str:
     if name not in files:
         return argument
     kept = [p for p in pairs[1:] if not p.startswith(("mem-path=", "share=", "offset="))]
-    return ",".join(["memory-backend-file", *kept, f"mem-path={files[name]}", "share=on"])
+    return ",".join(["memory-backend-file", *kept, f"mem-path={_option(files[name])}", "share=on"])
+
+
+def _option(path: Path) -> str:
+    return str(path).replace(",", ",,")
 
 
 def _with_files_json(argument: str, files: dict[str, Path]) -> str:
     # libvirt writes -object as JSON.
     try:
         value = json.loads(argument)
-    except ValueError:
+    except (ValueError, RecursionError):
         return argument
     name = value.get("id")
-    if not str(value.get("qom-type", "")).startswith("memory-backend-") or name not in files:
+    if not str(value.get("qom-type", "")).startswith("memory-backend-"):
+        return argument
+    if not isinstance(name, str) or name not in files:
         return argument
     value.pop("offset", None)
     value |= {"qom-type": "memory-backend-file", "mem-path": str(files[name]), "share": True}

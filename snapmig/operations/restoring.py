@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -20,16 +19,24 @@ from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
 from snapmig.operations.addresses import GivenAddress, place_blocks
-from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment, source_format
+from snapmig.operations.attachments import (
+    SOURCE_PREFIX,
+    StoredAttachment,
+    load_attachment,
+    source_format,
+)
 from snapmig.operations.progress import reporter
 from snapmig.operations.reading import Reading
 from snapmig.pages import Mask
 from snapmig.system.files import (
+    NamelessFile,
+    NewFile,
     PartialDirectory,
     PartialFile,
     check_destination,
     descriptor_path,
     free_bytes,
+    open_regular,
     write_error,
     write_file,
 )
@@ -48,6 +55,9 @@ __all__ = (
     "restore_in_place",
     "restore_new",
 )
+
+DOMAIN_XML = "domain.xml"
+"""The attachment of users that has libvirt's definition of the guest."""
 
 _INDEX_STEP = 4096
 
@@ -77,11 +87,19 @@ class Placing(NamedTuple):
 AS_KNOWN = Placing()
 
 
-def plan_whole(source: SnapshotFile, name: str, placing: Placing = AS_KNOWN) -> Part:
+def plan_whole(
+    source: SnapshotFile,
+    name: str,
+    domain_xml: bytes | None = None,
+    placing: Placing = AS_KNOWN,
+) -> Part:
     """
     Return a whole snapshot as an image of a format.
 
+    :param domain_xml: libvirt's definition of the guest, before all that the snapshot has
+
     :raises UsageError: the snapshot lacks something that the format needs
+    :raises CorruptSnapshotError: what it has of it can't be
     """
     geometry = source.geometry
     # What the user says goes before the places that RAM had in a core that was saved.
@@ -93,15 +111,24 @@ def plan_whole(source: SnapshotFile, name: str, placing: Placing = AS_KNOWN) -> 
         packet_pages=geometry.packet_pages,
         data_pages=partial(_data_pages, source),
         architecture=placing.architecture or source.architecture,
+        domain_xml=domain_xml or _attached_xml(source),
     )
     try:
         plan = find_format(name).plan_image(content)
-    except UsageError as error:
-        error.path = source.shown
+    except SnapmigError as error:
+        error.path = error.path or source.shown
         raise
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
     return Part(range(geometry.packet_count), geometry.ram_size, pages, plan, placer)
+
+
+def _attached_xml(source: SnapshotFile) -> bytes | None:
+    # That of a save image is the better one: it was the guest's at that moment.
+    entries = {entry.name: entry for entry in source.attachments}
+    if DOMAIN_XML not in entries or f"{SOURCE_PREFIX}libvirt.head" in entries:
+        return None
+    return load_attachment(source, entries[DOMAIN_XML])
 
 
 def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
@@ -135,7 +162,14 @@ class SourceAttachments(Mapping[str, bytes]):
         }
 
     def __getitem__(self, name: str) -> bytes:
-        return load_attachment(self._source, self._entries[name])
+        return load_attachment(self._source, self._entries[name], limited=True)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def pieces(self, name: str) -> StoredAttachment:
+        """Return the contents of one that may be large."""
+        return StoredAttachment(self._source, self._entries[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -185,39 +219,64 @@ def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int
 
 
 @contextmanager
+def restore_nameless(reading: Reading, folder: Path, part: Part) -> Iterator[tuple[int, int]]:
+    """
+    Write an image to a file without a name, which lasts inside.
+
+    Yield its descriptor and the pages that are not zero.
+
+    :raises NoSpaceError: it does not fit
+    """
+    reading.snapshot.check_index_digest()
+    with NamelessFile(folder, _check_room(reading, folder, str(folder), part)) as file:
+        data_pages = _fill_new(reading, file, folder, part)
+        yield file.fd, data_pages
+
+
+@contextmanager
 def _written(reading: Reading, path: Path, part: Part) -> Iterator[tuple[PartialFile, int]]:
     # A partial file with everything in it, synced, for the caller to commit.
-    records = reading.snapshot.records[part.packets.start : part.packets.stop]
-    needed = pages_in_use(records) * PAGE_SIZE
-    needed += sum(len(piece) for _, piece in part.image.pieces)
-    needed += sum(len(content) for content in part.image.companions.values())
-    free = free_bytes(path.parent)
-    if needed > free:
-        message = f"image needs {format_size(needed)}, its filesystem has {format_size(free)} free"
-        raise NoSpaceError(message, path=str(path))
-    with PartialFile(path, needed) as file:
-        file.resize(part.image.size)
-        for offset, piece in part.image.pieces:
-            file.write(piece, offset)
-        target = TargetPlan(
-            path=descriptor_path(file.fd),
-            shown=str(path),
-            needed=needed,
-            in_place=False,
-            huge_page_size=huge_page_size(str(path.parent)),
-        )
-        data_pages = fill(reading, target, part)
+    with PartialFile(path, _check_room(reading, path.parent, str(path), part)) as file:
+        data_pages = _fill_new(reading, file, path.parent, part)
         file.sync()
         yield file, data_pages
 
 
+def _check_room(reading: Reading, folder: Path, shown: str, part: Part) -> int:
+    # Return what the image needs.
+    records = reading.snapshot.records[part.packets.start : part.packets.stop]
+    needed = pages_in_use(records) * PAGE_SIZE
+    needed += sum(len(piece) for _, piece in part.image.pieces)
+    needed += sum(len(content) for content in part.image.companions.values())
+    free = free_bytes(folder)
+    if needed > free:
+        message = f"image needs {format_size(needed)}, its filesystem has {format_size(free)} free"
+        raise NoSpaceError(message, path=shown)
+    return needed
+
+
+def _fill_new(reading: Reading, file: NewFile, folder: Path, part: Part) -> int:
+    file.resize(part.image.size)
+    for offset, piece in part.image.pieces:
+        file.write(piece, offset)
+    target = TargetPlan(
+        path=descriptor_path(file.fd),
+        shown=file.shown,
+        needed=file.needed,
+        in_place=False,
+        huge_page_size=huge_page_size(str(folder)),
+    )
+    return fill(reading, target, part)
+
+
 def restore_in_place(reading: Reading, path: Path, part: Part) -> int:
     """Write into an existing image of the same size; return the pages that are not zero."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fd = open_regular(path, os.O_RDWR)
+    except SnapmigError as error:
+        raise SnapmigError(f"image is {error.message}", path=str(path)) from error
     try:
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise SnapmigError("image is not a regular file", path=str(path))
         if facts.st_size != part.image.size:
             message = f"image has {facts.st_size} bytes, the snapshot's RAM {part.image.size}"
             raise SnapmigError(message, path=str(path))

@@ -10,11 +10,13 @@ from snapmig.architectures import find_architecture
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import RamBlock
+from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
 from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
 from snapmig.operations.addresses import parse_addresses
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import AttachmentSource, source_attachments
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
@@ -27,7 +29,7 @@ from snapmig.operations.settings import (
     parse_packet_size,
 )
 from snapmig.operations.workers import choose_workers
-from snapmig.stores.location import Location, parse_location
+from snapmig.stores.location import Location, parse_location, parse_new
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -35,6 +37,7 @@ ImageArgument = str | os.PathLike[str] | Sequence[tuple[RamBlock, str | os.PathL
 """A raw image, or the RAM blocks of a guest, each with the file that holds it."""
 
 
+@checks_arguments
 def save(  # noqa: PLR0913 - the words of the command line
     image: ImageArgument,
     snapshot: str | os.PathLike[str],
@@ -55,19 +58,23 @@ def save(  # noqa: PLR0913 - the words of the command line
     page_digests: bool | None = None,
     address: Mapping[str, int | str] | Sequence[str] = (),
     arch: str | None = None,
+    follow_remote_parents: bool = False,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     live: bool = False,
     share: str | None = None,
     bwlimit: str | int | None = None,
+    monitor_timeout: float | str | None = None,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
+    notice: NoticeCallback | None = None,
 ) -> SaveResult:
     """
     Save a guest RAM image, or a running guest, to a new snapshot: a file, or an object.
 
-    An image must not change meanwhile: pause the guest. Nothing appears under the snapshot's
-    name before it is complete and on stable storage.
+    An image must not change meanwhile: pause the guest. Else the snapshot can be read, but is not
+    of one moment; a sample of the packets is looked at again at the end, to tell of that. Nothing
+    appears under the snapshot's name before it is complete and on stable storage.
 
     :param snapshot: a path, or ``s3://BUCKET/KEY``
     :param image: a file, or a list of RAM blocks with their raw files, or ``qmp:SOCKET`` for the
@@ -95,6 +102,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         mapping from ``BLOCK`` or ``BLOCK@OFFSET`` to the address, or ``BLOCK[@OFFSET]=GPA``
         for each
     :param arch: the guest's architecture, where the image does not tell it, such as ``aarch64``
+    :param follow_remote_parents: look for what ``parent`` builds on wherever it says; default: only
+        beside it and below
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
     :param live: let that guest run during a first pass, and pause it only for what changed
@@ -102,9 +111,12 @@ def save(  # noqa: PLR0913 - the words of the command line
         that save the others on one filesystem; :func:`commit` makes the snapshot then
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``; what a live
         save writes while the guest is paused is not limited
+    :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param workers: worker processes that many jobs share, of a
         :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :param notice: called with a sentence that the user should read while this goes on: that a
+        monitor is waited for
     :raises UsageError: an argument that makes no sense
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
     :raises ImageChangedError: the image was written to meanwhile
@@ -115,7 +127,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     :raises SnapmigError: any other refusal
     :raises OSError: the operating system's own refusals, with the path
     """
-    location = parse_location(snapshot)
+    location = parse_new(snapshot)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
     options = SaveOptions(
         jobs=parse_jobs(jobs),
@@ -131,9 +143,11 @@ def save(  # noqa: PLR0913 - the words of the command line
         parent=None if parent is None else parse_location(parent),
         deltas=deltas,
         page_digests=page_digests,
+        follow_remote_parents=follow_remote_parents,
         workers=choose_workers(bwlimit, workers),
         addresses=parse_addresses(address),
         architecture=None if arch is None else find_architecture(arch),
+        monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
     )
     if isinstance(image, str) and image.startswith(GUEST_PREFIX):
         if format is not None:
@@ -154,6 +168,7 @@ def save(  # noqa: PLR0913 - the words of the command line
             return save_share(source, _shared(location), options, parse_share(share))
         with Saving(source, location, options) as saving:
             saving.look()
+            saving.look_for_changes()
             source.check_unchanged()
             return saving.finish(source_attachments(source))
     finally:

@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
-from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
+from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
-from snapmig.guests.guest import Guest, GuestFacts
-from snapmig.guests.memory import open_memory
+from snapmig.guests.guest import Guest
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
+from snapmig.images.qemu.attachments import SHARED_STATE
 from snapmig.images.readers.files import Part
 from snapmig.images.source import ImageSource, PartsImage
 from snapmig.operations.attachments import source_attachments
+from snapmig.operations.guest_facts import FACTS, describe
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.stores.location import Location, check_location
-from snapmig.system.files import descriptor_path, pread_all
+from snapmig.system.files import NamelessFile, descriptor_path, pread_all
 from snapmig.system.libc import huge_page_size
 
-__all__ = ("FACTS", "STATE", "save_guest")
+__all__ = ("STATE", "save_guest")
 
-FACTS = "guest.json"
-STATE = "state"
+STATE = SHARED_STATE
+_REMEDY = "memory-backend-file with share=on and mem-path avoids that"
 
 
 def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
@@ -41,13 +42,12 @@ def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
     :raises UsageError: a live save of a guest that does not share its memory
     """
     check_location(path, force=options.force)
-    with Guest(socket) as guest:
-        if guest.shares_memory:
+    with Guest(socket, options.monitor) as guest:
+        guest.check_can_be_saved()
+        if guest.unshared is None:
             return _save_shared(guest, socket, path, options)
         if options.live:
-            message = (
-                "a live save needs shared guest memory: -object memory-backend-file,share=on,..."
-            )
+            message = f"a live save needs shared guest memory, but {guest.unshared}; {_REMEDY}"
             raise UsageError(message, path=socket)
         return _save_through_file(guest, socket, path, options)
 
@@ -56,8 +56,7 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
     if options.live and options.layout != Layout.FIXED:
         raise UsageError("a live save writes packets again, which needs the fixed layout")
     with ExitStack() as stack:
-        source = _open_ram(guest, socket)
-        stack.callback(source.close)
+        source = stack.enter_context(_open_ram(guest, socket))
         saving = stack.enter_context(Saving(source, path, options))
         if options.live:
             saving.look()
@@ -84,65 +83,61 @@ def _save_through_file(
 ) -> SaveResult:
     # QEMU alone can read this guest's memory, so it writes a file that is then saved as one.
     folder = path.parent if isinstance(path, Path) else Path(tempfile.gettempdir())
-    temporary = folder / f".{path.name[:200]}.{os.getpid()}.mapped-ram"
-    try:
+    with ExitStack() as stack:
+        file = stack.enter_context(NamelessFile(folder))
         with guest.paused() as pause:
-            guest.save_file(temporary.absolute(), options.jobs)
+            kind = guest.save_file(file.fd, options.jobs)
             addresses = find_addresses(guest.monitor)
-        source = open_image(str(temporary), "mapped-ram")
+        source = open_image(descriptor_path(file.fd), kind)
         place_ram(source, addresses)
         source.shown = f"{GUEST_PREFIX}{socket}"
-        try:
-            with Saving(source, path, options) as saving:
-                saving.warnings.append(
-                    "the guest's memory is not shared, so QEMU wrote it to a mapped-ram file "
-                    f"in {folder} first; memory-backend-file with share=on avoids that"
-                )
-                saving.look()
-                kept = {**source.attachments, FACTS: describe(guest.facts)}
-                source.attachments = kept
-                return saving.finish(source_attachments(source), pause.seconds)
-        finally:
-            source.close()
-    finally:
-        temporary.unlink(missing_ok=True)
+        stack.callback(source.close)
+        saving = stack.enter_context(Saving(source, path, options))
+        saving.warnings.append(
+            f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; {_REMEDY}"
+        )
+        saving.look()
+        kept = {**source.attachments, FACTS: describe(guest.facts)}
+        source.attachments = kept
+        return saving.finish(source_attachments(source), pause.seconds)
 
 
-def describe(facts: GuestFacts) -> bytes:
-    """Return a guest's facts as the attachment that keeps them."""
-    return json.dumps(asdict(facts), indent=1).encode()
-
-
-def _open_ram(guest: Guest, socket: str) -> PartsImage:
-    blocks, files = [], []
-    with ExitStack() as stack:
-        for memory in guest.facts.memory:
-            fd = open_memory(memory, guest.pid, os.O_RDONLY)
-            stack.callback(os.close, fd)
-            page_size = huge_page_size(descriptor_path(fd)) or PAGE_SIZE
-            blocks.append(RamBlock(memory.name, memory.size, page_size=page_size))
-            files.append(ImageFile(descriptor_path(fd)))
-        geometry = Geometry(tuple(blocks), PAGE_SIZE)
-        parts = [
-            Part(
-                file.path,
-                geometry.block_start(number),
-                geometry.block_start(number) + memory.size,
-                memory.file_offset,
-            )
-            for number, (file, memory) in enumerate(zip(files, guest.facts.memory, strict=True))
+@contextmanager
+def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
+    memory = guest.facts.memory
+    with guest.open_memory(os.O_RDONLY) as opened:
+        paths = [descriptor_path(fd) for fd in opened]
+        blocks = [
+            RamBlock(item.name, item.size, page_size=huge_page_size(path) or PAGE_SIZE)
+            for item, path in zip(memory, paths, strict=True)
         ]
+        files = [ImageFile(path) for path in paths]
+    geometry = Geometry(tuple(blocks), PAGE_SIZE)
+    parts = [
+        Part(
+            file.path,
+            geometry.block_start(number),
+            geometry.block_start(number) + item.size,
+            item.file_offset,
+        )
+        for number, (file, item) in enumerate(zip(files, memory, strict=True))
+    ]
     source = PartsImage(GUEST_FORMAT, blocks, parts, files)
     source.shown = f"{GUEST_PREFIX}{socket}"
     place_ram(source, find_addresses(guest.monitor))
-    return source
+    try:
+        yield source
+    finally:
+        source.close()
 
 
 def place_ram(source: ImageSource, addresses: Addresses) -> None:
     """Give a source's RAM blocks the guest physical addresses that QEMU told, if it did."""
-    sizes = {block.name: block.size for block in source.blocks}
-    if pieces := pieces_of_blocks(addresses.regions, sizes):
-        source.blocks = tuple(
-            replace(block, pieces=pieces.get(block.name, ())) for block in source.blocks
-        )
+    pieces = pieces_of_blocks(
+        addresses.regions, {block.name: block.size for block in source.blocks}
+    )
+    placed = tuple(replace(block, pieces=pieces.get(block.name, ())) for block in source.blocks)
+    # Addresses that can't be are no reason to leave a guest unsaved.
+    if pieces and block_problem(placed) is None:
+        source.blocks = placed
     source.architecture = addresses.architecture or source.architecture

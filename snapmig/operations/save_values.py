@@ -10,6 +10,7 @@ from snapmig.architectures import Architecture
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.fleet.fleet import Fleet, WorkersMaker
+from snapmig.guests.wait import MonitorWait
 from snapmig.operations.addresses import GivenAddress
 from snapmig.operations.attachments import AttachmentSource
 from snapmig.operations.progress import ProgressCallback
@@ -28,9 +29,11 @@ class SaveOptions(NamedTuple):
     :param deltas: whether pages may be stored as differences from the parent's; None: where its
         pages are decoded anyway
     :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
+    :param follow_remote_parents: whether parents of the parent are looked for anywhere
     :param workers: gives the worker processes
     :param addresses: guest physical addresses in place of those that the source tells
     :param architecture: the guest's processors, in place of those that the source tells
+    :param monitor: how long a guest's monitor is waited for
     """
 
     jobs: int
@@ -46,9 +49,11 @@ class SaveOptions(NamedTuple):
     parent: Location | None = None
     deltas: bool | None = None
     page_digests: bool | None = None
+    follow_remote_parents: bool = False
     workers: WorkersMaker = Fleet
     addresses: Sequence[GivenAddress] = ()
     architecture: Architecture | None = None
+    monitor: MonitorWait = MonitorWait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,8 @@ class SaveResult:
     :param packets: how many packets are in which encoding
     :param pause_seconds: how long a running guest stood still
     :param changed_packets: packets of a live save that changed after they were saved
+    :param torn_packets: packets of a sample that had changed at the end, since nobody had paused
+        the guest
     :param warnings: what the user should know, a sentence each
     """
 
@@ -92,4 +99,5 @@ class SaveResult:
     seconds: float
     pause_seconds: float | None = None
     changed_packets: int | None = None
+    torn_packets: int = 0
     warnings: tuple[str, ...] = ()

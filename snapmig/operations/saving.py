@@ -33,7 +33,7 @@ from snapmig.fleet.cells import CELLS, Row
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.images.source import ImageSource
 from snapmig.operations.addresses import inherit_pieces, place_blocks
-from snapmig.operations.attachments import check_attachments, store_attachments
+from snapmig.operations.attachments import StoredAttachment, check_attachments, store_attachments
 from snapmig.operations.engine_choice import AUTO, failure_warnings
 from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.operations.progress import reporter
@@ -43,7 +43,9 @@ from snapmig.operations.space import check_save_space
 from snapmig.stores.location import (
     Location,
     check_location,
+    is_near,
     parse_location,
+    relative_name,
     same_location,
 )
 from snapmig.work.batches import LARGEST, SMALLEST
@@ -51,12 +53,18 @@ from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.levels import AdaptiveLevel
 from snapmig.work.sample import sample_packets
 from snapmig.work.save import SaveHandler, SavePlan
-from snapmig.work.save_tasks import SaveTasks
+from snapmig.work.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, SaveTasks
 
 __all__ = ("Saving",)
 
 SAMPLE_PACKETS = 64
 """Packets, 32 MiB of RAM, that a Huffman table is made from."""
+
+SAMPLE_STEP = 16
+"""Of so many packets, one is looked at again after a save; of small images more, of huge ones
+fewer: from SAMPLE_LEAST to SAMPLE_MOST."""
+SAMPLE_LEAST = 32
+SAMPLE_MOST = 1024
 
 
 class Saving:
@@ -75,6 +83,7 @@ class Saving:
         self._options = options
         self._counts: Row = np.zeros(CELLS, np.int64)
         self._part: range | None = None
+        self._torn = 0
         self._stack = ExitStack()
         self.warnings: list[str] = list(options.notes)
         check_attachments(options.attach)
@@ -97,7 +106,6 @@ class Saving:
                 self._geometry,
                 self._writer.plan,
                 self._trained(options.settings),
-                live=options.live,
                 paced=len(options.steps) > 1,
                 deltas=options.deltas,
             )
@@ -124,7 +132,7 @@ class Saving:
             self._geometry,
             plan,
             self._source.next_data,
-            again=again,
+            look=SECOND_LOOK if again else FIRST_LOOK,
             level=self._level,
             has_room=lambda: self._writer.has_room,
             advance=self._writer.advance,
@@ -140,6 +148,34 @@ class Saving:
         if plan.layout == Layout.PACKED:
             self._writer.end_packed_data(tasks.end)
 
+    def look_for_changes(self) -> None:
+        """
+        Tell when packets are not what they were when they were saved, from a sample of them.
+
+        A guest that nobody paused stores through a mapping, which changes no time of the file.
+
+        :raises SnapmigError: whatever failed in a worker
+        """
+        packets = self._geometry.packet_count
+        step = max(1, min(SAMPLE_STEP, packets // SAMPLE_LEAST), packets // SAMPLE_MOST)
+        tasks = SaveTasks(
+            self._geometry,
+            self._writer.plan,
+            self._source.next_data,
+            look=SAMPLE_LOOK,
+            level=lambda: step,
+            part=self._part,
+        )
+        self._fleet.run(tasks, _silent, limited=False)
+        total = self._fleet.cells.total()
+        self._torn = int(total[Counter.CHANGED_PACKETS])
+        if self._torn:
+            self.warnings.append(
+                f"the image was written to while it was read: {self._torn} of the "
+                f"{total[Counter.SAMPLED_PACKETS]} packets that were looked at again have changed, "
+                "so the snapshot is not of one moment; pause the guest first"
+            )
+
     def _largest_batch(self) -> int:
         # A level that follows the destination's speed looks at it after each batch, and an object's
         # packets wait on disk until they are sent.
@@ -148,7 +184,7 @@ class Saving:
 
     def finish(
         self,
-        attachments: Mapping[str, bytes],
+        attachments: Mapping[str, bytes | StoredAttachment],
         pause_seconds: float | None = None,
         created_ns: int | None = None,
     ) -> SaveResult:
@@ -204,6 +240,7 @@ class Saving:
             seconds=round(time.monotonic() - self._started, 3),
             pause_seconds=None if pause_seconds is None else round(pause_seconds, 4),
             changed_packets=int(counts[Counter.CHANGED_PACKETS]) if self._options.live else None,
+            torn_packets=self._torn,
             warnings=tuple(self.warnings),
         )
 
@@ -238,7 +275,13 @@ class Saving:
         snapshot = stack.enter_context(SnapshotFile(str(path)))
         snapshot.check_index_digest()
         snapshot.keep_page_digests()
-        options = read_options(self._options.jobs, AUTO, None, None)
+        if not is_near(self._path, relative_name(path, self._path)):
+            self.warnings.append(
+                f"{path} is neither beside {self._path} nor below: whoever reads the new snapshot "
+                "finds it only when following remote parents is asked for"
+            )
+        follow = self._options.follow_remote_parents
+        options = read_options(self._options.jobs, AUTO, None, None, follow_remote_parents=follow)
         reading = stack.enter_context(Reading(snapshot, options))
         if any(same_location(parse_location(each.shown), self._path) for each in reading.chain):
             raise UsageError("is a parent of the new snapshot", path=str(self._path))
@@ -311,7 +354,7 @@ class Saving:
         if changed * 2 > stored - empty:
             self.warnings.append(
                 f"{changed} of {stored - empty} packets changed while the guest ran, so it stood "
-                "still nearly as long as without --live; smaller packets may help"
+                "still nearly as long as if it were not live; smaller packets may help"
             )
 
     def _warn_of_holes(self) -> None:

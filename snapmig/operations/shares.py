@@ -20,6 +20,7 @@ from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, RamPiece
 from snapmig.images.source import ImageSource
+from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_attachments, store_attachments
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
@@ -70,6 +71,7 @@ def save_share(
     saving = _ShareSaving(source, path, options, share)
     with saving:
         saving.look()
+        saving.look_for_changes()
         source.check_unchanged()
         return saving.leave_mark()
 
@@ -138,6 +140,7 @@ class _ShareSaving(Saving):
                 os.close(fd)
 
 
+@checks_arguments
 def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitResult:
     """
     Make a snapshot of its shares, once: a second commit finds none.
@@ -191,6 +194,7 @@ def _read_plan(shares: Shares, plan: Mapping[str, Any]) -> _Facts:
         raise SnapmigError(f"its plan is damaged: {error!r}", path=str(shares.folder)) from error
 
 
+@checks_arguments
 def abandon(snapshot: str | os.PathLike[str]) -> None:
     """
     Remove all shares of a snapshot that is not to be.

@@ -11,7 +11,8 @@ from functools import partial
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.fleet.fleet import Fleet
-from snapmig.operations.attachments import load_attachment
+from snapmig.operations.arguments import checks_arguments
+from snapmig.operations.attachments import StoredAttachment
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
@@ -57,6 +58,7 @@ class VerifyResult:
         return self.exit_code == 0
 
 
+@checks_arguments
 def verify(
     snapshot: str | os.PathLike[str],
     *,
@@ -65,6 +67,7 @@ def verify(
     window: str | None = None,
     accelerator: str = AUTO,
     depth: int | None = None,
+    follow_remote_parents: bool = False,
     progress: ProgressCallback | None = None,
 ) -> VerifyResult:
     """
@@ -80,6 +83,8 @@ def verify(
         proves that an accelerator with that window can read it
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises StoreError: object storage can't be reached, or refused something
@@ -89,7 +94,8 @@ def verify(
     :raises OSError: the snapshot can't be read
     """
     started = time.monotonic()
-    options = read_options(jobs, accelerator, depth, progress)
+    follow = follow_remote_parents
+    options = read_options(jobs, accelerator, depth, progress, follow_remote_parents=follow)
     bits = None if window is None else window_bits(window)
     path = os.fspath(snapshot)
     found = _Findings()
@@ -104,7 +110,7 @@ def verify(
                 with Reading(source, options) as reading:
                     _check_packets(reading, bits, found)
                 for entry in source.attachments:
-                    found.attempt(partial(load_attachment, source, entry))
+                    found.attempt(StoredAttachment(source, entry).check)
     except OSError as error:
         error.filename = error.filename or path
         raise

@@ -1,1 +1,1 @@
-"""Where snapshots are kept: files, and objects of S3 storage; knows bytes and no format."""
+"""Stores of snapshots: files, and objects of S3 storage. Knows bytes and no format."""

@@ -1,10 +1,10 @@
 """
-Clients of S3 servers, made as the environment says; beside s3 the only module that knows botocore.
+Clients of S3 servers, configured by the environment. Besides s3 the only importer of botocore.
 
-Credentials, profile and region come from where AWS's own programs take them. Python's botocore and
-not a faster client: workers are forked, and a client with threads of its own hangs in a child of a
-process that has used it; and only a full client can end a multipart upload on the condition that
-there is no such object.
+Credentials, profile and region come from the places that AWS's own programs use. botocore was
+chosen over faster clients for two reasons: workers are forked, and a client with threads of its own
+hangs in the child of a process that has used it; and only a full client can complete a multipart
+upload on the condition that no such object exists.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ _making = threading.Lock()
 
 class BucketClient:
     """
-    Requests to a bucket; a process needs its own.
+    Requests to a bucket. Each process needs its own.
 
     :param url: any place in the bucket
-    :param patient: retry what may pass; else give up early
-    :ivar endpoint: the server's address
-    :ivar attempts: of each request
-    :raises UsageError: the endpoint would send a guest's memory unencrypted over a network
+    :param patient: retry transient errors; otherwise give up early
+    :ivar endpoint: address of the server
+    :ivar attempts: tries per request
+    :raises UsageError: the endpoint would send guest memory over a network unencrypted
     """
 
     def __init__(self, url: ObjectUrl, *, patient: bool = True) -> None:
@@ -58,7 +58,7 @@ class BucketClient:
         """
         Make a request by botocore's name for it.
 
-        :raises StoreError: it failed, or was refused
+        :raises StoreError: it failed or was refused
         """
         try:
             reply: dict[str, Any] = getattr(self._client, name)(Bucket=self.url.bucket, **arguments)
@@ -84,13 +84,13 @@ def settings() -> Settings:
 
 @cache
 def _session(_settings: Settings) -> Any:
-    # One for all clients, also of forked workers: it takes 100 ms to read its descriptions.
+    # One for all clients, also in forked workers: reading its descriptions takes 100 ms.
     return botocore.session.get_session()
 
 
 @cache
 def _make_client(_process: int, chosen: Settings, attempts: int, timeout: float) -> Any:
-    # One for all threads; a forked process must not share its parent's connections.
+    # One for all threads. A forked process must not share its parent's connections.
     try:
         return _session(chosen).create_client(
             "s3",
@@ -101,7 +101,7 @@ def _make_client(_process: int, chosen: Settings, attempts: int, timeout: float)
                 retries={"total_max_attempts": attempts, "mode": "standard"},
                 max_pool_connections=16,
                 s3=_addressing(_session(chosen)),
-                # Many servers know no other checksums than the signature's; packets have their own.
+                # Many servers support no checksum but the signature's; packets have their own.
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 user_agent_extra="snapmig",
@@ -112,13 +112,13 @@ def _make_client(_process: int, chosen: Settings, attempts: int, timeout: float)
 
 
 def _region(session: Any) -> str:
-    # botocore does not know AWS_REGION, as all other clients do. Servers of one's own have none.
+    # botocore ignores AWS_REGION, unlike all other clients. Private servers have no region.
     found = os.environ.get("AWS_REGION") or session.get_config_variable("region")
     return str(found or "us-east-1")
 
 
 def _addressing(session: Any) -> dict[str, str] | None:
-    # A server of one's own seldom has a host name for each bucket.
+    # Private servers seldom have a host name per bucket.
     own = any(os.environ.get(f"AWS_ENDPOINT_URL{end}") for end in ("", "_S3"))
     return (
         {"addressing_style": "path"} if own and not session.get_scoped_config().get("s3") else None

@@ -1,4 +1,4 @@
-"""What a server or the way to it did wrong, as one sentence."""
+"""Failures of a server or of the connection to it, as one sentence."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _BROKEN = {
 
 class RefusedError(StoreError):
     """
-    The server's own refusal.
+    A refusal by the server.
 
-    :param code: the word that the protocol has for it
+    :param code: the protocol's error code
     """
 
     def __init__(self, message: str, *, path: str | None = None, code: str = "") -> None:
@@ -55,7 +55,7 @@ def explain(error: Any, url: ObjectUrl, endpoint: str, attempts: int) -> StoreEr
     """
     Return an error of the client library in words.
 
-    :param error: with ``response``, as ClientError has it, when the server answered
+    :param error: has ``response``, like ClientError, if the server answered
     """
     reply = getattr(error, "response", None)
     if isinstance(reply, dict):

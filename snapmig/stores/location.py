@@ -16,10 +16,12 @@ __all__ = (
     "ObjectUrl",
     "beside",
     "check_location",
+    "is_near",
     "is_url",
     "load_s3",
     "parse_folder",
     "parse_location",
+    "parse_new",
     "relative_name",
     "same_location",
 )
@@ -30,9 +32,9 @@ _BUCKET = r"[A-Za-z0-9._-]{1,255}"
 
 class ObjectUrl(NamedTuple):
     """
-    An object's place.
+    The place of an object.
 
-    :param key: its name in the bucket; slashes are part of it
+    :param key: its name in the bucket, slashes included
     """
 
     bucket: str
@@ -43,13 +45,13 @@ class ObjectUrl(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What the keys of its neighbours begin with: empty, or up to the last slash."""
+        """Common start of its neighbours' keys: empty, or up to the last slash."""
         folder, slash, _name = self.key.rpartition("/")
         return folder + slash
 
     @property
     def name(self) -> str:
-        """What comes after the prefix."""
+        """The key after the prefix."""
         return self.key.removeprefix(self.prefix)
 
     def beside(self, name: str) -> ObjectUrl:
@@ -57,7 +59,7 @@ class ObjectUrl(NamedTuple):
         return ObjectUrl(self.bucket, self.prefix + name)
 
     def inside(self, name: str) -> ObjectUrl:
-        """Return the place of something under this name, as if it were a folder's."""
+        """Return a place below this name, as if it were a folder."""
         return ObjectUrl(self.bucket, f"{self.key}/{name}" if self.key else name)
 
 
@@ -82,18 +84,46 @@ def parse_location(text: str | os.PathLike[str] | ObjectUrl) -> Location:
     return ObjectUrl(bucket, key)
 
 
+def parse_new(text: str | os.PathLike[str] | ObjectUrl) -> Location:
+    """
+    Return the place of what is to be made, by its name.
+
+    :raises UsageError: as :func:`check_new_name` and :func:`parse_location` say
+    """
+    if not isinstance(text, ObjectUrl):
+        check_new_name(os.fspath(text))
+    return parse_location(text)
+
+
+def check_new_name(text: str) -> None:
+    """
+    Refuse a name that would become a file's, but was meant to be something else.
+
+    :raises UsageError: it is empty, a directory's, or begins like a URL or a guest's socket
+    """
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme in ("s3", "qmp") and not text.startswith(_SCHEME):
+        expected = "s3://BUCKET/KEY" if scheme == "s3" else "a file or s3://BUCKET/KEY"
+        message = f"expected {expected}, or ./{scheme}:{rest} for a file of that name"
+        raise UsageError(message, path=text)
+    if not text or (text.endswith("/") and not is_url(text)):
+        raise UsageError("expected the name of a file", path=text or "''")
+
+
 def is_url(text: str) -> bool:
-    """Return whether a name is that of an object, or meant to be one."""
+    """Return whether a name is, or is meant to be, the URL of an object."""
     return text.startswith(_SCHEME)
 
 
 def parse_folder(text: str) -> Location:
     """
-    Return a directory by its name, or by ``s3://BUCKET/PREFIX`` what has that prefix and a slash.
+    Return a directory by its name, or the prefix of ``s3://BUCKET/PREFIX`` with a slash.
 
     :raises UsageError: ``s3://`` without a bucket
     """
     if not is_url(text):
+        if text.startswith("s3:"):
+            raise UsageError("expected s3://BUCKET/PREFIX", path=text)
         return Path(text)
     bucket, _slash, prefix = text.removeprefix(_SCHEME).partition("/")
     if not re.fullmatch(_BUCKET, bucket):
@@ -102,7 +132,7 @@ def parse_folder(text: str) -> Location:
 
 
 def same_location(one: Location, other: Location) -> bool:
-    """Return whether two names are of the same existing file, or of the same object."""
+    """Return whether two names denote the same existing file, or the same object."""
     if isinstance(one, ObjectUrl) or isinstance(other, ObjectUrl):
         return one == other
     try:
@@ -112,22 +142,39 @@ def same_location(one: Location, other: Location) -> bool:
 
 
 def relative_name(location: Location, place: Location) -> str:
-    """Return how one at ``place`` names another: by name when it is beside it, else in full."""
-    if isinstance(location, ObjectUrl):
-        if isinstance(place, ObjectUrl) and location == place.beside(location.name):
-            return location.name
-        return str(location)
-    absolute = location.absolute()
-    if isinstance(place, Path) and place.absolute().parent == absolute.parent:
-        return absolute.name
-    return str(absolute)
+    """Return a snapshot's name as stored in one at ``place``: relative if near, else in full."""
+    name = str(location if isinstance(location, ObjectUrl) else location.absolute())
+    return _name_from(place, name) or name
+
+
+def is_near(place: Location, name: str) -> bool:
+    """
+    Return whether a name leads no further than beside or below a place.
+
+    That is the folder of a file and what is in it, or the prefix of an object.
+
+    :param name: as :func:`relative_name` gives it
+    """
+    return _name_from(place, name) is not None
+
+
+def _name_from(place: Location, name: str) -> str | None:
+    # A name relative to a place, None of what is not near it.
+    if isinstance(place, ObjectUrl):
+        start = f"{_SCHEME}{place.bucket}/{place.prefix}"
+    else:
+        start = f"{place.absolute().parent}/".replace("//", "/")
+    rest = name.removeprefix(start)
+    if rest.startswith((_SCHEME, "/")) or {"", ".", ".."} & set(rest.split("/")):
+        return None
+    return rest
 
 
 def beside(place: Location, name: str) -> Location:
     """
-    Return what :func:`relative_name` named.
+    Return the place named by :func:`relative_name`.
 
-    :raises UsageError: a URL that is none
+    :raises UsageError: a malformed URL
     """
     if name.startswith((_SCHEME, "/")):
         return parse_location(name)
@@ -151,7 +198,7 @@ def check_location(location: Location, *, force: bool) -> None:
 
 def load_s3() -> Any:
     """
-    Return the module that speaks S3, imported only where it is needed.
+    Return the module that speaks S3, imported only when needed.
 
     :raises SnapmigError: its library is missing
     """

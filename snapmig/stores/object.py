@@ -1,9 +1,9 @@
 """
-An object that a snapshot is read from: few requests, and several of them on their way at once.
+An object to read a snapshot from: few requests, several of them at once.
 
-Small reads are of blocks that are remembered, so that what stands side by side takes one request.
-What several processes need is kept in memory that they share. Ranges that are announced are
-fetched by threads while others are decoded. Every byte is of the version that was opened first.
+Small reads fetch blocks that stay cached, so that neighbouring data takes one request. Data for
+several processes stays in memory that they share. Threads fetch announced ranges while others are
+decoded. Every byte is of the version that was opened first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ObjectSource:
     """
     An object of S3 storage as a source of bytes.
 
-    :param plan: what another process knows of it already, else only its name
+    :param plan: knowledge of another process about it, or only its name
     :raises StoreError: it can't be read
     """
 
@@ -49,8 +49,7 @@ class ObjectSource:
 
     def __init__(self, url: ObjectUrl, plan: SourcePlan) -> None:
         self._url = url
-        # A fork server, from which workers come where the caller has threads, has the environment
-        # of the moment when it was started.
+        # A fork server, used when the caller has threads, has the environment of its own start.
         os.environ.update(plan.settings)
         self._client = ObjectClient(url)
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
@@ -71,7 +70,7 @@ class ObjectSource:
 
     def read(self, offset: int, length: int) -> bytes:
         """
-        Return bytes, fewer only where the object ends.
+        Return bytes; fewer only at the end of the object.
 
         :raises StoreError: it was replaced meanwhile, or can't be read
         """
@@ -87,7 +86,7 @@ class ObjectSource:
 
     def keep(self, offset: int, length: int) -> str:
         """
-        Fetch a range into memory; return the path of a file that has it at the same offset.
+        Fetch a range into memory. Return the path of a file with the range at the same offset.
 
         :raises StoreError: it can't be read
         """
@@ -103,7 +102,7 @@ class ObjectSource:
         return descriptor_path(self._kept_fd)
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
-        """Begin to fetch what will be read next, ranges that are near each other as one."""
+        """Begin to fetch ranges for later reads, ranges near each other as one."""
         for offset, length, wanted in joined(ranges):
             if self._is_kept(offset, length) or any(
                 each.has(offset, length) for each in self._pieces
@@ -117,14 +116,14 @@ class ObjectSource:
             self._pieces.append(_Piece(offset, length, wanted, data))
 
     def plan(self) -> SourcePlan:
-        """Return what other processes need, with what is kept."""
+        """Return everything that other processes need, kept ranges included."""
         path = descriptor_path(self._kept_fd) if self._kept else ""
         return SourcePlan(
             str(self._url), self._version, self.size, path, tuple(self._kept), settings()
         )
 
     def close(self) -> None:
-        """Give back memory and threads."""
+        """Release memory and threads."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -144,7 +143,7 @@ class ObjectSource:
             self._kept_fd = -1
 
     def _own_memory(self) -> None:
-        # What another process keeps is not ours to write to.
+        # Ranges kept by another process are not ours to write to.
         if self._mine and self._kept_fd >= 0:
             return
         self._let_go()
@@ -165,7 +164,7 @@ class ObjectSource:
             pwrite_all(self._kept_fd, piece, at)
             at += len(piece)
 
-        if start % BLOCK + stop - start <= BLOCK:  # may be remembered, and what is near is wanted
+        if start % BLOCK + stop - start <= BLOCK:  # may be cached, and its surroundings are wanted
             take(self._small(start, stop - start))
         else:
             self._client.stream(start, stop - start, self._version, take)
@@ -209,7 +208,7 @@ class ObjectSource:
 
 
 class _Piece:
-    # An announced range: on its way, or here until all that is wanted of it was read.
+    # An announced range: on its way, or here until all wanted bytes of it were read.
     def __init__(self, offset: int, length: int, wanted: int, data: Future[bytes]) -> None:
         self.offset = offset
         self.length = length
@@ -221,7 +220,7 @@ class _Piece:
 
 
 def joined(ranges: Sequence[Range]) -> Iterator[tuple[int, int, int]]:
-    """Yield ranges that are near each other as one: offset, length, and bytes that are wanted."""
+    """Yield ranges near each other as one: offset, length, and wanted bytes."""
     start = end = wanted = 0
     for offset, length in sorted(ranges):
         if wanted and offset - end > GAP:

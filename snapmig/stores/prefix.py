@@ -1,4 +1,4 @@
-"""What is under a prefix of keys: the objects there, and uploads that were begun."""
+"""Contents of a key prefix: objects, and unfinished uploads."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from snapmig.stores.clients import BucketClient
+from snapmig.system.limits import start_thread
 
 __all__ = ("PrefixClient", "together")
 
@@ -20,13 +21,13 @@ Made = TypeVar("Made")
 
 
 class PrefixClient(BucketClient):
-    """Requests about all that has the prefix of the object that the client is made for."""
+    """Requests about all objects with the prefix of the client's object."""
 
     def entries(self, limit: int) -> Iterator[str]:
         """
-        Yield the names of objects, without the prefix, up to a number of them.
+        Yield names of objects without the prefix, up to a number of them.
 
-        What has a slash in its name is one name that ends there, as a folder would.
+        A name with a slash counts once, up to the slash, like a folder.
 
         :raises StoreError: they can't be listed
         """
@@ -44,7 +45,7 @@ class PrefixClient(BucketClient):
 
     def uploads(self) -> list[tuple[str, str]]:
         """
-        Return name and id of each upload that was neither completed nor dropped.
+        Return name and id of each unfinished upload.
 
         :raises StoreError: they can't be listed
         """
@@ -77,10 +78,10 @@ class PrefixClient(BucketClient):
 
 def together(function: Callable[[Item], Made], items: Sequence[Item]) -> list[Made]:
     """
-    Return what a function makes of each item, several at a time: for requests that take long.
+    Apply a function to each item, several at a time; for slow requests.
 
-    The first error is raised, and what was not begun is left out. The threads are daemons, so that
-    one that waits for the network keeps nobody.
+    The first error is raised, and items not yet begun are dropped. The threads are daemons, so that
+    one waiting for the network does not keep the process alive.
     """
     waiting: SimpleQueue[int] = SimpleQueue()
     ended: SimpleQueue[tuple[int, Made | BaseException, bool]] = SimpleQueue()
@@ -103,7 +104,7 @@ def together(function: Callable[[Item], Made], items: Sequence[Item]) -> list[Ma
         for _ in range(min(THREADS, len(items)))
     ]
     for thread in threads:
-        thread.start()
+        start_thread(thread)
     made = _gathered(waiting, ended, len(items))
     for thread in threads:
         thread.join()

@@ -1,8 +1,8 @@
 """
-Requests about one object of S3 storage, with what a broken connection needs done again.
+Requests about one object of S3 storage, repeated as needed after a broken connection.
 
-What stands for S3 elsewhere is taken from here, by :func:`snapmig.stores.location.load_s3`, so that
-nothing of it is imported where there are only files.
+Other modules get it through :func:`snapmig.stores.location.load_s3`, so that programs without
+objects import nothing of it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _MAX_PAUSE_S = 5.0
 
 
 class FoundObject(NamedTuple):
-    """What an object's first bytes came with; ``token`` is what our upload named itself."""
+    """The first bytes of an object and its properties; ``token`` is the mark of our own upload."""
 
     size: int
     version: str
@@ -51,11 +51,11 @@ class FoundObject(NamedTuple):
 
 
 class ObjectClient(BucketClient):
-    """Requests about the object that the client is made for."""
+    """Requests about the client's object."""
 
     def start(self, length: int) -> FoundObject:
         """
-        Return an object's size and version with its first bytes, in one request.
+        Return an object's size, version and first bytes, in one request.
 
         :raises StoreError: there is none, or it can't be read
         """
@@ -75,24 +75,24 @@ class ObjectClient(BucketClient):
         self, offset: int, length: int, version: str, take: Callable[[bytes], object]
     ) -> None:
         """
-        Give bytes of a version piece by piece, going on where a connection broke.
+        Yield bytes of a version in pieces, resuming after a broken connection.
 
         :raises StoreError: it is another version now, or can't be read
         """
         self._stream(offset, length, version, take)
 
     def begin(self, token: str) -> str:
-        """Begin an upload in parts; return its id."""
+        """Begin a multipart upload. Return its id."""
         reply = self._call("create_multipart_upload", Metadata={_TOKEN: token})
         return str(reply["UploadId"])
 
     def put_part(self, upload: str, number: int, body: Buffer) -> str:
-        """Send a part, numbered from 1; return its ETag."""
+        """Send a part, numbered from 1. Return its ETag."""
         reply = self._call("upload_part", UploadId=upload, PartNumber=number, Body=body)
         return str(reply["ETag"])
 
     def complete(self, upload: str, tags: list[str], *, create: bool) -> None:
-        """Make the object of its parts, atomically."""
+        """Make the object from its parts, atomically."""
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
         condition = {"IfNoneMatch": "*"} if create else {}
         self._call(
@@ -108,10 +108,10 @@ class ObjectClient(BucketClient):
 
     def put(self, content: bytes, *, create: bool) -> None:
         """
-        Make a small object, as large ones are made: whole or not at all.
+        Make a small object, whole or not at all, in the same way as large ones.
 
-        :param create: only where there is none
-        :raises RefusedError: there is one, or only the answer was lost that it was made
+        :param create: only if there is none
+        :raises RefusedError: there is one, or our own after its answer was lost
         """
         upload = self.begin(secrets.token_hex(16))
         try:
@@ -122,19 +122,19 @@ class ObjectClient(BucketClient):
             raise
 
     def remove(self) -> None:
-        """Remove the object; that there is none is no error."""
+        """Remove the object. A missing object is no error."""
         self._call("delete_object")
 
     def is_there(self) -> bool:
         """
-        Return whether there is such an object, as far as these rights tell.
+        Return whether the object exists, as far as these rights tell.
 
         :raises StoreError: no such bucket, wrong credentials, no answer
         """
         try:
             self.start(1)
         except RefusedError as error:
-            # Who may write only is told that access is denied, whether there is an object or not.
+            # With write permission only, access is denied whether the object exists or not.
             if error.code not in ("NoSuchKey", "404", "AccessDenied", "403"):
                 raise
             return False
@@ -176,13 +176,13 @@ class ObjectClient(BucketClient):
 
 def check_object(url: ObjectUrl, *, force: bool) -> None:
     """
-    Refuse a destination that can't become a new object, as far as can be known before.
+    Refuse a destination that can't become a new object, as far as this is known beforehand.
 
     :raises DestinationExistsError: it exists and ``force`` is not set
     :raises StoreError: no such bucket, wrong credentials, no answer
     """
     if ObjectClient(url).is_there() and not force:
-        raise DestinationExistsError("exists already, -f overwrites it", path=str(url))
+        raise DestinationExistsError("exists already", path=str(url))
 
 
 def _check_range(reply: dict[str, Any], offset: int, url: ObjectUrl) -> None:

@@ -1,22 +1,20 @@
 """
-Bytes that a snapshot is read from: what a file and an object have in common.
+Bytes to read a snapshot from: the common interface of files and objects.
 
-A source gives ranges of bytes. What many processes need of it, such as an index, is *kept*: from
-then on it can be mapped. What will be read soon can be announced, so that it is there in time.
+A source returns ranges of bytes. A range needed by many processes, such as an index, is *kept*:
+from then on it can be mapped. Ranges for later reads can be announced, so that they arrive in time.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from snapmig.errors import SnapmigError
 from snapmig.stores.location import ObjectUrl, load_s3, parse_location
-from snapmig.system.files import descriptor_path, pread_all
+from snapmig.system.files import descriptor_path, open_regular, pread_all
 
 __all__ = ("ByteSource", "FileSource", "Range", "SourcePlan", "open_source")
 
@@ -27,13 +25,13 @@ Range = tuple[int, int]
 @dataclass(frozen=True, slots=True)
 class SourcePlan:
     """
-    What another process needs to open the same bytes, picklable.
+    Everything another process needs to open the same bytes; picklable.
 
     :param name: a path, or the URL of an object
-    :param version: of an object, the ETag that every byte must be of
-    :param size: of an object, in bytes
-    :param settings: of an object, what the environment says of its server; with secrets
-    :param kept_path: of an object, a file with the ranges that are kept, at their own offsets
+    :param version: ETag of the object; every byte must be of this version
+    :param size: of the object, in bytes
+    :param settings: the environment's settings of the object's server, secrets included
+    :param kept_path: a file with the object's kept ranges, at their own offsets
     """
 
     name: str
@@ -46,11 +44,11 @@ class SourcePlan:
 
 class ByteSource(Protocol):
     """
-    Bytes of known length that do not change; for one thread at a time.
+    Bytes of constant content and known length; for one thread at a time.
 
     :ivar remote: a read takes a round trip over a network
     :ivar size: in bytes
-    :ivar disk_size: what they take where they are, in bytes
+    :ivar disk_size: space taken on the storage, in bytes
     """
 
     remote: ClassVar[bool]
@@ -58,44 +56,41 @@ class ByteSource(Protocol):
     disk_size: int
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return bytes, fewer only where they end."""
+        """Return bytes; fewer only at their end."""
 
     def keep(self, offset: int, length: int) -> str:
-        """Have a range at hand; return the path of a file that has it at the same offset."""
+        """Keep a range at hand. Return the path of a file with the range at the same offset."""
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
-        """Say what will be read next."""
+        """Announce ranges for later reads."""
 
     def plan(self) -> SourcePlan:
-        """Return what other processes need; good while this one is open."""
+        """Return everything that other processes need, valid while this source is open."""
 
     def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
 
 
 class FileSource:
     """
     A regular file.
 
-    :raises SnapmigError: something else
+    :raises SnapmigError: not a regular file
     :raises OSError: it can't be opened
     """
 
     remote: ClassVar[bool] = False
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._fd = open_regular(path)
         self._closing = weakref.finalize(self, os.close, self._fd)  # a worker's has no other end
         self._closing.atexit = False
         facts = os.fstat(self._fd)
-        if not stat.S_ISREG(facts.st_mode):
-            self.close()
-            raise SnapmigError("not a regular file")
         self.size = facts.st_size
         self.disk_size = facts.st_blocks * 512
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return bytes, fewer only where the file ends."""
+        """Return bytes; fewer only at the end of the file."""
         return pread_all(self._fd, length, offset)
 
     def keep(self, offset: int, length: int) -> str:  # noqa: ARG002 - all of a file is at hand
@@ -128,7 +123,7 @@ def open_source(name: str | SourcePlan) -> ByteSource:
     if not isinstance(location, ObjectUrl):
         return FileSource(plan.name)
     load_s3()
-    # Only here: what it brings takes 300 ms to import.
+    # Imported only here, because it takes 300 ms.
     from snapmig.stores.object import ObjectSource  # noqa: PLC0415
 
     return ObjectSource(location, plan)

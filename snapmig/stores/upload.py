@@ -1,15 +1,14 @@
 """
-An object that is being written: a temporary file whose parts go up as soon as they are complete.
+An object in the making: a temporary file whose parts are sent as soon as they are complete.
 
-Workers write into the file as into any other. A part that lies wholly before a certain end is sent
-by a thread and its place in the file given back, so that the file stays small; what must wait for
-the end, the parts with the superblock, the index and page digests, goes up last. All parts but the
-last have one size, as some servers want it. The object appears when the server joins the parts, in
-one step: also where there is only one, for some servers make an object of as much as came when a
-connection that sends all at once breaks.
+Workers write into it as into any file. Once all bytes of a part are final, a thread sends the part
+and frees its space in the file, so that the file stays small. Parts known only at the end, with the
+superblock, the index and page digests, go last. All parts but the last have the same size, as some
+servers require. The object appears in one step when the server joins the parts. This holds for a
+single part, too: some servers keep a truncated object when a plain put breaks off.
 
-Only the thread that owns the save waits for the server, when it begins and when it ends. What is
-called between them may be called by a thread that serves other jobs too, and never waits.
+Only the thread that owns the save waits for the server, at its beginning and at its end. Everything
+in between may be called by a thread that serves other jobs, too, and never waits.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from snapmig.stores.location import ObjectUrl
 from snapmig.stores.s3 import ObjectClient
 from snapmig.system.files import Buffer, pwrite_all, write_error
 from snapmig.system.libc import punch_hole
+from snapmig.system.limits import start_thread
 from snapmig.system.signals import arrive
 
 __all__ = ("PartialObject", "part_size")
@@ -48,7 +48,7 @@ _END_S = 1.0
 
 
 def part_size(needed: int) -> int:
-    """Return the size of parts of an object of up to so many bytes, in whole MiB."""
+    """Return the part size for an object of up to this many bytes, in whole MiB."""
     step = 1 << 20
     return max(MIN_PART, -(-needed // (PLANNED_PARTS * step)) * step)
 
@@ -57,10 +57,10 @@ class PartialObject:
     """
     An object in the making, until :meth:`commit` gives it its name.
 
-    Leaving the ``with`` block without a commit drops what was sent.
+    Leaving the ``with`` block without a commit drops everything sent so far.
 
-    :param needed: bytes that it may have in the end
-    :param head: bytes at its start that are known only then
+    :param needed: largest possible size in bytes
+    :param head: bytes at its start, known only at the end
     :raises StoreError: the upload can't be begun
     """
 
@@ -91,7 +91,7 @@ class PartialObject:
     @property
     def has_room(self) -> bool:
         """
-        Whether more may be written now.
+        True if more may be written now.
 
         :raises StoreError: a part could not be sent
         """
@@ -99,7 +99,7 @@ class PartialObject:
 
     def advance(self, end: int) -> None:
         """
-        Say that all between the head and an offset is written, for good.
+        Declare everything between the head and an offset final.
 
         :raises StoreError: a part could not be sent
         """
@@ -129,9 +129,9 @@ class PartialObject:
 
     def commit(self, *, force: bool) -> None:
         """
-        Send what is left, and have the object appear.
+        Send the rest, and make the object appear.
 
-        :raises DestinationExistsError: something appeared there meanwhile, and not ``force``
+        :raises DestinationExistsError: an object appeared there meanwhile, and ``force`` is not set
         :raises StoreError: it could not be sent
         """
         count = -(-self._size // self.part_size)
@@ -144,8 +144,8 @@ class PartialObject:
             start = index * self.part_size
             parts.send(index, min(self.part_size, self._size - start))
         tags = parts.all_sent(count)
-        # The condition at the end decides; the look is for servers that ignore it. What appeared
-        # while all was sent is safe from us there, too, but for the moment between the two.
+        # The condition at the end decides. This check is for servers that ignore it: there, an
+        # object that appeared meanwhile is safe except for the moment between the two requests.
         if not force and self._client.is_there():
             raise self._taken()
         with self._once(force=force):
@@ -155,8 +155,8 @@ class PartialObject:
 
     @contextlib.contextmanager
     def _once(self, *, force: bool) -> Iterator[None]:
-        # Where an answer was lost and the request sent again, our own object is in the way, or the
-        # upload is not there any more.
+        # After a lost answer and a repeated request, our own object is in the way, or the upload is
+        # gone.
         try:
             yield
         except RefusedError as error:
@@ -173,7 +173,7 @@ class PartialObject:
             raise self._taken() from error
 
     def _taken(self) -> DestinationExistsError:
-        message = "was created by someone else meanwhile, -f overwrites it"
+        message = "was created by someone else meanwhile"
         return DestinationExistsError(message, path=str(self.path))
 
     def _is_ours(self) -> bool:
@@ -183,7 +183,7 @@ class PartialObject:
             return False
 
     def _sender(self) -> _Parts:
-        # Its threads come after the workers, which can't be forked beside threads.
+        # Its threads start after the workers, because those can't be forked beside threads.
         if self._parts is None:
             upload = str(self._upload)
             self._parts = _Parts(self._client, upload, self.fd, self.part_size)
@@ -191,7 +191,7 @@ class PartialObject:
 
 
 def _drop(url: ObjectUrl, upload: str, parts: _Parts | None) -> None:
-    # A part that was on its way may arrive after the first request to drop them all.
+    # A part under way may arrive after the first request to drop them all.
     impatient = ObjectClient(url, patient=False)
     if parts is not None:
         parts.give_up()
@@ -203,7 +203,8 @@ def _drop(url: ObjectUrl, upload: str, parts: _Parts | None) -> None:
 
 
 class _Parts:
-    # Threads that send parts; daemons, so that one that waits for the network keeps nobody.
+    # Threads that send parts. They are daemons, so that one waiting for the network does not keep
+    # the process alive.
     def __init__(self, client: ObjectClient, upload: str, fd: int, size: int) -> None:
         self.upload = upload
         self._client = client
@@ -219,7 +220,7 @@ class _Parts:
             for _ in range(THREADS)
         ]
         for thread in self._threads:
-            thread.start()
+            start_thread(thread)
 
     @property
     def waiting(self) -> int:

@@ -1,17 +1,19 @@
-"""A program that runs beside us: its output as it comes, and its end when it is not wanted."""
+"""Programs that run beside us: one that is followed to its end, and one that outlives us."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ("Ended", "run_child")
+__all__ = ("Apart", "Ended", "run_child", "start_apart")
 
 _POLL_S = 0.1
 _STEP = 1 << 16
@@ -64,6 +66,57 @@ def run_child(
         except BaseException:
             process.terminate()
             raise
+
+
+class Apart:
+    """A program of :func:`start_apart`."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
+    def tell(self, last_word: bytes, seconds: float) -> None:
+        """
+        Say something on its standard input, close that, and wait for its end.
+
+        :param seconds: how long; 0 not to wait at all. It is never killed.
+        """
+        try:
+            if self._process.stdin is not None:
+                with contextlib.suppress(BrokenPipeError):  # it has ended already
+                    os.write(self._process.stdin.fileno(), last_word)
+                self._process.stdin.close()
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._process.returncode = 0  # nobody waits for it any more; init does, after our end
+
+
+def start_apart(arguments: Sequence[str], fd: int) -> Apart:
+    """
+    Start a Python program that goes on after our end, whatever ends us.
+
+    It has a session of its own, where neither a terminal's signals nor those for our process group
+    reach it, and holds nothing of ours open but the descriptor and a pipe that ends with us.
+
+    :param fd: a descriptor that it has under the same number
+    :raises OSError: it can't be started
+    """
+    # A new program instead of a fork: other threads may be about, and workers' mappings.
+    process = subprocess.Popen(
+        [sys.executable or "python3", "-I", "-S", "-B", *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        pass_fds=(fd,),
+        start_new_session=True,
+        bufsize=0,
+    )
+    return Apart(process)
 
 
 def _follow(

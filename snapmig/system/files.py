@@ -12,21 +12,28 @@ import errno
 import os
 import shutil
 import stat
+from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from snapmig.errors import DestinationExistsError, NoSpaceError, SnapmigError, UsageError
 from snapmig.units import format_size
 
 __all__ = (
     "Buffer",
+    "NamelessFile",
+    "NewFile",
     "PartialDirectory",
     "PartialFile",
+    "Pieces",
     "check_destination",
     "descriptor_path",
     "free_bytes",
+    "is_regular",
+    "open_regular",
     "pread_all",
     "pwrite_all",
+    "read_small",
     "sync_directory",
     "write_error",
     "write_file",
@@ -44,6 +51,66 @@ def descriptor_path(fd: int) -> str:
     position of its own, which an inherited descriptor would share.
     """
     return f"/proc/{os.getpid()}/fd/{fd}"
+
+
+_TYPES = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFCHR: "a character device",
+    stat.S_IFBLK: "a block device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFLNK: "a symbolic link",
+}
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = 0, *, follow: bool = True) -> int:
+    """
+    Open a regular file, and nothing else: opening a device or a FIFO can do something.
+
+    The file is looked at by a descriptor that opens nothing, and then opened through that.
+
+    :param flags: ``os.O_RDONLY`` or ``os.O_RDWR``
+    :param follow: take what a symbolic link leads to; otherwise a link is refused
+    :raises SnapmigError: something else, told without a path
+    :raises OSError: it can't be opened
+    """
+    links = 0 if follow else os.O_NOFOLLOW
+    handle = os.open(path, os.O_PATH | os.O_CLOEXEC | links)
+    try:
+        mode = stat.S_IFMT(os.fstat(handle).st_mode)
+        if mode != stat.S_IFREG:
+            raise SnapmigError(f"not a regular file but {_TYPES.get(mode, 'something else')}")
+        return os.open(f"/proc/self/fd/{handle}", flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+    finally:
+        os.close(handle)
+
+
+def is_regular(path: Path) -> bool:
+    """Return whether a name is that of a regular file, and not of a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
+    """
+    Return a small file's contents.
+
+    :param limit: bytes
+    :raises SnapmigError: not a regular file, or a larger one; told without a path
+    :raises OSError: it can't be read
+    """
+    fd = open_regular(path)
+    try:
+        data = pread_all(fd, limit + 1, 0)
+    finally:
+        os.close(fd)
+    if len(data) > limit:
+        raise SnapmigError(f"larger than {format_size(limit)}")
+    return data
 
 
 def pread_all(fd: int, length: int, offset: int) -> bytes:
@@ -108,10 +175,70 @@ def check_destination(path: Path, *, force: bool) -> None:
         kind = "a directory" if stat.S_ISDIR(mode) else "not a regular file"
         raise SnapmigError(f"the destination is {kind}", path=str(path))
     if not force:
-        raise DestinationExistsError("exists already, -f overwrites it", path=str(path))
+        raise DestinationExistsError("exists already", path=str(path))
 
 
-class PartialFile:
+class NewFile:
+    """
+    A file that is being written.
+
+    :param shown: its name for people
+    :param needed: bytes that the complete file needs, for the error when the filesystem is full
+    """
+
+    def __init__(self, fd: int, shown: str, needed: int) -> None:
+        self.fd = fd
+        self.shown = shown
+        self.needed = needed
+
+    def write(self, data: Buffer, offset: int) -> None:
+        """Write at an offset; a full filesystem is a :class:`NoSpaceError` with the final name."""
+        try:
+            pwrite_all(self.fd, data, offset)
+        except OSError as error:
+            raise write_error(error, self.shown, self.needed) from error
+
+    def resize(self, size: int) -> None:
+        """Set the file's length; what is added is a hole."""
+        try:
+            os.ftruncate(self.fd, size)
+        except OSError as error:
+            raise write_error(error, self.shown, self.needed) from error
+
+    def sync(self) -> None:
+        """Wait until everything written so far is on stable storage."""
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            raise write_error(error, self.shown, self.needed) from error
+
+    def _close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class NamelessFile(NewFile):
+    """
+    An empty file without a name, which nobody can plant, and which ends with its descriptors.
+
+    A process that is killed leaves nothing behind.
+
+    :param folder: a directory of the filesystem that has room for it
+    :param needed: bytes that it needs, for the error when the filesystem is full
+    """
+
+    def __init__(self, folder: Path, needed: int = 0) -> None:
+        super().__init__(_open_nameless(folder), f"temporary file in {folder}", needed)
+
+    def __enter__(self) -> NamelessFile:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._close()
+
+
+class PartialFile(NewFile):
     """
     A file under a temporary name, until :meth:`commit` gives it its own.
 
@@ -123,31 +250,22 @@ class PartialFile:
 
     def __init__(self, path: Path, needed: int) -> None:
         self.path = path
-        self.shown = str(path)
-        self.needed = needed
         self.partial_path = _partial_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
-            self.fd = os.open(self.partial_path, flags, 0o600)
+            fd = os.open(self.partial_path, flags, 0o600)
         except OSError as error:
             raise write_error(error, str(path), needed) from error
+        super().__init__(fd, str(path), needed)
 
     def __enter__(self) -> PartialFile:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            self._close()
             with contextlib.suppress(FileNotFoundError):
                 self.partial_path.unlink()
-
-    def write(self, data: Buffer, offset: int) -> None:
-        """Write at an offset; a full filesystem is a :class:`NoSpaceError` with the final name."""
-        try:
-            pwrite_all(self.fd, data, offset)
-        except OSError as error:
-            raise write_error(error, str(self.path), self.needed) from error
 
     @property
     def has_room(self) -> bool:
@@ -156,20 +274,6 @@ class PartialFile:
 
     def advance(self, end: int) -> None:
         """Do nothing: what is written is where it belongs."""
-
-    def resize(self, size: int) -> None:
-        """Set the file's length; what is added is a hole."""
-        try:
-            os.ftruncate(self.fd, size)
-        except OSError as error:
-            raise write_error(error, str(self.path), self.needed) from error
-
-    def sync(self) -> None:
-        """Wait until everything written so far is on stable storage."""
-        try:
-            os.fsync(self.fd)
-        except OSError as error:
-            raise write_error(error, str(self.path), self.needed) from error
 
     def commit(self, *, force: bool) -> None:
         """
@@ -183,7 +287,7 @@ class PartialFile:
             try:
                 os.link(self.partial_path, self.path)  # unlike a rename, refuses to overwrite
             except FileExistsError as error:
-                message = "was created by someone else meanwhile, -f overwrites it"
+                message = "was created by someone else meanwhile"
                 raise DestinationExistsError(message, path=str(self.path)) from error
             except OSError as error:
                 if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
@@ -191,8 +295,7 @@ class PartialFile:
                 self.partial_path.rename(self.path)  # a filesystem without hard links
             else:
                 self.partial_path.unlink()
-        os.close(self.fd)
-        self.fd = -1
+        self._close()
         sync_directory(self.path.parent)
 
 
@@ -234,12 +337,30 @@ class PartialDirectory:
         sync_directory(self.path.parent)
 
 
-def write_file(path: Path, content: bytes, *, force: bool = False) -> None:
-    """Write a small file whole, synced, under its final name or not at all."""
+class Pieces(Sized, Iterable[bytes], Protocol):
+    """Contents that come in pieces; their length in bytes is known."""
+
+
+def write_file(path: Path, content: bytes | Pieces, *, force: bool = False) -> None:
+    """Write a file whole, synced, under its final name or not at all."""
     with PartialFile(path, len(content)) as file:
-        file.write(content, 0)
+        at = 0
+        for piece in [content] if isinstance(content, bytes) else content:
+            file.write(piece, at)
+            at += len(piece)
         file.sync()
         file.commit(force=force)
+
+
+def _open_nameless(folder: Path) -> int:
+    try:
+        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+            raise write_error(error, str(folder), 0) from error
+    # Network filesystems can't do that: there it has a name for a moment.
+    with PartialFile(folder / "snapmig", 0) as file:
+        return os.dup(file.fd)
 
 
 def _partial_path(path: Path) -> Path:

@@ -35,6 +35,8 @@ class Counter(IntEnum):
     DELTA_PAGES = 14
     WRITTEN_BYTES = 15
     """Bytes written of packets, also of those that a second look writes again."""
+    SAMPLED_PACKETS = 16
+    """Packets that were looked at again, to see whether the image changed meanwhile."""
 
 
 _BY_ENCODING: dict[int, Counter] = {

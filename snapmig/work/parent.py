@@ -98,14 +98,13 @@ class ParentPackets:
         Return what a packet's ``(n, 4096)`` pages are, None where they are the parent's.
 
         Where the parent has no zero page in it, equal digests tell so before anything else is
-        looked at: of a guest at work that is most packets. See :meth:`take_same`.
+        looked at: of a guest at work that is most packets. See :meth:`take_same`. The digest of
+        others is computed again, over a copy: the image may have changed since.
         """
+        digests_all = self._keep_digests and self._digests is None
         expected = self._full[at]
-        if expected is None or (self._keep_digests and self._digests is None):
-            return summarise(pages, page_digests=self._keep_digests and self._digests is None)
-        digest = xxh3_128(pages.data)
-        if digest != expected:
-            return summarise(pages, digest=digest)
+        if digests_all or expected is None or xxh3_128(pages.data) != expected:
+            return summarise(pages, page_digests=digests_all)
         self._same.append(at)
         return None
 

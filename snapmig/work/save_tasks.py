@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from time import perf_counter_ns
+from typing import NamedTuple
 
 from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
@@ -14,7 +15,7 @@ from snapmig.fleet.tasks import Task
 from snapmig.geometry import Geometry
 from snapmig.work.batches import LARGEST, batch_packets
 
-__all__ = ("Kind", "SaveTasks")
+__all__ = ("FIRST_LOOK", "SAMPLE_LOOK", "SECOND_LOOK", "Kind", "Look", "SaveTasks")
 
 EMPTY_BATCH_PACKETS = 4096
 
@@ -32,6 +33,25 @@ class Kind(IntEnum):
     PLACE = 2
     REFRESH = 3
     REFRESH_EMPTY = 4
+    SAMPLE = 5
+
+
+class Look(NamedTuple):
+    """
+    What is done with an image's packets when it is gone through.
+
+    :param hole: with those of its holes; None: nothing
+    """
+
+    data: Kind
+    hole: Kind | None
+
+
+FIRST_LOOK = Look(Kind.ENCODE, Kind.EMPTY)
+SECOND_LOOK = Look(Kind.REFRESH, Kind.REFRESH_EMPTY)
+"""Of all packets, when they were saved before: only those that changed are wanted."""
+SAMPLE_LOOK = Look(Kind.SAMPLE, None)
+"""Of some packets, to see whether any changed."""
 
 
 class SaveTasks:
@@ -39,7 +59,7 @@ class SaveTasks:
     Hands out an image's packets in order, holes in large batches.
 
     :param next_data: gives the first RAM offset from one on that is not in a hole
-    :param again: all packets were saved before, and only those that changed are wanted
+    :param look: what for
     :param level: asked for each batch
     :param has_room: whether more may be written now
     :param advance: told the offset up to which all packed packets are written
@@ -53,15 +73,14 @@ class SaveTasks:
         slots: SlotPlan,
         next_data: Callable[[int], int | None],
         *,
-        again: bool = False,
+        look: Look = FIRST_LOOK,
         level: Callable[[], int] = lambda: 1,
         has_room: Callable[[], bool] = lambda: True,
         advance: Callable[[int], None] = lambda _end: None,
         part: range | None = None,
         largest: int = LARGEST,
     ) -> None:
-        kinds = (Kind.REFRESH_EMPTY, Kind.REFRESH) if again else (Kind.EMPTY, Kind.ENCODE)
-        self._tasks = _plan_tasks(geometry, next_data, part, largest, *kinds)
+        self._tasks = _plan_tasks(geometry, next_data, part, largest, look)
         self._level = level
         self._packed = slots.layout == Layout.PACKED
         self._offset = slots.data_offset
@@ -185,8 +204,7 @@ def _plan_tasks(
     next_data: Callable[[int], int | None],
     part: range | None,
     largest: int,
-    hole: Kind,
-    data: Kind,
+    look: Look,
 ) -> Iterator[Task]:
     stop = geometry.packet_count if part is None else part.stop
     for number in range(len(geometry.blocks)):
@@ -200,9 +218,10 @@ def _plan_tasks(
             with_data = packets.stop if found is None or found >= end else geometry.packet_at(found)
             if with_data > packet:
                 count = min(with_data - packet, EMPTY_BATCH_PACKETS)
-                yield Task(hole, packet, count)
+                if look.hole is not None:
+                    yield Task(look.hole, packet, count)
             else:
                 batch = batch_packets(stop - packet, geometry.packet_size, largest)
                 count = min(batch, packets.stop - packet)
-                yield Task(data, packet, count)
+                yield Task(look.data, packet, count)
             packet += count

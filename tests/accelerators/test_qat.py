@@ -365,4 +365,4 @@ def test_a_library_that_is_not_there_is_a_fact(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(EngineError, match="can't be loaded"):
         QatEngine().decompressor(15)
     assert facts.problem is not None
-    assert (facts.remedy, facts.note) == ("sudo apt install libqatzip3", None)
+    assert (facts.remedy, facts.note) == ("sudo apt-get install libqatzip3", None)

@@ -3,11 +3,13 @@
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 import snapmig
-from snapmig.encodings.engines import ENGINES
+from snapmig.encodings.engines import ENGINES, qatzip_library, qpl
 from snapmig.operations import accelerators
 from tests.cli import program
 from tests.cli.conftest import RAM
@@ -79,8 +81,8 @@ def test_only_zlib_has_an_accelerator(cli, compression, engine):
     ("options", "line"),
     [
         (("--accelerator", "isal"), "by        zlib level 1 (isal)"),
-        (("--accelerator", "none", "--level", "9"), "by        zlib level 9 (none)"),
-        (("--level", "6"), "by        zlib level 6 (none)"),
+        (("--accelerator", "python", "--level", "9"), "by        zlib level 9 (python)"),
+        (("--level", "6"), "by        zlib level 6 (python)"),
         (("--compression", "zstd", "--level", "-3"), "by        zstd level -3"),
         (("--compression", "lz4"), "by        lz4 level 1"),
         (("--compression", "none"), "by        none"),
@@ -91,8 +93,8 @@ def test_the_result_says_what_compressed(cli, options, line):
     assert line in cli("save", "guest.ram", "new.snap", *options).out.splitlines()
 
 
-@pytest.mark.parametrize("engine", ["isal", "none"])
-@pytest.mark.parametrize("reader", ["isal", "none"])
+@pytest.mark.parametrize("engine", ["isal", "python"])
+@pytest.mark.parametrize("reader", ["isal", "python"])
 def test_engines_read_each_other(guest, cli, engine, reader):
     """What one engine made another restores and verifies."""
     _saved(cli, "--accelerator", engine, "--level", 3)
@@ -156,10 +158,10 @@ def test_zlib_needs_neither_package(package):
     ("options", "words"),
     [
         ("--compression zstd --accelerator isal", "are for zlib, not for zstd"),
-        ("--compression lz4 --accelerator none", "are for zlib, not for lz4"),
+        ("--compression lz4 --accelerator python", "are for zlib, not for lz4"),
         ("--compression zstd --window 4k", "windows are for zlib, not for zstd"),
         ("--accelerator isal --level 6", "level is 6, isal has 0 to 3"),
-        ("--accelerator none --level 0", "level is 0, none has 1 to 9"),
+        ("--accelerator python --level 0", "level is 0, python has 1 to 9"),
         ("--level 10", "level of zlib is 10, expected 0 to 9 or auto"),
         ("--level fast", "level of zlib is fast, expected 0 to 9 or auto"),
         ("--compression zstd --level 20", "level of zstd is 20, expected -7 to 19 or auto"),
@@ -248,7 +250,7 @@ def test_accelerators_are_measured(cli):
     ]
     speeds = {line["name"]: line["speed"] for line in lines if line["problem"] is None}
 
-    assert {"isal", "none"} <= set(speeds)
+    assert {"isal", "python"} <= set(speeds)
     assert all(speed["compress"] > 1e6 and speed["decompress"] > 1e6 for speed in speeds.values())
     assert all(0.1 < speed["ratio"] < 0.9 for speed in speeds.values())
     assert {line["speed"] for line in lines if line["problem"] is not None} <= {None}
@@ -286,7 +288,7 @@ def test_a_small_window_is_proved_by_verify(guest, cli, made, checked):
     assert cli("verify", "far.snap", "--window", checked).code == 0
 
 
-@pytest.mark.parametrize("engine", ["isal", "none"])
+@pytest.mark.parametrize("engine", ["isal", "python"])
 def test_engines_keep_to_the_window(guest, cli, engine):
     """What either engine makes for 4 KiB passes, of all kinds of pages."""
     ram.write(guest / "mixed.ram", ram.mixed(8 << 20))
@@ -302,3 +304,49 @@ def test_an_image_of_holes_is_compressed_at_no_level(cli, tmp_path):
         file.truncate(16 << 20)
 
     assert "\nby        zlib (isal)\n" in cli("save", tmp_path / "holes", tmp_path / "s").out
+
+
+@pytest.mark.usefixtures("guest")
+def test_a_level_that_leaves_isal_is_warned_of(cli):
+    """Who asks for level 6 alone hears that Python's zlib does it, and how to say that it may."""
+    assert cli("save", "guest.ram", "new.snap", "--level", "6").err == (
+        "snapmig: warning: ISA-L has levels 0 to 3 of zlib, so Python's own zlib compresses at "
+        "level 6, which takes many times as long; accelerator python takes it without this "
+        "warning\n"
+    )
+
+
+@pytest.mark.usefixtures("guest")
+@pytest.mark.parametrize("options", [("--accelerator", "python", "--level", "6"), ("--level", "3")])
+def test_a_level_that_was_meant_is_not_warned_of(cli, options):
+    """Python's zlib by name, and ISA-L's own levels, need no word."""
+    assert cli("save", "guest.ram", "new.snap", *options).err == ""
+
+
+def test_the_examples_batch_stays_with_isal():
+    """What users copy has only levels that the accelerated engine has."""
+    text = (Path(__file__).parents[2] / "examples" / "batch.toml").read_text()
+    batch = tomllib.loads(text)
+    jobs = [batch["defaults"], *batch["save"]]
+
+    assert {job.get("level", 1) for job in jobs} <= {0, 1, 2, 3}
+    assert {job.get("accelerator", "auto") for job in jobs} == {"auto"}
+
+
+@pytest.mark.parametrize("name", ["qpl", "qpl:software", "qat"])
+def test_a_library_that_is_missing_is_one_reason(guest, cli, monkeypatch, name):
+    """That an engine can't be used is said once, then why."""
+    missing = "libz.so.9: cannot open shared object file: No such file or directory"
+    monkeypatch.setattr(qpl, "load", lambda: missing)
+    monkeypatch.setattr(qatzip_library, "load_library", _raises(OSError(missing)))
+    outcome = cli("save", guest / "guest.ram", "new.snap", "--accelerator", name)
+
+    assert outcome.code == 1
+    assert outcome.err.startswith(f"snapmig: accelerator {name} can't be used: {missing}; sudo ")
+
+
+def _raises(error):
+    def fail(*_arguments):
+        raise error
+
+    return fail

@@ -68,6 +68,20 @@ def test_systemd_accepts_the_units(tmp_path, programs):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("name", SERVICES)
+def test_the_document_puts_what_units_need(name):
+    """Program, configuration and repository of a unit are made by the commands that are told."""
+    unit = (EXAMPLES / name).read_text()
+    words = re.search(r"^ExecStart=(.*)$", unit, re.MULTILINE)[1].split()
+    mounted = re.search(r"^RequiresMountsFor=(.*)$", unit, re.MULTILINE)[1]
+    told = (ROOT / "docs" / "backups.md").read_text().split("## Each night")[1].split("\n## ")[0]
+
+    assert re.search(rf"^    ln -s /opt/snapmig/bin/snapmig {words[0]} ", told, re.MULTILINE)
+    assert re.search(rf"^    snapmig backup init {words[-1]} ", told, re.MULTILINE)
+    assert re.search(rf"^    mkdir -p {Path(words[-1]).parent} {mounted}$", told, re.MULTILINE)
+    assert f"systemctl enable --now {SERVICES[1].replace('.service', '.timer')}" in told
+
+
 def test_systemd_knows_every_key(tmp_path):
     """The check above is one: an unknown key is found."""
     requires("systemd-analyze")

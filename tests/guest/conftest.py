@@ -1,8 +1,9 @@
-"""What tests with tiny guests share: the program of QEMU."""
+"""What tests with tiny guests share: the program of QEMU, and what its version can do."""
 
 import pytest
 
 from tests.conftest import requires
+from tests.guest.versions import require_qemu
 from tests.guests.qemu import OLDEST, PROGRAM, find_qemu
 from tests.guests.tiny import guest as tiny
 
@@ -10,9 +11,15 @@ from tests.guests.tiny import guest as tiny
 @pytest.fixture(scope="session")
 def program() -> str:
     """Give the program of QEMU, where it can run guests."""
-    for tool in (PROGRAM, *tiny.TOOLS):
+    found = find_qemu()
+    for tool in (found.path or PROGRAM, *tiny.TOOLS):
         requires(tool)
-    path = find_qemu().path
-    if path is None:
+    if found.path is None:
         requires(f"{PROGRAM} {OLDEST} or newer")  # which is no program's name: never there
-    return str(path)
+    return str(found.path)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Have the mark ``qemu`` require the version that it names."""
+    for mark in item.iter_markers("qemu"):
+        require_qemu(*mark.args)

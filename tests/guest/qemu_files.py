@@ -76,11 +76,10 @@ def ram_end() -> bytes:
     return struct.pack(">BIQ", 3, RAM_ID, EOS) + footer(RAM_ID)
 
 
-def ending() -> bytes:
+def ending(description: bytes = DESCRIPTION) -> bytes:
     """Return what follows RAM."""
-    return device(5) + device(6, b"cpu") + b"\0\x06" + struct.pack(">I", len(DESCRIPTION)) + (
-        DESCRIPTION
-    )  # fmt: skip
+    devices = device(5) + device(6, b"cpu")
+    return devices + b"\0\x06" + struct.pack(">I", len(description)) + description
 
 
 @dataclass(frozen=True)
@@ -206,6 +205,7 @@ class Stream:
     capabilities: Sequence[bytes] = ()
     early: bytes = b""
     total: int | None = None
+    list_end: Sequence[int] = (EOS,)
     last: bytes | None = None
     tail: bytes | None = None
 
@@ -218,7 +218,8 @@ class Stream:
             listed += short(block.name) + struct.pack(">Q", _stated(block))
             listed += b"" if block.gpa is None else struct.pack(">Q", block.gpa)
         parts = [configuration(*self.capabilities), self.early, ram_start()]
-        parts += [struct.pack(">Q", total), listed, struct.pack(">Q", EOS), footer(RAM_ID)]
+        parts += [struct.pack(">Q", total), listed]
+        parts += [struct.pack(">Q", word) for word in self.list_end] + [footer(RAM_ID)]
         parts += [*self.sections, ram_end() if self.last is None else self.last]
         return b"".join([*parts, ending() if self.tail is None else self.tail])
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.guest.versions import require_capabilities
 from tests.guests import migration
 from tests.guests.qemu import Guest, GuestConfig
 from tests.guests.tiny import guest as tiny
@@ -26,13 +27,15 @@ def goes_on(
     state: State,
     capabilities: Sequence[str] = (),
     layout: Layout = LAYOUT,
+    extra: Sequence[str] = (),
 ) -> bool:
     """
     Say whether a new QEMU loads a file and its guest counts on from where it stood.
 
     A guest that finds a wrong page raises; the second pass that it ends has seen every page.
     """
-    with make(program, folder, layout, incoming=True) as guest:
+    require_capabilities(capabilities)
+    with make(program, folder, layout, incoming=True, extra=extra) as guest:
         migration.prepare(guest, capabilities)
         migration.load_from(guest, uri)
         return tiny.goes_on(tiny.wait_passes(guest, 2, before=0), state, layout)

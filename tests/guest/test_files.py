@@ -17,8 +17,10 @@ import pytest
 import snapmig
 from snapmig.errors import SnapmigError
 from tests.conftest import Outcome, requires
+from tests.guest.qemu_files import footer
 from tests.guest.resume import LAYOUT, goes_on, make
 from tests.guest.sweep import sweep
+from tests.guest.versions import require_capabilities
 from tests.guests import migration
 from tests.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
 from tests.guests.qemu import Guest
@@ -38,6 +40,7 @@ LIVE = {"max_bandwidth": 60 << 20, "downtime_limit": 200}
 XML = b"<domain type='qemu'><name>tiny</name></domain>\0"
 COOKIE = b"<qemusave/>\0"
 PADDING = 1 << 16
+EOS, FLUSH = struct.pack(">Q", 0x10), struct.pack(">Q", 0x200)
 
 
 def libvirt_head(kind: int) -> bytes:
@@ -115,6 +118,7 @@ def saved(guest: Guest, folder: Path) -> Callable[[str], Saved]:
 
 def save_by_qemu(guest: Guest, path: Path, form: Form) -> Saved:
     """Have QEMU save a guest, and let it go on."""
+    require_capabilities(form.capabilities)
     path.write_bytes(form.head)
     migration.prepare(guest, form.capabilities, **(LIVE if form.live else {}))
     tiny.wait_passes(guest, 1)
@@ -300,6 +304,85 @@ def test_device_state_alone_has_no_ram(guest: Guest, folder: Path) -> None:
     assert "ram" not in [block.name for block in snapmig.info(folder / "alone.snap").blocks]
 
 
+def ram_section(content: bytes) -> int:
+    """Return the number of the section that has RAM."""
+    at = content.index(b"\3ram" + struct.pack(">II", 0, 4))
+    return int.from_bytes(content[at - 4 : at])
+
+
+def test_flushes_of_qemu_8_1(saved: SavedAs, program: str, folder: Path, shm: Path) -> None:
+    """A stream with flushes among its pages is restored with those behind the list, and loaded."""
+    made = saved("file")
+    content = made.path.read_bytes()
+    section = ram_section(content)
+    end = content.index(EOS + footer(section))
+    after = content.index(b"\2" + footer(section)[1:], end) + 5
+    flushed = content[:end] + FLUSH + content[end:after] + FLUSH + content[after:]
+    (shm / "flushed").write_bytes(flushed)
+    snapmig.save(shm / "flushed", shm / "snap")
+    snapmig.restore(shm / "snap", shm / "again")
+    place = f"file:{shm / 'again'}"
+    assert (shm / "again").read_bytes().startswith(flushed[: end + 8])
+    assert goes_on(program, folder, place, made.state)
+
+
+@pytest.fixture(scope="module")
+def background(program: str, folder: Path) -> Path:
+    """Give the snapshot of a file that QEMU made of a guest that ran on and wrote meanwhile."""
+    requires("root")  # or the right to use userfaultfd
+    with make(program, folder) as guest:
+        tiny.wait_passes(guest, 2)
+        migration.prepare(guest, ["background-snapshot"])
+        migration.save_to(guest, f"exec:cat > {folder / 'background'}")
+        tiny.wait_passes(guest, 1)
+    snapmig.save(folder / "background", folder / "background.snap")
+    return folder / "background.snap"
+
+
+def test_background_snapshot_gets_an_end_of_ram(background: Path, shm: Path) -> None:
+    """QEMU leaves the section out that ends RAM in other streams; a restored one has it."""
+    snapmig.restore(background, shm / "again")
+    before = background.with_suffix("").read_bytes()
+    section = footer(ram_section(before))
+    end = b"\3" + section[1:] + EOS + section
+    assert [end in before, end in (shm / "again").read_bytes()] == [False, True]
+
+
+@pytest.mark.parametrize(("form", "capabilities"), [("qemu-stream", ()), ("mapped-ram", MAPPED)])
+def test_qemu_resumes_a_background_snapshot(
+    background: Path, program: str, shm: Path, form: str, capabilities: tuple[str, ...]
+) -> None:
+    """A background snapshot is of one moment, and QEMU resumes the guest of then from it."""
+    snapmig.restore(background, shm / "ram", block="ram")
+    state = tiny.check_image(shm / "ram", LAYOUT)
+    snapmig.restore(background, shm / "again", format=form)
+    assert goes_on(program, shm, f"file:{shm / 'again'}", state, capabilities)
+
+
+VIRTIO_MEM = (
+    *("-m", f"{LAYOUT.ram >> 20}M,maxmem={(LAYOUT.ram >> 20) + 128}M"),
+    *("-object", "memory-backend-ram,id=plug,size=128M"),
+    *("-device", "virtio-mem-pci,memdev=plug,requested-size=0"),
+)
+
+
+@pytest.mark.parametrize(("form", "capabilities"), [("qemu-stream", ()), ("mapped-ram", MAPPED)])
+def test_virtio_mem_with_nothing_plugged(
+    program: str, shm: Path, form: str, capabilities: tuple[str, ...]
+) -> None:
+    """A block of which no page comes stays a block, without which QEMU does not load."""
+    with make(program, shm, memory=shm / "ram", extra=VIRTIO_MEM) as guest:
+        tiny.wait_passes(guest, 1)
+        guest.stop()
+        migration.prepare(guest)
+        migration.save_to(guest, f"file:{shm / 'file'}")
+        state = tiny.check_image(shm / "ram", LAYOUT)
+    snapmig.save(shm / "file", shm / "snap")
+    snapmig.restore(shm / "snap", shm / "again", format=form)
+    place = f"file:{shm / 'again'}"
+    assert goes_on(program, shm, place, state, capabilities, extra=VIRTIO_MEM)
+
+
 @pytest.fixture(scope="module")
 def cut_short(program: str, folder: Path) -> Callable[[str, str], Path]:
     """Give a function that has QEMU begin to save a guest, and ends that, once for each way."""
@@ -316,10 +399,11 @@ def cut_short(program: str, folder: Path) -> Callable[[str, str], Path]:
 
 def cut_save(program: str, folder: Path, path: Path, form: Form, way: str) -> None:
     """Have QEMU begin to save a guest slowly, and cancel that or kill QEMU in the middle."""
+    require_capabilities(form.capabilities)
     with make(program, folder) as guest:
         tiny.wait_passes(guest, 1)
         migration.prepare(guest, form.capabilities, max_bandwidth=8 << 20)
-        guest.execute("migrate", uri=f"file:{path}")
+        guest.execute("migrate", uri=migration.writable(guest, f"file:{path}"))
         while guest.execute("query-migrate").get("ram", {}).get("transferred", 0) < 2 << 20:
             time.sleep(0.01)
         if way == "killed":

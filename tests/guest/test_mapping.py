@@ -17,11 +17,12 @@ from snapmig.guests.guest import Guest as WaitingGuest
 from tests.conftest import Outcome
 from tests.guest.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
 from tests.guest.sweep import sweep
+from tests.guest.versions import needs_file
 from tests.guests import migration
 from tests.guests.tiny import guest as tiny
 from tests.guests.tiny.guest import State
 
-pytestmark = pytest.mark.guest
+pytestmark = [pytest.mark.guest, needs_file]
 
 SCRIPT = Path(map_snapshot.__file__)
 

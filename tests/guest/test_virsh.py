@@ -4,14 +4,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import snapmig
-from tests.conftest import requires
+from tests.conftest import Outcome, requires
 from tests.guest.resume import LAYOUT
+from tests.guest.versions import MAPPED_RAM, require_qemu
 from tests.guests.tiny import guest as tiny
 
 pytestmark = pytest.mark.guest
@@ -20,9 +21,10 @@ NOBODY = 65534
 """libvirt serves a session, in directories of its own, to anybody but root."""
 SECONDS = 30.0
 DOMAIN = """\
-<domain type='qemu'>
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>tiny</name>
   <memory unit='b'>{ram}</memory>
+  {backing}
   <os><type arch='x86_64' machine='q35'>hvm</type><boot dev='fd'/></os>
   <features><acpi/></features>
   <devices>
@@ -35,7 +37,13 @@ DOMAIN = """\
     <memballoon model='none'/>
     <serial type='file'><source path='{serial}'/><target port='0'/></serial>
   </devices>
+  <qemu:commandline>
+    <qemu:arg value='-qmp'/><qemu:arg value='unix:{monitor},server=on,wait=off'/>
+  </qemu:commandline>
 </domain>
+"""
+SHARED = """\
+<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>
 """
 
 
@@ -53,7 +61,9 @@ class Session:
         config = folder / "CO" / "libvirt" / "qemu.conf"
         config.parent.mkdir(parents=True)
         (folder / "RU").mkdir()
-        config.write_text(f'stdio_handler = "file"\nsave_image_format = "{image_format}"\n')
+        (folder / "memory").mkdir()
+        settings = f'stdio_handler = "file"\nsave_image_format = "{image_format}"\n'
+        config.write_text(f'{settings}memory_backing_dir = "{folder}/memory"\n')
 
     def __enter__(self) -> "Session":
         if os.geteuid() == 0:
@@ -97,7 +107,7 @@ class Session:
         return found
 
 
-def start(program: str, shm: Path, image_format: str) -> Session:
+def start(program: str, shm: Path, image_format: str, backing: str = "") -> Session:
     """Return a session with the definition of a guest, not yet begun."""
     for tool in ("libvirtd", "virsh"):
         requires(tool)
@@ -106,14 +116,17 @@ def start(program: str, shm: Path, image_format: str) -> Session:
     folder.mkdir()
     sector = tiny.write_sector(folder, LAYOUT)
     places = {"sector": sector, "serial": folder / "serial", "program": program}
+    places |= {"monitor": folder / "monitor", "backing": backing}
     (folder / "tiny.xml").write_text(DOMAIN.format(ram=LAYOUT.ram, **places))
     return Session(folder, image_format)
 
 
 @pytest.fixture
 def session(program: str, shm: Path, request: pytest.FixtureRequest) -> Iterator[Session]:
-    """Give a session with a guest that runs."""
-    with start(program, shm, getattr(request, "param", "raw")) as session:
+    """Give a session with a guest that runs; its parameter: how images are saved, or SHARED."""
+    kind = getattr(request, "param", "raw")
+    ways = ("raw", kind) if kind == SHARED else (kind, "")
+    with start(program, shm, *ways) as session:
         session.virsh("create", session.folder / "tiny.xml")
         session.wait_passes(2)
         yield session
@@ -141,3 +154,32 @@ def test_core_of_virsh_dump(session: Session, shm: Path) -> None:
     snapmig.save(core, shm / "snap", jobs=2)
     snapmig.restore(shm / "snap", shm / "again", jobs=2)
     assert core.read_bytes() == (shm / "again").read_bytes()
+
+
+MADE = {"shared": SHARED, "private": "raw"}
+
+
+@pytest.mark.parametrize(("way", "session"), MADE.items(), ids=MADE, indirect=["session"])
+def test_libvirt_restores_a_guest_saved_through_its_monitor(
+    session: Session, shm: Path, way: str, cli: Callable[..., Outcome]
+) -> None:
+    """The guest counts on when `virsh restore` reads an image made of it and of its domain."""
+    if way == "private":
+        require_qemu(MAPPED_RAM)
+    folder = session.folder
+    (shm / "domain.xml").write_text(session.virsh("dumpxml", "--migratable", "tiny"))
+    attach = ("--attach", f"domain.xml={shm / 'domain.xml'}") if way == "private" else ()
+    # Beside the snapshot QEMU itself, which is another user, may have to write.
+    assert cli("save", f"qmp:{folder / 'monitor'}", folder / "snap", *attach).code in (0, 6)
+    session.virsh("destroy", "tiny")
+    printed = cli("restore", "--for-qemu", folder / "snap", shm / "new")
+    assert (printed.code, "then use virsh restore" in printed.err) == (2, True)
+    snapmig.restore(folder / "snap", shm / "ram", block="pc.ram", jobs=2)
+    given = ("--domain-xml", shm / "domain.xml") if way == "shared" else ()
+    outcome = cli("restore", folder / "snap", folder / "image", "--format", "libvirt", *given)
+    assert outcome.code == 0, outcome.err
+    (folder / "image").chmod(0o644)
+    (folder / "serial").unlink()
+    session.virsh("restore", folder / "image")
+    counted = session.wait_passes(2)
+    assert tiny.goes_on(counted, tiny.check_image(shm / "ram", LAYOUT), LAYOUT)

@@ -13,6 +13,8 @@ EVENTS = "events"
 MULTIFD = "multifd"
 MAPPED_RAM = "mapped-ram"
 IGNORE_SHARED = "x-ignore-shared"
+FILE_SINCE = (8, 2)
+"""The first QEMU with ``file:``."""
 SECONDS = 60.0
 POLL_SECONDS = 0.02
 EVENT_SECONDS = 1.0
@@ -44,7 +46,7 @@ def save_to(guest: Guest, uri: str, timeout: float = SECONDS) -> dict[str, Any]:
     A running guest goes on until the last moment, and stands still afterwards. QEMU refuses to
     save it again before it ran on.
     """
-    _ask(guest, "migrate", uri=uri)
+    _ask(guest, "migrate", uri=writable(guest, uri))
     found = _wait_end(guest, f"save to {uri}", timeout)
     _wait_finished(guest, timeout)
     return found
@@ -56,18 +58,32 @@ def load_from(guest: Guest, uri: str, timeout: float = SECONDS) -> None:
 
     Where that fails QEMU ends, and the error has the last lines that it wrote.
     """
-    _ask(guest, "migrate-incoming", uri=uri)
+    _ask(guest, "migrate-incoming", uri=_readable(guest, uri))
     _wait_end(guest, f"load from {uri}", timeout)
     guest.cont()
 
 
 def cancel(guest: Guest, uri: str, after: float, timeout: float = SECONDS) -> None:
     """Start to save a guest, and cancel it after some seconds."""
-    _ask(guest, "migrate", uri=uri)
+    _ask(guest, "migrate", uri=writable(guest, uri))
     time.sleep(after)
     _ask(guest, "migrate_cancel")
     if _wait_status(guest, uri, timeout) != "cancelled":
         raise MigrationError(f"save to {uri}: it ended before it was cancelled")
+
+
+def writable(guest: Guest, uri: str) -> str:
+    """Return a place to save to; `file:PATH` is a program that writes it for an old QEMU."""
+    if not uri.startswith("file:") or guest.version >= FILE_SINCE:
+        return uri
+    return f"exec:cat > {uri.removeprefix('file:')}"
+
+
+def _readable(guest: Guest, uri: str) -> str:
+    if not uri.startswith("file:") or guest.version >= FILE_SINCE:
+        return uri
+    path, _, offset = uri.removeprefix("file:").partition(",offset=")
+    return f"exec:tail -c +{int(offset or 0) + 1} {path}"
 
 
 def dump_memory(guest: Guest, path: Path, *, paging: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -18,7 +19,8 @@ from qemu.qmp import EventListener, QMPClient, QMPError
 from tests.faults.processes import start_server
 
 PROGRAM = "qemu-system-x86_64"
-OLDEST = 9
+OLDEST = 7
+"""The first that the guests are started with; what needs a newer one has the mark ``qemu``."""
 START_SECONDS = 30.0
 POLL_SECONDS = 0.1
 
@@ -55,8 +57,8 @@ def parse_version(text: str) -> tuple[str, int]:
 
 
 def find_qemu() -> Qemu:
-    """Find a QEMU that is new enough for the guests."""
-    path = shutil.which(PROGRAM)
+    """Find a QEMU that is new enough for the guests: SNAPMIG_TEST_QEMU, or the machine's own."""
+    path = shutil.which(os.environ.get("SNAPMIG_TEST_QEMU", PROGRAM))
     if path is None:
         return Qemu(reason=f"{PROGRAM} is not installed")
     text = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
@@ -68,7 +70,11 @@ def find_qemu() -> Qemu:
 
 
 class Guest:
-    """A running guest; as a context manager it ends its QEMU in every case."""
+    """
+    A running guest; as a context manager it ends its QEMU in every case.
+
+    It then raises where QEMU wrote a line that `expected_words` does not match.
+    """
 
     def __init__(self, program: str, config: GuestConfig) -> None:
         self.config = config
@@ -78,6 +84,9 @@ class Guest:
         self._loop = asyncio.new_event_loop()
         self._qmp = QMPClient("guest")
         self._events = EventListener()
+        self._written = ""
+        self.expected_words: re.Pattern[str] | None = None
+        """What a test provokes QEMU to write; nothing else may be."""
 
     def __enter__(self) -> Self:
         try:
@@ -94,6 +103,14 @@ class Guest:
         trace: TracebackType | None,
     ) -> None:
         self.quit()
+        if error is None and (lines := self.unexpected_lines()):
+            raise GuestError(f"QEMU wrote: {' / '.join(lines)}")
+
+    def unexpected_lines(self) -> list[str]:
+        """Return what QEMU wrote by itself, such as warnings, but for what is expected."""
+        expected = self.expected_words
+        lines = self._written.splitlines()
+        return [line for line in lines if expected is None or not expected.search(line)]
 
     @property
     def folder(self) -> Path:
@@ -148,6 +165,12 @@ class Guest:
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         return self._run(self._qmp.execute(command, named or None))
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """The first two numbers of QEMU's version."""
+        found = self.execute("query-version")["qemu"]
+        return found["major"], found["minor"]
+
     def stop(self) -> None:
         """Pauses the guest's processors."""
         self.execute("stop")
@@ -193,6 +216,7 @@ class Guest:
             if not self._loop.is_closed():
                 self._loop.close()
             if self._folder is not None:
+                self._written += self._read_errors()
                 self._folder.cleanup()
                 self._folder = None
 
@@ -233,7 +257,9 @@ class Guest:
         return self._loop.run_until_complete(work)
 
     def _tail(self, shown: str = "") -> str:
-        errors = self.folder / "errors"
-        text = (errors.read_text("utf-8", "replace") if errors.exists() else "") + shown
-        lines = text.strip().splitlines()[-5:]
+        lines = (self._read_errors() + shown).strip().splitlines()[-5:]
         return ": " + " / ".join(lines) if lines else ""
+
+    def _read_errors(self) -> str:
+        errors = self.folder / "errors"
+        return errors.read_text("utf-8", "replace") if errors.exists() else ""

@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 import tracemalloc
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snapmig.architectures import Architecture
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.images.elf.headers import MAX_SEGMENTS
 from snapmig.images.formats import elf, open_image
@@ -273,17 +274,23 @@ def test_holes_of_a_sparse_core_are_skipped(tmp_path):
     image.close()
 
 
-def test_a_core_is_recognised_but_no_other_elf_file(tmp_path):
-    """Programs and libraries are raw bytes here."""
-    for kind, name in ((1, "raw"), (2, "raw"), (3, "raw"), (4, "elf")):
-        image = open_image(str(write(tmp_path, core(LOW, kind=kind))))
-        assert image.format == name
-        image.close()
+@pytest.mark.parametrize("kind", [1, 2, 3])
+def test_another_elf_file_is_no_core(tmp_path, kind):
+    """Objects, programs and libraries are refused, with what they are."""
+    with pytest.raises(UnsupportedError, match="an ELF file that is no core dump"):
+        open_image(str(write(tmp_path, core(LOW, kind=kind))))
+
+
+def test_a_core_is_recognised(tmp_path):
+    """The type of an ELF file says so."""
+    with closing(open_image(str(write(tmp_path, core(LOW, kind=4))))) as image:
+        assert image.format == "elf"
 
 
 def test_a_short_file_is_not_recognised(tmp_path):
     """Magic alone is not a core."""
-    assert open_image(str(write(tmp_path, b"\x7fELF\x02\x01\x01"))).format == "raw"
+    with pytest.raises(UnsupportedError, match="an ELF file that is no core dump"):
+        open_image(str(write(tmp_path, b"\x7fELF\x02\x01\x01")))
 
 
 SAME = {

@@ -177,7 +177,7 @@ MALFORMED = {
         Mapped([replace(RAM, stated_size=0)], total=PAGE), 1, "'ram' has 0 bytes",
     ),
     "block of half a page": (
-        Mapped([replace(RAM, stated_size=PAGE // 2)], total=PAGE), 1, "pages of 4096",
+        Mapped([replace(RAM, stated_size=PAGE // 2)], total=PAGE), 1, "not made of whole pages",
     ),
     "block of 2^55 bytes": (Mapped([replace(RAM, stated_size=1 << 55)]), 1, "past|end|bitmap"),
     "block without a name": (Mapped([replace(RAM, name=b"")]), 1, "RAM block ''"),
@@ -203,6 +203,9 @@ MALFORMED = {
     "pages in those of another": (
         Mapped([RAM, replace(BIOS, bitmap_offset=ALIGNMENT, pages_offset=ALIGNMENT + PAGE)]), 1,
         "bitmap is at",
+    ),
+    "left out though nobody asked for it": (
+        Mapped([RAM, replace(BIOS, left_out=True)]), 1, "bitmap is at 0x0, pages at 0x0",
     ),
     "no end of the list": (Mapped([RAM], list_end=FLUSH), 1, "end of the RAM block list"),
     "nothing but blocks left out": (

@@ -43,13 +43,28 @@ def clock(content: bytes) -> bytes:
     return device(11, b"mc146818rtc", content + bytes(40))
 
 
+def vm_state(machine: str, blocks: tuple[QemuBlock, ...], after: bytes) -> VmState:
+    """Return what a migration file has besides pages."""
+    return VmState(
+        start=0,
+        machine=machine,
+        capabilities=(),
+        subsections=(),
+        ram_header=b"",
+        blocks=blocks,
+        list_end=b"",
+        before=b"",
+        after=after,
+    )
+
+
 def placed(
     sizes: dict[str, int], sections: bytes, machine: str = "pc-q35-10.0"
 ) -> dict[str, tuple[RamPiece, ...]]:
     """Return the pieces of a guest's blocks, which QEMU lists by size."""
     listed = sorted({**ROMS, **sizes}.items(), key=lambda item: -item[1])
     blocks = tuple(QemuBlock(name, size) for name, size in listed)
-    state = VmState(0, machine, (), (), b"", blocks, b"", footer(2) + sections)
+    state = vm_state(machine, blocks, footer(2) + sections)
     found, _ = place_pc_ram(state, [RamBlock(*item) for item in listed])
     return {block.name: block.pieces for block in found if block.pieces}
 
@@ -143,9 +158,7 @@ def test_pcs_are_known_by_their_machine_type(machine):
 @pytest.mark.parametrize("machine", ["virt-10.0", "microvm", "isapc", "pseries-10.0", "pc-dimm"])
 def test_other_machines_tell_nothing(machine):
     """Neither addresses nor an architecture is known of them."""
-    state = VmState(
-        0, machine, (), (), b"", (QemuBlock("ram", 5 * GIB),), b"", clock(cmos(2 * GIB, 3 * GIB))
-    )
+    state = vm_state(machine, (QemuBlock("ram", 5 * GIB),), clock(cmos(2 * GIB, 3 * GIB)))
     assert place_pc_ram(state, [RamBlock("ram", 5 * GIB)]) == ((RamBlock("ram", 5 * GIB),), None)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import snapmig
 from snapmig.errors import SnapmigError, UnsupportedError
+from snapmig.images.qemu.sections import find_end_mark
 from tests.guest.qemu_files import (
     CONTINUE,
     DATA,
@@ -42,6 +43,8 @@ PLAIN = Stream(
     [RAM, BIOS],
 )
 PAGES = {"ram": {0: 1, 1: 2, 3: 3}, "pc.bios": {69: 4}}
+
+FIRST = part(data(0, 1, b"ram"))
 
 Write = Callable[[Stream | bytes], Path]
 
@@ -111,6 +114,19 @@ READ = {
         Stream([part(data(0, 1, b"ram"), struct.pack(">Q", FLUSH), data(1, 2))]),
         {"ram": {0: 1, 1: 2}},
     ),
+    "flushes of QEMU 8.1": (
+        Stream([part(data(0, 1, b"ram")), part(struct.pack(">Q", FLUSH), data(1, 2, b"ram"))],
+               list_end=(FLUSH, EOS), last=part(struct.pack(">Q", FLUSH), kind=3)),
+        {"ram": {0: 1, 1: 2}},
+    ),
+    "a background snapshot": (
+        Stream([part(data(0, 1, b"ram")), part(data(1, 2, b"ram"))], last=b""),
+        {"ram": {0: 1, 1: 2}},
+    ),
+    "a background snapshot with early state": (
+        Stream([device(4), part(data(0, 1, b"ram"))], early=device(1), last=b""),
+        {"ram": {0: 1}},
+    ),
     "a command between": (
         Stream([b"\x08\0\x0b\0\0", part(data(0, 1, b"ram"))]), {"ram": {0: 1}},
     ),
@@ -134,6 +150,9 @@ READ = {
         Stream([part(data(0, 1, b"ram"), zero(0, b"pc.bios"))], [RAM, BIOS]),
         {"ram": {0: 1}, "pc.bios": {}},
     ),
+    "a block never sent": (
+        Stream([part(data(0, 1, b"ram"))], [RAM, BIOS]), {"ram": {0: 1}, "pc.bios": {}},
+    ),
     "a block left out": (
         Stream([part(data(0, 1, b"pc.bios"))],
                [replace(RAM, gpa=0), replace(BIOS, gpa=0xFFFC0000)], [b"x-ignore-shared"]),
@@ -144,7 +163,7 @@ READ = {
 
 @pytest.mark.parametrize("kind", READ)
 def test_pages_are_sorted(write: Write, kind: str) -> None:
-    """The last copy of each page is what its block has; a block never sent is not there."""
+    """The last copy of each page is what its block has; a block left out is not there."""
     stream, pages = READ[kind]
     assert holding(pages) == ram_of(write(stream))
 
@@ -169,7 +188,8 @@ def test_what_is_not_ram_is_kept(write: Write, kind: str) -> None:
 def walk(content: bytes, stream: Stream) -> dict[str, bytes]:
     """Return the RAM that a restored stream has, by reading record after record."""
     at = len(replace(stream, sections=[], last=b"", tail=b"").build())
-    found: dict[str, bytearray] = {}
+    sent = [] if b"x-ignore-shared" in stream.capabilities else stream.blocks
+    found = {block.name.decode(): bytearray(block.size) for block in sent}
     name = ""
     while content[at] != 3:
         if content[at] == 4:
@@ -196,6 +216,58 @@ def walk_part(content: bytes, at: int, name: str, found: dict[str, bytearray]) -
         held[start : start + PAGE] = content[at : at + size].ljust(PAGE, b"\0")
         at += size
     return at + 13, name
+
+
+def test_block_never_sent_is_in_a_mapped_ram_file(write: Write) -> None:
+    """A block that is zero, as virtio-mem's with nothing plugged, is in what is written."""
+    stream, pages = READ["a block never sent"]
+    assert holding(pages) == ram_of(again(write(stream), "mapped-ram"), "mapped-ram")
+
+
+def test_zero_blocks_are_not_sent_in_vain(write: Write) -> None:
+    """Without x-ignore-shared a stream that is restored has no records of zero pages."""
+    restored = again(write(READ["a block of zeros"][0])).read_bytes()
+    assert short(b"pc.bios") not in restored[restored.index(footer(RAM_ID)) :]
+
+
+def test_flushes_behind_the_list_are_kept(write: Write) -> None:
+    """The words that end the list of RAM blocks are restored as they were, each of 8 bytes."""
+    stream, _ = READ["flushes of QEMU 8.1"]
+    words = struct.pack(">QQ", FLUSH, EOS) + footer(RAM_ID)
+    assert words in again(write(stream)).read_bytes()
+
+
+def test_mapped_ram_files_have_no_flush(write: Write) -> None:
+    """A mapped-ram file, in which QEMU takes a flush for an error, is written without."""
+    mapped = again(write(READ["flushes of QEMU 8.1"][0]), "mapped-ram").read_bytes()
+    assert struct.pack(">Q", FLUSH) not in mapped
+
+
+LENGTHS = st.builds(
+    lambda *parts: int.from_bytes(parts),
+    st.sampled_from([0, 0, 0, 1]),
+    *[st.one_of(st.sampled_from([0, 6, 7, 0x7B, 0xFF]), st.integers(0, 255)) for _ in range(3)],
+).filter(lambda length: length > 1)
+
+
+@given(length=LENGTHS, before=st.binary(max_size=12))
+def test_any_length_of_a_description(length: int, before: bytes) -> None:
+    """The end mark is found whatever bytes a description's length has, and whatever is before."""
+    head = before + b"\0\6" + struct.pack(">I", length) + b"{"
+    size = len(head) + length - 1
+
+    def read(offset: int, count: int) -> bytes:
+        found = head[offset : offset + count]
+        return found + b" " * (count - len(found))
+
+    assert find_end_mark(read, 0, size) == len(before)
+
+
+@pytest.mark.parametrize("length", [0x7B, 0x7B27, 0x17B27, 0x67B00, 0x60000, 0x10006, 0x17B7B])
+def test_description_of_a_length(write: Write, length: int) -> None:
+    """A sound file is read also where its description's length holds a brace, a zero or a six."""
+    description = b'{"page_size": 4096}'.ljust(length)
+    assert holding({"ram": {0: 1}}) == ram_of(write(Stream([FIRST], tail=ending(description))))
 
 
 def test_restored_as_mapped_ram(write: Write) -> None:
@@ -241,7 +313,6 @@ def test_unknown_parts_of_streams(write: Write, kind: str) -> None:
     assert (4, str(path)) == (caught.value.exit_code, caught.value.path)
 
 
-FIRST = part(data(0, 1, b"ram"))
 MALFORMED = {
     "page past its block": (Stream([part(data(16, 1, b"ram"))]), "page 0x10000 is in no RAM block"),
     "zero past its block": (Stream([part(zero(16, b"ram"))]), "page 0x10000 is in no RAM block"),
@@ -253,8 +324,18 @@ MALFORMED = {
     "page of another block": (Stream([part(data(0, 1, b"vga"))]), "block b'vga', which is not in"),
     "unknown section": (Stream([FIRST, b"\x33"]), "section type is 0x33"),
     "second configuration": (Stream([FIRST, b"\x07"]), "section type is 0x7"),
-    "no end of RAM": (Stream([FIRST], last=b""), "section type is 0x0|file ends"),
-    "nothing after the list": (Stream([], last=b""), "section type is 0x0|file ends"),
+    "nothing after the list": (Stream([], last=b""), "there is no page of RAM in the stream"),
+    "pages elsewhere": (
+        Stream([part(struct.pack(">Q", FLUSH))], list_end=(FLUSH, EOS)), "go over connections",
+    ),
+    "zero pages alone": (Stream([part(zero(0, b"ram"))]), "there is no page of RAM"),
+    "flushes without an end": (Stream([FIRST], list_end=(FLUSH,) * 40), "end of the RAM block"),
+    "no end of the list": (Stream([FIRST], list_end=(FLUSH,)), "end of the RAM block list"),
+    "bits of a flush and an end": (Stream([FIRST], list_end=(FLUSH | EOS,)), "end of the RAM bl"),
+    "last device without an end": (
+        Stream([FIRST], last=b"", tail=device(5)[:-5] + ending()[2 * len(device(5)) - 2 :]),
+        "the end of a device's section is not to be found",
+    ),
     "end without a description": (Stream([FIRST], tail=device(5) + b"\0"), "no end mark"),
     "block of half a page": (
         Stream([FIRST], [replace(RAM, stated_size=PAGE * 3 // 2), replace(BIOS, stated_size=2048)]),
@@ -376,10 +457,11 @@ RAM_SIZE = SMALL.index(short(b"ram") + struct.pack(">II", 0, 4)) + 12
 )  # fmt: skip
 def test_any_sequence_of_pages(tmp_path: Path, records: list[tuple[bytes, int, int]]) -> None:
     """Whatever pages follow one another, the last copy of each one is read."""
-    first = [zero(0, b"ram"), zero(0, b"pc.bios")]
     sent = [data(n, v, name) if v else zero(n, name) for name, n, v in records]
-    pages: dict[str, dict[int, int]] = {"ram": {}, "pc.bios": {}}
+    pages: dict[str, dict[int, int]] = {"ram": {}, "pc.bios": {69: 1}}
     for name, number, value in records:
         pages[name.decode()][number] = value
-    (tmp_path / "file").write_bytes(Stream([part(*first, *sent)], [RAM, BIOS]).build())
+    (tmp_path / "file").write_bytes(
+        Stream([part(data(69, 1, b"pc.bios"), *sent)], [RAM, BIOS]).build()
+    )
     assert holding(pages) == ram_of(tmp_path / "file")

@@ -30,7 +30,7 @@ def parts(shared_shm, image):
 
     def save(compression, layout, jobs):
         way = {"compression": compression, "layout": layout, "jobs": jobs, "force": True}
-        snapmig.save(image, shared_shm / "s", **way)
+        snapmig.save(image, shared_shm / "s", format="raw", **way)
         return slots.read(shared_shm / "s")
 
     return {
@@ -100,8 +100,8 @@ def test_the_program_lz4_decodes_the_slots(parts, layout):
 def test_other_settings_do_not_depend_on_jobs(shm, image, compression, level, layout, packet_size):
     """Also with other packet sizes and levels one worker and three write the same."""
     way = {"compression": compression, "level": level, "layout": layout, "packet_size": packet_size}
-    snapmig.save(image, shm / "one", jobs=1, **way)
-    snapmig.save(image, shm / "three", jobs=3, **way)
+    snapmig.save(image, shm / "one", jobs=1, format="raw", **way)
+    snapmig.save(image, shm / "three", jobs=3, format="raw", **way)
 
     assert slots.read(shm / "one") == slots.read(shm / "three")
 
@@ -110,7 +110,7 @@ def test_other_settings_do_not_depend_on_jobs(shm, image, compression, level, la
 @pytest.mark.parametrize("compression", [*COMPRESSIONS, "zlib"])
 def test_what_one_worker_wrote_three_restore(shm, image, compression, layout):
     """A restore by several workers gives the image, of every compression."""
-    snapmig.save(image, shm / "s", jobs=1, compression=compression, layout=layout)
+    snapmig.save(image, shm / "s", jobs=1, compression=compression, layout=layout, format="raw")
     snapmig.restore(shm / "s", shm / "r", jobs=3)
 
     assert (shm / "r").read_bytes() == CONTENT

@@ -45,7 +45,7 @@ def images(shared_shm):
 def test_they_are_those_of_the_pages(shm, images, layout, jobs):
     """All digests are what the specification says, whoever wrote them."""
     way = {"layout": layout, "packet_size": PACKET, "jobs": jobs}
-    result = snapmig.save(images[0], shm / "s", page_digests=True, **way)
+    result = snapmig.save(images[0], shm / "s", page_digests=True, format="raw", **way)
 
     assert (digests.read(shm / "s"), result.page_digests) == (digests.expected(OLD, PACKET), True)
 
@@ -56,8 +56,8 @@ def test_they_are_those_of_the_pages(shm, images, layout, jobs):
 def test_those_of_an_increment_are_those_of_its_pages(shm, images, layout, jobs, parents_own):
     """Also of pages that are the parent's, whether copied from there or computed."""
     way = {"layout": layout, "packet_size": PACKET, "jobs": jobs}
-    snapmig.save(images[0], shm / "1", page_digests=parents_own, **way)
-    snapmig.save(images[1], shm / "2", parent=shm / "1", page_digests=True, **way)
+    snapmig.save(images[0], shm / "1", page_digests=parents_own, format="raw", **way)
+    snapmig.save(images[1], shm / "2", parent=shm / "1", page_digests=True, format="raw", **way)
 
     assert digests.read(shm / "2") == digests.expected(NEW, PACKET)
 
@@ -68,8 +68,8 @@ def test_kinds_do_not_depend_on_them(shm, images, layout):
     way = {"layout": layout, "packet_size": PACKET, "deltas": False}
     found = []
     for name in ("with", "without"):
-        snapmig.save(images[0], shm / f"{name}-1", page_digests=name == "with", **way)
-        snapmig.save(images[1], shm / f"{name}-2", parent=shm / f"{name}-1", **way)
+        snapmig.save(images[0], shm / f"{name}-1", page_digests=name == "with", format="raw", **way)
+        snapmig.save(images[1], shm / f"{name}-2", parent=shm / f"{name}-1", format="raw", **way)
         parts = slots.read(shm / f"{name}-2")
         found.append((kinds.read(shm / f"{name}-2"), [slot.stored for slot in parts.slots]))
     (one, stored), (other, stored_too) = found
@@ -82,8 +82,8 @@ def test_kinds_do_not_depend_on_them(shm, images, layout):
 @pytest.mark.parametrize("parents_own", [True, False])
 def test_a_child_has_what_its_parent_has(shm, images, parents_own, given):
     """Unless it is said, an increment has page digests where its parent has."""
-    snapmig.save(images[0], shm / "1", page_digests=parents_own)
-    result = snapmig.save(images[1], shm / "2", parent=shm / "1", page_digests=given)
+    snapmig.save(images[0], shm / "1", page_digests=parents_own, format="raw")
+    result = snapmig.save(images[1], shm / "2", parent=shm / "1", page_digests=given, format="raw")
     expected = parents_own if given is None else given
 
     assert result.page_digests == expected == snapmig.info(shm / "2").page_digests
@@ -105,8 +105,8 @@ def test_differences_are_stored_where_the_parent_is_decoded(
     shm, images, parents_own, deltas, any_there
 ):
     """With page digests only where they are asked for, and the contents are the same."""
-    snapmig.save(images[0], shm / "1", page_digests=parents_own)
-    result = snapmig.save(images[1], shm / "2", parent=shm / "1", deltas=deltas)
+    snapmig.save(images[0], shm / "1", page_digests=parents_own, format="raw")
+    result = snapmig.save(images[1], shm / "2", parent=shm / "1", deltas=deltas, format="raw")
     snapmig.restore(shm / "2", shm / "r")
 
     assert (result.delta_pages > 0) == any_there
@@ -117,7 +117,8 @@ def test_packets_without_pages_have_holes(shm):
     """The digests of a sparse guest take no more than those of its pages."""
     image = ram.write_sparse(shm / "a", 1 << 30, {0: b"x", 512 << 20: b"y"})
     plain, digested = (
-        snapmig.save(image, shm / name, page_digests=name == "d").disk_size for name in ("p", "d")
+        snapmig.save(image, shm / name, page_digests=name == "d", format="raw").disk_size
+        for name in ("p", "d")
     )
 
     assert digested - plain == 2 * ram.PAGE
@@ -127,18 +128,20 @@ def test_shares_write_theirs(shm, images):
     """Shares together have the digests, and all other bytes, of one save."""
     for share in (2, 3, 1):
         word = f"{share}/3"
-        snapmig.save(images[0], shm / "s", share=word, page_digests=True, packet_size="64K")
+        snapmig.save(
+            images[0], shm / "s", share=word, page_digests=True, packet_size="64K", format="raw"
+        )
     snapmig.commit(shm / "s")
-    snapmig.save(images[0], shm / "one", page_digests=True, packet_size="64K")
+    snapmig.save(images[0], shm / "one", page_digests=True, packet_size="64K", format="raw")
 
     assert (shm / "s").read_bytes()[4096:] == (shm / "one").read_bytes()[4096:]
 
 
 def test_shares_agree_on_them(shm, images):
     """A share without page digests is not one of a snapshot that has them."""
-    snapmig.save(images[0], shm / "s", share="1/2", page_digests=True)
+    snapmig.save(images[0], shm / "s", share="1/2", page_digests=True, format="raw")
     with pytest.raises(snapmig.UsageError, match="shares have page_digests True, and this one has"):
-        snapmig.save(images[0], shm / "s", share="2/2")
+        snapmig.save(images[0], shm / "s", share="2/2", format="raw")
 
 
 @pytest.mark.parametrize("with_parent", [True, False])
@@ -147,7 +150,7 @@ def test_a_second_look_writes_them_again(shm, images, with_parent):
     parent = None
     if with_parent:
         parent = shm / "parent"
-        snapmig.save(images[0], parent, packet_size=PACKET, page_digests=True)
+        snapmig.save(images[0], parent, packet_size=PACKET, page_digests=True, format="raw")
     image = ram.write(shm / "a", OLD)
     options = SaveOptions(
         2, PacketSettings(), (1,), PACKET, Layout.FIXED, {}, force=False, live=True,
@@ -169,8 +172,8 @@ def test_a_second_look_writes_them_again(shm, images, with_parent):
 @pytest.mark.parametrize("given", [None, True, False])
 def test_verbs_that_save_again_keep_them(shm, images, verb, given):
     """What is made of a snapshot has page digests where it had, unless it is said."""
-    snapmig.save(images[0], shm / "1", packet_size=PACKET)
-    snapmig.save(images[1], shm / "2", parent=shm / "1", page_digests=True)
+    snapmig.save(images[0], shm / "1", packet_size=PACKET, format="raw")
+    snapmig.save(images[1], shm / "2", parent=shm / "1", page_digests=True, format="raw")
     if verb == "rebase":
         made, more = shm / "2", {"parent": shm / "1"}
         snapmig.rebase(made, page_digests=given, **more)
@@ -187,7 +190,9 @@ def test_verbs_that_save_again_keep_them(shm, images, verb, given):
 def test_a_diff_is_the_same_with_and_without(shm, images, own):
     """Which pages differ does not depend on how they are compared."""
     for image, digested in zip(images, own, strict=True):
-        snapmig.save(image, shm / image.name, page_digests=digested, packet_size=PACKET)
+        snapmig.save(
+            image, shm / image.name, page_digests=digested, packet_size=PACKET, format="raw"
+        )
     found = snapmig.diff(shm / "old", shm / "new")
     pages = range(0, len(OLD), ram.PAGE)
     expected = sum(OLD[at : at + ram.PAGE] != NEW[at : at + ram.PAGE] for at in pages)

@@ -30,7 +30,9 @@ def parts(shared_shm, image):
 
     def save(layout, jobs, **way):
         way = {"attach": {"state": CONTENT[:70_000]}, **way}
-        snapmig.save(image, shared_shm / "s", layout=layout, jobs=jobs, force=True, **way)
+        snapmig.save(
+            image, shared_shm / "s", layout=layout, jobs=jobs, force=True, format="raw", **way
+        )
         return slots.read(shared_shm / "s")
 
     return {(layout, jobs): save(layout, jobs) for layout in LAYOUTS for jobs in JOBS}
@@ -63,8 +65,8 @@ def test_attachments_do_not_depend_on_jobs(parts, layout, jobs):
 def test_other_settings_do_not_depend_on_jobs(shm, image, layout, packet_size, level):
     """Also with other packet sizes and levels one worker and three write the same."""
     way = {"layout": layout, "packet_size": packet_size, "level": level}
-    snapmig.save(image, shm / "one", jobs=1, **way)
-    snapmig.save(image, shm / "three", jobs=3, **way)
+    snapmig.save(image, shm / "one", jobs=1, format="raw", **way)
+    snapmig.save(image, shm / "three", jobs=3, format="raw", **way)
 
     assert slots.read(shm / "one") == slots.read(shm / "three")
 
@@ -106,7 +108,7 @@ def test_fixed_packets_stand_where_their_number_says(parts):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_zlib_decodes_each_slot_to_the_images_pages(shm, image, layout, window, bits):
     """Decoded by zlib, all slots together are the pages of the image that are not zero."""
-    snapmig.save(image, shm / "s", layout=layout, window=window)
+    snapmig.save(image, shm / "s", layout=layout, window=window, format="raw")
     found = {
         packet * 128 + page: content
         for packet, slot in enumerate(slots.read(shm / "s").slots)
@@ -126,7 +128,7 @@ def test_zlib_decodes_each_slot_to_the_images_pages(shm, image, layout, window, 
 def test_a_fixed_snapshot_takes_what_is_stored(tmp_path, shm, image, place):
     """Its length is that of the RAM, and its disk use that of its packets rounded to blocks."""
     path = {"disk": tmp_path, "memory": shm}[place] / "s"
-    result = snapmig.save(image, path)
+    result = snapmig.save(image, path, format="raw")
     blocks = sum(-(-len(slot.stored) // 4096) for slot in slots.read(path).slots) * 4096
 
     assert result.file_size >= image.stat().st_size
@@ -135,7 +137,7 @@ def test_a_fixed_snapshot_takes_what_is_stored(tmp_path, shm, image, place):
 
 def test_a_packed_snapshot_is_as_long_as_what_is_stored(shm, image):
     """Without holes the file's length is that of the packets and their index."""
-    result = snapmig.save(image, shm / "s", layout="packed")
+    result = snapmig.save(image, shm / "s", layout="packed", format="raw")
 
     assert 0 <= result.file_size - result.stored_size <= 64 << 10
 
@@ -143,7 +145,7 @@ def test_a_packed_snapshot_is_as_long_as_what_is_stored(shm, image):
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_both_layouts_are_restored_alike(shm, image, layout):
     """One reader serves both layouts."""
-    snapmig.save(image, shm / "s", layout=layout)
+    snapmig.save(image, shm / "s", layout=layout, format="raw")
     snapmig.restore(shm / "s", shm / "r", jobs=3)
 
     assert image.read_bytes() == (shm / "r").read_bytes()
@@ -152,7 +154,7 @@ def test_both_layouts_are_restored_alike(shm, image, layout):
 @pytest.mark.parametrize("jobs", JOBS)
 def test_a_restore_leaves_holes_whatever_the_jobs(shm, image, jobs):
     """The restored image takes the space of its data pages and no more."""
-    snapmig.save(image, shm / "s")
+    snapmig.save(image, shm / "s", format="raw")
     result = snapmig.restore(shm / "s", shm / "r", jobs=jobs)
 
     assert result.data_pages * 4096 == ram.disk_bytes(shm / "r")
@@ -161,7 +163,7 @@ def test_a_restore_leaves_holes_whatever_the_jobs(shm, image, jobs):
 def test_more_jobs_than_packets(shm):
     """Workers that get nothing to do do no harm."""
     path = ram.write(shm / "a", b"tiny")
-    snapmig.save(path, shm / "s", jobs=16)
+    snapmig.save(path, shm / "s", jobs=16, format="raw")
     snapmig.restore(shm / "s", shm / "r", jobs=16)
 
     assert Path(shm / "r").read_bytes() == b"tiny"

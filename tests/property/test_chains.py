@@ -20,7 +20,9 @@ def saved(place, images, ways, **options):
         ram.write(place / f"{number}.ram", content)
         parent = paths[-1] if paths else None
         paths.append(place / f"{number}.snap")
-        snapmig.save(place / f"{number}.ram", paths[-1], parent=parent, **{**options, **way})
+        snapmig.save(
+            place / f"{number}.ram", paths[-1], parent=parent, format="raw", **{**options, **way}
+        )
     return paths
 
 
@@ -107,7 +109,7 @@ def test_differences_are_stored_only_where_they_are_smaller(images, way):
     with directory() as place:
         found = kinds.read(saved(place, images, [way, way], packet_size=PACKET)[1])
         ram.write(place / "changes", bytes(changes))
-        snapmig.save(place / "changes", place / "plain", packet_size=PACKET, **way)
+        snapmig.save(place / "changes", place / "plain", packet_size=PACKET, format="raw", **way)
         plain_sizes = [packet.stored_size for packet in kinds.read(place / "plain")]
 
     for packet, size in zip(found, plain_sizes, strict=True):
@@ -127,7 +129,9 @@ def test_index_and_slots_are_the_same_for_any_jobs(images, ways):
         way = {**ways[-1], "parent": paths[-1]}
         parts = []
         for jobs in (1, 2, 4):
-            snapmig.save(place / "a", place / "s", force=True, **{**way, "jobs": jobs})
+            snapmig.save(
+                place / "a", place / "s", force=True, format="raw", **{**way, "jobs": jobs}
+            )
             parts.append(slots.read(place / "s"))
 
     assert parts[0].index == parts[1].index == parts[2].index
@@ -158,7 +162,7 @@ def test_a_merged_snapshot_is_as_if_saved_alone(images, ways):
         ram.write(place / "a", images[-1])
         way = {**ways[len(images) - 1], "packet_size": PACKET}
         if snapmig.info(place / "merged").packets["zstd"]:
-            snapmig.save(place / "a", place / "alone", **way)
+            snapmig.save(place / "a", place / "alone", format="raw", **way)
             one, other = slots.read(place / "merged"), slots.read(place / "alone")
 
             assert (one.index, one.data) == (other.index, other.data)
@@ -268,7 +272,7 @@ def test_chains_of_several_ram_blocks(guests, ways):
 def test_a_guest_that_did_not_change_stores_nothing(shm, layout):
     """The second snapshot of an idle guest has no stored byte."""
     ram.write(shm / "a", ram.mixed(3 << 20))
-    snapmig.save(shm / "a", shm / "1", layout=layout)
-    result = snapmig.save(shm / "a", shm / "2", layout=layout, parent=shm / "1")
+    snapmig.save(shm / "a", shm / "1", layout=layout, format="raw")
+    result = snapmig.save(shm / "a", shm / "2", layout=layout, parent=shm / "1", format="raw")
 
     assert (result.stored_size, result.same_pages) == (0, result.data_pages)

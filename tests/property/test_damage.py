@@ -21,7 +21,7 @@ def snapshot(request, shared_shm):
     ram.write(shared_shm / "a", CONTENT)
     path = shared_shm / request.param
     way = {"layout": request.param, "packet_size": "64K", "attach": ATTACHED, "jobs": 1}
-    snapmig.save(shared_shm / "a", path, **way)
+    snapmig.save(shared_shm / "a", path, format="raw", **way)
     return path.read_bytes()
 
 
@@ -31,7 +31,7 @@ def other(request, shared_shm):
     ram.write(shared_shm / "a", CONTENT)
     path = shared_shm / request.param
     way = {"compression": request.param, "layout": "packed", "packet_size": "64K", "jobs": 1}
-    snapmig.save(shared_shm / "a", path, attach=ATTACHED, **way)
+    snapmig.save(shared_shm / "a", path, attach=ATTACHED, format="raw", **way)
     return path.read_bytes()
 
 

@@ -16,7 +16,7 @@ def test_a_restore_is_what_was_saved(content, way, jobs):
     """Any contents saved in any way come back, tails shorter than a page included."""
     with directory() as place:
         ram.write(place / "a", content)
-        snapmig.save(place / "a", place / "s", **way)
+        snapmig.save(place / "a", place / "s", format="raw", **way)
         snapmig.restore(place / "s", place / "r", jobs=jobs)
 
         assert content == (place / "r").read_bytes()
@@ -33,7 +33,7 @@ def test_a_restore_in_place_is_what_was_saved(content, way, old):
     with directory() as place:
         ram.write(place / "a", content)
         ram.write(place / "r", bytes([old]) * len(content))
-        snapmig.save(place / "a", place / "s", **way)
+        snapmig.save(place / "a", place / "s", format="raw", **way)
         snapmig.restore(place / "s", place / "r", in_place=True)
 
         assert content == (place / "r").read_bytes()
@@ -76,7 +76,7 @@ def test_images_with_holes_are_what_was_saved(pieces, way, size):
     with directory() as place:
         path = ram.write_sparse(place / "a", size, pieces)
         before = ram.disk_bytes(path)
-        snapmig.save(path, place / "s", **way)
+        snapmig.save(path, place / "s", format="raw", **way)
         after = ram.disk_bytes(path)
         snapmig.restore(place / "s", place / "r")
 
@@ -93,7 +93,7 @@ def test_a_read_is_a_slice_of_the_image(content, way, reads):
     """Random access gives the same bytes as the image, in any order of asking."""
     with directory() as place:
         ram.write(place / "a", content)
-        snapmig.save(place / "a", place / "s", **way)
+        snapmig.save(place / "a", place / "s", format="raw", **way)
         with snapmig.open(place / "s") as snapshot:
             found = [snapshot.read(offset, size) for offset, size in reads]
 
@@ -113,7 +113,7 @@ def test_attachments_are_what_was_attached(attach, layout):
     """Attachments of any name and size come back."""
     with directory() as place:
         ram.write(place / "a", b"ram")
-        snapmig.save(place / "a", place / "s", attach=attach, layout=layout, jobs=1)
+        snapmig.save(place / "a", place / "s", attach=attach, layout=layout, jobs=1, format="raw")
         with snapmig.open(place / "s") as snapshot:
             assert attach == dict(snapshot.attachments)
 
@@ -123,7 +123,7 @@ def test_attachments_are_what_was_attached(attach, layout):
 def test_an_image_of_zeros_takes_no_packet(shm, size, layout):
     """A guest of zeros of any size stores nothing, and comes back as a hole of that size."""
     ram.write(shm / "a", bytes(size))
-    result = snapmig.save(shm / "a", shm / "s", layout=layout)
+    result = snapmig.save(shm / "a", shm / "s", layout=layout, format="raw")
     snapmig.restore(shm / "s", shm / "r")
 
     assert (result.stored_size, (shm / "r").read_bytes(), ram.disk_bytes(shm / "r")) == (

@@ -30,7 +30,7 @@ def test_each_snapshot_of_a_chain_is_what_was_saved(images, ways, has, deltas):
             ram.write(place / "a", content)
             path = place / f"{number}.snap"
             words = {"page_digests": has[number], "deltas": deltas[number], "packet_size": PACKET}
-            snapmig.save(place / "a", path, parent=parent, **words, **ways[number])
+            snapmig.save(place / "a", path, parent=parent, **words, format="raw", **ways[number])
             snapmig.restore(path, place / "r", force=True, jobs=1)
 
             assert (place / "r").read_bytes() == content
@@ -47,7 +47,7 @@ def snapshot(request, shared_shm):
     """Give the bytes of a snapshot of four packets with page digests."""
     ram.write(shared_shm / "a", CONTENT)
     way = {"layout": request.param, "packet_size": "64K", "jobs": 1, "page_digests": True}
-    snapmig.save(shared_shm / "a", shared_shm / request.param, **way)
+    snapmig.save(shared_shm / "a", shared_shm / request.param, format="raw", **way)
     return (shared_shm / request.param).read_bytes()
 
 
@@ -75,7 +75,7 @@ def test_a_flipped_bit_of_the_digests_is_found(snapshot, bit):
         assert "checksum of the page digests" in found.problems[0]
         assert restored(path, place / "r", jobs=1) == CONTENT
         with suppress(snapmig.CorruptSnapshotError):
-            snapmig.save(place / "new", place / "child", parent=path, jobs=1)
+            snapmig.save(place / "new", place / "child", parent=path, jobs=1, format="raw")
 
             assert restored(place / "child", place / "r2", jobs=1) == NEWER
 

@@ -33,7 +33,7 @@ def snapshot(request, shared_shm):
     path = shared_shm / request.param
     way = {"layout": request.param, "packet_size": "64K", "attach": {"a": b"x"}, "jobs": 1}
     way["address"] = {"ram": 0, "ram@64K": "4G"}
-    snapmig.save(shared_shm / "a", path, **way)
+    snapmig.save(shared_shm / "a", path, format="raw", **way)
     return path.read_bytes()
 
 

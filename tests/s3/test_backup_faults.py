@@ -210,3 +210,13 @@ def test_a_list_that_fails_is_raised(place, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(StoreError, match="the secret key is wrong"):
         place.guest.read()
+
+
+@pytest.mark.usefixtures("killed")
+def test_after_a_killed_run_the_servers_address_may_be_written_otherwise(place, monkeypatch):
+    """A slash at the end, or capitals, make no other server: the lock is still its own."""
+    url = os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url.replace("http", "HTTP") + "/")
+    outcome = place.backup("run", "-j1", "-v")
+
+    assert (outcome.code, outcome.err) == (0, "")

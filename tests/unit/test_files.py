@@ -191,8 +191,8 @@ def test_free_bytes_are_those_that_the_kernel_reports(shm):
         ("file/a", SnapmigError, "there is no directory"),
         ("dir", SnapmigError, "the destination is a directory"),
         ("fifo", SnapmigError, "the destination is not a regular file"),
-        ("file", DestinationExistsError, "exists already, -f overwrites it"),
-        ("link", DestinationExistsError, "exists already, -f overwrites it"),
+        ("file", DestinationExistsError, "exists already"),
+        ("link", DestinationExistsError, "exists already"),
     ],
 )
 def test_destinations_that_are_refused(tmp_path, monkeypatch, name, kind, words):

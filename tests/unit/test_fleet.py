@@ -15,7 +15,7 @@ import pytest
 
 from snapmig import errors
 from snapmig.errors import CorruptSnapshotError, WorkerDiedError
-from snapmig.fleet.cells import Cells, open_row
+from snapmig.fleet.cells import CELLS, Cells, open_row
 from snapmig.fleet.fleet import Fleet
 from snapmig.fleet.tasks import Task, pack_failure, pack_reply
 from tests.faults import processes
@@ -64,7 +64,7 @@ def test_what_workers_count_adds_up():
     """The cells of all workers together have counted every task."""
     _, total = _run(handlers.Echo, jobs=3, tasks=100)
 
-    assert total.tolist() == [100] + [0] * 15
+    assert total.tolist() == [100] + [0] * (CELLS - 1)
 
 
 def test_tasks_that_follow_a_reply_go_to_their_worker():

@@ -102,10 +102,10 @@ def test_no_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_old_qemu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """With a QEMU that is too old the reason says both versions."""
     program = tmp_path / "qemu-system-x86_64"
-    program.write_text("#!/bin/sh\necho QEMU emulator version 7.2.9\n")
+    program.write_text("#!/bin/sh\necho QEMU emulator version 6.2.0\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_qemu().reason.endswith("is version 7.2.9, and 9 or newer is needed")
+    assert find_qemu().reason.endswith("is version 6.2.0, and 7 or newer is needed")
 
 
 def test_dependencies() -> None:

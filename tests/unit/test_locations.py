@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from snapmig.backups.object_lock import same_server
 from snapmig.errors import UsageError
 from snapmig.stores.location import (
     ObjectUrl,
@@ -92,3 +93,27 @@ def test_a_prefix_without_a_bucket_is_refused():
     """A bucket is needed."""
     with pytest.raises(UsageError, match=r"^s3:///vm: expected s3://BUCKET/PREFIX$"):
         parse_folder("s3:///vm")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("https://store.example", "https://STORE.example:443/"),
+        ("http://store.example:80", "http://store.example."),
+        ("https://store.example/s3/", "https://store.example:443/s3"),
+        ("https://s3.eu-west-1.amazonaws.com", "https://s3.us-east-1.amazonaws.com/"),
+        ("http://[::1]:9000", "http://[::1]:9000/"),
+    ],
+)
+def test_a_server_has_one_spelling(one, other):
+    """Locks of one server are one host's own, however its address is written."""
+    assert same_server(one) == same_server(other)
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["http://store.example", "https://store.example:8443", "https://store.example/x", "https://s"],
+)
+def test_servers_that_are_others(other):
+    """Another scheme, port, path or name is another server."""
+    assert same_server("https://store.example") != same_server(other)

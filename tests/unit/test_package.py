@@ -1,6 +1,7 @@
 """Facts about the package as a whole."""
 
 import importlib
+import inspect
 import pkgutil
 
 import pytest
@@ -26,9 +27,11 @@ def test_public_names_exist():
 
 def test_public_things_are_documented():
     """Each public class and function says what it is."""
-    public = [getattr(snapmig, name) for name in snapmig.__all__ if name != "__version__"]
+    public = [getattr(snapmig, name) for name in snapmig.__all__]
+    things = [each for each in public if inspect.isclass(each) or inspect.isfunction(each)]
 
-    assert [thing for thing in public if not (thing.__doc__ or "").strip()] == []
+    assert len(things) > 30
+    assert [thing for thing in things if not (thing.__doc__ or "").strip()] == []
 
 
 def test_every_error_is_public():

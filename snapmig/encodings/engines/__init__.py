@@ -1,8 +1,8 @@
 """
-Engines for deflate: programs and devices that take either end of the same streams.
+Engines for deflate: programs and devices for either end of the same streams.
 
-An engine is a module or a class with what :class:`~snapmig.encodings.engines.engine.Engine` asks
-for; :data:`ENGINES` names them all.
+An engine is a module or a class with the interface of
+:class:`~snapmig.encodings.engines.engine.Engine`; :data:`ENGINES` names them all.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ ENGINES: dict[str, Engine] = {
 
 
 def find_engine(name: str) -> Engine:
-    """Return the engine of a name that was checked before."""
+    """Return the engine of a checked name."""
     return ENGINES[name]
 
 
 def train(name: str, samples: Sequence[Buffer]) -> bytes:
     """
-    Return a histogram of samples, from which an engine makes its Huffman table.
+    Return a histogram of samples, the basis of an engine's Huffman table.
 
     :raises EngineError: it failed, or makes none
     """

@@ -1,4 +1,4 @@
-"""What every engine for deflate offers, and what can be known of it before it is used."""
+"""Interface of deflate engines, and facts about them known before use."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ("DeflateSettings", "Engine", "EngineFacts", "TrainableEngine")
 
 class DeflateSettings(NamedTuple):
     """
-    How streams are made.
+    Settings of deflate streams.
 
     :param level: one of the engine's own
-    :param window_bits: no stream may reach back further than 2 to the power of that
-    :param depth: jobs in flight, at most; None for what suits the engine
+    :param window_bits: streams reach back at most 2 to the power of this
+    :param depth: jobs in flight, at most; None for the engine's own choice
     :param huffman: ``dynamic``, ``fixed`` or ``trained``
-    :param histogram: what a table was trained with, in the engine's own form
+    :param histogram: training result of a table, in the engine's own form
     """
 
     level: int = 1
@@ -33,21 +33,20 @@ class DeflateSettings(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class EngineFacts:
     """
-    Whether this host has an engine, and what it can do.
+    Availability and abilities of an engine on this host.
 
-    :param hardware: whether a device does the work
-    :param version: of its library, None where that is missing
-    :param devices: device nodes or queues that it could use
-    :param problem: why it can't be used here, None when it can
-    :param remedy: a command that mends it, where one does
-    :param note: what the user should know when it is used all the same, by name, in spite of a
-        problem
+    :param hardware: a device does the work
+    :param version: of its library, None if that is missing
+    :param devices: device nodes or queues it could use
+    :param problem: reason against its use here, None if there is none
+    :param remedy: a command against the problem, if there is one
+    :param note: remark for users who name the engine in spite of a problem
     :param levels: for compression
-    :param compress_window_bits: the largest window of the streams that it makes
-    :param decompress_window_bits: the largest window of the streams that it decodes
-    :param keeps_to_window: whether its streams can be made for a smaller window
-    :param max_depth: jobs that it can have in flight
-    :param huffman: which tables it can compress with
+    :param compress_window_bits: the largest window of the streams it makes
+    :param decompress_window_bits: the largest window of the streams it decodes
+    :param keeps_to_window: it can make streams for a smaller window
+    :param max_depth: jobs in flight, at most
+    :param huffman: tables it can compress with
     """
 
     name: str
@@ -68,7 +67,7 @@ class EngineFacts:
 
     @property
     def usable(self) -> bool:
-        """Whether it can be used here and now."""
+        """True if it can be used here and now."""
         return self.problem is None
 
 
@@ -76,12 +75,11 @@ class Engine(Protocol):
     """
     One way to make and read deflate streams.
 
-    :ivar name: what ``--accelerator`` calls it
-    :ivar trusted: software that is the reference of the others: what it makes of a stream counts
+    :ivar name: its name for ``--accelerator``
+    :ivar trusted: reference software: its verdict on a stream counts
     :ivar levels: for compression
-    :ivar max_window_bits: the largest window of streams that it decodes
-    :ivar signs: paths, of which one is there where a device of its kind could be used; none for
-        software
+    :ivar max_window_bits: the largest window of streams it decodes
+    :ivar signs: paths, one of which exists if a usable device is present; empty for software
     """
 
     name: str
@@ -91,26 +89,26 @@ class Engine(Protocol):
     signs: tuple[str, ...]
 
     def facts(self) -> EngineFacts:
-        """Look at this host; takes milliseconds and starts nothing."""
+        """Inspect this host. Takes milliseconds and starts nothing."""
 
     def compressor(self, settings: DeflateSettings) -> Coder:
         """
         Return a coder for this process.
 
-        :raises EngineError: it can't be had here
+        :raises EngineError: not available here
         """
 
     def decompressor(self, window_bits: int, depth: int | None = None) -> Coder:
         """
-        Return a coder for this process; what it returns still has to be checked.
+        Return a coder for this process. Its output still has to be checked.
 
-        :raises EngineError: it can't be had here
+        :raises EngineError: not available here
         """
 
 
 @runtime_checkable
 class TrainableEngine(Engine, Protocol):
-    """An engine that can compress with a Huffman table made for the data."""
+    """An engine with Huffman tables made for the data."""
 
     def train(self, samples: Sequence[Buffer]) -> bytes:
         """

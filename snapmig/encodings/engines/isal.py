@@ -15,7 +15,7 @@ __all__ = ("IsalEngine",)
 
 
 class IsalEngine:
-    """The engine that every host has, for python-isal is a dependency."""
+    """The engine of every host, because python-isal is a dependency."""
 
     name = "isal"
     trusted = True
@@ -24,7 +24,7 @@ class IsalEngine:
     signs: tuple[str, ...] = ()
 
     def facts(self) -> EngineFacts:
-        """Say what it is."""
+        """Return its constant facts."""
         return EngineFacts(
             name=self.name,
             title="ISA-L, with the processor's vector units",

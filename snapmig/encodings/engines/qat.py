@@ -1,11 +1,11 @@
 """
 Intel QAT: deflate by a device on the processor or on a card, through QATzip.
 
-QATzip makes one deflate stream of an input: the device compresses it in chunks, each of which
-ends at a byte and none of which looks back into the one before, and only the last has the mark of
-the end (``compBufferSetup`` in its ``src/qatzip_utils.c``, for the format QZ_DEFLATE_RAW). The
-window is always one of 32 KiB: ``windowSize`` 7 for the device, ``MAX_WBITS`` for zlib, which is
-QATzip's software backup. Of raw deflate the device decodes no stream of more than one chunk.
+QATzip makes one deflate stream of an input. The device compresses it in chunks; each ends at a byte
+boundary and does not look back into the one before, and only the last has the end mark
+(``compBufferSetup`` in its ``src/qatzip_utils.c``, for the format QZ_DEFLATE_RAW). The window is
+always 32 KiB: ``windowSize`` 7 for the device, ``MAX_WBITS`` for zlib, QATzip's software backup.
+The device decodes no raw deflate stream of more than one chunk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LARGEST_INPUT = 1 << 30  # lengths have 32 bits, and the result may be longer b
 
 
 class QatEngine:
-    """The device, or QATzip's software backup where there is none."""
+    """The device, or QATzip's software backup without one."""
 
     name = "qat"
     trusted = False
@@ -39,13 +39,13 @@ class QatEngine:
     signs: tuple[str, ...] = ("/dev/vfio", "/dev/qat_adf_ctl")
 
     def facts(self) -> EngineFacts:
-        """Look for the library and for a device; without one the backup works all the same."""
+        """Look for the library and for a device; without one the backup works."""
         report = find_qat()
         problem, remedy, note = report.problem, report.remedy, None
         try:
             qatzip.load_library()
         except OSError as error:
-            problem, remedy = f"QATzip can't be loaded: {error}", "sudo apt install libqatzip3"
+            problem, remedy = str(error), "sudo apt-get install libqatzip3"
         else:
             if problem is not None:
                 note = "no QAT device is used: QATzip's software does the work"
@@ -69,7 +69,7 @@ class QatEngine:
         """
         Return a coder of depth one.
 
-        :raises EngineError: the library is not there, or the settings are not for QATzip
+        :raises EngineError: the library is missing, or the settings don't suit QATzip
         """
         if settings.window_bits < self.max_window_bits:
             raise EngineError(
@@ -83,16 +83,16 @@ class QatEngine:
         """
         Return a coder of depth one.
 
-        :raises EngineError: the library is not there
+        :raises EngineError: the library is missing
         """
         return Immediate(_Decompressor())
 
 
 class _Session:
     """
-    A session of QATzip in this process, until it is no longer referred to.
+    A session of QATzip in this process, until its last reference.
 
-    :ivar hardware: whether a device does the work
+    :ivar hardware: a device does the work
     """
 
     def __init__(self, direction: int, level: int = 1) -> None:
@@ -107,7 +107,7 @@ class _Session:
 
     @property
     def ended(self) -> bool:
-        """Whether what was decoded last was a stream to its end."""
+        """True if the last decoded stream was complete."""
         if self._session is None:
             return False
         flag = ctypes.c_ubyte(0)
@@ -119,9 +119,9 @@ class _Session:
         """
         Code an input.
 
-        :param room: bytes that the result may have
+        :param room: limit for the result, in bytes
         :param last: 1 for a compression, nothing for a decompression
-        :returns: bytes of the input that were used, and the result, good until the next call
+        :returns: bytes of the input used, and the result, valid until the next call
         :raises EngineError: QATzip failed
         """
         if data.size > _LARGEST_INPUT or room > 2 * _LARGEST_INPUT:
@@ -145,7 +145,7 @@ class _Session:
         return used.value, self._out.data[: made.value]
 
     def close(self) -> None:
-        """Have the next call begin anew: after a failure QATzip stays in the middle of a stream."""
+        """Make the next call begin anew: after a failure QATzip stays in the middle of a stream."""
         self._finalizer()
         self._session = None
 
@@ -154,7 +154,7 @@ class _Session:
         self.hardware = session.hw_session_stat == qatzip.OK
         if self.hardware:
             # If a device fails within an input, the backup would mark an end in the middle of the
-            # stream. The software that does the whole packet instead must be ours.
+            # stream. Our own software must redo the whole packet instead.
             self._finalizer()
             session = self._set_up(backup=False)
         return session
@@ -187,7 +187,7 @@ class _Compressor:
         self._session = _Session(qatzip.COMPRESS, level)
 
     def __call__(self, data: Buffer, limit: int) -> memoryview | None:
-        """Compress, with room for everything: too little would be a failure, and leak."""
+        """Compress, with room for everything: a shortage would be a failure and leak memory."""
         plain = np.frombuffer(data, np.uint8)
         if plain.size == 0:
             raise EngineError("QATzip compresses no empty input")
@@ -199,13 +199,13 @@ class _Compressor:
 
 
 class _Decompressor:
-    """Decodes a stream of which the size is known."""
+    """Decodes a stream of known size."""
 
     def __init__(self) -> None:
         self._session = _Session(qatzip.DECOMPRESS)
 
     def __call__(self, stored: Buffer, size: int) -> memoryview:
-        """Decode into exactly its size, so that QATzip stops where the stream must end."""
+        """Decode into exactly its size, so that QATzip stops at the stream's expected end."""
         stream = np.frombuffer(stored, np.uint8)
         if stream.size == 0 or size == 0:
             raise EngineError("QATzip decodes no empty stream")

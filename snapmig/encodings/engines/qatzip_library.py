@@ -1,9 +1,9 @@
 """
 Intel's QATzip, called through :mod:`ctypes`.
 
-Functions, structures and status codes are those of ``qatzip.h``, whose layouts are the same in
-the versions 1.3 (``libqatzip.so.3.2``) and 2.0 (``libqatzip.so.3.3``). The foreign function
-interface releases the interpreter's lock during a call.
+Functions, structures and status codes are those of ``qatzip.h``; layouts are the same in versions
+1.3 (``libqatzip.so.3.2``) and 2.0 (``libqatzip.so.3.3``). ctypes releases the interpreter lock
+during a call.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ LARGEST_CHUNK = 512 << 10
 
 _NEWEST = ("qzSetLogLevel", "qzSetupSessionDeflateExt", "qzGetDeflateEndOfStream")
 _QUIET = 0  # QzLogLevel_T: LOG_NONE
-_redirecting = threading.Lock()  # of two threads, the second would keep and restore the null device
+_redirecting = threading.Lock()  # the second of two threads would save and restore the null device
 
 _WORDS = {
     1: "it was done before",
@@ -93,7 +93,7 @@ class SessionParams(ctypes.Structure):
     """
     ``QzSessionParamsDeflateExt_T``, to be filled by ``qzGetDefaultsDeflateExt`` first.
 
-    With this kind of parameters alone QATzip keeps whether it came to a stream's end.
+    Only with parameters of this kind does QATzip record the end of a stream.
     """
 
     _fields_ = (
@@ -119,9 +119,9 @@ class SessionParams(ctypes.Structure):
 @cache
 def load_library() -> ctypes.CDLL:
     """
-    Load the library, once in a process.
+    Load the library, once per process.
 
-    :raises OSError: it is not there, one that it needs is not, or it is too old
+    :raises OSError: it or one of its dependencies is missing, or it is too old
     """
     library = ctypes.CDLL(LIBRARY)
     if not all(hasattr(library, name) for name in _NEWEST):
@@ -143,9 +143,9 @@ def load_library() -> ctypes.CDLL:
 
 def initialize(library: ctypes.CDLL, session: Session) -> None:
     """
-    Look for devices, once in a process.
+    Look for devices, once per process.
 
-    :raises OSError: it failed in another way than by finding no device
+    :raises OSError: a failure other than the absence of devices
     """
     library.qzSetLogLevel(_QUIET)
     with without_stderr():
@@ -156,7 +156,7 @@ def initialize(library: ctypes.CDLL, session: Session) -> None:
 
 
 def library_version() -> str | None:
-    """Return the version in the name of the file that was loaded: QATzip can't be asked for it."""
+    """Return the version in the name of the loaded file; QATzip offers no other way."""
     with suppress(OSError):
         for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
             path = Path(line.split(maxsplit=5)[-1])
@@ -166,17 +166,17 @@ def library_version() -> str | None:
 
 
 def status_words(status: int) -> str:
-    """Say in words what a function returned."""
+    """Return a function's status in words."""
     return f"{_WORDS.get(status, 'it returned an unknown status')} (status {status})"
 
 
 @contextmanager
 def without_stderr() -> Iterator[None]:
     """
-    Have what is written to file descriptor 2 go nowhere; what other threads write as well.
+    Discard output to file descriptor 2, also that of other threads.
 
-    QATzip has a setting for what it logs. The library below it has none: without a device it
-    writes that it can't open ``/dev/vfio``, and it is asked again with each call.
+    QATzip has a setting for its log. The library below it has none: without a device it reports on
+    every call that it can't open ``/dev/vfio``.
     """
     with _redirecting:
         kept = os.dup(2)

@@ -1,10 +1,10 @@
 """
 Intel's Query Processing Library: deflate by the In-Memory Analytics Accelerator, or in software.
 
-The accelerator looks back 4 KiB and no further, to compress and to decompress, and the library
-does the same in software. See "Compressed Data Formats" in its documentation for the three kinds
-of tables; its word for ``trained`` is "static", and each stream carries the table as code lengths,
-as any dynamic block of RFC 1951 does.
+The accelerator looks back at most 4 KiB when it compresses and when it decompresses, and so does
+the library in software. "Compressed Data Formats" in its documentation describes the three kinds of
+tables; its word for ``trained`` is "static". Each stream carries its table as code lengths, like
+any dynamic block of RFC 1951.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ class _Qpl:
         if isinstance(library, str):
             raise EngineError(library)
         histogram = Histogram()
-        # No symbol may go without a code: packets are not only what the samples have.
+        # Every symbol needs a code: packets contain more than the samples.
         histogram.literals_and_lengths[:] = [1] * len(histogram.literals_and_lengths)
         histogram.distances[:] = [1] * len(histogram.distances)
         if sum(memoryview(sample).nbytes for sample in samples) > LARGEST_SAMPLES:
@@ -142,7 +142,7 @@ class _Qpl:
 
 
 class QplEngine(_Qpl):
-    """The accelerator alone: what it does not do is an error, and never done in software."""
+    """The accelerator alone. Work it can't do is an error, and never done in software."""
 
     name = "qpl"
     title = "Intel In-Memory Analytics Accelerator, through QPL"
@@ -160,7 +160,7 @@ class QplEngine(_Qpl):
 
 
 class QplSoftwareEngine(_Qpl):
-    """The same streams without a device: to see the accelerator's ratio, and for tests."""
+    """The same streams without a device, to measure the accelerator's ratio and for tests."""
 
     name = "qpl:software"
     title = "Intel QPL in software, without the accelerator"
@@ -172,7 +172,7 @@ class QplSoftwareEngine(_Qpl):
 
 
 def _missing(reason: str) -> DeviceReport:
-    return DeviceReport((), f"QPL can't be used: {reason}", "sudo apt-get install libqpl1")
+    return DeviceReport((), reason, "sudo apt-get install libqpl1")
 
 
 def _histogram(counts: bytes | None) -> Histogram:

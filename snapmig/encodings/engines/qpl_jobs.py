@@ -1,10 +1,10 @@
 """
 Jobs of Intel's Query Processing Library: several in flight, reaped as they complete.
 
-In software, a job is done when it is submitted, and the others of a coder's depth only keep their
-results. What the library says of a stream is not strict: it does not notice bytes after the end,
-or an end that is missing, and of a stream with a larger window it may report success with a part
-of the contents. So the length is compared here, and the caller compares the digest.
+In software a job is done when submitted, and the others of a coder's depth only keep their results.
+The library's verdict on a stream is not strict: it misses bytes after the end and a missing end,
+and may report success with a part of the contents for a stream with a larger window. The length is
+therefore compared here, and the digest by the caller.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NO_ROOM = (Status.MORE_OUTPUT_NEEDED, Status.DESTINATION_IS_SHORT)
 
 
 class Method(NamedTuple):
-    """What the jobs of a coder have in common."""
+    """Common properties of a coder's jobs."""
 
     route: Route
     operation: Operation
@@ -55,10 +55,10 @@ stays here until the process ends.
 
 class QplCoder:
     """
-    Compresses or decompresses, as a method says.
+    Compresses or decompresses, depending on its method.
 
-    :param depth: jobs that may be in flight
-    :raises EngineError: no jobs can be had
+    :param depth: jobs in flight, at most
+    :raises EngineError: no jobs available
     """
 
     def __init__(self, library: Library, method: Method, depth: int) -> None:
@@ -68,7 +68,7 @@ class QplCoder:
         self._gave_up = False
 
     def submit(self, key: int, data: Buffer, size: int) -> None:
-        """Start a job; what goes wrong is told when it is reaped."""
+        """Start a job. Failures are reported when it is reaped."""
         if len(self._waiting) >= self.depth:
             raise RuntimeError(f"{self.depth} jobs are in flight already")
         if self._gave_up:  # after one that never completed, none is worth another wait
@@ -84,7 +84,7 @@ class QplCoder:
         self._waiting[key] = slot
 
     def reap(self) -> Done:
-        """Wait for one of the jobs in flight, whichever completes first."""
+        """Wait for one of the jobs in flight; the first to complete is returned."""
         if not self._waiting:
             raise RuntimeError("no job is in flight")
         while True:
@@ -144,7 +144,7 @@ class _Slot:
         self._submit()
 
     def completed(self) -> bool:
-        """Look whether the job is through, well or not."""
+        """Return whether the job has ended, successful or not."""
         if self._submitted:
             self._status = self._c.qpl_check_job(self._job.address)
             if self._status == Status.BEING_PROCESSED:
@@ -153,14 +153,14 @@ class _Slot:
             _in_flight.discard(self)
         if self._status != Status.QUEUES_ARE_BUSY or self._submissions >= SUBMISSIONS:
             return True
-        # A check that ends so has come to a later part of the job, of which nothing is in flight;
-        # a job that starts from nothing is sure to go through all parts, the verification too.
+        # A check with this result has reached a later part of the job with nothing in flight. A job
+        # started anew certainly runs through all parts, including the verification.
         self._job.start_anew()
         self._submit()
         return False
 
     def done(self) -> Done:
-        """Return what became of it."""
+        """Return its outcome."""
         self._input = self._output[:0]  # the caller may close what it is a view of
         compresses = self._method.operation == Operation.COMPRESS
         if compresses and self._status in NO_ROOM:
@@ -177,7 +177,7 @@ class _Slot:
         return Done(self.key, self._output[: fields.total_out].data)
 
     def _make_room(self) -> None:
-        # Decompression gets one byte more than is due, so that a longer stream shows.
+        # Decompression gets one byte more than expected, so that a longer stream shows.
         self._room = self._size + (self._method.operation == Operation.DECOMPRESS)
         if len(self._output) < self._room:
             self._output = np.full(self._room, 0, np.uint8)  # its pages are there, unlike zeros'

@@ -1,9 +1,9 @@
 """
-Intel's Query Processing Library as it is installed, through ctypes.
+Bindings of Intel's Query Processing Library through ctypes.
 
-Names, layouts and numbers are those of the headers ``qpl/c_api/*.h`` of version 1.9 (job.h,
-defs.h, statistics.h, huffman_table.h); the soname is the promise that they stay. :class:`Job`
-makes sure of the layout all the same.
+Names, layouts and numbers are those of the headers ``qpl/c_api/*.h`` of version 1.9 (job.h, defs.h,
+statistics.h, huffman_table.h); the soname promises that they stay. :class:`Job` verifies the layout
+anyway.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ _COMPRESSION_TABLE = 1
 
 
 class Route(IntEnum):
-    """Who does a job (``qpl_path_t``); ``auto`` is left out, for it does not say who did it."""
+    """The executor of a job (``qpl_path_t``); ``auto`` is left out because it hides that."""
 
     HARDWARE = 1
     SOFTWARE = 2
 
 
 class Operation(IntEnum):
-    """What a job does (``qpl_operation``)."""
+    """The kind of a job (``qpl_operation``)."""
 
     DECOMPRESS = 0
     COMPRESS = 1
 
 
 class Flag(IntFlag):
-    """How a job does it (``QPL_FLAG_*``)."""
+    """Options of a job (``QPL_FLAG_*``)."""
 
     FIRST = 0x1
     LAST = 0x2
@@ -66,7 +66,7 @@ class Flag(IntFlag):
 
 
 class JobFields(ctypes.Structure):
-    """``qpl_job``: in and out of every call; what follows it in memory is the library's."""
+    """``qpl_job``: in and out of every call. The memory behind it belongs to the library."""
 
     _fields_ = (
         ("next_in_ptr", c_void_p),
@@ -165,12 +165,12 @@ class Library:
 
     @property
     def version(self) -> str:
-        """What it says of itself."""
+        """Its own version string."""
         return str(self.c.qpl_get_library_version().decode())
 
     @property
     def path(self) -> str:
-        """The file that the loader took."""
+        """The file taken by the loader."""
         for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
             if "/libqpl.so" in line:
                 return line.split(maxsplit=5)[5]
@@ -178,9 +178,9 @@ class Library:
 
     def check(self, status: int, what: str) -> None:
         """
-        Do nothing when a call went well.
+        Do nothing after a successful call.
 
-        :raises EngineError: it did not
+        :raises EngineError: the call failed
         """
         if status != Status.OK:
             raise EngineError(f"{what}: {status_text(status)}")
@@ -188,7 +188,7 @@ class Library:
 
 @cache
 def load() -> Library | str:
-    """Return the library, or why there is none, as the loader says it."""
+    """Return the library, or the loader's reason for its absence."""
     try:
         return Library()
     except (OSError, AttributeError) as error:
@@ -197,7 +197,7 @@ def load() -> Library | str:
 
 @cache
 def has_accel_config() -> bool:
-    """Tell whether the library will find the other one that it needs for hardware."""
+    """Return whether the library will find libaccel-config, needed for hardware."""
     try:
         ctypes.CDLL(ACCEL_CONFIG)
     except OSError:
@@ -207,10 +207,10 @@ def has_accel_config() -> bool:
 
 class Job:
     """
-    The memory of a job, to be used again and again.
+    The memory of a job, reused many times.
 
-    :ivar fields: the part that is not the library's own
-    :raises EngineError: no job can be had, as on a host without the device
+    :ivar fields: the part outside the library's own memory
+    :raises EngineError: no job available, for example on a host without the device
     """
 
     def __init__(self, library: Library, route: Route) -> None:
@@ -229,7 +229,7 @@ class Job:
 
     def start_anew(self) -> None:
         """
-        Bring it into its first state; it must not be in flight.
+        Reset it to its initial state. It must not be in flight.
 
         :raises EngineError: it failed
         """
@@ -244,10 +244,10 @@ class Job:
 
 class Table:
     """
-    A Huffman table for compression, made for the counts of a histogram.
+    A Huffman table for compression, built from a histogram.
 
-    :ivar handle: what a job's field takes
-    :raises EngineError: it can't be made
+    :ivar handle: the value for a job's field
+    :raises EngineError: it can't be built
     """
 
     def __init__(self, library: Library, route: Route, histogram: Histogram) -> None:

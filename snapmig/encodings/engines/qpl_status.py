@@ -1,4 +1,4 @@
-"""What the functions of Intel's Query Processing Library return, as in its header status.h."""
+"""Status codes of Intel's Query Processing Library, as in its header status.h."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ("Status", "status_text")
 
 
 class Status(IntEnum):
-    """The statuses that are handled one by one (``qpl_status``)."""
+    """Statuses with special handling (``qpl_status``)."""
 
     OK = 0
     BEING_PROCESSED = 1
@@ -76,6 +76,6 @@ _TEXTS = {
 
 
 def status_text(status: int) -> str:
-    """Return a status in words, with its number, by which Intel's documentation has the rest."""
+    """Return a status in words, with its number, the key to Intel's documentation."""
     words = _TEXTS.get(status)
     return f"status {status}" if words is None else f"{words} (status {status})"

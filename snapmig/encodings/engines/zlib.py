@@ -1,4 +1,4 @@
-"""Python's own zlib: slow, always there, and the reference for what a deflate stream is."""
+"""Python's own zlib: slow, always present, and the reference for deflate streams."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ("ZlibEngine",)
 
 
 class ZlibEngine:
-    """What ``none`` names: no accelerator."""
+    """The engine ``python``: no accelerator, every level."""
 
-    name = "none"
+    name = "python"
     trusted = True
     levels = range(1, 10)
     max_window_bits = 15
     signs: tuple[str, ...] = ()
 
     def facts(self) -> EngineFacts:
-        """Say what it is."""
+        """Return its constant facts."""
         return EngineFacts(
             name=self.name,
             title="zlib of Python's standard library",

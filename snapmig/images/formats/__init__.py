@@ -14,12 +14,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
-from snapmig.errors import SnapmigError, UsageError
+from snapmig.errors import SnapmigError, UnsupportedError, UsageError
+from snapmig.file_kinds import HEAD_SIZE, identify
+from snapmig.geometry import PAGE_SIZE
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.source import ImageSource
 
 __all__ = ("DirectoryFormat", "ImageFormat", "find_format", "format_names", "open_image")
+
+_ANYWAY = "as format raw anything is saved byte by byte"
 
 
 class ImageFormat(Protocol):
@@ -91,22 +95,36 @@ def open_image(path: str, name: str | None = None) -> ImageSource:
     """
     Open an image of a format, or of the one that its content shows.
 
+    :raises UnsupportedError: without a format, what does not look like RAM
     :raises SnapmigError: not a regular file, empty, or not what its format says
     """
-    if Path(path).is_dir():
+    named = not Path(path).is_dir()
+    if not named:
         directory = _directory_format(path, name)
         path, name = directory.file_in_directory(path), directory.NAME
-    file = ImageFile(path)
+    # The user named a directory and not where links in it lead.
+    file = ImageFile(path, follow=named)
     try:
-        if name is None:
-            known = (form for form in _formats().values() if form.recognises(file))
-            form = next(known, _formats()["raw"])
-        else:
-            form = find_format(name)
+        form = _format_of(file) if name is None else find_format(name)
         return form.open_image(file)
     except BaseException:
         file.close()
         raise
+
+
+def _format_of(file: ImageFile) -> ImageFormat:
+    for form in _formats().values():
+        if form.recognises(file):
+            return form
+    # Only what nothing else is, and whole pages as RAM is, passes for raw without being called so.
+    kind = identify(file.read(0, min(HEAD_SIZE, file.size)))
+    if kind is not None:
+        message = f"this is {kind.name}: {kind.advice}; {_ANYWAY}"
+        raise UnsupportedError(message, path=file.shown)
+    if file.size % PAGE_SIZE:
+        message = f"file has {file.size} bytes, expected whole pages of {PAGE_SIZE}; {_ANYWAY}"
+        raise UnsupportedError(message, path=file.shown)
+    return _formats()["raw"]
 
 
 def _directory_format(path: str, name: str | None) -> DirectoryFormat:

@@ -7,6 +7,7 @@ See libvirt's src/qemu/qemu_saveimage.h. The header is in the byte order of the 
 from __future__ import annotations
 
 import os
+import re
 import struct
 import tempfile
 from typing import NamedTuple
@@ -15,7 +16,8 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import mapped_ram, stream
 from snapmig.images.plan import Content, ImagePlan
-from snapmig.images.qemu.state import load_vm_state
+from snapmig.images.qemu.attachments import load_vm_state
+from snapmig.images.qemu.shared import whole_stream
 from snapmig.images.source import ImageSource
 from snapmig.system.programs import FilterError, run_filter
 
@@ -32,6 +34,9 @@ _RAW = 0
 _SPARSE = 6
 _PROGRAMS = {1: "gzip", 2: "bzip2", 3: "xz", 4: "lzop", 5: "zstd"}
 _HEAD = "libvirt.head"
+_RUNNING = 1
+_ROOM = 64 << 10
+"""Behind the XML, as libvirt leaves it: ``virsh save-image-edit`` may make the XML longer."""
 
 MAX_HEAD_SIZE = 64 << 20
 """libvirt itself leaves 64 KiB behind the XML; a domain's XML has a few KiB."""
@@ -77,21 +82,43 @@ def open_image(file: ImageFile) -> ImageSource:
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes the save image again that it was made of.
+    Return how a snapshot becomes a save image.
 
-    What was compressed there becomes raw: libvirt reads both alike.
+    Of what was a save image, header and XML are the same again; what was compressed there becomes
+    raw, for libvirt reads both alike. Other snapshots become a raw image of a guest that ran, with
+    the domain's XML that the user gives.
 
-    :raises UsageError: it was made of something else
+    :raises UsageError: there is no device state of QEMU, or no XML
     """
+    if content.domain_xml is not None:
+        head = bytearray(_make_head(content.domain_xml))
+        content, state = whole_stream(content, NAME)
+        return stream.plan_at(content, state, len(head), bytes(head))
     if _HEAD not in content.attachments:
-        raise UsageError("libvirt needs a domain's XML and header, and this snapshot has none")
+        whole_stream(content, NAME)  # what has no device state is not helped by an XML
+        raise UsageError(
+            "libvirt needs the domain's XML, and this snapshot has none: give --domain-xml, or "
+            "attach domain.xml when saving"
+        )
     head = bytearray(content.attachments[_HEAD])
-    state = load_vm_state(content.attachments, NAME)
+    state = load_vm_state(content.attachments, NAME, content.blocks)
     header = _parse(bytes(head[:_HEADER_SIZE]), None)
     if header.kind == _SPARSE:
         return mapped_ram.plan_at(content, state, len(head), bytes(head))
     struct.pack_into(f"{header.order}I", head, 28, _RAW)
     return stream.plan_at(content, state, len(head), bytes(head))
+
+
+def _make_head(xml: bytes) -> bytes:
+    xml = xml.rstrip(b"\0")
+    if not re.search(rb"<domain[\s>]", xml) or b"\0" in xml:
+        raise UsageError(
+            "the domain's XML has no element <domain>, expected what virsh dumpxml prints"
+        )
+    rest = xml + b"\0" + bytes(_ROOM)
+    if len(rest) > MAX_HEAD_SIZE:
+        raise UsageError(f"the domain's XML has {len(xml)} bytes, at most {MAX_HEAD_SIZE - _ROOM}")
+    return struct.pack(f"={_HEADER}", _COMPLETE, _VERSION, len(rest), _RUNNING, _RAW, 0) + rest
 
 
 def _parse(raw: bytes, file: ImageFile | None) -> _Header:

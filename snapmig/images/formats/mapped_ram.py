@@ -18,23 +18,16 @@ from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.qemu.addresses import place_pc_ram
-from snapmig.images.qemu.parse import (
-    parse_vm_state,
-)
+from snapmig.images.qemu.attachments import MAX_STATE_SIZE, attach_vm_state, load_vm_state
+from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.sections import (
     MAGIC,
     MAPPED_RAM,
     RAM_EOS,
     bitmap_size,
-    ends_complete,
+    find_end_mark,
 )
-from snapmig.images.qemu.state import (
-    MappedPlace,
-    QemuBlock,
-    VmState,
-    attach_vm_state,
-    load_vm_state,
-)
+from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
 from snapmig.images.readers.bitmap import BitmapReader, PageBitmap, load_bitmap, next_set
 from snapmig.images.readers.files import Part
 from snapmig.images.source import ImageReader, PartsImage
@@ -45,8 +38,6 @@ NAME = "mapped-ram"
 
 PAGES_ALIGNMENT = 1 << 20
 """Where QEMU puts a block's pages in the file: the next multiple of this."""
-
-MAX_STATE_SIZE = 1 << 30
 
 
 class MappedImage(PartsImage):
@@ -91,7 +82,7 @@ def plan_image(content: Content) -> ImagePlan:
 
     :raises UsageError: the snapshot has no device state of QEMU
     """
-    return plan_at(content, load_vm_state(content.attachments, NAME), 0)
+    return plan_at(content, load_vm_state(content.attachments, NAME, content.blocks), 0)
 
 
 def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
@@ -100,13 +91,13 @@ def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
     if MAPPED_RAM not in state.capabilities:
         message = "the stream is a classic one, not a mapped-ram one"
         raise SnapmigError(message, path=file.shown, offset=start)
-    if not ends_complete(file, after):
+    if find_end_mark(file.read, after, file.size) is None:
         message = "the stream has no end mark: the save was cut short, or is not done yet"
         raise SnapmigError(message, path=file.shown)
     if file.size - after > MAX_STATE_SIZE:
         message = f"device state has {file.size - after} bytes, expected at most {MAX_STATE_SIZE}"
         raise SnapmigError(message, path=file.shown)
-    kept = [block for block in state.blocks if block.mapped and block.mapped.pages_offset]
+    kept = [block for block in state.blocks if block.mapped and not block.mapped.left_out]
     blocks = tuple(RamBlock(block.name, block.length) for block in kept)
     geometry = Geometry(blocks, PAGE_SIZE)
     parts, bitmaps = [], []
@@ -140,10 +131,12 @@ def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> 
     end = start + len(pieces[1][1])
     for block in state.blocks:
         entry = state.block_entry(block)
-        place = block.mapped if same and block.mapped else _place(block, end + len(entry) + 28)
+        place = (
+            block.mapped if same and block.mapped else _place(block, end + len(entry) + PLACE_SIZE)
+        )
         if block.name not in known:
             place = MappedPlace(PAGE_SIZE, 0, 0)
-        pieces.append((end, entry + _pack_place(place)))
+        pieces.append((end, entry + place.header()))
         end += len(pieces[-1][1])
         if place.pages_offset:
             number = known[block.name]
@@ -164,10 +157,6 @@ def _is_mapped(file: ImageFile, start: int) -> bool:
 def _place(block: QemuBlock, bitmap_offset: int) -> MappedPlace:
     end = bitmap_offset + bitmap_size(block.length, PAGE_SIZE)
     return MappedPlace(PAGE_SIZE, bitmap_offset, -(-end // PAGES_ALIGNMENT) * PAGES_ALIGNMENT)
-
-
-def _pack_place(place: MappedPlace) -> bytes:
-    return struct.pack(">IQQQ", 1, place.page_size, place.bitmap_offset, place.pages_offset)
 
 
 def _bitmap(content: Content, number: int, block: QemuBlock, page_size: int) -> bytes:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import struct
+from typing import Protocol
 
 from snapmig.errors import SnapmigError, UnsupportedError
-from snapmig.geometry import MAX_RAM_SIZE
-from snapmig.images.file import ImageFile
+from snapmig.geometry import MAX_RAM_SIZE, PAGE_SIZE
 from snapmig.images.qemu.sections import (
     CAPABILITIES,
     IGNORE_SHARED,
@@ -14,33 +14,51 @@ from snapmig.images.qemu.sections import (
     MAPPED_RAM,
     RAM_EOS,
     RAM_FLAGS,
+    RAM_FLUSH,
     RAM_MEM_SIZE,
     SECTION_CONFIGURATION,
     SECTION_START,
     SECTION_SUBSECTION,
     VERSION,
-    bitmap_size,
 )
 from snapmig.images.qemu.state import MappedPlace, QemuBlock, VmState
 
-__all__ = ("parse_vm_state",)
+__all__ = ("Readable", "parse_vm_state")
 
 _SUBSECTION_SIZES = {"configuration/target-page-bits": 4, "configuration/uuid": 16}
 
 _MAX_BLOCKS = 4096
 _MAX_CAPABILITIES = 256
+_MAX_FLUSHES = 16
 _SEARCH_BYTES = 64 << 20
 """How far behind the configuration the RAM section is looked for."""
 
 
+class Readable(Protocol):
+    """
+    Bytes that a stream is read from.
+
+    :ivar shown: their name for people
+    """
+
+    shown: str
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """
+        Return some of them.
+
+        :raises SnapmigError: they end before
+        """
+
+
 class Cursor:
-    """
-    Reads a stream's fields one after the other.
+    """Reads a stream's fields one after the other."""
 
-    :param base: added to offsets in messages
-    """
-
-    def __init__(self, file: ImageFile, offset: int) -> None:
+    def __init__(self, file: Readable, offset: int) -> None:
         self._file = file
         self.offset = offset
 
@@ -61,20 +79,21 @@ class Cursor:
 
     def text(self) -> str:
         """Return the next string: one byte of length, then its bytes."""
-        return self._decode(self.take(self.number(1)))
+        return self.decode(self.take(self.number(1)))
 
     def refuse(self, words: str) -> SnapmigError:
         """Return an error about this place."""
         return SnapmigError(words, path=self._file.shown, offset=self.offset)
 
-    def _decode(self, raw: bytes) -> str:
+    def decode(self, raw: bytes) -> str:
+        """Return a name as text."""
         try:
             return raw.decode()
         except UnicodeDecodeError as error:
             raise self.refuse(f"name {raw!r} is not text") from error
 
 
-def parse_vm_state(file: ImageFile, start: int = 0) -> tuple[VmState, int]:
+def parse_vm_state(file: Readable, start: int = 0) -> tuple[VmState, int]:
     """
     Return a stream's state without ``after``, and the offset at which that starts.
 
@@ -90,11 +109,8 @@ def parse_vm_state(file: ImageFile, start: int = 0) -> tuple[VmState, int]:
     header = _find_ram(file, cursor)
     before = file.read(configured, cursor.offset - len(header) - configured)
     blocks = _parse_blocks(file, cursor, capabilities)
-    state = VmState(start, machine, capabilities, subsections, header, blocks, before, b"")
-    if cursor.number(8) & RAM_FLAGS & ~0x200 != RAM_EOS:  # 0x200: a flush of multifd
-        cursor.offset -= 8
-        raise cursor.refuse("expected the end of the RAM block list")
-    return state, cursor.offset
+    state = VmState(start, machine, capabilities, subsections, header, blocks, before, b"", b"")
+    return state._replace(list_end=_parse_list_end(cursor)), cursor.offset
 
 
 def _parse_configuration(
@@ -106,7 +122,7 @@ def _parse_configuration(
     length = cursor.number(4)
     if not 0 < length < 256:
         raise cursor.refuse(f"machine type has {length} bytes, expected 1 to 255")
-    machine = cursor.take(length).decode("utf-8", "replace")
+    machine = cursor.decode(cursor.take(length))
     capabilities: tuple[str, ...] = ()
     subsections = []
     while cursor.number(1) == SECTION_SUBSECTION:
@@ -131,7 +147,7 @@ def _parse_capabilities(cursor: Cursor) -> tuple[str, ...]:
     return tuple(cursor.text() for _ in range(count))
 
 
-def _find_ram(file: ImageFile, cursor: Cursor) -> bytes:
+def _find_ram(file: Readable, cursor: Cursor) -> bytes:
     # Usually it is next. Some devices put their state before it, whose length only QEMU knows.
     tail = b"\x03ram" + struct.pack(">II", 0, 4)
     length = 5 + len(tail)
@@ -146,7 +162,7 @@ def _find_ram(file: ImageFile, cursor: Cursor) -> bytes:
 
 
 def _parse_blocks(
-    file: ImageFile, cursor: Cursor, capabilities: tuple[str, ...]
+    file: Readable, cursor: Cursor, capabilities: tuple[str, ...]
 ) -> tuple[QemuBlock, ...]:
     total = cursor.number(8)
     if total & RAM_FLAGS != RAM_MEM_SIZE or total > MAX_RAM_SIZE:
@@ -158,30 +174,40 @@ def _parse_blocks(
         name, length = cursor.text(), cursor.number(8)
         if not name or not 0 < length <= left or len(blocks) == _MAX_BLOCKS:
             raise cursor.refuse(f"RAM block {name!r} has {length} bytes, {left} are left of all")
+        if length % PAGE_SIZE:
+            raise cursor.refuse(f"RAM block {name!r} is not made of whole pages")
         gpa = cursor.number(8) if IGNORE_SHARED in capabilities else None
         place = None
         if MAPPED_RAM in capabilities:
-            place = _parse_place(file, cursor, length)
+            place = _parse_place(file, cursor, length, may_lack=IGNORE_SHARED in capabilities)
         blocks.append(QemuBlock(name, length, gpa, place))
         left -= length
     return tuple(blocks)
 
 
-def _parse_place(file: ImageFile, cursor: Cursor, length: int) -> MappedPlace:
+def _parse_list_end(cursor: Cursor) -> bytes:
+    # QEMU 8.1 flushes here and after each round, others only where pages have connections of their
+    # own.
+    words = b""
+    while (word := cursor.number(8)) == RAM_FLUSH and len(words) < _MAX_FLUSHES * 8:
+        words += struct.pack(">Q", word)
+    if word != RAM_EOS:
+        cursor.offset -= 8
+        raise cursor.refuse("expected the end of the RAM block list")
+    return words + struct.pack(">Q", word)
+
+
+def _parse_place(file: Readable, cursor: Cursor, length: int, *, may_lack: bool) -> MappedPlace:
     version = cursor.number(4)
     place = MappedPlace(cursor.number(8), cursor.number(8), cursor.number(8))
     if version != 1:
         raise UnsupportedError(f"mapped-ram header is of version {version}", path=file.shown)
-    if place.bitmap_offset == place.pages_offset == 0:  # left out, as x-ignore-shared asks
+    if place.left_out and may_lack:
         return place
-    size = place.page_size
-    if size < 4096 or size & (size - 1) or length % size:
-        raise cursor.refuse(f"block of {length} bytes has pages of {size}")
-    bitmap_end = place.bitmap_offset + bitmap_size(length, size)
+    problem = place.problem(length, cursor.offset)
+    if problem is not None:
+        raise cursor.refuse(problem)
     end = place.pages_offset + length
-    if not cursor.offset <= place.bitmap_offset < bitmap_end <= place.pages_offset:
-        message = f"bitmap is at {place.bitmap_offset:#x}, pages at {place.pages_offset:#x}"
-        raise cursor.refuse(message)
     if end > file.size:
         message = f"pages end at {end:#x}, the file at {file.size:#x}: the save was cut short"
         raise cursor.refuse(message)

@@ -6,24 +6,29 @@ From it each of QEMU's formats can be made again.
 
 from __future__ import annotations
 
-import json
 import struct
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from snapmig.errors import CorruptSnapshotError, UsageError
+from snapmig.geometry import PAGE_SIZE
 from snapmig.images.qemu.sections import (
     CAPABILITIES,
     IGNORE_SHARED,
     MAGIC,
+    MAPPED_RAM,
     RAM_MEM_SIZE,
     SECTION_CONFIGURATION,
     SECTION_FOOTER,
     SECTION_SUBSECTION,
     VERSION,
+    bitmap_size,
+    find_end_mark,
 )
 
-__all__ = ("MappedPlace", "QemuBlock", "VmState", "attach_vm_state", "load_vm_state")
+__all__ = ("MappedPlace", "QemuBlock", "VmState")
+
+
+PLACE_SIZE = 28
+"""Bytes of the header that says where a block is, as :meth:`MappedPlace.header` packs it."""
 
 
 class MappedPlace(NamedTuple):
@@ -32,6 +37,30 @@ class MappedPlace(NamedTuple):
     page_size: int
     bitmap_offset: int
     pages_offset: int
+
+    def header(self) -> bytes:
+        """Return what stands in the file behind the block's entry."""
+        return struct.pack(">IQQQ", 1, *self)
+
+    @property
+    def left_out(self) -> bool:
+        """Whether the block's RAM is not in the file, as x-ignore-shared asks."""
+        return self.bitmap_offset == self.pages_offset == 0
+
+    def problem(self, length: int, first: int) -> str | None:
+        """
+        Return why a block can't be here, None where it can.
+
+        :param length: of the block, in bytes
+        :param first: the offset behind the block's header
+        """
+        size = self.page_size
+        if size < PAGE_SIZE or size & (size - 1) or length % size:
+            return f"block of {length} bytes has pages of {size}"
+        bitmap_end = self.bitmap_offset + bitmap_size(length, size)
+        if not first <= self.bitmap_offset < bitmap_end <= self.pages_offset:
+            return f"bitmap is at {self.bitmap_offset:#x}, pages at {self.pages_offset:#x}"
+        return None
 
 
 class QemuBlock(NamedTuple):
@@ -56,6 +85,7 @@ class VmState(NamedTuple):
     :param subsections: of the configuration: name, version and body in hexadecimal; that of the
         capabilities has an empty body, for its place
     :param ram_header: the RAM section's bytes before its payload
+    :param list_end: the words behind the list of RAM blocks: its end, and flushes before that
     :param before: sections between the configuration and RAM
     :param after: everything that follows the RAM section's first payload
     """
@@ -67,6 +97,7 @@ class VmState(NamedTuple):
     ram_header: bytes
     blocks: tuple[QemuBlock, ...]
     before: bytes
+    list_end: bytes
     after: bytes
 
     @property
@@ -79,6 +110,12 @@ class VmState(NamedTuple):
         """Whether sections end in a footer, as they do but for very old machine types."""
         return self.after[:1] == bytes([SECTION_FOOTER])
 
+    @property
+    def end_mark(self) -> int | None:
+        """Where in ``after`` the stream's end mark stands, None where it has none."""
+        after = self.after
+        return find_end_mark(lambda start, length: after[start : start + length], 0, len(after))
+
     def with_capability(self, name: str, *, on: bool) -> VmState:
         """Return the same state with a capability listed or not."""
         others = tuple(known for known in self.capabilities if known != name)
@@ -87,6 +124,16 @@ class VmState(NamedTuple):
         if capabilities:
             subsections = ((CAPABILITIES, 1, ""), *subsections)
         return self._replace(capabilities=capabilities, subsections=subsections)
+
+    def classic(self) -> VmState:
+        """Return the same state for a stream without mapped-ram."""
+        blocks = tuple(block._replace(mapped=None) for block in self.blocks)
+        return self.with_capability(MAPPED_RAM, on=False)._replace(blocks=blocks)
+
+    def opening(self) -> bytes:
+        """Return a classic stream up to the end of the list of RAM blocks."""
+        entries = b"".join(self.block_entry(block) for block in self.blocks)
+        return self.head() + self.total() + entries + self.list_end
 
     def head(self) -> bytes:
         """Return the stream up to the RAM section's payload."""
@@ -118,63 +165,6 @@ class VmState(NamedTuple):
         if IGNORE_SHARED in self.capabilities:
             entry += struct.pack(">Q", block.gpa or 0)
         return entry
-
-
-def attach_vm_state(state: VmState) -> dict[str, bytes]:
-    """Return a state as attachments, from which :func:`load_vm_state` makes it again."""
-    facts = state._asdict()
-    del facts["before"], facts["after"]
-    facts["ram_header"] = state.ram_header.hex()
-    facts["blocks"] = [_block_facts(block) for block in state.blocks]
-    return {
-        "vmstate.json": json.dumps(facts).encode(),
-        "vmstate.before": state.before,
-        "vmstate.after": state.after,
-    }
-
-
-def _block_facts(block: QemuBlock) -> dict[str, Any]:
-    mapped = None if block.mapped is None else block.mapped._asdict()
-    return {**block._asdict(), "mapped": mapped}
-
-
-def load_vm_state(attachments: Mapping[str, bytes], format_name: str) -> VmState:
-    """
-    Return the state that a snapshot keeps.
-
-    :raises UsageError: it was not made of anything that has one
-    :raises CorruptSnapshotError: what it keeps is not a state
-    """
-    if "vmstate.json" not in attachments:
-        message = f"{format_name} needs QEMU's device state, and this snapshot has none"
-        raise UsageError(message)
-    try:
-        facts = json.loads(attachments["vmstate.json"])
-        return _state_of(facts, attachments["vmstate.before"], attachments["vmstate.after"])
-    except (KeyError, TypeError, ValueError) as error:
-        message = f"attachment vmstate.json is not what {format_name} needs: {error!r}"
-        raise CorruptSnapshotError(message) from error
-
-
-def _state_of(facts: dict[str, Any], before: bytes, after: bytes) -> VmState:
-    return VmState(
-        start=facts["start"],
-        machine=facts["machine"],
-        capabilities=tuple(facts["capabilities"]),
-        subsections=tuple((name, version, body) for name, version, body in facts["subsections"]),
-        ram_header=bytes.fromhex(facts["ram_header"]),
-        blocks=tuple(
-            QemuBlock(
-                item["name"],
-                item["length"],
-                item["gpa"],
-                None if item["mapped"] is None else MappedPlace(**item["mapped"]),
-            )
-            for item in facts["blocks"]
-        ),
-        before=before,
-        after=after,
-    )
 
 
 def _pack_capabilities(names: tuple[str, ...]) -> bytes:

@@ -38,14 +38,18 @@ class Part(NamedTuple):
 
 
 class MappedFile:
-    """A file's bytes as an array, and its holes."""
+    """
+    A file's bytes as an array, and its holes.
+
+    :ivar raw: the same bytes, to be searched
+    """
 
     def __init__(self, path: str) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self.fd).atexit = False  # with the worker's handler
         self.size = os.fstat(self.fd).st_size
-        self._map = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
-        self.array: Bytes = np.frombuffer(self._map, np.uint8)
+        self.raw = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
+        self.array: Bytes = np.frombuffer(self.raw, np.uint8)
         # The extent found last. Without it each packet would ask for the next hole, and the answer
         # costs a walk over all pages up to it: the square of a dense image's size in all.
         self._known = (0, 0)
@@ -72,7 +76,7 @@ class MappedFile:
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         # Refused for a part of a huge page of 1 GiB, and for all huge pages before Linux 5.18.
         with suppress(OSError):
-            self._map.madvise(mmap.MADV_DONTNEED, first, stop - first)
+            self.raw.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
 class PartsReader:

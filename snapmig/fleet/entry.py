@@ -1,0 +1,27 @@
+"""
+Where a worker of the fork server begins: before numpy is imported.
+
+What it is told comes pickled, since to unpickle it imports the modules of a worker.
+"""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+from snapmig.system.blas import without_blas_threads
+
+__all__ = ("enter",)
+
+
+def enter(pipe: Any, told: bytes) -> None:
+    """
+    Run a worker.
+
+    :param told: what :func:`~snapmig.fleet.worker.work` takes beside the pipe, pickled
+    """
+    with without_blas_threads():
+        from snapmig.fleet.worker import work  # noqa: PLC0415 - numpy comes with it
+
+        plan, make_handler = pickle.loads(told)
+    work(plan, pipe, make_handler)

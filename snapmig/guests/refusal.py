@@ -1,0 +1,129 @@
+"""
+A migration that its destination refuses in the end, when it has everything.
+
+After a migration that was completed QEMU takes a guest for one that runs elsewhere, and migrates it
+again only when it has run. A guest that its owner had stopped must not run for that. One that the
+destination refuses stays QEMU's own, in the state that it had: so we are that destination, over the
+capability return-path, and what came is the file. The same holds where we are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+
+from snapmig.guests.monitor import Monitor, MonitorError
+from snapmig.guests.watch import Watch
+from snapmig.system.signals import arrive
+
+__all__ = ("CAPABILITY", "copy_and_refuse")
+
+CAPABILITY = "return-path"
+_NAME = "snapmig-refused"
+_QUIET_S = 0.01
+_CLOSES_S = 30.0
+_STEP = 1 << 20
+_HEAD = 1 << 16
+"""More than what stands before the commands that open the path, which are looked for there."""
+
+_LONGEST_END = 16 << 20
+"""More than a description of all devices takes: 0.3 MB for a PC."""
+
+_OPENING = bytes.fromhex("08 0001 000008 0002 0004 00000001")
+"""Two commands of the stream: open a return path, and answer on it to ping 1."""
+
+_REFUSAL = struct.pack(">HHI", 1, 4, 1)
+"""Message "shut" of the return path: its length, and a status that is not 0."""
+
+
+def copy_and_refuse(monitor: Monitor, fd: int) -> None:
+    """
+    Have QEMU write its stream to a file, and refuse the guest.
+
+    The capability is on. The guest is QEMU's again when the migration is at rest.
+
+    :param fd: an empty file that takes it, without what opened the return path
+    :raises MonitorError: QEMU could not, or its stream is not as expected
+    :raises OSError: the file can't be written
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            monitor.send_descriptor(theirs.fileno(), "getfd", fdname=_NAME)
+        monitor.execute("migrate", uri=f"fd:{_NAME}")
+        watch = Watch(monitor, "migrate")
+        copy = _Copy(monitor, ours, fd)
+        while not copy.is_complete():
+            watch.look(moved=copy.moves())
+        ours.sendall(_REFUSAL)
+        copy.check_nothing_follows()
+
+
+class _Copy:
+    def __init__(self, monitor: Monitor, source: socket.socket, fd: int) -> None:
+        self._monitor = monitor
+        self._source = source
+        self._fd = fd
+        self._head: bytes | None = b""
+        self._end = bytearray()
+
+    def moves(self) -> bool:
+        """Copy what is there, until nothing has come for a moment; return whether something had."""
+        moved = False
+        while self._is_readable():
+            data = self._source.recv(_STEP)
+            if not data:
+                return moved  # QEMU says why
+            self._take(data)
+            moved = True
+            arrive()
+        return moved
+
+    def is_complete(self) -> bool:
+        """
+        Say whether what came ends as a stream does: with the devices' description, whole.
+
+        Its length stands before it, of whose four bytes one is the last NUL of all.
+        """
+        last = self._end.rfind(0)
+        for start in range(max(2, last - 3), last + 1):
+            kinds, length = self._end[start - 2 : start], self._end[start : start + 4]
+            rest = len(self._end) - start - 4
+            if kinds == b"\0\6" and rest > 0 and int.from_bytes(length) == rest:
+                return self._head is None and self._end.endswith(b"}")
+        return False
+
+    def check_nothing_follows(self) -> None:
+        """Refuse a stream that only looked complete: QEMU closes it after the refusal."""
+        self._source.settimeout(_CLOSES_S)
+        try:
+            if not self._source.recv(_STEP):
+                return
+            message = "QEMU's stream goes on behind its end"
+        except TimeoutError:
+            message = f"QEMU did not end its stream in {_CLOSES_S:.0f} s"
+        raise MonitorError(message, path=self._monitor.path)
+
+    def _is_readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._source, select.POLLIN)
+        return bool(poll.poll(1000 * _QUIET_S))
+
+    def _take(self, data: bytes) -> None:
+        if self._head is not None:
+            self._head += data
+            if _OPENING not in self._head[:_HEAD]:
+                if len(self._head) > _HEAD:
+                    message = "QEMU's stream does not open a return path where it is expected"
+                    raise MonitorError(message, path=self._monitor.path)
+                return
+            before, _, behind = self._head.partition(_OPENING)
+            data, self._head = before + behind, None
+        self._end += data
+        if len(self._end) > 2 * _LONGEST_END:  # now and then, for it copies
+            del self._end[:-_LONGEST_END]
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]

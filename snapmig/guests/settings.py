@@ -1,0 +1,88 @@
+"""QEMU's capabilities and parameters of a migration: set for one, and then as before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from snapmig.guests.answers import Capabilities
+from snapmig.guests.monitor import Monitor, MonitorError
+
+__all__ = ("Commands", "capabilities", "known_capabilities", "parameters", "settings_now")
+
+Commands = list[tuple[str, dict[str, Any]]]
+"""Commands of a monitor, each with its arguments."""
+
+_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path")
+_PARAMETERS = (
+    "multifd-channels",
+    "multifd-compression",
+    "direct-io",
+    "max-bandwidth",
+    "downtime-limit",
+)
+
+
+def known_capabilities(monitor: Monitor) -> dict[str, bool]:
+    """Return the capabilities that this QEMU has, and whether each is on."""
+    listed = monitor.ask(Capabilities, "query-migrate-capabilities")
+    return {item.capability: item.state for item in listed}
+
+
+def settings_now(monitor: Monitor) -> Commands:
+    """Return the commands that make again what a migration of ours changes, as it is now."""
+    known = known_capabilities(monitor)
+    states = {name: on for name, on in known.items() if on or name in _CAPABILITIES}
+    values = _known_parameters(monitor)
+    return [
+        ("migrate-set-capabilities", {"capabilities": _listed(states)}),
+        ("migrate-set-parameters", {key: values[key] for key in _PARAMETERS if key in values}),
+    ]
+
+
+@contextmanager
+def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
+    """
+    Have these capabilities on, and all others off, inside.
+
+    :raises MonitorError: QEMU does not have one of them
+    """
+    known = known_capabilities(monitor)
+    if missing := [name for name in names if name not in known]:
+        message = f"this QEMU has no migration capability {missing[0]}"
+        raise MonitorError(message, path=monitor.path)
+    changed = [name for name in known if known[name] or name in names]
+    _set(monitor, {name: name in names for name in changed})
+    try:
+        yield
+    finally:
+        with suppress(MonitorError):  # QEMU may have gone; its own reason matters more
+            _set(monitor, {name: known[name] for name in changed})
+
+
+@contextmanager
+def parameters(monitor: Monitor, wanted: Mapping[str, object]) -> Iterator[None]:
+    """Have these parameters, of those that this QEMU has, inside."""
+    known = _known_parameters(monitor)
+    changed = {name: value for name, value in wanted.items() if name in known}
+    monitor.execute("migrate-set-parameters", **changed)
+    try:
+        yield
+    finally:
+        with suppress(MonitorError):
+            monitor.execute("migrate-set-parameters", **{name: known[name] for name in changed})
+
+
+def _known_parameters(monitor: Monitor) -> dict[str, Any]:
+    return monitor.ask(dict[str, Any], "query-migrate-parameters")
+
+
+def _set(monitor: Monitor, states: Mapping[str, bool]) -> None:
+    monitor.execute("migrate-set-capabilities", capabilities=_listed(states))
+
+
+def _listed(states: Mapping[str, bool]) -> list[dict[str, Any]]:
+    # Off before on: some exclude each other.
+    ordered = sorted(states.items(), key=lambda item: item[1])
+    return [{"capability": name, "state": state} for name, state in ordered]

@@ -1,0 +1,64 @@
+"""A migration under way: its states, and when it is given up."""
+
+from __future__ import annotations
+
+import time
+
+from snapmig.guests.answers import Migration
+from snapmig.guests.monitor import Monitor, MonitorError, words
+
+__all__ = ("AT_REST", "POLL_S", "Watch", "migration_of")
+
+POLL_S = 0.002
+AT_REST = ("none", "completed", "failed", "cancelled")
+_UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
+"""States after which others follow by themselves; ``none`` is the moment before the first."""
+
+_STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}
+"""Seconds without a byte more: then it is given up. A QEMU that reads does not count bytes."""
+
+
+def migration_of(monitor: Monitor) -> Migration:
+    """Return what QEMU says of its last migration."""
+    return monitor.ask(Migration, "query-migrate")
+
+
+class Watch:
+    """
+    Looks at a migration that was begun.
+
+    :param command: that began it
+    """
+
+    def __init__(self, monitor: Monitor, command: str) -> None:
+        self._monitor = monitor
+        self._command = command
+        self._last = Migration()
+        self._moved = time.monotonic()
+
+    def look(self, *, moved: bool = False) -> Migration:
+        """
+        Return its state.
+
+        :param moved: whether something moved that QEMU does not count
+        :raises MonitorError: it failed, is in a state that nobody knows, or stands still
+        """
+        answer = migration_of(self._monitor)
+        if answer.status in ("failed", "cancelled"):
+            reason = "it does not say why" if answer.reason is None else words(answer.reason)
+            raise self._error(f"QEMU could not {self._command.replace('-', ' ')}: {reason}")
+        if answer.status not in (*_UNDER_WAY, "completed"):
+            found = words(answer.status)
+            raise self._error(f"QEMU's migration is {found}, expected active, completed or failed")
+        now = time.monotonic()
+        if moved or answer != self._last:
+            self._last, self._moved = answer, now
+        if now - self._moved > _STILL_S[self._command]:
+            limit = _STILL_S[self._command]
+            raise self._error(
+                f"QEMU's migration is {answer.status} and moved nothing in {limit:.0f} s"
+            )
+        return answer
+
+    def _error(self, message: str) -> MonitorError:
+        return MonitorError(message, path=self._monitor.path)

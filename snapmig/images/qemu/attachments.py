@@ -1,0 +1,242 @@
+"""
+A migration file's state as attachments of a snapshot, and back.
+
+Whoever made a snapshot may have written anything there, so a state counts only where a stream
+written from it reads as that state again, and where it lists the snapshot's RAM blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.geometry import RamBlock
+from snapmig.images.qemu.parse import parse_vm_state
+from snapmig.images.qemu.sections import (
+    IGNORE_SHARED,
+    MAPPED_RAM,
+    SECTION_BYTES,
+)
+from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
+
+__all__ = (
+    "MAX_STATE_SIZE",
+    "SHARED_STATE",
+    "BytesFile",
+    "attach_vm_state",
+    "check_after",
+    "load_vm_state",
+)
+
+SHARED_STATE = "state"
+"""What a running guest with shared RAM leaves instead: device state without that RAM."""
+FACTS = "vmstate.json"
+BEFORE = "vmstate.before"
+AFTER = "vmstate.after"
+
+MAX_STATE_SIZE = 256 << 20
+"""Bytes of device state."""
+MAX_FACTS_SIZE = 16 << 20
+"""4096 RAM blocks with names of 255 bytes, each escaped, take less."""
+_MAX_GAP = 1 << 30
+"""Between the parts of a mapped-ram file; QEMU leaves less than a MiB."""
+
+_Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class _Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    page_size: _Offset
+    bitmap_offset: _Offset
+    pages_offset: _Offset
+
+
+class _Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    length: _Offset
+    gpa: int | None
+    mapped: _Place | None
+
+
+class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    start: _Offset
+    machine: str
+    capabilities: tuple[str, ...]
+    subsections: tuple[tuple[str, int, str], ...]
+    ram_header: str
+    list_end: str
+    blocks: tuple[_Block, ...]
+
+
+def attach_vm_state(state: VmState) -> dict[str, bytes]:
+    """Return a state as attachments, from which :func:`load_vm_state` makes it again."""
+    facts = state._asdict()
+    del facts["before"], facts["after"]
+    facts["ram_header"] = state.ram_header.hex()
+    facts["list_end"] = state.list_end.hex()
+    facts["blocks"] = [_block_facts(block) for block in state.blocks]
+    return {FACTS: json.dumps(facts).encode(), BEFORE: state.before, AFTER: state.after}
+
+
+def load_vm_state(
+    attachments: Mapping[str, bytes], format_name: str, blocks: Sequence[RamBlock]
+) -> VmState:
+    """
+    Return the state that a snapshot keeps.
+
+    :raises UsageError: it was not made of anything that has one
+    :raises CorruptSnapshotError: what it keeps is not a state of these RAM blocks
+    """
+    if FACTS not in attachments and SHARED_STATE in attachments:
+        message = (
+            f"{format_name} needs the pages of all RAM blocks apart from QEMU's device state, and "
+            "in a snapshot of shared memory those of firmware and video memory are inside of it: "
+            "restore it to qemu-stream or libvirt"
+        )
+        raise UsageError(message)
+    if FACTS not in attachments:
+        message = f"{format_name} needs QEMU's device state, and this snapshot has none"
+        raise UsageError(message)
+    state = _state_of(_decode(attachments[FACTS]), attachments)
+    _check_stream(state)
+    _check_blocks(state, blocks)
+    _check_places(state, {block.name for block in blocks})
+    check_after(state, AFTER)
+    return state
+
+
+def _block_facts(block: QemuBlock) -> dict[str, Any]:
+    mapped = None if block.mapped is None else block.mapped._asdict()
+    return {**block._asdict(), "mapped": mapped}
+
+
+def _decode(raw: bytes) -> _Facts:
+    if len(raw) > MAX_FACTS_SIZE:
+        raise _refuse(f"{len(raw)} bytes, expected at most {MAX_FACTS_SIZE}")
+    try:
+        return msgspec.json.decode(raw, type=_Facts)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _refuse(str(error)) from error
+
+
+def _state_of(facts: _Facts, attachments: Mapping[str, bytes]) -> VmState:
+    blocks = tuple(
+        QemuBlock(
+            item.name,
+            item.length,
+            item.gpa,
+            None if item.mapped is None else MappedPlace(*msgspec.structs.astuple(item.mapped)),
+        )
+        for item in facts.blocks
+    )
+    try:
+        return VmState(
+            start=facts.start,
+            machine=facts.machine,
+            capabilities=facts.capabilities,
+            subsections=facts.subsections,
+            ram_header=bytes.fromhex(facts.ram_header),
+            blocks=blocks,
+            before=attachments[BEFORE],
+            list_end=bytes.fromhex(facts.list_end),
+            after=attachments[AFTER],
+        )
+    except KeyError as error:
+        raise _refuse("missing, though there is a vmstate.json", error.args[0]) from error
+    except ValueError as error:
+        raise _refuse(f"ram_header and list_end must be hexadecimal: {error}") from error
+
+
+def _check_stream(state: VmState) -> None:
+    # What is written must be read as the same: names, lengths and numbers fit then.
+    plain = state.classic()
+    try:
+        file = BytesFile(plain.opening(), FACTS)
+        found, end = parse_vm_state(file)
+    except (SnapmigError, ValueError, OverflowError, struct.error) as error:
+        words = error.message if isinstance(error, SnapmigError) else str(error)
+        raise _refuse(f"not the start of a stream: {words}") from error
+    if end != file.size or found != plain._replace(start=0, after=b""):
+        raise _refuse("not the start of a stream: as one it reads otherwise")
+
+
+class BytesFile:
+    """An attachment's bytes, read as a file is."""
+
+    def __init__(self, content: bytes, shown: str) -> None:
+        self._content = content
+        self.shown = shown
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+        return len(self._content)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """
+        Return bytes of it.
+
+        :raises SnapmigError: it ends before them
+        """
+        found = self._content[offset : offset + length]
+        if len(found) < length:
+            raise SnapmigError(f"it ends after {self.size} bytes")
+        return found
+
+
+def _check_blocks(state: VmState, blocks: Sequence[RamBlock]) -> None:
+    known = {block.name for block in blocks}
+    listed = [(block.name, block.length) for block in state.blocks if block.name in known]
+    if listed != [(block.name, block.size) for block in blocks]:
+        raise _refuse("its RAM blocks are not those of the snapshot")
+    missing = [block.name for block in state.blocks if block.name not in known]
+    if missing and IGNORE_SHARED not in state.capabilities:
+        raise _refuse(f"RAM block {missing[0]!r} is not in the snapshot, and was not left out")
+
+
+def _check_places(state: VmState, known: set[str]) -> None:
+    mapped = MAPPED_RAM in state.capabilities
+    at = state.start + len(state.head() + state.total())
+    for block in state.blocks:
+        place = block.mapped
+        if (place is not None) != mapped:
+            raise _refuse(
+                f"RAM block {block.name!r} has a place in a mapped-ram file: {not mapped}"
+            )
+        at += len(state.block_entry(block)) + PLACE_SIZE
+        if place is None or (place.left_out and block.name not in known):
+            continue
+        problem = place.problem(block.length, at)
+        if problem is None and place.pages_offset - at > block.length + _MAX_GAP:
+            problem = f"pages are at {place.pages_offset:#x}, expected soon after {at:#x}"
+        if problem is not None:
+            raise _refuse(f"RAM block {block.name!r}: {problem}")
+        at = place.pages_offset + block.length
+
+
+def check_after(state: VmState, name: str) -> None:
+    """
+    Check what follows a state's list of RAM blocks.
+
+    :param name: the attachment that has it
+    :raises CorruptSnapshotError: it can't follow there, or has no end
+    """
+    after = state.after
+    if len(after) > MAX_STATE_SIZE:
+        raise _refuse(f"{len(after)} bytes, expected at most {MAX_STATE_SIZE}", name)
+    if state.end_mark is None:
+        raise _refuse("has no end mark", name)
+    first = 5 if state.has_footers else 0
+    if first and after[1:5] != state.ram_header[1:5]:
+        raise _refuse("starts with the footer of another section than RAM", name)
+    if after[first : first + 1] not in SECTION_BYTES:
+        found = after[first : first + 1].hex()
+        raise _refuse(f"section type is 0x{found} where RAM goes on", name)
+
+
+def _refuse(words: str, name: str = FACTS) -> CorruptSnapshotError:
+    return CorruptSnapshotError(f"attachment {name}: {words}")

@@ -1,0 +1,217 @@
+"""A walk over a classic stream: where each page's last copy is, and which bytes are not pages."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import numpy.typing as npt
+
+from snapmig.errors import SnapmigError, UnsupportedError
+from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
+from snapmig.images.file import ImageFile
+from snapmig.images.qemu.attachments import MAX_STATE_SIZE
+from snapmig.images.qemu.records import RAM_CONTINUE, RAM_PAGE, RAM_ZERO, STRIDE, ZERO_STRIDE
+from snapmig.images.qemu.sections import (
+    RAM_EOS,
+    RAM_FLAGS,
+    RAM_FLUSH,
+    SECTION_COMMAND,
+    SECTION_END,
+    SECTION_FOOTER,
+    SECTION_FULL,
+    SECTION_PART,
+    SECTION_START,
+    skip_full,
+)
+from snapmig.images.qemu.state import VmState
+from snapmig.images.readers.files import MappedFile
+from snapmig.images.readers.page_table import NO_PAGE
+
+__all__ = ("StreamScan",)
+
+_KNOWN = {0x40: "XBZRLE deltas", 0x80: "RDMA hooks", 0x100: "compressed pages"}
+
+_AHEAD = 256
+"""Records looked at together: a run of them is the usual case."""
+
+
+class StreamScan:
+    """
+    One walk over a stream.
+
+    :param start: where the stream goes on behind the list of RAM blocks
+    :param stop: where its end mark stands
+    :param entries: receive the file offset of each page that is not zero
+    :ivar sent: the names of the blocks of which a page came
+    :ivar has_data: whether a page came that is not zero
+    """
+
+    def __init__(
+        self,
+        file: ImageFile,
+        state: VmState,
+        start: int,
+        stop: int,
+        entries: npt.NDArray[np.int64],
+    ) -> None:
+        self._file = file
+        self._mapped = MappedFile(file.path)
+        self._data = self._mapped.array.data
+        self._size = file.size
+        self._offset = start
+        self._stop = stop
+        self._section_id = state.section_id
+        self._entries = entries
+        blocks = tuple(RamBlock(block.name, block.length) for block in state.blocks)
+        geometry = Geometry(blocks, PAGE_SIZE)
+        self._blocks = {
+            block.name.encode(): (geometry.block_start(number) // PAGE_SIZE, block.size)
+            for number, block in enumerate(blocks)
+        }
+        self._block: tuple[int, int] | None = None
+        self.sent: set[str] = set()
+        self.has_data = False
+
+    def run(self) -> bytes:
+        """
+        Find all pages; return what else follows the list of RAM blocks.
+
+        :raises SnapmigError: a field that can't be
+        :raises UnsupportedError: pages as deltas, or devices that send their state in parts
+        """
+        kept = [(self._offset, self._skip_footer())]
+        footer = self._file.read(*_span(kept[0]))
+        pages_end = 1
+        while self._offset < self._stop:
+            start, kind = self._offset, self._number(1)
+            if kind in (SECTION_PART, SECTION_END):
+                self._section()
+                pages_end = len(kept)
+                if kind == SECTION_END:
+                    break
+            else:
+                self._skip(kind, start)
+                kept.append((start, self._offset))
+        if self._offset > self._stop:
+            raise self._refuse(self._stop, "file ends inside the RAM section")
+        kept.append((self._offset, self._size))
+        size = sum(stop - start for start, stop in kept)
+        if size > MAX_STATE_SIZE:
+            raise self._refuse(
+                self._offset, f"device state has {size} bytes, expected at most {MAX_STATE_SIZE}"
+            )
+        pieces = [self._file.read(*_span(part)) for part in kept]
+        # The end of RAM without pages, for these are sorted. The stream of a background snapshot
+        # has none: there devices follow the last pages. To QEMU it is the same.
+        end = struct.pack(">BIQ", SECTION_END, self._section_id, RAM_EOS) + footer
+        return b"".join([*pieces[:pages_end], end, *pieces[pages_end:]])
+
+    def _skip(self, kind: int, start: int) -> None:
+        if kind == SECTION_COMMAND:
+            self._offset += 2
+            length = self._number(2)
+            self._offset += length
+        elif kind == SECTION_FULL:
+            # A device whose state comes early, as virtio-mem's does, or after the last pages.
+            end = skip_full(self._mapped.raw, start, self._stop)
+            if end is None:
+                raise self._refuse(start, "the end of a device's section is not to be found")
+            self._offset = end
+        elif kind == SECTION_START:
+            raise self._unsupported("a device sends its state in parts between the pages")
+        else:
+            raise self._refuse(start, f"section type is {kind:#x} where RAM goes on")
+
+    def _section(self) -> None:
+        if self._number(4) != self._section_id:
+            raise self._unsupported("a device sends its state in parts between the pages")
+        self._pages()
+        self._skip_footer()
+
+    def _pages(self) -> None:
+        while True:
+            start, word = self._offset, self._number(8)
+            address, flags = word & ~RAM_FLAGS, word & RAM_FLAGS
+            if flags == RAM_EOS:
+                return
+            if flags & ~RAM_CONTINUE == RAM_FLUSH:
+                continue
+            if flags & ~RAM_CONTINUE not in (RAM_ZERO, RAM_PAGE):
+                names = [words for bit, words in _KNOWN.items() if flags & bit]
+                raise self._unsupported(f"it has {names[0] if names else f'flags {flags:#x}'}")
+            if not flags & RAM_CONTINUE:
+                self._block = self._find_block()
+            if self._block is None or address >= self._block[1]:
+                raise self._refuse(start, f"page {address:#x} is in no RAM block")
+            if flags & RAM_PAGE:
+                self._take_pages(self._block, address)
+            else:
+                self._take_zeros(self._block, address)
+
+    def _take_pages(self, block: tuple[int, int], address: int) -> None:
+        count = 1 + self._run_after(PAGE_SIZE, STRIDE, block, address, RAM_PAGE | RAM_CONTINUE)
+        page = block[0] + address // PAGE_SIZE
+        offsets = self._offset + np.arange(count, dtype=np.int64) * STRIDE
+        self._entries[page : page + count] = offsets
+        self.has_data = True
+        self._offset += count * STRIDE - 8
+        if self._offset > self._size:
+            raise self._refuse(self._size, "file ends inside a page")
+
+    def _take_zeros(self, block: tuple[int, int], address: int) -> None:
+        count = 1 + self._run_after(1, ZERO_STRIDE, block, address, RAM_ZERO | RAM_CONTINUE)
+        fill = np.asarray(self._data)[self._offset : self._offset + count * 9 : ZERO_STRIDE]
+        if fill.any() or len(fill) != count:
+            raise self._unsupported("a page is filled with a byte that is not zero")
+        page = block[0] + address // PAGE_SIZE
+        self._entries[page : page + count] = NO_PAGE
+        self._offset += count * ZERO_STRIDE - 8
+
+    def _run_after(
+        self, body: int, stride: int, block: tuple[int, int], address: int, flags: int
+    ) -> int:
+        # How many records after this one are its successors, byte for byte as expected.
+        first = self._offset + body
+        room = (self._size - first) // stride
+        count = min(_AHEAD, room, (block[1] - address) // PAGE_SIZE - 1)
+        if count <= 0:
+            return 0
+        words = np.ndarray((count,), ">u8", self._data, first, (stride,))
+        expected = address + PAGE_SIZE * np.arange(1, count + 1, dtype=np.uint64) + flags
+        wrong = np.flatnonzero(words != expected)
+        return int(wrong[0]) if wrong.size else count
+
+    def _find_block(self) -> tuple[int, int]:
+        start = self._offset
+        length = self._number(1)
+        name = bytes(self._data[self._offset : self._offset + length])
+        self._offset += length
+        if name not in self._blocks:
+            raise self._refuse(start, f"page of a RAM block {name!r}, which is not in the list")
+        self.sent.add(name.decode())
+        return self._blocks[name]
+
+    def _skip_footer(self) -> int:
+        if self._offset < self._size and self._data[self._offset] == SECTION_FOOTER:
+            self._offset += 5
+        return self._offset
+
+    def _number(self, size: int) -> int:
+        raw = self._data[self._offset : self._offset + size]
+        if len(raw) < size:
+            raise self._refuse(self._offset, "file ends inside the RAM section")
+        self._offset += size
+        return int.from_bytes(raw)
+
+    def _refuse(self, offset: int, words: str) -> SnapmigError:
+        return SnapmigError(words, path=self._file.shown, offset=offset)
+
+    def _unsupported(self, words: str) -> UnsupportedError:
+        return UnsupportedError(
+            f"{words}, which is not known here", path=self._file.shown, offset=self._offset
+        )
+
+
+def _span(part: tuple[int, int]) -> tuple[int, int]:
+    return part[0], part[1] - part[0]

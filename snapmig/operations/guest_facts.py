@@ -1,0 +1,79 @@
+"""
+The attachment ``guest.json``: what a snapshot tells of the QEMU that its guest ran in.
+
+Whoever made the snapshot may have written anything there, so each value has a type and limits, and
+the RAM blocks must be the snapshot's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Annotated
+
+import msgspec
+
+from snapmig.errors import CorruptSnapshotError
+from snapmig.geometry import MAX_RAM_SIZE, RamBlock
+from snapmig.guests.guest import GuestFacts
+
+__all__ = ("FACTS", "SavedFacts", "describe", "parse_facts")
+
+FACTS = "guest.json"
+
+_Text = Annotated[str, msgspec.Meta(max_length=1 << 20, pattern="^[^\\0]*$")]
+_Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$")]
+
+
+class _Memory(msgspec.Struct, frozen=True):
+    name: Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+    size: Annotated[int, msgspec.Meta(gt=0, le=MAX_RAM_SIZE)]
+
+
+class SavedFacts(msgspec.Struct, frozen=True):
+    """
+    Facts about a guest when it was saved.
+
+    :ivar machine: its machine type, as ``-machine`` takes it
+    :ivar command_line: the program and its arguments
+    """
+
+    machine: _Name
+    qemu_version: _Name
+    command_line: Annotated[tuple[_Text, ...], msgspec.Meta(min_length=1, max_length=1 << 16)]
+    memory: Annotated[tuple[_Memory, ...], msgspec.Meta(max_length=4096)]
+
+
+def describe(facts: GuestFacts) -> bytes:
+    """Return a guest's facts as the attachment that keeps them."""
+    return json.dumps(asdict(facts), indent=1).encode()
+
+
+def parse_facts(raw: bytes, blocks: Sequence[RamBlock]) -> SavedFacts:
+    """
+    Return the facts that an attachment keeps.
+
+    :param blocks: the snapshot's
+    :raises CorruptSnapshotError: it is not what :func:`describe` writes of such a guest
+    """
+    try:
+        # Not by msgspec alone: a command line that is not UTF-8 has lone surrogates here.
+        facts = msgspec.convert(json.loads(raw), SavedFacts)
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
+        raise _refuse(str(error)) from error
+    known = {item.name: item.size for item in facts.memory}
+    if len(known) != len(facts.memory):
+        raise _refuse("it has two RAM blocks of one name")
+    for block in blocks:
+        # Of a guest that QEMU saved itself the blocks of firmware and devices are saved as well.
+        if known.get(block.name, block.size) != block.size:
+            message = (
+                f"RAM block {block.name!r} has {known[block.name]} bytes there, {block.size} here"
+            )
+            raise _refuse(message)
+    return facts
+
+
+def _refuse(words: str) -> CorruptSnapshotError:
+    return CorruptSnapshotError(f"attachment {FACTS} is not what snapmig writes: {words}")

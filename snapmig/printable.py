@@ -1,0 +1,53 @@
+"""Text of files, monitors and names, for a terminal or a log: nothing in it acts there."""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+from collections.abc import Iterable
+
+__all__ = ("printable", "shell_words")
+
+_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+# Control characters, format characters (those that turn the direction of text are among them),
+# lone surrogates, which stand for bytes that are not UTF-8, and the two that end lines.
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def printable(text: str) -> str:
+    r"""
+    Return a text with what a terminal would obey, or nobody would see, as backslash escapes.
+
+    Printable text comes back as it is, letters of every script and backslashes too. A byte that
+    was not UTF-8 when a path was decoded (a surrogate from U+DC80 to U+DCFF) becomes ``\xNN``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_escape, text))
+
+
+def shell_words(words: Iterable[str]) -> str:
+    r"""
+    Return a command as one line that a shell takes for these words, and a terminal shows whole.
+
+    What can't be shown is in bash's quotes for that: ``$'a\x1b'``.
+    """
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if printable(word) == word:
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(plain)}'"
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) not in _ESCAPED:
+        return character
+    if character in _SHORT:
+        return _SHORT[character]
+    code = ord(character)
+    if code <= 0x7F or 0xDC80 <= code <= 0xDCFF:  # one byte of UTF-8, or of what is none
+        return f"\\x{code & 0xFF:02x}"
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

@@ -1,0 +1,56 @@
+"""What the system gives no more of: processes, threads and memory, and the limits that say so."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import threading
+
+from snapmig.errors import SnapmigError
+from snapmig.units import format_size
+
+__all__ = ("out_of_memory", "start_failure", "start_thread")
+
+
+def start_thread(thread: threading.Thread) -> None:
+    """
+    Start a thread.
+
+    :raises SnapmigError: the system gives no more of them
+    """
+    try:
+        thread.start()
+    except RuntimeError as error:
+        raise start_failure("a thread") from error
+
+
+def start_failure(what: str, error: OSError | None = None) -> SnapmigError:
+    """
+    Return the error for a process or a thread that can't be started.
+
+    :param error: why; None where the system gives no more processes and threads
+    """
+    if error is None or error.errno in (None, errno.EAGAIN):
+        allowed = _limit(resource.RLIMIT_NPROC)
+        number = "" if allowed is None else f" (ulimit -u is {allowed})"
+        reason = f"there may be no more processes and threads{number}"
+        if _limit(resource.RLIMIT_AS) is not None:  # a thread's stack needs memory
+            reason += f", or {out_of_memory()}"
+    elif error.errno == errno.ENOMEM:
+        reason = out_of_memory()
+    else:
+        reason = error.strerror or str(error)
+    return SnapmigError(f"{what} can't be started: {reason}")
+
+
+def out_of_memory() -> str:
+    """Return in words that there is no more memory."""
+    allowed = _limit(resource.RLIMIT_AS)
+    if allowed is None:
+        return "there is not enough memory"
+    return f"there is not enough memory, a process may have {format_size(allowed)} (ulimit -v)"
+
+
+def _limit(kind: int) -> int | None:
+    soft = resource.getrlimit(kind)[0]
+    return None if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,121 @@
+"""Limits of processes, threads and memory: a sentence each, and never a traceback."""
+
+import errno
+import os
+import resource
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tests.cli import program
+from tests.conftest import requires
+from tests.system import ram
+
+THREADED = """
+import os, resource, sys, threading, time
+import multiprocess, numpy
+import snapmig, snapmig.operations.save
+threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+limit = len(os.listdir("/proc/self/task")) + int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
+try:
+    snapmig.save("a.ram", "a.snap", jobs=3)
+except snapmig.SnapmigError as error:
+    print(error.exit_code, error)
+else:
+    print("saved")
+"""
+"""A program with threads, so that a fork server makes its workers, and a limit for its children."""
+
+
+@pytest.fixture
+def place(shm, monkeypatch):
+    """Give a directory that a program works in, with an image."""
+    monkeypatch.chdir(shm)
+    ram.write(shm / "a.ram", ram.mixed(300_000))
+    (shm / "jobs.toml").write_text('[[save]]\nimage = "a.ram"\nsnapshot = "b.snap"\n')
+    return shm
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [
+        (errno.EAGAIN, "there may be no more processes and threads"),
+        (errno.ENOMEM, "there is not enough memory"),
+    ],
+)
+def test_a_worker_that_cant_be_forked(place, cli, monkeypatch, number, says):
+    """The number of the worker and the reason are told, and nothing is made."""
+
+    def fork():
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fork", fork)
+    outcome = cli("save", "a.ram", "a.snap", "-j", "2")
+
+    assert (outcome.code, outcome.out, (place / "a.snap").exists()) == (1, "", False)
+    assert outcome.err.startswith(f"snapmig: worker 0 of 2 can't be started: {says}")
+
+
+def test_a_thread_that_cant_be_started(place, cli, monkeypatch):
+    """A batch, which needs threads, says so."""
+
+    def start(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    outcome = cli("batch", "jobs.toml")
+
+    assert (outcome.code, (place / "b.snap").exists()) == (1, False)
+    assert outcome.err.startswith("snapmig: a thread can't be started: there may be no more")
+    assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("children", [1, 2, 4, 5])
+def test_a_fork_server_under_a_limit(place, children):
+    """
+    Server, tracker and three workers are five, for workers have no threads of numpy's.
+
+    With fewer, neither the server's death nor the worker's is an end without a word.
+    """
+    requires("setpriv")
+    user = str(100_000 + 10 * os.getpid() + children)  # nobody else counts
+    os.chown(place, int(user), -1)
+    os.chown(place / "a.ram", int(user), -1)
+    powers = "+dac_read_search,+dac_override"  # the interpreter may be root's
+    done = subprocess.run(
+        [
+            *("setpriv", f"--reuid={user}", "--clear-groups", f"--inh-caps=-all,{powers}"),
+            *(f"--ambient-caps={powers}", sys.executable, "-c", THREADED, str(children)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert done.returncode == 0
+    if children == 5:
+        assert done.stdout == "saved\n"
+        return
+    assert done.stdout.startswith("1 worker ")
+    assert "can't be started: there may be no more processes and threads (ulimit" in done.stdout
+
+
+@pytest.mark.parametrize("mebibytes", [28, 60, 105, 120, 160])
+@pytest.mark.parametrize("words", ["save -j2 a.ram a.snap", "batch jobs.toml", "info a.ram"])
+def test_little_memory_is_a_sentence(place, words, mebibytes):
+    """However little address space there is, nothing but sentences comes of it."""
+    size = mebibytes << 20
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+    done = program.run(*words.split(), cwd=place, preexec_fn=limit)
+
+    assert 0 <= done.returncode <= 4
+    assert "Traceback" not in done.stderr
+    assert "bug" not in done.stderr

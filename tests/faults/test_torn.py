@@ -1,0 +1,108 @@
+"""Facts about images that a guest goes on writing to, through a mapping, while they are saved."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import multiprocess
+import numpy as np
+import pytest
+
+import snapmig
+from tests.faults import processes
+from tests.system import ram
+
+SIZE = 4 << 20
+WAYS = {
+    "plain": {},
+    "digests": {"page_digests": True},
+    "parent": {"parent": "bare", "deltas": False},
+    "deltas": {"parent": "bare", "deltas": True},
+    "parent-digests": {"parent": "digested", "page_digests": True},
+    "parent-digests-deltas": {"parent": "digested", "page_digests": True, "deltas": True},
+}
+FORMS = [
+    pytest.param({"compression": name, "layout": layout, **more}, id=f"{name}-{layout}-{way}")
+    for name in ("zlib", "zstd", "lz4", "none")
+    for layout in ("fixed", "packed")
+    for way, more in WAYS.items()
+    if way == "plain" or name == "none" or (name, layout) == ("zlib", "fixed")
+]
+
+
+def _scribble(path: str) -> None:
+    # Stores as a guest makes them: they change no time of the file.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with Path(path).open("r+b") as file:
+        pages = np.frombuffer(mmap.mmap(file.fileno(), SIZE), np.uint8).reshape(-1, ram.PAGE)
+    count = 0
+    while True:
+        count = count % 255 + 1
+        pages[:, 7::512] = count  # a little of every page, so that parts of the parent's stay
+
+
+@pytest.fixture(scope="module")
+def folder(shared_shm: Path) -> Iterator[Path]:
+    """Give a folder with an image that is never at rest, and two of its snapshots."""
+    image = ram.write(shared_shm / "a", np.concatenate([ram.text(768), ram.noise(256)]))
+    snapmig.save(image, shared_shm / "bare")
+    snapmig.save(image, shared_shm / "digested", page_digests=True)
+    writer = multiprocess.get_context("fork").Process(target=_scribble, args=(str(image),))
+    writer.daemon = True
+    writer.start()
+    # Its first stores do change the time, in each page once: the second ones of the last page.
+    for _ in range(2):
+        content = image.read_bytes()[-4096:]
+        processes.wait_for(lambda content=content: image.read_bytes()[-4096:] != content)
+    before = os.stat(image).st_mtime_ns
+    yield shared_shm
+    writer.terminate()
+    writer.join()
+    assert os.stat(image).st_mtime_ns == before
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_torn_snapshot_is_sound(folder, form):
+    """However its image is written to meanwhile, a snapshot is one that verifies."""
+    parent = {"parent": folder / form["parent"]} if "parent" in form else {}
+    result = snapmig.save(folder / "a", folder / "s", jobs=1, force=True, **form | parent)
+    found = snapmig.verify(folder / "s", jobs=1)
+
+    assert (found.exit_code, found.problems) == (0, ())
+    assert result.packets["empty"] < 8  # there was something to tear
+
+
+def test_a_torn_snapshot_is_told_of(folder, cli):
+    """A save of an image that was written to meanwhile ends with a warning."""
+    outcome = cli("save", folder / "a", folder / "told", "-f")
+
+    assert outcome.code == 6
+    assert "8 of the 8 packets that were looked at again have changed" in outcome.err
+
+
+@pytest.mark.parametrize(("packet", "torn"), [(0, 1), (1, 0), (496, 1), (511, 0)])
+def test_a_sample_of_the_packets_is_looked_at_again(shm, packet, torn):
+    """Of 512 packets every 16th is looked at again when all are saved."""
+    image = ram.write(shm / "a", np.tile(ram.text(16), (512, 1)))
+    with image.open("r+b") as file:
+        memory = mmap.mmap(file.fileno(), 0)
+    memory[packet << 16] ^= 0  # a first store changes the time of the file
+
+    def store(seen: snapmig.Progress) -> None:
+        if seen.done_bytes == 512 << 16:
+            memory[packet << 16] = 255
+
+    result = snapmig.save(image, shm / "s", compression="lz4", packet_size="64K", progress=store)
+
+    assert (result.torn_packets, len(result.warnings)) == (torn, torn)
+
+
+def test_the_image_is_not_told_of_when_it_rests(shm, cli):
+    """An image that nobody writes to gives no warning."""
+    ram.write(shm / "a", ram.mixed(SIZE))
+
+    assert cli("save", shm / "a", shm / "s").code == 0

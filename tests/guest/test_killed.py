@@ -1,0 +1,159 @@
+"""Facts about guests whose snapmig is killed, or whose QEMU stands still, while they are saved."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from tests.cli import program as snapmig_program
+from tests.conftest import Outcome
+from tests.faults.processes import children, wait_for
+from tests.guest.resume import Memory, Monitored, file_memory, make_monitored
+from tests.guest.sweep import sweep
+from tests.guests.qemu import Guest
+from tests.guests.tiny import guest as tiny
+from tests.guests.tiny.guest import Layout
+
+pytestmark = pytest.mark.guest
+
+LARGE = Layout(ram=128 << 20)
+"""It stands still for long enough to be met there."""
+KINDS = {
+    "shared": lambda folder: file_memory(folder / "ram", LARGE),
+    "anonymous": lambda _: Memory([f"memory-backend-ram,id=ram,size={LARGE.ram}"]),
+}
+MOMENTS = 4
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def guest(request: pytest.FixtureRequest, program: str, shared_shm: Path) -> Iterator[Monitored]:
+    """Give a large guest that writes to all of its memory all the time, of each kind."""
+    folder = shared_shm / request.param
+    folder.mkdir()
+    with make_monitored(program, folder, KINDS[request.param](folder), LARGE) as guest:
+        tiny.wait_passes(guest, 1)
+        yield guest
+
+
+def status(guest: Guest) -> str:
+    """Return the run state of a guest."""
+    return str(guest.execute("query-status")["status"])
+
+
+def settings(guest: Guest) -> object:
+    """Return what QEMU is set to do in migrations."""
+    found = guest.execute("query-migrate-parameters")
+    return guest.execute("query-migrate-capabilities"), found
+
+
+def is_free(guest: Monitored) -> bool:
+    """Say whether the monitor greets who comes."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(0.2)
+        try:
+            client.connect(guest.monitor.removeprefix("qmp:"))
+            return client.recv(1) != b""
+        except OSError:
+            return False
+
+
+@contextmanager
+def saving(guest: Monitored, folder: Path, *options: object) -> Iterator[subprocess.Popen[str]]:
+    """Save a guest by a process, which is killed at the end with its group."""
+    process = snapmig_program.start("save", guest.monitor, folder / "snap", "-f", *options)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """Kill a process and all that it started, but for what has a session of its own."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def stands_still(guest: Guest) -> bool:
+    """Say whether a guest stands still for a migration."""
+    return status(guest) in ("finish-migrate", "postmigrate")
+
+
+def test_killed_in_the_pause(guest: Monitored, shm: Path) -> None:
+    """A guest whose snapmig is killed with its group in the pause runs on, with QEMU's settings."""
+    before = settings(guest)
+    with saving(guest, shm, "-j", 2) as process:
+        wait_for(lambda: stands_still(guest))
+        kill_group(process)
+    wait_for(lambda: is_free(guest))
+    assert (status(guest), settings(guest) == before) == ("running", True)
+
+
+@pytest.mark.parametrize("seed", sweep(range(12), lambda seed: seed == 0))
+def test_killed_at_any_moment(guest: Monitored, shm: Path, seed: int) -> None:
+    """Whenever snapmig is killed, its guest runs on, and can be saved."""
+    moments = random.Random(seed)
+    started = time.monotonic()
+    snapmig.save(guest.monitor, shm / "snap", jobs=2)
+    whole = time.monotonic() - started + 0.3
+    for _ in range(MOMENTS):
+        with saving(guest, shm, "-j", 2) as process:
+            time.sleep(moments.uniform(0, whole))
+            kill_group(process)
+        wait_for(lambda: is_free(guest))
+        assert status(guest) == "running"
+    snapmig.save(guest.monitor, shm / "last", jobs=2)
+    assert snapmig.verify(shm / "last").problems == ()
+
+
+def test_killed_together_with_its_guard(
+    guest: Monitored, shm: Path, cli: Callable[..., Outcome]
+) -> None:
+    """A guest that was left standing is refused with what helps, and saved when that was done."""
+    with saving(guest, shm, "-j", 2) as process:
+        wait_for(lambda: stands_still(guest))
+        for child in children(process.pid):
+            os.kill(child, signal.SIGKILL)
+        kill_group(process)
+    wait_for(lambda: status(guest) == "postmigrate")
+    refused = cli("save", guest.monitor, shm / "snap", "-f")
+    assert (refused.code, "tell the monitor cont" in refused.err) == (1, True)
+    guest.cont()
+    assert cli("save", guest.monitor, shm / "snap", "-f", "-j", 2).code == 0
+
+
+def test_qemu_that_stands_still(guest: Monitored, shm: Path) -> None:
+    """A QEMU that does not answer is an error in time, and its guest runs on when it wakes up."""
+    with saving(guest, shm, "-j", 2, "--monitor-timeout", 2) as process:
+        wait_for(lambda: stands_still(guest))
+        os.kill(guest.pid, signal.SIGSTOP)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            os.kill(guest.pid, signal.SIGCONT)
+    assert (process.returncode, "QEMU did not answer" in err) == (1, True), err
+    wait_for(lambda: is_free(guest))
+    assert status(guest) == "running"
+
+
+def test_monitor_that_somebody_holds(
+    guest: Monitored, shm: Path, cli: Callable[..., Outcome]
+) -> None:
+    """A monitor with another client is an error of one sentence, and used when that has left."""
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(guest.monitor.removeprefix("qmp:"))
+        other.recv(1)
+        refused = cli("save", "--monitor-timeout", "0.5", guest.monitor, shm / "snap")
+    said = "no QEMU monitor answers here in 0.5 s: somebody else may hold it"
+    assert (refused.code, said in refused.err, refused.err.count("\n")) == (1, True, 1)
+    assert cli("save", guest.monitor, shm / "snap", "-j", 2).code == 0

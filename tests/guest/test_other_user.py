@@ -1,0 +1,75 @@
+"""Facts about guests whose QEMU is another user's, as libvirt's are."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from tests.conftest import requires
+from tests.guest.resume import LAYOUT, Memory, Monitored, file_memory
+from tests.guests.tiny import guest as tiny
+
+pytestmark = [pytest.mark.guest, pytest.mark.root]
+
+NOBODY = 65534
+PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
+
+
+class OtherUsers(Monitored):
+    """A guest whose QEMU is nobody's."""
+
+    def arguments(self) -> list[str]:
+        """Return the command that starts QEMU, without the rights of root."""
+        user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        return ["setpriv", *user, "--", *super().arguments()]
+
+
+def make_other_users(
+    program: str, folder: Path, memory: Memory, *, incoming: bool = False
+) -> OtherUsers:
+    """Make a guest of nobody's, whose files are in a folder of nobody's."""
+    requires("setpriv")
+    config = tiny.config(tiny.write_sector(folder, LAYOUT), LAYOUT, incoming=incoming)
+    guest = OtherUsers(program, config, memory)
+    for path in (guest.folder, folder):
+        os.chown(path, NOBODY, NOBODY)
+    return guest
+
+
+@pytest.fixture(autouse=True)
+def open_sockets() -> Iterator[None]:
+    """Have sockets of the tests be everybody's, for QEMU connects to one."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Path:
+    """Give a directory that nobody else may look into."""
+    folder = tmp_path / "ours"
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["private", "shared"])
+def test_saved_and_resumed(
+    program: str, shm: Path, ours: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A guest of another user's is saved to a place of ours and resumed, and nothing is left."""
+    monkeypatch.setenv("TMPDIR", str(ours))
+    memory = PRIVATE if kind == "private" else file_memory(shm / "ram")
+    with make_other_users(program, shm, memory) as guest:
+        tiny.wait_passes(guest, 2)
+        snapmig.save(guest.monitor, ours / "snap", jobs=2)
+        assert len(tiny.wait_passes(guest, 2)) >= 2
+    with make_other_users(program, shm, memory, incoming=True) as guest:
+        snapmig.restore(ours / "snap", guest.monitor, jobs=2)
+        counted = tiny.wait_passes(guest, 2, before=0)
+
+    snapmig.restore(ours / "snap", shm / "restored", format="raw")
+    os.truncate(shm / "restored", LAYOUT.ram)
+    assert tiny.goes_on(counted, tiny.check_image(shm / "restored", LAYOUT), LAYOUT)
+    assert [item.name for item in ours.iterdir()] == ["snap"]

@@ -1,0 +1,41 @@
+"""Versions of QEMU that tests need, for what an older one can't do."""
+
+import os
+from collections.abc import Iterable
+
+import pytest
+
+from tests.conftest import lacks
+from tests.guests.qemu import find_qemu
+
+MAPPED_RAM = "9.0"
+"""The migration capability, and so saves of guests whose memory is not shared."""
+FILE = "8.2"
+"""``file:`` as a place to migrate to, and RAM that is mapped read-only out of a file."""
+
+needs_mapped_ram = pytest.mark.qemu(MAPPED_RAM)
+needs_file = pytest.mark.qemu(FILE)
+
+
+def require_qemu(oldest: str) -> None:
+    """
+    Skip a test that needs a newer QEMU.
+
+    Where SNAPMIG_TEST_QEMU chose the program it skips even if SNAPMIG_REQUIRE_TOOLS=1.
+    """
+    version = find_qemu().version
+    if not version or _numbers(version) >= _numbers(oldest):
+        return
+    if "SNAPMIG_TEST_QEMU" in os.environ:
+        pytest.skip(f"needs QEMU {oldest}, this is {version}")
+    lacks(f"QEMU {oldest}")
+
+
+def require_capabilities(names: Iterable[str]) -> None:
+    """Skip a test that needs a newer QEMU for a migration capability."""
+    if "mapped-ram" in names:
+        require_qemu(MAPPED_RAM)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))

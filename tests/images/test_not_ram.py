@@ -1,0 +1,206 @@
+"""Facts about files that are neither a guest's RAM nor a snapshot: named, and what helps."""
+
+import shutil
+import subprocess
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapmig.file_kinds import HEAD_SIZE, identify
+from tests.conftest import requires
+from tests.system import ram
+
+PAGES = 16
+RAM = ram.noise(PAGES).tobytes()
+
+HEADS = {
+    "KDUMP   ": (b"KDUMP   " + bytes(20), "a compressed kdump dump: dump the guest as an ELF core"),
+    "DISKDUMP": (b"DISKDUMP" + bytes(20), "a compressed kdump dump"),
+    "flattened": (b"makedumpfile\0\0\0\0", "a flattened dump of makedumpfile"),
+    "LiME": (b"EMiL\x01\0\0\0", "a LiME dump: dump the memory again with format=raw"),
+    "AVML": (b"AVML\x02\0\0\0", "an AVML dump"),
+    "Windows": (b"PAGEDU64", "a Windows crash dump"),
+    "VMware": (bytes.fromhex("d2bed2be"), "its RAM is the .vmem file beside it"),
+    "VirtualBox": (b"\x7fVirtualBox SavedState V2.0\n", "a saved state of VirtualBox"),
+    "Xen": (b"\xff" * 8 + b"XENF", "a save image of Xen"),
+    "xl": (b"Xen saved domain, xl format\n \0 \r", "a save image of Xen"),
+    "Proxmox": (b"VMA\0", "extract it first"),
+    "VHDX": (b"vhdxfile", "a VHDX disk image"),
+    "lzop": (b"\x89LZO\0\r\n\x1a\n", "lzop -d"),
+    "snappy": (b"\xff\x06\0\0sNaPpY", "framed snappy data"),
+    "squashfs": (b"hsqs", "a squashfs file system"),
+    "vmstate": (bytes.fromhex("0100006486841910" + "07"), "the vmstate of a Firecracker microVM"),
+    "PE": (b"MZ".ljust(60, b"\0") + b"\x40\0\0\0" + b"PE\0\0", "a Windows or EFI program"),
+    "MBR": (
+        bytes(446)
+        + b"\x80\x01\x01\0\x83\xfe\xff\xff\0\x08\0\0\0\0\x10\0"
+        + bytes(48)
+        + b"\x55\xaa",
+        "a disk image with a partition table",
+    ),
+    "GPT": (bytes(512) + b"EFI PART", "a disk image with a GPT"),
+    "text": (b"guests:\n" * 512, "a text file"),
+    "text in UTF-8": ("Gäste\n".encode() * 1000, "a text file"),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_what_is_not_ram_is_refused_with_what_it_is(shm, cli, name):
+    """Exit code 4, its kind and what helps; nothing is made."""
+    head, words = HEADS[name]
+    ram.write(shm / "f", head + RAM[len(head) :])
+    outcome = cli("save", shm / "f", shm / "s")
+
+    assert (outcome.code, (shm / "s").exists()) == (4, False)
+    assert (words in outcome.err, "format raw" in outcome.err) == (True, True), outcome.err
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_as_format_raw_it_is_saved_byte_by_byte(shm, cli, name):
+    """Who says that it is RAM is believed."""
+    content = HEADS[name][0] + RAM[len(HEADS[name][0]) :]
+    ram.write(shm / "f", content)
+
+    assert cli("save", "-j1", "--format", "raw", shm / "f", shm / "s").code == 0
+    assert cli("restore", "-j1", shm / "s", shm / "r").code == 0
+    assert (shm / "r").read_bytes() == content
+
+
+MADE = {
+    "gzip": (["gzip", "-k", "ram"], "ram.gz", "gzip data: unpack it first (gzip -d FILE)"),
+    "bzip2": (["bzip2", "-k", "ram"], "ram.bz2", "bzip2 data: unpack it first (bzip2 -d FILE)"),
+    "xz": (["xz", "-k", "ram"], "ram.xz", "xz data: unpack it first (xz -d FILE)"),
+    "zstd": (["zstd", "-q", "ram"], "ram.zst", "zstd data: unpack it first (zstd -d FILE)"),
+    "lz4": (["lz4", "-q", "ram", "ram.lz4"], "ram.lz4", "lz4 data: unpack it first (lz4 -d FILE)"),
+    "tar": (["tar", "-cf", "ram.tar", "ram"], "ram.tar", "a tar archive"),
+    **{
+        kind: (["qemu-img", "create", "-q", "-f", kind, "d", "64M"], "d", f"{words} disk image")
+        for kind, words in (
+            ("qcow2", "a qcow2"), ("qed", "a QED"), ("vmdk", "a VMDK"), ("vhdx", "a VHDX"),
+            ("vdi", "a VDI"), ("vpc", "a VHD"), ("parallels", "a Parallels"),
+        )
+    },
+    "mkfs.ext4": (["mkfs.ext4", "-q", "d", "8M"], "d", "an ext4 file system"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_files_of_real_programs_are_known(shm, cli, name):
+    """What gzip, qemu-img and others write is refused by its kind."""
+    words, made, expected = MADE[name]
+    requires(words[0])
+    ram.write(shm / "ram", RAM)
+    subprocess.run(words, cwd=shm, check=True, capture_output=True)
+    outcome = cli("save", shm / made, shm / "s")
+
+    assert (outcome.code, (shm / "s").exists()) == (4, False)
+    assert f"{shm / made}: this is {expected}" in outcome.err
+
+
+def test_a_program_is_no_core(shm, cli):
+    """An executable of this system."""
+    outcome = cli("save", shutil.which("true"), shm / "s")
+
+    assert (outcome.code, "an ELF file that is no core dump" in outcome.err) == (4, True)
+
+
+def test_a_password_file_is_no_ram(shm, cli):
+    """A real text file of this system."""
+    outcome = cli("save", "/etc/passwd", shm / "s")
+
+    assert (outcome.code, "/etc/passwd: this is a text file" in outcome.err) == (4, True)
+
+
+def test_a_snapshot_is_restored_first(shm, cli):
+    """A snapshot is not saved as if it were RAM."""
+    cli("save", "-j1", ram.write(shm / "a", RAM), shm / "s")
+    outcome = cli("save", shm / "s", shm / "t")
+
+    assert (outcome.code, "this is a snapmig snapshot: restore it first" in outcome.err) == (
+        4,
+        True,
+    )
+
+
+def test_ram_is_whole_pages(shm, cli):
+    """A file of another length says so, and is saved when it is called raw."""
+    ram.write(shm / "a", (RAM * 2)[:100_001])
+    outcome = cli("save", shm / "a", shm / "s")
+
+    assert (outcome.code, (shm / "s").exists()) == (4, False)
+    assert "file has 100001 bytes, expected whole pages of 4096" in outcome.err
+
+
+def test_no_share_is_above_all(shm, cli):
+    """The last page of a file that ends inside of it counts as what there is of it."""
+    ram.write(shm / "a", (RAM * 2)[:100_001])
+    saved = cli("save", "-j1", "--format", "raw", shm / "a", shm / "s")
+    outputs = (
+        saved.out, cli("info", shm / "s").out, cli("chain", shm / "s").out,
+        cli("restore", "-j1", shm / "s", shm / "r").out,
+    )  # fmt: skip
+
+    assert [out.count("100.0 %") for out in outputs] == [2, 2, 1, 1]
+    assert "97.7 KiB of 97.7 KiB" in saved.out
+
+
+READING = [
+    "info FILE", "verify FILE", "restore FILE new", "chain FILE", "merge FILE new",
+    "repack FILE new", "diff FILE FILE", "rebase FILE --parent FILE", "save ram new --parent FILE",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", READING)
+def test_where_a_snapshot_is_expected_an_image_is_told(shm, cli, monkeypatch, words):
+    """Whatever reads snapshots says what a file seems to be instead."""
+    monkeypatch.chdir(shm)
+    ram.write(shm / "ram", RAM)
+    ram.write(shm / "FILE", b"QEVM\0\0\0\3\x07" + b"\x0amapped-ram" + RAM)
+    outcome = cli(*words.split())
+
+    assert (outcome.code, (shm / "new").exists()) == (3, False)
+    assert "FILE: not a snapshot: this is a QEMU mapped-ram file; did you mean save?" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (b"QEVM\0\0\0\3\x07", "a QEMU migration file; did you mean save?"),
+        (b"LibvirtQemudSave", "a libvirt save image; did you mean save?"),
+        (b"\x7fELF\x02\x01".ljust(16, b"\0") + b"\4\0", "an ELF core; did you mean save?"),
+        (b"\x28\xb5\x2f\xfd", "zstd data; unpack it first (zstd -d FILE)\n"),
+        (b"QFI\xfb", "a qcow2 disk image\n"),
+        (b"LibvirtQemudPart", "an incomplete libvirt save image\n"),
+    ],
+    ids=range(6),
+)
+def test_what_a_file_is_instead_of_a_snapshot(shm, cli, head, words):
+    """Images are to be saved, packed files to be unpacked, and of others there is only a name."""
+    ram.write(shm / "f", head.ljust(8192, b"\0"))
+    outcome = cli("info", shm / "f")
+
+    assert (outcome.code, outcome.err) == (
+        3,
+        f"snapmig: {shm / 'f'}: not a snapshot: this is {words}".rstrip() + "\n",
+    )
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 17, 300, 513, 4096, HEAD_SIZE])
+@given(st.data())
+def test_any_first_bytes_have_a_kind_or_none(size, data):
+    """No start of a file is too short or too odd to be looked at."""
+    known = [head for head, _ in HEADS.values()]
+    start = data.draw(st.sampled_from(known) | st.binary(max_size=64))
+    kind = identify((start + data.draw(st.binary(max_size=64))).ljust(size, b"\xff")[:size])
+
+    assert kind is None or kind.name
+
+
+def test_a_pcs_first_page_is_none(shm, cli):
+    """Interrupt vectors, a boot sector's marks alone, and zeros are taken for RAM."""
+    vectors = b"\x53\xff\x00\xf0" * 256
+    marks = bytes(510) + b"\x55\xaa"
+    for content in (vectors.ljust(8192, b"\0"), marks.ljust(8192, b"\0"), bytes(8192)):
+        ram.write(shm / "a", content)
+        assert cli("save", "-j1", "-f", shm / "a", shm / "s").code == 0

@@ -1,0 +1,176 @@
+"""Facts about the guard that lets a guest go when snapmig is killed, with a monitor that plays."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from snapmig.guests.guest import Guest
+from snapmig.guests.monitor import MonitorError
+from snapmig.guests.wait import MonitorWait
+from tests.faults.processes import children, state, wait_for
+from tests.guests.fake_monitor import FakeMonitor
+
+KILLED = """\
+import os, signal, sys
+from snapmig.guests.guest import Guest
+with Guest(sys.argv[1]) as guest, guest.paused():
+    state = os.memfd_create("state")
+    if sys.argv[2] == "after":
+        guest.save_state(state)
+    if sys.argv[2] == "under way":
+        guest.monitor.execute("migrate", uri="exec:true")
+    os.killpg(0, signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def monitor(shm: Path) -> Iterator[FakeMonitor]:
+    """Give the monitor of a guest that runs."""
+    (shm / "ram").write_bytes(b"data" * 4096)
+    with FakeMonitor(shm / "qmp", shm / "ram") as monitor:
+        yield monitor
+
+
+def die(monitor: FakeMonitor, moment: str) -> int:
+    """Have a process pause a guest, and its whole group killed then; return how it ended."""
+    code = [sys.executable, "-c", KILLED, str(monitor.path), moment]
+    return subprocess.run(code, start_new_session=True, check=False).returncode
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed(monitor: FakeMonitor, moment: str) -> None:
+    """A guest whose snapmig was killed, with its process group, runs on."""
+    code = die(monitor, moment)
+    wait_for(lambda: not monitor.has_client)
+    assert (code, monitor.status) == (-signal.SIGKILL, "running")
+
+
+def test_killed_during_a_migration(monitor: FakeMonitor) -> None:
+    """A migration that is under way when snapmig is killed is cancelled, also where that takes."""
+    cancelled: list[str] = []
+
+    def migrate(_: Any) -> dict[str, str]:
+        monitor.status, monitor.migration = "finish-migrate", "device"
+        return {}
+
+    def cancel(_: Any) -> dict[str, str]:
+        cancelled.append(monitor.migration)
+        monitor.migration = "cancelling"
+        if len(cancelled) == 3:
+            monitor.status, monitor.migration = "postmigrate", "cancelled"
+        return {}
+
+    monitor.answers |= {"migrate": migrate, "migrate_cancel": cancel}
+    die(monitor, "under way")
+    wait_for(lambda: not monitor.has_client)
+    assert (cancelled, monitor.status) == (["device", "cancelling", "cancelling"], "running")
+
+
+def test_killed_beside_a_paused_guest(monitor: FakeMonitor) -> None:
+    """A guest that its owner had stopped is not continued."""
+    monitor.status = "paused"
+    die(monitor, "after")
+    wait_for(lambda: not monitor.has_client)
+    assert "cont" not in monitor.names
+
+
+def test_capabilities_are_put_back(monitor: FakeMonitor) -> None:
+    """QEMU's settings for migrations are put back as they were, the last thing of all."""
+    before = [{"capability": "x-ignore-shared", "state": True}]
+    monitor.answers |= {"query-migrate-capabilities": before, "query-migrate-parameters": {}}
+    die(monitor, "before")
+    wait_for(lambda: not monitor.has_client)
+    put_back = ("migrate-set-capabilities", {"capabilities": before})
+    assert put_back in monitor.commands[monitor.names.index("query-migrate-parameters") :]
+
+
+def test_guard_leaves_with_the_pause(monitor: FakeMonitor) -> None:
+    """No process is left when a pause is over."""
+    before = children(os.getpid())
+    with Guest(str(monitor.path)) as guest, guest.paused():
+        inside = children(os.getpid())
+    assert (len(inside), children(os.getpid())) == (len(before) + 1, before)
+
+
+def test_guard_holds_nothing_else(monitor: FakeMonitor) -> None:
+    """A guard has the monitor and a pipe open, and nothing else of ours."""
+    before = children(os.getpid())
+    with Guest(str(monitor.path)) as guest, guest.paused():
+        (guard,) = set(children(os.getpid())) - set(before)
+        names = {item.name: os.readlink(item) for item in Path(f"/proc/{guard}/fd").iterdir()}
+        own = str(guest.monitor.fileno())
+    kinds = {name: target.split(":")[0] for name, target in names.items()}
+    wanted = {"0": "pipe", "1": "/dev/null", "2": "/dev/null", own: "socket"}
+    assert wanted.items() <= kinds.items()
+    assert set(kinds.values()) <= {*wanted.values(), "anon_inode"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_guard_hears_no_signal(monitor: FakeMonitor, number: signal.Signals) -> None:
+    """What ends programs politely does not end a guard, which has a session of its own."""
+    before = children(os.getpid())
+    with Guest(str(monitor.path)) as guest, guest.paused():
+        (guard,) = set(children(os.getpid())) - set(before)
+        wait_for(lambda: state(guard) == "S" and ignores(guard, number))
+        os.kill(guard, number)
+        assert (state(guard) in "SR", os.getsid(guard)) == (True, guard)
+
+
+def ignores(pid: int, number: signal.Signals) -> bool:
+    """Say whether a process ignores a signal."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("SigIgn:"):
+            return bool(int(line.split()[1], 16) >> (number - 1) & 1)
+    return False
+
+
+def test_monitor_that_falls_silent(monitor: FakeMonitor) -> None:
+    """A guest whose QEMU does not answer is let go when that answers again."""
+    answers = threading.Event()
+
+    def query(_: Any) -> dict[str, str]:
+        if "migrate" in monitor.names:
+            answers.wait(30)
+        return {"status": monitor.migration} if monitor.migration != "none" else {}
+
+    monitor.answers |= {"query-migrate": query}
+    fd = os.memfd_create("state")
+    wait = MonitorWait(0.3)
+    with Guest(str(monitor.path), wait) as guest:  # noqa: SIM117 - the pause is what raises
+        with pytest.raises(MonitorError, match=r"query-migrate in .*; process \d+ stays to let"):
+            with guest.paused():
+                guest.save_state(fd)
+    os.close(fd)
+    assert monitor.status == "postmigrate"
+    answers.set()
+    wait_for(lambda: not monitor.has_client)
+    assert monitor.status == "running"
+
+
+def test_migration_of_somebody_else(monitor: FakeMonitor) -> None:
+    """A migration that somebody else began is left alone, and named."""
+    monitor.migration = "active"
+    with Guest(str(monitor.path)) as guest:  # noqa: SIM117 - the pause is what raises
+        with pytest.raises(MonitorError, match="a migration of this guest is under way: active"):
+            with guest.paused():
+                pass
+    assert "migrate_cancel" not in monitor.names
+
+
+def test_guest_after_a_migration(monitor: FakeMonitor) -> None:
+    """A guest that stands still since a migration is refused with what helps, and not continued."""
+    monitor.status, monitor.migration = "postmigrate", "completed"
+    with Guest(str(monitor.path)) as guest:  # noqa: SIM117 - the pause is what raises
+        with pytest.raises(MonitorError, match="unless it runs elsewhere now, tell"):
+            with guest.paused():
+                pass
+    assert monitor.status == "postmigrate"
