@@ -81,9 +81,11 @@ SUPERBLOCK = Layout(
     page_size I packet_size I record_size I layout B window_bits B reserved H packet_count Q
     index_offset Q index_digest 32s data_offset Q data_size Q block_table_offset Q block_count I
     block_table_checksum I attachment_table_offset Q attachment_count I
-    attachment_table_checksum I page_digests_offset Q reserved_rest 3856s""",
+    attachment_table_checksum I page_digests_offset Q piece_table_offset Q piece_count I
+    piece_table_checksum I machine H machine_class B machine_data B reserved_rest 3836s""",
 )
-BLOCK = Layout("Block", "name 256s gpa Q size Q page_size Q unused 40s")
+BLOCK = Layout("Block", "name 256s size Q page_size Q unused 48s")
+PIECE = Layout("Piece", "gpa Q size Q offset Q block I reserved I")
 RECORD = Layout(
     "Record",
     """packet Q offset Q stored_size I encoding B flags B reserved_1 H stored_checksum I
@@ -107,6 +109,7 @@ class Snapshot:
         self.data_end = s.data_offset + s.data_size
         self.check_geometry()
         self.blocks = self.read_blocks()
+        self.pieces_of_ram = self.read_pieces()
         self.attachments = self.read_attachments()
         sha256 = hashlib.sha256()
         for piece in self.pieces(s.index_offset, s.record_size * s.packet_count):
@@ -137,6 +140,7 @@ class Snapshot:
             ("page digests", s.page_digests_offset, s.packet_count * s.packet_size // PAGE * 16),
             ("data", s.data_offset, s.data_size),
             ("attachment table", s.attachment_table_offset, ATTACHMENT.size * s.attachment_count),
+            ("piece table", s.piece_table_offset, PIECE.size * s.piece_count),
             ("end of the file", s.file_size, 0),
         ):
             if part == "page digests" and offset == 0:
@@ -162,6 +166,25 @@ class Snapshot:
         right = s.layout == PACKED or s.data_size == count * s.packet_size
         check(right, f"The data has {s.data_size} bytes, which are not {count} slots.")
         return blocks
+
+    def read_pieces(self) -> list[Any]:
+        """Read the guest physical addresses of RAM (step 4)."""
+        s = self.superblock
+        table = self.read_at(s.piece_table_offset, PIECE.size * s.piece_count)
+        check(zlib.crc32(table) == s.piece_table_checksum, "The piece table's checksum is wrong.")
+        pieces = [PIECE.read(table, at) for at in range(0, len(table), PIECE.size)]
+        reached = 0
+        for p in pieces:
+            right = p.block < len(self.blocks) and p.reserved == 0
+            check(right, f"The piece at {p.gpa:#x} is of RAM block {p.block}, or not of this form.")
+            size, end = self.blocks[p.block].size, p.offset + p.size
+            right = p.size >= 1 and end <= size and p.offset % PAGE == 0
+            right = right and (p.size % PAGE == 0 or end == size)
+            check(right, f"The piece at {p.gpa:#x} is not made of pages of its RAM block.")
+            right = reached <= p.gpa <= (1 << 56) - p.size
+            check(right, f"The piece at {p.gpa:#x} is in the one before, or beyond 2^56.")
+            reached = p.gpa + p.size
+        return pieces
 
     def packets(self, block: Any) -> int:
         """Return the number of a RAM block's packets."""
@@ -392,6 +415,9 @@ def read_superblock(file: BinaryIO) -> Any:
         ("window", s.window_bits, 9 <= s.window_bits <= 15),
         ("number of RAM blocks", s.block_count, 1 <= s.block_count <= 4096),
         ("number of attachments", s.attachment_count, s.attachment_count <= 4096),
+        ("number of pieces", s.piece_count, s.piece_count <= 65536),
+        ("machine's class", s.machine_class, s.machine_class in ((1, 2) if s.machine else (0,))),
+        ("machine's byte order", s.machine_data, s.machine_data in ((1, 2) if s.machine else (0,))),
     ):
         check(right, f"The {what} is {number}, which is outside of its limits.")
     return s
@@ -585,8 +611,10 @@ def print_info(snapshot: Snapshot) -> None:
         if not name.startswith("reserved"):
             print(f"{name:26}{value.hex() if isinstance(value, bytes) else value}")
     for b in snapshot.blocks:
-        place = "" if b.gpa == MASK else f" at {b.gpa:#x}"
-        print(f"RAM block {b.name!r}: {b.size} bytes{place}, pages of {b.page_size}")
+        print(f"RAM block {b.name!r}: {b.size} bytes, pages of {b.page_size}")
+    for p in snapshot.pieces_of_ram:
+        name = snapshot.blocks[p.block].name
+        print(f"piece at {p.gpa:#x}: {p.size} bytes of RAM block {name!r} from {p.offset:#x} on")
     for a in snapshot.attachments:
         print(f"attachment {a.name!r}: {a.size} bytes, stored as {a.stored_size}")
 

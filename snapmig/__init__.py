@@ -24,7 +24,7 @@ from snapmig.version import __version__
 
 if TYPE_CHECKING:
     from snapmig.cluster.scheduler import Scheduler
-    from snapmig.geometry import RamBlock
+    from snapmig.geometry import RamBlock, RamPiece
     from snapmig.guests.monitor import MonitorError
     from snapmig.operations.accelerators import AcceleratorInfo, Speed, accelerators
     from snapmig.operations.attachments import AttachmentSource
@@ -66,6 +66,7 @@ __all__ = (
     "Progress",
     "ProgressCallback",
     "RamBlock",
+    "RamPiece",
     "RestoreResult",
     "SaveResult",
     "Scheduler",
@@ -111,6 +112,7 @@ _HOMES = {
     "repack": "snapmig.operations.rewrite",
     "Scheduler": "snapmig.cluster.scheduler",
     "RamBlock": "snapmig.geometry",
+    "RamPiece": "snapmig.geometry",
     "MonitorError": "snapmig.guests.monitor",
     "Speed": "snapmig.operations.accelerators",
     "AttachmentSource": "snapmig.operations.attachments",

@@ -9,17 +9,34 @@ last packet may be short.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-__all__ = ("PAGE_SIZE", "Geometry", "PacketPlace", "RamBlock", "block_problem")
+__all__ = ("PAGE_SIZE", "Geometry", "PacketPlace", "RamBlock", "RamPiece", "block_problem")
 
 PAGE_SIZE = 4096
 """Bytes in a page, the unit that is zero, stored or changed. Every x86 and most Arm guests."""
 
 MAX_RAM_SIZE = 1 << 56
-"""Upper bound in bytes for all blocks together, so that no sum of offsets leaves 64 bits."""
+"""Upper bound in bytes for all blocks together, so that no sum of offsets leaves 64 bits. No guest
+physical address is above it, either: Arm and RISC-V have up to 56 bits of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class RamPiece:
+    """
+    A part of a RAM block at guest physical addresses that follow each other.
+
+    :param offset: bytes from the start of the block, a multiple of the page size
+    :param size: bytes
+    :param gpa: guest physical address of the first byte
+    """
+
+    offset: int
+    size: int
+    gpa: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +46,43 @@ class RamBlock:
 
     :param name: as the hypervisor calls it, for example ``pc.ram``; at most 255 bytes of UTF-8
     :param size: bytes; need not be a multiple of the page size
-    :param gpa: guest physical address, where one is known
+    :param pieces: the parts of it whose guest physical addresses are known, in any order
     :param page_size: bytes of the pages that back it on its host (2 MiB for huge pages)
     """
 
     name: str
     size: int
-    gpa: int | None = None
+    pieces: tuple[RamPiece, ...] = ()
     page_size: int = PAGE_SIZE
+
+    @classmethod
+    def at(
+        cls, gpa: int, size: int, name: str | None = None, page_size: int = PAGE_SIZE
+    ) -> RamBlock:
+        """
+        Return a block in one piece at a guest physical address.
+
+        :param name: default: of the form ``ram@0x100000000``
+        """
+        pieces = (RamPiece(0, size, gpa),)
+        return cls(f"ram@{gpa:#x}" if name is None else name, size, pieces, page_size)
+
+    def by_address(self, start: int, stop: int) -> Iterator[tuple[int, int, int | None]]:
+        """
+        Cut a range of the block where its addresses do not follow each other.
+
+        Yields offset, end and guest physical address, of several the lowest, None where none is
+        known.
+        """
+        for piece in sorted(self.pieces, key=lambda piece: (piece.offset, piece.gpa)):
+            first, end = max(start, piece.offset), min(stop, piece.offset + piece.size)
+            if first < end:
+                if start < first:
+                    yield start, first, None
+                yield first, end, piece.gpa + first - piece.offset
+                start = end
+        if start < stop:
+            yield start, stop, None
 
 
 class PacketPlace(NamedTuple):
@@ -121,7 +167,8 @@ def block_problem(blocks: tuple[RamBlock, ...]) -> str | None:
         return f"two RAM blocks have the name {twice!r}"
     if sum(block.size for block in blocks) > MAX_RAM_SIZE:
         return f"the RAM blocks have more than {MAX_RAM_SIZE} bytes together"
-    return next(filter(None, map(_single_problem, blocks)), None)
+    problem = next(filter(None, map(_single_problem, blocks)), None)
+    return problem or _shared_address(blocks)
 
 
 def _single_problem(block: RamBlock) -> str | None:
@@ -131,6 +178,32 @@ def _single_problem(block: RamBlock) -> str | None:
         return f"RAM block {block.name!r} has {block.size} bytes"
     if block.page_size < PAGE_SIZE or block.page_size & (block.page_size - 1):
         return f"RAM block {block.name!r} has pages of {block.page_size} bytes"
-    if block.gpa is not None and not 0 <= block.gpa <= (1 << 64) - 2:
-        return f"RAM block {block.name!r} has the guest physical address {block.gpa:#x}"
+    return next(filter(None, (_piece_problem(block, piece) for piece in block.pieces)), None)
+
+
+def _piece_problem(block: RamBlock, piece: RamPiece) -> str | None:
+    end = piece.offset + piece.size
+    whole = piece.offset % PAGE_SIZE == 0 and (end == block.size or end % PAGE_SIZE == 0)
+    if piece.size <= 0 or not 0 <= piece.offset < end <= block.size or not whole:
+        return (
+            f"RAM block {block.name!r} has {block.size} bytes and a piece of {piece.size} from "
+            f"{piece.offset:#x} on, expected whole pages of it"
+        )
+    if not 0 <= piece.gpa <= MAX_RAM_SIZE - piece.size:
+        return (
+            f"RAM block {block.name!r} has {piece.size} bytes at the guest physical address "
+            f"{piece.gpa:#x}, expected all below {MAX_RAM_SIZE:#x}"
+        )
+    return None
+
+
+def _shared_address(blocks: tuple[RamBlock, ...]) -> str | None:
+    ranges = sorted(
+        (piece.gpa, piece.gpa + piece.size, block.name)
+        for block in blocks
+        for piece in block.pieces
+    )
+    for (_, stop, name), (start, _, other) in pairwise(ranges):
+        if start < stop:
+            return f"RAM blocks {name!r} and {other!r} have the address {start:#x} in common"
     return None

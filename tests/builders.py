@@ -22,7 +22,6 @@ PACKET = 65536
 EMPTY, RAW, DEFLATE, ZSTD, LZ4 = 1, 2, 3, 4, 5
 FIXED, PACKED = 1, 2
 ZERO, DATA = 0, 1
-NO_GPA = 2**64 - 1
 ZSTD_BLOCK = 128 << 10
 
 SUPERBLOCK_FIELDS = {
@@ -56,9 +55,16 @@ SUPERBLOCK_FIELDS = {
     "attachment_count": "I",
     "attachment_table_checksum": "I",
     "page_digests_offset": "Q",
-    "reserved_rest": "3856s",
+    "piece_table_offset": "Q",
+    "piece_count": "I",
+    "piece_table_checksum": "I",
+    "machine": "H",
+    "machine_class": "B",
+    "machine_data": "B",
+    "reserved_rest": "3836s",
 }
-BLOCK_FIELDS = {"name": "256s", "gpa": "Q", "size": "Q", "page_size": "Q", "unused": "40s"}
+BLOCK_FIELDS = {"name": "256s", "size": "Q", "page_size": "Q", "unused": "48s"}
+PIECE_FIELDS = {"gpa": "Q", "size": "Q", "offset": "Q", "block": "I", "reserved": "I"}
 RECORD_FIELDS = {
     "packet": "Q",
     "offset": "Q",
@@ -191,11 +197,11 @@ def text(size: int, seed: int = 0) -> bytes:
 
 @dataclass
 class Block:
-    """A RAM block and its contents."""
+    """A RAM block, its contents, and the offset, size and address of its pieces."""
 
     name: str
     contents: bytes
-    gpa: int = NO_GPA
+    pieces: list[tuple[int, int, int]] = field(default_factory=list)
     page_size: int = PAGE
 
 
@@ -248,6 +254,7 @@ class Snapshot:
     attachments_stored: dict[int, bytes] = field(default_factory=dict)
     superblock: dict = field(default_factory=dict)
     block_table: dict[int, dict] = field(default_factory=dict)
+    piece_table: dict[int, dict] = field(default_factory=dict)
     records: dict[int, dict] = field(default_factory=dict)
     attachment_table: dict[int, dict] = field(default_factory=dict)
     page_digests: bool = False
@@ -316,6 +323,9 @@ class Snapshot:
         attachment_table = self.write_attachments(file)
         attachment_table_offset = len(file)
         file += attachment_table
+        pieces = self.build_pieces()
+        piece_table_offset = len(file)
+        file += pieces
         used = 0
         for packet in packets:
             used |= 1 << packet.encoding
@@ -343,6 +353,9 @@ class Snapshot:
             "attachment_count": len(self.attachments),
             "attachment_table_checksum": zlib.crc32(attachment_table),
             "page_digests_offset": page_digests_offset if self.page_digests else 0,
+            "piece_table_offset": piece_table_offset,
+            "piece_count": len(pieces) // 32,
+            "piece_table_checksum": zlib.crc32(pieces),
         } | self.superblock
         superblock.setdefault("checksum", zlib.crc32(pack(SUPERBLOCK_FIELDS, superblock)))
         patches = [
@@ -363,11 +376,23 @@ class Snapshot:
         for number, block in enumerate(self.blocks):
             values = {
                 "name": block.name.encode(),
-                "gpa": block.gpa,
                 "size": len(block.contents),
                 "page_size": block.page_size,
             }
             table += pack(BLOCK_FIELDS, values | self.block_table.get(number, {}))
+        return table
+
+    def build_pieces(self) -> bytes:
+        """Return the piece table."""
+        pieces = sorted(
+            (gpa, size, offset, number)
+            for number, block in enumerate(self.blocks)
+            for offset, size, gpa in block.pieces
+        )
+        table = b""
+        for number, (gpa, size, offset, block_number) in enumerate(pieces):
+            values = {"gpa": gpa, "size": size, "offset": offset, "block": block_number}
+            table += pack(PIECE_FIELDS, values | self.piece_table.get(number, {}))
         return table
 
     def write_data(self, file: bytearray, packets: list[Packet]) -> bytes:

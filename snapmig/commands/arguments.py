@@ -6,10 +6,12 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from snapmig.architectures import ARCHITECTURES
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError
 from snapmig.guests.wait import parse_monitor_timeout
+from snapmig.operations.addresses import parse_addresses
 from snapmig.operations.settings import WINDOWS, default_jobs, parse_packet_size
 from snapmig.operations.workers import parse_rate
 from snapmig.printable import printable
@@ -18,6 +20,7 @@ __all__ = (
     "Parser",
     "Verbs",
     "add_accelerator",
+    "add_addresses",
     "add_bwlimit",
     "add_common",
     "add_encoding",
@@ -74,6 +77,32 @@ def add_accelerator(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--depth", type=int, metavar="N", help="packets in flight per worker, where it can"
     )
+
+
+def add_addresses(parser: argparse.ArgumentParser) -> None:
+    """Add where RAM is for the guest's processors, and what these are."""
+    parser.add_argument(
+        "--address",
+        action="append",
+        default=[],
+        type=_checked_address,
+        metavar="BLOCK=GPA",
+        help="guest physical address of BLOCK, or of BLOCK@OFFSET",
+    )
+    parser.add_argument(
+        "--arch",
+        choices=ARCHITECTURES,
+        metavar="NAME",
+        help="the guest's architecture: x86_64, aarch64, ...",
+    )
+
+
+def _checked_address(text: str) -> str:
+    try:
+        parse_addresses([text])
+    except SnapmigError as error:
+        raise argparse.ArgumentTypeError(error.message) from error
+    return text
 
 
 def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> None:

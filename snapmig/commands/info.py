@@ -6,11 +6,13 @@ import argparse
 
 from snapmig.commands.arguments import Verbs, add_common
 from snapmig.commands.output import percent, print_json, say
-from snapmig.geometry import PAGE_SIZE
+from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.info import SnapshotInfo, info
 from snapmig.units import format_size
 
 __all__ = ("add_parser",)
+
+_SHOWN_PIECES = 8
 
 _EPILOG = """\
 examples:
@@ -49,6 +51,8 @@ def _print(result: SnapshotInfo) -> None:
     say(f"id           {result.snapshot_id}")
     say(f"created      {result.created}, from {result.source}")
     digests = ", with page digests" if result.page_digests else ""
+    if result.architecture is not None:
+        say(f"processors   {result.architecture}")
     say(f"format       {result.format_version}, {result.layout} layout{digests}")
     total = sum(result.packets.values())
     say(f"packets      {total} of {format_size(result.packet_size)}: {packets}")
@@ -70,13 +74,24 @@ def _print(result: SnapshotInfo) -> None:
     )
     say(f"on disk      {format_size(result.disk_size)}")
     for block in result.blocks:
-        where = "" if block.gpa is None else f" at {block.gpa:#x}"
         pages = "" if block.page_size == PAGE_SIZE else f", {format_size(block.page_size)} pages"
         inside = "" if block.offset is None else f", to map from {block.offset:#x}"
-        say(f"RAM block    {block.name}: {format_size(block.size)}{where}{pages}{inside}")
+        size = format_size(block.size)
+        say(f"RAM block    {block.name}: {size}{_places(block)}{pages}{inside}")
     for missing in result.left_out_blocks:
         say(
             f"RAM missing  {missing.name}: {format_size(missing.size)}, left out by x-ignore-shared"
         )
     for entry in result.attachments:
         say(f"attachment   {entry.name}: {format_size(entry.size)}")
+
+
+def _places(block: RamBlock) -> str:
+    # "at 0x0", or each piece: "at 0x0 (2.0 GiB), 0x100000000 (3.0 GiB)".
+    if not block.pieces:
+        return ""
+    if [piece.size for piece in block.pieces] == [block.size]:
+        return f" at {block.pieces[0].gpa:#x}"
+    places = [f"{piece.gpa:#x} ({format_size(piece.size)})" for piece in block.pieces]
+    more = f" and {len(places) - _SHOWN_PIECES} more" if len(places) > _SHOWN_PIECES else ""
+    return f" at {', '.join(places[:_SHOWN_PIECES])}{more}"

@@ -7,6 +7,7 @@ import argparse
 from snapmig.commands.arguments import (
     Verbs,
     add_accelerator,
+    add_addresses,
     add_bwlimit,
     add_common,
     add_jobs,
@@ -64,6 +65,7 @@ def add_parser(verbs: Verbs) -> None:
         help="make the directory IMAGE, and print the commands that\nresume the guest from it",
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
+    add_addresses(parser)
     parser.add_argument(
         "--domain-xml",
         metavar="FILE",
@@ -88,6 +90,8 @@ def _run(options: argparse.Namespace) -> int:
             force=options.force,
             in_place=options.in_place,
             block=options.block,
+            address=options.address,
+            arch=options.arch,
             for_qemu=options.for_qemu,
             domain_xml=options.domain_xml,
             accelerator=options.accelerator,

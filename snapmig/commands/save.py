@@ -6,6 +6,7 @@ import argparse
 
 from snapmig.commands.arguments import (
     Verbs,
+    add_addresses,
     add_bwlimit,
     add_common,
     add_encoding,
@@ -54,6 +55,7 @@ def add_parser(verbs: Verbs) -> None:
         action=argparse.BooleanOptionalAction,
         help="store differences (if OLDER has no page digests)",
     )
+    add_addresses(parser)
     add_jobs(parser)
     add_encoding(parser)
     parser.add_argument(
@@ -124,6 +126,8 @@ def _run(options: argparse.Namespace) -> int:
             window=options.window,
             packet_size=options.packet_size,
             layout=options.layout,
+            address=options.address,
+            arch=options.arch,
             attach=dict(options.attach),
             force=options.force,
             live=options.live,

@@ -59,8 +59,9 @@ MAX_NAME_SIZE = 255
 PAGE_DIGEST_SIZE = 16
 """Bytes of the digest of one page, an XXH3-128."""
 
-NO_GPA = (1 << 64) - 1
-"""In a block's address field: no guest physical address is known."""
+MAX_PIECES = 1 << 16
+LITTLE_ENDIAN, BIG_ENDIAN = 1, 2
+"""Byte orders as ELF numbers them."""
 
 
 class Layout(IntEnum):
@@ -171,6 +172,12 @@ class Superblock(NamedTuple):
     attachment_count: U32 = 0
     attachment_table_checksum: U32 = 0
     page_digests_offset: U64 = 0
+    piece_table_offset: U64 = 0
+    piece_count: U32 = 0
+    piece_table_checksum: U32 = 0
+    machine: U16 = 0
+    machine_class: U8 = 0
+    machine_data: U8 = 0
 
     def pack(self) -> bytes:
         """Return the stored form, with its checksum filled in."""
@@ -237,6 +244,12 @@ class Superblock(NamedTuple):
              1 <= self.block_count <= MAX_RAM_BLOCKS),
             ("number of attachments", self.attachment_count, f"at most {MAX_ATTACHMENTS}",
              self.attachment_count <= MAX_ATTACHMENTS),
+            ("number of pieces", self.piece_count, f"at most {MAX_PIECES}",
+             self.piece_count <= MAX_PIECES),
+            ("machine's class", self.machine_class, "1 or 2, or 0 without a machine",
+             self.machine_class in ((1, 2) if self.machine else (0,))),
+            ("machine's byte order", self.machine_data, "1 or 2, or 0 without a machine",
+             self.machine_data in ((1, 2) if self.machine else (0,))),
             ("reserved field", self.reserved, "0", self.reserved == 0),
         ):  # fmt: skip
             if not ok:

@@ -12,7 +12,9 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
 
+from snapmig.architectures import Architecture
 from snapmig.container.format import (
+    LITTLE_ENDIAN,
     MAX_ATTACHMENTS,
     SUPERBLOCK_SIZE,
     Encoding,
@@ -34,12 +36,14 @@ from snapmig.container.slots import read_stored, stored_ranges
 from snapmig.container.tables import (
     ATTACHMENT_ENTRY_SIZE,
     BLOCK_ENTRY_SIZE,
+    PIECE_ENTRY_SIZE,
     AttachmentEntry,
     unpack_attachments,
     unpack_blocks,
+    unpack_pieces,
 )
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
-from snapmig.geometry import Geometry, PacketPlace
+from snapmig.geometry import Geometry, PacketPlace, RamBlock
 from snapmig.stores.source import ByteSource, SourcePlan, open_source
 from snapmig.sums import crc32
 
@@ -81,7 +85,8 @@ class SnapshotFile:
     def _load(self) -> None:
         self.superblock = Superblock.unpack(self._source.read(0, SUPERBLOCK_SIZE))
         self._check_places(self._source.size)
-        self.geometry = Geometry(self._load_blocks(), self.superblock.packet_size)
+        blocks = self._load_pieces(self._load_blocks())
+        self.geometry = Geometry(blocks, self.superblock.packet_size)
         self._check_counts()
         self.attachments = self._load_attachments()
         self.index = IndexReader(self._source, self.superblock, self.shown)
@@ -120,6 +125,7 @@ class SnapshotFile:
             self._source.keep(block.index_offset, block.packet_count * block.record_size)
             size = block.attachment_count * ATTACHMENT_ENTRY_SIZE
             self._source.keep(block.attachment_table_offset, size)
+            self._source.keep(block.piece_table_offset, block.piece_count * PIECE_ENTRY_SIZE)
         return self._source.plan()
 
     @cached_property
@@ -131,6 +137,16 @@ class SnapshotFile:
     def has_parent(self) -> bool:
         """Whether pages may be taken from another snapshot."""
         return any(self.superblock.parent_id)
+
+    @cached_property
+    def architecture(self) -> Architecture | None:
+        """The guest's processors, None where they are not known."""
+        block = self.superblock
+        if not block.machine:
+            return None
+        return Architecture(
+            block.machine, 32 * block.machine_class, little=block.machine_data == LITTLE_ENDIAN
+        )
 
     @cached_property
     def page_digests(self) -> PageDigestReader | None:
@@ -274,6 +290,7 @@ class SnapshotFile:
         index_size = block.packet_count * block.record_size
         table_end = block.block_table_offset + block.block_count * BLOCK_ENTRY_SIZE
         attachments_size = block.attachment_count * ATTACHMENT_ENTRY_SIZE
+        attachments_end = block.attachment_table_offset + attachments_size
         index_end = block.index_offset + index_size
         digests_at = block.page_digests_offset or index_end
         digests_size = block.packet_count * page_digests_size(block.packet_size)
@@ -285,19 +302,27 @@ class SnapshotFile:
             ("first page digest", index_end, digests_at),
             ("data", digests_end, block.data_offset),
             ("attachment table", data_end, block.attachment_table_offset),
-            ("end", block.attachment_table_offset + attachments_size, real_size),
+            ("piece table", attachments_end, block.piece_table_offset),
+            ("end", block.piece_table_offset + block.piece_count * PIECE_ENTRY_SIZE, real_size),
         )
         for name, least, found in order:
             if found < least:
                 message = f"{name} is at {found:#x}, expected {least:#x} or later"
                 raise CorruptSnapshotError(message)
 
-    def _load_blocks(self) -> tuple:  # type: ignore[type-arg]
+    def _load_blocks(self) -> tuple[RamBlock, ...]:
         block = self.superblock
         size = block.block_count * BLOCK_ENTRY_SIZE
         raw = self._source.read(block.block_table_offset, size)
         _check_table("block table", raw, block.block_table_checksum)
         return unpack_blocks(raw)
+
+    def _load_pieces(self, blocks: tuple[RamBlock, ...]) -> tuple[RamBlock, ...]:
+        block = self.superblock
+        size = block.piece_count * PIECE_ENTRY_SIZE
+        raw = self._source.read(block.piece_table_offset, size) if size else b""
+        _check_table("piece table", raw, block.piece_table_checksum)
+        return unpack_pieces(raw, blocks)
 
     def _check_counts(self) -> None:
         block, geometry = self.superblock, self.geometry

@@ -1,30 +1,37 @@
 """
-The two tables of a snapshot, as bytes: RAM blocks and attachments; no I/O.
+The tables of a snapshot, as bytes: RAM blocks, their pieces, and attachments; no I/O.
 
-Both have entries of a fixed size and a CRC-32 in the superblock.
+All have entries of a fixed size and a CRC-32 in the superblock.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
+from itertools import pairwise
 from typing import NamedTuple
 
-from snapmig.container.format import MAX_ATTACHMENT_SIZE, MAX_NAME_SIZE, NO_GPA, Encoding
+from snapmig.container.format import MAX_ATTACHMENT_SIZE, MAX_NAME_SIZE, Encoding
 from snapmig.errors import CorruptSnapshotError
-from snapmig.geometry import RamBlock, block_problem
+from snapmig.geometry import RamBlock, RamPiece, block_problem
 
 __all__ = (
     "ATTACHMENT_ENTRY_SIZE",
     "BLOCK_ENTRY_SIZE",
+    "PIECE_ENTRY_SIZE",
     "AttachmentEntry",
     "pack_attachments",
     "pack_blocks",
+    "pack_pieces",
     "unpack_attachments",
     "unpack_blocks",
+    "unpack_pieces",
 )
 
-_BLOCK = struct.Struct("<256sQQQ40x")
+_BLOCK = struct.Struct("<256sQQ48x")
 BLOCK_ENTRY_SIZE = 320
+_PIECE = struct.Struct("<QQQII")
+PIECE_ENTRY_SIZE = 32
 _ATTACHMENT = struct.Struct("<256sQQQB7x32s64x")
 ATTACHMENT_ENTRY_SIZE = 384
 
@@ -46,29 +53,57 @@ class AttachmentEntry(NamedTuple):
 def pack_blocks(blocks: tuple[RamBlock, ...]) -> bytes:
     """Return the stored form of the block table."""
     return b"".join(
-        _BLOCK.pack(
-            block.name.encode(),
-            NO_GPA if block.gpa is None else block.gpa,
-            block.size,
-            block.page_size,
-        )
-        for block in blocks
+        _BLOCK.pack(block.name.encode(), block.size, block.page_size) for block in blocks
     )
 
 
 def unpack_blocks(raw: bytes) -> tuple[RamBlock, ...]:
     """
-    Return the RAM blocks of a stored table.
+    Return the RAM blocks of a stored table, which has nothing of their pieces.
 
     :raises CorruptSnapshotError: a name, size or page size that no guest has
     """
-    blocks = []
-    for name, gpa, size, page_size in _BLOCK.iter_unpack(raw):
-        known_gpa = None if gpa == NO_GPA else gpa
-        blocks.append(RamBlock(_unpack_name(name), size, known_gpa, page_size))
-    if problem := block_problem(tuple(blocks)):
+    blocks = tuple(
+        RamBlock(_unpack_name(name), size, page_size=page_size)
+        for name, size, page_size in _BLOCK.iter_unpack(raw)
+    )
+    if problem := block_problem(blocks):
         raise CorruptSnapshotError(f"block table: {problem}")
-    return tuple(blocks)
+    return blocks
+
+
+def pack_pieces(blocks: tuple[RamBlock, ...]) -> bytes:
+    """Return the stored form of the piece table."""
+    entries = sorted(
+        (piece.gpa, piece.size, piece.offset, number, 0)
+        for number, block in enumerate(blocks)
+        for piece in block.pieces
+    )
+    return b"".join(_PIECE.pack(*entry) for entry in entries)
+
+
+def unpack_pieces(raw: bytes, blocks: tuple[RamBlock, ...]) -> tuple[RamBlock, ...]:
+    """
+    Return RAM blocks with the pieces of a stored table.
+
+    :raises CorruptSnapshotError: a piece outside of its block, or out of the order of addresses
+    """
+    pieces: list[list[RamPiece]] = [[] for _ in blocks]
+    entries = list(_PIECE.iter_unpack(raw))
+    for gpa, size, offset, block, reserved in entries:
+        if block >= len(blocks) or reserved:
+            message = f"piece table: a piece has the RAM block {block} and {reserved} as reserved"
+            raise CorruptSnapshotError(message)
+        pieces[block].append(RamPiece(offset, size, gpa))
+    for (gpa, *_), (other, *_) in pairwise(entries):
+        if other < gpa:
+            raise CorruptSnapshotError(f"piece table: {other:#x} comes after {gpa:#x}")
+    known = tuple(
+        replace(block, pieces=tuple(own)) for block, own in zip(blocks, pieces, strict=True)
+    )
+    if problem := block_problem(known):
+        raise CorruptSnapshotError(f"piece table: {problem}")
+    return known
 
 
 def pack_attachments(entries: tuple[AttachmentEntry, ...]) -> bytes:

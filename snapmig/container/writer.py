@@ -15,7 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
+from snapmig.architectures import Architecture
 from snapmig.container.format import (
+    BIG_ENDIAN,
+    LITTLE_ENDIAN,
     SUPERBLOCK_SIZE,
     Layout,
     Superblock,
@@ -24,8 +27,14 @@ from snapmig.container.format import (
     record_size,
 )
 from snapmig.container.slots import SlotPlan
-from snapmig.container.tables import AttachmentEntry, pack_attachments, pack_blocks
-from snapmig.geometry import Geometry
+from snapmig.container.tables import (
+    PIECE_ENTRY_SIZE,
+    AttachmentEntry,
+    pack_attachments,
+    pack_blocks,
+    pack_pieces,
+)
+from snapmig.geometry import Geometry, RamBlock
 from snapmig.stores.location import Location, load_s3
 from snapmig.sums import crc32
 from snapmig.system.files import Buffer, PartialFile, descriptor_path, pread_all
@@ -168,6 +177,8 @@ class SnapshotWriter:
         force: bool,
         created_ns: int | None = None,
         parent: Superblock | None = None,
+        blocks: tuple[RamBlock, ...] | None = None,
+        architecture: Architecture | None = None,
     ) -> WrittenSnapshot:
         """
         Make what was written a snapshot under its final name.
@@ -176,13 +187,17 @@ class SnapshotWriter:
         :param encodings: bit set of the encodings in use
         :param created_ns: when the RAM was as it is here, default now
         :param parent: superblock of the snapshot that this one builds on
+        :param blocks: the RAM blocks with the pieces that are known by now; default: as before
+        :param architecture: the guest's processors
         :raises NoSpaceError: the filesystem is full after all
         :raises DestinationExistsError: something took the name meanwhile, and not ``force``
         """
         table = pack_attachments(tuple(self._attachments))
         table_offset = align_up(self._end, 8)
-        self._file.write(table, table_offset)
-        file_size = max(table_offset + len(table), self._end)
+        pieces = pack_pieces(self._geometry.blocks if blocks is None else blocks)
+        self._file.write(table + pieces, table_offset)
+        pieces_offset = table_offset + len(table)
+        file_size = pieces_offset + len(pieces)
         self._file.resize(file_size)
         superblock = Superblock(
             snapshot_id=os.urandom(16),
@@ -207,7 +222,16 @@ class SnapshotWriter:
             attachment_count=len(self._attachments),
             attachment_table_checksum=crc32(table),
             page_digests_offset=self.plan.page_digests_offset,
+            piece_table_offset=pieces_offset,
+            piece_count=len(pieces) // PIECE_ENTRY_SIZE,
+            piece_table_checksum=crc32(pieces),
         )
+        if architecture is not None:
+            superblock = superblock._replace(
+                machine=architecture.machine,
+                machine_class=architecture.bits // 32,
+                machine_data=LITTLE_ENDIAN if architecture.little else BIG_ENDIAN,
+            )
         raw = superblock.pack()
         Superblock.unpack(raw)  # a mistake of ours must not become a file that nobody can read
         self._file.sync()

@@ -11,11 +11,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+from snapmig.architectures import Architecture
+from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, PacketPlace, RamBlock
 from snapmig.images.target import Store
 from snapmig.pages import Bytes, Mask, runs
 
-__all__ = ("Content", "ImagePlan", "Placer", "block_starts")
+__all__ = ("Content", "ImagePlan", "Placer", "block_starts", "warn_of_missing")
+
+_NAMED = 10
+"""Blocks that a message names at most."""
 
 
 class Content(NamedTuple):
@@ -23,6 +28,7 @@ class Content(NamedTuple):
     What a format may know of a snapshot.
 
     :param format: the format that it was saved from
+    :param architecture: the guest's processors, None where they are not known
     :param packet_pages: pages in a packet
     :param domain_xml: libvirt's definition of the guest, where it is not in ``attachments``
     :param data_pages: gives one truth value a page of a block, packet by packet in pieces; a
@@ -34,6 +40,7 @@ class Content(NamedTuple):
     format: str
     packet_pages: int
     data_pages: Callable[[int], Iterator[Mask]]
+    architecture: Architecture | None = None
     domain_xml: bytes | None = None
 
     @property
@@ -84,6 +91,7 @@ class ImagePlan(NamedTuple):
     :param member: where the image is a new directory, the name of the file in it with the pages
     :param companions: other files of the image with their contents: in that directory by name,
         else beside the file by what is added to its name
+    :param warnings: what the user should know of the image, a sentence each
     """
 
     size: int
@@ -92,8 +100,32 @@ class ImagePlan(NamedTuple):
     placer: Placer | None = None
     member: str | None = None
     companions: Mapping[str, bytes] = {}
+    warnings: Sequence[str] = ()
 
 
 def block_starts(blocks: Sequence[RamBlock]) -> tuple[int, ...]:
     """Return where blocks start that stand end to end."""
     return tuple(accumulate((block.size for block in blocks), initial=0))[: len(blocks)]
+
+
+def warn_of_missing(blocks: Sequence[RamBlock], name: str) -> tuple[str, ...]:
+    """
+    Return a warning about blocks that an image by addresses can't have.
+
+    :param name: of the format, for the message
+    :raises UsageError: it can have none at all
+    """
+    missing = [repr(block.name) for block in blocks if not block.pieces]
+    if len(missing) == len(blocks):
+        message = (
+            f"{name} needs guest physical addresses, and none is known of RAM block "
+            f"{', '.join(missing[:_NAMED])}: --address BLOCK=GPA gives one"
+        )
+        raise UsageError(message)
+    if not missing:
+        return ()
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    return (
+        f"RAM blocks without a known guest physical address are left out: "
+        f"{', '.join(missing[:_NAMED])}{more}",
+    )

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from snapmig.architectures import Architecture
 from snapmig.geometry import PacketPlace, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.readers.files import Part, PartsReader
@@ -47,6 +48,7 @@ class ImageSource(Protocol):
     :ivar shown: its name for people
     :ivar paths: the files that it is read from
     :ivar attachments: what belongs to it besides pages: names to contents
+    :ivar architecture: the guest's processors, None where they are not known
     """
 
     format: str
@@ -54,6 +56,7 @@ class ImageSource(Protocol):
     paths: tuple[str, ...]
     blocks: tuple[RamBlock, ...]
     attachments: Mapping[str, bytes]
+    architecture: Architecture | None
 
     def opener(self) -> Callable[[], ImageReader]:
         """Return a picklable function that opens a reader in any process."""
@@ -80,6 +83,7 @@ class FilesImage:
     """
 
     files: tuple[ImageFile, ...]
+    architecture: Architecture | None = None
 
     def check_unchanged(self) -> None:
         """

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from snapmig.architectures import find_architecture
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.batch_file import RestoreTable, SaveTable
+from snapmig.operations.addresses import parse_addresses
+from snapmig.operations.batch_file import RestoreTable, SaveTable, Table
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.settings import is_guest, parse_depth, parse_layout, parse_packet_size
 from snapmig.operations.shares import parse_share
@@ -38,6 +40,7 @@ def check_save(table: SaveTable, *, here: bool) -> None:
     if table.packet_size is not None:
         parse_packet_size(table.packet_size)
     _check_format(table.format, format_names(to_save=True))
+    _check_addresses(table)
     if table.share is not None:
         parse_share(table.share)
     if table.live and not is_guest(table.image):
@@ -75,8 +78,15 @@ def check_restore(table: RestoreTable) -> None:
         check_new_name(table.image)
     parse_depth(table.depth)
     _check_format(table.format, format_names())
+    _check_addresses(table)
     if sum(map(bool, (table.force, table.in_place, table.for_qemu))) > 1:
         raise UsageError("force, in_place and for_qemu exclude each other")
+
+
+def _check_addresses(table: Table) -> None:
+    parse_addresses(table.address or {})
+    if table.arch is not None:
+        find_architecture(table.arch)
 
 
 def _check_format(name: str | None, known: tuple[str, ...]) -> None:

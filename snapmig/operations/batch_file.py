@@ -31,6 +31,8 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     accelerator: str | None = None
     depth: int | None = None
     force: bool | None = None
+    address: dict[str, int | str] | None = None
+    arch: str | None = None
     follow_remote_parents: bool | None = None
 
 

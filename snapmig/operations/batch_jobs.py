@@ -104,7 +104,7 @@ class _Expander:
             words = _given(
                 table,
                 "format accelerator depth force follow_remote_parents compression level window "
-                "huffman packet_size layout deltas page_digests live share",
+                "huffman packet_size layout deltas page_digests live share address arch",
             )
             words |= {"attach": attach, "base": base}
             words |= {"parent": parent[0]} if parent else {}
@@ -136,7 +136,8 @@ class _Expander:
                 destination=fill(table.image),
                 words=_given(
                     table,
-                    "format accelerator depth force follow_remote_parents in_place block for_qemu",
+                    "format accelerator depth force follow_remote_parents in_place block for_qemu "
+                    "address arch",
                 ),
                 host=table.host,
             )

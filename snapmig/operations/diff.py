@@ -135,15 +135,18 @@ def _blocks(geometry: Geometry, found: list[tuple[int, int, int]]) -> Iterator[B
     for number, block in enumerate(geometry.blocks):
         packets = geometry.block_packets(number)
         own = [each for each in found if each[0] in packets]
-        ranges: list[PageRange] = []
+        runs: list[tuple[int, int]] = []
         for packet, first, count in own:
-            offset = (packet - packets.start) * geometry.packet_size + first * PAGE_SIZE
-            last = ranges[-1] if ranges else None
-            if last is not None and last.offset + last.pages * PAGE_SIZE == offset:
-                ranges[-1] = PageRange(last.offset, last.gpa, last.pages + count)
-            else:
-                gpa = None if block.gpa is None else block.gpa + offset
-                ranges.append(PageRange(offset, gpa, count))
+            start = (packet - packets.start) * geometry.packet_size + first * PAGE_SIZE
+            stop = min(start + count * PAGE_SIZE, block.size)
+            if runs and runs[-1][1] == start:
+                start, _ = runs.pop()
+            runs.append((start, stop))
+        ranges = tuple(
+            PageRange(start, gpa, -(-(stop - start) // PAGE_SIZE))
+            for first, end in runs
+            for start, stop, gpa in block.by_address(first, end)
+        )
         pages = -(-block.size // PAGE_SIZE)
         changed = sum(count for _, _, count in own)
-        yield BlockDiff(block.name, pages, changed, tuple(ranges))
+        yield BlockDiff(block.name, pages, changed, ranges)

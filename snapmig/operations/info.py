@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
 
+from snapmig.architectures import architecture_name
 from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
@@ -52,6 +53,7 @@ class SnapshotInfo:
         x-ignore-shared: only the name and the size are known
     :param data_pages: pages that are not zero, of which ``same_pages`` are the parent's and
         ``delta_pages`` stored as differences from it
+    :param architecture: of the guest's processors, for example ``x86_64``; None where not known
     :param source: format of the image that it was made of
     :param created: time of the commit, ISO 8601 in UTC
     :param window_bits: history that a deflate decoder must keep, as a power of two
@@ -68,6 +70,7 @@ class SnapshotInfo:
     parent_id: str | None
     created: str
     layout: str
+    architecture: str | None
     packet_size: int
     window_bits: int
     page_digests: bool
@@ -116,6 +119,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
             parent_id=block.parent_id.hex() if source.has_parent else None,
             created=datetime.fromtimestamp(block.created_ns / 1e9, UTC).isoformat("T", "seconds"),
             layout=source.layout.name.lower(),
+            architecture=source.architecture and architecture_name(source.architecture),
             packet_size=block.packet_size,
             window_bits=block.window_bits,
             page_digests=source.page_digests is not None,
@@ -153,7 +157,10 @@ def _blocks(source: SnapshotFile, *, plain: bool) -> tuple[BlockInfo, ...]:
     start, packet_size = source.superblock.data_offset, source.superblock.packet_size
     return tuple(
         BlockInfo(
-            **asdict(block),
+            block.name,
+            block.size,
+            block.pieces,
+            block.page_size,
             offset=start + source.geometry.block_packets(number).start * packet_size
             if mappable
             else None,

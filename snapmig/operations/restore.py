@@ -5,21 +5,30 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from snapmig.architectures import find_architecture
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
+from snapmig.operations.addresses import parse_addresses
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
-from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
+from snapmig.operations.restoring import (
+    Placing,
+    plan_block,
+    plan_whole,
+    restore_in_place,
+    restore_new,
+)
 from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, is_guest
 from snapmig.operations.workers import choose_workers
 from snapmig.stores.location import check_new_name, parse_location, same_location
@@ -29,6 +38,9 @@ LIBVIRT_FORMAT = "libvirt"
 _MAX_XML_SIZE = 16 << 20
 
 __all__ = ("RestoreResult", "restore")
+
+BY_ADDRESS = ("elf", "raw-by-address")
+"""Formats in which RAM stands by its guest physical addresses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,8 @@ def restore(  # noqa: PLR0913 - the words of the command line
     force: bool = False,
     in_place: bool = False,
     block: str | None = None,
+    address: Mapping[str, int | str] | Sequence[str] = (),
+    arch: str | None = None,
     for_qemu: bool = False,
     domain_xml: str | os.PathLike[str] | None = None,
     accelerator: str = AUTO,
@@ -98,6 +112,9 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param force: replace an existing image by a new file
     :param in_place: write into the existing image
     :param block: name of the only RAM block to restore
+    :param address: for ``elf`` and ``raw-by-address``: guest physical addresses in place of those
+        that the snapshot tells, as for :func:`snapmig.save`
+    :param arch: for ``elf``: the guest's architecture in place of what the snapshot tells
     :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
     :param domain_xml: a file with libvirt's definition of the guest, for the format ``libvirt``;
         default: the attachment ``domain.xml``
@@ -130,6 +147,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     follow = follow_remote_parents
     options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
+    placing = Placing(parse_addresses(address), None if arch is None else find_architecture(arch))
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
     with (
@@ -137,13 +155,21 @@ def restore(  # noqa: PLR0913 - the words of the command line
         Reading(source, options) as reading,
     ):
         if to_guest or for_qemu:
-            if force or in_place or any(x is not None for x in (format, block, domain_xml)):
+            others = any(x is not None for x in (format, block, domain_xml))
+            if force or in_place or others or any(placing):
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
             facts = _to_qemu(reading, str(image), wait)
         else:
             name = _format(source, format, raw=in_place or block is not None)
+            if any(placing) and name not in BY_ADDRESS:
+                raise UsageError(f"addresses and architecture are for {' and '.join(BY_ADDRESS)}")
             xml = _read_domain_xml(domain_xml, name)
-            part = plan_block(source, block) if block is not None else plan_whole(source, name, xml)
+            part = (
+                plan_block(source, block)
+                if block is not None
+                else plan_whole(source, name, xml, placing)
+            )
+            reading.warnings += part.image.warnings
             _check_no_source(Path(image), reading)
             if in_place:
                 data_pages = restore_in_place(reading, Path(image), part)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from snapmig.architectures import Architecture
 from snapmig.container.format import PageKind
 from snapmig.container.index import unpack_kinds
 from snapmig.container.reader import SnapshotFile
@@ -17,6 +18,7 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
+from snapmig.operations.addresses import GivenAddress, place_blocks
 from snapmig.operations.attachments import (
     SOURCE_PREFIX,
     StoredAttachment,
@@ -45,6 +47,7 @@ from snapmig.work.load import LoadTasks, RestoreHandler, RestorePlan
 
 __all__ = (
     "Part",
+    "Placing",
     "SourceAttachments",
     "fill",
     "plan_block",
@@ -69,7 +72,27 @@ class Part(NamedTuple):
     placer: Placer
 
 
-def plan_whole(source: SnapshotFile, name: str, domain_xml: bytes | None = None) -> Part:
+class Placing(NamedTuple):
+    """
+    What the user says of where a guest's RAM is, in place of what a snapshot tells.
+
+    :param addresses: guest physical addresses
+    :param architecture: the guest's processors
+    """
+
+    addresses: Sequence[GivenAddress] = ()
+    architecture: Architecture | None = None
+
+
+AS_KNOWN = Placing()
+
+
+def plan_whole(
+    source: SnapshotFile,
+    name: str,
+    domain_xml: bytes | None = None,
+    placing: Placing = AS_KNOWN,
+) -> Part:
     """
     Return a whole snapshot as an image of a format.
 
@@ -79,12 +102,15 @@ def plan_whole(source: SnapshotFile, name: str, domain_xml: bytes | None = None)
     :raises CorruptSnapshotError: what it has of it can't be
     """
     geometry = source.geometry
+    # What the user says goes before the places that RAM had in a core that was saved.
+    kept = {} if any(placing) else SourceAttachments(source)
     content = Content(
-        blocks=geometry.blocks,
-        attachments=SourceAttachments(source),
+        blocks=place_blocks(geometry.blocks, placing.addresses),
+        attachments=kept,
         format=source_format(source),
         packet_pages=geometry.packet_pages,
         data_pages=partial(_data_pages, source),
+        architecture=placing.architecture or source.architecture,
         domain_xml=domain_xml or _attached_xml(source),
     )
     try:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from snapmig.architectures import find_architecture
 from snapmig.errors import UsageError
 from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import RamBlock
@@ -14,6 +15,7 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
+from snapmig.operations.addresses import parse_addresses
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import AttachmentSource, source_attachments
 from snapmig.operations.engine_choice import AUTO, choose_coding
@@ -55,6 +57,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     packet_size: str | int | None = None,
     layout: str | None = None,
     page_digests: bool | None = None,
+    address: Mapping[str, int | str] | Sequence[str] = (),
+    arch: str | None = None,
     follow_remote_parents: bool = False,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
@@ -95,6 +99,10 @@ def save(  # noqa: PLR0913 - the words of the command line
         takes nothing else
     :param page_digests: keep the digest of each page, so that saves with this parent, and
         comparisons, need not decode it; default: as the parent has, and none without a parent
+    :param address: guest physical addresses of RAM blocks, where the image does not tell them: a
+        mapping from ``BLOCK`` or ``BLOCK@OFFSET`` to the address, or ``BLOCK[@OFFSET]=GPA``
+        for each
+    :param arch: the guest's architecture, where the image does not tell it, such as ``aarch64``
     :param follow_remote_parents: look for what ``parent`` builds on wherever it says; default: only
         beside it and below
     :param attach: named byte strings, or files, to keep in the snapshot
@@ -138,6 +146,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         page_digests=page_digests,
         follow_remote_parents=follow_remote_parents,
         workers=choose_workers(bwlimit, workers),
+        addresses=parse_addresses(address),
+        architecture=None if arch is None else find_architecture(arch),
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
     )
     if isinstance(image, str) and is_guest(image):

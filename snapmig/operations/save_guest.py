@@ -6,17 +6,19 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
-from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
+from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
+from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.guest import Guest
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
 from snapmig.images.readers.files import Part
-from snapmig.images.source import PartsImage
+from snapmig.images.source import ImageSource, PartsImage
 from snapmig.operations.attachments import source_attachments
 from snapmig.operations.guest_facts import FACTS, describe
 from snapmig.operations.save_values import SaveOptions, SaveResult
@@ -62,6 +64,9 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
         stack.callback(os.close, state)
         with guest.paused() as pause:
             guest.save_state(state)
+            place_ram(
+                source, find_addresses(guest.monitor)
+            )  # firmware may have moved some of it meanwhile
             saving.look(again=options.live)
         if options.live:
             saving.warn_of_writes()
@@ -82,7 +87,9 @@ def _save_through_file(
         file = stack.enter_context(NamelessFile(folder))
         with guest.paused() as pause:
             kind = guest.save_file(file.fd, options.jobs)
+            addresses = find_addresses(guest.monitor)
         source = open_image(descriptor_path(file.fd), kind)
+        place_ram(source, addresses)
         source.shown = f"{GUEST_PREFIX}{socket}"
         stack.callback(source.close)
         saving = stack.enter_context(Saving(source, path, options))
@@ -117,7 +124,20 @@ def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
     ]
     source = PartsImage(GUEST_FORMAT, blocks, parts, files)
     source.shown = f"{GUEST_PREFIX}{socket}"
+    place_ram(source, find_addresses(guest.monitor))
     try:
         yield source
     finally:
         source.close()
+
+
+def place_ram(source: ImageSource, addresses: Addresses) -> None:
+    """Give a source's RAM blocks the guest physical addresses that QEMU told, if it did."""
+    pieces = pieces_of_blocks(
+        addresses.regions, {block.name: block.size for block in source.blocks}
+    )
+    placed = tuple(replace(block, pieces=pieces.get(block.name, ())) for block in source.blocks)
+    # Addresses that can't be are no reason to leave a guest unsaved.
+    if pieces and block_problem(placed) is None:
+        source.blocks = placed
+    source.architecture = addresses.architecture or source.architecture

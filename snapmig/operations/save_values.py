@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from snapmig.architectures import Architecture
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.fleet.fleet import Fleet, WorkersMaker
 from snapmig.guests.wait import MonitorWait
+from snapmig.operations.addresses import GivenAddress
 from snapmig.operations.attachments import AttachmentSource
 from snapmig.operations.progress import ProgressCallback
 from snapmig.stores.location import Location
@@ -29,6 +31,8 @@ class SaveOptions(NamedTuple):
     :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
     :param follow_remote_parents: whether parents of the parent are looked for anywhere
     :param workers: gives the worker processes
+    :param addresses: guest physical addresses in place of those that the source tells
+    :param architecture: the guest's processors, in place of those that the source tells
     :param monitor: how long a guest's monitor is waited for
     """
 
@@ -47,6 +51,8 @@ class SaveOptions(NamedTuple):
     page_digests: bool | None = None
     follow_remote_parents: bool = False
     workers: WorkersMaker = Fleet
+    addresses: Sequence[GivenAddress] = ()
+    architecture: Architecture | None = None
     monitor: MonitorWait = MonitorWait()
 
 

@@ -15,7 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from snapmig.container.format import DEFAULT_PACKET_SIZE, MAX_RAM_BLOCKS, Encoding, Layout
+from snapmig.architectures import Architecture
+from snapmig.container.format import (
+    DEFAULT_PACKET_SIZE,
+    MAX_PIECES,
+    MAX_RAM_BLOCKS,
+    Encoding,
+    Layout,
+)
 from snapmig.container.reader import SnapshotFile
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.encodings.coders import EngineError
@@ -23,9 +30,10 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import CELLS, Row
-from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
+from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.images.qemu.attachments import left_out
 from snapmig.images.source import ImageSource
+from snapmig.operations.addresses import inherit_pieces, place_blocks
 from snapmig.operations.attachments import StoredAttachment, check_attachments, store_attachments
 from snapmig.operations.engine_choice import AUTO, failure_warnings
 from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
@@ -90,7 +98,7 @@ class Saving:
         with ExitStack() as stack:
             options = self._options
             self._parent = self._open_parent(stack)
-            self._geometry = _geometry(self._source, self._packet_size)
+            self._geometry = Geometry(self._placed_blocks(), self._packet_size)
             self._check_parent()
             self._writer = self._open_writer(stack)
             check_save_space(self._writer, self._path)
@@ -203,6 +211,8 @@ class Saving:
             force=self._options.force,
             created_ns=created_ns,
             parent=None if self._parent is None else self._parent.snapshot.superblock,
+            blocks=self._placed_blocks(),
+            architecture=self._architecture,
         )
         return self._result(written, pause_seconds)
 
@@ -281,6 +291,24 @@ class Saving:
         if any(same_location(parse_location(each.shown), self._path) for each in reading.chain):
             raise UsageError("is a parent of the new snapshot", path=str(self._path))
         return reading
+
+    def _placed_blocks(self) -> tuple[RamBlock, ...]:
+        # With the addresses that are known by now; of a running guest they may be others later.
+        _check_source(self._source)
+        blocks = self._source.blocks
+        if self._parent is not None:
+            blocks = inherit_pieces(blocks, self._parent.snapshot.geometry.blocks)
+        placed = place_blocks(blocks, self._options.addresses)
+        if sum(len(block.pieces) for block in placed) > MAX_PIECES:
+            raise UsageError(f"RAM has more than {MAX_PIECES} pieces", path=self._source.shown)
+        return placed
+
+    @property
+    def _architecture(self) -> Architecture | None:
+        known = self._options.architecture or self._source.architecture
+        if known is None and self._parent is not None:
+            return self._parent.snapshot.architecture
+        return known
 
     @property
     def _packet_size(self) -> int:
@@ -363,7 +391,7 @@ class Saving:
         return " (the image's storage failed, or it shrank for a moment)"
 
 
-def _geometry(source: ImageSource, packet_size: int) -> Geometry:
+def _check_source(source: ImageSource) -> None:
     # Raw files are made into blocks by the caller, those of other formats say it themselves.
     kind = UsageError if source.format == "raw" else SnapmigError
     if len(source.blocks) > MAX_RAM_BLOCKS:
@@ -371,7 +399,6 @@ def _geometry(source: ImageSource, packet_size: int) -> Geometry:
         raise kind(message, path=source.shown)
     if problem := block_problem(source.blocks):
         raise kind(problem, path=source.shown)
-    return Geometry(source.blocks, packet_size)
 
 
 def _silent() -> None:

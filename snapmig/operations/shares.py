@@ -6,18 +6,19 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from snapmig.architectures import Architecture
 from snapmig.container.format import Encoding, Layout, page_digests_size, record_size
 from snapmig.container.index import kind_counts, record_dtype, records_sound
 from snapmig.container.shares import MAX_SHARES, SharedFile, Shares, share_packets
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
+from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, RamPiece
 from snapmig.images.source import ImageSource
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_attachments, store_attachments
@@ -85,7 +86,10 @@ class _ShareSaving(Saving):
 
     def _open_writer(self, stack: ExitStack) -> SnapshotWriter:
         geometry = self._geometry
-        self._shares.join(_plan(self._source, self._options, geometry, self._of))
+        plan = _plan(self._source, self._options, geometry, self._of)
+        architecture = self._architecture
+        known = None if architecture is None else list(architecture)
+        self._shares.join({**plan, "architecture": known})
         stack.enter_context(self._shares.held(self._share))
         self._shares.drop_mark(self._share)
         self._part = share_packets(geometry, self._share, self._of)
@@ -161,7 +165,7 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
             raise SnapmigError(message, path=str(path))
         facts = _read_plan(shares, plan)
         with _writer(shares, facts) as writer:
-            result = _commit(shares, writer, facts.geometry, marks[1] or {}, force=force)
+            result = _commit(shares, writer, facts, marks[1] or {}, force=force)
         shares.remove()
     seconds = round(time.monotonic() - started, 3)
     return replace(result, seconds=seconds)
@@ -172,13 +176,20 @@ class _Facts(NamedTuple):
     geometry: Geometry
     window_bits: int
     page_digests: bool
+    architecture: Architecture | None = None
 
 
 def _read_plan(shares: Shares, plan: Mapping[str, Any]) -> _Facts:
     try:
-        blocks = tuple(RamBlock(**each) for each in plan["blocks"])
+        blocks = tuple(
+            RamBlock(**{**each, "pieces": tuple(RamPiece(**piece) for piece in each["pieces"])})
+            for each in plan["blocks"]
+        )
         geometry = Geometry(blocks, plan["packet_size"])
-        return _Facts(geometry, int(plan["window_bits"]), bool(plan["page_digests"]))
+        machine = plan["architecture"]
+        architecture = None if machine is None else Architecture(*machine)
+        digests = bool(plan["page_digests"])
+        return _Facts(geometry, int(plan["window_bits"]), digests, architecture)
     except (KeyError, TypeError, ValueError) as error:
         raise SnapmigError(f"its plan is damaged: {error!r}", path=str(shares.folder)) from error
 
@@ -199,24 +210,26 @@ def abandon(snapshot: str | os.PathLike[str]) -> None:
 def _commit(
     shares: Shares,
     writer: SnapshotWriter,
-    geometry: Geometry,
+    facts: _Facts,
     mark: Mapping[str, Any],
     *,
     force: bool,
 ) -> CommitResult:
-    encodings, data_pages, stored = _look_at_index(shares, writer, geometry)
+    encodings, data_pages, stored = _look_at_index(shares, writer, facts.geometry)
     data_end = writer.end
     contents = {
         name: (shares.folder / f"attachment-{number}").read_bytes()
         for number, name in enumerate(mark["attachments"])
     }
     store_attachments(writer, contents)
-    written = writer.commit(data_end=data_end, encodings=encodings, force=force)
+    written = writer.commit(
+        data_end=data_end, encodings=encodings, force=force, architecture=facts.architecture
+    )
     return CommitResult(
         snapshot=str(shares.path),
         snapshot_id=written.snapshot_id.hex(),
         shares=shares.count,
-        ram_size=geometry.ram_size,
+        ram_size=facts.geometry.ram_size,
         data_pages=data_pages,
         stored_size=stored,
         file_size=written.file_size,
@@ -263,15 +276,14 @@ def _plan(
 ) -> dict[str, Any]:
     # What must be the same for all: the image, and how it is stored.
     facts = [os.stat(path) for path in source.paths]
-    blocks = [
-        {"name": each.name, "size": each.size, "gpa": each.gpa, "page_size": each.page_size}
-        for each in geometry.blocks
-    ]
     return {
         "shares": shares,
         "image": [[each.st_size, each.st_mtime_ns] for each in facts],
         "format": source.format,
-        "blocks": blocks,
+        "blocks": [
+            {**asdict(block), "pieces": [asdict(piece) for piece in block.pieces]}
+            for block in geometry.blocks
+        ],
         "packet_size": geometry.packet_size,
         "compression": options.settings.compression,
         "level": options.settings.deflate.level,

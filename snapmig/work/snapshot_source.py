@@ -33,6 +33,7 @@ class SnapshotSource:
         self.shown = snapshot.shown
         self.paths: tuple[str, ...] = (snapshot.shown,)
         self.blocks = snapshot.geometry.blocks
+        self.architecture = snapshot.architecture
         self.attachments: Mapping[str, bytes] = {}
         self._snapshot = snapshot
         self._plans = plans

@@ -115,7 +115,7 @@ def place(guest, week):
 
 
 def _save_blocks(snapshot, main, vga):
-    blocks = [(snapmig.RamBlock("pc.ram", len(RAM), 0), main)]
+    blocks = [(snapmig.RamBlock.at(0, len(RAM), "pc.ram"), main)]
     snapmig.save([*blocks, (snapmig.RamBlock("vga", len(RAM)), vga)], snapshot, jobs=1)
 
 

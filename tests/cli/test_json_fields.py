@@ -59,7 +59,7 @@ def snapshots(guest: Path, cli: Call) -> Path:
     changed = np.frombuffer(RAM, np.uint8).reshape(-1, 4096).copy()
     changed[5] ^= 1
     ram.write(guest / "younger.ram", changed)
-    assert cli("save", "guest.ram", "old").code == 0
+    assert cli("save", "guest.ram", "old", "--address", "ram=0").code == 0
     assert cli("save", "younger.ram", "young", "--parent", "old").code == 0
     assert cli("save", "guest.ram", "shared", "--share", "1/1").code == 0
     return guest

@@ -66,8 +66,8 @@ def place(guest):
     snapmig.save("guest.ram", "made.snap", attach={"domain.xml": "guest.xml"}, jobs=1)
     ram.write(guest / "zeros.ram", bytes(1 << 20))
     snapmig.save("zeros.ram", "zeros.snap")
-    vga = snapmig.RamBlock("vga", 1 << 20, 0xFD00_0000, 2 << 20)
-    blocks = [(snapmig.RamBlock("pc.ram", 8 << 20, 0), "guest.ram"), (vga, "zeros.ram")]
+    vga = snapmig.RamBlock.at(0xFD00_0000, 1 << 20, "vga", 2 << 20)
+    blocks = [(snapmig.RamBlock.at(0, 8 << 20, "pc.ram"), "guest.ram"), (vga, "zeros.ram")]
     snapmig.save(blocks, "blocks.snap")
     raw = bytearray((guest / "made.snap").read_bytes())
     raw[(1 << 19) + 2 * (1 << 19) + 7] ^= 1

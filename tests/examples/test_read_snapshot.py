@@ -37,7 +37,7 @@ def snapshot(tmp_path, image):
     other = tmp_path / "other"
     other.write_bytes(text(5 * PAGE + 1))
     blocks = [
-        (snapmig.RamBlock("ram", len(IMAGE), 0), image),
+        (snapmig.RamBlock.at(0, len(IMAGE), "ram"), image),
         (snapmig.RamBlock("other", 5 * PAGE + 1), other),
     ]
     path = tmp_path / "snapshot"
@@ -165,7 +165,8 @@ def test_refuses_an_attachment_that_decodes_to_more(tmp_path):
     "line",
     [
         "packet_size               524288",
-        f"RAM block 'ram': {len(IMAGE)} bytes at 0x0, pages of 4096",
+        f"RAM block 'ram': {len(IMAGE)} bytes, pages of 4096",
+        f"piece at 0x0: {len(IMAGE)} bytes of RAM block 'ram' from 0x0 on",
         f"RAM block 'other': {5 * PAGE + 1} bytes, pages of 4096",
     ],
 )

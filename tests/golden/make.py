@@ -95,11 +95,24 @@ GOOD = {
     "mixed-fixed": Snapshot([Block("ram", MIXED)], layout=FIXED),
     "several-blocks": Snapshot(
         [
-            Block("pc.ram", MIXED, gpa=0),
-            Block("vga.vram", text(2 * PAGE), gpa=0xFD000000),
+            Block("pc.ram", MIXED, [(0, len(MIXED), 0)]),
+            Block("vga.vram", text(2 * PAGE), [(0, 2 * PAGE, 0xFD000000)]),
             Block("bloc de mémoire", pages(b"huge"), page_size=2 << 20),
             Block("x" * 255, bytes(PAGE), page_size=1 << 30),
         ]
+    ),
+    "pieces": Snapshot(
+        [
+            Block("high", text(3 * PAGE), [(PAGE, 2 * PAGE, 1 << 32), (0, PAGE, 0x100123)]),
+            Block("pc.ram", MIXED[: 4 * PAGE + 5], [(0, 2 * PAGE, 0), (4 * PAGE, 5, 2 * PAGE)]),
+            Block("rom", text(PAGE), [(0, PAGE, 0xFFFFF000), (0, PAGE, 0xFF000)]),
+        ],
+        superblock={"machine": 62, "machine_class": 2, "machine_data": 1},
+    ),
+    "pieces-up-to-2-to-56": Snapshot(
+        [Block("ram", pages(b"1"), [(0, PAGE, (1 << 56) - PAGE)])],
+        layout=FIXED,
+        superblock={"machine": 65535, "machine_class": 1, "machine_data": 2},
     ),
     "several-blocks-fixed-short-tails": Snapshot(
         [Block("a", text(PACKET + 1)), Block("b", text(1)), Block("c", text(PAGE + 7))],
@@ -130,7 +143,7 @@ GOOD = {
     ),
     "unused-bytes-set": Snapshot(
         [Block("ram", pages(b"1").ljust(3 * PACKET, b"\0"))],
-        block_table={0: {"unused": b"?" * 40}},
+        block_table={0: {"unused": b"?" * 48}},
         records={1: {"stored_checksum": 77, "digest": b"?" * 16}},
         attachments=[Attachment("note", b"text")],
         attachment_table={0: {"unused": b"?" * 7, "unused_rest": b"?" * 64}},
@@ -229,6 +242,7 @@ CONTENTS = pages(b"1", b"3")  # of the data pages of packet 0
 BLOCK_TABLE_AT, INDEX_AT, DATA_AT = PAGE, 2 * PAGE, 3 * PAGE  # in a packed snapshot of RAM
 DIGESTS_AT = 3 * PAGE  # in one with page digests
 RECORD_SIZE = 104
+PLACED_STORED = len(deflate(pages(b"1", b"2")))
 
 
 def ram(**changes: Any) -> Snapshot:
@@ -265,6 +279,17 @@ def record(**fields: Any) -> Snapshot:
 def block(**fields: Any) -> Snapshot:
     """Return a snapshot with other fields in the second entry of the block table."""
     return Snapshot([Block("ram", RAM), Block("b", bytes(PAGE))], block_table={1: fields})
+
+
+def placed(**changes: Any) -> Snapshot:
+    """Return a snapshot with a RAM block in two pieces."""
+    block = Block("ram", pages(b"1", b"2"), [(0, PAGE, 0), (PAGE, PAGE, 1 << 32)])
+    return Snapshot([block], **changes)
+
+
+def piece(**fields: Any) -> Snapshot:
+    """Return a snapshot with other fields in the entry of its second piece."""
+    return placed(piece_table={1: fields})
 
 
 def attached(**changes: Any) -> Snapshot:
@@ -337,7 +362,7 @@ BAD = [
     }),
     (CORRUPT, "open", "reserved", {
         "superblock-reserved-set": superblock(reserved=1),
-        "superblock-reserved-rest-set": superblock(reserved_rest=bytes(3855) + b"1"),
+        "superblock-reserved-rest-set": superblock(reserved_rest=bytes(3835) + b"1"),
     }),
     (CORRUPT, "open", "packet size", {
         "packet-size-0": superblock(packet_size=0),
@@ -359,6 +384,17 @@ BAD = [
     }),
     (CORRUPT, "open", "number of attachments", {
         "attachment-count-4097": superblock(attachment_count=4097),
+    }),
+    (CORRUPT, "open", "number of pieces", {
+        "piece-count-65537": superblock(piece_count=65537),
+    }),
+    (CORRUPT, "open", "machine", {
+        "machine-class-0": superblock(machine=62, machine_data=1),
+        "machine-class-3": superblock(machine=62, machine_class=3, machine_data=1),
+        "machine-data-0": superblock(machine=62, machine_class=2),
+        "machine-data-3": superblock(machine=62, machine_class=2, machine_data=3),
+        "machine-class-without-machine": superblock(machine_class=1),
+        "machine-data-without-machine": superblock(machine_data=1),
     }),
     # step 3
     (CORRUPT, "open", "file has", {
@@ -394,9 +430,15 @@ BAD = [
         "data-end-beyond-64-bits": superblock(data_size=2**64 - DATA_AT),
         "attachment-table-in-data": superblock(attachment_table_offset=DATA_AT),
     }),
-    (CORRUPT, "open", "end", {
+    (CORRUPT, "open", "piece table", {
         "attachment-table-after-end": superblock(attachment_table_offset=5 * PAGE),
         "attachment-table-across-end": superblock(attachment_count=1),
+        "piece-table-in-attachment-table": attached(superblock={"piece_table_offset": DATA_AT}),
+    }),
+    (CORRUPT, "open", "end", {
+        "piece-table-after-end": superblock(piece_table_offset=5 * PAGE),
+        "piece-table-across-end": superblock(piece_count=1),
+        "piece-table-end-beyond-64-bits": superblock(piece_table_offset=2**64 - 1, piece_count=1),
     }),
     # step 4
     (CORRUPT, "open", "block table's checksum", {
@@ -432,6 +474,25 @@ BAD = [
     }),
     (CORRUPT, "open", "data has", {
         "fixed-data-size-too-small": ram(layout=FIXED, superblock={"data_size": PACKET}),
+    }),
+    (CORRUPT, "open", "piece table's checksum", {
+        "piece-table-checksum-wrong": placed(superblock={"piece_table_checksum": 1}),
+        "piece-table-byte-wrong": placed(patches=[(DATA_AT + PLACED_STORED, b"?")]),
+    }),
+    (CORRUPT, "open", "piece", {
+        "piece-of-no-block": piece(block=1),
+        "piece-reserved-set": piece(reserved=1),
+        "piece-of-nothing": piece(size=0),
+        "piece-longer-than-its-block": piece(size=3 * PAGE),
+        "piece-behind-its-block": piece(offset=2 * PAGE),
+        "piece-end-beyond-64-bits": piece(offset=2**64 - PAGE, size=PAGE),
+        "piece-offset-in-a-page": piece(offset=PAGE + 1, size=PAGE - 1),
+        "piece-size-of-half-a-page": piece(offset=0, size=PAGE // 2),
+        "piece-beyond-2-to-56": piece(gpa=(1 << 56) - PAGE + 1),
+        "piece-address-of-64-bits": piece(gpa=2**64 - 1),
+        "pieces-out-of-order": placed(piece_table={0: {"gpa": 1 << 33}}),
+        "pieces-overlap": placed(piece_table={1: {"gpa": PAGE - 1}}),
+        "pieces-at-one-address": placed(piece_table={1: {"gpa": 0}}),
     }),
     # step 5
     (CORRUPT, "open", "attachment table's checksum", {

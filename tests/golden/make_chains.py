@@ -155,7 +155,10 @@ GOOD = {
         )
     ),
     "blocks-at-other-addresses": pair(
-        Increment([Block("a", text(PAGE), 0)], parent=Snapshot([Block("a", text(PAGE), 1 << 32)]))
+        Increment(
+            [Block("a", text(PAGE), [(0, PAGE, 0)])],
+            parent=Snapshot([Block("a", text(PAGE), [(0, PAGE, 1 << 32)])]),
+        )
     ),
     "page-digests": pair(child(full(page_digests=True), page_digests=True)),
     "page-digests-fixed": pair(

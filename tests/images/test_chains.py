@@ -57,7 +57,7 @@ def test_a_chain_to_another_format(tmp_path, name):
     content = ram.mixed(2 * MIB, 4)
     ram.write(tmp_path / "old", ram.mixed(2 * MIB, 5))
     ram.write(tmp_path / "new", content)
-    block = snapmig.RamBlock("ram", 2 * MIB, 0)
+    block = snapmig.RamBlock.at(0, 2 * MIB, "ram")
     snapmig.save([(block, tmp_path / "old")], tmp_path / "parent", jobs=1)
     snapmig.save([(block, tmp_path / "new")], tmp_path / "alone", jobs=1)
     snapmig.save(

@@ -97,8 +97,8 @@ def test_ranges_are_blocks_in_the_order_of_the_table(snapshot):
     image = open_image(str(snapshot))
 
     assert image.blocks == (
-        RamBlock("ram@0x100000000", 64 * KIB, 4 * GIB),
-        RamBlock("ram@0x0", 128 * KIB, 0),
+        RamBlock.at(4 * GIB, 64 * KIB),
+        RamBlock.at(0, 128 * KIB),
     )
     assert contents(image) == (snapshot / "memory-ranges").read_bytes()
     image.close()
@@ -119,7 +119,7 @@ def test_ranges_that_follow_each_other_are_one_block(tmp_path):
     table = [(at * 64 * KIB, 64 * KIB) for at in (7, 8, 9, 2, 3, 5)]
     image = open_image(str(make(tmp_path / "s", state(table), 384 * KIB)))
 
-    assert [(block.gpa, block.size // KIB) for block in image.blocks] == [
+    assert [(block.pieces[0].gpa, block.size // KIB) for block in image.blocks] == [
         (7 * 64 * KIB, 192), (2 * 64 * KIB, 128), (5 * 64 * KIB, 64),
     ]  # fmt: skip
     image.close()

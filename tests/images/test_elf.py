@@ -2,7 +2,6 @@
 
 import json
 import struct
-import subprocess
 import sys
 import tracemalloc
 from contextlib import closing
@@ -15,14 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError, UsageError
+from snapmig.architectures import Architecture
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
+from snapmig.images.elf.headers import MAX_SEGMENTS
 from snapmig.images.formats import elf, open_image
 from snapmig.images.plan import Content
 from snapmig.images.source import read_pages
 from snapmig.operations.restore import restore
 from snapmig.operations.save import save
-from tests.conftest import requires
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -135,7 +135,7 @@ def ram(path: Path) -> dict[int, bytes]:
             place = geometry.place(packet)
             pages = read_pages(reader, place)
             pieces.append(bytes(place.length) if pages is None else pages.tobytes()[: place.length])
-        found[block.gpa or 0] = b"".join(pieces)
+        found[block.pieces[0].gpa] = b"".join(pieces)
     image.close()
     return found
 
@@ -168,8 +168,8 @@ def test_blocks_are_named_by_address_and_sorted(tmp_path):
     image = open_image(str(write(tmp_path, core(HIGH, LOW))))
 
     assert image.blocks == (
-        RamBlock("ram@0x0", 5 * PAGE_SIZE, 0),
-        RamBlock("ram@0x100000000", 3 * PAGE_SIZE, 4 * GIB),
+        RamBlock.at(0, 5 * PAGE_SIZE),
+        RamBlock.at(4 * GIB, 3 * PAGE_SIZE),
     )
     image.close()
 
@@ -195,7 +195,7 @@ def test_segments_over_the_same_bytes_are_counted_once(tmp_path):
     )
     image = open_image(str(path))
 
-    assert image.blocks == (RamBlock("ram@0x0", 5 * PAGE_SIZE, 0),)
+    assert image.blocks == (RamBlock.at(0, 5 * PAGE_SIZE),)
     assert [part.stop - part.start for part in image.parts] == [5 * PAGE_SIZE]
     image.close()
     assert ram(path) == {0: LOW.data}
@@ -347,105 +347,29 @@ def test_any_number_of_jobs_makes_the_same_core(tmp_path):
         assert (tmp_path / str(jobs)).read_bytes() == path.read_bytes()
 
 
-def fresh(directory: Path, *blocks: tuple[RamBlock, bytes]) -> Path:
-    """Save raw blocks and restore them as a core."""
-    files = []
-    for number, (block, data) in enumerate(blocks):
-        (directory / f"block{number}").write_bytes(data)
-        files.append((block, directory / f"block{number}"))
-    save(files, directory / "fresh.snap", jobs=1)
-    restore(directory / "fresh.snap", directory / "fresh", jobs=1, format="elf")
-    return directory / "fresh"
+@pytest.mark.parametrize(
+    ("width", "order", "expected"),
+    [
+        (64, "<", Architecture(62, 64, little=True)),
+        (64, ">", Architecture(62, 64, little=False)),
+        (32, "<", Architecture(62, 32, little=True)),
+    ],
+)
+def test_the_architecture_is_that_of_the_header(tmp_path, width, order, expected):
+    """Machine, width and byte order of a core are known of its guest."""
+    path = write(tmp_path, core(LOW, width=width, order=order))
+    image = open_image(str(path))
+    assert image.architecture == expected
+    image.close()
 
 
-def test_other_images_become_a_core_by_their_addresses(tmp_path):
-    """Each block with an address is a segment; what has none is left out."""
-    path = fresh(
-        tmp_path,
-        (RamBlock("high", 3 * PAGE_SIZE, 4 * GIB), HIGH.data),
-        (RamBlock("rom", PAGE_SIZE), noise(1, 9)),
-        (RamBlock("low", 5 * PAGE_SIZE, 0), LOW.data),
-    )
-
-    assert ram(path) == {0: LOW.data, 4 * GIB: HIGH.data}
-
-
-def test_a_single_block_without_address_is_at_zero(tmp_path):
-    """A raw image is a guest's RAM from its first address on."""
-    path = fresh(tmp_path, (RamBlock("ram", 5 * PAGE_SIZE - 96), LOW.data[:-96]))
-
-    assert ram(path) == {0: LOW.data[:-96]}
-
-
-def test_of_blocks_that_overlap_the_first_is_kept(tmp_path):
-    """QEMU gives its firmware's tables the address 0 too, behind the guest's RAM."""
-    path = fresh(
-        tmp_path,
-        (RamBlock("ram", 5 * PAGE_SIZE, 0), LOW.data),
-        (RamBlock("tables", PAGE_SIZE, 0), noise(1, 9)),
-        (RamBlock("end", PAGE_SIZE, 4 * PAGE_SIZE), noise(1, 8)),
-        (RamBlock("next", PAGE_SIZE, 5 * PAGE_SIZE), noise(1, 7)),
-    )
-
-    assert ram(path) == {0: LOW.data + noise(1, 7)}
-
-
-def test_a_fresh_core_has_holes_where_pages_are_zero(tmp_path):
-    """Its memory stands at whole pages of the file."""
-    path = fresh(tmp_path, (RamBlock("ram", 8 * MIB), noise(1) + bytes(8 * MIB - PAGE_SIZE)))
-
-    assert path.stat().st_blocks * 512 < MIB
-
-
-def test_a_core_without_any_address_is_refused(tmp_path):
-    """Several blocks without addresses have no place in a core."""
-    with pytest.raises(UsageError, match="needs guest physical addresses"):
-        fresh(
-            tmp_path,
-            (RamBlock("one", 5 * PAGE_SIZE), LOW.data),
-            (RamBlock("two", 3 * PAGE_SIZE), HIGH.data),
-        )
-
-
-def test_readelf_sees_the_segments(tmp_path):
-    """The GNU tools read a fresh core without a complaint."""
-    requires("readelf")
-    path = fresh(
-        tmp_path,
-        (RamBlock("high", 3 * PAGE_SIZE, 4 * GIB), HIGH.data),
-        (RamBlock("low", 5 * PAGE_SIZE, 0), LOW.data),
-    )
-
-    done = subprocess.run(
-        ["readelf", "-hlW", path], check=True, capture_output=True, text=True, timeout=60
-    )
-
-    lines = [line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["LOAD"]]
-    assert [[int(word, 16) for word in line[1:6]] for line in lines] == [
-        [0x1000, 0, 0, 0x5000, 0x5000],
-        [0x6000, 4 * GIB, 4 * GIB, 0x3000, 0x3000],
-    ]
-    assert "CORE (Core file)" in done.stdout
-    assert "X86-64" in done.stdout
-    assert done.stderr == ""
-
-
-def test_gdb_reads_memory_of_a_fresh_core(tmp_path):
-    """A debugger finds words of RAM at their addresses."""
-    requires("gdb")
-    path = fresh(
-        tmp_path,
-        (RamBlock("high", 3 * PAGE_SIZE, 4 * GIB), HIGH.data),
-        (RamBlock("low", 5 * PAGE_SIZE, 0), LOW.data),
-    )
-
-    shown = subprocess.run(
-        ["gdb", "-nx", "-batch", "-ex", "x/1xg 0x3010", "-ex", "x/1xg 0x100001008", "-c", path],
-        check=True, capture_output=True, text=True, timeout=100,
-    ).stdout  # fmt: skip
-
-    assert f"0x3010:\t{int.from_bytes(LOW.data[0x3010:0x3018], 'little'):#018x}" in shown
-    assert f"0x100001008:\t{int.from_bytes(HIGH.data[0x1008:0x1010], 'little'):#018x}" in shown
+def test_a_header_without_a_machine_tells_no_architecture(tmp_path):
+    """The number 0 stands for no machine."""
+    built = bytearray(core(LOW).build())
+    built[18:20] = bytes(2)
+    image = open_image(str(write(tmp_path, bytes(built))))
+    assert image.architecture is None
+    image.close()
 
 
 VALID = core(LOW, HIGH)
@@ -473,8 +397,8 @@ BAD = {
     "table behind the end": replace(VALID, table_offset=1 << 40),
     "table at the last address": replace(VALID, table_offset=(1 << 64) - 1),
     "absurd count": replace(VALID, many=True, many_count=(1 << 32) - 1),
-    "count just too large": replace(VALID, many=True, many_count=elf.MAX_SEGMENTS + 1),
-    "large count, small file": replace(VALID, many=True, many_count=elf.MAX_SEGMENTS),
+    "count just too large": replace(VALID, many=True, many_count=MAX_SEGMENTS + 1),
+    "large count, small file": replace(VALID, many=True, many_count=MAX_SEGMENTS),
     "count is behind the end": replace(VALID, many=True, section_offset=1 << 40),
     "count is at the last address": replace(VALID, many=True, section_offset=(1 << 64) - 1),
     "offset behind the end": core(replace(LOW, offset=1 << 40)),
@@ -532,9 +456,7 @@ def test_without_pyelftools_a_sentence_says_how_to_get_it(tmp_path, monkeypatch)
 
 def content(attachments: dict[str, bytes], *blocks: RamBlock) -> Content:
     """Return what a snapshot of a core knows."""
-    return Content(
-        blocks or (RamBlock("ram", MIB, 0),), attachments, "elf", 128, lambda _: iter(())
-    )
+    return Content(blocks or (RamBlock.at(0, MIB),), attachments, "elf", 128, lambda _: iter(()))
 
 
 BAD_PLACES = {

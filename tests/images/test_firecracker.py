@@ -81,7 +81,7 @@ def test_memory_is_what_the_file_has(pair):
     image = opened(pair)
 
     assert contents(image) == pair.read_bytes()
-    assert image.blocks == (RamBlock("ram@0x0", 4 * MIB, 0),)
+    assert image.blocks == (RamBlock.at(0, 4 * MIB),)
     image.close()
 
 
@@ -119,7 +119,7 @@ def test_regions_skip_the_gaps_of_addresses(tmp_path, size, magic, expected):
     (tmp_path / "mem.vmstate").write_bytes(vmstate(magic))
     image = opened(memory(tmp_path / "mem", size, {}))
 
-    assert [(block.gpa, block.size) for block in image.blocks] == expected
+    assert [(block.pieces[0].gpa, block.size) for block in image.blocks] == expected
     image.close()
 
 
@@ -130,7 +130,10 @@ def test_an_older_state_says_where_its_regions_are(tmp_path):
     (tmp_path / "mem.vmstate").write_bytes(vmstate(body=body))
     image = opened(memory(tmp_path / "mem", size, {}))
 
-    assert [(block.gpa, block.size) for block in image.blocks] == [(0, low), (4 * GIB, size - low)]
+    assert [(block.pieces[0].gpa, block.size) for block in image.blocks] == [
+        (0, low),
+        (4 * GIB, size - low),
+    ]
     image.close()
 
 

@@ -18,6 +18,19 @@ DESCRIPTION: dict[str, tuple[str, ...]] = {
         "Snapshots are not encrypted: they are made readable for their owner only, and hold every "
         "secret of the guest.",
     ),
+    "save": (
+        "Where the RAM is for the guest's processors is asked of a running guest, and read from "
+        "the files of hypervisors as far as they tell it. "
+        "--address says it of a RAM block in place of that, or of a part of it from an offset on, "
+        "as in --address ram=0 --address ram@2G=4G, and may be repeated; --arch names the "
+        "architecture. "
+        "Both are kept in the snapshot.",
+    ),
+    "restore": (
+        "The formats elf and raw-by-address have RAM at its guest physical addresses. "
+        "Where the snapshot does not know them, or to put others in their place, --address and "
+        "--arch give them as for save.",
+    ),
     "completion": (
         "The script completes without starting snapmig, and is to be written again when snapmig "
         "was updated. "

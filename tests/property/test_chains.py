@@ -251,7 +251,7 @@ def test_chains_of_several_ram_blocks(guests, ways):
             blocks = []
             for number, images in enumerate(guests):
                 file = ram.write(place / f"{moment}-{number}", images[moment])
-                block = snapmig.RamBlock(f"b{number}", len(images[moment]), 16 << 20 << number)
+                block = snapmig.RamBlock.at(16 << 20 << number, len(images[moment]), f"b{number}")
                 blocks.append((block, file))
             parent = None if moment == 0 else place / "s0"
             way = {**ways[moment], "parent": parent, "packet_size": PACKET}

@@ -32,6 +32,7 @@ def snapshot(request, shared_shm):
     ram.write(shared_shm / "a", CONTENT)
     path = shared_shm / request.param
     way = {"layout": request.param, "packet_size": "64K", "attach": {"a": b"x"}, "jobs": 1}
+    way["address"] = {"ram": 0, "ram@64K": "4G"}
     snapmig.save(shared_shm / "a", path, format="raw", **way)
     return path.read_bytes()
 
@@ -145,6 +146,24 @@ def test_an_attachment_table_that_lies_raises_nothing_but_refusals(snapshot, nam
         ram.write(place / "s", _with_superblock(raw, attachment_table_checksum=zlib.crc32(entry)))
 
         assert opened(place / "s") in (3, 4)
+
+
+@examples(100)
+@given(
+    entries=st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS, NUMBERS, NUMBERS), min_size=2, max_size=2)
+)
+def test_a_piece_table_that_lies_raises_nothing_but_refusals(snapshot, entries):
+    """A piece table of other numbers with a right checksum is read or refused."""
+    table = b"".join(
+        struct.pack("<QQQII", *each[:3], *(number % (1 << 32) for number in each[3:]))
+        for each in entries
+    )
+    at = Superblock.unpack(snapshot[:4096]).piece_table_offset
+    raw = snapshot[:at] + table
+    with directory() as place:
+        ram.write(place / "s", _with_superblock(raw, piece_table_checksum=zlib.crc32(table)))
+
+        assert opened(place / "s") in ((CONTENT, {"a": b"x"}), 3)
 
 
 @examples(100)

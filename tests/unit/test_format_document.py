@@ -64,7 +64,7 @@ def test_superblock_end():
     assert expected == (offset + size, name)
 
 
-@pytest.mark.parametrize("title", ["Superblock", "Block table", "Attachment table"])
+@pytest.mark.parametrize("title", ["Superblock", "Block table", "Piece table", "Attachment table"])
 def test_no_gaps(title):
     """The fields of a table follow each other without gaps."""
     table = fields(title)
@@ -102,6 +102,7 @@ def test_record_size_of_the_default():
     ("title", "expected"),
     [
         ("Block table", tables.BLOCK_ENTRY_SIZE),
+        ("Piece table", tables.PIECE_ENTRY_SIZE),
         ("Attachment table", tables.ATTACHMENT_ENTRY_SIZE),
     ],
 )
@@ -115,6 +116,7 @@ def test_entry_size(title, expected):
     ("title", "expected"),
     [
         ("Block table", tables.BLOCK_ENTRY_SIZE),
+        ("Piece table", tables.PIECE_ENTRY_SIZE),
         ("Attachment table", tables.ATTACHMENT_ENTRY_SIZE),
     ],
 )
@@ -127,16 +129,32 @@ def test_entry_size_in_words(title, expected):
     ("name", "expected"),
     [
         ("name", b"pc.ram".ljust(256, b"\0")),
-        ("gpa", (1 << 32).to_bytes(8, "little")),
         ("size", (123456).to_bytes(8, "little")),
         ("page_size", (2 << 20).to_bytes(8, "little")),
-        ("", bytes(40)),
+        ("", bytes(48)),
     ],
 )
 def test_block_entry(name, expected):
     """The code writes a RAM block's fields where the document says."""
-    entry = tables.pack_blocks((geometry.RamBlock("pc.ram", 123456, 1 << 32, 2 << 20),))
+    entry = tables.pack_blocks((geometry.RamBlock("pc.ram", 123456, page_size=2 << 20),))
     assert expected == field_of(entry, "Block table", name)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("gpa", (1 << 32).to_bytes(8, "little")),
+        ("size", (123456 - 4096).to_bytes(8, "little")),
+        ("offset", (4096).to_bytes(8, "little")),
+        ("block", b"\1\0\0\0"),
+        ("reserved", bytes(4)),
+    ],
+)
+def test_piece_entry(name, expected):
+    """The code writes a piece's fields where the document says."""
+    pieces = (geometry.RamPiece(4096, 123456 - 4096, 1 << 32),)
+    blocks = (geometry.RamBlock("rom", 1), geometry.RamBlock("ram", 123456, pieces))
+    assert expected == field_of(tables.pack_pieces(blocks), "Piece table", name)
 
 
 @pytest.mark.parametrize(
@@ -199,6 +217,7 @@ def test_version():
         ("packet_size", [constants.MIN_PACKET_SIZE, constants.MAX_PACKET_SIZE]),
         ("block_count", [1, constants.MAX_RAM_BLOCKS]),
         ("attachment_count", [0, constants.MAX_ATTACHMENTS]),
+        ("piece_count", [0, constants.MAX_PIECES]),
         ("version_minor", [constants.VERSION_MINOR]),
     ],
 )
@@ -225,10 +244,17 @@ def test_limits_of_a_name(title):
     assert f"1 to {constants.MAX_NAME_SIZE} bytes" in meaning(title, "name")
 
 
-def test_unknown_address():
-    """The number that stands for no known address is that of the code."""
-    expected = constants.NO_GPA + 1
-    assert expected == numbers(meaning("Block table", "gpa"))[0]
+def test_limit_of_addresses():
+    """The limit of guest physical addresses is that of the code."""
+    words = re.search(r"ends at the address (2\^\d+)", section("Piece table"))[1]
+    assert numbers(words) == [geometry.MAX_RAM_SIZE]
+
+
+def test_byte_orders():
+    """The byte orders are those of the code."""
+    little, big = constants.LITTLE_ENDIAN, constants.BIG_ENDIAN
+    expected = f"{little}: little-endian, {big}: big-endian"
+    assert expected in meaning("Superblock", "machine_data")
 
 
 def test_limit_of_all_ram():
@@ -249,6 +275,7 @@ def test_limit_of_an_attachment():
     [
         ("Superblock", builders.SUPERBLOCK_FIELDS),
         ("Block table", builders.BLOCK_FIELDS),
+        ("Piece table", builders.PIECE_FIELDS),
         ("Attachment table", builders.ATTACHMENT_FIELDS),
     ],
 )

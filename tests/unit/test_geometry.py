@@ -2,7 +2,7 @@
 
 import pytest
 
-from snapmig.geometry import Geometry, PacketPlace, RamBlock, block_problem
+from snapmig.geometry import Geometry, PacketPlace, RamBlock, RamPiece, block_problem
 
 KIB = 1 << 10
 
@@ -86,10 +86,15 @@ def test_block_packets_are_the_packets_of_that_block():
         ((RamBlock("a", -4096),), "has -4096 bytes"),
         ((RamBlock("a", 1, page_size=2048),), "pages of 2048 bytes"),
         ((RamBlock("a", 1, page_size=12288),), "pages of 12288 bytes"),
-        ((RamBlock("a", 1, gpa=-1),), "guest physical address"),
-        ((RamBlock("a", 1, gpa=(1 << 64) - 1),), "guest physical address"),
+        ((RamBlock.at(-1, 1),), "guest physical address"),
+        ((RamBlock.at(1 << 56, 1),), "guest physical address"),
+        ((RamBlock("a", 9000, (RamPiece(0, 5000, 0),)),), "a piece of 5000 from 0x0 on"),
+        ((RamBlock("a", 9000, (RamPiece(5000, 4000, 0),)),), "a piece of 4000 from 0x1388 on"),
+        ((RamBlock("a", 9000, (RamPiece(4096, 9000, 0),)),), "a piece of 9000 from 0x1000 on"),
+        ((RamBlock("a", 9000, (RamPiece(-4096, 4096, 0),)),), "a piece of 4096 from -0x1000 on"),
+        ((RamBlock.at(0, 4097, "a"), RamBlock.at(4096, 1, "b")), "'a' and 'b' have the address"),
     ],
-    ids=range(12),
+    ids=range(17),
 )
 def test_block_problem_names_what_no_guest_has(blocks, problem):
     """A list of RAM blocks that can't be one guest's is told why."""
@@ -101,10 +106,45 @@ def test_block_problem_names_what_no_guest_has(blocks, problem):
     [
         (RamBlock("a", 1),),
         (RamBlock("é" * 127, 1 << 56),),
-        (RamBlock("a", 5, gpa=(1 << 64) - 2, page_size=1 << 30), RamBlock("b", 5, gpa=0)),
+        (RamBlock.at((1 << 56) - 5, 5, "a", 1 << 30), RamBlock.at(0, 5, "b")),
+        (RamBlock("a", 9000, (RamPiece(0, 4096, 4096), RamPiece(0, 9000, 8192))),),
     ],
-    ids=range(3),
+    ids=range(4),
 )
 def test_block_problem_is_none_for_a_guest(blocks):
     """Blocks at the limits are allowed."""
     assert block_problem(blocks) is None
+
+
+SPLIT = RamBlock("a", 5 * 4096, (RamPiece(3 * 4096, 8192, 1 << 32), RamPiece(4096, 4096, 7)))
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "expected"),
+    [
+        (0, 5, [(0, 5, None)]),
+        (4096, 8192, [(4096, 8192, 7)]),
+        (5000, 6000, [(5000, 6000, 7 + 904)]),
+        (16384, 20480, [(16384, 20480, (1 << 32) + 4096)]),
+        (
+            0,
+            20480,
+            [
+                (0, 4096, None),
+                (4096, 8192, 7),
+                (8192, 12288, None),
+                (12288, 20480, 1 << 32),
+            ],
+        ),
+    ],
+    ids=range(5),
+)
+def test_a_range_is_cut_where_addresses_do_not_follow(start, stop, expected):
+    """A range of a RAM block is told by address, piece by piece."""
+    assert [*SPLIT.by_address(start, stop)] == expected
+
+
+def test_a_range_at_two_addresses_has_the_lower_one():
+    """Of several addresses of a byte one is told."""
+    block = RamBlock("a", 4096, (RamPiece(0, 4096, 1 << 32), RamPiece(0, 4096, 4096)))
+    assert [*block.by_address(0, 4096)] == [(0, 4096, 4096)]

@@ -13,7 +13,14 @@ from tests.system import ram
 MIB = 1 << 20
 SMALL, LARGE = ram.mixed(100_001, 3), ram.mixed(3 * MIB, 4)
 RAM = SMALL + LARGE
-BLOCKS = (snapmig.RamBlock("low", 100_001, gpa=0), snapmig.RamBlock("high é", 3 * MIB, 1 << 32))
+BLOCKS = (
+    snapmig.RamBlock.at(0, 100_001, "low"),
+    snapmig.RamBlock(
+        "high é",
+        3 * MIB,
+        (snapmig.RamPiece(0, MIB, 1 << 32), snapmig.RamPiece(2 * MIB, MIB, 1 << 33)),
+    ),
+)
 DATA_PAGES = sum(
     content[at : at + 4096].strip(b"\0") != b""
     for content in (SMALL, LARGE)
@@ -86,7 +93,7 @@ def test_info_lists_attachments(saved):
 def test_info_keeps_the_blocks(saved):
     """RAM blocks keep name, size, address and page size."""
     known = tuple(
-        snapmig.RamBlock(block.name, block.size, block.gpa, block.page_size)
+        snapmig.RamBlock(block.name, block.size, block.pieces, block.page_size)
         for block in snapmig.info(saved.snapshot).blocks
     )
 

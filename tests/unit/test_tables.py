@@ -1,4 +1,4 @@
-"""Facts about the tables of RAM blocks and attachments."""
+"""Facts about the tables of RAM blocks, pieces and attachments."""
 
 import struct
 
@@ -8,14 +8,19 @@ from snapmig.container import tables
 from snapmig.container.format import Encoding
 from snapmig.container.tables import AttachmentEntry
 from snapmig.errors import CorruptSnapshotError
-from snapmig.geometry import RamBlock
+from snapmig.geometry import RamBlock, RamPiece
 
-BLOCKS = (RamBlock("pc.ram", 5 << 30, 0), RamBlock("vga é", 1, None, 2 << 20))
+BLOCKS = (RamBlock("pc.ram", 5 << 30), RamBlock("vga é", 1, page_size=2 << 20))
+PLACED = (
+    RamBlock("ram", 5 << 30, (RamPiece(0, 2 << 30, 0), RamPiece(2 << 30, 3 << 30, 4 << 30))),
+    RamBlock("none", 4096),
+    RamBlock("rom", 8192, (RamPiece(4096, 4096, 3 << 30), RamPiece(0, 8192, 8 << 30))),
+)
 ENTRY = AttachmentEntry("a", 4096, 10, 20, Encoding.DEFLATE, bytes(range(32)))
 
 
 def test_blocks_come_back_as_they_were():
-    """The block table keeps names, sizes, addresses and page sizes."""
+    """The block table keeps names, sizes and page sizes."""
     assert tables.unpack_blocks(tables.pack_blocks(BLOCKS)) == BLOCKS
 
 
@@ -25,25 +30,61 @@ def test_a_block_entry_has_its_size():
 
 
 @pytest.mark.parametrize(
-    ("name", "gpa", "size", "page_size", "words"),
+    ("name", "size", "page_size", "words"),
     [
-        (b"", 0, 1, 4096, "not 1 to 255 bytes"),
-        (b"\xff\xfe", 0, 1, 4096, "is not UTF-8"),
-        (b"a\0b", 0, 1, 4096, "not ended by a zero byte"),
-        (b"a" * 256, 0, 1, 4096, "not ended by a zero byte"),
-        (b"a", 0, 0, 4096, "has 0 bytes"),
-        (b"a", 0, (1 << 64) - 1, 4096, "more than"),
-        (b"a", 0, 1, 0, "pages of 0 bytes"),
-        (b"a", 0, 1, 6144, "pages of 6144 bytes"),
+        (b"", 1, 4096, "not 1 to 255 bytes"),
+        (b"\xff\xfe", 1, 4096, "is not UTF-8"),
+        (b"a\0b", 1, 4096, "not ended by a zero byte"),
+        (b"a" * 256, 1, 4096, "not ended by a zero byte"),
+        (b"a", 0, 4096, "has 0 bytes"),
+        (b"a", (1 << 64) - 1, 4096, "more than"),
+        (b"a", 1, 0, "pages of 0 bytes"),
+        (b"a", 1, 6144, "pages of 6144 bytes"),
     ],
     ids=range(8),
 )
-def test_block_entries_that_no_guest_has(name, gpa, size, page_size, words):
+def test_block_entries_that_no_guest_has(name, size, page_size, words):
     """A stored RAM block that can't be is corrupt."""
-    raw = struct.pack("<256sQQQ40x", name, gpa, size, page_size)
+    raw = struct.pack("<256sQQ48x", name, size, page_size)
 
     with pytest.raises(CorruptSnapshotError, match=words):
         tables.unpack_blocks(raw)
+
+
+def test_pieces_come_back_as_they_were():
+    """The piece table keeps the addresses of each part of each RAM block."""
+    bare = tables.unpack_blocks(tables.pack_blocks(PLACED))
+    assert tables.unpack_pieces(tables.pack_pieces(PLACED), bare) == PLACED
+
+
+def test_a_piece_entry_has_its_size():
+    """An entry of the piece table has 32 bytes."""
+    assert len(tables.pack_pieces(PLACED)) == 4 * 32 == 4 * tables.PIECE_ENTRY_SIZE
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([(0, 4096, 0, 2, 0)], "RAM block 2"),
+        ([(0, 4096, 0, 0, 1)], "1 as reserved"),
+        ([(0, 0, 0, 0, 0)], "piece of 0 from"),
+        ([(0, 12288, 0, 0, 0)], "piece of 12288 from"),
+        ([(0, 4096, 8192, 0, 0)], "from 0x2000 on"),
+        ([(0, 4096, 100, 0, 0)], "from 0x64 on"),
+        ([(0, 4000, 0, 0, 0)], "piece of 4000 from"),
+        ([((1 << 56) - 4095, 4096, 0, 0, 0)], "guest physical address"),
+        ([(4096, 4096, 0, 0, 0), (0, 4096, 0, 0, 0)], "comes after"),
+        ([(0, 8192, 0, 0, 0), (4096, 4096, 0, 0, 0)], "0x1000 in common"),
+        ([(0, 4096, 0, 0, 0), (0, 4096, 4096, 0, 0)], "0x0 in common"),
+    ],
+    ids=range(11),
+)
+def test_piece_entries_that_can_not_be(entries, words):
+    """A stored piece that can't be is corrupt."""
+    raw = b"".join(struct.pack("<QQQII", *entry) for entry in entries)
+
+    with pytest.raises(CorruptSnapshotError, match=words):
+        tables.unpack_pieces(raw, (RamBlock("ram", 8192),))
 
 
 def test_attachments_come_back_as_they_were():

@@ -35,7 +35,7 @@ _snapmig_place() {
             place=$((place + 1))
         elif [[ ${words[i]} == -- ]]; then
             only_places=yes
-        elif [[ " --accelerator --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" ${words[i]} "* ]]; then
+        elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" ${words[i]} "* ]]; then
             i=$((i + 1))
         elif [[ ${words[i]} != -?* ]]; then
             place=$((place + 1))
@@ -65,8 +65,8 @@ _snapmig_verbs() {
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --format --base --parent --deltas --no-deltas -j --jobs --compression --accelerator --depth --level --window --huffman --packet-size --layout --page-digests --no-page-digests --attach -f --force --live --share --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
-    'restore') echo '-h --help --format -j --jobs -f --force --in-place --for-qemu --block --domain-xml --accelerator --depth --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
+    'save') echo '-h --help --format --base --parent --deltas --no-deltas --address --arch -j --jobs --compression --accelerator --depth --level --window --huffman --packet-size --layout --page-digests --no-page-digests --attach -f --force --live --share --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
+    'restore') echo '-h --help --format -j --jobs -f --force --in-place --for-qemu --block --address --arch --domain-xml --accelerator --depth --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
     'info') echo '-h --help --json --debug' ;;
     'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
     'chain') echo '-h --help --follow-remote-parents --json --debug' ;;
@@ -94,6 +94,8 @@ _snapmig_values() {
     local before=${2-} choices=
     case $1 in
     'save --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw' ;;
+    'save --arch' | \
+        'restore --arch') choices='x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' ;;
     'save --compression' | \
         'repack --compression') choices='zlib zstd lz4 none' ;;
     'save --accelerator' | \
@@ -170,7 +172,7 @@ _snapmig() {
         _snapmig_offer "$verbs"
     elif [[ -n $only_places ]]; then
         _snapmig_values "$verb $place"
-    elif [[ " --accelerator --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" $last "* ]]; then
+    elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" $last "* ]]; then
         _snapmig_values "$verb $last"
     elif [[ $current == --*=* ]]; then
         _snapmig_values "$verb ${current%%=*}" "${current%%=*}="

@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
+        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -78,6 +78,8 @@ complete -c snapmig -n '__snapmig_at save' -l format -r -f -a 'cloud-hypervisor 
 complete -c snapmig -n '__snapmig_at save' -l base -r -F -d 'what IMAGE, a Firecracker diff, builds on'
 complete -c snapmig -n '__snapmig_at save' -l parent -r -F -d 'a snapshot: store only what changed since it'
 complete -c snapmig -n '__snapmig_at save' -l deltas -l no-deltas -d 'store differences (if OLDER has no page digests)'
+complete -c snapmig -n '__snapmig_at save' -l address -r -f -d 'guest physical address of BLOCK, or of BLOCK@OFFSET'
+complete -c snapmig -n '__snapmig_at save' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'the guest\'s architecture: x86_64, aarch64, ...'
 complete -c snapmig -n '__snapmig_at save' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
 complete -c snapmig -n '__snapmig_at save' -l compression -r -f -a 'zlib zstd lz4 none' -d 'zlib (read everywhere), zstd, lz4, none (zlib)'
 complete -c snapmig -n '__snapmig_at save' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
@@ -107,6 +109,8 @@ complete -c snapmig -n '__snapmig_at restore' -s f -l force -d 'replace an exist
 complete -c snapmig -n '__snapmig_at restore' -l in-place -d 'fill an existing IMAGE of the same size, also while it is mapped elsewhere'
 complete -c snapmig -n '__snapmig_at restore' -l for-qemu -d 'make the directory IMAGE, and print the commands that resume the guest from it'
 complete -c snapmig -n '__snapmig_at restore' -l block -r -f -d 'only this RAM block (all, in order)'
+complete -c snapmig -n '__snapmig_at restore' -l address -r -f -d 'guest physical address of BLOCK, or of BLOCK@OFFSET'
+complete -c snapmig -n '__snapmig_at restore' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'the guest\'s architecture: x86_64, aarch64, ...'
 complete -c snapmig -n '__snapmig_at restore' -l domain-xml -r -F -d 'the domain\'s definition, for --format libvirt (the attachment domain.xml)'
 complete -c snapmig -n '__snapmig_at restore' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
 complete -c snapmig -n '__snapmig_at restore' -l depth -r -f -d 'packets in flight per worker, where it can'

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from snapmig.architectures import ARCHITECTURES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.file import ImageFile
@@ -125,7 +126,10 @@ def open_image(file: ImageFile) -> PartsImage:
         stack.pop_all()
     geometry = Geometry(blocks, PAGE_SIZE)
     parts = [Part(file.path, 0, geometry.ram_size)]
-    return PartsImage(NAME, blocks, parts, [file, *others], {CONFIG: config, STATE: state})
+    image = PartsImage(NAME, blocks, parts, [file, *others], {CONFIG: config, STATE: state})
+    if any(piece.gpa == 0 for block in blocks for piece in block.pieces):
+        image.architecture = ARCHITECTURES["x86_64"]  # elsewhere RAM starts at 1 GiB
+    return image
 
 
 def plan_image(content: Content) -> ImagePlan:
@@ -193,7 +197,7 @@ def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
     if not 0 < len(joined) <= MAX_RANGES:
         message = f"{len(joined)} ranges of RAM, expected 1 to {MAX_RANGES}"
         raise SnapmigError(message, path=shown)
-    return tuple(RamBlock(f"ram@{start:#x}", stop - start, start) for start, stop in joined)
+    return tuple(RamBlock.at(start, stop - start) for start, stop in joined)
 
 
 def _memory_manager(state: bytes) -> _Manager:

@@ -18,6 +18,7 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
+from snapmig.architectures import ARCHITECTURES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.images.file import ImageFile
@@ -56,6 +57,8 @@ _LAYOUTS: dict[int, tuple[tuple[tuple[int, int | None], ...], ...]] = {
 }
 """Address and size of the places that RAM fills one after the other: today's, then those of before
 August 2025."""
+
+_ARCHITECTURES = {_X86_64: ARCHITECTURES["x86_64"], _AARCH64: ARCHITECTURES["aarch64"]}
 
 _MEMORY_UNIT = 1 << 20
 _MAX_ENTRIES = 1000
@@ -153,7 +156,9 @@ def _open(layers: Sequence[ImageFile], vmstate: str | None) -> OverlayImage:
     try:
         content = _read_vmstate(state)
         blocks = _regions(memory.size, content)
-        return OverlayImage(NAME, blocks, layers, [state], {VMSTATE: content})
+        image = OverlayImage(NAME, blocks, layers, [state], {VMSTATE: content})
+        image.architecture = _ARCHITECTURES[_kind(content)]
+        return image
     except BaseException:
         state.close()
         raise
@@ -185,14 +190,18 @@ def _architecture(content: bytes) -> int | None:
 def _regions(size: int, vmstate: bytes) -> list[RamBlock]:
     # File offsets are the same in every layout. Older states have address and size side by side,
     # by which the layout of before is known.
-    architecture = _architecture(vmstate)
-    assert architecture is not None
-    layouts = [list(_fill(size, places)) for places in _LAYOUTS[architecture]]
+    layouts = [list(_fill(size, places)) for places in _LAYOUTS[_kind(vmstate)]]
     regions = layouts[0]
     for layout in layouts[1:]:
         if all(struct.pack("<QQ", *region) in vmstate for region in layout):
             regions = layout
-    return [RamBlock(f"ram@{gpa:#x}", length, gpa) for gpa, length in regions]
+    return [RamBlock.at(gpa, length) for gpa, length in regions]
+
+
+def _kind(vmstate: bytes) -> int:
+    kind = _architecture(vmstate)
+    assert kind is not None  # its magic was checked
+    return kind
 
 
 def _fill(size: int, places: Sequence[tuple[int, int | None]]) -> Iterator[tuple[int, int]]:

@@ -17,6 +17,7 @@ from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan
+from snapmig.images.qemu.addresses import place_pc_ram
 from snapmig.images.qemu.attachments import MAX_STATE_SIZE, attach_vm_state, load_vm_state
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.sections import (
@@ -112,7 +113,9 @@ def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
         bitmap = PageBitmap(file.path, block.mapped.bitmap_offset, block.mapped.page_size)
         bitmaps.append(bitmap)
     whole = state._replace(after=file.read(after, file.size - after))
-    image = MappedImage(name, blocks, parts, [file], attach_vm_state(whole))
+    placed, architecture = place_pc_ram(whole, blocks)
+    image = MappedImage(name, placed, parts, [file], attach_vm_state(whole))
+    image.architecture = architecture
     image.bitmaps = bitmaps
     return image
 

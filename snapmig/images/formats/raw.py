@@ -22,6 +22,8 @@ __all__ = ("NAME", "open_blocks", "open_image", "plan_image", "recognises")
 
 NAME = "raw"
 DEFAULT_BLOCK_NAME = "ram"
+_NAMED = 20
+"""Blocks that a message names at most."""
 
 
 def recognises(file: ImageFile) -> bool:
@@ -65,4 +67,18 @@ def open_blocks(files: Sequence[tuple[RamBlock, str]]) -> PartsImage:
 
 def plan_image(content: Content) -> ImagePlan:
     """Return how a snapshot becomes a raw file: its RAM blocks one after the other."""
-    return ImagePlan(size=content.ram_size, block_offsets=block_starts(content.blocks))
+    starts = block_starts(content.blocks)
+    return ImagePlan(content.ram_size, starts, warnings=_warn_of_several(content.blocks, starts))
+
+
+def _warn_of_several(blocks: Sequence[RamBlock], starts: Sequence[int]) -> tuple[str, ...]:
+    # Firmware and video memory would otherwise pass for RAM behind the end of it.
+    if len(blocks) == 1:
+        return ()
+    named = zip(blocks[:_NAMED], starts[:_NAMED], strict=True)
+    places = ", ".join(f"{block.name!r} at {start:#x}" for block, start in named)
+    more = f" and {len(blocks) - _NAMED} more" if len(blocks) > _NAMED else ""
+    return (
+        f"a raw file does not tell its RAM blocks apart, and this one has {len(blocks)}: {places}"
+        f"{more}; --block NAME restores one of them",
+    )

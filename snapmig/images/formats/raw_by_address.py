@@ -7,12 +7,11 @@ not show which of its zeros are RAM.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from snapmig.errors import UsageError
 from snapmig.images.file import ImageFile
-from snapmig.images.plan import Content, ImagePlan
+from snapmig.images.plan import Content, ImagePlan, warn_of_missing
 from snapmig.images.source import ImageSource
+from snapmig.images.spans import SpanPlacer, piece_spans
 
 __all__ = ("NAME", "open_image", "plan_image", "recognises")
 
@@ -38,19 +37,11 @@ def open_image(file: ImageFile) -> ImageSource:
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return where blocks go by their addresses.
+    Return where the pieces of RAM go by their addresses.
 
-    :raises UsageError: an address is not known, or two blocks share one
+    :raises UsageError: no address is known
     """
-    ends = []
-    for block in content.blocks:
-        if block.gpa is None:
-            message = f"guest physical address of RAM block {block.name!r} is not known"
-            raise UsageError(message)
-        ends.append((block.gpa, block.gpa + block.size, block.name))
-    ends.sort()
-    for (_, end, name), (start, _, other) in pairwise(ends):
-        if start < end:
-            raise UsageError(f"RAM blocks {name!r} and {other!r} have addresses in common")
-    offsets = tuple(block.gpa or 0 for block in content.blocks)
-    return ImagePlan(max(end for _, end, _ in ends), offsets)
+    missing = warn_of_missing(content.blocks, NAME)
+    spans = piece_spans(content.blocks)
+    end = max(span.offset + span.stop - span.start for span in spans)
+    return ImagePlan(end, (), placer=SpanPlacer(spans), warnings=missing)

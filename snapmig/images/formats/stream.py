@@ -11,10 +11,12 @@ import struct
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from snapmig.architectures import Architecture
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, block_starts
+from snapmig.images.qemu.addresses import place_pc_ram
 from snapmig.images.qemu.attachments import attach_vm_state
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.records import STRIDE, place_packets, zero_page
@@ -85,6 +87,7 @@ class StreamImage:
         self.paths: tuple[str, ...] = (file.shown,)
         self.blocks = blocks
         self.attachments: Mapping[str, bytes] = attachments
+        self.architecture: Architecture | None = None
         self._file = file
         self.table = table
 
@@ -135,7 +138,11 @@ def open_at(file: ImageFile, start: int, name: str) -> StreamImage:
         if isinstance(error, SnapmigError):
             error.path = file.shown
         raise
-    return StreamImage(name, file, table, blocks, attach_vm_state(state._replace(after=after)))
+    whole = state._replace(after=after)
+    placed, architecture = place_pc_ram(whole, blocks)
+    image = StreamImage(name, file, table, placed, attach_vm_state(whole))
+    image.architecture = architecture
+    return image
 
 
 def _keep_sent(

@@ -1,0 +1,1 @@
+"""What ELF cores are made of."""

@@ -1,0 +1,78 @@
+"""Ranges of RAM that lie at any places of a file."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from snapmig.geometry import PAGE_SIZE, Geometry, PacketPlace, RamBlock
+from snapmig.images.plan import Placer
+from snapmig.images.target import Store
+from snapmig.pages import Bytes, Mask, runs
+
+__all__ = ("Span", "SpanPlacer", "piece_spans")
+
+
+class Span(NamedTuple):
+    """A range of RAM offsets, and where a file has it."""
+
+    start: int
+    stop: int
+    offset: int
+
+
+class SpanPlacer(Placer):
+    """
+    Puts packets into a file that has some ranges of RAM, each of them at any place.
+
+    :param spans: where; RAM in none of them is left out, RAM in several is written to each
+    """
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        super().__init__((), ())
+        self._spans = sorted(spans)
+        self._starts = [span.start for span in self._spans]
+        self._reach = list(accumulate((span.stop for span in self._spans), max))
+
+    def write(self, store: Store, place: PacketPlace, mask: Mask, data: Bytes) -> None:
+        """Write a packet's data pages, ``(n, 4096)`` in order, where ``mask`` says."""
+        done = 0
+        for first, count in runs(mask):
+            at = first * PAGE_SIZE
+            # The last page may be cut short by the end of its block.
+            content = data[done : done + count].reshape(-1)[: place.length - at]
+            start = place.ram_offset + at
+            for low, high, offset in self._between(start, start + content.size):
+                store.write(offset, content[low - start : high - start])
+            done += count
+
+    def zero(self, store: Store, place: PacketPlace, mask: Mask) -> None:
+        """Make zero what ``mask`` says is not data, in a file that held something before."""
+        for first, count in runs(~mask):
+            at = first * PAGE_SIZE
+            start = place.ram_offset + at
+            stop = start + min(count * PAGE_SIZE, place.length - at)
+            for low, high, offset in self._between(start, stop):
+                store.zero(offset, high - low)
+
+    def _between(self, start: int, stop: int) -> Iterator[Span]:
+        number = bisect_left(self._starts, stop) - 1
+        while number >= 0 and self._reach[number] > start:
+            span = self._spans[number]
+            low, high = max(start, span.start), min(stop, span.stop)
+            if low < high:
+                yield Span(low, high, span.offset + low - span.start)
+            number -= 1
+
+
+def piece_spans(blocks: Sequence[RamBlock]) -> list[Span]:
+    """Return each piece of RAM blocks, its address as its place, in the order of addresses."""
+    geometry = Geometry(tuple(blocks), PAGE_SIZE)
+    spans = []
+    for number, block in enumerate(blocks):
+        for piece in block.pieces:
+            start = geometry.block_start(number) + piece.offset
+            spans.append(Span(start, start + piece.size, piece.gpa))
+    return sorted(spans, key=lambda span: span.offset)
