@@ -203,8 +203,8 @@ def add_monitor_timeout(parser: argparse.ArgumentParser, default: str = "30") ->
     parser.add_argument(
         "--monitor-timeout",
         type=checked(parse_monitor_timeout),
-        metavar="SECONDS",
-        help=f"for each answer of a guest's QEMU ({default})",
+        metavar="S",
+        help=f"seconds for a guest's QEMU to answer ({default})",
     )
 
 

@@ -78,6 +78,10 @@ def _print(result: SnapshotInfo) -> None:
         inside = "" if block.offset is None else f", to map from {block.offset:#x}"
         size = format_size(block.size)
         say(f"RAM block    {block.name}: {size}{_places(block)}{pages}{inside}")
+    for missing in result.left_out_blocks:
+        say(
+            f"RAM missing  {missing.name}: {format_size(missing.size)}, left out by x-ignore-shared"
+        )
     for entry in result.attachments:
         say(f"attachment   {entry.name}: {format_size(entry.size)}")
 

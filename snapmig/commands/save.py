@@ -29,8 +29,7 @@ _EPILOG = """\
 examples:
   snapmig save /dev/shm/guest.ram guest.snap
   snapmig save --live qmp:/run/guest.qmp guest.snap
-  snapmig save -j 4 --compression zstd /proc/4242/fd/17 guest.snap
-  snapmig save guest.ram guest.snap -f --attach domain.xml=guest.xml --json
+  snapmig save -j 4 guest.ram guest.snap -f --attach domain.xml=guest.xml --json
 """
 
 
@@ -140,4 +139,5 @@ def _run(options: argparse.Namespace) -> int:
             notice=print_notice,
         )
     print_saved(options, "save", result, options.share)
-    return WARNINGS_EXIT_CODE if result.torn_packets else 0
+    incomplete = result.torn_packets or result.left_out_blocks
+    return WARNINGS_EXIT_CODE if incomplete else 0

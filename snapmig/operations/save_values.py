@@ -71,6 +71,8 @@ class SaveResult:
     :param packets: how many packets are in which encoding
     :param pause_seconds: how long a running guest stood still
     :param changed_packets: packets of a live save that changed after they were saved
+    :param left_out_blocks: names of RAM blocks that a migration file made with x-ignore-shared does
+        not have, nor the snapshot
     :param torn_packets: packets of a sample that had changed at the end, since nobody had paused
         the guest
     :param warnings: what the user should know, a sentence each
@@ -100,4 +102,5 @@ class SaveResult:
     pause_seconds: float | None = None
     changed_packets: int | None = None
     torn_packets: int = 0
+    left_out_blocks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -11,6 +11,9 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated
+
+import msgspec
 
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
@@ -30,6 +33,7 @@ PLACES = "elf.json"
 REST = "elf.rest"
 
 MAX_RANGES = 4096
+MAX_PLACES = 1 << 18
 MAX_REST_SIZE = 128 << 20
 """Bytes of a core that are not RAM: headers and notes."""
 MAX_ABSENT_SIZE = 1 << 40
@@ -37,6 +41,12 @@ MAX_ABSENT_SIZE = 1 << 40
 
 _CORE = 4
 _MAX_FILE_SIZE = (1 << 63) - 1
+
+
+class _Places(msgspec.Struct):
+    # Of a core that was saved: its length, and its spans.
+    size: int
+    places: Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=MAX_PLACES)]
 
 
 def recognises(file: ImageFile) -> bool:
@@ -147,10 +157,10 @@ def _gaps(spans: Iterable[Span], size: int) -> Iterator[tuple[int, int]]:
 def _plan_again(content: Content) -> ImagePlan:
     rest = content.attachments.get(REST, b"")
     try:
-        facts = json.loads(content.attachments[PLACES])
-        size, spans = int(facts["size"]), [Span(*map(int, item)) for item in facts["places"]]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CorruptSnapshotError(f"attachment {PLACES} is not readable: {error!r}") from error
+        facts = msgspec.json.decode(content.attachments[PLACES], type=_Places)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise CorruptSnapshotError(f"attachment {PLACES} is not readable: {error}") from error
+    size, spans = facts.size, [Span(*item) for item in facts.places]
     gaps = list(_gaps(spans, size))
     fit = all(
         0 <= start < stop <= content.ram_size and 0 <= offset <= size - (stop - start)

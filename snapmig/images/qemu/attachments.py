@@ -18,6 +18,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.sections import (
+    CAPABILITIES,
     IGNORE_SHARED,
     MAPPED_RAM,
     SECTION_BYTES,
@@ -25,11 +26,15 @@ from snapmig.images.qemu.sections import (
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
 
 __all__ = (
+    "AFTER",
+    "FACTS",
+    "MAX_FACTS_SIZE",
     "MAX_STATE_SIZE",
     "SHARED_STATE",
     "BytesFile",
     "attach_vm_state",
     "check_after",
+    "left_out",
     "load_vm_state",
 )
 
@@ -109,14 +114,27 @@ def load_vm_state(
     return state
 
 
+def left_out(attachments: Mapping[str, bytes], blocks: Sequence[RamBlock]) -> tuple[RamBlock, ...]:
+    """
+    Return the RAM blocks that a migration file lists and does not have, as x-ignore-shared does.
+
+    :param attachments: of the file, or of a snapshot of it
+    :param blocks: those that it has
+    :raises CorruptSnapshotError: what a snapshot keeps is not a state
+    """
+    if FACTS not in attachments:
+        return ()
+    known = {block.name for block in blocks}
+    listed = _decode(attachments[FACTS]).blocks
+    return tuple(RamBlock(item.name, item.length) for item in listed if item.name not in known)
+
+
 def _block_facts(block: QemuBlock) -> dict[str, Any]:
     mapped = None if block.mapped is None else block.mapped._asdict()
     return {**block._asdict(), "mapped": mapped}
 
 
 def _decode(raw: bytes) -> _Facts:
-    if len(raw) > MAX_FACTS_SIZE:
-        raise _refuse(f"{len(raw)} bytes, expected at most {MAX_FACTS_SIZE}")
     try:
         return msgspec.json.decode(raw, type=_Facts)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -153,6 +171,13 @@ def _state_of(facts: _Facts, attachments: Mapping[str, bytes]) -> VmState:
 
 def _check_stream(state: VmState) -> None:
     # What is written must be read as the same: names, lengths and numbers fit then.
+    names = state.capabilities
+    if len(set(names)) < len(names) or (
+        names and all(name != CAPABILITIES for name, *_ in state.subsections)
+    ):
+        raise _refuse("capabilities are listed twice, or have no place in the configuration")
+    if state.before and state.before[:1] not in SECTION_BYTES:
+        raise _refuse(f"section type is 0x{state.before[:1].hex()} before RAM", BEFORE)
     plain = state.classic()
     try:
         file = BytesFile(plain.opening(), FACTS)
@@ -239,4 +264,4 @@ def check_after(state: VmState, name: str) -> None:
 
 
 def _refuse(words: str, name: str = FACTS) -> CorruptSnapshotError:
-    return CorruptSnapshotError(f"attachment {name}: {words}")
+    return CorruptSnapshotError(f"attachment 'source/{name}': {words}")
