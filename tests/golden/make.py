@@ -149,6 +149,11 @@ GOOD = {
         attachment_table={0: {"unused": b"?" * 7, "unused_rest": b"?" * 64}},
         patches=[(PAGE + 320, b"?" * 100), (2 * PAGE + 3 * 104, b"?" * 100)],
     ),
+    "unused-slot-bytes-set": Snapshot(
+        [Block("ram", pages(b"1") + bytes(2 * PACKET))],
+        layout=FIXED,
+        patches=[(PACKET + 1000, b"?" * 100)],
+    ),
     "zstd": Snapshot(
         [Block("ram", TAIL)],
         encodings=dict.fromkeys(TAILS, ZSTD),

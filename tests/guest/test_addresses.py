@@ -1,6 +1,7 @@
 """Facts about guest physical addresses: a snapshot's core has what QEMU's own dump has."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,8 @@ from tests.guests.tiny.guest import Layout
 pytestmark = pytest.mark.guest
 
 PAGE, MIB, GIB = 4096, 1 << 20, 1 << 30
+WORDS = re.compile("max.ram.below.4g|Sibling indicated error")
+"""RAM split at a few MiB, and a destination that refuses a guest which is to stay paused."""
 SPLIT = Layout(ram=32 * MIB, below_4g=8 * MIB)
 
 
@@ -88,6 +91,7 @@ def save_kind(program: str, folder: Path, kind: Kind) -> dict[str, Made]:
         tiny.write_sector(folder, SPLIT), SPLIT, machine=kind.machine, extra=kind.options
     )
     with Monitored(program, config, Memory(kind.backends, machine=kind.memory)) as guest:
+        guest.expected_words = WORDS
         tiny.wait_passes(guest, 1)
         guest.stop()
         migration.dump_memory(guest, monitor.dump)
@@ -207,6 +211,7 @@ def standing(folder: Path, still: Still) -> Iterator[Monitored]:
     config = GuestConfig(ram, machine=still.machine, cpus=max(1, len(nodes)))
     extra = ("-S", *still.options)
     with Monitored(still.program, replace(config, extra=extra), memory) as guest:
+        guest.expected_words = WORDS
         yield guest
 
 
