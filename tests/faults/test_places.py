@@ -62,7 +62,7 @@ def place(shm, monkeypatch):
         ("restore a.snap none --in-place", 1, "none: No such file or directory"),
         ("restore a.snap dir --in-place", 1, "dir: image is not a regular file but a directory"),
         ("restore a.snap fifo --in-place", 1, "fifo: image is not a regular file but a FIFO"),
-        ("restore a.snap old --in-place", 1, "old: image has 3 bytes, the snapshot's RAM 300000"),
+        ("restore a.snap old --in-place", 1, "old: image has 3 bytes, the snapshot's RAM 303104"),
         ("restore a.snap r --block x", 2, "a.snap: has no RAM block 'x', it has ram"),
         ("restore none r", 1, "none: No such file or directory"),
         ("restore dir r", 1, "dir: not a regular file but a directory"),
