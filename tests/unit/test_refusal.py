@@ -60,7 +60,7 @@ def save(monitor: FakeMonitor) -> bytes:
     try:
         with Guest(str(monitor.path)) as guest, guest.paused():
             guest.save_state(fd)
-        return os.pread(fd, 1 << 20, 0)
+        return os.pread(fd, 8 << 20, 0)
     finally:
         os.close(fd)
 
