@@ -15,6 +15,7 @@ import pytest
 
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import MonitorError
+from tests.faults.processes import wait_for
 from tests.guests.fake_monitor import FakeMonitor
 
 HEAD = b"QEVM\0\0\0\3\7\0\0\0\3q35"
@@ -99,7 +100,7 @@ def test_stream_without_a_return_path(shm: Path) -> None:
         pytest.raises(MonitorError, match="does not open a return path"),
     ):
         save(monitor)
-    assert monitor.status == "paused"
+    wait_for(lambda: monitor.status == "paused")
 
 
 def test_stream_that_only_looked_complete(shm: Path) -> None:
