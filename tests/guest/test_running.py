@@ -488,6 +488,7 @@ def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> N
     assert (before, False) == (small.read_serial(), small.execute("query-status")["running"])
 
 
+@pytest.mark.qemu("10.0")  # 7.2 leaves the guest in postmigrate; others were not run
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None:
     """
