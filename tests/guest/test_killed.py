@@ -96,7 +96,7 @@ def stands_still(guest: Guest) -> bool:
 
 
 long_pause = pytest.mark.parametrize("guest", ["shared"], indirect=True)
-"""Guests whose RAM snapmig reads in the pause; a QEMU that writes it itself answers nothing then."""
+"""Guests whose RAM snapmig reads in the pause; a QEMU that writes it itself answers nothing."""
 
 
 def is_guarded(process: subprocess.Popen[str]) -> bool:
