@@ -13,9 +13,10 @@ import os
 import select
 import socket
 import struct
+import time
 
 from snapmig.guests.monitor import Monitor, MonitorError
-from snapmig.guests.watch import Watch
+from snapmig.guests.watch import POLL_S, STILL_S, Watch
 from snapmig.system.signals import arrive
 
 __all__ = ("CAPABILITY", "copy_and_refuse")
@@ -53,12 +54,22 @@ def copy_and_refuse(monitor: Monitor, fd: int) -> None:
         with theirs:
             monitor.send_descriptor(theirs.fileno(), "getfd", fdname=_NAME)
         monitor.execute("migrate", uri=f"fd:{_NAME}")
-        watch = Watch(monitor, "migrate")
         copy = _Copy(monitor, ours, fd)
+        # QEMU's main loop stands still while the stream does: no command is answered before we
+        # have read on. So the monitor is asked only where the stream has ended early, for why.
         while not copy.is_complete():
-            watch.look(moved=copy.moves())
+            if not copy.goes_on():
+                _raise_reason(monitor)
         ours.sendall(_REFUSAL)
         copy.check_nothing_follows()
+
+
+def _raise_reason(monitor: Monitor) -> None:
+    watch = Watch(monitor, "migrate")
+    end = time.monotonic() + _CLOSES_S
+    while time.monotonic() < end and watch.look().status != "completed":
+        time.sleep(POLL_S)
+    raise MonitorError("QEMU's stream ends before its end", path=monitor.path)
 
 
 class _Copy:
@@ -68,18 +79,26 @@ class _Copy:
         self._fd = fd
         self._head: bytes | None = b""
         self._end = bytearray()
+        self._moved = time.monotonic()
 
-    def moves(self) -> bool:
-        """Copy what is there, until nothing has come for a moment; return whether something had."""
-        moved = False
+    def goes_on(self) -> bool:
+        """
+        Copy what is there, until nothing has come for a moment; return whether more may come.
+
+        :raises MonitorError: nothing has come for too long
+        """
         while self._is_readable():
             data = self._source.recv(_STEP)
             if not data:
-                return moved  # QEMU says why
+                return False
             self._take(data)
-            moved = True
+            self._moved = time.monotonic()
             arrive()
-        return moved
+        arrive()
+        if time.monotonic() - self._moved > STILL_S["migrate"]:
+            message = f"QEMU's stream moved nothing in {STILL_S['migrate']:.0f} s"
+            raise MonitorError(message, path=self._monitor.path)
+        return True
 
     def is_complete(self) -> bool:
         """

@@ -7,14 +7,14 @@ import time
 from snapmig.guests.answers import Migration
 from snapmig.guests.monitor import Monitor, MonitorError, words
 
-__all__ = ("AT_REST", "POLL_S", "Watch", "migration_of")
+__all__ = ("AT_REST", "POLL_S", "STILL_S", "Watch", "migration_of")
 
 POLL_S = 0.002
 AT_REST = ("none", "completed", "failed", "cancelled")
 _UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
 """States after which others follow by themselves; ``none`` is the moment before the first."""
 
-_STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}
+STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}
 """Seconds without a byte more: then it is given up. A QEMU that reads does not count bytes."""
 
 
@@ -36,11 +36,10 @@ class Watch:
         self._last = Migration()
         self._moved = time.monotonic()
 
-    def look(self, *, moved: bool = False) -> Migration:
+    def look(self) -> Migration:
         """
         Return its state.
 
-        :param moved: whether something moved that QEMU does not count
         :raises MonitorError: it failed, is in a state that nobody knows, or stands still
         """
         answer = migration_of(self._monitor)
@@ -51,10 +50,10 @@ class Watch:
             found = words(answer.status)
             raise self._error(f"QEMU's migration is {found}, expected active, completed or failed")
         now = time.monotonic()
-        if moved or answer != self._last:
+        if answer != self._last:
             self._last, self._moved = answer, now
-        if now - self._moved > _STILL_S[self._command]:
-            limit = _STILL_S[self._command]
+        if now - self._moved > STILL_S[self._command]:
+            limit = STILL_S[self._command]
             raise self._error(
                 f"QEMU's migration is {answer.status} and moved nothing in {limit:.0f} s"
             )

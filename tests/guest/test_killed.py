@@ -95,6 +95,26 @@ def stands_still(guest: Guest) -> bool:
     return status(guest) in ("finish-migrate", "postmigrate")
 
 
+long_pause = pytest.mark.parametrize("guest", ["shared"], indirect=True)
+"""Guests whose RAM snapmig reads in the pause; a QEMU that writes it itself answers nothing."""
+
+
+def is_guarded(process: subprocess.Popen[str]) -> bool:
+    """Say whether a process has started its guard, which is just before the pause."""
+    lines = [Path(f"/proc/{child}/cmdline") for child in children(process.pid)]
+    return any(b"guard_process" in line.read_bytes() for line in lines if line.exists())
+
+
+def test_killed_when_the_pause_begins(guest: Monitored, shm: Path) -> None:
+    """A guest whose snapmig is killed when its pause begins runs on."""
+    with saving(guest, shm, "-j", 2) as process:
+        wait_for(lambda: is_guarded(process))
+        kill_group(process)
+    wait_for(lambda: is_free(guest))
+    assert status(guest) == "running"
+
+
+@long_pause
 def test_killed_in_the_pause(guest: Monitored, shm: Path) -> None:
     """A guest whose snapmig is killed with its group in the pause runs on, with QEMU's settings."""
     before = settings(guest)
@@ -122,6 +142,7 @@ def test_killed_at_any_moment(guest: Monitored, shm: Path, seed: int) -> None:
     assert snapmig.verify(shm / "last").problems == ()
 
 
+@long_pause
 def test_killed_together_with_its_guard(
     guest: Monitored, shm: Path, cli: Callable[..., Outcome]
 ) -> None:
@@ -138,6 +159,7 @@ def test_killed_together_with_its_guard(
     assert cli("save", guest.monitor, shm / "snap", "-f", "-j", 2).code == 0
 
 
+@long_pause
 def test_qemu_that_stands_still(guest: Monitored, shm: Path) -> None:
     """A QEMU that does not answer is an error in time, and its guest runs on when it wakes up."""
     with saving(guest, shm, "-j", 2, "--monitor-timeout", 2) as process:

@@ -246,7 +246,7 @@ def test_migration_that_does_not_move(
     fake: Callable[..., FakeMonitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration that moves nothing for too long is given up, and the guest is let go."""
-    monkeypatch.setitem(watch._STILL_S, "migrate", 0.05)
+    monkeypatch.setitem(watch.STILL_S, "migrate", 0.05)
     monitor = fake()
 
     def migrate(_: Any) -> dict[str, str]:
@@ -263,7 +263,7 @@ def test_migration_that_moves(
     fake: Callable[..., FakeMonitor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migration that takes longer but moves something is waited for."""
-    monkeypatch.setitem(watch._STILL_S, "migrate", 0.5)
+    monkeypatch.setitem(watch.STILL_S, "migrate", 0.5)
     monitor = fake()
     numbers = iter(range(400))
 

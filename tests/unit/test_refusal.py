@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import MonitorError
+from tests.faults.processes import wait_for
 from tests.guests.fake_monitor import FakeMonitor
 
 HEAD = b"QEVM\0\0\0\3\7\0\0\0\3q35"
@@ -33,6 +34,8 @@ class Source(FakeMonitor):
         self.status, self.suppress_vmdesc = "paused", False
         self.heard = b""
         self._pieces, self._behind = pieces, behind
+        self.between: Callable[[], object] = lambda: None
+        self.behind: Callable[[], object] = lambda: None
 
     def _begin(self, _: Any) -> dict[str, Any]:
         self.status, self.migration = "finish-migrate", "device"
@@ -45,6 +48,8 @@ class Source(FakeMonitor):
         with stream, contextlib.suppress(OSError):  # a destination that leaves is a failure, too
             for piece in self._pieces:
                 stream.sendall(piece)
+                self.between()
+            self.behind()
             self.heard = stream.recv(100) if self._pieces else b""
             stream.sendall(self._behind)
         self.status, self.migration = "paused", "failed"
@@ -56,7 +61,7 @@ def save(monitor: FakeMonitor) -> bytes:
     try:
         with Guest(str(monitor.path)) as guest, guest.paused():
             guest.save_state(fd)
-        return os.pread(fd, 1 << 20, 0)
+        return os.pread(fd, 8 << 20, 0)
     finally:
         os.close(fd)
 
@@ -95,7 +100,7 @@ def test_stream_without_a_return_path(shm: Path) -> None:
         pytest.raises(MonitorError, match="does not open a return path"),
     ):
         save(monitor)
-    assert monitor.status == "paused"
+    wait_for(lambda: monitor.status == "paused")
 
 
 def test_stream_that_only_looked_complete(shm: Path) -> None:
@@ -114,6 +119,24 @@ def test_reason_of_qemu(shm: Path) -> None:
         monitor.answers["query-migrate"] = lambda _: failed if "migrate" in monitor.names else {}
         with pytest.raises(MonitorError, match="could not migrate: a device can't be migrated"):
             save(monitor)
+
+
+def test_qemu_that_answers_nothing_before_its_stream_is_read(shm: Path) -> None:
+    """A QEMU whose stream stands still answers nothing, so it is read on without asking."""
+    more = bytes(4 << 20)  # and no socket takes that unread
+    halves = [HEAD + OPENING + DEVICES, more + END]
+    with Source(shm / "qmp", halves) as monitor:
+        sent = threading.Event()
+
+        def query(_: Any) -> dict[str, str]:
+            if "migrate" in monitor.names:
+                sent.wait(30)
+            return {} if monitor.migration == "none" else {"status": monitor.migration}
+
+        monitor.answers["query-migrate"] = query
+        monitor.between = lambda: threading.Event().wait(0.1)
+        monitor.behind = sent.set
+        assert save(monitor) == HEAD + DEVICES + more + END
 
 
 def test_machine_without_descriptions(shm: Path) -> None:
