@@ -13,7 +13,6 @@ import pytest
 import snapmig
 from tests.conftest import Outcome, requires
 from tests.guest.resume import LAYOUT
-from tests.guest.versions import MAPPED_RAM, require_qemu
 from tests.guests.qemu import find_qemu
 from tests.guests.tiny import guest as tiny
 
@@ -177,8 +176,6 @@ def test_libvirt_restores_a_guest_saved_through_its_monitor(
     session: Session, shm: Path, way: str, cli: Callable[..., Outcome]
 ) -> None:
     """The guest counts on when `virsh restore` reads an image made of it and of its domain."""
-    if way == "private":
-        require_qemu(MAPPED_RAM)
     folder = session.folder
     (shm / "domain.xml").write_text(session.virsh("dumpxml", "--migratable", "tiny"))
     attach = ("--attach", f"domain.xml={shm / 'domain.xml'}") if way == "private" else ()
