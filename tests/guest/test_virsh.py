@@ -258,13 +258,14 @@ def test_the_example_brings_a_guest_back(
     example: Session, shm: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Outcome]
 ) -> None:
     """The guest of the examples is saved by their rule while it runs, and resumed by virsh."""
-    done = cli("backup", "run", configure(example, shm, monkeypatch))
+    config = configure(example, shm, monkeypatch)
+    done = cli("backup", "run", config)
     assert done.code in (0, 6), done.err  # it may be told that too much changed meanwhile
     assert example.virsh("domstate", "web").strip() == "running"
     (snapshot,) = (shm / "repository").glob("web/*.snap")
     example.virsh("destroy", "web")
     snapmig.restore(snapshot, shm / "ram", block="pc.ram")
-    made = cli("restore", "--format", "libvirt", snapshot, example.folder / "image")
+    made = cli("backup", "restore", "--format", "libvirt", config, "web", example.folder / "image")
     assert made.code == 0, made.err
     (example.folder / "image").chmod(0o644)
     (example.folder / "serial").unlink()
