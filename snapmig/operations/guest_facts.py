@@ -36,12 +36,12 @@ class SavedFacts(msgspec.Struct, frozen=True):
     Facts about a guest when it was saved.
 
     :ivar machine: its machine type, as ``-machine`` takes it
-    :ivar command_line: the program and its arguments
+    :ivar command_line: the program and its arguments; empty where they could not be read
     """
 
     machine: _Name
     qemu_version: _Name
-    command_line: Annotated[tuple[_Text, ...], msgspec.Meta(min_length=1, max_length=1 << 16)]
+    command_line: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=1 << 16)]
     memory: Annotated[tuple[_Memory, ...], msgspec.Meta(max_length=4096)]
 
 
