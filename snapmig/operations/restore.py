@@ -20,7 +20,7 @@ from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
-from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, is_guest
 from snapmig.operations.workers import choose_workers
 from snapmig.stores.location import check_new_name, parse_location, same_location
 from snapmig.units import format_size
@@ -123,7 +123,8 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :raises OSError: the operating system's own refusals, with the path
     """
     started = time.monotonic()
-    if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
+    to_guest = is_guest(image)
+    if not to_guest:
         _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
@@ -135,7 +136,6 @@ def restore(  # noqa: PLR0913 - the words of the command line
         SnapshotFile(os.fspath(snapshot)) as source,
         Reading(source, options) as reading,
     ):
-        to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
         if to_guest or for_qemu:
             if force or in_place or any(x is not None for x in (format, block, domain_xml)):
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")

@@ -101,7 +101,7 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
             )
     facts = None
     if FACTS in attachments:
-        facts = parse_facts(attachments[FACTS], source.geometry.blocks)
+        facts = parse_facts(attachments[FACTS], source.geometry.blocks, complete=from_guest)
     if facts is not None and from_guest:
         saved = SavedGuest(facts.machine, attachments.pieces(STATE))
     else:

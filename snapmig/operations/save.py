@@ -22,6 +22,7 @@ from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.operations.settings import (
     GUEST_PREFIX,
+    is_guest,
     parse_jobs,
     parse_layout,
     parse_packet_size,
@@ -139,7 +140,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         workers=choose_workers(bwlimit, workers),
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
     )
-    if isinstance(image, str) and image.startswith(GUEST_PREFIX):
+    if isinstance(image, str) and is_guest(image):
         if format is not None:
             raise UsageError("a running guest has no image format")
         if share is not None:

@@ -47,6 +47,7 @@ class _Header(NamedTuple):
     magic: bytes
     data_size: int
     kind: int
+    cookie: int
 
     @property
     def stream_offset(self) -> int:
@@ -100,9 +101,9 @@ def plan_image(content: Content) -> ImagePlan:
             "libvirt needs the domain's XML, and this snapshot has none: give --domain-xml, or "
             "attach domain.xml when saving"
         )
-    head = bytearray(content.attachments[_HEAD])
+    head = _check_head(content.attachments[_HEAD])
     state = load_vm_state(content.attachments, NAME, content.blocks)
-    header = _parse(bytes(head[:_HEADER_SIZE]), None)
+    header = _parse(head, None)
     if header.kind == _SPARSE:
         return mapped_ram.plan_at(content, state, len(head), bytes(head))
     struct.pack_into(f"{header.order}I", head, 28, _RAW)
@@ -121,9 +122,29 @@ def _make_head(xml: bytes) -> bytes:
     return struct.pack(f"={_HEADER}", _COMPLETE, _VERSION, len(rest), _RUNNING, _RAW, 0) + rest
 
 
-def _parse(raw: bytes, file: ImageFile | None) -> _Header:
+def _check_head(raw: bytes) -> bytearray:
+    # Whoever made the snapshot may have written anything there.
+    if len(raw) < _HEADER_SIZE:
+        raise _refuse(f"{len(raw)} bytes, expected a header of {_HEADER_SIZE}", None)
+    header = _parse(raw, None)
+    if header.magic != _COMPLETE:
+        raise _refuse("it is that of an incomplete image", None)
+    if header.stream_offset != len(raw):
+        size = header.stream_offset
+        raise _refuse(f"{len(raw)} bytes, expected {size} as its header says", None)
+    xml, _, rest = raw[_HEADER_SIZE:].partition(b"\0")
+    if not xml.lstrip().startswith(b"<") or header.cookie not in (0, len(xml) + 1):
+        raise _refuse("no XML where its header says", None)
+    if header.cookie and not rest.lstrip().startswith(b"<"):
+        raise _refuse("no cookie where its header says", None)
+    return bytearray(raw)
+
+
+def _parse(raw: bytes | bytearray, file: ImageFile | None) -> _Header:
     for order in "<>":
-        magic, version, data_size, _running, kind, _cookie = struct.unpack(f"{order}{_HEADER}", raw)
+        magic, version, data_size, _running, kind, cookie = struct.unpack_from(
+            f"{order}{_HEADER}", raw
+        )
         if version == _VERSION:
             break
     else:
@@ -134,12 +155,14 @@ def _parse(raw: bytes, file: ImageFile | None) -> _Header:
         raise _refuse(f"XML and cookie have {data_size} bytes, at most {MAX_HEAD_SIZE}", file)
     if kind not in (_RAW, _SPARSE, *_PROGRAMS):
         raise _refuse(f"save image has the format {kind}, which is not known here", file)
-    return _Header(order, magic, data_size, kind)
+    return _Header(order, magic, data_size, kind, cookie)
 
 
 def _refuse(words: str, file: ImageFile | None) -> SnapmigError:
     # Without a file it is about an attachment, whose checksum held.
-    return CorruptSnapshotError(words) if file is None else SnapmigError(words, path=file.shown)
+    if file is None:
+        return CorruptSnapshotError(f"attachment 'source/{_HEAD}': {words}")
+    return SnapmigError(words, path=file.shown)
 
 
 def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:

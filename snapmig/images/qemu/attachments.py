@@ -18,6 +18,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.sections import (
+    CAPABILITIES,
     IGNORE_SHARED,
     MAPPED_RAM,
     SECTION_BYTES,
@@ -25,6 +26,9 @@ from snapmig.images.qemu.sections import (
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
 
 __all__ = (
+    "AFTER",
+    "FACTS",
+    "MAX_FACTS_SIZE",
     "MAX_STATE_SIZE",
     "SHARED_STATE",
     "BytesFile",
@@ -131,8 +135,6 @@ def _block_facts(block: QemuBlock) -> dict[str, Any]:
 
 
 def _decode(raw: bytes) -> _Facts:
-    if len(raw) > MAX_FACTS_SIZE:
-        raise _refuse(f"{len(raw)} bytes, expected at most {MAX_FACTS_SIZE}")
     try:
         return msgspec.json.decode(raw, type=_Facts)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -169,6 +171,13 @@ def _state_of(facts: _Facts, attachments: Mapping[str, bytes]) -> VmState:
 
 def _check_stream(state: VmState) -> None:
     # What is written must be read as the same: names, lengths and numbers fit then.
+    names = state.capabilities
+    if len(set(names)) < len(names) or (
+        names and all(name != CAPABILITIES for name, *_ in state.subsections)
+    ):
+        raise _refuse("capabilities are listed twice, or have no place in the configuration")
+    if state.before and state.before[:1] not in SECTION_BYTES:
+        raise _refuse(f"section type is 0x{state.before[:1].hex()} before RAM", BEFORE)
     plain = state.classic()
     try:
         file = BytesFile(plain.opening(), FACTS)
@@ -255,4 +264,4 @@ def check_after(state: VmState, name: str) -> None:
 
 
 def _refuse(words: str, name: str = FACTS) -> CorruptSnapshotError:
-    return CorruptSnapshotError(f"attachment {name}: {words}")
+    return CorruptSnapshotError(f"attachment 'source/{name}': {words}")

@@ -123,6 +123,8 @@ def _parse_configuration(
     if not 0 < length < 256:
         raise cursor.refuse(f"machine type has {length} bytes, expected 1 to 255")
     machine = cursor.decode(cursor.take(length))
+    if not machine.isprintable():
+        raise cursor.refuse(f"machine type {machine!r} is not text")
     capabilities: tuple[str, ...] = ()
     subsections = []
     while cursor.number(1) == SECTION_SUBSECTION:

@@ -58,7 +58,8 @@ class MappedPlace(NamedTuple):
         if size < PAGE_SIZE or size & (size - 1) or length % size:
             return f"block of {length} bytes has pages of {size}"
         bitmap_end = self.bitmap_offset + bitmap_size(length, size)
-        if not first <= self.bitmap_offset < bitmap_end <= self.pages_offset:
+        ordered = first <= self.bitmap_offset < bitmap_end <= self.pages_offset
+        if not ordered or self.pages_offset % PAGE_SIZE:
             return f"bitmap is at {self.bitmap_offset:#x}, pages at {self.pages_offset:#x}"
         return None
 
