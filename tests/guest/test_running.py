@@ -314,7 +314,7 @@ def kind_saved(program: str, shared_shm: Path) -> Callable[[str], SavedKind]:
     def save(kind: str) -> SavedKind:
         if kind not in done:
             folder = shared_shm / kind.replace(" ", "-")
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             done[kind] = save_kind(program, folder, kind)
         return done[kind]
 
@@ -491,6 +491,7 @@ def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> N
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None:
     """A guest that its user had stopped is saved as often as one likes, and stays as it is."""
+    require_qemu("10.0")  # 7.2 does not take a refused guest back
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
         tiny.wait_passes(guest, 2)
         guest.stop()
