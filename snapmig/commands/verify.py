@@ -39,7 +39,9 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="what save made")
     add_jobs(parser)
-    parser.add_argument("--quick", action="store_true", help="check tables and index only")
+    parser.add_argument(
+        "--quick", action="store_true", help="check tables, index and unused space only"
+    )
     parser.add_argument(
         "--window", choices=WINDOWS, help="prove that a decoder with that much history is enough"
     )

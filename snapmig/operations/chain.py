@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from snapmig.container.format import PageKind
-from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.parents import open_parents
@@ -57,9 +56,9 @@ def chain(
 
 
 def _link(file: SnapshotFile) -> ChainLink:
-    file.check_index_digest()
+    file.index.check_digest()
     block = file.superblock
-    counts = kind_counts(file.records)
+    counts = file.index.kind_counts()
     deltas = int(counts[PageKind.DELTA_AGAINST_PARENT])
     return ChainLink(
         snapshot=file.shown,

@@ -94,7 +94,7 @@ def diff(
         readings = []
         for path in (one, other):
             file = stack.enter_context(SnapshotFile(os.fspath(path)))
-            file.check_index_digest()
+            file.index.check_digest()
             readings.append(stack.enter_context(Reading(file, options)))
         files = [reading.snapshot for reading in readings]
         geometry = files[0].geometry

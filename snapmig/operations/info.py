@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
-from snapmig.container.index import kind_counts, pages_in_use
+from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, RamBlock
@@ -19,8 +19,6 @@ from snapmig.operations.attachments import source_format
 from snapmig.operations.restoring import SourceAttachments
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")
-
-_INDEX_STEP = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +97,16 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
     :raises OSError: it can't be read
     """
     with SnapshotFile(os.fspath(snapshot)) as source:
-        source.check_index_digest()
+        source.index.check_digest()
         block = source.superblock
         encodings = np.zeros(256, np.int64)
         stored = 0
-        for at in range(0, len(source.records), _INDEX_STEP):
-            step = source.records[at : at + _INDEX_STEP]
-            encodings += np.bincount(step["encoding"], minlength=256)
-            stored += int(step["stored_size"].sum(dtype=np.int64))
-        kinds = kind_counts(source.records)
-        data_pages = pages_in_use(source.records)
+        kinds = np.zeros(len(PageKind), np.int64)
+        for _, records in source.index.steps():
+            encodings += np.bincount(records["encoding"], minlength=256)
+            stored += int(records["stored_size"].sum(dtype=np.int64))
+            kinds += kind_counts(records)
+        data_pages = int(kinds.sum() - kinds[PageKind.ZERO])
         pages = sum(-(-known.size // PAGE_SIZE) for known in source.geometry.blocks)
         return SnapshotInfo(
             snapshot=source.shown,

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 
 from snapmig.container.format import SUPERBLOCK_SIZE, PageKind, Superblock
-from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError, UsageError
 from snapmig.geometry import Geometry
@@ -123,7 +122,7 @@ def _find(child: SnapshotFile, *, follow_remote: bool) -> Location | None:
     for each in joined(_named(hint, near), *map(_neighbours, places)):
         if _id_of(each) == wanted:
             return each
-    counts = kind_counts(child.records)
+    counts = child.index.kind_counts()
     if not counts[PageKind.SAME_AS_PARENT] and not counts[PageKind.DELTA_AGAINST_PARENT]:
         return None
     where = " or ".join(str(beside(place, "")) for place in places)

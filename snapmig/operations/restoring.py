@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapmig.container.format import PageKind
-from snapmig.container.index import pages_in_use, unpack_kinds
+from snapmig.container.index import unpack_kinds
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE
@@ -169,7 +169,7 @@ def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int
     :raises DestinationExistsError: it, or a file that belongs beside it, exists
     """
     # A damaged index would make nonsense of the space it asks for.
-    reading.snapshot.check_index_digest()
+    reading.snapshot.index.check_digest()
     if part.image.member is None:
         companions = {
             path.with_name(path.name + suffix): content
@@ -201,7 +201,7 @@ def restore_nameless(reading: Reading, folder: Path, part: Part) -> Iterator[tup
 
     :raises NoSpaceError: it does not fit
     """
-    reading.snapshot.check_index_digest()
+    reading.snapshot.index.check_digest()
     with NamelessFile(folder, _check_room(reading, folder, str(folder), part)) as file:
         data_pages = _fill_new(reading, file, folder, part)
         yield file.fd, data_pages
@@ -218,8 +218,7 @@ def _written(reading: Reading, path: Path, part: Part) -> Iterator[tuple[Partial
 
 def _check_room(reading: Reading, folder: Path, shown: str, part: Part) -> int:
     # Return what the image needs.
-    records = reading.snapshot.records[part.packets.start : part.packets.stop]
-    needed = pages_in_use(records) * PAGE_SIZE
+    needed = reading.snapshot.index.pages_in_use(part.packets) * PAGE_SIZE
     needed += sum(len(piece) for _, piece in part.image.pieces)
     needed += sum(len(content) for content in part.image.companions.values())
     free = free_bytes(folder)

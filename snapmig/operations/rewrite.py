@@ -153,7 +153,7 @@ def _rewrite(
 ) -> SaveResult:
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         # A damaged record could pass for a packet of zeros.
-        file.check_index_digest()
+        file.index.check_digest()
         place = parse_new(out)
         in_place = same_location(place, parse_location(snapshot))
         reading = stack.enter_context(Reading(file, wishes.reading(jobs)))

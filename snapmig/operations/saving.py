@@ -268,7 +268,7 @@ class Saving:
         if same_location(path, self._path):
             raise UsageError("parent and snapshot are the same file", path=str(path))
         snapshot = stack.enter_context(SnapshotFile(str(path)))
-        snapshot.check_index_digest()
+        snapshot.index.check_digest()
         snapshot.keep_page_digests()
         if not is_near(self._path, relative_name(path, self._path)):
             self.warnings.append(

@@ -488,14 +488,23 @@ def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> N
     assert (before, False) == (small.read_serial(), small.execute("query-status")["running"])
 
 
+@pytest.mark.qemu("10.0")  # 7.2 leaves the guest in postmigrate; others were not run
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None:
-    """A guest that its user had stopped is saved as often as one likes, and stays as it is."""
-    require_qemu("10.0")  # 7.2 does not take a refused guest back
+    """
+    A guest that its user had stopped is saved as often as one likes, and stays as it is.
+
+    An old QEMU does that once, and it is said what helps.
+    """
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
         tiny.wait_passes(guest, 2)
         guest.stop()
         guest.expected_words = REFUSED
+        if guest.version < (8, 0):
+            snapmig.save(guest.monitor, shm / "0", jobs=2)
+            with pytest.raises(SnapmigError, match="saves it again when it ran"):
+                snapmig.save(guest.monitor, shm / "1", jobs=2)
+            return
         states = []
         for number in range(3):
             snapmig.save(guest.monitor, shm / f"{number}", jobs=2)

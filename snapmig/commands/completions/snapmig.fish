@@ -124,7 +124,7 @@ complete -c snapmig -n '__snapmig_at info' -l debug -d 'show where in the code i
 complete -c snapmig -n '__snapmig_at 0 info' -F
 complete -c snapmig -n '__snapmig_at verify' -s h -l help -d 'show this help message and exit'
 complete -c snapmig -n '__snapmig_at verify' -s j -l jobs -r -f -d 'worker processes, as channels in multifd (one for each processor)'
-complete -c snapmig -n '__snapmig_at verify' -l quick -d 'check tables and index only'
+complete -c snapmig -n '__snapmig_at verify' -l quick -d 'check tables, index and unused space only'
 complete -c snapmig -n '__snapmig_at verify' -l window -r -f -a '4k 32k' -d 'prove that a decoder with that much history is enough'
 complete -c snapmig -n '__snapmig_at verify' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'what does zlib, see "snapmig accelerators" (auto)'
 complete -c snapmig -n '__snapmig_at verify' -l depth -r -f -d 'packets in flight per worker, where it can'
