@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory
@@ -140,8 +140,15 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
     Make a directory from which a new QEMU resumes a snapshot's guest.
 
     :raises DestinationExistsError: the directory exists
+    :raises UsageError: the snapshot does not have the command line of the guest's QEMU
     """
     saved = load_guest(reading.snapshot)
+    if saved.state is not None and not saved.command_line:
+        message = (
+            "the command line of QEMU could not be read when its guest was saved; start one "
+            "like it with -incoming defer, and restore to qmp:SOCKET"
+        )
+        raise UsageError(message, path=reading.snapshot.shown)
     check_command(saved.command_line)
     final = folder.absolute()
     with PartialDirectory(final) as partial_folder:

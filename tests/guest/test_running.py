@@ -314,7 +314,7 @@ def kind_saved(program: str, shared_shm: Path) -> Callable[[str], SavedKind]:
     def save(kind: str) -> SavedKind:
         if kind not in done:
             folder = shared_shm / kind.replace(" ", "-")
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             done[kind] = save_kind(program, folder, kind)
         return done[kind]
 

@@ -276,3 +276,15 @@ def test_from_another_namespace_of_processes(ram: Path, shm: Path, owner: int) -
     expected = (0, "") if owner == 0 else (1, "expected a regular file of user 0, who runs the")
     assert done.returncode == expected[0], done.stderr
     assert expected[1] in done.stderr
+
+
+def test_no_command_is_made_up(
+    ram: Path, shm: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the command line of the saved QEMU none is shown, and what to do is."""
+    monkeypatch.setattr("snapmig.guests.guest._command_line", lambda _pid: ())
+    with FakeMonitor(shm / "monitor", ram) as monitor:
+        cli("save", f"qmp:{monitor.path}", shm / "snap")
+    outcome = cli("restore", "--for-qemu", shm / "snap", shm / "new")
+    assert (outcome.code, "restore to qmp:SOCKET" in outcome.err) == (2, True)
+    assert not (shm / "new").exists()
