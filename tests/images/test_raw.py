@@ -138,7 +138,7 @@ class _Refusing:
 def test_a_range_that_can_not_be_released_is_no_failure(sparse, monkeypatch):
     """Dropping pages is a courtesy; where the kernel refuses it, the save goes on."""
     file = MappedFile(str(sparse))
-    monkeypatch.setattr(file, "_map", _Refusing())
+    monkeypatch.setattr(file, "raw", _Refusing())
 
     assert file.release(MIB, 2 * MIB) is None
 
