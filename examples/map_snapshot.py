@@ -10,7 +10,9 @@ opened for reading, so several guests can run from one snapshot, which must stay
 writes the guest's device state to the new file STATE. What it prints goes into the command that
 the guest was started with, in the place of its own memory backends, and then to QEMU's monitor.
 
-Exit codes: 0 success, 1 failure, 2 wrong usage.
+Index and zero pages are checked before, the other pages are not: `snapmig verify` does that.
+
+Exit codes: 0 success, 1 failure, 2 wrong usage, 3 corrupt snapshot, 4 unsupported.
 """
 
 import os
@@ -50,6 +52,12 @@ def prepare(path: Path, state: Path) -> list[str]:
     blocks = snapmig.info(path).blocks
     if any(block.offset is None for block in blocks):
         raise snapmig.SnapmigError("can't be mapped; save with --compression none", path=str(path))
+    # No checksum is of the pages that are zero, and a guest would see what stands there.
+    found = snapmig.verify(path, quick=True)
+    if not found.ok:
+        raise snapmig.CorruptSnapshotError(
+            found.problems[0].removeprefix(f"{path}: "), path=str(path)
+        )
     with snapmig.open(path) as snapshot:
         if DEVICE_STATE not in snapshot.attachments:
             message = "has no device state beside its RAM, as a guest with shared memory leaves it"
@@ -74,7 +82,7 @@ def main(arguments: list[str]) -> int:
         lines = prepare(path, state)
     except (snapmig.SnapmigError, OSError) as error:
         print(f"map_snapshot.py: {error}", file=sys.stderr)
-        return 1
+        return getattr(error, "exit_code", 1)
     print("\n".join(lines))
     return 0
 

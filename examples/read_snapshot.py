@@ -200,7 +200,17 @@ class Snapshot:
         check(right, f"The digest of packet {number} is wrong.")
         if pages and self.verifies and self.superblock.page_digests_offset:
             self.check_page_digests(number, pages)
+        if self.verifies and self.superblock.layout == FIXED and record.encoding in (EMPTY, RAW):
+            self.check_slot(number, {n for n, kind in enumerate(kinds) if kind & 1})
         return pages
+
+    def check_slot(self, number: int, stored: set[int]) -> None:
+        """Check that a slot which may be mapped is zero beside its stored pages (step 12)."""
+        s = self.superblock
+        slot = s.data_offset + number * s.packet_size
+        for page in set(range(s.packet_size // PAGE)) - stored:
+            right = not any(self.read_at(slot + page * PAGE, PAGE))
+            check(right, f"The slot of packet {number} is not zero beside the stored pages.")
 
     def check_page_digests(self, number: int, pages: dict[int, bytes]) -> None:
         """Check the digests of a packet's pages, which only a verification uses (step 10)."""

@@ -50,10 +50,10 @@ def _disk(name: str) -> FileKind:
     return FileKind(name, "save the guest's memory, not its disk")
 
 
-_KDUMP = FileKind(
-    "a compressed kdump dump",
-    f"{_AS_ELF} (dump-guest-memory without -z, -l or -s, virsh dump --memory-only --format elf)",
+_NOT_PACKED = (
+    f"{_AS_ELF} (dump-guest-memory without -z, -l or -s, virsh dump --memory-only --format elf)"
 )
+_KDUMP = FileKind("a compressed kdump dump", _NOT_PACKED)
 _WINDOWS = FileKind("a Windows crash dump", f"{_AS_ELF} (dump-guest-memory without -w)")
 _VMWARE = FileKind("the state of a VMware guest", "its RAM is the .vmem file beside it")
 _VIRTUALBOX = FileKind(
@@ -61,7 +61,7 @@ _VIRTUALBOX = FileKind(
 )
 _XEN = FileKind("a save image of Xen", f"{_AS_ELF} (xl dump-core)")
 _FIRECRACKER = FileKind("the vmstate of a Firecracker microVM", "save the memory file beside it")
-_ELF = FileKind("an ELF file that is no core dump", f"{_AS_ELF} (dump-guest-memory)")
+_ELF = FileKind("an ELF file that is no core dump", "name the guest's RAM, or a core of it")
 _CORE = _image("an ELF core")
 _STREAM = _image("a QEMU migration file")
 _MAPPED = _image("a QEMU mapped-ram file")
@@ -75,7 +75,7 @@ _AT_START: tuple[tuple[bytes, FileKind], ...] = (
     (b"LibvirtQemudPart", FileKind("an incomplete libvirt save image", "save the guest again")),
     (b"KDUMP   ", _KDUMP),
     (b"DISKDUMP", _KDUMP),
-    (b"makedumpfile\0", FileKind("a flattened dump of makedumpfile", _AS_ELF)),
+    (b"makedumpfile\0", FileKind("a flattened kdump dump", _NOT_PACKED)),
     (b"EMiL", FileKind("a LiME dump", "dump the memory again with format=raw")),
     (b"AVML", FileKind("an AVML dump", "convert it to raw memory first (avml-convert)")),
     (b"PAGEDU64", _WINDOWS),

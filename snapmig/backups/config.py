@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,14 +23,12 @@ from snapmig.backups.saving import refused_option
 from snapmig.backups.schema import TABLES, GuestTable, HooksTable, RetentionTable, TopTable
 from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.refusals import explain, kind_of
+from snapmig.operations.refusals import explain, kind_of, parse_toml, read_text
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
 
 __all__ = ("Config", "GuestConfig", "IoPriority", "load_config", "parse_config")
-
-MAX_CONFIG_SIZE = 1 << 20
 
 _GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 Table = TypeVar("Table", bound=msgspec.Struct)
@@ -98,14 +95,11 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     :raises ConfigError: an invalid value, with its place
     :raises OSError: it can't be read
     """
-    with Path(path).open("rb") as file:
-        raw = file.read(MAX_CONFIG_SIZE + 1)
-    if len(raw) > MAX_CONFIG_SIZE:
-        raise ConfigError(f"larger than {MAX_CONFIG_SIZE} bytes", path=str(path))
     try:
-        return parse_config(raw.decode(), Path(path))
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"byte {error.start} is not UTF-8", path=str(path)) from error
+        text = read_text(path)
+    except UsageError as error:
+        raise ConfigError(error.message, path=str(path)) from error
+    return parse_config(text, Path(path))
 
 
 def parse_config(text: str, path: Path) -> Config:
@@ -116,10 +110,9 @@ def parse_config(text: str, path: Path) -> Config:
     :raises ConfigError: an invalid value, with its place
     """
     try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message = f"not TOML: {str(error)[:1].lower()}{str(error)[1:]}"
-        raise ConfigError(message, path=str(path)) from error
+        raw = parse_toml(text)
+    except UsageError as error:
+        raise ConfigError(error.message, path=str(path)) from error
     return _Parser(path).config(raw)
 
 

@@ -63,6 +63,7 @@ keep_monthly = 12
 #page_digests = true
 #deltas = true
 #live = true
+#monitor_timeout = 30
 
 # A guest; its name is that of its folder. It may have all of the tables above, and full_every and
 # check_within; what it says there takes the place of what is said above, key by key.

@@ -67,12 +67,14 @@ def _print(found: AcceleratorInfo) -> None:
 
 
 def _abilities(found: AcceleratorInfo) -> str:
-    levels = f"{found.levels[0]} to {found.levels[-1]}" if len(found.levels) > 1 else "1"
+    first, last = found.levels[0], found.levels[-1]
+    if found.levels == tuple(range(first, last + 1)):
+        levels = f"levels {first} to {last}" if first < last else f"level {first}"
+    else:
+        levels = f"levels {', '.join(map(str, found.levels))}"
     made, read = found.compress_window_bits, found.decompress_window_bits
     depth = f", depth {found.max_depth}" if found.max_depth > 1 else ""
-    return (
-        f"levels {levels}, window {_window(made)} to compress, {_window(read)} to decompress{depth}"
-    )
+    return f"{levels}, window {_window(made)} to compress, {_window(read)} to decompress{depth}"
 
 
 def _window(bits: int) -> str:

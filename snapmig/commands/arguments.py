@@ -25,6 +25,7 @@ __all__ = (
     "add_monitor_timeout",
     "add_page_digests",
     "add_progress",
+    "add_remote_parents",
     "checked",
 )
 
@@ -145,6 +146,15 @@ def add_page_digests(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_remote_parents(parser: argparse.ArgumentParser) -> None:
+    """Add ``--follow-remote-parents``."""
+    parser.add_argument(
+        "--follow-remote-parents",
+        action="store_true",
+        help="find parents anywhere (beside a snapshot and below)",
+    )
+
+
 def add_bwlimit(parser: argparse.ArgumentParser) -> None:
     """Add ``--bwlimit``."""
     parser.add_argument(
@@ -164,8 +174,8 @@ def add_monitor_timeout(parser: argparse.ArgumentParser, default: str = "30") ->
     parser.add_argument(
         "--monitor-timeout",
         type=checked(parse_monitor_timeout),
-        metavar="SECONDS",
-        help=f"for each answer of a guest's QEMU ({default})",
+        metavar="S",
+        help=f"seconds for a guest's QEMU to answer ({default})",
     )
 
 

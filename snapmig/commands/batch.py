@@ -73,7 +73,7 @@ def add_parser(verbs: Verbs) -> None:
         help="cancel the others when one fails (the file's, or no)",
     )
     add_bwlimit(parser)
-    add_monitor_timeout(parser, "the file's, or 30")
+    add_monitor_timeout(parser, "as there, or 30")
     _add_cluster(parser)
     add_progress(parser)
     add_common(parser, json_help="print a line of JSON for each job as it ends")

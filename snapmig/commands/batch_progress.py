@@ -71,7 +71,7 @@ class _Bars(BatchDisplay):
             if each is not None:
                 self._show(name, each)
         if self._overall is None:
-            self._overall = _bar("all", self._started[""], self._last)
+            self._overall = _bar("all", progress.total_bytes, self._started[""], self._last)
         self._overall.total = progress.total_bytes
         words = f"{progress.ended_jobs} of {progress.jobs} ended"
         self._overall.set_postfix_str(words, refresh=False)
@@ -93,15 +93,15 @@ class _Bars(BatchDisplay):
     def _show(self, name: str, progress: Progress) -> None:
         if name not in self._bars:
             place = self._free.pop(0)
-            self._bars[name] = (place, _bar(name, self._started[name], place))
+            self._bars[name] = (place, _bar(name, progress.total_bytes, self._started[name], place))
         bar = self._bars[name][1]
         bar.total = progress.total_bytes
         show_share(bar, progress)
         _move(bar, progress.done_bytes)
 
 
-def _bar(words: str, started: float, place: int) -> Any:
-    return make_bar(words, 0, started, position=place, leave=False)
+def _bar(words: str, total_bytes: int, started: float, place: int) -> Any:
+    return make_bar(words, total_bytes, started, position=place, leave=False)
 
 
 def _move(bar: Any, done_bytes: int) -> None:

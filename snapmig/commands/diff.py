@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_jobs, add_progress
+from snapmig.commands.arguments import (
+    Verbs,
+    add_common,
+    add_jobs,
+    add_progress,
+    add_remote_parents,
+)
 from snapmig.commands.output import percent, print_json, print_warnings, say
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
@@ -37,6 +43,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("other", metavar="OTHER", help="another one of the same RAM blocks")
     add_jobs(parser)
     parser.add_argument("--ranges", action="store_true", help="a line for each range of pages")
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -44,7 +51,13 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "comparing") as progress:
-        result = diff(options.one, options.other, jobs=options.jobs, progress=progress)
+        result = diff(
+            options.one,
+            options.other,
+            jobs=options.jobs,
+            follow_remote_parents=options.follow_remote_parents,
+            progress=progress,
+        )
     print_warnings(result.warnings)
     if options.json:
         print_json("diff", result)

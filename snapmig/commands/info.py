@@ -74,5 +74,9 @@ def _print(result: SnapshotInfo) -> None:
         pages = "" if block.page_size == PAGE_SIZE else f", {format_size(block.page_size)} pages"
         inside = "" if block.offset is None else f", to map from {block.offset:#x}"
         say(f"RAM block    {block.name}: {format_size(block.size)}{where}{pages}{inside}")
+    for missing in result.left_out_blocks:
+        say(
+            f"RAM missing  {missing.name}: {format_size(missing.size)}, left out by x-ignore-shared"
+        )
     for entry in result.attachments:
         say(f"attachment   {entry.name}: {format_size(entry.size)}")

@@ -44,7 +44,7 @@ _DESCRIPTION = "Save the memory of virtual machines to files and restore it, in 
 _EPILOG = """\
 exit codes (any other is a failure):
   0  done                          5  a worker process died
-  1  failure                       6  done with warnings (backup)
+  1  failure                       6  done with warnings
   2  usage                         7  a lock was not had (backup)
   3  corrupt snapshot          128+N  interrupted by signal N
   4  unsupported feature or format version

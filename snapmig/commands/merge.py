@@ -10,6 +10,7 @@ from snapmig.commands.arguments import (
     add_jobs,
     add_page_digests,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
@@ -38,6 +39,7 @@ def add_parser(verbs: Verbs) -> None:
     add_jobs(parser)
     add_page_digests(parser, "as it is")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing OUT")
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -51,6 +53,7 @@ def _run(options: argparse.Namespace) -> int:
             page_digests=options.page_digests,
             jobs=options.jobs,
             force=options.force,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
         )
     print_saved(options, "merge", result)

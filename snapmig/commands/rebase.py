@@ -10,6 +10,7 @@ from snapmig.commands.arguments import (
     add_jobs,
     add_page_digests,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
@@ -39,6 +40,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--parent", metavar="OTHER", required=True, help="what it shall build on")
     add_jobs(parser)
     add_page_digests(parser, "as it is")
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -51,6 +53,7 @@ def _run(options: argparse.Namespace) -> int:
             parent=options.parent,
             page_digests=options.page_digests,
             jobs=options.jobs,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
         )
     print_saved(options, "rebase", result)

@@ -12,6 +12,7 @@ from snapmig.commands.arguments import (
     add_jobs,
     add_monitor_timeout,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
@@ -63,9 +64,15 @@ def add_parser(verbs: Verbs) -> None:
         help="make the directory IMAGE, and print the commands that\nresume the guest from it",
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
+    parser.add_argument(
+        "--domain-xml",
+        metavar="FILE",
+        help="the domain's definition, for --format libvirt\n(the attachment domain.xml)",
+    )
     add_accelerator(parser)
     add_bwlimit(parser)
     add_monitor_timeout(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -82,10 +89,12 @@ def _run(options: argparse.Namespace) -> int:
             in_place=options.in_place,
             block=options.block,
             for_qemu=options.for_qemu,
+            domain_xml=options.domain_xml,
             accelerator=options.accelerator,
             depth=options.depth,
             bwlimit=options.bwlimit,
             monitor_timeout=options.monitor_timeout,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
             notice=print_notice,
         )

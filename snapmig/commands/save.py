@@ -12,6 +12,7 @@ from snapmig.commands.arguments import (
     add_jobs,
     add_monitor_timeout,
     add_progress,
+    add_remote_parents,
     checked,
 )
 from snapmig.commands.output import print_notice
@@ -27,8 +28,7 @@ _EPILOG = """\
 examples:
   snapmig save /dev/shm/guest.ram guest.snap
   snapmig save --live qmp:/run/guest.qmp guest.snap
-  snapmig save -j 4 --compression zstd /proc/4242/fd/17 guest.snap
-  snapmig save guest.ram guest.snap -f --attach domain.xml=guest.xml --json
+  snapmig save -j 4 guest.ram guest.snap -f --attach domain.xml=guest.xml --json
 """
 
 
@@ -73,6 +73,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     add_bwlimit(parser)
     add_monitor_timeout(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -129,8 +130,10 @@ def _run(options: argparse.Namespace) -> int:
             share=options.share,
             bwlimit=options.bwlimit,
             monitor_timeout=options.monitor_timeout,
+            follow_remote_parents=options.follow_remote_parents,
             progress=progress,
             notice=print_notice,
         )
     print_saved(options, "save", result, options.share)
-    return WARNINGS_EXIT_CODE if result.torn_packets else 0
+    incomplete = result.torn_packets or result.left_out_blocks
+    return WARNINGS_EXIT_CODE if incomplete else 0

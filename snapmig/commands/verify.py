@@ -11,6 +11,7 @@ from snapmig.commands.arguments import (
     add_common,
     add_jobs,
     add_progress,
+    add_remote_parents,
 )
 from snapmig.commands.output import fail, print_json, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
@@ -38,11 +39,14 @@ def add_parser(verbs: Verbs) -> None:
     )
     parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="what save made")
     add_jobs(parser)
-    parser.add_argument("--quick", action="store_true", help="check tables and index only")
+    parser.add_argument(
+        "--quick", action="store_true", help="check tables, index and unused space only"
+    )
     parser.add_argument(
         "--window", choices=WINDOWS, help="prove that a decoder with that much history is enough"
     )
     add_accelerator(parser)
+    add_remote_parents(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
@@ -60,6 +64,7 @@ def _run(options: argparse.Namespace) -> int:
                     window=options.window,
                     accelerator=options.accelerator,
                     depth=options.depth,
+                    follow_remote_parents=options.follow_remote_parents,
                     progress=progress,
                 )
             except OSError as error:  # the others are checked all the same

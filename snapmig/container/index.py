@@ -19,7 +19,6 @@ from snapmig.container.format import (
     COMPRESSED,
     RECORD_HEAD_SIZE,
     Encoding,
-    PageKind,
     record_size,
 )
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
@@ -35,7 +34,6 @@ __all__ = (
     "empty_records",
     "kind_counts",
     "pack_kinds",
-    "pages_in_use",
     "record_dtype",
     "record_sum",
     "records_sound",
@@ -193,21 +191,11 @@ def full_digests(records: Records) -> list[bytes | None]:
 
 def kind_counts(records: Records) -> npt.NDArray[np.int64]:
     """Return how many pages of each kind records have, unused page places counted as zero pages."""
-    counts = np.zeros(4, np.int64)
     stored = records["kinds"]
-    for at in range(0, len(stored), 4096):  # in steps, so that a huge guest's index stays on disk
-        step = stored[at : at + 4096]
-        low, high = step & 0x55, step >> 1 & 0x55  # each page's two bits, apart
-        data, same, delta = (low & ~high, high & ~low, low & high)
-        found = [np.bitwise_count(bits).sum(dtype=np.int64) for bits in (data, same, delta)]
-        counts += [step.size * 4 - sum(found), *found]
-    return counts
-
-
-def pages_in_use(records: Records) -> int:
-    """Return how many pages of records are not zero."""
-    counts = kind_counts(records)
-    return int(counts.sum() - counts[PageKind.ZERO])
+    low, high = stored & 0x55, stored >> 1 & 0x55  # each page's two bits, apart
+    data, same, delta = (low & ~high, high & ~low, low & high)
+    found = [np.bitwise_count(bits).sum(dtype=np.int64) for bits in (data, same, delta)]
+    return np.array([stored.size * 4 - sum(found), *found], np.int64)
 
 
 def check_record(

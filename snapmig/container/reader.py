@@ -8,12 +8,9 @@ bytes before they are decoded. What comes after (decoding and the digest) is the
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
-
-import numpy as np
 
 from snapmig.container.format import (
     MAX_ATTACHMENTS,
@@ -28,10 +25,10 @@ from snapmig.container.index import (
     Records,
     StoredPacket,
     check_record,
-    record_dtype,
     records_sound,
     unpack_records,
 )
+from snapmig.container.index_reader import IndexReader
 from snapmig.container.page_digests import PageDigestReader
 from snapmig.container.slots import read_stored, stored_ranges
 from snapmig.container.tables import (
@@ -54,7 +51,9 @@ _ATTACHMENT_STEP = 4 << 20
 
 class SnapshotFile:
     """
-    An open snapshot: superblock, tables and index checked, packets still to be read.
+    An open snapshot: superblock and tables checked, index and packets still to be read.
+
+    :ivar index: its records, not checked
 
     :param path: where it is: a path, an ``s3://`` URL, or what another process has open
     :param shown: its name in messages, when that is another one
@@ -64,7 +63,6 @@ class SnapshotFile:
 
     def __init__(self, path: str | SourcePlan, shown: str | None = None) -> None:
         self.shown = str(path) if shown is None else shown
-        self._index: Records | None = None
         try:
             self._source: ByteSource = open_source(path)
         except SnapmigError as error:
@@ -86,11 +84,10 @@ class SnapshotFile:
         self.geometry = Geometry(self._load_blocks(), self.superblock.packet_size)
         self._check_counts()
         self.attachments = self._load_attachments()
-        if not self._source.remote:
-            self._index = self._map_index()
+        self.index = IndexReader(self._source, self.superblock, self.shown)
 
     def close(self) -> None:
-        """Close the file; records that are still referred to stay mapped."""
+        """Close the file."""
         self._source.close()
 
     def __enter__(self) -> SnapshotFile:
@@ -113,13 +110,6 @@ class SnapshotFile:
     def disk_size(self) -> int:
         """What it takes where it is, in bytes."""
         return self._source.disk_size
-
-    @property
-    def records(self) -> Records:
-        """The whole index, not checked; of a remote snapshot it is fetched at the first use."""
-        if self._index is None:
-            self._index = self._map_index()
-        return self._index
 
     def plan(self) -> SourcePlan:
         """Return how other processes open this very snapshot, which must stay open meanwhile."""
@@ -172,7 +162,7 @@ class SnapshotFile:
 
         :raises CorruptSnapshotError: it is damaged, or of another packet, or points elsewhere
         """
-        records = self._some_records(place.packet, 1)
+        records = self.index.records(place.packet, 1)
         self._check(records[0], place)
         return unpack_records(records)[0]
 
@@ -200,7 +190,7 @@ class SnapshotFile:
 
         :raises CorruptSnapshotError: one is damaged, or of another packet, or points elsewhere
         """
-        records = self._some_records(first, count)
+        records = self.index.records(first, count)
         block = self.superblock
         distance = block.packet_size if self.layout == Layout.FIXED else 0
         places = (block.data_offset, block.data_offset + block.data_size, distance)
@@ -220,15 +210,6 @@ class SnapshotFile:
             "has_parent": self.has_parent,
             "has_page_digests": bool(self.superblock.page_digests_offset),
         }
-
-    def _some_records(self, first: int, count: int) -> Records:
-        # Private copies; of a remote index that was not fetched as a whole, just these.
-        if self._index is not None:
-            return self._index[first : first + count].copy()
-        dtype = record_dtype(self.superblock.packet_size)
-        count = min(count, self.superblock.packet_count - first)
-        offset = self.superblock.index_offset + first * dtype.itemsize
-        return np.frombuffer(bytearray(self._source.read(offset, count * dtype.itemsize)), dtype)
 
     def prefetch(self, packets: Sequence[StoredPacket]) -> None:
         """Say which packets' stored bytes will be read next."""
@@ -257,6 +238,14 @@ class SnapshotFile:
             raise CorruptSnapshotError(message, packet=number, offset=offset)
         return data
 
+    def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return the ranges between two offsets, first and end, that are not holes."""
+        return self._source.written(start, stop)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return bytes that no checksum is of, fewer only where the file ends."""
+        return self._source.read(offset, length)
+
     def attachment_pieces(self, entry: AttachmentEntry) -> Iterator[bytes]:
         """
         Yield an attachment's stored bytes in pieces; its SHA-256 is of the contents.
@@ -275,22 +264,6 @@ class SnapshotFile:
                 message = f"file ends inside attachment {entry.name!r}"
                 raise CorruptSnapshotError(message, path=self.shown, offset=entry.offset)
             yield piece
-
-    def check_index_digest(self) -> None:
-        """
-        Check the index as a whole against the superblock.
-
-        :raises CorruptSnapshotError: it is not the index that was committed
-        """
-        digest = hashlib.sha256()
-        for at in range(0, len(self.records), 8192):
-            digest.update(self.records[at : at + 8192].tobytes())
-        if digest.digest() != self.superblock.index_digest:
-            message = (
-                f"index digest is {self.superblock.index_digest.hex()}, "
-                f"computed {digest.hexdigest()}"
-            )
-            raise CorruptSnapshotError(message, path=self.shown)
 
     def _check_places(self, real_size: int) -> None:
         block = self.superblock
@@ -347,16 +320,6 @@ class SnapshotFile:
         return unpack_attachments(
             raw, start=block.data_offset + block.data_size, stop=block.attachment_table_offset
         )
-
-    def _map_index(self) -> Records:
-        block = self.superblock
-        return np.memmap(
-            self._source.keep(block.index_offset, block.packet_count * block.record_size),
-            dtype=record_dtype(block.packet_size),
-            mode="r",
-            offset=block.index_offset,
-            shape=(block.packet_count,),
-        ).view(np.ndarray)
 
 
 def _check_table(name: str, raw: bytes, expected: int) -> None:

@@ -72,6 +72,11 @@ class Task(NamedTuple):
         return cls(*_TASK.unpack(raw))
 
     @property
+    def packets(self) -> range:
+        """Their numbers."""
+        return range(self.first, self.first + self.count)
+
+    @property
     def shown(self) -> str:
         """The packets in words."""
         if self.count == 1:

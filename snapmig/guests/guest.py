@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from snapmig.errors import SnapmigError
 from snapmig.guests.answers import Name, Status, Version
 from snapmig.guests.backing import open_backings
 from snapmig.guests.guard import Guard
@@ -47,7 +46,11 @@ _ONLY_NAMED_FILES = (8, 1)
 
 @dataclass(frozen=True, slots=True)
 class GuestFacts:
-    """What a guest is, for whoever resumes it."""
+    """
+    What a guest is, for whoever resumes it.
+
+    :param command_line: QEMU's, empty where its process is hidden from us
+    """
 
     machine: str
     qemu_version: str
@@ -324,7 +327,6 @@ class Guest:
 def _command_line(pid: int) -> tuple[str, ...]:
     try:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError as error:
-        message = f"command line of QEMU's process {pid} can't be read: {error.strerror}"
-        raise SnapmigError(message) from error
+    except OSError:  # hidden from this user, or in a container
+        return ()
     return tuple(os.fsdecode(part) for part in raw.split(b"\0")[:-1])

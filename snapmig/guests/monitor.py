@@ -219,6 +219,8 @@ class Monitor:
                 task.cancel()
                 with HeldSignals():
                     self._loop.run_until_complete(asyncio.wait({task}, timeout=_AFTER_SILENCE_S))
+            if task.done() and not task.cancelled():
+                task.exception()  # looked at, or asyncio prints it where a signal came just now
         return task.result()
 
 

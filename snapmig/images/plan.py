@@ -24,6 +24,7 @@ class Content(NamedTuple):
 
     :param format: the format that it was saved from
     :param packet_pages: pages in a packet
+    :param domain_xml: libvirt's definition of the guest, where it is not in ``attachments``
     :param data_pages: gives one truth value a page of a block, packet by packet in pieces; a
         block's last packet is filled up with false
     """
@@ -33,6 +34,7 @@ class Content(NamedTuple):
     format: str
     packet_pages: int
     data_pages: Callable[[int], Iterator[Mask]]
+    domain_xml: bytes | None = None
 
     @property
     def ram_size(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -29,7 +29,12 @@ def _is_path(value: object) -> bool:
 
 
 def _is_list(value: object) -> bool:
-    return isinstance(value, list | tuple)
+    text = isinstance(value, str | bytes | bytearray | memoryview)
+    return isinstance(value, Sequence) and not text and not _is_path(value)
+
+
+def _is_number(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
 
 
 _PATH = _Kind("a path", _is_path)
@@ -37,8 +42,7 @@ _KINDS = {
     **dict.fromkeys(("snapshot", "one", "other", "out", "parent", "path", "image"), _PATH),
     "base": _Kind("a list of paths", _is_list),
     "attach": _Kind("a mapping of names", lambda value: isinstance(value, Mapping)),
-    "jobs": _Kind("a whole number", lambda value: type(value) is int),
-    "depth": _Kind("a whole number", lambda value: type(value) is int),
+    **dict.fromkeys(("jobs", "depth"), _Kind("a whole number", _is_number)),
     **dict.fromkeys(("progress", "ended", "notice"), _Kind("a function", callable)),
 }
 _IMAGE = _Kind(
@@ -50,7 +54,7 @@ def checks_arguments(function: Callable[Words, Result]) -> Callable[Words, Resul
     """
     Have a verb refuse arguments of other types by name, before it does anything.
 
-    Those that are left out, and None, are the function's own matter where it has them as default.
+    Those that are left at their defaults are not looked at.
     """
     signature = inspect.signature(function)
     kinds = {name: kind for name, kind in _KINDS.items() if name in signature.parameters}

@@ -10,7 +10,7 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.batch_file import RestoreTable, SaveTable
 from snapmig.operations.engine_choice import AUTO, choose_coding
-from snapmig.operations.settings import GUEST_PREFIX, parse_depth, parse_layout, parse_packet_size
+from snapmig.operations.settings import is_guest, parse_depth, parse_layout, parse_packet_size
 from snapmig.operations.shares import parse_share
 from snapmig.stores.location import ObjectUrl, check_new_name, is_url
 
@@ -40,7 +40,7 @@ def check_save(table: SaveTable, *, here: bool) -> None:
     _check_format(table.format, format_names(to_save=True))
     if table.share is not None:
         parse_share(table.share)
-    if table.live and not table.image.startswith(GUEST_PREFIX):
+    if table.live and not is_guest(table.image):
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
 
 
@@ -71,7 +71,7 @@ def check_restore(table: RestoreTable) -> None:
     :raises SnapmigError: a value that makes no sense
     """
     _check_image(table.image)
-    if not table.for_qemu and not table.image.startswith(GUEST_PREFIX):
+    if not table.for_qemu and not is_guest(table.image):
         check_new_name(table.image)
     parse_depth(table.depth)
     _check_format(table.format, format_names())
@@ -99,5 +99,6 @@ def _check_place(table: SaveTable) -> None:
 
 
 def _check_image(image: str) -> None:
+    is_guest(image)
     if is_url(image):
         raise UsageError(f"an image is a file, only snapshots are objects, found {image}")

@@ -6,7 +6,6 @@ Every refusal is one sentence with the file, the table and the key.
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +13,7 @@ import msgspec
 
 from snapmig.errors import UsageError
 from snapmig.guests.wait import parse_monitor_timeout
-from snapmig.operations.refusals import explain
+from snapmig.operations.refusals import explain, parse_toml, read_text
 from snapmig.operations.settings import GUEST_PREFIX, parse_jobs
 from snapmig.operations.workers import parse_rate
 
@@ -32,6 +31,7 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     accelerator: str | None = None
     depth: int | None = None
     force: bool | None = None
+    follow_remote_parents: bool | None = None
 
 
 class SaveTable(Table):
@@ -71,6 +71,7 @@ class DefaultsTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     accelerator: str | None = None
     depth: int | None = None
     force: bool | None = None
+    follow_remote_parents: bool | None = None
     parent: str | None = None
     compression: str | None = None
     level: int | str | None = None
@@ -118,15 +119,14 @@ def read_batch_file(path: Path) -> BatchFile:
     """
     Return what a file says.
 
-    :raises UsageError: it is not TOML, or has an unknown key or a value of a wrong type
+    :raises UsageError: not a regular file, too large, not TOML, an unknown key or a wrong type
     :raises OSError: it can't be read
     """
     try:
-        content = tomllib.loads(path.read_bytes().decode())
-    except UnicodeDecodeError as error:
-        raise UsageError("is not UTF-8, as TOML must be", path=str(path)) from error
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"is not TOML: {error}", path=str(path)) from error
+        content = parse_toml(read_text(path))
+    except UsageError as error:
+        error.path = str(path)
+        raise
     file = _convert(content, BatchFile, str(path))
     if file.max_guests_at_once is not None and file.max_guests_at_once < 1:
         message = f"max_guests_at_once is {file.max_guests_at_once}, expected at least 1"

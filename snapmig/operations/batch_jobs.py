@@ -103,8 +103,8 @@ class _Expander:
             parent = [] if table.parent is None else [fill(table.parent)]
             words = _given(
                 table,
-                "format accelerator depth force compression level window huffman packet_size "
-                "layout deltas page_digests live share",
+                "format accelerator depth force follow_remote_parents compression level window "
+                "huffman packet_size layout deltas page_digests live share",
             )
             words |= {"attach": attach, "base": base}
             words |= {"parent": parent[0]} if parent else {}
@@ -134,7 +134,10 @@ class _Expander:
                 place=place,
                 source=source,
                 destination=fill(table.image),
-                words=_given(table, "format accelerator depth force in_place block for_qemu"),
+                words=_given(
+                    table,
+                    "format accelerator depth force follow_remote_parents in_place block for_qemu",
+                ),
                 host=table.host,
             )
 

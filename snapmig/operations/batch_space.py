@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from snapmig.container.index import pages_in_use
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
@@ -97,4 +96,4 @@ def _ram_size(path: str) -> int:
 
 def _restored(path: str) -> int:
     with SnapshotFile(path) as snapshot:
-        return pages_in_use(snapshot.records) * PAGE_SIZE
+        return snapshot.index.pages_in_use() * PAGE_SIZE

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from snapmig.container.format import PageKind
-from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.parents import open_parents
@@ -39,22 +38,27 @@ class ChainLink:
 
 
 @checks_arguments
-def chain(snapshot: str | os.PathLike[str]) -> list[ChainLink]:
+def chain(
+    snapshot: str | os.PathLike[str], *, follow_remote_parents: bool = False
+) -> list[ChainLink]:
     """
     Return a snapshot and those that it builds on, the youngest first.
 
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :raises CorruptSnapshotError: one is damaged, or not what its child was made of
     :raises SnapmigError: one is missing
     :raises OSError: one can't be read
     """
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
-        return [_link(each) for each in open_parents(file, stack)]
+        parents = open_parents(file, stack, follow_remote=follow_remote_parents)
+        return [_link(each) for each in parents]
 
 
 def _link(file: SnapshotFile) -> ChainLink:
-    file.check_index_digest()
+    file.index.check_digest()
     block = file.superblock
-    counts = kind_counts(file.records)
+    counts = file.index.kind_counts()
     deltas = int(counts[PageKind.DELTA_AGAINST_PARENT])
     return ChainLink(
         snapshot=file.shown,

@@ -71,6 +71,7 @@ def diff(
     other: str | os.PathLike[str],
     *,
     jobs: int | None = None,
+    follow_remote_parents: bool = False,
     progress: ProgressCallback | None = None,
 ) -> DiffResult:
     """
@@ -79,18 +80,21 @@ def diff(
     Where both have page digests nothing is decoded.
 
     :param jobs: worker processes; default: the processors that this process may run on
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: RAM blocks or packets of other sizes
     :raises CorruptSnapshotError: one of them is damaged
     :raises SnapmigError: a parent is missing
     """
     started = time.monotonic()
-    options = read_options(jobs, AUTO, None, progress)
+    follow = follow_remote_parents
+    options = read_options(jobs, AUTO, None, progress, follow_remote_parents=follow)
     with ExitStack() as stack:
         readings = []
         for path in (one, other):
             file = stack.enter_context(SnapshotFile(os.fspath(path)))
-            file.check_index_digest()
+            file.index.check_digest()
             readings.append(stack.enter_context(Reading(file, options)))
         files = [reading.snapshot for reading in readings]
         geometry = files[0].geometry

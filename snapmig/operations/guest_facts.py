@@ -22,8 +22,8 @@ __all__ = ("FACTS", "SavedFacts", "describe", "parse_facts")
 
 FACTS = "guest.json"
 
-_Text = Annotated[str, msgspec.Meta(max_length=1 << 20, pattern="^[^\\0]*$")]
-_Name = Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}$")]
+_Text = Annotated[str, msgspec.Meta(max_length=1 << 20, pattern=r"^[^\0]*\Z")]
+_Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,254}\Z")]
 
 
 class _Memory(msgspec.Struct, frozen=True):
@@ -36,12 +36,12 @@ class SavedFacts(msgspec.Struct, frozen=True):
     Facts about a guest when it was saved.
 
     :ivar machine: its machine type, as ``-machine`` takes it
-    :ivar command_line: the program and its arguments
+    :ivar command_line: the program and its arguments; empty where they could not be read
     """
 
     machine: _Name
     qemu_version: _Name
-    command_line: Annotated[tuple[_Text, ...], msgspec.Meta(min_length=1, max_length=1 << 16)]
+    command_line: Annotated[tuple[_Text, ...], msgspec.Meta(max_length=1 << 16)]
     memory: Annotated[tuple[_Memory, ...], msgspec.Meta(max_length=4096)]
 
 
@@ -50,11 +50,13 @@ def describe(facts: GuestFacts) -> bytes:
     return json.dumps(asdict(facts), indent=1).encode()
 
 
-def parse_facts(raw: bytes, blocks: Sequence[RamBlock]) -> SavedFacts:
+def parse_facts(raw: bytes, blocks: Sequence[RamBlock], *, complete: bool) -> SavedFacts:
     """
     Return the facts that an attachment keeps.
 
     :param blocks: the snapshot's
+    :param complete: they are all in the facts; of a guest that QEMU wrote to a file the blocks of
+        firmware and devices are not
     :raises CorruptSnapshotError: it is not what :func:`describe` writes of such a guest
     """
     try:
@@ -66,11 +68,9 @@ def parse_facts(raw: bytes, blocks: Sequence[RamBlock]) -> SavedFacts:
     if len(known) != len(facts.memory):
         raise _refuse("it has two RAM blocks of one name")
     for block in blocks:
-        # Of a guest that QEMU saved itself the blocks of firmware and devices are saved as well.
-        if known.get(block.name, block.size) != block.size:
-            message = (
-                f"RAM block {block.name!r} has {known[block.name]} bytes there, {block.size} here"
-            )
+        found = known.get(block.name, 0 if complete else block.size)
+        if found != block.size:
+            message = f"RAM block {block.name!r} has {found} bytes there, {block.size} here"
             raise _refuse(message)
     return facts
 

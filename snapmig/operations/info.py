@@ -9,15 +9,16 @@ from datetime import UTC, datetime
 import numpy as np
 
 from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
-from snapmig.container.index import kind_counts, pages_in_use
+from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
+from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, RamBlock
+from snapmig.images.qemu.attachments import left_out
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import source_format
+from snapmig.operations.restoring import SourceAttachments
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")
-
-_INDEX_STEP = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,8 @@ class SnapshotInfo:
     Facts about a snapshot; sizes are in bytes.
 
     :param parent_id: the ``snapshot_id`` of the snapshot that it builds on
+    :param left_out_blocks: RAM that is missing, since the image was a migration file made with
+        x-ignore-shared: only the name and the size are known
     :param data_pages: pages that are not zero, of which ``same_pages`` are the parent's and
         ``delta_pages`` stored as differences from it
     :param source: format of the image that it was made of
@@ -70,6 +73,7 @@ class SnapshotInfo:
     page_digests: bool
     ram_size: int
     blocks: tuple[BlockInfo, ...]
+    left_out_blocks: tuple[RamBlock, ...]
     data_pages: int
     zero_pages: int
     same_pages: int
@@ -93,16 +97,16 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
     :raises OSError: it can't be read
     """
     with SnapshotFile(os.fspath(snapshot)) as source:
-        source.check_index_digest()
+        source.index.check_digest()
         block = source.superblock
         encodings = np.zeros(256, np.int64)
         stored = 0
-        for at in range(0, len(source.records), _INDEX_STEP):
-            step = source.records[at : at + _INDEX_STEP]
-            encodings += np.bincount(step["encoding"], minlength=256)
-            stored += int(step["stored_size"].sum(dtype=np.int64))
-        kinds = kind_counts(source.records)
-        data_pages = pages_in_use(source.records)
+        kinds = np.zeros(len(PageKind), np.int64)
+        for _, records in source.index.steps():
+            encodings += np.bincount(records["encoding"], minlength=256)
+            stored += int(records["stored_size"].sum(dtype=np.int64))
+            kinds += kind_counts(records)
+        data_pages = int(kinds.sum() - kinds[PageKind.ZERO])
         pages = sum(-(-known.size // PAGE_SIZE) for known in source.geometry.blocks)
         return SnapshotInfo(
             snapshot=source.shown,
@@ -119,6 +123,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
             blocks=_blocks(
                 source, plain=not source.has_parent and not encodings[list(COMPRESSED)].any()
             ),
+            left_out_blocks=_left_out(source),
             data_pages=data_pages,
             zero_pages=pages - data_pages,
             same_pages=int(kinds[PageKind.SAME_AS_PARENT]),
@@ -132,6 +137,15 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
                 for entry in source.attachments
             ),
         )
+
+
+def _left_out(source: SnapshotFile) -> tuple[RamBlock, ...]:
+    try:
+        return left_out(SourceAttachments(source), source.geometry.blocks)
+    except (
+        CorruptSnapshotError
+    ):  # an attachment that a restore will refuse is no reason not to look
+        return ()
 
 
 def _blocks(source: SnapshotFile, *, plain: bool) -> tuple[BlockInfo, ...]:

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 
 from snapmig.container.format import SUPERBLOCK_SIZE, PageKind, Superblock
-from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError, UsageError
 from snapmig.geometry import Geometry
@@ -21,11 +20,12 @@ from snapmig.stores.location import (
     Location,
     ObjectUrl,
     beside,
+    is_near,
     load_s3,
     parse_location,
     relative_name,
 )
-from snapmig.system.files import pread_all
+from snapmig.system.files import open_regular, pread_all
 
 __all__ = ("PARENT_NAME", "geometry_problem", "open_parents", "parent_hint")
 
@@ -46,7 +46,9 @@ MAX_SEARCHED_OBJECTS = 1000
 """Likewise objects under a prefix: a request each, of 4 KiB."""
 
 
-def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]:
+def open_parents(
+    snapshot: SnapshotFile, stack: ExitStack, *, follow_remote: bool = False
+) -> list[SnapshotFile]:
     """
     Return a snapshot and those that it builds on, the youngest first.
 
@@ -54,7 +56,12 @@ def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]
     like any other missing file, exit code 1: the snapshot is sound, and can be read once the parent
     is back. One that is there and is not what its child was made of is corruption, exit code 3.
 
+    The name that a snapshot gives of its parent is followed to a file beside it or below only, for
+    whoever made the snapshot may have written any: a URL, say, that is then asked for with the keys
+    of whoever reads it.
+
     :param stack: closes the parents
+    :param follow_remote: follow it anywhere
     :raises SnapmigError: one is missing, or the chain is too long
     :raises CorruptSnapshotError: one is not what its child says, or builds on itself
     """
@@ -65,7 +72,7 @@ def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]
         child = chain[-1]
         if child.superblock.parent_id in [each.superblock.snapshot_id for each in chain]:
             raise CorruptSnapshotError("builds on itself", path=snapshot.shown)
-        found = _find(child)
+        found = _find(child, follow_remote=follow_remote)
         if found is None:
             break
         _allow_files(snapshot, len(chain) + 1)
@@ -76,7 +83,7 @@ def open_parents(snapshot: SnapshotFile, stack: ExitStack) -> list[SnapshotFile]
 
 
 def parent_hint(snapshot: Location, parent: Location) -> bytes:
-    """Return how a new snapshot tells where its parent is: by name beside it, else absolute."""
+    """Return how a new snapshot tells where its parent is: from its own folder, else in full."""
     return os.fsencode(relative_name(parent, snapshot))
 
 
@@ -106,21 +113,27 @@ def _words(blocks: list[tuple[str, int]]) -> str:
     return ", ".join(f"{name!r} of {size} bytes" for name, size in blocks[:20])
 
 
-def _find(child: SnapshotFile) -> Location | None:
+def _find(child: SnapshotFile, *, follow_remote: bool) -> Location | None:
     # The parent; None where it is missing and not needed.
     wanted = child.superblock.parent_id
     hint = _hint(child)
     places = _places(child)
-    for each in joined(_named(hint, places), *map(_neighbours, places)):
+    near = [place for place in places if hint and (follow_remote or is_near(place, hint))]
+    for each in joined(_named(hint, near), *map(_neighbours, places)):
         if _id_of(each) == wanted:
             return each
-    counts = kind_counts(child.records)
+    counts = child.index.kind_counts()
     if not counts[PageKind.SAME_AS_PARENT] and not counts[PageKind.DELTA_AGAINST_PARENT]:
         return None
-    name = "" if hint is None else f", which was {hint!r} when it was saved"
     where = " or ".join(str(beside(place, "")) for place in places)
-    message = f"needs its parent {wanted.hex()}{name}; it is neither there nor in {where}"
-    raise SnapmigError(message, path=child.shown)
+    name = "" if hint is None else f", which was {hint!r} when it was saved"
+    looked = f"it is neither there nor in {where}"
+    if hint is not None and not near:
+        looked = (
+            f"it is not in {where}, and elsewhere, where that name leads, parents are looked for "
+            "only when following remote parents is asked for"
+        )
+    raise SnapmigError(f"needs its parent {wanted.hex()}{name}; {looked}", path=child.shown)
 
 
 def _places(child: SnapshotFile) -> list[Location]:
@@ -151,9 +164,8 @@ def _files(folder: Path) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:
             for entry in islice(entries, MAX_SEARCHED):
-                with suppress(OSError):  # a link that leads to itself
-                    if entry.is_file():
-                        yield Path(entry.path)
+                if entry.is_file(follow_symlinks=False):
+                    yield Path(entry.path)
     except OSError:  # a folder whose files may be opened, but not listed
         return
 
@@ -188,7 +200,7 @@ def _id_of(place: Location) -> bytes | None:
 
 def _id_of_file(path: Path) -> bytes | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        fd = open_regular(path)
         try:
             return Superblock.unpack(pread_all(fd, SUPERBLOCK_SIZE, 0)).snapshot_id
         finally:

@@ -30,6 +30,7 @@ class ReadOptions(NamedTuple):
     depth: int | None
     progress: ProgressCallback | None
     workers: WorkersMaker = Fleet
+    follow_remote_parents: bool = False
 
 
 def read_options(
@@ -38,6 +39,8 @@ def read_options(
     depth: int | None,
     progress: ProgressCallback | None,
     workers: WorkersMaker = Fleet,
+    *,
+    follow_remote_parents: bool = False,
 ) -> ReadOptions:
     """
     Check them.
@@ -45,7 +48,8 @@ def read_options(
     :param workers: gives the worker processes
     :raises UsageError: one makes no sense
     """
-    return ReadOptions(parse_jobs(jobs), accelerator, parse_depth(depth), progress, workers)
+    checked = parse_jobs(jobs), accelerator, parse_depth(depth)
+    return ReadOptions(*checked, progress, workers, follow_remote_parents)
 
 
 class Reading:
@@ -61,7 +65,8 @@ class Reading:
         self.options = options
         self.warnings: list[str] = []
         with ExitStack() as stack:
-            self.chain = open_parents(snapshot, stack)
+            follow = options.follow_remote_parents
+            self.chain = open_parents(snapshot, stack, follow_remote=follow)
             self.settings = [self._choose(file) for file in self.chain]
             self._stack = stack.pop_all()
 

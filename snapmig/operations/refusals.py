@@ -1,5 +1,5 @@
 """
-Why a file that users write is refused: the key, and what msgspec says, in words of TOML.
+Files that users write, read as TOML, and why one is refused: the key, and what msgspec says.
 
 msgspec speaks of JSON, and counts items of arrays from 0, where our messages count from 1.
 """
@@ -7,13 +7,21 @@ msgspec speaks of JSON, and counts items of arrays from 0, where our messages co
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any, get_args
 
 import msgspec
 
-__all__ = ("explain", "kind_of")
+from snapmig.errors import SnapmigError, UsageError
+from snapmig.system.files import read_small
+
+__all__ = ("explain", "kind_of", "parse_toml", "read_text")
+
+MAX_FILE_SIZE = 4 << 20
+"""Bytes of a file that a user writes: tables of ten thousand guests have less."""
 
 _EXPECTED = {
     "int": "a whole number", "str": "a string", "bool": "true or false", "float": "a number",
@@ -24,6 +32,36 @@ _FOUND = {**_EXPECTED, "float": "a number with a fraction", "datetime": "a date 
 
 # What TOML takes as a key without quotes; another one could be empty or break the line.
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """
+    Return a file's text.
+
+    :raises UsageError: no regular file, too large, or not UTF-8; told without a path
+    :raises OSError: it can't be read
+    """
+    try:
+        return read_small(path, MAX_FILE_SIZE).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"byte {error.start} is not UTF-8, as TOML must be") from error
+    except SnapmigError as error:
+        raise UsageError(error.message) from error
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """
+    Return the table that a text is.
+
+    :raises UsageError: it is not TOML, or too much for a table that a person wrote
+    """
+    try:
+        return tomllib.loads(text)
+    except RecursionError as error:
+        raise UsageError("not TOML that can be read: it is nested too deep") from error
+    except ValueError as error:  # a number of thousands of digits is no TOMLDecodeError
+        message = f"not TOML: {str(error)[:1].lower()}{str(error)[1:]}"
+        raise UsageError(message) from error
 
 
 def explain(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,13 @@ from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.restoring import plan_block, plan_whole, restore_in_place, restore_new
-from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, is_guest
 from snapmig.operations.workers import choose_workers
 from snapmig.stores.location import check_new_name, parse_location, same_location
+from snapmig.units import format_size
+
+LIBVIRT_FORMAT = "libvirt"
+_MAX_XML_SIZE = 16 << 20
 
 __all__ = ("RestoreResult", "restore")
 
@@ -65,10 +70,12 @@ def restore(  # noqa: PLR0913 - the words of the command line
     in_place: bool = False,
     block: str | None = None,
     for_qemu: bool = False,
+    domain_xml: str | os.PathLike[str] | None = None,
     accelerator: str = AUTO,
     depth: int | None = None,
     bwlimit: str | int | None = None,
     monitor_timeout: float | str | None = None,
+    follow_remote_parents: bool = False,
     workers: WorkersMaker | None = None,
     progress: ProgressCallback | None = None,
     notice: NoticeCallback | None = None,
@@ -92,10 +99,14 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param in_place: write into the existing image
     :param block: name of the only RAM block to restore
     :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
+    :param domain_xml: a file with libvirt's definition of the guest, for the format ``libvirt``;
+        default: the attachment ``domain.xml``
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
     :param bwlimit: bytes per second to write at most, a number or words like ``200M``
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param workers: worker processes that many jobs share, of a
         :class:`~snapmig.fleet.shared.SharedFleet`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
@@ -112,25 +123,27 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :raises OSError: the operating system's own refusals, with the path
     """
     started = time.monotonic()
-    if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
+    to_guest = is_guest(image)
+    if not to_guest:
         _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
-    options = read_options(jobs, accelerator, depth, progress, given)
+    follow = follow_remote_parents
+    options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
     with (
         SnapshotFile(os.fspath(snapshot)) as source,
         Reading(source, options) as reading,
     ):
-        to_guest = isinstance(image, str) and image.startswith(GUEST_PREFIX)
         if to_guest or for_qemu:
-            if format is not None or block is not None or force or in_place:
+            if force or in_place or any(x is not None for x in (format, block, domain_xml)):
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
             facts = _to_qemu(reading, str(image), wait)
         else:
             name = _format(source, format, raw=in_place or block is not None)
-            part = plan_block(source, block) if block is not None else plan_whole(source, name)
+            xml = _read_domain_xml(domain_xml, name)
+            part = plan_block(source, block) if block is not None else plan_whole(source, name, xml)
             _check_no_source(Path(image), reading)
             if in_place:
                 data_pages = restore_in_place(reading, Path(image), part)
@@ -159,6 +172,18 @@ def _check_image(image: str | os.PathLike[str], *, for_qemu: bool) -> None:
         raise UsageError("an image is a file, only snapshots are objects", path=os.fspath(image))
     if not for_qemu:
         check_new_name(os.fspath(image))
+
+
+def _read_domain_xml(path: str | os.PathLike[str] | None, name: str) -> bytes | None:
+    if path is None:
+        return None
+    if name != LIBVIRT_FORMAT:
+        raise UsageError(f"a domain's XML is for the format {LIBVIRT_FORMAT}, not for {name}")
+    facts = os.stat(path)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_size > _MAX_XML_SIZE:
+        message = f"not a domain's XML: expected a file of at most {format_size(_MAX_XML_SIZE)}"
+        raise UsageError(message, path=os.fspath(path))
+    return Path(path).read_bytes()
 
 
 def _check_no_source(image: Path, reading: Reading) -> None:

@@ -18,6 +18,7 @@ from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.attachments import StoredAttachment, source_format
+from snapmig.operations.foreign_command import check_command
 from snapmig.operations.guest_facts import FACTS, parse_facts
 from snapmig.operations.reading import Reading
 from snapmig.operations.restoring import (
@@ -100,7 +101,7 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
             )
     facts = None
     if FACTS in attachments:
-        facts = parse_facts(attachments[FACTS], source.geometry.blocks)
+        facts = parse_facts(attachments[FACTS], source.geometry.blocks, complete=from_guest)
     if facts is not None and from_guest:
         saved = SavedGuest(facts.machine, attachments.pieces(STATE))
     else:
@@ -141,6 +142,7 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
     :raises DestinationExistsError: the directory exists
     """
     saved = load_guest(reading.snapshot)
+    check_command(saved.command_line)
     final = folder.absolute()
     with PartialDirectory(final) as partial_folder:
         made = _fill_folder(reading, saved, final, partial_folder.partial_path)

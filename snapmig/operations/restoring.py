@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapmig.container.format import PageKind
-from snapmig.container.index import pages_in_use, unpack_kinds
+from snapmig.container.index import unpack_kinds
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE
@@ -36,6 +35,7 @@ from snapmig.system.files import (
     descriptor_path,
     fill_file,
     free_bytes,
+    open_regular,
     write_error,
     write_file,
 )
@@ -55,6 +55,9 @@ __all__ = (
     "restore_new",
 )
 
+DOMAIN_XML = "domain.xml"
+"""The attachment of users that has libvirt's definition of the guest."""
+
 _INDEX_STEP = 4096
 
 
@@ -68,9 +71,11 @@ class Part(NamedTuple):
     placer: Placer
 
 
-def plan_whole(source: SnapshotFile, name: str) -> Part:
+def plan_whole(source: SnapshotFile, name: str, domain_xml: bytes | None = None) -> Part:
     """
     Return a whole snapshot as an image of a format.
+
+    :param domain_xml: libvirt's definition of the guest, before all that the snapshot has
 
     :raises UsageError: the snapshot lacks something that the format needs
     :raises CorruptSnapshotError: what it has of it can't be
@@ -82,6 +87,7 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
         format=source_format(source),
         packet_pages=geometry.packet_pages,
         data_pages=partial(_data_pages, source),
+        domain_xml=domain_xml or _attached_xml(source),
     )
     try:
         plan = find_format(name).plan_image(content)
@@ -91,6 +97,14 @@ def plan_whole(source: SnapshotFile, name: str) -> Part:
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
     return Part(range(geometry.packet_count), geometry.ram_size, pages, plan, placer)
+
+
+def _attached_xml(source: SnapshotFile) -> bytes | None:
+    # That of a save image is the better one: it was the guest's at that moment.
+    entries = {entry.name: entry for entry in source.attachments}
+    if DOMAIN_XML not in entries or f"{SOURCE_PREFIX}libvirt.head" in entries:
+        return None
+    return load_attachment(source, entries[DOMAIN_XML])
 
 
 def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
@@ -157,7 +171,7 @@ def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int
     :raises DestinationExistsError: it, or a file that belongs beside it, exists
     """
     # A damaged index would make nonsense of the space it asks for.
-    reading.snapshot.check_index_digest()
+    reading.snapshot.index.check_digest()
     if part.image.member is None:
         companions = {
             path.with_name(path.name + suffix): content
@@ -191,7 +205,7 @@ def restore_nameless(reading: Reading, folder: Path, part: Part) -> Iterator[tup
 
     :raises NoSpaceError: it does not fit
     """
-    reading.snapshot.check_index_digest()
+    reading.snapshot.index.check_digest()
     with NamelessFile(folder, _check_room(reading, folder, str(folder), part)) as file:
         data_pages = _fill_new(reading, file, folder, part)
         yield file.fd, data_pages
@@ -208,8 +222,7 @@ def _written(reading: Reading, path: Path, part: Part) -> Iterator[tuple[Partial
 
 def _check_room(reading: Reading, folder: Path, shown: str, part: Part) -> int:
     # Return what the image needs.
-    records = reading.snapshot.records[part.packets.start : part.packets.stop]
-    needed = pages_in_use(records) * PAGE_SIZE
+    needed = reading.snapshot.index.pages_in_use(part.packets) * PAGE_SIZE
     needed += sum(len(piece) for _, piece in part.image.pieces)
     needed += sum(len(content) for content in part.image.companions.values())
     free = free_bytes(folder)
@@ -235,11 +248,12 @@ def _fill_new(reading: Reading, file: NewFile, folder: Path, part: Part) -> int:
 
 def restore_in_place(reading: Reading, path: Path, part: Part) -> int:
     """Write into an existing image of the same size; return the pages that are not zero."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fd = open_regular(path, os.O_RDWR)
+    except SnapmigError as error:
+        raise SnapmigError(f"image is {error.message}", path=str(path)) from error
     try:
         facts = os.fstat(fd)
-        if not stat.S_ISREG(facts.st_mode):
-            raise SnapmigError("image is not a regular file", path=str(path))
         if facts.st_size != part.image.size:
             message = f"image has {facts.st_size} bytes, the snapshot's RAM {part.image.size}"
             raise SnapmigError(message, path=str(path))

@@ -16,7 +16,7 @@ from snapmig.operations.attachments import StoredAttachment, source_format
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.parents import PARENT_NAME
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.reading import Reading, read_options
+from snapmig.operations.reading import Reading, ReadOptions, read_options
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.operations.settings import WINDOWS, parse_jobs, parse_layout, parse_packet_size
@@ -34,6 +34,7 @@ def merge(
     out: PathLike,
     *,
     page_digests: bool | None = None,
+    follow_remote_parents: bool = False,
     jobs: int | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
@@ -43,12 +44,14 @@ def merge(
 
     :param out: the file to make; encoding and layout are those of ``snapshot``
     :param page_digests: whether it has the digest of each page; default: as ``snapshot`` has
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param jobs: worker processes; default: the processors that this process may run on
     :param force: replace an existing file
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
     """
-    wishes = _Wishes(page_digests=page_digests)
+    wishes = _Wishes(page_digests=page_digests, follow_remote_parents=follow_remote_parents)
     return _rewrite(snapshot, out, None, wishes, jobs, progress, force=force)
 
 
@@ -58,6 +61,7 @@ def rebase(
     *,
     parent: PathLike,
     page_digests: bool | None = None,
+    follow_remote_parents: bool = False,
     jobs: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
@@ -67,20 +71,22 @@ def rebase(
     Snapshots that build on it need a rebase then, too: it gets a new id.
 
     :param page_digests: whether it has the digest of each page; default: as it has now
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :raises UsageError: ``parent`` builds on ``snapshot``, or its RAM blocks are others
     :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
     """
+    wishes = _Wishes(page_digests=page_digests, follow_remote_parents=follow_remote_parents)
     with SnapshotFile(os.fspath(snapshot)) as file, SnapshotFile(os.fspath(parent)) as other:
-        with Reading(other, read_options(1, AUTO, None, None)) as reading:
+        with Reading(other, wishes.reading(1)) as reading:
             ids = [each.superblock.snapshot_id for each in reading.chain]
         if file.superblock.snapshot_id in ids:
             raise UsageError(f"builds on {file.shown}, or is it", path=other.shown)
-    wishes = _Wishes(page_digests=page_digests)
     return _rewrite(snapshot, snapshot, parse_location(parent), wishes, jobs, progress, force=True)
 
 
 @checks_arguments
-def repack(
+def repack(  # noqa: PLR0913 - the words of the command line
     snapshot: PathLike,
     out: PathLike,
     *,
@@ -91,6 +97,7 @@ def repack(
     packet_size: str | int | None = None,
     layout: str | None = None,
     page_digests: bool | None = None,
+    follow_remote_parents: bool = False,
     jobs: int | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
@@ -102,12 +109,17 @@ def repack(
 
     :param level: of the compression, or ``auto``; default: the compression's own
     :param page_digests: whether it has the digest of each page; default: as ``snapshot`` has
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :raises UsageError: an argument that makes no sense
     :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
     """
-    wishes = _Wishes(compression, accelerator, level, window, packet_size, layout, page_digests)
+    wishes = _Wishes(
+        compression, accelerator, level, window, packet_size, layout, page_digests,
+        follow_remote_parents,
+    )  # fmt: skip
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
-        reading = stack.enter_context(Reading(file, read_options(1, AUTO, None, None)))
+        reading = stack.enter_context(Reading(file, wishes.reading(1)))
         parent = parse_location(reading.chain[1].shown) if len(reading.chain) > 1 else None
     return _rewrite(snapshot, out, parent, wishes, jobs, progress, force=force)
 
@@ -122,6 +134,11 @@ class _Wishes:
     packet_size: str | int | None = None
     layout: str | None = None
     page_digests: bool | None = None
+    follow_remote_parents: bool = False
+
+    def reading(self, jobs: int | None) -> ReadOptions:
+        follow = self.follow_remote_parents
+        return read_options(jobs, AUTO, None, None, follow_remote_parents=follow)
 
 
 def _rewrite(
@@ -136,10 +153,10 @@ def _rewrite(
 ) -> SaveResult:
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         # A damaged record could pass for a packet of zeros.
-        file.check_index_digest()
+        file.index.check_digest()
         place = parse_new(out)
         in_place = same_location(place, parse_location(snapshot))
-        reading = stack.enter_context(Reading(file, read_options(jobs, AUTO, None, None)))
+        reading = stack.enter_context(Reading(file, wishes.reading(jobs)))
         if any(same_location(place, parse_location(each.shown)) for each in reading.chain[1:]):
             raise UsageError("is a parent of the snapshot", path=os.fspath(out))
         source = SnapshotSource(file, reading.plans, source_format(file))
@@ -187,6 +204,7 @@ def _options(
         progress=progress,
         parent=parent,
         page_digests=_page_digests(file, wishes.page_digests),
+        follow_remote_parents=wishes.follow_remote_parents,
     )
 
 

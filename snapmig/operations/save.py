@@ -22,6 +22,7 @@ from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.operations.settings import (
     GUEST_PREFIX,
+    is_guest,
     parse_jobs,
     parse_layout,
     parse_packet_size,
@@ -54,6 +55,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     packet_size: str | int | None = None,
     layout: str | None = None,
     page_digests: bool | None = None,
+    follow_remote_parents: bool = False,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     live: bool = False,
@@ -93,6 +95,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         takes nothing else
     :param page_digests: keep the digest of each page, so that saves with this parent, and
         comparisons, need not decode it; default: as the parent has, and none without a parent
+    :param follow_remote_parents: look for what ``parent`` builds on wherever it says; default: only
+        beside it and below
     :param attach: named byte strings, or files, to keep in the snapshot
     :param force: replace an existing file
     :param live: let that guest run during a first pass, and pause it only for what changed
@@ -132,10 +136,11 @@ def save(  # noqa: PLR0913 - the words of the command line
         parent=None if parent is None else parse_location(parent),
         deltas=deltas,
         page_digests=page_digests,
+        follow_remote_parents=follow_remote_parents,
         workers=choose_workers(bwlimit, workers),
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
     )
-    if isinstance(image, str) and image.startswith(GUEST_PREFIX):
+    if isinstance(image, str) and is_guest(image):
         if format is not None:
             raise UsageError("a running guest has no image format")
         if share is not None:

@@ -14,6 +14,7 @@ from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
+from snapmig.images.qemu.attachments import SHARED_STATE
 from snapmig.images.readers.files import Part
 from snapmig.images.source import PartsImage
 from snapmig.operations.attachments import source_attachments
@@ -27,7 +28,7 @@ from snapmig.system.libc import huge_page_size
 
 __all__ = ("STATE", "save_guest")
 
-STATE = "state"
+STATE = SHARED_STATE
 _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
 
 

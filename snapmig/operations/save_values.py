@@ -27,6 +27,7 @@ class SaveOptions(NamedTuple):
     :param deltas: whether pages may be stored as differences from the parent's; None: where its
         pages are decoded anyway
     :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
+    :param follow_remote_parents: whether parents of the parent are looked for anywhere
     :param workers: gives the worker processes
     :param monitor: how long a guest's monitor is waited for
     """
@@ -44,6 +45,7 @@ class SaveOptions(NamedTuple):
     parent: Location | None = None
     deltas: bool | None = None
     page_digests: bool | None = None
+    follow_remote_parents: bool = False
     workers: WorkersMaker = Fleet
     monitor: MonitorWait = MonitorWait()
 
@@ -63,6 +65,8 @@ class SaveResult:
     :param packets: how many packets are in which encoding
     :param pause_seconds: how long a running guest stood still
     :param changed_packets: packets of a live save that changed after they were saved
+    :param left_out_blocks: names of RAM blocks that a migration file made with x-ignore-shared does
+        not have, nor the snapshot
     :param torn_packets: packets of a sample that had changed at the end, since nobody had paused
         the guest
     :param warnings: what the user should know, a sentence each
@@ -92,4 +96,5 @@ class SaveResult:
     pause_seconds: float | None = None
     changed_packets: int | None = None
     torn_packets: int = 0
+    left_out_blocks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.fleet.cells import CELLS, Row
 from snapmig.geometry import PAGE_SIZE, Geometry, block_problem
+from snapmig.images.qemu.attachments import left_out
 from snapmig.images.source import ImageSource
 from snapmig.operations.attachments import StoredAttachment, check_attachments, store_attachments
 from snapmig.operations.engine_choice import AUTO, failure_warnings
@@ -35,9 +36,12 @@ from snapmig.operations.space import check_save_space
 from snapmig.stores.location import (
     Location,
     check_location,
+    is_near,
     parse_location,
+    relative_name,
     same_location,
 )
+from snapmig.units import format_size
 from snapmig.work.batches import LARGEST, SMALLEST
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.levels import AdaptiveLevel
@@ -74,6 +78,7 @@ class Saving:
         self._counts: Row = np.zeros(CELLS, np.int64)
         self._part: range | None = None
         self._torn = 0
+        self._left_out = left_out(source.attachments, source.blocks)
         self._stack = ExitStack()
         self.warnings: list[str] = list(options.notes)
         check_attachments(options.attach)
@@ -90,6 +95,7 @@ class Saving:
             self._writer = self._open_writer(stack)
             check_save_space(self._writer, self._path)
             self._warn_of_holes()
+            self._warn_of_missing_blocks()
             plan = SavePlan(
                 self._source.opener(),
                 [] if self._parent is None else self._parent.plans,
@@ -229,6 +235,7 @@ class Saving:
             pause_seconds=None if pause_seconds is None else round(pause_seconds, 4),
             changed_packets=int(counts[Counter.CHANGED_PACKETS]) if self._options.live else None,
             torn_packets=self._torn,
+            left_out_blocks=tuple(item.name for item in self._left_out),
             warnings=tuple(self.warnings),
         )
 
@@ -261,9 +268,15 @@ class Saving:
         if same_location(path, self._path):
             raise UsageError("parent and snapshot are the same file", path=str(path))
         snapshot = stack.enter_context(SnapshotFile(str(path)))
-        snapshot.check_index_digest()
+        snapshot.index.check_digest()
         snapshot.keep_page_digests()
-        options = read_options(self._options.jobs, AUTO, None, None)
+        if not is_near(self._path, relative_name(path, self._path)):
+            self.warnings.append(
+                f"{path} is neither beside {self._path} nor below: whoever reads the new snapshot "
+                "finds it only when following remote parents is asked for"
+            )
+        follow = self._options.follow_remote_parents
+        options = read_options(self._options.jobs, AUTO, None, None, follow_remote_parents=follow)
         reading = stack.enter_context(Reading(snapshot, options))
         if any(same_location(parse_location(each.shown), self._path) for each in reading.chain):
             raise UsageError("is a parent of the new snapshot", path=str(self._path))
@@ -319,6 +332,14 @@ class Saving:
             self.warnings.append(
                 f"{changed} of {stored - empty} packets changed while the guest ran, so it stood "
                 "still nearly as long as if it were not live; smaller packets may help"
+            )
+
+    def _warn_of_missing_blocks(self) -> None:
+        if missing := self._left_out:
+            blocks = ", ".join(f"{item.name!r} of {format_size(item.size)}" for item in missing)
+            self.warnings.append(
+                f"{self._source.shown}: was made with x-ignore-shared and does not have RAM "
+                f"{blocks}, nor does the snapshot; save the running guest as qmp:SOCKET"
             )
 
     def _warn_of_holes(self) -> None:

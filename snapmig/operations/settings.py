@@ -21,6 +21,7 @@ __all__ = (
     "GUEST_PREFIX",
     "WINDOWS",
     "default_jobs",
+    "is_guest",
     "parse_compression",
     "parse_depth",
     "parse_jobs",
@@ -42,6 +43,19 @@ GUEST_PREFIX = "qmp:"
 
 GUEST_FORMAT = "qemu-guest"
 """The format of a snapshot that was made of a running guest."""
+
+
+def is_guest(image: object) -> bool:
+    """
+    Return whether an image is ``qmp:SOCKET``, a running guest.
+
+    :raises UsageError: it names no socket
+    """
+    if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
+        return False
+    if image == GUEST_PREFIX:
+        raise UsageError("expected qmp:SOCKET, the socket of QEMU's monitor", path=image)
+    return True
 
 
 def default_jobs() -> int:

@@ -50,17 +50,21 @@ class Snapshot:
     A read-only snapshot with random access; for one thread at a time.
 
     :param path: a path, or ``s3://BUCKET/KEY``
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :raises CorruptSnapshotError: not a snapshot, or damaged in its tables
     :raises UnsupportedError: needs what this version does not have
     :raises StoreError: object storage can't be reached, or refused something
     :raises OSError: it can't be read
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, follow_remote_parents: bool = False
+    ) -> None:
         self._file = SnapshotFile(os.fspath(path))
         with ExitStack() as stack:
             stack.callback(self._file.close)
-            chain = open_parents(self._file, stack)
+            chain = open_parents(self._file, stack, follow_remote=follow_remote_parents)
             settings = [ReadSettings(file.superblock.window_bits) for file in chain]
             self._chain = ChainReader(chain, settings)
             self._stack = stack.pop_all()
@@ -156,6 +160,6 @@ class Snapshot:
 
 
 @checks_arguments
-def open_snapshot(path: str | os.PathLike[str]) -> Snapshot:
+def open_snapshot(path: str | os.PathLike[str], *, follow_remote_parents: bool = False) -> Snapshot:
     """Open a snapshot for reading; see :class:`Snapshot`."""
-    return Snapshot(path)
+    return Snapshot(path, follow_remote_parents=follow_remote_parents)

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
+from snapmig.container.index import Records
 from snapmig.container.reader import SnapshotFile
+from snapmig.container.rests import pages_of_record, wrong_rests
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.fleet.fleet import Fleet
 from snapmig.operations.arguments import checks_arguments
@@ -17,6 +19,7 @@ from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.settings import window_bits
+from snapmig.pages import Mask
 from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter
 from snapmig.work.load import LoadTasks, VerifyHandler
@@ -67,6 +70,7 @@ def verify(
     window: str | None = None,
     accelerator: str = AUTO,
     depth: int | None = None,
+    follow_remote_parents: bool = False,
     progress: ProgressCallback | None = None,
 ) -> VerifyResult:
     """
@@ -77,11 +81,14 @@ def verify(
     Damage does not raise: it is in the result, so that all of it is found.
 
     :param jobs: worker processes; default: the processors that this process may run on
-    :param quick: read no packet and no attachment, only check the index
+    :param quick: read no packet and no attachment, only check the index, and that a block which can
+        be mapped has zeros where no page is stored
     :param window: decode with no more history than ``4k`` or ``32k``, whatever the snapshot says:
         proves that an accelerator with that window can read it
     :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
     :param depth: packets that an asynchronous engine has in flight in each worker
+    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+        beside a snapshot and below
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an argument that makes no sense
     :raises StoreError: object storage can't be reached, or refused something
@@ -91,7 +98,8 @@ def verify(
     :raises OSError: the snapshot can't be read
     """
     started = time.monotonic()
-    options = read_options(jobs, accelerator, depth, progress)
+    follow = follow_remote_parents
+    options = read_options(jobs, accelerator, depth, progress, follow_remote_parents=follow)
     bits = None if window is None else window_bits(window)
     path = os.fspath(snapshot)
     found = _Findings()
@@ -99,7 +107,8 @@ def verify(
     try:
         with SnapshotFile(path) as source:
             packets, ram_size = source.geometry.packet_count, source.geometry.ram_size
-            found.attempt(source.check_index_digest)
+            source.index.check_holes()
+            found.attempt(source.index.check_digest)
             if quick:
                 _check_records(source, found)
             else:
@@ -157,12 +166,22 @@ class _Findings:
 def _check_records(source: SnapshotFile, found: _Findings) -> None:
     for first in range(0, source.geometry.packet_count, _INDEX_STEP):
         count = min(_INDEX_STEP, source.geometry.packet_count - first)
+        packets = range(first, first + count)
         try:
-            source.checked_records(first, count)
+            records = source.checked_records(first, count)
         except StoreError:
             raise
         except SnapmigError:
-            _check_each_record(source, range(first, first + count), found)
+            _check_each_record(source, packets, found)
+        else:
+            stored_pages = partial(_stored_pages, records, first)
+            for error in wrong_rests(source, packets, stored_pages):
+                found.damaged_packets += 1
+                found.add(error)
+
+
+def _stored_pages(records: Records, first: int, number: int) -> Mask | None:
+    return pages_of_record(records[number - first])
 
 
 def _check_each_record(source: SnapshotFile, packets: range, found: _Findings) -> None:
@@ -178,7 +197,7 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     source, options = reading.snapshot, reading.options
     source.keep_page_digests()
     for file in reading.chain[1:]:
-        found.attempt(file.check_index_digest)
+        found.attempt(file.index.check_digest)
     plans = reading.plans
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]

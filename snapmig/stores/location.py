@@ -16,7 +16,7 @@ __all__ = (
     "ObjectUrl",
     "beside",
     "check_location",
-    "check_new_name",
+    "is_near",
     "is_url",
     "load_s3",
     "parse_folder",
@@ -142,15 +142,32 @@ def same_location(one: Location, other: Location) -> bool:
 
 
 def relative_name(location: Location, place: Location) -> str:
-    """Return a snapshot's name as stored in one at ``place``: short if beside it, else in full."""
-    if isinstance(location, ObjectUrl):
-        if isinstance(place, ObjectUrl) and location == place.beside(location.name):
-            return location.name
-        return str(location)
-    absolute = location.absolute()
-    if isinstance(place, Path) and place.absolute().parent == absolute.parent:
-        return absolute.name
-    return str(absolute)
+    """Return a snapshot's name as stored in one at ``place``: relative if near, else in full."""
+    name = str(location if isinstance(location, ObjectUrl) else location.absolute())
+    return _name_from(place, name) or name
+
+
+def is_near(place: Location, name: str) -> bool:
+    """
+    Return whether a name leads no further than beside or below a place.
+
+    That is the folder of a file and what is in it, or the prefix of an object.
+
+    :param name: as :func:`relative_name` gives it
+    """
+    return _name_from(place, name) is not None
+
+
+def _name_from(place: Location, name: str) -> str | None:
+    # A name relative to a place, None of what is not near it.
+    if isinstance(place, ObjectUrl):
+        start = f"{_SCHEME}{place.bucket}/{place.prefix}"
+    else:
+        start = f"{place.absolute().parent}/".replace("//", "/")
+    rest = name.removeprefix(start)
+    if rest.startswith((_SCHEME, "/")) or {"", ".", ".."} & set(rest.split("/")):
+        return None
+    return rest
 
 
 def beside(place: Location, name: str) -> Location:

@@ -84,9 +84,9 @@ class ObjectSource:
             return self._take(piece, offset, length)
         return self._small(offset, length) if length <= BLOCK else self._fetch(offset, length)
 
-    def keep(self, offset: int, length: int) -> str:
+    def keep(self, offset: int, length: int) -> None:
         """
-        Fetch a range into memory. Return the path of a file with the range at the same offset.
+        Fetch a range into memory that other processes can read, too.
 
         :raises StoreError: it can't be read
         """
@@ -99,7 +99,10 @@ class ObjectSource:
             if start < offset + length:
                 self._fill(start, offset + length)
             self._kept.append((offset, length))
-        return descriptor_path(self._kept_fd)
+
+    def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return the whole range: an object has no holes."""
+        return iter([(start, stop)])
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Begin to fetch ranges for later reads, ranges near each other as one."""

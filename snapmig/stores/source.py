@@ -2,21 +2,21 @@
 Bytes to read a snapshot from: the common interface of files and objects.
 
 A source returns ranges of bytes. A range needed by many processes, such as an index, is *kept*:
-from then on it can be mapped. Ranges for later reads can be announced, so that they arrive in time.
+from then on no request is made for it. Ranges for later reads can be announced, so that they arrive
+in time.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from snapmig.errors import SnapmigError
 from snapmig.stores.location import ObjectUrl, load_s3, parse_location
-from snapmig.system.files import descriptor_path, pread_all
+from snapmig.system.files import descriptor_path, open_regular, pread_all
+from snapmig.system.holes import Extents
 
 __all__ = ("ByteSource", "FileSource", "Range", "SourcePlan", "open_source")
 
@@ -60,8 +60,11 @@ class ByteSource(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes; fewer only at their end."""
 
-    def keep(self, offset: int, length: int) -> str:
-        """Keep a range at hand. Return the path of a file with the range at the same offset."""
+    def keep(self, offset: int, length: int) -> None:
+        """Keep a range at hand, for the processes of :meth:`plan`, too."""
+
+    def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return the ranges between two offsets, first and end, that are not holes."""
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Announce ranges for later reads."""
@@ -84,23 +87,24 @@ class FileSource:
     remote: ClassVar[bool] = False
 
     def __init__(self, path: str) -> None:
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._fd = open_regular(path)
         self._closing = weakref.finalize(self, os.close, self._fd)  # a worker's has no other end
         self._closing.atexit = False
         facts = os.fstat(self._fd)
-        if not stat.S_ISREG(facts.st_mode):
-            self.close()
-            raise SnapmigError("not a regular file")
         self.size = facts.st_size
         self.disk_size = facts.st_blocks * 512
+        self._extents = Extents(self._fd, self.size)
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes; fewer only at the end of the file."""
         return pread_all(self._fd, length, offset)
 
-    def keep(self, offset: int, length: int) -> str:  # noqa: ARG002 - all of a file is at hand
-        """Return a path of the file."""
-        return descriptor_path(self._fd)
+    def keep(self, offset: int, length: int) -> None:
+        """Do nothing: all of a file is at hand."""
+
+    def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Return the ranges between two offsets that are not holes."""
+        return self._extents.between(start, stop)
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Do nothing: the kernel reads ahead."""

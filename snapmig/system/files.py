@@ -30,6 +30,7 @@ __all__ = (
     "descriptor_path",
     "fill_file",
     "free_bytes",
+    "is_regular",
     "open_regular",
     "partial_path",
     "pread_all",
@@ -86,6 +87,14 @@ def open_regular(path: str | os.PathLike[str], flags: int = 0, *, follow: bool =
         raise OSError(error.errno, error.strerror, os.fspath(path)) from error
     finally:
         os.close(handle)
+
+
+def is_regular(path: Path) -> bool:
+    """Return whether a name is that of a regular file, and not of a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def read_small(path: str | os.PathLike[str], limit: int) -> bytes:

@@ -11,7 +11,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-__all__ = ("data_extents", "next_data")
+__all__ = ("Extents", "data_extents", "next_data")
 
 _KNOWS_NO_HOLES = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -40,6 +40,34 @@ def data_extents(fd: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
         end = _next_hole(fd, start, stop)
         yield start, end
         start = end
+
+
+class Extents:
+    """
+    The ranges of an open file that may hold data, asked for again and again.
+
+    The one found last is kept. Without it each question would go to the next hole, and the answer
+    costs a walk over all pages up to it: the square of a dense file's size in all.
+
+    :param size: of the file, in bytes
+    """
+
+    def __init__(self, fd: int, size: int) -> None:
+        self._fd = fd
+        self._size = size
+        self._known = (0, 0)
+
+    def between(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yield the ranges between two offsets that are not holes."""
+        while start < stop:
+            first, end = self._known
+            if not first <= start < end:
+                none = (self._size, self._size)
+                first, end = self._known = next(data_extents(self._fd, start, self._size), none)
+            if first >= stop:
+                return
+            yield max(first, start), min(end, stop)
+            start = end
 
 
 def _next_hole(fd: int, offset: int, stop: int) -> int:

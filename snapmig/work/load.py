@@ -9,15 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snapmig.container.index import Records, StoredPacket
+from snapmig.container.format import Encoding
+from snapmig.container.index import StoredPacket
+from snapmig.container.index_reader import IndexReader
 from snapmig.container.page_digests import wrong_page
 from snapmig.container.reader import SnapshotFile
+from snapmig.container.rests import wrong_rests
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.fleet.cells import Row
 from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
+from snapmig.pages import Mask
 from snapmig.work.batches import LARGEST, SMALLEST, batch_packets
 from snapmig.work.chain import Loaded, ReadPlan, open_chain
 from snapmig.work.counters import Counter, encoding_counter
@@ -32,8 +36,6 @@ __all__ = (
 EMPTY_BATCH_PACKETS = 4096
 MAX_DAMAGE_SHOWN = 8
 """Damaged packets that a batch describes; the others are only counted."""
-
-_INDEX_STEP = 65536
 
 
 class RestorePlan(NamedTuple):
@@ -111,6 +113,9 @@ class VerifyHandler:
             if error is not None:
                 damage.append(error)
                 del sound[found.packet.packet]
+        for error in self._wrong_rests(task, packets, damage):
+            damage.append(error)
+            sound.pop(error.packet or 0, None)
         row[Counter.DAMAGED_PACKETS] += len(damage)
         row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
         if sound or damage:
@@ -126,6 +131,24 @@ class VerifyHandler:
     def notes(self) -> Sequence[str]:
         """Return what an engine did not do."""
         return self._chain.notes()
+
+    def _wrong_rests(
+        self, task: Task, packets: Sequence[StoredPacket], damage: Sequence[SnapmigError]
+    ) -> list[CorruptSnapshotError]:
+        # Without packets none has a page, unless all their records are damaged.
+        known = {packet.packet: packet for packet in packets}
+        nothing = np.zeros(self._geometry.packet_size // PAGE_SIZE, np.bool_)
+        damaged = {error.packet for error in damage}
+
+        def stored_pages(number: int) -> Mask | None:
+            if number in damaged:
+                return None
+            if number not in known:
+                return nothing
+            packet = known[number]
+            return packet.mask if packet.encoding in (Encoding.RAW, Encoding.EMPTY) else None
+
+        return list(wrong_rests(self._snapshot, task.packets, stored_pages))
 
     def _page_problem(self, found: Loaded) -> SnapmigError | None:
         digests = self._snapshot.page_digests
@@ -165,7 +188,7 @@ class LoadTasks:
         # What is fetched ahead of an object is kept in memory.
         largest = SMALLEST if snapshot.is_remote else LARGEST
         batch = partial(batch_packets, packet_size=snapshot.geometry.packet_size, largest=largest)
-        self._tasks = _plan_tasks(snapshot.records, packets, batch)
+        self._tasks = _plan_tasks(snapshot.index, packets, batch)
         self._again: list[Task] = []
         self.replies: list[Any] = []
         self.waiting = False
@@ -185,11 +208,11 @@ class LoadTasks:
         self._again += tasks
 
 
-def _plan_tasks(records: Records, packets: range, batch: Callable[[int], int]) -> Iterator[Task]:
+def _plan_tasks(index: IndexReader, packets: range, batch: Callable[[int], int]) -> Iterator[Task]:
     # A record is not checked yet here: a wrong one only makes a batch larger or smaller.
-    for start in range(packets.start, packets.stop, _INDEX_STEP):
-        stop = min(start + _INDEX_STEP, packets.stop)
-        empty = np.asarray(~records["kinds"][start:stop].any(axis=1))
+    for start, records in index.steps(packets):
+        stop = start + len(records)
+        empty = np.asarray(~records["kinds"].any(axis=1))
         edges = (np.flatnonzero(np.diff(empty)) + start + 1).tolist()
         for first, end in pairwise([start, *edges, stop]):
             at = first

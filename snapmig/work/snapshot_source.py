@@ -16,7 +16,6 @@ from snapmig.work.chain import ReadPlan, open_chain
 
 __all__ = ("SnapshotReader", "SnapshotSource")
 
-_INDEX_STEP = 65536
 _CACHED_PACKETS = 2
 """A reader goes on in order, and may want smaller packets than these."""
 
@@ -47,9 +46,9 @@ class SnapshotSource:
         geometry = self._snapshot.geometry
         if start >= geometry.ram_size:
             return None
-        for first in range(geometry.packet_at(start), geometry.packet_count, _INDEX_STEP):
-            kinds = self._snapshot.records["kinds"][first : first + _INDEX_STEP]
-            found = np.flatnonzero(kinds.any(axis=1))
+        packets = range(geometry.packet_at(start), geometry.packet_count)
+        for first, records in self._snapshot.index.steps(packets):
+            found = np.flatnonzero(records["kinds"].any(axis=1))
             if len(found):
                 return max(start, geometry.place(first + int(found[0])).ram_offset)
         return None
@@ -74,7 +73,8 @@ class SnapshotReader:
         while start < stop:
             place = self._geometry.place(self._geometry.packet_at(start))
             end = min(stop, place.ram_offset + place.length)
-            if self._chain.snapshot.records["kinds"][place.packet].any():
+            (packet,) = self._chain.entries(place.packet, 1)
+            if packet.has_pages:
                 yield start, end
             start = end
 

@@ -13,7 +13,7 @@ import pytest
 from tests.builders import Block, Snapshot, noise, text
 from tests.conftest import Outcome
 
-RAM = text(300_000).ljust(600_000, b"\0") + noise(40_000)
+RAM = noise(40_960) + text(300_000).ljust(614_400, b"\0")
 
 
 def built(

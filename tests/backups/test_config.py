@@ -188,7 +188,7 @@ def test_a_file_that_is_no_configuration_is_not_read_whole(tmp_path):
     """A path to an image by mistake takes no memory."""
     with (tmp_path / "c").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(ConfigError, match="larger than 1048576 bytes"):
+    with pytest.raises(ConfigError, match=r"larger than 4\.0 MiB"):
         load_config(tmp_path / "c")
 
 

@@ -10,11 +10,11 @@ from tests.backups.conftest import RAM
 
 VERBS = ("run", "list", "restore", "check", "prune", "init")
 OPTIONS = {
-    "run": "-n --dry-run --full --no-prune --lock-wait -j --jobs -v --verbose -q --quiet "
-    "--progress --json --debug -h --help",
+    "run": "-n --dry-run --full --no-prune --lock-wait --monitor-timeout -j --jobs -v --verbose "
+    "-q --quiet --progress --json --debug -h --help",
     "list": "--json --debug -h --help",
-    "restore": "--before --snapshot --format -f --force --in-place --for-qemu -j --jobs -v "
-    "--verbose -q --quiet --progress --json --debug -h --help",
+    "restore": "--before --snapshot --format -f --force --in-place --for-qemu --monitor-timeout -j "
+    "--jobs -v --verbose -q --quiet --progress --json --debug -h --help",
     "check": "--all --days -j --jobs -v --verbose -q --quiet --progress --json --debug -h --help",
     "prune": "-n --dry-run --lock-wait -v --verbose -q --quiet --json --debug -h --help",
     "init": "-f --force -v --verbose -q --quiet --json --debug -h --help",

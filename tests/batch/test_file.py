@@ -65,8 +65,8 @@ def _names(path):
         (SAVE.replace("out/a", "{nme}"), "'{nme}.snap' has {nme}, expected one of {folder}, {name"),
         (SAVE.replace("a.ram", "*.img"), "[[save]] 1: nothing matches "),
         ("", "has no [[save]] and no [[restore]]"),
-        ("x = ", "is not TOML: Invalid value"),
-        ("jobs = 1\njobs = 2", "is not TOML: Cannot overwrite a value"),
+        ("x = ", "not TOML: invalid value"),
+        ("jobs = 1\njobs = 2", "not TOML: cannot overwrite a value"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_with_the_place(cli, write, text, words):

@@ -21,13 +21,14 @@ from tests.system import ram
 GOLDEN = Path(__file__).parent / "golden-chains"
 VERBS = ("chain", "diff", "merge", "rebase", "repack")
 COMMON = "--json --debug -h --help"
+READ = f"--follow-remote-parents --progress {COMMON}"
 OPTIONS = {
-    "chain": COMMON,
-    "diff": f"-j --jobs --ranges --progress {COMMON}",
-    "merge": f"-j --jobs --page-digests --no-page-digests -f --force --progress {COMMON}",
-    "rebase": f"--parent -j --jobs --page-digests --no-page-digests --progress {COMMON}",
+    "chain": f"--follow-remote-parents {COMMON}",
+    "diff": f"-j --jobs --ranges {READ}",
+    "merge": f"-j --jobs --page-digests --no-page-digests -f --force {READ}",
+    "rebase": f"--parent -j --jobs --page-digests --no-page-digests {READ}",
     "repack": "-j --jobs --compression --accelerator --depth --level --window --packet-size "
-    f"--layout --page-digests --no-page-digests -f --force --progress {COMMON}",
+    f"--layout --page-digests --no-page-digests -f --force {READ}",
 }
 PARSERS = {
     verb: parser

@@ -24,7 +24,7 @@ COMPLETED = {
     "snapmig backup run backup.toml web ": "",
     "snapmig backup restore backup.toml web gu": GUESTS,
     "snapmig backup restore --format q": "qemu-stream",
-    "snapmig save --f": "--force --format",
+    "snapmig save --f": "--follow-remote-parents --force --format",
     "snapmig save --no-": "--no-deltas --no-page-digests",
     "snapmig save --format ": FORMATS,
     "snapmig restore --format raw": "raw raw-by-address",

@@ -97,6 +97,8 @@ def test_json_of_other_scripts_comes_back():
         ("save guest.ram qmp:/x", "qmp:/x: expected a file or s3://BUCKET/KEY, or ./qmp:/x for"),
         ("save guest.ram s3:", "s3:: expected s3://BUCKET/KEY, or ./s3: for a file of that name"),
         ("save guest.ram s3:/b/k", "s3:/b/k: expected s3://BUCKET/KEY, or ./s3:/b/k for a file"),
+        ("save qmp: new.snap", "qmp:: expected qmp:SOCKET, the socket of QEMU's monitor"),
+        ("restore guest.snap qmp:", "qmp:: expected qmp:SOCKET, the socket of QEMU's monitor"),
         ("save guest.ram new/", "new/: expected the name of a file"),
         ("save guest.ram {empty}", "'': expected the name of a file"),
         ("restore guest.snap s3:", "s3:: expected s3://BUCKET/KEY, or ./s3: for a file of that"),

@@ -205,6 +205,7 @@ def test_libvirt_makes_of_the_domain_what_snapmig_needs(shm):
             # What ends a session looks for a guest of its own tests.
             session.virsh("undefine", "web", check=False)
 
-    assert '"qom-type":"memory-backend-memfd"' in line
+    assert '"qom-type":"memory-backend-file"' in line
+    assert '"mem-path":' in line
     assert '"share":true' in line
     assert "-qmp unix:/run/libvirt/qemu/web.snapmig.qmp,server=on,wait=off" in line

@@ -47,7 +47,7 @@ def save(folder, layout):
         ram.write(folder / "image", content)
         parent = folder / f"{number - 1}" if number > 1 else None
         way = {"packet_size": "64K", "layout": layout, "parent": parent, "jobs": 1}
-        snapmig.save(folder / "image", folder / f"{number}", **way)
+        snapmig.save(folder / "image", folder / f"{number}", format="raw", **way)
 
 
 @pytest.mark.parametrize("layout", ["fixed", "packed"])

@@ -56,7 +56,7 @@ def run(*arguments):
 def test_reads_what_save_writes(layout, window, packet_size, image, tmp_path):
     """The example restores what snapmig saves."""
     settings = {"layout": layout, "window": window, "packet_size": packet_size}
-    snapmig.save(image, tmp_path / "snapshot", jobs=1, **settings)
+    snapmig.save(image, tmp_path / "snapshot", jobs=1, format="raw", **settings)
     run(tmp_path / "snapshot", "--output", tmp_path / "restored")
     assert (tmp_path / "restored").read_bytes() == IMAGE
 
@@ -69,14 +69,14 @@ def test_reads_what_save_writes(layout, window, packet_size, image, tmp_path):
 )
 def test_reads_other_compressions(layout, way, image, tmp_path):
     """The example restores what snapmig saves as LZ4 blocks, or without compression."""
-    snapmig.save(image, tmp_path / "snapshot", jobs=1, layout=layout, **way)
+    snapmig.save(image, tmp_path / "snapshot", jobs=1, layout=layout, format="raw", **way)
     run(tmp_path / "snapshot", "--output", tmp_path / "restored")
     assert (tmp_path / "restored").read_bytes() == IMAGE
 
 
 def test_reads_zstd_where_python_does(image, tmp_path, capsys):
     """Of zstd the example restores the image, or it says in one line that it needs Python 3.14."""
-    snapmig.save(image, tmp_path / "snapshot", jobs=1, compression="zstd")
+    snapmig.save(image, tmp_path / "snapshot", jobs=1, compression="zstd", format="raw")
     code = run(tmp_path / "snapshot", "--output", tmp_path / "restored")
     words = "for which this reader needs Python 3.14.\n"
     if read_snapshot.zstd is None:
@@ -89,7 +89,7 @@ def test_reads_zstd_where_python_does(image, tmp_path, capsys):
 def test_info_needs_no_decoder(image, tmp_path, monkeypatch):
     """What a snapshot is can be said of one that can't be decoded."""
     monkeypatch.setattr(read_snapshot, "zstd", None)
-    snapmig.save(image, tmp_path / "snapshot", jobs=1, compression="zstd")
+    snapmig.save(image, tmp_path / "snapshot", jobs=1, compression="zstd", format="raw")
     assert run(tmp_path / "snapshot", "--info") == 0
 
 
@@ -97,7 +97,7 @@ def test_info_needs_no_decoder(image, tmp_path, monkeypatch):
 @pytest.mark.parametrize("level", range(4))
 def test_verifies_what_save_writes(layout, level, image, tmp_path):
     """The example finds nothing wrong with what snapmig saves at any level."""
-    snapmig.save(image, tmp_path / "snapshot", jobs=1, layout=layout, level=level)
+    snapmig.save(image, tmp_path / "snapshot", jobs=1, layout=layout, level=level, format="raw")
     assert run(tmp_path / "snapshot") == 0
 
 
@@ -105,7 +105,7 @@ def test_verifies_what_save_writes(layout, level, image, tmp_path):
 def test_reads_zeros(layout, tmp_path):
     """The example restores an image that is all zeros."""
     (tmp_path / "image").write_bytes(bytes(3_000_001))
-    snapmig.save(tmp_path / "image", tmp_path / "snapshot", jobs=1, layout=layout)
+    snapmig.save(tmp_path / "image", tmp_path / "snapshot", jobs=1, layout=layout, format="raw")
     run(tmp_path / "snapshot", "--output", tmp_path / "restored")
     assert bytes(3_000_001) == (tmp_path / "restored").read_bytes()
 

@@ -51,7 +51,7 @@ def test_what_its_makefile_calls_is_there(sources):
     missing = [path for path in found if not list(sources.glob(f"{path}*"))]
     missing += [name for name in modules if not _module(sources, name)]
 
-    assert {".ci/install-tools", ".ci/accelerators-root", "examples/demo.sh"} <= found
+    assert {".ci/install-tools", ".ci/root", "examples/demo.sh"} <= found
     assert (len(modules) >= 3, missing) == (True, [])
 
 

@@ -34,7 +34,7 @@ else:
 def place(shm, monkeypatch):
     """Give a directory that a program works in, with an image."""
     monkeypatch.chdir(shm)
-    ram.write(shm / "a.ram", ram.mixed(300_000))
+    ram.write(shm / "a.ram", ram.mixed(74 << 12))
     (shm / "jobs.toml").write_text('[[save]]\nimage = "a.ram"\nsnapshot = "b.snap"\n')
     return shm
 

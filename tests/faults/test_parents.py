@@ -410,13 +410,13 @@ def test_a_damaged_record_does_not_become_zeros(place, cli, verb):
         ),
         (("monday.ram", "new", "--parent", "sunday.ram"), 3, "sunday.ram: not a snapshot"),
         (("monday.ram", "new", "--parent", "none"), 1, "none: No such file"),
-        (("monday.ram", "new", "--parent", "."), 1, ".: not a regular file"),
+        (("monday.ram", "new", "--parent", "."), 1, ".: not a regular file but a directory"),
     ],
     ids=range(6),
 )
 def test_a_save_with_a_parent_that_can_not_be(place, cli, arguments, code, words):
     """What is no parent of this image is refused, and nothing is made or replaced."""
-    ram.write(place / "big.ram", OLD + b"1")
+    ram.write(place / "big.ram", OLD + bytes(ram.PAGE))
     before = {path.name: path.stat().st_mtime_ns for path in place.iterdir()}
     outcome = cli("save", *arguments)
 
@@ -496,8 +496,8 @@ def test_a_killed_worker_leaves_the_old_file(shm, big, big_snapshot, verb):
     snapmig.save(big, shm / "s", parent=big_snapshot)
     before = (shm / "s").read_bytes()
     arguments = {
-        "merge": ("merge", "-f", shm / "s", shm / "s"),
-        "rebase": ("rebase", shm / "s", "--parent", shm / "other"),
+        "merge": ("merge", "-f", shm / "s", shm / "s", "--follow-remote-parents"),
+        "rebase": ("rebase", shm / "s", "--parent", shm / "other", "--follow-remote-parents"),
     }
     snapmig.save(big, shm / "other", level=0)
     with stopped_midway(*arguments[verb]) as (process, workers):

@@ -20,7 +20,7 @@ POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-
 def place(shm, monkeypatch):
     """Give a directory that a program works in, with an image, a snapshot and other things."""
     monkeypatch.chdir(shm)
-    ram.write(shm / "a.ram", ram.mixed(300_000))
+    ram.write(shm / "a.ram", ram.mixed(74 * ram.PAGE))
     snapmig.save("a.ram", "a.snap")
     (shm / "dir").mkdir()
     (shm / "empty").touch()
@@ -44,11 +44,15 @@ def place(shm, monkeypatch):
         ("save a.ram link -f", 2, "link: image and snapshot are the same file"),
         ("save empty s", 1, "empty: image is empty, expected a guest's RAM"),
         ("save dir s", 1, "dir: is a directory, and not an image of a known format"),
-        ("save fifo s", 1, "fifo: image is not a regular file"),
-        ("save /dev/zero s", 1, "/dev/zero: image is not a regular file"),
+        ("save fifo s", 1, "fifo: image is not a regular file but a FIFO"),
+        ("save /dev/zero s", 1, "/dev/zero: image is not a regular file but a character device"),
         ("save none s", 1, "none: No such file or directory"),
         ("save a.ram s --attach x=none", 1, "none: No such file or directory"),
-        ("save a.ram s --attach x=dir", 1, "dir: attachment 'x' is not a regular file"),
+        (
+            "save a.ram s --attach x=dir",
+            1,
+            "dir: attachment 'x' is not a regular file but a directory",
+        ),
         ("restore a.snap old", 1, "old: exists already, -f overwrites it"),
         ("restore a.snap dir", 1, "dir: the destination is a directory"),
         ("restore a.snap dir -f", 1, "dir: the destination is a directory"),
@@ -56,14 +60,14 @@ def place(shm, monkeypatch):
         ("restore a.snap a.snap -f", 2, "a.snap: image and snapshot are the same file"),
         ("restore a.snap a.snap --in-place", 2, "a.snap: image and snapshot are the same file"),
         ("restore a.snap none --in-place", 1, "none: No such file or directory"),
-        ("restore a.snap dir --in-place", 1, "dir: Is a directory"),
-        ("restore a.snap fifo --in-place", 1, "fifo: image is not a regular file"),
+        ("restore a.snap dir --in-place", 1, "dir: image is not a regular file but a directory"),
+        ("restore a.snap fifo --in-place", 1, "fifo: image is not a regular file but a FIFO"),
         ("restore a.snap old --in-place", 1, "old: image has 3 bytes, the snapshot's RAM 300000"),
         ("restore a.snap r --block x", 2, "a.snap: has no RAM block 'x', it has ram"),
         ("restore none r", 1, "none: No such file or directory"),
-        ("restore dir r", 1, "dir: not a regular file"),
+        ("restore dir r", 1, "dir: not a regular file but a directory"),
         ("info none", 1, "none: No such file or directory"),
-        ("info dir", 1, "dir: not a regular file"),
+        ("info dir", 1, "dir: not a regular file but a directory"),
         ("verify none", 1, "none: No such file or directory"),
     ],
     ids=lambda value: value if isinstance(value, str) and ":" not in value else "",

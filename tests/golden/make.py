@@ -219,6 +219,9 @@ GOOD = {
     "page-digests-of-a-zero-page-as-data": Snapshot(
         [Block("ram", pages(b"1", b"", b"3"))], kinds={0: {1: DATA}}, page_digests=True
     ),
+    "fixed-rest-of-stream-not-zero": Snapshot(
+        [Block("ram", text(PACKET))], layout=FIXED, patches=[(2 * PACKET - 1, b"?")]
+    ),
 }
 
 RAM = pages(b"1", b"", b"3").ljust(PACKET, b"\0") + pages(b"4", b"5")[:-100]
@@ -642,6 +645,21 @@ BAD = [
         "page-digest-of-data-page-zero": digested(other_page_digests={0: digests(pages(b"1"))}),
         "page-digest-of-zero-page-set": digested(
             other_page_digests={1: digests(pages(b"4"), pages(b"5"), pages(b""))}
+        ),
+    }),
+    # step 12
+    (CORRUPT, "verify", "beside the stored pages", {
+        "fixed-raw-rest-not-zero": ram(
+            layout=FIXED, encodings={0: RAW}, patches=[(PACKET + 9 * PAGE + 5, b"?")]
+        ),
+        "fixed-raw-last-byte-of-slot-not-zero": ram(
+            layout=FIXED, encodings={0: RAW}, patches=[(2 * PACKET - 1, b"?")]
+        ),
+        "fixed-raw-zero-page-between-not-zero": ram(
+            layout=FIXED, encodings={0: RAW}, patches=[(PACKET + PAGE, b"?")]
+        ),
+        "fixed-empty-slot-not-zero": with_hole(
+            layout=FIXED, patches=[(PACKET + 2 * PACKET + 70, b"?")]
         ),
     }),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ import pytest
 import snapmig
 from snapmig.backups.chains import Plan
 from snapmig.backups.space import expected_size
+from snapmig.guests.wait import USUAL_WAIT
 from tests.conftest import Outcome
 from tests.guest.resume import LAYOUT, Monitored, file_memory, make_monitored
 from tests.guests.tiny import guest as tiny
@@ -49,7 +50,7 @@ def test_the_first_save_needs_room_for_the_ram(guest: Monitored, shared_shm: Pat
     """What a running guest's RAM takes is asked of its files, without a pause."""
     expected = ((shared_shm / "ram").stat().st_blocks * 512, "the guest's RAM")
 
-    assert expected_size((), Plan(None, ""), guest.monitor) == expected
+    assert expected_size((), Plan(None, ""), guest.monitor, USUAL_WAIT) == expected
 
 
 def test_a_guest_that_is_off_may_be_skipped(

@@ -20,7 +20,7 @@ from tests.conftest import Outcome, requires
 from tests.guest.qemu_files import footer
 from tests.guest.resume import LAYOUT, goes_on, make
 from tests.guest.sweep import sweep
-from tests.guest.versions import require_capabilities
+from tests.guest.versions import needs_file, require_capabilities
 from tests.guests import migration
 from tests.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
 from tests.guests.qemu import Guest
@@ -310,6 +310,7 @@ def ram_section(content: bytes) -> int:
     return int.from_bytes(content[at - 4 : at])
 
 
+@needs_file
 def test_flushes_of_qemu_8_1(saved: SavedAs, program: str, folder: Path, shm: Path) -> None:
     """A stream with flushes among its pages is restored with those behind the list, and loaded."""
     made = saved("file")

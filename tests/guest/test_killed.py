@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -33,6 +34,10 @@ KINDS = {
     "anonymous": lambda _: Memory([f"memory-backend-ram,id=ram,size={LARGE.ram}"]),
 }
 MOMENTS = 4
+CUT_OFF = re.compile(
+    "Sibling indicated error 1$|Channel error|[Ee]rror.*(migrat|writ)|Unable to write"
+)
+"""What QEMU says of a migration that is cancelled, or whose destination has gone."""
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -41,6 +46,7 @@ def guest(request: pytest.FixtureRequest, program: str, shared_shm: Path) -> Ite
     folder = shared_shm / request.param
     folder.mkdir()
     with make_monitored(program, folder, KINDS[request.param](folder), LARGE) as guest:
+        guest.expected_words = CUT_OFF
         tiny.wait_passes(guest, 1)
         yield guest
 
@@ -157,3 +163,18 @@ def test_monitor_that_somebody_holds(
     said = "no QEMU monitor answers here in 0.5 s: somebody else may hold it"
     assert (refused.code, said in refused.err, refused.err.count("\n")) == (1, True, 1)
     assert cli("save", guest.monitor, shm / "snap", "-j", 2).code == 0
+
+
+def test_killed_beside_a_guest_that_stays_stopped(guest: Monitored, shm: Path) -> None:
+    """A guest that its owner had stopped is as before when snapmig is killed, and can be saved."""
+    guest.stop()
+    try:
+        for moment in (0.3, 0.5, 0.7):  # about where QEMU is asked
+            with saving(guest, shm, "-j", 2) as process:
+                time.sleep(moment)
+                kill_group(process)
+            wait_for(lambda: is_free(guest))
+            assert status(guest) == "paused"
+        snapmig.save(guest.monitor, shm / "last", jobs=2)
+    finally:
+        guest.cont()

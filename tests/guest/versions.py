@@ -9,7 +9,7 @@ from tests.conftest import lacks
 from tests.guests.qemu import find_qemu
 
 MAPPED_RAM = "9.0"
-"""The migration capability, and so saves of guests whose memory is not shared."""
+"""The migration capability."""
 FILE = "8.2"
 """``file:`` as a place to migrate to, and RAM that is mapped read-only out of a file."""
 

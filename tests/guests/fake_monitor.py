@@ -183,7 +183,7 @@ class FakeMonitor:
         return [{"id": "ram", "size": self.memory.stat().st_size, "share": True}]
 
     def _property(self, arguments: dict[str, Any]) -> Any:
-        if arguments.get("path") == "/machine":
+        if arguments == {"path": "/machine", "property": "type"}:
             return "pc-q35-10.0-machine"
         return {
             "mem-path": str(self.memory),

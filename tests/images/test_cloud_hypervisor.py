@@ -344,3 +344,34 @@ def test_any_change_of_a_state_is_read_or_refused(tmp_path_factory, changes, cut
         image.close()
     else:
         assert problem.exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["config.json", "state.json", "memory-ranges"])
+@pytest.mark.parametrize("where", ["outside", "inside"])
+def test_links_in_a_directory_are_not_followed(snapshot, tmp_path, cli, name, where):
+    """A link that somebody put there could lead to any file of this host."""
+    target = (tmp_path if where == "outside" else snapshot) / "target"
+    (snapshot / name).rename(target)
+    (snapshot / name).symlink_to(target)
+    ways = [
+        (snapshot,),
+        *(
+            (each, "--format", "cloud-hypervisor")
+            for each in (snapshot, snapshot / "memory-ranges")
+        ),
+    ]
+    for words in ways:
+        assert cli("save", *words, tmp_path / "s").code == 1
+    outcome = cli("save", *ways[-1], tmp_path / "s")
+
+    assert f"{snapshot / name}: not a regular file" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["config.json", "state.json", "memory-ranges"])
+def test_a_fifo_in_a_directory_is_refused(snapshot, tmp_path, cli, name):
+    """What is not a regular file is only looked at."""
+    (snapshot / name).unlink()
+    os.mkfifo(snapshot / name)
+    outcome = cli("save", "--format", "cloud-hypervisor", snapshot, tmp_path / "s")
+
+    assert (outcome.code, "regular file" in outcome.err) == (1, True)

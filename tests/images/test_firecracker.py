@@ -403,3 +403,38 @@ def test_any_change_of_a_vmstate_is_read_or_refused(tmp_path_factory, changes, c
         image.close()
     else:
         assert problem.exit_code == 1
+
+
+@pytest.mark.parametrize("name", ["mem", "vmstate"])
+def test_links_in_a_directory_are_not_followed(tmp_path, name):
+    """A link that somebody put there could lead to any file of this host."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    memory(folder / "mem")
+    (folder / "vmstate").write_bytes(vmstate())
+    open_image(str(folder)).close()
+    (folder / name).rename(tmp_path / name)
+    (folder / name).symlink_to(tmp_path / name)
+
+    with pytest.raises(SnapmigError, match="not an image of a known format"):
+        open_image(str(folder))
+
+
+def test_a_vmstate_behind_a_link_is_not_taken(tmp_path):
+    """What was found beside a memory file is no link; one that is named may be."""
+    memory(tmp_path / "mem")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "s").write_bytes(vmstate())
+    (tmp_path / "mem.vmstate").symlink_to(tmp_path / "elsewhere" / "s")
+    with pytest.raises(SnapmigError, match="no vmstate beside"):
+        open_image(str(tmp_path / "mem"), "firecracker")
+    firecracker.open_layers([str(tmp_path / "mem")], str(tmp_path / "mem.vmstate")).close()
+
+
+def test_odd_files_in_a_directory_are_only_looked_at(tmp_path):
+    """A FIFO beside a memory file does not hold up who looks for a vmstate."""
+    memory(tmp_path / "mem")
+    os.mkfifo(tmp_path / "vmstate")
+
+    with pytest.raises(SnapmigError, match="no vmstate beside"):
+        open_image(str(tmp_path / "mem"), "firecracker")

@@ -250,13 +250,6 @@ def test_decompressor_is_missing(
     assert str(caught.value) == f"{path}: lzop is needed for this and not installed"
 
 
-def test_other_snapshots_have_no_xml(tmp_path: Path) -> None:
-    """A snapshot of something else can't become a save image, and that is said."""
-    (tmp_path / "file").write_bytes(Stream([RECORDS]).build())
-    with pytest.raises(SnapmigError, match="domain's XML and header, and this snapshot has none"):
-        again(tmp_path / "file", "libvirt")
-
-
 def is_refused(path: Path, content: bytes) -> bool:
     """Say whether a file is refused as an error of its own kind that names it."""
     path.write_bytes(content)
@@ -299,3 +292,74 @@ def test_any_header_is_read_or_refused(
     except SnapmigError:
         return
     assert {name: len(held) for name, held in found.items()} == {"ram": 16 * PAGE}
+
+
+def given_xml(folder: Path, xml: bytes, *options: str) -> list[object]:
+    """Return how a stream's snapshot and an XML become a save image, by the command line."""
+    (folder / "stream").write_bytes(Stream([RECORDS]).build())
+    (folder / "domain.xml").write_bytes(xml)
+    snapmig.save(folder / "stream", folder / "snap", jobs=1)
+    given = ("--domain-xml", folder / "domain.xml", "--format", "libvirt")
+    return ["restore", folder / "snap", folder / "made", *(options or given)]
+
+
+def test_a_stream_becomes_an_image_with_an_xml(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    """Header, XML, room to grow and the stream stand one behind the other."""
+    assert cli(*given_xml(tmp_path, XML)).code == 0
+    snapmig.restore(tmp_path / "snap", tmp_path / "again", format="qemu-stream")
+    image = Image(cookie=b"", body=(tmp_path / "again").read_bytes())
+    assert (tmp_path / "made").read_bytes() == image.build()
+
+
+def test_an_attached_xml_is_taken(tmp_path: Path) -> None:
+    """The attachment domain.xml is the definition where none is given."""
+    (tmp_path / "stream").write_bytes(Stream([RECORDS]).build())
+    attach: dict[str, snapmig.AttachmentSource] = {"domain.xml": XML.rstrip(b"\0")}
+    snapmig.save(tmp_path / "stream", tmp_path / "snap", attach=attach)
+    snapmig.restore(tmp_path / "snap", tmp_path / "made", format="libvirt")
+    assert (tmp_path / "made").read_bytes().startswith(Image(cookie=b"").head())
+
+
+def test_another_xml_replaces_that_of_an_image(write: Write, tmp_path: Path) -> None:
+    """A definition that is given goes before that of the image that was saved."""
+    other = b"<domain type='kvm'><name>other</name></domain>"
+    (tmp_path / "domain.xml").write_bytes(other)
+    snapmig.save(write(Image()), tmp_path / "snap")
+    options = {"format": "libvirt", "domain_xml": tmp_path / "domain.xml"}
+    snapmig.restore(tmp_path / "snap", tmp_path / "made", **options)
+    assert (tmp_path / "made").read_bytes()[92:].startswith(other + b"\0")
+    assert ram_of(tmp_path / "made") == ram_of(tmp_path / "image")
+
+
+REFUSED = {
+    "no domain": (b"[guests.web]", (), "the domain's XML has no element <domain>"),
+    "not a text": (b"<domain>\0</domain>", (), "the domain's XML has no element <domain>"),
+    "none": (XML, ("--format", "libvirt"), "give --domain-xml, or attach domain.xml"),
+    "another format": (
+        XML,
+        ("--format", "qemu-stream", "--domain-xml", "/dev/null"),
+        "a domain's XML is for the format libvirt, not for qemu-stream",
+    ),
+    "no file": (
+        XML,
+        ("--format", "libvirt", "--domain-xml", "/dev/null"),
+        "/dev/null: not a domain's XML: expected a file of at most 16.0 MiB",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_no_xml_is_refused(tmp_path: Path, cli: Callable[..., Outcome], case: str) -> None:
+    """Without a definition that can be one, the reason is told and nothing is made."""
+    xml, options, reason = REFUSED[case]
+    outcome = cli(*given_xml(tmp_path, xml, *options))
+    assert (outcome.code, reason in outcome.err) == (2, True), outcome.err
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_xml_does_not_help_raw_memory(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    """Without QEMU's device state that is what is missing, and not the definition."""
+    (tmp_path / "raw").write_bytes(b"x" * PAGE)
+    snapmig.save(tmp_path / "raw", tmp_path / "snap")
+    outcome = cli("restore", tmp_path / "snap", tmp_path / "made", "--format", "libvirt")
+    assert (outcome.code, "this snapshot has none" in outcome.err) == (2, True)

@@ -1,5 +1,6 @@
 """Facts about QEMU's mapped-ram migration files, built by hand."""
 
+import os
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import snapmig
-from snapmig.errors import SnapmigError
+from snapmig.errors import ImageChangedError, SnapmigError
+from snapmig.images.formats import open_image
 from tests.guest.qemu_files import (
     ALIGNMENT,
     FLUSH,
@@ -154,6 +156,15 @@ def test_killed_save(write: Write) -> None:
     with pytest.raises(SnapmigError) as caught:
         snapmig.save(path, path.with_name("snap"), jobs=1)
     assert (1, f"{path}: {CUT}") == (caught.value.exit_code, str(caught.value))
+
+
+def test_a_file_that_is_cut_while_it_is_read(write: Write) -> None:
+    """Where the next data is, is asked in the caller's process, which outlives a cut."""
+    path = write(PLAIN)
+    image = open_image(str(path))
+    os.truncate(path, 0)
+    with pytest.raises(ImageChangedError, match="ends inside the bitmap"):
+        image.next_data(0)
 
 
 HEAD = configuration(b"mapped-ram")

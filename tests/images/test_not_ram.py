@@ -17,7 +17,7 @@ RAM = ram.noise(PAGES).tobytes()
 HEADS = {
     "KDUMP   ": (b"KDUMP   " + bytes(20), "a compressed kdump dump: dump the guest as an ELF core"),
     "DISKDUMP": (b"DISKDUMP" + bytes(20), "a compressed kdump dump"),
-    "flattened": (b"makedumpfile\0\0\0\0", "a flattened dump of makedumpfile"),
+    "flattened": (b"makedumpfile\0\0\0\0", "a flattened kdump dump"),
     "LiME": (b"EMiL\x01\0\0\0", "a LiME dump: dump the memory again with format=raw"),
     "AVML": (b"AVML\x02\0\0\0", "an AVML dump"),
     "Windows": (b"PAGEDU64", "a Windows crash dump"),

@@ -14,7 +14,7 @@ from snapmig.operations.settings import default_jobs
 # behind the first "="), or nothing. A new word must be given its place here.
 _OF_OPTIONS = dict.fromkeys(("FILE", "OLDER", "OTHER"), "file") | {"NAME=FILE": "assignment"}
 _OF_OPTIONS |= dict.fromkeys(
-    ("ADDRESS", "K/N", "KIND", "N", "NAME", "RATE", "SECONDS", "SIZE", "TIME"), "nothing"
+    ("ADDRESS", "K/N", "KIND", "N", "NAME", "RATE", "S", "SECONDS", "SIZE", "TIME"), "nothing"
 )
 _OF_PLACES = dict.fromkeys(
     ("CONFIG", "IMAGE", "JOBS.toml", "ONE", "OTHER", "OUT", "SNAPSHOT", "TARGET"), "file"

@@ -132,12 +132,12 @@ def test_of_a_parent_with_page_digests_no_packet_is_fetched(proxy, guest, url, t
     child = tmp_path / "child.snap"
     result = snapmig.save(ram.write(tmp_path / "new", CHANGED), child, parent=url, jobs=2)
     asked = pages(proxy)
-    snapmig.restore(child, tmp_path / "out.ram", jobs=2)
+    snapmig.restore(child, tmp_path / "out.ram", jobs=2, follow_remote_parents=True)
 
     assert (asked <= 5, result.page_digests, result.delta_pages) == (True, True, 0)
     assert (tmp_path / "out.ram").read_bytes() == CHANGED
     pages(proxy)
-    assert 0 < snapmig.diff(url, child, jobs=2).changed_pages < 5000
+    assert 0 < snapmig.diff(url, child, jobs=2, follow_remote_parents=True).changed_pages < 5000
     assert pages(proxy) <= 10
 
 
@@ -212,12 +212,16 @@ def test_a_parent_of_another_name_is_found(server, saved, tmp_path, restored):
     assert restored(f"s3://{BUCKET}/moved/child") == CHANGED
 
 
-def test_a_file_may_have_an_object_as_parent(saved, tmp_path, restored):
-    """A snapshot on disk names its parent in a bucket."""
+def test_a_file_may_have_an_object_as_parent(saved, tmp_path):
+    """A snapshot on disk names its parent in a bucket, which is followed when asked."""
     ram.write(tmp_path / "changed.ram", CHANGED)
-    snapmig.save(tmp_path / "changed.ram", tmp_path / "child.snap", parent=saved, jobs=2)
+    child = tmp_path / "child.snap"
+    snapmig.save(tmp_path / "changed.ram", child, parent=saved, jobs=2)
+    with pytest.raises(snapmig.SnapmigError, match="following remote parents is asked for"):
+        snapmig.restore(child, tmp_path / "restored", jobs=2)
+    snapmig.restore(child, tmp_path / "restored", jobs=2, follow_remote_parents=True)
 
-    assert restored(str(tmp_path / "child.snap")) == CHANGED
+    assert (tmp_path / "restored").read_bytes() == CHANGED
 
 
 def test_merges_and_repacks_between_files_and_objects(saved, url, tmp_path):

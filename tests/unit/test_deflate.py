@@ -3,6 +3,8 @@
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snapmig.encodings import deflate
 from snapmig.errors import CorruptSnapshotError
@@ -88,3 +90,54 @@ def test_a_stream_of_pieces_is_one_stream(pieces):
     stream = b"".join(deflate.compress_stream(pieces))
 
     assert b"".join(pieces) == zlib.decompress(stream, -15)
+
+
+def pieces_of(stream, size):
+    """Return a stream cut into pieces."""
+    return [stream[at : at + size] for at in range(0, len(stream), size)]
+
+
+@given(st.binary(max_size=200) | st.just(TEXT), st.integers(1, 50), st.integers(0, 9))
+def test_pieces_give_what_zlib_took(plain, size, level):
+    """A stream in pieces of any size gives its contents."""
+    encoder = zlib.compressobj(level, zlib.DEFLATED, -15)
+    stream = encoder.compress(plain) + encoder.flush()
+
+    assert b"".join(deflate.decompress_stream(pieces_of(stream, size), len(plain))) == plain
+
+
+def test_a_large_stream_comes_in_small_pieces():
+    """However much a byte stands for, a piece has at most a MiB."""
+    stream = zlib.compress(bytes(40 << 20), 9, wbits=-15)
+    found = list(map(len, deflate.decompress_stream([stream], 40 << 20)))
+
+    assert (max(found), sum(found)) == (1 << 20, 40 << 20)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "size", "words"),
+    [
+        ([], 0, "0 bytes and no end"),
+        ([b"\x03\x00", b"x"], 0, "0 bytes and 1 bytes after it"),
+        ([b"\x03\x00x"], 0, "0 bytes and 1 bytes after it"),
+        ([deflate.compress(TEXT, 1, 15)], 100, "bytes or more, expected 100"),
+        ([deflate.compress(TEXT, 1, 15)], len(TEXT) + 1, "expected 65537"),
+        ([deflate.compress(TEXT, 1, 15)[:-3]], len(TEXT), "and no end"),
+        ([b"\xff" * 20], 5, "deflate stream: "),
+    ],
+    ids=range(7),
+)
+def test_pieces_that_are_no_stream_are_refused(pieces, size, words):
+    """Another length, a missing end and bytes after it are corruption."""
+    with pytest.raises(CorruptSnapshotError, match=words):
+        list(deflate.decompress_stream(pieces, size))
+
+
+@given(st.lists(st.binary(max_size=30), max_size=5), st.integers(0, 100))
+def test_any_pieces_end_in_contents_or_a_refusal(pieces, size):
+    """No bytes raise anything else."""
+    try:
+        found = b"".join(deflate.decompress_stream(pieces, size))
+    except CorruptSnapshotError:
+        return
+    assert len(found) == size

@@ -3,6 +3,8 @@
 import ctypes
 import mmap
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +16,7 @@ from snapmig.errors import SnapmigError
 from snapmig.guests.backing import open_backings
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.monitor import Peer
-from tests.conftest import Outcome
+from tests.conftest import Outcome, requires
 from tests.guests.fake_monitor import FakeMonitor
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -259,3 +261,18 @@ def test_nonsense_of_a_monitor(
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
     assert "bug" not in outcome.err
     assert "migrate" not in commands
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("owner", [0, 12345])
+def test_from_another_namespace_of_processes(ram: Path, shm: Path, owner: int) -> None:
+    """From a container that does not see QEMU's process only its user's own files are saved."""
+    requires("unshare")
+    os.chown(ram, owner, owner)
+    with FakeMonitor(shm / "monitor", ram) as monitor:
+        apart = ["unshare", "--pid", "--fork", "--mount-proc", "--"]
+        command = [*apart, sys.executable, "-m", "snapmig", "save", f"qmp:{monitor.path}"]
+        done = subprocess.run([*command, shm / "snap"], capture_output=True, text=True, check=False)
+    expected = (0, "") if owner == 0 else (1, "expected a regular file of user 0, who runs the")
+    assert done.returncode == expected[0], done.stderr
+    assert expected[1] in done.stderr

@@ -35,7 +35,7 @@ _snapmig_place() {
             place=$((place + 1))
         elif [[ ${words[i]} == -- ]]; then
             only_places=yes
-        elif [[ " --accelerator --attach --base --before --block --bwlimit --compression --days --depth --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" ${words[i]} "* ]]; then
+        elif [[ " --accelerator --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" ${words[i]} "* ]]; then
             i=$((i + 1))
         elif [[ ${words[i]} != -?* ]]; then
             place=$((place + 1))
@@ -65,15 +65,15 @@ _snapmig_verbs() {
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --format --base --parent --deltas --no-deltas -j --jobs --compression --accelerator --depth --level --window --huffman --packet-size --layout --page-digests --no-page-digests --attach -f --force --live --share --bwlimit --monitor-timeout --progress --json --debug' ;;
-    'restore') echo '-h --help --format -j --jobs -f --force --in-place --for-qemu --block --accelerator --depth --bwlimit --monitor-timeout --progress --json --debug' ;;
+    'save') echo '-h --help --format --base --parent --deltas --no-deltas -j --jobs --compression --accelerator --depth --level --window --huffman --packet-size --layout --page-digests --no-page-digests --attach -f --force --live --share --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
+    'restore') echo '-h --help --format -j --jobs -f --force --in-place --for-qemu --block --domain-xml --accelerator --depth --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
     'info') echo '-h --help --json --debug' ;;
-    'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --progress --json --debug' ;;
-    'chain') echo '-h --help --json --debug' ;;
-    'diff') echo '-h --help -j --jobs --ranges --progress --json --debug' ;;
-    'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --progress --json --debug' ;;
-    'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --progress --json --debug' ;;
-    'repack') echo '-h --help -j --jobs --compression --accelerator --depth --level --window --packet-size --layout --page-digests --no-page-digests -f --force --progress --json --debug' ;;
+    'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
+    'chain') echo '-h --help --follow-remote-parents --json --debug' ;;
+    'diff') echo '-h --help -j --jobs --ranges --follow-remote-parents --progress --json --debug' ;;
+    'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug' ;;
+    'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --follow-remote-parents --progress --json --debug' ;;
+    'repack') echo '-h --help -j --jobs --compression --accelerator --depth --level --window --packet-size --layout --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug' ;;
     'batch') echo '-h --help -j --jobs -g --guests-at-once --fail-fast --no-fail-fast --bwlimit --monitor-timeout --scheduler --tls-ca --tls-cert --tls-key --progress --json --debug' ;;
     'backup') echo '-h --help' ;;
     'backup run') echo '-h --help -n --dry-run --full --no-prune --lock-wait --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
@@ -125,6 +125,7 @@ _snapmig_values() {
         'save --attach' | \
         'save 0' | \
         'save 1' | \
+        'restore --domain-xml' | \
         'restore 0' | \
         'restore 1' | \
         'info 0' | \
@@ -169,7 +170,7 @@ _snapmig() {
         _snapmig_offer "$verbs"
     elif [[ -n $only_places ]]; then
         _snapmig_values "$verb $place"
-    elif [[ " --accelerator --attach --base --before --block --bwlimit --compression --days --depth --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" $last "* ]]; then
+    elif [[ " --accelerator --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" $last "* ]]; then
         _snapmig_values "$verb $last"
     elif [[ $current == --*=* ]]; then
         _snapmig_values "$verb ${current%%=*}" "${current%%=*}="

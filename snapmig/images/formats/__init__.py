@@ -98,10 +98,12 @@ def open_image(path: str, name: str | None = None) -> ImageSource:
     :raises UnsupportedError: without a format, what does not look like RAM
     :raises SnapmigError: not a regular file, empty, or not what its format says
     """
-    if Path(path).is_dir():
+    named = not Path(path).is_dir()
+    if not named:
         directory = _directory_format(path, name)
         path, name = directory.file_in_directory(path), directory.NAME
-    file = ImageFile(path)
+    # The user named a directory and not where links in it lead.
+    file = ImageFile(path, follow=named)
     try:
         form = _format_of(file) if name is None else find_format(name)
         return form.open_image(file)

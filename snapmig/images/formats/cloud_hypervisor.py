@@ -8,12 +8,13 @@ for it stays in those files. See vmm/src/memory_manager.rs of Cloud Hypervisor.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
@@ -21,6 +22,7 @@ from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, block_starts
 from snapmig.images.readers.files import Part
 from snapmig.images.source import PartsImage
+from snapmig.system.files import is_regular
 
 __all__ = (
     "NAME",
@@ -45,6 +47,45 @@ _Range = tuple[int, int]
 """The guest physical address of a range, and the address after it."""
 
 
+# Of all components' states only this is decoded, and nothing is kept of the rest.
+
+
+class _RangeItem(msgspec.Struct):
+    gpa: int
+    length: int
+
+
+class _Table(msgspec.Struct):
+    data: list[_RangeItem]
+
+
+class _Mapping(msgspec.Struct):
+    gpa: int
+    size: int
+    virtio_mem: bool = False
+
+
+class _Manager(msgspec.Struct):
+    memory_ranges: _Table
+    guest_ram_mappings: list[_Mapping] = []
+
+
+class _State(msgspec.Struct):
+    state: str
+
+
+class _Component(msgspec.Struct):
+    snapshot_data: _State
+
+
+class _Components(msgspec.Struct):
+    manager: _Component = msgspec.field(name="memory-manager")
+
+
+class _Tree(msgspec.Struct):
+    snapshots: _Components
+
+
 def recognises(file: ImageFile) -> bool:
     """Return whether a file is the memory of a snapshot directory."""
     path = Path(file.shown)
@@ -53,7 +94,7 @@ def recognises(file: ImageFile) -> bool:
 
 def recognises_directory(path: str) -> bool:
     """Return whether a directory has the two files that every snapshot has."""
-    return all((Path(path) / name).is_file() for name in (CONFIG, STATE))
+    return all(is_regular(Path(path) / name) for name in (CONFIG, STATE))
 
 
 def file_in_directory(path: str) -> str:
@@ -75,9 +116,10 @@ def open_image(file: ImageFile) -> PartsImage:
     directory = Path(file.shown).parent
     _check_files(directory)
     with ExitStack() as stack:
-        others = [ImageFile(str(directory / name)) for name in (CONFIG, STATE)]
-        for other in others:
-            stack.callback(other.close)
+        others = []
+        for name in (CONFIG, STATE):
+            others.append(ImageFile(str(directory / name), follow=False))
+            stack.callback(others[-1].close)
         config, state = (_read_small(other) for other in others)
         blocks = _blocks(file, others[1].shown, state)
         stack.pop_all()
@@ -105,15 +147,19 @@ def plan_image(content: Content) -> ImagePlan:
 
 def _check_files(directory: Path) -> None:
     for name in (CONFIG, STATE):
-        if not (directory / name).is_file():
+        if not os.path.lexists(directory / name):
             message = f"there is no {name}, as a snapshot of Cloud Hypervisor has"
             raise SnapmigError(message, path=str(directory))
-    if not (directory / MEMORY).is_file():
+    if not os.path.lexists(directory / MEMORY):
         message = (
             f"there is no {MEMORY}: all of the guest's RAM is in files of its own, save those as "
             "raw images"
         )
         raise SnapmigError(message, path=str(directory))
+    # Links would have files saved that whoever named the directory does not expect.
+    for name in (CONFIG, STATE, MEMORY):
+        if not is_regular(directory / name):
+            raise SnapmigError("not a regular file", path=str(directory / name))
 
 
 def _read_small(file: ImageFile) -> bytes:
@@ -126,10 +172,11 @@ def _read_small(file: ImageFile) -> bytes:
 def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
     try:
         manager = _memory_manager(state)
-        ranges = _ranges(manager["memory_ranges"]["data"], "length")
-        mapped = [item for item in manager.get("guest_ram_mappings", []) if not _is_hotplug(item)]
-        kept_elsewhere = _first_missing(_ranges(mapped, "size"), ranges)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        ranges = _checked((item.gpa, item.length) for item in manager.memory_ranges.data)
+        # What is not plugged of virtio-mem is in no range, and that is right.
+        mapped = [item for item in manager.guest_ram_mappings if not item.virtio_mem]
+        kept_elsewhere = _first_missing(_checked((item.gpa, item.size) for item in mapped), ranges)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         message = f"not the state of a Cloud Hypervisor guest: {_explain(error)}"
         raise SnapmigError(message, path=shown) from error
     if kept_elsewhere is not None:
@@ -149,20 +196,15 @@ def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
     return tuple(RamBlock(f"ram@{start:#x}", stop - start, start) for start, stop in joined)
 
 
-def _memory_manager(state: bytes) -> Any:
+def _memory_manager(state: bytes) -> _Manager:
     # The tree of components, each with its own state as JSON in a string.
-    tree = json.loads(state)
-    return json.loads(tree["snapshots"]["memory-manager"]["snapshot_data"]["state"])
+    tree = msgspec.json.decode(state, type=_Tree)
+    return msgspec.json.decode(tree.snapshots.manager.snapshot_data.state, type=_Manager)
 
 
-def _ranges(items: Any, size_key: str) -> list[_Range]:
-    if not isinstance(items, list):
-        raise TypeError(f"expected a list of ranges, not {type(items).__name__}")
+def _checked(items: Iterable[tuple[int, int]]) -> list[_Range]:
     ranges = []
-    for item in items:
-        start, size = item["gpa"], item[size_key]
-        if type(start) is not int or type(size) is not int:
-            raise TypeError("a range has an address or a size that is not a number")
+    for start, size in items:
         if size <= 0 or not 0 <= start < start + size < _MAX_ADDRESS:
             raise ValueError("a range is empty, or outside of 64-bit addresses")
         ranges.append((start, start + size))
@@ -170,11 +212,6 @@ def _ranges(items: Any, size_key: str) -> list[_Range]:
         if start < stop:
             raise ValueError(f"two ranges have the address {start:#x}")
     return ranges
-
-
-def _is_hotplug(mapping: Any) -> bool:
-    # What is not plugged of virtio-mem is in no range, and that is right.
-    return bool(mapping.get("virtio_mem"))
 
 
 def _first_missing(mapped: list[_Range], ranges: list[_Range]) -> int | None:
@@ -210,6 +247,4 @@ def _joined(ranges: Sequence[_Range]) -> Iterator[_Range]:
 def _explain(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "its JSON is nested too deep"
-    if isinstance(error, KeyError):
-        return f"it has no {error}"
     return str(error)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
@@ -39,6 +40,7 @@ REST = "elf.rest"
 
 MAX_SEGMENTS = 1 << 18
 MAX_RANGES = 4096
+MAX_PLACES = 1 << 18
 MAX_REST_SIZE = 128 << 20
 """Bytes of a core that are not RAM: headers and notes."""
 MAX_ABSENT_SIZE = 1 << 40
@@ -88,6 +90,12 @@ class _Header:
     little: bool
     offset: int
     count: int
+
+
+class _Places(msgspec.Struct):
+    # Of a core that was saved: its length, and its spans.
+    size: int
+    places: Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=MAX_PLACES)]
 
 
 class SpanPlacer(Placer):
@@ -317,10 +325,10 @@ def _gaps(spans: Iterable[Span], size: int) -> Iterator[tuple[int, int]]:
 def _plan_again(content: Content) -> ImagePlan:
     rest = content.attachments.get(REST, b"")
     try:
-        facts = json.loads(content.attachments[PLACES])
-        size, spans = int(facts["size"]), [Span(*map(int, item)) for item in facts["places"]]
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise CorruptSnapshotError(f"attachment {PLACES} is not readable: {error!r}") from error
+        facts = msgspec.json.decode(content.attachments[PLACES], type=_Places)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise CorruptSnapshotError(f"attachment {PLACES} is not readable: {error}") from error
+    size, spans = facts.size, [Span(*item) for item in facts.places]
     gaps = list(_gaps(spans, size))
     fit = all(
         0 <= start < stop <= content.ram_size and 0 <= offset <= size - (stop - start)

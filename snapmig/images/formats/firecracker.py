@@ -10,6 +10,7 @@ src/vmm/src/arch for where RAM is in the guest's address space.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -22,6 +23,7 @@ from snapmig.geometry import RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, block_starts
 from snapmig.images.readers.overlay import OverlayImage
+from snapmig.system.files import is_regular, open_regular
 
 __all__ = (
     "NAME",
@@ -147,7 +149,7 @@ def _open(layers: Sequence[ImageFile], vmstate: str | None) -> OverlayImage:
         message = f"memory file has {memory.size} bytes, expected whole MiB: is it cut short?"
         raise SnapmigError(message, path=memory.shown)
     path = Path(vmstate) if vmstate is not None else _find_vmstate(memory)
-    state = ImageFile(str(path))
+    state = ImageFile(str(path), follow=vmstate is not None)
     try:
         content = _read_vmstate(state)
         blocks = _regions(memory.size, content)
@@ -237,16 +239,16 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _is_memory(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0 and path.stat().st_size % _MEMORY_UNIT == 0
+    return is_regular(path) and path.stat().st_size > 0 and path.stat().st_size % _MEMORY_UNIT == 0
 
 
 def _is_vmstate(path: Path) -> bool:
     try:
-        if not path.is_file() or path.stat().st_size > MAX_VMSTATE_SIZE:
+        if not is_regular(path) or path.stat().st_size > MAX_VMSTATE_SIZE:
             return False
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path, follow=False), "rb") as file:
             return _architecture(file.read(16)) is not None
-    except OSError:
+    except (OSError, SnapmigError):
         return False
 
 

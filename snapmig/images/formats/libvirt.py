@@ -7,6 +7,7 @@ See libvirt's src/qemu/qemu_saveimage.h. The header is in the byte order of the 
 from __future__ import annotations
 
 import os
+import re
 import struct
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from snapmig.images.formats import mapped_ram, stream
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.qemu.attachments import MAX_STATE_SIZE, load_vm_state
 from snapmig.images.qemu.parse import parse_vm_state
+from snapmig.images.qemu.shared import whole_stream
 from snapmig.images.source import ImageSource
 from snapmig.system.files import NamelessFile, free_bytes
 from snapmig.system.programs import FilterError, filter_pieces
@@ -36,6 +38,9 @@ _RAW = 0
 _SPARSE = 6
 _PROGRAMS = {1: "gzip", 2: "bzip2", 3: "xz", 4: "lzop", 5: "zstd"}
 _HEAD = "libvirt.head"
+_RUNNING = 1
+_ROOM = 64 << 10
+"""Behind the XML, as libvirt leaves it: ``virsh save-image-edit`` may make the XML longer."""
 
 _START_SIZE = 65 << 20
 """Bytes of a stream by which its list of RAM blocks is complete."""
@@ -87,14 +92,24 @@ def open_image(file: ImageFile) -> ImageSource:
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes the save image again that it was made of.
+    Return how a snapshot becomes a save image.
 
-    What was compressed there becomes raw: libvirt reads both alike.
+    Of what was a save image, header and XML are the same again; what was compressed there becomes
+    raw, for libvirt reads both alike. Other snapshots become a raw image of a guest that ran, with
+    the domain's XML that the user gives.
 
-    :raises UsageError: it was made of something else
+    :raises UsageError: there is no device state of QEMU, or no XML
     """
+    if content.domain_xml is not None:
+        head = bytearray(_make_head(content.domain_xml))
+        content, state = whole_stream(content, NAME)
+        return stream.plan_at(content, state, len(head), bytes(head))
     if _HEAD not in content.attachments:
-        raise UsageError("libvirt needs a domain's XML and header, and this snapshot has none")
+        whole_stream(content, NAME)  # what has no device state is not helped by an XML
+        raise UsageError(
+            "libvirt needs the domain's XML, and this snapshot has none: give --domain-xml, or "
+            "attach domain.xml when saving"
+        )
     head = _check_head(content.attachments[_HEAD])
     state = load_vm_state(content.attachments, NAME, content.blocks)
     header = _parse(head, None)
@@ -102,6 +117,18 @@ def plan_image(content: Content) -> ImagePlan:
         return mapped_ram.plan_at(content, state, len(head), bytes(head))
     struct.pack_into(f"{header.order}I", head, 28, _RAW)
     return stream.plan_at(content, state, len(head), bytes(head))
+
+
+def _make_head(xml: bytes) -> bytes:
+    xml = xml.rstrip(b"\0")
+    if not re.search(rb"<domain[\s>]", xml) or b"\0" in xml:
+        raise UsageError(
+            "the domain's XML has no element <domain>, expected what virsh dumpxml prints"
+        )
+    rest = xml + b"\0" + bytes(_ROOM)
+    if len(rest) > MAX_HEAD_SIZE:
+        raise UsageError(f"the domain's XML has {len(xml)} bytes, at most {MAX_HEAD_SIZE - _ROOM}")
+    return struct.pack(f"={_HEADER}", _COMPLETE, _VERSION, len(rest), _RUNNING, _RAW, 0) + rest
 
 
 def _check_head(raw: bytes) -> bytearray:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from snapmig.images.qemu.sections import (
     find_end_mark,
 )
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
-from snapmig.images.readers.bitmap import BitmapReader, PageBitmap, load_bitmap, next_set
+from snapmig.images.readers.bitmap import BitmapReader, Bits, PageBitmap
 from snapmig.images.readers.files import Part
 from snapmig.images.source import ImageReader, PartsImage
 
@@ -48,12 +48,16 @@ class MappedImage(PartsImage):
         """Return a picklable function that opens a reader in any process."""
         return partial(BitmapReader, self.parts, self.bitmaps)
 
+    @cached_property
+    def _bits(self) -> list[Bits]:
+        return [Bits(*each) for each in zip(self.bitmaps, self.parts, strict=True)]
+
     def next_data(self, start: int) -> int | None:
         """Return the first RAM offset from ``start`` on whose page counts."""
-        for part, bitmap in zip(self.parts, self.bitmaps, strict=True):
+        for part, bitmap, bits in zip(self.parts, self.bitmaps, self._bits, strict=True):
             if start < part.stop:
                 page = (max(start, part.start) - part.start) // bitmap.page_size
-                found = next_set(load_bitmap(bitmap, part), page)
+                found = bits.next_set(page)
                 if found is not None:
                     return max(start, part.start + found * bitmap.page_size)
         return None

@@ -15,7 +15,7 @@ from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, block_starts
-from snapmig.images.qemu.attachments import attach_vm_state, load_vm_state
+from snapmig.images.qemu.attachments import attach_vm_state
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.records import STRIDE, place_packets, zero_page
 from snapmig.images.qemu.scan import StreamScan
@@ -29,6 +29,7 @@ from snapmig.images.qemu.sections import (
     find_end_mark,
     skip_full,
 )
+from snapmig.images.qemu.shared import whole_stream
 from snapmig.images.qemu.state import VmState
 from snapmig.images.readers.page_table import PageTable, PageTableReader
 from snapmig.images.source import ImageReader
@@ -65,7 +66,7 @@ def plan_image(content: Content) -> ImagePlan:
 
     :raises UsageError: the snapshot has no device state of QEMU
     """
-    return plan_at(content, load_vm_state(content.attachments, NAME, content.blocks), 0)
+    return plan_at(*whole_stream(content, NAME), 0)
 
 
 class StreamImage:

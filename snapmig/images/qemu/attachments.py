@@ -25,8 +25,21 @@ from snapmig.images.qemu.sections import (
 )
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
 
-__all__ = ("AFTER", "FACTS", "MAX_FACTS_SIZE", "MAX_STATE_SIZE", "attach_vm_state", "load_vm_state")
+__all__ = (
+    "AFTER",
+    "FACTS",
+    "MAX_FACTS_SIZE",
+    "MAX_STATE_SIZE",
+    "SHARED_STATE",
+    "BytesFile",
+    "attach_vm_state",
+    "check_after",
+    "left_out",
+    "load_vm_state",
+)
 
+SHARED_STATE = "state"
+"""What a running guest with shared RAM leaves instead: device state without that RAM."""
 FACTS = "vmstate.json"
 BEFORE = "vmstate.before"
 AFTER = "vmstate.after"
@@ -83,6 +96,13 @@ def load_vm_state(
     :raises UsageError: it was not made of anything that has one
     :raises CorruptSnapshotError: what it keeps is not a state of these RAM blocks
     """
+    if FACTS not in attachments and SHARED_STATE in attachments:
+        message = (
+            f"{format_name} needs the pages of all RAM blocks apart from QEMU's device state, and "
+            "in a snapshot of shared memory those of firmware and video memory are inside of it: "
+            "restore it to qemu-stream or libvirt"
+        )
+        raise UsageError(message)
     if FACTS not in attachments:
         message = f"{format_name} needs QEMU's device state, and this snapshot has none"
         raise UsageError(message)
@@ -90,8 +110,23 @@ def load_vm_state(
     _check_stream(state)
     _check_blocks(state, blocks)
     _check_places(state, {block.name for block in blocks})
-    _check_after(state)
+    check_after(state, AFTER)
     return state
+
+
+def left_out(attachments: Mapping[str, bytes], blocks: Sequence[RamBlock]) -> tuple[RamBlock, ...]:
+    """
+    Return the RAM blocks that a migration file lists and does not have, as x-ignore-shared does.
+
+    :param attachments: of the file, or of a snapshot of it
+    :param blocks: those that it has
+    :raises CorruptSnapshotError: what a snapshot keeps is not a state
+    """
+    if FACTS not in attachments:
+        return ()
+    known = {block.name for block in blocks}
+    listed = _decode(attachments[FACTS]).blocks
+    return tuple(RamBlock(item.name, item.length) for item in listed if item.name not in known)
 
 
 def _block_facts(block: QemuBlock) -> dict[str, Any]:
@@ -145,7 +180,7 @@ def _check_stream(state: VmState) -> None:
         raise _refuse(f"section type is 0x{state.before[:1].hex()} before RAM", BEFORE)
     plain = state.classic()
     try:
-        file = _Memory(plain.opening())
+        file = BytesFile(plain.opening(), FACTS)
         found, end = parse_vm_state(file)
     except (SnapmigError, ValueError, OverflowError, struct.error) as error:
         words = error.message if isinstance(error, SnapmigError) else str(error)
@@ -154,18 +189,24 @@ def _check_stream(state: VmState) -> None:
         raise _refuse("not the start of a stream: as one it reads otherwise")
 
 
-class _Memory:
-    # Bytes to be read as a file.
-    shown = FACTS
+class BytesFile:
+    """An attachment's bytes, read as a file is."""
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, shown: str) -> None:
         self._content = content
+        self.shown = shown
 
     @property
     def size(self) -> int:
+        """Its length in bytes."""
         return len(self._content)
 
     def read(self, offset: int, length: int) -> bytes:
+        """
+        Return bytes of it.
+
+        :raises SnapmigError: it ends before them
+        """
         found = self._content[offset : offset + length]
         if len(found) < length:
             raise SnapmigError(f"it ends after {self.size} bytes")
@@ -202,18 +243,24 @@ def _check_places(state: VmState, known: set[str]) -> None:
         at = place.pages_offset + block.length
 
 
-def _check_after(state: VmState) -> None:
+def check_after(state: VmState, name: str) -> None:
+    """
+    Check what follows a state's list of RAM blocks.
+
+    :param name: the attachment that has it
+    :raises CorruptSnapshotError: it can't follow there, or has no end
+    """
     after = state.after
     if len(after) > MAX_STATE_SIZE:
-        raise _refuse(f"{len(after)} bytes, expected at most {MAX_STATE_SIZE}", AFTER)
+        raise _refuse(f"{len(after)} bytes, expected at most {MAX_STATE_SIZE}", name)
     if state.end_mark is None:
-        raise _refuse("has no end mark", AFTER)
+        raise _refuse("has no end mark", name)
     first = 5 if state.has_footers else 0
     if first and after[1:5] != state.ram_header[1:5]:
-        raise _refuse("starts with the footer of another section than RAM", AFTER)
+        raise _refuse("starts with the footer of another section than RAM", name)
     if after[first : first + 1] not in SECTION_BYTES:
         found = after[first : first + 1].hex()
-        raise _refuse(f"section type is 0x{found} where RAM goes on", AFTER)
+        raise _refuse(f"section type is 0x{found} where RAM goes on", name)
 
 
 def _refuse(words: str, name: str = FACTS) -> CorruptSnapshotError:

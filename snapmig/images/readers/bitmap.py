@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from snapmig.errors import ImageChangedError
 from snapmig.images.readers.files import Part, PartsReader
 from snapmig.pages import Bytes, Mask, runs
+from snapmig.system.files import pread_all
 
-__all__ = ("BitmapReader", "PageBitmap", "load_bitmap")
+__all__ = ("BitmapReader", "Bits", "PageBitmap")
 
-_SCAN_BYTES = 1 << 16
+_SCAN_BYTES = 1 << 13
 
 
 class PageBitmap(NamedTuple):
@@ -43,14 +47,14 @@ class BitmapReader:
         self._parts = parts
         self._bitmaps = bitmaps
         self._starts = [part.start for part in parts]
-        self._bits = [load_bitmap(b, p) for b, p in zip(bitmaps, parts, strict=True)]
+        self._bits = [Bits(b, p) for b, p in zip(bitmaps, parts, strict=True)]
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the ranges between two RAM offsets of one part whose bits are set."""
         number = bisect_right(self._starts, start) - 1
         base, size = self._parts[number].start, self._bitmaps[number].page_size
         first, after = (start - base) // size, -(-(stop - base) // size)
-        for run, count in runs(_bits(self._bits[number], first, after)):
+        for run, count in runs(self._bits[number].between(first, after)):
             run_start = base + (first + run) * size
             yield from self._reader.extents(
                 max(start, run_start), min(stop, run_start + count * size)
@@ -68,27 +72,38 @@ class BitmapReader:
         self._reader.release(start, stop)
 
 
-def load_bitmap(bitmap: PageBitmap, part: Part) -> Bytes:
-    """Map a part's bitmap."""
-    size = -(-(part.stop - part.start) // bitmap.page_size // 8)
-    mapped = np.memmap(bitmap.path, np.uint8, "r", bitmap.offset, (size,))
-    return mapped.view(np.ndarray)
+class Bits:
+    """
+    A part's bitmap, read and not mapped: the parent asks it, too, and outlives a file that is cut.
 
+    :raises OSError: the file can't be opened
+    """
 
-def next_set(bits: Bytes, page: int) -> int | None:
-    """Return the first page from ``page`` on whose bit is set, or None."""
-    first = page // 8
-    if first < len(bits) and (rest := int(bits[first]) >> page % 8):
-        return page + (rest & -rest).bit_length() - 1
-    for at in range(first + 1, len(bits), _SCAN_BYTES):
-        found = np.flatnonzero(bits[at : at + _SCAN_BYTES])
-        if found.size:
-            byte = int(bits[at + int(found[0])])
-            return (at + int(found[0])) * 8 + (byte & -byte).bit_length() - 1
-    return None
+    def __init__(self, bitmap: PageBitmap, part: Part) -> None:
+        self._fd = os.open(bitmap.path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._fd).atexit = False  # with the worker's handler
+        self._offset = bitmap.offset
+        self._size = -(-(part.stop - part.start) // bitmap.page_size // 8)
 
+    def between(self, first: int, after: int) -> Mask:
+        """Return which pages from one to another are set."""
+        low = first // 8
+        found = self._read(low, -(-after // 8) - low)
+        bits = np.unpackbits(np.frombuffer(found, np.uint8), bitorder="little")
+        return bits[first - low * 8 : after - low * 8].view(np.bool_)
 
-def _bits(bitmap: Bytes, first: int, after: int) -> Mask:
-    low = first // 8
-    bits = np.unpackbits(bitmap[low : -(-after // 8)], bitorder="little")
-    return bits[first - low * 8 : after - low * 8].view(np.bool_)
+    def next_set(self, page: int) -> int | None:
+        """Return the first page from ``page`` on whose bit is set, or None."""
+        for at in range(page // 8, self._size, _SCAN_BYTES):
+            length = min(_SCAN_BYTES, self._size - at)
+            first = max(page, at * 8)
+            found = self.between(first, (at + length) * 8)
+            if found.any():
+                return first + int(found.argmax())
+        return None
+
+    def _read(self, at: int, length: int) -> bytes:
+        found = pread_all(self._fd, length, self._offset + at)
+        if len(found) < length:
+            raise ImageChangedError("image ends inside the bitmap of its pages: it was cut")
+        return found

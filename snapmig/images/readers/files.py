@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from snapmig.pages import Bytes
-from snapmig.system.holes import data_extents
+from snapmig.system.holes import Extents
 
 __all__ = ("MappedFile", "Part", "PartsReader")
 
@@ -50,21 +50,11 @@ class MappedFile:
         self.size = os.fstat(self.fd).st_size
         self.raw = mmap.mmap(self.fd, self.size, mmap.MAP_SHARED, mmap.PROT_READ)
         self.array: Bytes = np.frombuffer(self.raw, np.uint8)
-        # The extent found last. Without it each packet would ask for the next hole, and the answer
-        # costs a walk over all pages up to it: the square of a dense image's size in all.
-        self._known = (0, 0)
+        self._extents = Extents(self.fd, self.size)
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the ranges between two file offsets that are not holes."""
-        while start < stop:
-            first, end = self._known
-            if not first <= start < end:
-                found = next(data_extents(self.fd, start, self.size), (self.size, self.size))
-                first, end = self._known = found
-            if first >= stop:
-                return
-            yield max(first, start), min(end, stop)
-            start = end
+        """Return the ranges between two file offsets that are not holes."""
+        return self._extents.between(start, stop)
 
     def release(self, start: int, stop: int) -> None:
         """

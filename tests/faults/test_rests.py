@@ -1,0 +1,94 @@
+"""Facts about what slots hold beside stored pages: a guest that maps them would see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from examples import map_snapshot
+from tests.conftest import Outcome
+from tests.system import ram
+
+PACKET = 64 << 10
+SIZE = 20 * PACKET
+PLACES = {
+    "between pages": (0, PACKET - 1),
+    "before a page": (3, 0),
+    "in the block's last packet": (19, 4097),
+    "in an empty packet": (7, 12345),
+}
+
+
+@pytest.fixture
+def mappable(shm: Path) -> Path:
+    """Give an uncompressed snapshot of 20 packets, most of them empty."""
+    pieces = {0: b"x", 3 * PACKET + 8192: b"y", SIZE - 5: b"z"}
+    snapmig.save(
+        ram.write_sparse(shm / "a", SIZE, pieces), shm / "s", compression="none", packet_size="64K"
+    )
+    return shm / "s"
+
+
+def _spoil(path: Path, packet: int, offset: int) -> int:
+    # Write a byte into a slot; return its offset in the file.
+    (block,) = snapmig.info(path).blocks
+    assert block.offset is not None
+    with path.open("r+b") as file:
+        file.seek(block.offset + packet * PACKET + offset)
+        file.write(b"!")
+        return file.tell() - 1
+
+
+@pytest.mark.parametrize("options", [(), ("--quick",)], ids=["whole", "quick"])
+@pytest.mark.parametrize(("packet", "offset"), PLACES.values(), ids=PLACES)
+def test_a_byte_beside_the_stored_pages(mappable, cli, packet, offset, options):
+    """Verify names packet and offset of what is not zero and should be."""
+    at = _spoil(mappable, packet, offset)
+    outcome = cli("verify", mappable, *options)
+
+    assert outcome.code == 3
+    assert f"packet {packet}: offset {at:#x}: slot has a byte that is not zero" in outcome.err
+
+
+def test_each_packet_is_told_of_once(mappable):
+    """Two bytes in a slot are one damaged packet."""
+    for place in ((0, 5000), (0, 40000), (7, 0)):
+        _spoil(mappable, *place)
+    found = snapmig.verify(mappable)
+
+    assert (found.damaged_packets, len(found.problems)) == (2, 2)
+
+
+def test_what_is_mapped_is_checked_before(
+    mappable: Path, shm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The example that maps a snapshot refuses it, and writes nothing."""
+    at = _spoil(mappable, 7, 1)
+    code = map_snapshot.main([str(mappable), str(shm / "state")])
+
+    assert (code, (shm / "state").exists()) == (3, False)
+    assert f"packet 7: offset {at:#x}" in capsys.readouterr().err
+
+
+def test_nothing_is_asked_beside_a_stream(shm: Path, cli: Callable[..., Outcome]) -> None:
+    """What stands behind a stream is nobody's."""
+    ram.write(shm / "a", ram.text(16))
+    snapmig.save(shm / "a", shm / "s", packet_size="64K")
+    with (shm / "s").open("r+b") as file:
+        file.seek(2 * PACKET - 1)
+        file.write(b"!")
+
+    assert [cli("verify", shm / "s", *more).code for more in ((), ("--quick",))] == [0, 0]
+
+
+def test_holes_are_not_read(shm: Path) -> None:
+    """Verifying a mappable snapshot of 64 GiB that are holes allocates nothing."""
+    ram.write_sparse(shm / "a", 64 << 30, {0: b"x"})
+    snapmig.save(shm / "a", shm / "s", compression="none")
+    before = ram.disk_bytes(shm / "s")
+
+    assert snapmig.verify(shm / "s").ok
+    assert ram.disk_bytes(shm / "s") == before
