@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -35,12 +35,14 @@ from snapmig.system.files import (
     PartialFile,
     check_destination,
     descriptor_path,
+    fill_file,
     free_bytes,
     open_regular,
     write_error,
     write_file,
 )
 from snapmig.system.libc import huge_page_size
+from snapmig.system.together import commit_together
 from snapmig.units import format_size
 from snapmig.work.counters import Counter
 from snapmig.work.load import LoadTasks, RestoreHandler, RestorePlan
@@ -203,10 +205,12 @@ def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int
         }
         for destination in (path, *companions):
             check_destination(destination, force=force)
-        with _written(reading, path, part) as (file, data_pages):
+        with _written(reading, path, part) as (file, data_pages), ExitStack() as stack:
+            others = []
             for companion, content in companions.items():
-                write_file(companion, content, force=force)
-            file.commit(force=force)
+                others.append(stack.enter_context(PartialFile(companion, len(content))))
+                fill_file(others[-1], content)
+            commit_together([*others, file], force=force)
         return data_pages
     with PartialDirectory(path) as folder:
         inside = folder.partial_path / part.image.member

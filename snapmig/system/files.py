@@ -28,9 +28,11 @@ __all__ = (
     "Pieces",
     "check_destination",
     "descriptor_path",
+    "fill_file",
     "free_bytes",
     "is_regular",
     "open_regular",
+    "partial_path",
     "pread_all",
     "pwrite_all",
     "read_small",
@@ -250,7 +252,7 @@ class PartialFile(NewFile):
 
     def __init__(self, path: Path, needed: int) -> None:
         self.path = path
-        self.partial_path = _partial_path(path)
+        self.partial_path = partial_path(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         try:
             fd = os.open(self.partial_path, flags, 0o600)
@@ -314,7 +316,7 @@ class PartialDirectory:
             message = "exists already, expected the name of a new directory"
             raise DestinationExistsError(message, path=str(path))
         self.path = path
-        self.partial_path = _partial_path(path)
+        self.partial_path = partial_path(path)
         self.partial_path.mkdir(mode=0o700)
 
     def __enter__(self) -> PartialDirectory:
@@ -341,14 +343,19 @@ class Pieces(Sized, Iterable[bytes], Protocol):
     """Contents that come in pieces; their length in bytes is known."""
 
 
+def fill_file(file: PartialFile, content: bytes | Pieces) -> None:
+    """Write a file whole, synced."""
+    at = 0
+    for piece in [content] if isinstance(content, bytes) else content:
+        file.write(piece, at)
+        at += len(piece)
+    file.sync()
+
+
 def write_file(path: Path, content: bytes | Pieces, *, force: bool = False) -> None:
     """Write a file whole, synced, under its final name or not at all."""
     with PartialFile(path, len(content)) as file:
-        at = 0
-        for piece in [content] if isinstance(content, bytes) else content:
-            file.write(piece, at)
-            at += len(piece)
-        file.sync()
+        fill_file(file, content)
         file.commit(force=force)
 
 
@@ -363,7 +370,8 @@ def _open_nameless(folder: Path) -> int:
         return os.dup(file.fd)
 
 
-def _partial_path(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
+    """Return a new name beside a file, for what is to have its name or had it."""
     # Names have at most 255 bytes; one cut inside a character is still a name.
     start = os.fsdecode(os.fsencode(path.name)[:200])
     return path.with_name(f".{start}.{os.urandom(6).hex()}.partial")

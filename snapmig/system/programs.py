@@ -6,17 +6,20 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 
 from snapmig.errors import SnapmigError
 from snapmig.system.signals import HeldSignals
 
-__all__ = ("FilterError", "ProgramError", "run_filter", "run_program")
+__all__ = ("FilterError", "ProgramError", "filter_pieces", "run_program")
 
 _GRACE_S = 5.0
 """What a program has for its own cleaning up between SIGTERM and SIGKILL."""
 _LONGEST_SLEEP_S = 0.05
+_PIECE = 1 << 20
+_MAX_WORDS = 1 << 16
 
 
 class FilterError(SnapmigError):
@@ -27,22 +30,34 @@ class ProgramError(SnapmigError):
     """A program could not be started, failed, or took too long."""
 
 
-def run_filter(arguments: list[str], source: int, destination: int) -> None:
+def filter_pieces(arguments: list[str], source: int) -> Generator[bytes, None, None]:
     """
-    Run a program from one descriptor to another.
+    Yield what a program makes of a descriptor's contents; the program ends with the iterator.
 
     :raises FilterError: it is not installed, or it failed
     """
-    try:
-        done = subprocess.run(
-            arguments, stdin=source, stdout=destination, stderr=subprocess.PIPE, check=False
-        )
-    except FileNotFoundError as error:
-        raise FilterError(f"{arguments[0]} is needed for this and not installed") from error
-    if done.returncode != 0:
-        words = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        reason = words[0] if words else f"exit status {done.returncode}"
-        raise FilterError(f"{arguments[0]} failed: {reason}")
+    with tempfile.TemporaryFile() as words:
+        try:
+            program = subprocess.Popen(
+                arguments, stdin=source, stdout=subprocess.PIPE, stderr=words, bufsize=0
+            )
+        except FileNotFoundError as error:
+            raise FilterError(f"{arguments[0]} is needed for this and not installed") from error
+        assert program.stdout is not None
+        try:
+            while piece := program.stdout.read(_PIECE):
+                yield piece
+            code = program.wait()
+        finally:
+            program.kill()
+            program.wait()
+            program.stdout.close()
+        if code != 0:
+            words.seek(0)
+            said = words.read(_MAX_WORDS).decode("utf-8", "replace").strip().splitlines()[-1:]
+            raise FilterError(
+                f"{arguments[0]} failed: {said[0] if said else f'exit status {code}'}"
+            )
 
 
 def run_program(arguments: list[str], environment: Mapping[str, str], timeout: float) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import snapmig
 from snapmig.errors import SnapmigError
+from snapmig.images.formats import libvirt
 from tests.conftest import Outcome, requires
 from tests.guest.qemu_files import PAGE, Block, Mapped, Stream, data, part, ram_of, zero
 
@@ -149,6 +150,46 @@ def test_no_file_is_left_of_a_decompressed_stream(
     monkeypatch.setenv("TMPDIR", str(tmp_path / "spool"))
     ram_of(write(Image(GZIP)))
     assert [*(tmp_path / "spool").iterdir()] == []
+
+
+def bomb(stream: bytes) -> Image:
+    """Return an image whose stream goes on with 800 MiB of zeros, in one MiB."""
+    command = ["sh", "-c", "cat - /dev/zero | head -c 800M | gzip -1"]
+    made = subprocess.run(command, input=stream, stdout=-1, check=True).stdout
+    return Image(GZIP, body=made)
+
+
+@pytest.mark.parametrize(
+    ("stream", "words"),
+    [
+        (Stream([RECORDS]).build(), "decompressed it has more than 256.5 MiB, expected at most"),
+        (b"", "not a QEMU migration stream"),
+    ],
+    ids=["of a small guest", "of no stream"],
+)
+def test_a_bomb_is_not_decompressed(
+    write: Write, tmp_path: Path, cli: Callable[..., Outcome], stream: bytes, words: str
+) -> None:
+    """What decompresses to more than its RAM can be is given up in one sentence."""
+    requires("gzip")
+    path = write(bomb(stream))
+    outcome = cli("save", path, tmp_path / "snap", "-j", 1)
+    told = outcome.err.startswith(f"snapmig: {path}: ") and words in outcome.err
+    assert (outcome.code, told, [*tmp_path.iterdir()]) == (1, True, [path])
+
+
+def test_decompressing_leaves_room(
+    write: Write, tmp_path: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenth of the free space stays free; the refusal names directory and variable."""
+    requires("gzip")
+    monkeypatch.setattr(libvirt, "free_bytes", lambda folder: 100_000)  # noqa: ARG005
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    path = write(Image(GZIP, body=subprocess.run(
+        ["gzip", "-c"], input=bytes(1 << 20), stdout=-1, check=True).stdout))  # fmt: skip
+    outcome = cli("save", path, tmp_path / "snap", "-j", 1)
+    told = f"may be used in {tmp_path}, TMPDIR names another directory\n" in outcome.err
+    assert (outcome.code, told, [*tmp_path.iterdir()]) == (1, True, [path])
 
 
 MALFORMED = {

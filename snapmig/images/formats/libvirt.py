@@ -9,17 +9,21 @@ from __future__ import annotations
 import os
 import re
 import struct
-import tempfile
+from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple
 
-from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.errors import CorruptSnapshotError, NoSpaceError, SnapmigError, UsageError
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import mapped_ram, stream
 from snapmig.images.plan import Content, ImagePlan
-from snapmig.images.qemu.attachments import load_vm_state
+from snapmig.images.qemu.attachments import MAX_STATE_SIZE, load_vm_state
+from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.images.source import ImageSource
-from snapmig.system.programs import FilterError, run_filter
+from snapmig.system.files import NamelessFile, free_bytes
+from snapmig.system.programs import FilterError, filter_pieces
+from snapmig.units import format_size
 
 __all__ = ("NAME", "open_image", "plan_image", "recognises")
 
@@ -37,6 +41,11 @@ _HEAD = "libvirt.head"
 _RUNNING = 1
 _ROOM = 64 << 10
 """Behind the XML, as libvirt leaves it: ``virsh save-image-edit`` may make the XML longer."""
+
+_START_SIZE = 65 << 20
+"""Bytes of a stream by which its list of RAM blocks is complete."""
+_MAX_PASSES = 8
+"""How often a live save may send the RAM; one of a paused guest sends it once."""
 
 MAX_HEAD_SIZE = 64 << 20
 """libvirt itself leaves 64 KiB behind the XML; a domain's XML has a few KiB."""
@@ -167,15 +176,15 @@ def _refuse(words: str, file: ImageFile | None) -> SnapmigError:
 
 def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:
     # Pages must be found again, so the stream goes through a file without a name.
-    with tempfile.TemporaryFile(dir=os.environ.get("TMPDIR", "/var/tmp")) as spool:
+    folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
+    with NamelessFile(folder) as spool:
         os.lseek(file.fd, header.stream_offset, os.SEEK_SET)
         try:
-            run_filter([_PROGRAMS[header.kind], "-dc"], file.fd, spool.fileno())
+            _decompress(file, _PROGRAMS[header.kind], spool, folder)
         except FilterError as error:
             error.path = file.shown
             raise
-        plain = ImageFile(f"/proc/self/fd/{spool.fileno()}")
-    plain.shown = file.shown
+        plain = _plain(file, spool)
     try:
         image = stream.open_at(plain, 0, NAME)
     except BaseException:
@@ -183,3 +192,43 @@ def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:
         raise
     file.close()
     return image
+
+
+def _decompress(file: ImageFile, program: str, spool: NamelessFile, folder: Path) -> None:
+    # A few KiB may decompress to any number of bytes.
+    room = free_bytes(folder) * 9 // 10
+    limit = None
+    size = 0
+    with closing(filter_pieces([program, "-dc"], file.fd)) as pieces:
+        for piece in pieces:
+            if size + len(piece) > room:
+                raise NoSpaceError(
+                    f"decompressed it has more than the {format_size(room)} that may be used in "
+                    f"{folder}, TMPDIR names another directory",
+                    path=file.shown,
+                )
+            spool.write(piece, size)
+            size += len(piece)
+            if limit is None and size > _START_SIZE:
+                limit = _size_limit(file, spool)
+            if limit is not None and size > limit:
+                raise SnapmigError(
+                    f"decompressed it has more than {format_size(limit)}, expected at most that "
+                    "from the RAM that its start names",
+                    path=file.shown,
+                )
+
+
+def _size_limit(file: ImageFile, spool: NamelessFile) -> int:
+    start = _plain(file, spool)
+    try:
+        state, _ = parse_vm_state(start)
+    finally:
+        start.close()
+    return sum(block.length for block in state.blocks) * _MAX_PASSES + MAX_STATE_SIZE
+
+
+def _plain(file: ImageFile, spool: NamelessFile) -> ImageFile:
+    plain = ImageFile(f"/proc/self/fd/{spool.fd}")
+    plain.shown = file.shown
+    return plain

@@ -1,0 +1,67 @@
+"""Files that are of use together only: all of them get their names, or none does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from snapmig.system.files import PartialFile, partial_path, sync_directory
+from snapmig.system.signals import HeldSignals
+
+__all__ = ("commit_together",)
+
+
+def commit_together(files: Sequence[PartialFile], *, force: bool) -> None:
+    """
+    Give files of one directory their final names; all must be synced already.
+
+    Old and new ones never stand beside each other, not even when this process is killed: what has
+    the names is set aside first, the last file before the others, and comes back when a step fails.
+    New files follow in their order. So while the last one has its name, it is complete with the
+    others of its own.
+
+    :param files: the last is the one that the others belong to
+    :param force: replace what has the names already
+    :raises DestinationExistsError: something has one of the names, and not ``force``
+    """
+    if len(files) == 1:
+        files[0].commit(force=force)
+        return
+    folder = files[0].path.parent
+    with HeldSignals(), ExitStack() as undo:
+        replaced = [file.path for file in reversed(files)] if force else []
+        aside = [old for path in replaced if (old := _set_aside(path, undo)) is not None]
+        sync_directory(folder)
+        for file in files:
+            facts = os.fstat(file.fd)
+            undo.callback(_remove_own, file.path, (facts.st_dev, facts.st_ino))
+            file.commit(force=False)
+        undo.pop_all()
+        for old in aside:
+            with suppress(OSError):  # what was asked for is done
+                old.unlink()
+        sync_directory(folder)
+
+
+def _set_aside(path: Path, undo: ExitStack) -> Path | None:
+    aside = partial_path(path)
+    undo.callback(_bring_back, aside, path)
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return None
+    return aside
+
+
+def _bring_back(aside: Path, path: Path) -> None:
+    with suppress(FileNotFoundError):  # the step that failed may be the one that set it aside
+        aside.rename(path)
+
+
+def _remove_own(path: Path, own: tuple[int, int]) -> None:
+    with suppress(FileNotFoundError):
+        facts = path.lstat()
+        if (facts.st_dev, facts.st_ino) == own:
+            path.unlink()
