@@ -29,7 +29,7 @@ def _lines(outcome):
 def _index_and_slots(path):
     with SnapshotFile(str(path)) as file:
         data = path.read_bytes()[file.superblock.data_offset :][: file.superblock.data_size]
-        return file.records.tobytes(), data
+        return file.index.records(0, file.geometry.packet_count).tobytes(), data
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 5])

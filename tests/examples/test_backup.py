@@ -44,7 +44,7 @@ def programs(tmp_path):
 def configured(tmp_path):
     """Give a configuration with a guest."""
     (tmp_path / "repo").mkdir()
-    (tmp_path / "web.ram").write_bytes(b"contents" * 1000)
+    (tmp_path / "web.ram").write_bytes(bytes(4096) + b"contents" * 512)
     path = tmp_path / "backup.toml"
     path.write_text('repository = "repo"\n[guests.web]\nsource = "web.ram"\n')
     return path

@@ -52,7 +52,7 @@ def hole(sound: Path, shm: Path) -> Path:
     block = Superblock.unpack(raw[:4096])
     packets = (40 << 30) // RECORD
     entry = bytearray(raw[block.block_table_offset :][:BLOCK_ENTRY])
-    struct.pack_into("<Q", entry, 264, packets * PACKET)
+    struct.pack_into("<Q", entry, 256, packets * PACKET)
     end = block.index_offset + packets * RECORD
     made = block._replace(
         layout=2,
@@ -60,6 +60,9 @@ def hole(sound: Path, shm: Path) -> Path:
         data_offset=end,
         data_size=0,
         attachment_table_offset=end,
+        piece_table_offset=end,
+        piece_count=0,
+        piece_table_checksum=0,
         attachment_count=0,
         attachment_table_checksum=0,
         block_table_checksum=zlib.crc32(entry),
