@@ -100,7 +100,7 @@ def geometry_problem(geometry: Geometry, parent: Geometry) -> str | None:
 
 def _allow_files(snapshot: SnapshotFile, count: int) -> None:
     # Many systems let a process have 1024 files open, and more when it asks for them.
-    opened = len(os.listdir("/proc/self/fd"))  # the caller's own count as well
+    opened = len(list(Path("/proc/self/fd").iterdir()))  # the caller's own count as well
     needed = FILES_PER_SNAPSHOT * count + OTHER_FILES + opened
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != soft < needed:
