@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Protocol
 
-from snapmig.fleet.pace import Pace
-from snapmig.fleet.shared import SharedFleet
 from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 from snapmig.operations.save import save
 from snapmig.operations.save_values import SaveResult
+from snapmig.workers.rate_limit import RateLimiter
+from snapmig.workers.shared_pool import SharedPool
 
 __all__ = ("LocalMeans", "Means")
 
@@ -52,8 +52,8 @@ class Means(Protocol):
 class LocalMeans:
     """One fleet of worker processes here: :class:`Means`."""
 
-    def __init__(self, workers: int, at_once: int, pace: Pace | None) -> None:
-        self._fleet = SharedFleet(workers, at_once, pace)
+    def __init__(self, workers: int, at_once: int, pace: RateLimiter | None) -> None:
+        self._fleet = SharedPool(workers, at_once, pace)
 
     def __enter__(self) -> LocalMeans:
         self._fleet.__enter__()

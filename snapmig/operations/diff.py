@@ -11,7 +11,6 @@ from functools import partial
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
-from snapmig.fleet.fleet import Fleet
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.engine_choice import AUTO
@@ -20,6 +19,7 @@ from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.work.compare import CompareHandler
 from snapmig.work.load import LoadTasks
+from snapmig.workers.pool import WorkerPool
 
 __all__ = ("BlockDiff", "DiffResult", "PageRange", "diff")
 
@@ -123,7 +123,7 @@ def _compare(
     geometry = one.snapshot.geometry
     tasks = LoadTasks(one.snapshot, range(geometry.packet_count))
     make_handler = partial(CompareHandler, one.plans, other.plans)
-    with Fleet(one.options.jobs, make_handler) as fleet:
+    with WorkerPool(one.options.jobs, make_handler) as fleet:
         report = reporter(fleet, geometry.ram_size, progress)
         fleet.run(tasks, report)
         report()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snapmig.fleet.fleet import Workers
 from snapmig.work.counters import Counter
+from snapmig.workers.pool import Workers
 
 __all__ = ("Progress", "ProgressCallback", "reporter")
 

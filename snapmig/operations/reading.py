@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
-from snapmig.fleet.fleet import Fleet, Workers, WorkersMaker
-from snapmig.fleet.tasks import TASKS_AHEAD
 from snapmig.operations.engine_choice import choose_to_read, failure_warnings
 from snapmig.operations.parents import open_parents
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.settings import parse_depth, parse_jobs
 from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter
+from snapmig.workers.pool import WorkerPool, Workers, WorkersMaker
+from snapmig.workers.tasks import TASKS_AHEAD
 
 __all__ = ("ReadOptions", "Reading", "read_options")
 
@@ -29,7 +29,7 @@ class ReadOptions(NamedTuple):
     accelerator: str
     depth: int | None
     progress: ProgressCallback | None
-    workers: WorkersMaker = Fleet
+    workers: WorkersMaker = WorkerPool
     follow_remote_parents: bool = False
 
 
@@ -38,7 +38,7 @@ def read_options(
     accelerator: str,
     depth: int | None,
     progress: ProgressCallback | None,
-    workers: WorkersMaker = Fleet,
+    workers: WorkersMaker = WorkerPool,
     *,
     follow_remote_parents: bool = False,
 ) -> ReadOptions:

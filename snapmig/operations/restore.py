@@ -13,7 +13,6 @@ from typing import NamedTuple
 from snapmig.architectures import find_architecture
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
-from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
 from snapmig.operations.addresses import parse_addresses
@@ -33,6 +32,7 @@ from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, is_guest
 from snapmig.operations.workers import choose_workers
 from snapmig.stores.location import check_new_name, parse_location, same_location
 from snapmig.units import format_size
+from snapmig.workers.pool import WorkersMaker
 
 LIBVIRT_FORMAT = "libvirt"
 _MAX_XML_SIZE = 16 << 20
@@ -125,7 +125,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param follow_remote_parents: look for parents wherever snapshots name them; default: only
         beside a snapshot and below
     :param workers: worker processes that many jobs share, of a
-        :class:`~snapmig.fleet.shared.SharedFleet`
+        :class:`~snapmig.workers.shared_pool.SharedPool`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :param notice: called with a sentence that the user should read while this goes on: that a
         monitor is waited for

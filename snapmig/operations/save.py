@@ -8,7 +8,6 @@ from pathlib import Path
 
 from snapmig.architectures import find_architecture
 from snapmig.errors import UsageError
-from snapmig.fleet.fleet import WorkersMaker
 from snapmig.geometry import RamBlock
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
 from snapmig.images.formats import open_image
@@ -31,6 +30,7 @@ from snapmig.operations.settings import (
 )
 from snapmig.operations.workers import choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new
+from snapmig.workers.pool import WorkersMaker
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -114,7 +114,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         save writes while the guest is paused is not limited
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param workers: worker processes that many jobs share, of a
-        :class:`~snapmig.fleet.shared.SharedFleet`
+        :class:`~snapmig.workers.shared_pool.SharedPool`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :param notice: called with a sentence that the user should read while this goes on: that a
         monitor is waited for

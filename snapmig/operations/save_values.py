@@ -9,12 +9,12 @@ from typing import NamedTuple
 from snapmig.architectures import Architecture
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
-from snapmig.fleet.fleet import Fleet, WorkersMaker
 from snapmig.guests.wait import MonitorWait
 from snapmig.operations.addresses import GivenAddress
 from snapmig.operations.attachments import AttachmentSource
 from snapmig.operations.progress import ProgressCallback
 from snapmig.stores.location import Location
+from snapmig.workers.pool import WorkerPool, WorkersMaker
 
 __all__ = ("SaveOptions", "SaveResult")
 
@@ -50,7 +50,7 @@ class SaveOptions(NamedTuple):
     deltas: bool | None = None
     page_digests: bool | None = None
     follow_remote_parents: bool = False
-    workers: WorkersMaker = Fleet
+    workers: WorkersMaker = WorkerPool
     addresses: Sequence[GivenAddress] = ()
     architecture: Architecture | None = None
     monitor: MonitorWait = MonitorWait()

@@ -29,7 +29,6 @@ from snapmig.encodings.coders import EngineError
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.fleet.cells import CELLS, Row
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.images.qemu.attachments import left_out
 from snapmig.images.source import ImageSource
@@ -56,6 +55,7 @@ from snapmig.work.levels import AdaptiveLevel
 from snapmig.work.sample import sample_packets
 from snapmig.work.save import SaveHandler, SavePlan
 from snapmig.work.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, SaveTasks
+from snapmig.workers.counters import CELLS, Row
 
 __all__ = ("Saving",)
 

@@ -12,7 +12,6 @@ from snapmig.container.index import Records
 from snapmig.container.reader import SnapshotFile
 from snapmig.container.rests import pages_of_record, wrong_rests
 from snapmig.errors import SnapmigError, StoreError
-from snapmig.fleet.fleet import Fleet
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.attachments import StoredAttachment
 from snapmig.operations.engine_choice import AUTO
@@ -23,6 +22,7 @@ from snapmig.pages import Mask
 from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter
 from snapmig.work.load import LoadTasks, VerifyHandler
+from snapmig.workers.pool import WorkerPool
 
 __all__ = ("VerifyResult", "verify")
 
@@ -202,7 +202,7 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]
     tasks = LoadTasks(source, range(source.geometry.packet_count))
-    with Fleet(options.jobs, partial(VerifyHandler, plans)) as fleet:
+    with WorkerPool(options.jobs, partial(VerifyHandler, plans)) as fleet:
         report = reporter(fleet, source.geometry.ram_size, options.progress)
         fleet.run(tasks, report, ahead=reading.ahead)
         report()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import partial
 
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.fleet.fleet import Fleet, WorkersMaker
-from snapmig.fleet.pace import Pace
 from snapmig.units import parse_size
 from snapmig.work.counters import Counter
+from snapmig.workers.pool import WorkerPool, WorkersMaker
+from snapmig.workers.rate_limit import RateLimiter
 
 __all__ = ("choose_workers", "make_pace", "parse_rate")
 
@@ -29,9 +29,9 @@ def parse_rate(rate: str | int) -> int:
     return number
 
 
-def make_pace(bwlimit: str | int | None) -> Pace | None:
+def make_pace(bwlimit: str | int | None) -> RateLimiter | None:
     """Return a limit on what workers write, None for no limit."""
-    return None if bwlimit is None else Pace(parse_rate(bwlimit), Counter.WRITTEN_BYTES)
+    return None if bwlimit is None else RateLimiter(parse_rate(bwlimit), Counter.WRITTEN_BYTES)
 
 
 def choose_workers(bwlimit: str | int | None, shared: WorkersMaker | None) -> WorkersMaker:
@@ -42,4 +42,4 @@ def choose_workers(bwlimit: str | int | None, shared: WorkersMaker | None) -> Wo
     """
     if shared is not None:
         return shared
-    return partial(Fleet, pace=make_pace(bwlimit))
+    return partial(WorkerPool, pace=make_pace(bwlimit))

@@ -1,4 +1,4 @@
-"""What workers count while they work, in their cells (see :mod:`snapmig.fleet.cells`)."""
+"""What workers count while they work, in their cells (see :mod:`snapmig.workers.counters`)."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Callable
 
-from snapmig.fleet.cells import Row
 from snapmig.work.counters import Counter
+from snapmig.workers.counters import Row
 
 __all__ = ("AdaptiveLevel",)
 

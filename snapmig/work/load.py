@@ -16,8 +16,6 @@ from snapmig.container.page_digests import wrong_page
 from snapmig.container.reader import SnapshotFile
 from snapmig.container.rests import wrong_rests
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
-from snapmig.fleet.cells import Row
-from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
@@ -25,6 +23,8 @@ from snapmig.pages import Mask
 from snapmig.work.batches import LARGEST, SMALLEST, batch_packets
 from snapmig.work.chain import Loaded, ReadPlan, open_chain
 from snapmig.work.counters import Counter, encoding_counter
+from snapmig.workers.counters import Row
+from snapmig.workers.tasks import Task
 
 __all__ = (
     "LoadTasks",

@@ -16,12 +16,12 @@ from snapmig.encodings.packet import (
     summarise,
     with_page_digests,
 )
-from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
 from snapmig.sums import xxh3_128
 from snapmig.work.batch import Batch
 from snapmig.work.chain import RECORDS_AT_ONCE, ReadPlan, open_chain
+from snapmig.workers.tasks import Task
 
 __all__ = ("ParentPackets",)
 

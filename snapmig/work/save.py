@@ -26,8 +26,6 @@ from snapmig.container.slots import SlotPlan, SlotWriter
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.packet import EncodedPacket, Summary, summarise, with_page_digests
-from snapmig.fleet.cells import Row
-from snapmig.fleet.tasks import Task
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.source import ImageReader, read_batch, read_pages
 from snapmig.work.batch import Batch
@@ -35,6 +33,8 @@ from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.parent import ParentPackets
 from snapmig.work.save_tasks import Kind
+from snapmig.workers.counters import Row
+from snapmig.workers.tasks import Task
 
 __all__ = ("SaveHandler", "SavePlan")
 

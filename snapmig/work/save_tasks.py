@@ -11,9 +11,9 @@ from typing import NamedTuple
 from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
 from snapmig.errors import SnapmigError
-from snapmig.fleet.tasks import Task
 from snapmig.geometry import Geometry
 from snapmig.work.batches import LARGEST, batch_packets
+from snapmig.workers.tasks import Task
 
 __all__ = ("FIRST_LOOK", "SAMPLE_LOOK", "SECOND_LOOK", "Kind", "Look", "SaveTasks")
 

@@ -9,11 +9,11 @@ import snapmig
 from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
 from snapmig.errors import CancelledError, NoSpaceError, SnapmigError
-from snapmig.fleet.pace import Pace
-from snapmig.fleet.tasks import Task
 from snapmig.geometry import Geometry, RamBlock
 from snapmig.system.signals import Cancellation, HeldSignals, arrive
 from snapmig.work.save_tasks import Kind, SaveTasks
+from snapmig.workers.rate_limit import RateLimiter
+from snapmig.workers.tasks import Task
 from tests.system import filesystems, ram
 
 MIB = 1 << 20
@@ -32,13 +32,13 @@ class Clock:
 
 def test_a_pace_lets_nothing_wait_at_first():
     """Something may be written at once."""
-    assert Pace(1000, 0, Clock()).wait_s() == 0
+    assert RateLimiter(1000, 0, Clock()).wait_s() == 0
 
 
 def test_a_pace_makes_up_for_what_was_written():
     """Ten seconds' worth, less what may be saved up, is waited for."""
     clock = Clock()
-    pace = Pace(1000, 0, clock)
+    pace = RateLimiter(1000, 0, clock)
     pace.spend(10_000)
 
     assert pace.wait_s() == pytest.approx(9.9)
@@ -51,7 +51,7 @@ def test_a_pace_makes_up_for_what_was_written():
 def test_a_pace_saves_up_little():
     """After an idle hour the rate is what it was."""
     clock = Clock()
-    pace = Pace(1000, 0, clock)
+    pace = RateLimiter(1000, 0, clock)
     clock.now += 3600
     pace.wait_s()
     pace.spend(1000)

@@ -1,4 +1,4 @@
-"""Cells and lines of the tables that the benchmarks print."""
+"""SharedCounters and lines of the tables that the benchmarks print."""
 
 from collections.abc import Sequence
 from statistics import median

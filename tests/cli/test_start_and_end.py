@@ -53,7 +53,7 @@ def test_dill_can_be_imported_by_who_needs_it():
 
 def test_a_library_user_has_multiprocess_with_dill():
     """Who imports the package gets worker processes that take what dill pickles."""
-    program = "import snapmig, snapmig.fleet.crew, sys; print(bool(sys.modules['dill']))"
+    program = "import snapmig, snapmig.workers.processes, sys; print(bool(sys.modules['dill']))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"True\n"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from snapmig.fleet.shared import SharedFleet
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.upload import MIN_PART, PartialObject
+from snapmig.workers.shared_pool import SharedPool
 from tests.faults.processes import wait_for
 from tests.parity import digests
 from tests.s3.conftest import BUCKET, CHANGED, RAM
@@ -45,7 +45,7 @@ def test_a_saved_object_is_what_an_independent_reader_expects(server, guest, nam
 
 def test_workers_that_jobs_share_save_and_restore_objects(guest, url, tmp_path):
     """A fleet of many jobs does for objects what an operation's own workers do."""
-    with SharedFleet(2, 2) as fleet:
+    with SharedPool(2, 2) as fleet:
         snapmig.save(guest, url, workers=fleet.workers)
         snapmig.restore(url, tmp_path / "out.ram", workers=fleet.workers)
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from snapmig.fleet.cells import Row
-from snapmig.fleet.tasks import Task
+from snapmig.workers.counters import Row
+from snapmig.workers.tasks import Task
 
 
 class Silent:

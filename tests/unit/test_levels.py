@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from snapmig.fleet.cells import CELLS
 from snapmig.work.counters import Counter
 from snapmig.work.levels import SAMPLE_NS, AdaptiveLevel
+from snapmig.workers.counters import CELLS
 
 STEPS = (0, 1, 3, 6)
 

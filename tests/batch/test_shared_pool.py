@@ -14,10 +14,10 @@ import multiprocess
 import pytest
 
 from snapmig.errors import CancelledError, CorruptSnapshotError, WorkerDiedError
-from snapmig.fleet import shared
-from snapmig.fleet.shared import SharedFleet
-from snapmig.fleet.tasks import Task
 from snapmig.system.signals import Cancellation
+from snapmig.workers import shared_pool as shared
+from snapmig.workers.shared_pool import SharedPool
+from snapmig.workers.tasks import Task
 from tests.faults import processes
 from tests.unit import handlers
 from tests.unit.handlers import numbered
@@ -58,7 +58,7 @@ def _pids():
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_every_task_of_every_job_is_done_once(workers, jobs):
     """However many workers and jobs there are, each task has one reply, and its job has it."""
-    with SharedFleet(workers, jobs) as fleet:
+    with SharedPool(workers, jobs) as fleet:
         outcomes = _jobs(fleet, *[(handlers.Echo, 20 * number) for number in range(jobs)])
 
     assert [_numbers(each) for each in outcomes] == [list(range(20 * n)) for n in range(jobs)]
@@ -66,7 +66,7 @@ def test_every_task_of_every_job_is_done_once(workers, jobs):
 
 def test_each_job_has_counters_of_its_own():
     """What a worker counts for one job is not in another's sum."""
-    with SharedFleet(2, 3) as fleet:
+    with SharedPool(2, 3) as fleet:
         outcomes = _jobs(fleet, *[(handlers.Echo, count) for count in (5, 50, 500)])
 
     assert [total[0] for _, total in outcomes] == [5, 50, 500]
@@ -74,7 +74,7 @@ def test_each_job_has_counters_of_its_own():
 
 def test_a_slot_starts_at_zero_again():
     """More jobs than slots, one after the other, all count from zero."""
-    with SharedFleet(2, 1) as fleet:
+    with SharedPool(2, 1) as fleet:
         totals = [_job(fleet, handlers.Echo, 7)[1][0] for _ in range(12)]
 
     assert totals == [7] * 12
@@ -82,7 +82,7 @@ def test_a_slot_starts_at_zero_again():
 
 def test_a_job_can_run_twice():
     """A second run of a job has the same handlers and goes on counting."""
-    with SharedFleet(2, 1) as fleet, fleet.workers(0, handlers.Echo, str) as workers:
+    with SharedPool(2, 1) as fleet, fleet.workers(0, handlers.Echo, str) as workers:
         workers.run(numbered(3))
         workers.run(numbered(4))
 
@@ -92,7 +92,7 @@ def test_a_job_can_run_twice():
 def test_tasks_that_follow_a_reply_go_to_their_worker():
     """A task that a reply gives rise to is done by the worker that it names."""
     source = handlers.Tasks([Task(0, 5, 1)], more={5: Task(0, 6, 1)})
-    with SharedFleet(3, 1) as fleet, fleet.workers(0, handlers.Echo, str) as workers:
+    with SharedPool(3, 1) as fleet, fleet.workers(0, handlers.Echo, str) as workers:
         workers.run(source)
 
     (one, first), (other, second) = source.replies
@@ -101,7 +101,7 @@ def test_tasks_that_follow_a_reply_go_to_their_worker():
 
 def test_a_long_job_does_not_keep_a_short_one_waiting():
     """Jobs have their turns: a few tasks are done while a job of a minute is under way."""
-    with SharedFleet(2, 2) as fleet, ThreadPoolExecutor(1) as threads:
+    with SharedPool(2, 2) as fleet, ThreadPoolExecutor(1) as threads:
         long = threads.submit(_job, fleet, partial(handlers.Slow, 0.01), 200)
         _job(fleet, handlers.Echo, 20)
 
@@ -120,7 +120,7 @@ def test_a_long_job_does_not_keep_a_short_one_waiting():
 )
 def test_a_handler_that_raises_fails_its_job_only(make_handler, kind):
     """The other job is done, and by the same processes."""
-    with SharedFleet(2, 2) as fleet:
+    with SharedPool(2, 2) as fleet:
         before = _pids()
         failed, done = _jobs(fleet, (make_handler, 10), (handlers.Echo, 100))
         after = _pids()
@@ -139,7 +139,7 @@ def test_a_handler_that_raises_fails_its_job_only(make_handler, kind):
 )
 def test_a_worker_that_dies_fails_the_job_that_it_worked_for(make_handler, words):
     """The error is the one of a single run, and the other job is done, each task once."""
-    with SharedFleet(2, 2) as fleet:
+    with SharedPool(2, 2) as fleet:
         failed, done = _jobs(fleet, (make_handler, 10), (handlers.Echo, 300))
 
     assert isinstance(failed, WorkerDiedError)
@@ -149,7 +149,7 @@ def test_a_worker_that_dies_fails_the_job_that_it_worked_for(make_handler, words
 
 def test_a_death_is_explained_by_its_own_job():
     """What may explain the signal is asked of the job that failed."""
-    with SharedFleet(2, 2) as fleet:
+    with SharedPool(2, 2) as fleet:
         failed, _ = _jobs(
             fleet,
             (handlers.Bus, 4, lambda number: f" because of signal {number}"),
@@ -161,7 +161,7 @@ def test_a_death_is_explained_by_its_own_job():
 
 def test_dead_workers_are_replaced():
     """After jobs that each killed all workers there are as many as before."""
-    with SharedFleet(2, 1) as fleet:
+    with SharedPool(2, 1) as fleet:
         for _ in range(3):
             with pytest.raises(WorkerDiedError):
                 _job(fleet, partial(handlers.Kill, signal.SIGKILL), 10)
@@ -172,7 +172,7 @@ def test_dead_workers_are_replaced():
 
 def test_a_worker_that_is_killed_while_it_has_nothing_to_do_fails_no_job():
     """It is replaced, and what comes after it is done."""
-    with SharedFleet(2, 1) as fleet:
+    with SharedPool(2, 1) as fleet:
         _job(fleet, handlers.Echo, 10)
         before = _pids()
         processes.send(signal.SIGKILL, [min(before)])
@@ -189,7 +189,7 @@ def test_jobs_fail_when_no_worker_is_left():
         with fleet._changed:  # not while a dead one is being replaced
             return not fleet._crew.workers
 
-    with SharedFleet(1, 1) as fleet:
+    with SharedPool(1, 1) as fleet:
         processes.wait_for(nobody_left)
         with pytest.raises(WorkerDiedError, match="no worker is left"):
             _job(fleet, handlers.Echo, 10)
@@ -206,7 +206,7 @@ def test_a_job_that_is_cancelled_is_left_soon(monkeypatch, size):
             _job(fleet, partial(handlers.Slow, 60), 10)
 
     started = time.monotonic()
-    with SharedFleet(size, 2) as fleet, ThreadPoolExecutor(1) as threads:
+    with SharedPool(size, 2) as fleet, ThreadPoolExecutor(1) as threads:
         long = threads.submit(work, fleet)
         processes.wait_for(lambda: any(each.tasks for each in fleet._crew.workers.values()))
         cancellation.cancel(CancelledError("enough"))
@@ -219,10 +219,10 @@ def test_a_job_that_is_cancelled_is_left_soon(monkeypatch, size):
 
 def test_nothing_is_left_afterwards():
     """Processes, threads and files of a fleet are gone with it."""
-    with SharedFleet(1, 1) as fleet:  # what is made once, such as locks of modules
+    with SharedPool(1, 1) as fleet:  # what is made once, such as locks of modules
         _job(fleet, handlers.Echo, 1)
     before = (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
-    with SharedFleet(2, 2) as fleet:
+    with SharedPool(2, 2) as fleet:
         _jobs(fleet, (handlers.Echo, 10), (handlers.Bug, 10))
 
     assert _pids() == set()
@@ -236,7 +236,7 @@ def test_a_source_that_raises_fails_its_job_only():
         def next_for(self, _worker):
             raise OSError(5, "Input/output error", "image")
 
-    with SharedFleet(2, 2) as fleet:
+    with SharedPool(2, 2) as fleet:
         with (
             fleet.workers(0, handlers.Echo, str) as workers,
             pytest.raises(OSError, match="Input/output"),
@@ -249,7 +249,7 @@ def test_a_source_that_raises_fails_its_job_only():
 
 def test_tasks_of_each_job_are_announced_to_its_own_handler():
     """A handler hears of its job's tasks in order, each before it is done, and of no other's."""
-    with SharedFleet(1, 3) as fleet:
+    with SharedPool(1, 3) as fleet:
         outcomes = _jobs(fleet, *[(handlers.Heard, 30)] * 3)
         outcomes.append(_job(fleet, handlers.Heard, 30))  # in a slot that another job had
 
@@ -261,10 +261,10 @@ def test_tasks_of_each_job_are_announced_to_its_own_handler():
 
 UNGUARDED = """
 import multiprocess, os, signal, sys
-from snapmig.fleet.shared import SharedFleet
+from snapmig.workers.shared_pool import SharedPool
 from tests.unit import handlers
 print("begun", flush=True)
-with SharedFleet(1, 1) as fleet:
+with SharedPool(1, 1) as fleet:
     for _ in range(2):
         source = handlers.numbered(10)
         with fleet.workers(0, handlers.Echo, str) as workers:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-__all__ = ("Pace",)
+__all__ = ("RateLimiter",)
 
 _BURST_S = 0.1
 """What may be saved up while nothing is written, as seconds of the rate."""
 
 
-class Pace:
+class RateLimiter:
     """
     A token bucket: it fills with time and is emptied by writes.
 

@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 from snapmig.system.files import descriptor_path
 
-__all__ = ("CELLS", "Cells", "JobCells", "Row", "open_row")
+__all__ = ("CELLS", "JobCells", "Row", "SharedCounters", "open_row")
 
 CELLS = 24
-"""Cells in a row: three cache lines, so that no two workers write into the same one."""
+"""SharedCounters in a row: three cache lines, so that no two workers write into the same one."""
 
 Row = npt.NDArray[np.int64]
 
 
-class Cells:
+class SharedCounters:
     """
     The rows of all workers, as the parent sees them.
 
@@ -52,7 +52,7 @@ class Cells:
 class JobCells:
     """The rows of one job, all zero at its start. A later job may reuse its slot."""
 
-    def __init__(self, cells: Cells, slot: int) -> None:
+    def __init__(self, cells: SharedCounters, slot: int) -> None:
         self._rows = cells.rows[slot :: cells.slots]
         self._rows[:] = 0
         self._past: Row = np.zeros(CELLS, np.int64)

@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable
 
 from snapmig.errors import SnapmigError
-from snapmig.fleet.cells import JobCells
-from snapmig.fleet.crew import Crew
-from snapmig.fleet.dispatcher import POLL_S, Dispatcher
-from snapmig.fleet.job import Describe, Job
-from snapmig.fleet.pace import Pace
-from snapmig.fleet.tasks import TASKS_AHEAD, Handler, TaskSource
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import arrive
+from snapmig.workers.counters import JobCells
+from snapmig.workers.dispatcher import POLL_S, Dispatcher
+from snapmig.workers.job import Describe, Job
+from snapmig.workers.processes import WorkerProcesses
+from snapmig.workers.rate_limit import RateLimiter
+from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 
-__all__ = ("SharedFleet", "SharedWorkers")
+__all__ = ("SharedPool", "SharedWorkers")
 
 _SPARE_SLOTS = 4
 """Slots beyond those in use, for jobs whose workers hang where nothing ends them."""
@@ -33,7 +33,7 @@ _LAST_TASKS_S = 5.0
 _SLOT_S = 60.0
 
 
-class SharedFleet:
+class SharedPool:
     """
     Worker processes for many jobs; a context manager.
 
@@ -42,10 +42,10 @@ class SharedFleet:
     :param pace: limit on what all of them write together
     """
 
-    def __init__(self, size: int, at_once: int, pace: Pace | None = None) -> None:
+    def __init__(self, size: int, at_once: int, pace: RateLimiter | None = None) -> None:
         self.size = size
         slots = at_once + _SPARE_SLOTS
-        self._crew = Crew(size, slots)
+        self._crew = WorkerProcesses(size, slots)
         self._dispatcher = Dispatcher(self._crew, pace, lasting=True)
         self._free = list(range(slots))
         self._changed = threading.Condition()
@@ -53,7 +53,7 @@ class SharedFleet:
         self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._serve, name="snapmig-fleet", daemon=True)
 
-    def __enter__(self) -> SharedFleet:
+    def __enter__(self) -> SharedPool:
         try:
             self._crew.start()
             start_thread(self._thread)
@@ -166,7 +166,7 @@ class SharedWorkers:
     notes: dict[str, None]
 
     def __init__(
-        self, fleet: SharedFleet, make_handler: Callable[[], Handler], describe: Describe
+        self, fleet: SharedPool, make_handler: Callable[[], Handler], describe: Describe
     ) -> None:
         self._fleet = fleet
         self._make_handler = make_handler

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 from snapmig.errors import SnapmigError
-from snapmig.fleet.cells import Row
+from snapmig.workers.counters import Row
 
 __all__ = (
     "TASKS_AHEAD",

@@ -19,14 +19,14 @@ from typing import Any
 import multiprocess
 from multiprocess import spawn
 
-from snapmig.fleet.cells import Cells, Row
-from snapmig.fleet.entry import enter
-from snapmig.fleet.job import Job
-from snapmig.fleet.tasks import Handler, Task, Word, pack_message
-from snapmig.fleet.worker import BUSY, WORKER_SIGNALS, WorkerPlan, work
 from snapmig.system.limits import start_failure
+from snapmig.workers.counters import Row, SharedCounters
+from snapmig.workers.entry import enter
+from snapmig.workers.job import Job
+from snapmig.workers.tasks import Handler, Task, Word, pack_message
+from snapmig.workers.worker import BUSY, WORKER_SIGNALS, WorkerPlan, work
 
-__all__ = ("Crew", "Worker")
+__all__ = ("Worker", "WorkerProcesses")
 
 _END_S = 5.0
 
@@ -77,7 +77,7 @@ class Worker:
             self.pipe.send_bytes(message)
 
 
-class Crew:
+class WorkerProcesses:
     """
     The workers of one run, or of several jobs.
 
@@ -88,7 +88,7 @@ class Crew:
     def __init__(self, size: int, slots: int = 1) -> None:
         self.size = size
         self.workers: dict[int, Worker] = {}
-        self.cells = Cells(size, slots + 1)
+        self.cells = SharedCounters(size, slots + 1)
 
     def start(self, make_handler: Callable[[], Handler] | None = None) -> None:
         """

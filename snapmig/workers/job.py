@@ -7,9 +7,9 @@ import pickle
 import threading
 from collections.abc import Callable
 
-from snapmig.fleet.cells import Cells, JobCells
-from snapmig.fleet.tasks import TASKS_AHEAD, Handler, TaskSource
 from snapmig.system.files import descriptor_path, pwrite_all
+from snapmig.workers.counters import JobCells, SharedCounters
+from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 
 __all__ = ("Describe", "Job")
 
@@ -26,7 +26,7 @@ class Job:
     :ivar ended: set when a run is over, successful or not
     """
 
-    def __init__(self, slot: int, cells: Cells, describe: Describe) -> None:
+    def __init__(self, slot: int, cells: SharedCounters, describe: Describe) -> None:
         self.slot = slot
         self.cells = JobCells(cells, slot)
         self.describe = describe

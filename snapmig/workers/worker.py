@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from snapmig.fleet.cells import Row, open_row
-from snapmig.fleet.tasks import Handler, Task, Word, pack_failure, pack_reply, unpack_message
 from snapmig.system.libc import die_with_parent, keep_freed_memory
+from snapmig.workers.counters import Row, open_row
+from snapmig.workers.tasks import Handler, Task, Word, pack_failure, pack_reply, unpack_message
 
 __all__ = ("BUSY", "WORKER_SIGNALS", "WorkerPlan", "work")
 

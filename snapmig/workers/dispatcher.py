@@ -14,10 +14,10 @@ from typing import Any
 from multiprocess.connection import wait
 
 from snapmig.errors import SnapmigError, WorkerDiedError
-from snapmig.fleet.crew import Crew, Worker
-from snapmig.fleet.job import Job
-from snapmig.fleet.pace import Pace
-from snapmig.fleet.tasks import unpack_reply
+from snapmig.workers.job import Job
+from snapmig.workers.processes import Worker, WorkerProcesses
+from snapmig.workers.rate_limit import RateLimiter
+from snapmig.workers.tasks import unpack_reply
 
 __all__ = ("POLL_S", "Dispatcher")
 
@@ -34,7 +34,9 @@ class Dispatcher:
         otherwise all jobs fail
     """
 
-    def __init__(self, crew: Crew, pace: Pace | None = None, *, lasting: bool = False) -> None:
+    def __init__(
+        self, crew: WorkerProcesses, pace: RateLimiter | None = None, *, lasting: bool = False
+    ) -> None:
         self.crew = crew
         self.jobs: list[Job] = []
         self._pace = pace

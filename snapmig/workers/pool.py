@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from snapmig.fleet.cells import JobCells
-from snapmig.fleet.crew import Crew
-from snapmig.fleet.dispatcher import Dispatcher
-from snapmig.fleet.job import Describe, Job
-from snapmig.fleet.pace import Pace
-from snapmig.fleet.tasks import TASKS_AHEAD, Handler, TaskSource
+from snapmig.workers.counters import JobCells
+from snapmig.workers.dispatcher import Dispatcher
+from snapmig.workers.job import Describe, Job
+from snapmig.workers.processes import WorkerProcesses
+from snapmig.workers.rate_limit import RateLimiter
+from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 
-__all__ = ("Fleet", "Workers", "WorkersMaker")
+__all__ = ("WorkerPool", "Workers", "WorkersMaker")
 
 
 class Workers(Protocol):
@@ -58,7 +58,7 @@ WorkersMaker = Callable[[int, Callable[[], Handler], Describe], Workers]
 """Gives workers for a job: how many, how each makes its handler, what may explain a death."""
 
 
-class Fleet:
+class WorkerPool:
     """
     Worker processes for one run: :class:`Workers` of its own.
 
@@ -73,18 +73,18 @@ class Fleet:
         jobs: int,
         make_handler: Callable[[], Handler],
         describe: Describe = lambda _signal: "",
-        pace: Pace | None = None,
+        pace: RateLimiter | None = None,
     ) -> None:
         self.jobs = jobs
         self._make_handler = make_handler
-        self._crew = Crew(jobs)
+        self._crew = WorkerProcesses(jobs)
         self._job = Job(0, self._crew.cells, describe)
         self._dispatcher = Dispatcher(self._crew, pace)
         self._dispatcher.jobs.append(self._job)
         self.cells = self._job.cells
         self.notes = self._job.notes
 
-    def __enter__(self) -> Fleet:
+    def __enter__(self) -> WorkerPool:
         try:
             self._crew.start(self._make_handler)
         except BaseException:

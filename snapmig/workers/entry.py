@@ -18,10 +18,10 @@ def enter(pipe: Any, told: bytes) -> None:
     """
     Run a worker.
 
-    :param told: what :func:`~snapmig.fleet.worker.work` takes beside the pipe, pickled
+    :param told: what :func:`~snapmig.workers.worker.work` takes beside the pipe, pickled
     """
     with without_blas_threads():
-        from snapmig.fleet.worker import work  # noqa: PLC0415 - numpy comes with it
+        from snapmig.workers.worker import work  # noqa: PLC0415 - numpy comes with it
 
         plan, make_handler = pickle.loads(told)
     work(plan, pipe, make_handler)

@@ -15,9 +15,9 @@ import pytest
 
 from snapmig import errors
 from snapmig.errors import CorruptSnapshotError, WorkerDiedError
-from snapmig.fleet.cells import CELLS, Cells, open_row
-from snapmig.fleet.fleet import Fleet
-from snapmig.fleet.tasks import Task, pack_failure, pack_reply
+from snapmig.workers.counters import CELLS, SharedCounters, open_row
+from snapmig.workers.pool import WorkerPool
+from snapmig.workers.tasks import Task, pack_failure, pack_reply
 from tests.faults import processes
 from tests.unit import handlers
 from tests.unit.handlers import numbered
@@ -28,7 +28,7 @@ ERRORS = [getattr(errors, name) for name in errors.__all__]
 
 def _run(make_handler, *, jobs=2, tasks=10, **options):
     source = numbered(tasks)
-    with Fleet(jobs, make_handler, **options) as fleet:
+    with WorkerPool(jobs, make_handler, **options) as fleet:
         fleet.run(source)
         return source.replies, fleet.cells.total()
 
@@ -70,7 +70,7 @@ def test_what_workers_count_adds_up():
 def test_tasks_that_follow_a_reply_go_to_their_worker():
     """A task that a reply gives rise to is done by the worker that it names."""
     source = handlers.Tasks([Task(0, 5, 1)], more={5: Task(0, 6, 1)})
-    with Fleet(2, handlers.Echo) as fleet:
+    with WorkerPool(2, handlers.Echo) as fleet:
         fleet.run(source)
 
     (one, first), (other, second) = source.replies
@@ -80,7 +80,7 @@ def test_tasks_that_follow_a_reply_go_to_their_worker():
 def test_progress_is_asked_for_while_workers_work():
     """The poll function is called."""
     calls = []
-    with Fleet(1, handlers.Echo) as fleet:
+    with WorkerPool(1, handlers.Echo) as fleet:
         fleet.run(numbered(3), lambda: calls.append(1))
 
     assert calls
@@ -197,7 +197,7 @@ def test_no_worker_is_left_after_a_failure(make_handler):
 def test_workers_do_not_heed_ctrl_c():
     """SIGINT reaches the whole group; what it means is the parent's decision."""
     source = numbered(100)
-    with Fleet(2, handlers.Echo) as fleet:
+    with WorkerPool(2, handlers.Echo) as fleet:
         fleet.run(numbered(10))
         processes.send(signal.SIGINT, [child.pid for child in multiprocess.active_children()])
         fleet.run(source)
@@ -207,7 +207,7 @@ def test_workers_do_not_heed_ctrl_c():
 
 def test_a_worker_maps_its_own_row():
     """What a worker adds to its row is seen in that row only."""
-    cells = Cells(3)
+    cells = SharedCounters(3)
     open_row(cells.path_for_workers, 1)[2] += 5
 
     assert (cells.rows.sum(), cells.rows[1, 2]) == (5, 5)
@@ -232,13 +232,13 @@ def test_a_task_in_words(task, words):
 THREADED = """
 import os, pickle, sys, threading
 from functools import partial
-from snapmig.fleet.fleet import Fleet
+from snapmig.workers.pool import WorkerPool
 from tests.unit import handlers
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 make_handler = pickle.loads(bytes.fromhex(sys.argv[1]))
 source = handlers.numbered(50)
 try:
-    with Fleet(2, make_handler) as fleet:
+    with WorkerPool(2, make_handler) as fleet:
         fleet.run(source)
     print(sorted(first for _, first in source.replies) == list(range(50)))
 except BaseException as error:
@@ -268,12 +268,12 @@ def test_a_caller_with_threads_gets_the_same(make_handler, words):
 ORPHANS = """
 import sys, threading, time
 import multiprocess
-from snapmig.fleet.fleet import Fleet
+from snapmig.workers.pool import WorkerPool
 from tests.unit import handlers
 from tests.unit.handlers import Task, Tasks
 if sys.argv[1] == "threads":
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-with Fleet(2, handlers.Echo) as fleet:
+with WorkerPool(2, handlers.Echo) as fleet:
     fleet.run(handlers.numbered(10))
     print(*[child.pid for child in multiprocess.active_children()], flush=True)
     time.sleep(60)
@@ -292,9 +292,9 @@ def test_workers_end_when_their_parent_is_killed(threads):
 
 
 BUSY_ORPHANS = """
-from snapmig.fleet.fleet import Fleet
+from snapmig.workers.pool import WorkerPool
 from tests.unit import handlers
-with Fleet(2, handlers.Nap) as fleet:
+with WorkerPool(2, handlers.Nap) as fleet:
     fleet.run(handlers.numbered(2))
 """
 
@@ -313,7 +313,7 @@ def test_busy_workers_end_when_their_parent_is_killed():
 def test_a_worker_hears_of_its_tasks_in_order(ahead):
     """Each task is announced before it is done, once, and no more of them than may wait."""
     tasks = handlers.numbered(20)
-    with Fleet(1, handlers.Heard) as fleet:
+    with WorkerPool(1, handlers.Heard) as fleet:
         fleet.run(tasks, ahead=ahead)
 
     for number, heard in enumerate(tasks.replies):
@@ -331,7 +331,7 @@ class _Hesitant(handlers.Tasks):
 def test_a_source_that_waits_is_asked_again():
     """No worker having a task is not the end while the source says that there will be one."""
     tasks = _Hesitant([Task(0, first, 1) for first in range(3)])
-    with Fleet(1, handlers.Echo) as fleet:
+    with WorkerPool(1, handlers.Echo) as fleet:
         fleet.run(tasks)
 
     assert [first for _, first in tasks.replies] == [0, 1, 2]
