@@ -23,11 +23,11 @@ from snapmig.errors import (
 from snapmig.version import __version__
 
 if TYPE_CHECKING:
+    from snapmig.attachments import AttachmentSource
     from snapmig.cluster.scheduler import Scheduler
     from snapmig.geometry import RamBlock, RamPiece
     from snapmig.guests.monitor import MonitorError
     from snapmig.operations.accelerators import AcceleratorInfo, Speed, accelerators
-    from snapmig.operations.attachments import AttachmentSource
     from snapmig.operations.batch import batch
     from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
     from snapmig.operations.chain import ChainLink, chain
@@ -115,7 +115,7 @@ _HOMES = {
     "RamPiece": "snapmig.geometry",
     "MonitorError": "snapmig.guests.monitor",
     "Speed": "snapmig.operations.accelerators",
-    "AttachmentSource": "snapmig.operations.attachments",
+    "AttachmentSource": "snapmig.attachments",
     "ProgressCallback": "snapmig.operations.progress",
     "ImageArgument": "snapmig.operations.save",
     "AcceleratorInfo": "snapmig.operations.accelerators",

@@ -9,12 +9,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from snapmig.chains.lookup import geometry_problem
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.engine_choice import AUTO
-from snapmig.operations.parents import geometry_problem
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.work.compare import CompareHandler

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from snapmig.architectures import architecture_name
+from snapmig.attachments import source_format
 from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
@@ -16,7 +17,6 @@ from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.images.qemu.attachments import left_out
 from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.attachments import source_format
 from snapmig.operations.restoring import SourceAttachments
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapmig.architectures import find_architecture
+from snapmig.attachments import source_format
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
 from snapmig.operations.addresses import parse_addresses
 from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.attachments import source_format
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, read_options

@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from snapmig.attachments import StoredAttachment, source_format
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
@@ -17,7 +18,6 @@ from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
-from snapmig.operations.attachments import StoredAttachment, source_format
 from snapmig.operations.foreign_command import check_command
 from snapmig.operations.guest_facts import FACTS, parse_facts
 from snapmig.operations.reading import Reading

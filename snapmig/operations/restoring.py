@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapmig.architectures import Architecture
+from snapmig.attachments import (
+    SOURCE_PREFIX,
+    StoredAttachment,
+    load_attachment,
+    source_format,
+)
 from snapmig.container.format import PageKind
 from snapmig.container.index import unpack_kinds
 from snapmig.container.reader import SnapshotFile
@@ -19,12 +25,6 @@ from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
 from snapmig.operations.addresses import GivenAddress, place_blocks
-from snapmig.operations.attachments import (
-    SOURCE_PREFIX,
-    StoredAttachment,
-    load_attachment,
-    source_format,
-)
 from snapmig.operations.progress import reporter
 from snapmig.operations.reading import Reading
 from snapmig.pages import Mask

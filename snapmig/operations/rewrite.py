@@ -7,21 +7,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from snapmig.attachments import StoredAttachment, source_format
+from snapmig.chains.image import SnapshotSource
+from snapmig.chains.lookup import PARENT_NAME
 from snapmig.container.format import Encoding, Layout
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.attachments import StoredAttachment, source_format
 from snapmig.operations.engine_choice import AUTO, choose_coding
-from snapmig.operations.parents import PARENT_NAME
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.reading import Reading, ReadOptions, read_options
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.operations.settings import WINDOWS, parse_jobs, parse_layout, parse_packet_size
 from snapmig.stores.location import Location, ObjectUrl, parse_location, parse_new, same_location
-from snapmig.work.snapshot_source import SnapshotSource
 
 __all__ = ("merge", "rebase", "repack")
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from snapmig.architectures import find_architecture
+from snapmig.attachments import AttachmentSource, source_attachments
 from snapmig.errors import UsageError
 from snapmig.geometry import RamBlock
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
@@ -16,7 +17,6 @@ from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
 from snapmig.operations.addresses import parse_addresses
 from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.attachments import AttachmentSource, source_attachments
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save_values import SaveOptions, SaveResult

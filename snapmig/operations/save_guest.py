@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from snapmig.attachments import source_attachments
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
@@ -19,7 +20,6 @@ from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
 from snapmig.images.readers.files import Part
 from snapmig.images.source import ImageSource, PartsImage
-from snapmig.operations.attachments import source_attachments
 from snapmig.operations.guest_facts import FACTS, describe
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from snapmig.architectures import Architecture
+from snapmig.attachments import AttachmentSource
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.guests.wait import MonitorWait
 from snapmig.operations.addresses import GivenAddress
-from snapmig.operations.attachments import AttachmentSource
 from snapmig.operations.progress import ProgressCallback
 from snapmig.stores.location import Location
 from snapmig.workers.pool import WorkerPool, WorkersMaker

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from snapmig.architectures import Architecture
+from snapmig.attachments import StoredAttachment, check_attachments, store_attachments
+from snapmig.chains.lookup import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.container.format import (
     DEFAULT_PACKET_SIZE,
     MAX_PIECES,
@@ -33,9 +35,7 @@ from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.images.qemu.attachments import left_out
 from snapmig.images.source import ImageSource
 from snapmig.operations.addresses import inherit_pieces, place_blocks
-from snapmig.operations.attachments import StoredAttachment, check_attachments, store_attachments
 from snapmig.operations.engine_choice import AUTO, failure_warnings
-from snapmig.operations.parents import PARENT_NAME, geometry_problem, parent_hint
 from snapmig.operations.progress import reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.save_values import SaveOptions, SaveResult

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from snapmig.architectures import Architecture
+from snapmig.attachments import source_attachments, store_attachments
 from snapmig.container.format import Encoding, Layout, page_digests_size, record_size
 from snapmig.container.index import kind_counts, record_dtype, records_sound
 from snapmig.container.shares import MAX_SHARES, SharedFile, Shares, share_packets
@@ -21,7 +22,6 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, RamPiece
 from snapmig.images.source import ImageSource
 from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.attachments import source_attachments, store_attachments
 from snapmig.operations.save_values import SaveOptions, SaveResult
 from snapmig.operations.saving import Saving
 from snapmig.system.files import check_destination, pread_all, write_file

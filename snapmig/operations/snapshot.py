@@ -9,15 +9,15 @@ from contextlib import ExitStack
 
 import numpy as np
 
+from snapmig.attachments import load_attachment
+from snapmig.chains.lookup import open_parents
+from snapmig.chains.reader import ChainReader
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.attachments import load_attachment
-from snapmig.operations.parents import open_parents
 from snapmig.pages import Bytes
-from snapmig.work.chain import ChainReader
 
 __all__ = ("Attachments", "Snapshot", "open_snapshot")
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from snapmig.chains.reader import ChainReader, ReadPlan, open_chain
 from snapmig.container.index import StoredPacket, unpack_records
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, runs
-from snapmig.work.chain import ChainReader, ReadPlan, open_chain
 from snapmig.work.counters import Counter
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task

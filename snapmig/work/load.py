@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from snapmig.chains.reader import Loaded, ReadPlan, open_chain
 from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket
 from snapmig.container.index_reader import IndexReader
@@ -21,7 +22,6 @@ from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
 from snapmig.pages import Mask
 from snapmig.work.batches import LARGEST, SMALLEST, batch_packets
-from snapmig.work.chain import Loaded, ReadPlan, open_chain
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task

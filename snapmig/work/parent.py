@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from snapmig.chains.reader import RECORDS_AT_ONCE, ReadPlan, open_chain
 from snapmig.container.index import StoredPacket, empty_records, full_digests, unpack_records
 from snapmig.encodings.packet import (
     EncodedPacket,
@@ -20,7 +21,6 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
 from snapmig.sums import xxh3_128
 from snapmig.work.batch import Batch
-from snapmig.work.chain import RECORDS_AT_ONCE, ReadPlan, open_chain
 from snapmig.workers.tasks import Task
 
 __all__ = ("ParentPackets",)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snapmig.chains.reader import ReadPlan
 from snapmig.container.format import Encoding, Layout, PageKind, page_digests_size
 from snapmig.container.index import (
     Records,
@@ -29,7 +30,6 @@ from snapmig.encodings.packet import EncodedPacket, Summary, summarise, with_pag
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.images.source import ImageReader, read_batch, read_pages
 from snapmig.work.batch import Batch
-from snapmig.work.chain import ReadPlan
 from snapmig.work.counters import Counter, encoding_counter
 from snapmig.work.parent import ParentPackets
 from snapmig.work.save_tasks import Kind

@@ -543,7 +543,7 @@ def test_a_long_chain(place):
 @pytest.mark.usefixtures("place")
 def test_a_chain_that_is_too_long_is_refused(monkeypatch, cli):
     """Each snapshot of a chain is an open file: there is a limit, with a sentence."""
-    monkeypatch.setattr("snapmig.operations.parents.MAX_CHAIN", 2)
+    monkeypatch.setattr("snapmig.chains.lookup.MAX_CHAIN", 2)
     outcome = cli("restore", "tuesday.snap", "new")
 
     assert (outcome.code, outcome.err) == (

@@ -140,7 +140,7 @@ def test_a_hint_is_no_request(place, cli, monkeypatch, hint):
         return real(path, *rest, **more)
 
     monkeypatch.setattr(os, "open", watch)
-    monkeypatch.setattr("snapmig.operations.parents.load_s3", None)
+    monkeypatch.setattr("snapmig.chains.lookup.load_s3", None)
     monkeypatch.setattr("snapmig.stores.source.load_s3", None)
     outcome = cli("chain", "week/monday.snap")
 

@@ -8,11 +8,11 @@ from functools import partial
 
 import numpy as np
 
+from snapmig.chains.reader import ReadPlan, open_chain
 from snapmig.container.reader import SnapshotFile
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.source import ImageReader
 from snapmig.pages import Bytes
-from snapmig.work.chain import ReadPlan, open_chain
 
 __all__ = ("SnapshotReader", "SnapshotSource")
 

@@ -12,19 +12,19 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from snapmig.chains.member import ChainMember
 from snapmig.container.index import StoredPacket
 from snapmig.encodings.decoder import digest_problem
 from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask
-from snapmig.work.layer import Layer
 
-__all__ = ("Joined",)
+__all__ = ("PageMerger",)
 
 _PAGE = np.dtype((np.void, PAGE_SIZE))
 
 
-class Joined:
+class PageMerger:
     """
     Some packets that are put together side by side.
 
@@ -38,7 +38,7 @@ class Joined:
         self._open = dict(self._parts)  # those that want pages of the next layer
         self._errors: dict[int, SnapmigError] = {}
 
-    def add(self, layer: Layer, entries: Sequence[StoredPacket] | None = None) -> None:
+    def add(self, layer: ChainMember, entries: Sequence[StoredPacket] | None = None) -> None:
         """
         Take what the next older file has.
 
@@ -71,7 +71,7 @@ class Joined:
         pages = self._parts[number].finish()
         return digest_problem(packet, pages.data) or pages
 
-    def _entries(self, layer: Layer) -> list[StoredPacket]:
+    def _entries(self, layer: ChainMember) -> list[StoredPacket]:
         try:
             return layer.entries_of(list(self._open))
         except StoreError:
@@ -79,7 +79,7 @@ class Joined:
         except SnapmigError:
             return list(self._each_entry(layer))
 
-    def _each_entry(self, layer: Layer) -> Iterator[StoredPacket]:
+    def _each_entry(self, layer: ChainMember) -> Iterator[StoredPacket]:
         # One of them is wrong: each alone says which.
         for number in list(self._open):
             try:

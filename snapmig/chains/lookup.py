@@ -10,11 +10,11 @@ from itertools import chain as joined
 from itertools import islice
 from pathlib import Path
 
+from snapmig.attachments import SOURCE_PREFIX, load_attachment
 from snapmig.container.format import SUPERBLOCK_SIZE, PageKind, Superblock
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError, UsageError
 from snapmig.geometry import Geometry
-from snapmig.operations.attachments import SOURCE_PREFIX, load_attachment
 from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import (
     Location,

@@ -11,10 +11,10 @@ from snapmig.encodings.compressions import ReadSettings
 from snapmig.encodings.decoder import Decoded, PacketDecoder
 from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError
 
-__all__ = ("Layer",)
+__all__ = ("ChainMember",)
 
 
-class Layer:
+class ChainMember:
     """
     A snapshot that may be another one's parent.
 

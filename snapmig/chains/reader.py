@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snapmig.chains.member import ChainMember
+from snapmig.chains.merge import PageMerger
 from snapmig.container.index import Records, StoredPacket, unpack_records
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
@@ -23,8 +25,6 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
 from snapmig.stores.source import SourcePlan
-from snapmig.work.joined import Joined
-from snapmig.work.layer import Layer
 
 __all__ = ("RECORDS_AT_ONCE", "ChainReader", "Loaded", "ReadPlan", "open_chain")
 
@@ -80,7 +80,7 @@ class ChainReader:
         self._settings = settings
         at_once = max(1, min(RECORDS_AT_ONCE, RECORDS_KEPT // len(files)))
         self._layers = [
-            Layer(file, each, at_once) for file, each in zip(files, settings, strict=True)
+            ChainMember(file, each, at_once) for file, each in zip(files, settings, strict=True)
         ]
 
     @property
@@ -191,7 +191,7 @@ class ChainReader:
             yield found if found.error is None else self._resolve_again(found)
 
     def _join(self, packets: Sequence[StoredPacket], *, compare_digests: bool) -> Iterator[Loaded]:
-        joined = Joined(packets, compare_digests=compare_digests)
+        joined = PageMerger(packets, compare_digests=compare_digests)
         joined.add(self._layers[0], packets)
         for layer in self._layers[1:]:
             if not joined.complete:
@@ -205,7 +205,7 @@ class ChainReader:
                 yield Loaded(packet, found)
 
     def _resolve_again(self, found: Loaded) -> Loaded:
-        # Layer by layer, and where an engine had a part in the pages, in software.
+        # ChainMember by layer, and where an engine had a part in the pages, in software.
         trusted = [each._replace(engine=SOFTWARE.name) for each in self._settings]
         names = [each.engine for each in self._settings if not find_engine(each.engine).trusted]
         reader = ChainReader(self._files, trusted if names else self._settings)
