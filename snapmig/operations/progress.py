@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snapmig.work.counters import Counter
+from snapmig.handlers.counters import Counter
 from snapmig.workers.pool import Workers
 
 __all__ = ("Progress", "ProgressCallback", "reporter")

@@ -21,6 +21,8 @@ from snapmig.container.index import unpack_kinds
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE
+from snapmig.handlers.counters import Counter
+from snapmig.handlers.load import LoadTasks, RestoreHandler, RestorePlan
 from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
@@ -44,8 +46,6 @@ from snapmig.system.files import (
 from snapmig.system.libc import huge_page_size
 from snapmig.system.together import commit_together
 from snapmig.units import format_size
-from snapmig.work.counters import Counter
-from snapmig.work.load import LoadTasks, RestoreHandler, RestorePlan
 
 __all__ = (
     "Part",

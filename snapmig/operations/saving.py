@@ -32,6 +32,12 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
+from snapmig.handlers.batch_size import LARGEST, SMALLEST
+from snapmig.handlers.counters import Counter, encoding_counter
+from snapmig.handlers.level import AdaptiveLevel
+from snapmig.handlers.sample import sample_packets
+from snapmig.handlers.save import SaveHandler, SavePlan
+from snapmig.handlers.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, SaveTasks
 from snapmig.images.qemu.attachments import left_out
 from snapmig.images.source import ImageSource
 from snapmig.operations.addresses import inherit_pieces, place_blocks
@@ -49,12 +55,6 @@ from snapmig.stores.location import (
     same_location,
 )
 from snapmig.units import format_size
-from snapmig.work.batches import LARGEST, SMALLEST
-from snapmig.work.counters import Counter, encoding_counter
-from snapmig.work.levels import AdaptiveLevel
-from snapmig.work.sample import sample_packets
-from snapmig.work.save import SaveHandler, SavePlan
-from snapmig.work.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, SaveTasks
 from snapmig.workers.counters import CELLS, Row
 
 __all__ = ("Saving",)

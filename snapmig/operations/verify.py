@@ -14,14 +14,14 @@ from snapmig.container.index import Records
 from snapmig.container.reader import SnapshotFile
 from snapmig.container.rests import pages_of_record, wrong_rests
 from snapmig.errors import SnapmigError, StoreError
+from snapmig.handlers.counters import Counter
+from snapmig.handlers.load import LoadTasks, VerifyHandler
 from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.engine_choice import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.reading import Reading, read_options
 from snapmig.operations.settings import window_bits
 from snapmig.pages import Mask
-from snapmig.work.counters import Counter
-from snapmig.work.load import LoadTasks, VerifyHandler
 from snapmig.workers.pool import WorkerPool
 
 __all__ = ("VerifyResult", "verify")

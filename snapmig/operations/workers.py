@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 
 from snapmig.errors import SnapmigError, UsageError
+from snapmig.handlers.counters import Counter
 from snapmig.units import parse_size
-from snapmig.work.counters import Counter
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 from snapmig.workers.rate_limit import RateLimiter
 

@@ -10,8 +10,8 @@ from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
 from snapmig.errors import CancelledError, NoSpaceError, SnapmigError
 from snapmig.geometry import Geometry, RamBlock
+from snapmig.handlers.save_tasks import Kind, SaveTasks
 from snapmig.system.signals import Cancellation, HeldSignals, arrive
-from snapmig.work.save_tasks import Kind, SaveTasks
 from snapmig.workers.rate_limit import RateLimiter
 from snapmig.workers.tasks import Task
 from tests.system import filesystems, ram

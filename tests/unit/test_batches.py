@@ -2,7 +2,7 @@
 
 import pytest
 
-from snapmig.work.batches import LARGEST, SMALLEST, batch_packets
+from snapmig.handlers.batch_size import LARGEST, SMALLEST, batch_packets
 
 MIB = 1 << 20
 PACKET = MIB // 2

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from snapmig.work.counters import Counter
-from snapmig.work.levels import SAMPLE_NS, AdaptiveLevel
+from snapmig.handlers.counters import Counter
+from snapmig.handlers.level import SAMPLE_NS, AdaptiveLevel
 from snapmig.workers.counters import CELLS
 
 STEPS = (0, 1, 3, 6)

@@ -7,7 +7,7 @@ from snapmig.container.format import PageKind
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.packet import against_parent, same_as_parent, summarise
-from snapmig.work.parent import ParentPackets
+from snapmig.handlers.parent import ParentPackets
 from tests.system import ram
 
 ZERO, DATA, SAME, DELTA = PageKind

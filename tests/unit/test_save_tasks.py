@@ -7,7 +7,7 @@ import pytest
 from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
 from snapmig.geometry import Geometry, RamBlock
-from snapmig.work.save_tasks import Kind, SaveTasks
+from snapmig.handlers.save_tasks import Kind, SaveTasks
 
 MIB = 1 << 20
 START = 8192

@@ -28,11 +28,11 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.packet import EncodedPacket, Summary, summarise, with_page_digests
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.handlers.counters import Counter, encoding_counter
+from snapmig.handlers.parent import ParentPackets
+from snapmig.handlers.records import Batch
+from snapmig.handlers.save_tasks import Kind
 from snapmig.images.source import ImageReader, read_batch, read_pages
-from snapmig.work.batch import Batch
-from snapmig.work.counters import Counter, encoding_counter
-from snapmig.work.parent import ParentPackets
-from snapmig.work.save_tasks import Kind
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter as Tally
 from collections.abc import Callable
 
-from snapmig.work.counters import Counter
+from snapmig.handlers.counters import Counter
 from snapmig.workers.counters import Row
 
 __all__ = ("AdaptiveLevel",)

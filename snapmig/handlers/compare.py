@@ -9,8 +9,8 @@ import numpy as np
 from snapmig.chains.reader import ChainReader, ReadPlan, open_chain
 from snapmig.container.index import StoredPacket, unpack_records
 from snapmig.geometry import PAGE_SIZE
+from snapmig.handlers.counters import Counter
 from snapmig.pages import Bytes, runs
-from snapmig.work.counters import Counter
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 

@@ -12,7 +12,7 @@ from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
 from snapmig.errors import SnapmigError
 from snapmig.geometry import Geometry
-from snapmig.work.batches import LARGEST, batch_packets
+from snapmig.handlers.batch_size import LARGEST, batch_packets
 from snapmig.workers.tasks import Task
 
 __all__ = ("FIRST_LOOK", "SAMPLE_LOOK", "SECOND_LOOK", "Kind", "Look", "SaveTasks")

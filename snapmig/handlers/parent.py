@@ -18,9 +18,9 @@ from snapmig.encodings.packet import (
     with_page_digests,
 )
 from snapmig.geometry import PAGE_SIZE
+from snapmig.handlers.records import Batch
 from snapmig.pages import Bytes
 from snapmig.sums import xxh3_128
-from snapmig.work.batch import Batch
 from snapmig.workers.tasks import Task
 
 __all__ = ("ParentPackets",)

@@ -18,11 +18,11 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.container.rests import wrong_rests
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.handlers.batch_size import LARGEST, SMALLEST, batch_packets
+from snapmig.handlers.counters import Counter, encoding_counter
 from snapmig.images.plan import Placer
 from snapmig.images.target import TargetPlan, open_store
 from snapmig.pages import Mask
-from snapmig.work.batches import LARGEST, SMALLEST, batch_packets
-from snapmig.work.counters import Counter, encoding_counter
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
