@@ -24,12 +24,12 @@ from snapmig.version import __version__
 
 if TYPE_CHECKING:
     from snapmig.attachments import AttachmentSource
+    from snapmig.batches.results import BatchJob, BatchProgress, BatchResult
+    from snapmig.batches.run import batch
     from snapmig.cluster.scheduler import Scheduler
     from snapmig.geometry import RamBlock, RamPiece
     from snapmig.guests.monitor import MonitorError
     from snapmig.operations.accelerators import AcceleratorInfo, Speed, accelerators
-    from snapmig.operations.batch import batch
-    from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
@@ -97,10 +97,10 @@ __all__ = (
 )
 
 _HOMES = {
-    "BatchJob": "snapmig.operations.batch_results",
-    "BatchProgress": "snapmig.operations.batch_results",
-    "BatchResult": "snapmig.operations.batch_results",
-    "batch": "snapmig.operations.batch",
+    "BatchJob": "snapmig.batches.results",
+    "BatchProgress": "snapmig.batches.results",
+    "BatchResult": "snapmig.batches.results",
+    "batch": "snapmig.batches.run",
     "BlockDiff": "snapmig.operations.diff",
     "ChainLink": "snapmig.operations.chain",
     "DiffResult": "snapmig.operations.diff",

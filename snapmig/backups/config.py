@@ -23,10 +23,10 @@ from snapmig.backups.saving import refused_option
 from snapmig.backups.schema import TABLES, GuestTable, HooksTable, RetentionTable, TopTable
 from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.refusals import explain, kind_of, parse_toml, read_text
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
+from snapmig.toml_errors import explain, kind_of, parse_toml, read_text
 
 __all__ = ("Config", "GuestConfig", "IoPriority", "load_config", "parse_config")
 

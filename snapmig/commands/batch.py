@@ -26,7 +26,7 @@ from snapmig.printable import printable
 from snapmig.units import format_count, format_size
 
 if TYPE_CHECKING:
-    from snapmig.operations.batch_results import BatchJob
+    from snapmig.batches.results import BatchJob
 
 __all__ = ("add_parser",)
 
@@ -106,7 +106,7 @@ def _scheduler(options: argparse.Namespace) -> Scheduler | None:
 
 def _run(options: argparse.Namespace) -> int:
     # Only here: the file's reader takes 20 ms to import.
-    from snapmig.operations.batch import Batch  # noqa: PLC0415
+    from snapmig.batches.run import Batch  # noqa: PLC0415
 
     run = Batch(
         options.file,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from snapmig.batches.results import BatchProgress
 from snapmig.commands.output import json_line, say
 from snapmig.commands.progress import JSON_EVERY_S, bar_class, make_bar, show_share, wants_bar
-from snapmig.operations.batch_results import BatchProgress
 from snapmig.operations.progress import Progress
 
 __all__ = ("BatchDisplay", "show_batch_progress")

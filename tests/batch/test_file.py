@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from snapmig.cluster.scheduler import Scheduler
-from snapmig.errors import UsageError
-from snapmig.operations.batch import Batch
-from snapmig.operations.batch_file import (
+from snapmig.batches.file import (
     DefaultsTable,
     RestoreTable,
     SaveTable,
     read_batch_file,
 )
+from snapmig.batches.run import Batch
+from snapmig.cluster.scheduler import Scheduler
+from snapmig.errors import UsageError
 
 SAVE = '[[save]]\nimage = "a.ram"\nsnapshot = "out/a.snap"\n'
 DOCUMENT = Path(__file__).parents[2] / "docs" / "batch.md"

@@ -274,7 +274,7 @@ def test_a_worker_keeps_no_file_of_a_job_that_ended(write, folder):
 
     for number in range(20):
         shutil.copy(folder / "a.ram", folder / f"x{number:02}.ram")
-    run = snapmig.operations.batch.Batch(write("max_guests_at_once = 1\n" + ALL))
+    run = snapmig.batches.run.Batch(write("max_guests_at_once = 1\n" + ALL))
     run.run(look)
 
     assert max(counts[-1]) <= max(counts[1]) + 2

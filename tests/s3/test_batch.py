@@ -139,7 +139,7 @@ def test_a_batch_reads_an_index_once_more_only_where_space_is_tight(
 ):
     """Beside what the restore itself asks for: a look, or two and the index."""
     if not room:  # for holes, but for all that is not zero
-        monkeypatch.setattr("snapmig.operations.batch_space.free_bytes", lambda _: 1 << 29)
+        monkeypatch.setattr("snapmig.batches.space.free_bytes", lambda _: 1 << 29)
     (folder / "jobs.toml").write_text(f'[[restore]]\nsnapshot = "{wide}"\nimage = "batch.out"')
     proxy.requests.clear()
     snapmig.restore(wide, folder / "alone.out", jobs=1)

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from snapmig.architectures import find_architecture
+from snapmig.batches.file import RestoreTable, SaveTable, Table
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.addresses import parse_addresses
-from snapmig.operations.batch_file import RestoreTable, SaveTable, Table
 from snapmig.operations.engine_choice import AUTO, choose_coding
 from snapmig.operations.settings import is_guest, parse_depth, parse_layout, parse_packet_size
 from snapmig.operations.shares import parse_share

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Protocol
 
+from snapmig.batches.jobs import PlannedJob
 from snapmig.guests.wait import NoticeCallback
-from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 from snapmig.operations.save import save

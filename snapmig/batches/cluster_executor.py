@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from snapmig.batches.jobs import PlannedJob
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import (
     CorruptSnapshotError,
@@ -18,7 +19,6 @@ from snapmig.errors import (
     WorkerDiedError,
 )
 from snapmig.guests.wait import NoticeCallback
-from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.progress import Progress, ProgressCallback
 from snapmig.operations.restore import RestoreResult
 from snapmig.operations.save_values import SaveResult
@@ -55,7 +55,7 @@ def cluster_warnings(scheduler: Scheduler) -> Iterator[str]:
 
 class ClusterMeans:
     """
-    A Dask cluster's workers: :class:`~snapmig.operations.batch_means.Means`.
+    A Dask cluster's workers: :class:`~snapmig.batches.executor.Means`.
 
     :param workers: worker processes of each job, None for the processors of its host
     :param rate: bytes per second that each job may write

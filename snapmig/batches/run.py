@@ -10,16 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from snapmig.batches.cluster_executor import ClusterMeans, cluster_warnings, hosts_of
+from snapmig.batches.executor import LocalMeans, Means
+from snapmig.batches.file import read_batch_file
+from snapmig.batches.jobs import PlannedJob, plan_jobs
+from snapmig.batches.results import BatchJob, BatchProgress, BatchResult
+from snapmig.batches.space import check_batch_space
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import CancelledError, DestinationExistsError, UsageError
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.batch_cluster import ClusterMeans, cluster_warnings, hosts_of
-from snapmig.operations.batch_file import read_batch_file
-from snapmig.operations.batch_jobs import PlannedJob, plan_jobs
-from snapmig.operations.batch_means import LocalMeans, Means
-from snapmig.operations.batch_results import BatchJob, BatchProgress, BatchResult
-from snapmig.operations.batch_space import check_batch_space
 from snapmig.operations.failures import describe
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult

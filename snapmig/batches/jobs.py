@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from snapmig.batches.checks import check_restore, check_save, placed
+from snapmig.batches.file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.errors import UsageError
-from snapmig.operations.batch_checks import check_restore, check_save, placed
-from snapmig.operations.batch_file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.stores.location import is_url, parse_location
 

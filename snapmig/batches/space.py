@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from snapmig.batches.jobs import PlannedJob
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
-from snapmig.operations.batch_jobs import PlannedJob
 from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.stores.location import is_url
 from snapmig.system.files import free_bytes
