@@ -33,11 +33,11 @@ if TYPE_CHECKING:
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
+    from snapmig.operations.options.save import SaveResult
     from snapmig.operations.progress import Progress, ProgressCallback
     from snapmig.operations.restore import RestoreResult, restore
     from snapmig.operations.rewrite import merge, rebase, repack
     from snapmig.operations.save import ImageArgument, save
-    from snapmig.operations.save_values import SaveResult
     from snapmig.operations.shares import CommitResult, abandon, commit
     from snapmig.operations.snapshot import Snapshot
     from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
@@ -127,7 +127,7 @@ _HOMES = {
     "Progress": "snapmig.operations.progress",
     "RestoreResult": "snapmig.operations.restore",
     "restore": "snapmig.operations.restore",
-    "SaveResult": "snapmig.operations.save_values",
+    "SaveResult": "snapmig.operations.options.save",
     "save": "snapmig.operations.save",
     "CommitResult": "snapmig.operations.shares",
     "abandon": "snapmig.operations.shares",

@@ -23,7 +23,7 @@ from snapmig.backups.saving import refused_option
 from snapmig.backups.schema import TABLES, GuestTable, HooksTable, RetentionTable, TopTable
 from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.operations.options.parse import GUEST_PREFIX
 from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
 from snapmig.toml_errors import explain, kind_of, parse_toml, read_text

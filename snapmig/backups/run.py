@@ -22,9 +22,9 @@ from snapmig.backups.space import check_space, expected_size
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.guests.wait import MonitorWait, parse_monitor_timeout
+from snapmig.operations.options.parse import GUEST_PREFIX
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult
-from snapmig.operations.settings import GUEST_PREFIX
 from snapmig.stores.location import Location
 
 __all__ = ("BackupResult", "RunOptions", "run")

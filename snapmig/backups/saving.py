@@ -9,10 +9,10 @@ from typing import Any
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.wait import parse_monitor_timeout
-from snapmig.operations.engine_choice import AUTO, choose_coding
+from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.parse import parse_jobs, parse_layout, parse_packet_size
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult, save
-from snapmig.operations.settings import parse_jobs, parse_layout, parse_packet_size
 from snapmig.stores.location import Location, ObjectUrl
 
 __all__ = ("refused_option", "refused_parent", "save_snapshot")

@@ -11,7 +11,7 @@ from snapmig.backups.repository import GuestFolder
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.guests.wait import MonitorWait
-from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.operations.options.parse import GUEST_PREFIX
 from snapmig.units import format_size
 
 __all__ = ("check_space", "expected_size")

@@ -19,9 +19,9 @@ from snapmig.errors import (
     WorkerDiedError,
 )
 from snapmig.guests.wait import NoticeCallback
+from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress, ProgressCallback
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.save_values import SaveResult
 from snapmig.system.signals import arrive
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from snapmig.batches.jobs import PlannedJob
 from snapmig.guests.wait import NoticeCallback
+from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 from snapmig.operations.save import save
-from snapmig.operations.save_values import SaveResult
 from snapmig.workers.rate_limit import RateLimiter
 from snapmig.workers.shared_pool import SharedPool
 

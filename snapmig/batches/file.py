@@ -13,8 +13,8 @@ import msgspec
 
 from snapmig.errors import UsageError
 from snapmig.guests.wait import parse_monitor_timeout
-from snapmig.operations.settings import GUEST_PREFIX, parse_jobs
-from snapmig.operations.workers import parse_rate
+from snapmig.operations.options.parse import GUEST_PREFIX, parse_jobs
+from snapmig.operations.runs.workers import parse_rate
 from snapmig.toml_errors import explain, parse_toml, read_text
 
 __all__ = ("BatchFile", "RestoreTable", "SaveTable", "Table", "read_batch_file")

@@ -14,7 +14,7 @@ from typing import Any
 from snapmig.batches.checks import check_restore, check_save, placed
 from snapmig.batches.file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.errors import UsageError
-from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.operations.options.parse import GUEST_PREFIX
 from snapmig.stores.location import is_url, parse_location
 
 __all__ = ("PlannedJob", "plan_jobs")

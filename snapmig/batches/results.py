@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.save_values import SaveResult
 
 __all__ = ("BatchJob", "BatchProgress", "BatchResult")
 

@@ -19,13 +19,13 @@ from snapmig.batches.space import check_batch_space
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import CancelledError, DestinationExistsError, UsageError
 from snapmig.guests.wait import parse_monitor_timeout
-from snapmig.operations.arguments import checks_arguments
 from snapmig.operations.failures import describe
+from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.options.parse import parse_jobs
+from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.save_values import SaveResult
-from snapmig.operations.settings import parse_jobs
-from snapmig.operations.workers import make_pace, parse_rate
+from snapmig.operations.runs.workers import make_pace, parse_rate
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, arrive
 

@@ -12,7 +12,7 @@ from snapmig.batches.jobs import PlannedJob
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
-from snapmig.operations.settings import GUEST_PREFIX
+from snapmig.operations.options.parse import GUEST_PREFIX
 from snapmig.stores.location import is_url
 from snapmig.system.files import free_bytes
 from snapmig.units import format_size

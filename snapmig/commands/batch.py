@@ -21,7 +21,7 @@ from snapmig.commands.arguments import (
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
 from snapmig.commands.output import fail, json_line, print_warnings, say
 from snapmig.errors import UsageError
-from snapmig.operations.save_values import SaveResult
+from snapmig.operations.options.save import SaveResult
 from snapmig.printable import printable
 from snapmig.units import format_count, format_size
 

@@ -6,7 +6,7 @@ import argparse
 
 from snapmig.commands.output import percent, print_json, print_warnings, rate, say
 from snapmig.geometry import PAGE_SIZE
-from snapmig.operations.save_values import SaveResult
+from snapmig.operations.options.save import SaveResult
 from snapmig.units import format_count, format_duration, format_size
 
 __all__ = ("print_saved",)

@@ -16,7 +16,7 @@ from snapmig.commands.arguments import (
 from snapmig.commands.output import fail, print_json, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
-from snapmig.operations.settings import WINDOWS
+from snapmig.operations.options.parse import WINDOWS
 from snapmig.operations.verify import VerifyResult, verify
 
 __all__ = ("add_parser",)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from snapmig.chains.lookup import open_parents
 from snapmig.container.format import PageKind
 from snapmig.container.reader import SnapshotFile
-from snapmig.operations.arguments import checks_arguments
+from snapmig.operations.options.arguments import checks_arguments
 
 __all__ = ("ChainLink", "chain")
 

@@ -15,10 +15,10 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.compare import CompareHandler
 from snapmig.handlers.load import LoadTasks
-from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.engine_choice import AUTO
+from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.options.engine import AUTO
 from snapmig.operations.progress import ProgressCallback, reporter
-from snapmig.operations.reading import Reading, read_options
+from snapmig.operations.runs.read import Reading, read_options
 from snapmig.workers.pool import WorkerPool
 
 __all__ = ("BlockDiff", "DiffResult", "PageRange", "diff")

@@ -16,8 +16,8 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.images.qemu.attachments import left_out
-from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.restoring import SourceAttachments
+from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.runs.restore import SourceAttachments
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")
 

@@ -16,20 +16,20 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
-from snapmig.operations.addresses import parse_addresses
-from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.engine_choice import AUTO
+from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX, is_guest
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.reading import Reading, read_options
-from snapmig.operations.restoring import (
+from snapmig.operations.runs.addresses import parse_addresses
+from snapmig.operations.runs.read import Reading, read_options
+from snapmig.operations.runs.restore import (
     Placing,
     plan_block,
     plan_whole,
     restore_in_place,
     restore_new,
 )
-from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX, is_guest
-from snapmig.operations.workers import choose_workers
+from snapmig.operations.runs.workers import choose_workers
 from snapmig.stores.location import check_new_name, parse_location, same_location
 from snapmig.units import format_size
 from snapmig.workers.pool import WorkersMaker
@@ -230,7 +230,7 @@ class _Facts(NamedTuple):
 
 def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Facts:
     # Only here: asyncio and what it brings take 30 ms to import.
-    from snapmig.operations.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
+    from snapmig.operations.runs.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
 
     geometry = reading.snapshot.geometry
     blocks = geometry.blocks

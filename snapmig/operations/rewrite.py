@@ -14,13 +14,13 @@ from snapmig.container.format import Encoding, Layout
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
-from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.engine_choice import AUTO, choose_coding
+from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.parse import WINDOWS, parse_jobs, parse_layout, parse_packet_size
+from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.reading import Reading, ReadOptions, read_options
-from snapmig.operations.save_values import SaveOptions, SaveResult
-from snapmig.operations.saving import Saving
-from snapmig.operations.settings import WINDOWS, parse_jobs, parse_layout, parse_packet_size
+from snapmig.operations.runs.read import Reading, ReadOptions, read_options
+from snapmig.operations.runs.save import Saving
 from snapmig.stores.location import Location, ObjectUrl, parse_location, parse_new, same_location
 
 __all__ = ("merge", "rebase", "repack")

@@ -15,20 +15,20 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
-from snapmig.operations.addresses import parse_addresses
-from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.engine_choice import AUTO, choose_coding
-from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.save_values import SaveOptions, SaveResult
-from snapmig.operations.saving import Saving
-from snapmig.operations.settings import (
+from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.parse import (
     GUEST_PREFIX,
     is_guest,
     parse_jobs,
     parse_layout,
     parse_packet_size,
 )
-from snapmig.operations.workers import choose_workers
+from snapmig.operations.options.save import SaveOptions, SaveResult
+from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.runs.addresses import parse_addresses
+from snapmig.operations.runs.save import Saving
+from snapmig.operations.runs.workers import choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new
 from snapmig.workers.pool import WorkersMaker
 
@@ -156,7 +156,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         if share is not None:
             raise UsageError("a running guest is saved by one host, without shares")
         # Only here: asyncio and what it brings take 30 ms to import.
-        from snapmig.operations.save_guest import save_guest  # noqa: PLC0415
+        from snapmig.operations.runs.save_guest import save_guest  # noqa: PLC0415
 
         return save_guest(image.removeprefix(GUEST_PREFIX), location, options)
     if live:

@@ -21,9 +21,9 @@ from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, RamPiece
 from snapmig.images.source import ImageSource
-from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.save_values import SaveOptions, SaveResult
-from snapmig.operations.saving import Saving
+from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.options.save import SaveOptions, SaveResult
+from snapmig.operations.runs.save import Saving
 from snapmig.system.files import check_destination, pread_all, write_file
 from snapmig.system.libc import punch_hole
 

@@ -16,7 +16,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, RamBlock
-from snapmig.operations.arguments import checks_arguments
+from snapmig.operations.options.arguments import checks_arguments
 from snapmig.pages import Bytes
 
 __all__ = ("Attachments", "Snapshot", "open_snapshot")

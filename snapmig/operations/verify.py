@@ -16,11 +16,11 @@ from snapmig.container.rests import pages_of_record, wrong_rests
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks, VerifyHandler
-from snapmig.operations.arguments import checks_arguments
-from snapmig.operations.engine_choice import AUTO
+from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.parse import window_bits
 from snapmig.operations.progress import ProgressCallback, reporter
-from snapmig.operations.reading import Reading, read_options
-from snapmig.operations.settings import window_bits
+from snapmig.operations.runs.read import Reading, read_options
 from snapmig.pages import Mask
 from snapmig.workers.pool import WorkerPool
 

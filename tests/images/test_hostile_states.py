@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError
 from snapmig.images.formats import open_image
-from snapmig.operations.restoring import plan_whole
+from snapmig.operations.runs.restore import plan_whole
 from tests.builders import Attachment, Snapshot
 from tests.builders import Block as SavedBlock
 from tests.conftest import Outcome

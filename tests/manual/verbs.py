@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from snapmig.commands.main import build_parser
 from snapmig.images.formats import format_names
-from snapmig.operations.settings import default_jobs
+from snapmig.operations.options.parse import default_jobs
 
 # What completes a value, by the word that stands for it in the help: "file", "assignment" (a file
 # behind the first "="), or nothing. A new word must be given its place here.

@@ -6,8 +6,8 @@ import snapmig
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.images.formats import open_image
-from snapmig.operations.save_values import SaveOptions
-from snapmig.operations.saving import Saving
+from snapmig.operations.options.save import SaveOptions
+from snapmig.operations.runs.save import Saving
 from tests.parity import digests, kinds, slots
 from tests.system import ram
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from snapmig.errors import CorruptSnapshotError
 from snapmig.guests.guest import GuestFacts
-from snapmig.operations.guest_facts import describe, parse_facts
+from snapmig.operations.runs.guest_facts import describe, parse_facts
 from tests import builders
 
 GOOD = {

@@ -8,7 +8,7 @@ import pytest
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
-from snapmig.operations import settings
+from snapmig.operations.options import parse as settings
 
 ZLIB, ZSTD, NONE = (COMPRESSIONS[name] for name in ("zlib", "zstd", "none"))
 

@@ -18,10 +18,11 @@ from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
-from snapmig.operations.foreign_command import check_command
-from snapmig.operations.guest_facts import FACTS, parse_facts
-from snapmig.operations.reading import Reading
-from snapmig.operations.restoring import (
+from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.operations.runs.foreign_command import check_command
+from snapmig.operations.runs.guest_facts import FACTS, parse_facts
+from snapmig.operations.runs.read import Reading
+from snapmig.operations.runs.restore import (
     SourceAttachments,
     fill,
     plan_block,
@@ -29,8 +30,7 @@ from snapmig.operations.restoring import (
     restore_nameless,
     restore_new,
 )
-from snapmig.operations.save_guest import STATE
-from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.operations.runs.save_guest import STATE
 from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, write_file
 from snapmig.system.libc import huge_page_size
 

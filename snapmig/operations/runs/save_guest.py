@@ -20,10 +20,10 @@ from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
 from snapmig.images.readers.files import Part
 from snapmig.images.source import ImageSource, PartsImage
-from snapmig.operations.guest_facts import FACTS, describe
-from snapmig.operations.save_values import SaveOptions, SaveResult
-from snapmig.operations.saving import Saving
-from snapmig.operations.settings import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.operations.options.save import SaveOptions, SaveResult
+from snapmig.operations.runs.guest_facts import FACTS, describe
+from snapmig.operations.runs.save import Saving
 from snapmig.stores.location import Location, check_location
 from snapmig.system.files import NamelessFile, descriptor_path, pread_all
 from snapmig.system.libc import huge_page_size

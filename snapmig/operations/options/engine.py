@@ -11,7 +11,7 @@ from snapmig.encodings.compressions import PacketSettings, ReadSettings, softwar
 from snapmig.encodings.engines import ENGINES, SOFTWARE, find_engine
 from snapmig.encodings.engines.engine import DeflateSettings, Engine, EngineFacts
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.operations.settings import (
+from snapmig.operations.options.parse import (
     parse_compression,
     parse_depth,
     parse_level,

@@ -10,9 +10,9 @@ from snapmig.chains.reader import ReadPlan
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.handlers.counters import Counter
-from snapmig.operations.engine_choice import choose_to_read, failure_warnings
+from snapmig.operations.options.engine import choose_to_read, failure_warnings
+from snapmig.operations.options.parse import parse_depth, parse_jobs
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.settings import parse_depth, parse_jobs
 from snapmig.workers.pool import WorkerPool, Workers, WorkersMaker
 from snapmig.workers.tasks import TASKS_AHEAD
 

@@ -40,12 +40,12 @@ from snapmig.handlers.save import SaveHandler, SavePlan
 from snapmig.handlers.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, SaveTasks
 from snapmig.images.qemu.attachments import left_out
 from snapmig.images.source import ImageSource
-from snapmig.operations.addresses import inherit_pieces, place_blocks
-from snapmig.operations.engine_choice import AUTO, failure_warnings
+from snapmig.operations.options.engine import AUTO, failure_warnings
+from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import reporter
-from snapmig.operations.reading import Reading, read_options
-from snapmig.operations.save_values import SaveOptions, SaveResult
-from snapmig.operations.space import check_save_space
+from snapmig.operations.runs.addresses import inherit_pieces, place_blocks
+from snapmig.operations.runs.read import Reading, read_options
+from snapmig.operations.runs.space import check_save_space
 from snapmig.stores.location import (
     Location,
     check_location,

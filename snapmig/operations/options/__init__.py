@@ -1,0 +1,1 @@
+"""Options that verbs share: from the words of users to checked values."""

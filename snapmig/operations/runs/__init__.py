@@ -1,0 +1,1 @@
+"""Saves, restores and reads under way: files, workers and their tasks, behind the verbs."""
