@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from snapmig.backups.chains import Chains
 from snapmig.backups.config import Config, GuestConfig
+from snapmig.backups.plan import Chains
 from snapmig.backups.report import Report
 from snapmig.backups.repository import GuestFolder, guest_folder
 from snapmig.backups.retention import Candidate, Decision, Rules, decide

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from snapmig.backups.chains import Chains
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.durations import parse_duration
 from snapmig.backups.errors import RepositoryError
+from snapmig.backups.plan import Chains
 from snapmig.backups.repository import guest_folder
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import CorruptSnapshotError, UsageError

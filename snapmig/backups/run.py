@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from snapmig.backups.chains import Plan, plan_next
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.errors import HookError, LockedError
 from snapmig.backups.hooks import run_hook
+from snapmig.backups.plan import Plan, plan_next
 from snapmig.backups.prune import future_snapshots, prune_folder
 from snapmig.backups.report import Report, sentence
 from snapmig.backups.repository import guest_folder

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from snapmig.backups.chains import Plan
+from snapmig.backups.plan import Plan
 from snapmig.backups.repository import GuestFolder
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import NoSpaceError, SnapmigError

@@ -16,10 +16,10 @@ from enum import IntEnum
 from itertools import accumulate
 from typing import NamedTuple
 
+from snapmig.checksums import crc32
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
 from snapmig.file_kinds import identify
 from snapmig.geometry import PAGE_SIZE
-from snapmig.sums import crc32
 
 __all__ = (
     "Encoding",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from snapmig.checksums import crc32
 from snapmig.container.format import (
     COMPRESSED,
     RECORD_HEAD_SIZE,
@@ -24,7 +25,6 @@ from snapmig.container.format import (
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, PacketPlace
 from snapmig.pages import Kinds, Mask
-from snapmig.sums import crc32
 
 __all__ = (
     "Record",

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
+from snapmig.checksums import crc32, xxh3_128
 from snapmig.container.format import MAX_PACKET_SIZE, PAGE_DIGEST_SIZE, page_digests_size
 from snapmig.container.index import StoredPacket
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask
-from snapmig.sums import crc32, xxh3_128
 
 __all__ = ("PageDigestReader", "digest_pages", "digest_rows", "wrong_page")
 

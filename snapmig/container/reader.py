@@ -13,6 +13,7 @@ from functools import cached_property
 from types import TracebackType
 
 from snapmig.architectures import Architecture
+from snapmig.checksums import crc32
 from snapmig.container.format import (
     LITTLE_ENDIAN,
     MAX_ATTACHMENTS,
@@ -45,7 +46,6 @@ from snapmig.container.tables import (
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.geometry import Geometry, PacketPlace, RamBlock
 from snapmig.stores.source import ByteSource, SourcePlan, open_source
-from snapmig.sums import crc32
 
 __all__ = ("SnapshotFile",)
 

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple
 
 from snapmig.architectures import Architecture
+from snapmig.checksums import crc32
 from snapmig.container.format import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
@@ -36,7 +37,6 @@ from snapmig.container.tables import (
 )
 from snapmig.geometry import Geometry, RamBlock
 from snapmig.stores.location import Location, load_s3
-from snapmig.sums import crc32
 from snapmig.system.files import Buffer, PartialFile, descriptor_path, pread_all
 
 if TYPE_CHECKING:

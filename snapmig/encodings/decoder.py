@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snapmig.checksums import xxh3_128
 from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket
 from snapmig.encodings.coders import Coder, Done
@@ -21,7 +22,6 @@ from snapmig.encodings.fallback import Failures, Fallback
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
-from snapmig.sums import xxh3_128
 from snapmig.system.files import Buffer
 
 __all__ = ("Decoded", "PacketDecoder", "digest_problem")

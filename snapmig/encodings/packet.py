@@ -12,12 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from snapmig.checksums import crc32, xxh3_128
 from snapmig.container.format import PAGE_DIGEST_SIZE, Encoding, PageKind
 from snapmig.container.page_digests import digest_pages, digest_rows
 from snapmig.encodings import deflate
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Kinds, Mask, data_mask, private
-from snapmig.sums import crc32, xxh3_128
 from snapmig.system.files import Buffer
 
 __all__ = ("EncodedPacket", "Summary", "looks_random", "pack", "size_limit", "summarise")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from snapmig.chains.reader import RECORDS_AT_ONCE, ReadPlan, open_chain
+from snapmig.checksums import xxh3_128
 from snapmig.container.index import StoredPacket, empty_records, full_digests, unpack_records
 from snapmig.encodings.packet import (
     EncodedPacket,
@@ -20,7 +21,6 @@ from snapmig.encodings.packet import (
 from snapmig.geometry import PAGE_SIZE
 from snapmig.handlers.records import Batch
 from snapmig.pages import Bytes
-from snapmig.sums import xxh3_128
 from snapmig.workers.tasks import Task
 
 __all__ = ("ParentPackets",)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from snapmig.checksums import crc32
 from snapmig.container.format import PAGE_DIGEST_SIZE, PageKind
 from snapmig.container.index import Records, pack_kinds
 from snapmig.encodings.packet import EncodedPacket
 from snapmig.pages import Kinds
-from snapmig.sums import crc32
 
 __all__ = ("Batch",)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from snapmig.checksums import xxh3_128
 from snapmig.encodings.coders import Coder, Done, EngineError
 from snapmig.encodings.engines import ENGINES
 from snapmig.encodings.engines.engine import DeflateSettings, Engine, EngineFacts
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
-from snapmig.sums import xxh3_128
 
 __all__ = ("AcceleratorInfo", "Speed", "accelerators")
 

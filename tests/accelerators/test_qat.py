@@ -13,10 +13,10 @@ import pytest
 
 from snapmig.encodings import deflate
 from snapmig.encodings.coders import Coder, Done, EngineError
-from snapmig.encodings.engines import qatzip_library
+from snapmig.encodings.engines.devices import find_qat
 from snapmig.encodings.engines.engine import DeflateSettings
-from snapmig.encodings.engines.qat import QatEngine
-from snapmig.system.devices import find_qat
+from snapmig.encodings.engines.qat import library as qatzip_library
+from snapmig.encodings.engines.qat.engine import QatEngine
 from tests.conftest import requires
 from tests.system import ram
 
@@ -300,7 +300,7 @@ def test_damaged_streams_take_no_memory() -> None:
 def test_nothing_is_said_to_the_user() -> None:
     """Neither QATzip nor the libraries below it write that there is no device."""
     done = run(
-        "from snapmig.encodings.engines.qat import QatEngine\n"
+        "from snapmig.encodings.engines.qat.engine import QatEngine\n"
         "from snapmig.encodings.engines.engine import DeflateSettings\n"
         "coder = QatEngine().compressor(DeflateSettings())\n"
         "coder.submit(0, bytes(4096), 4096)\n"

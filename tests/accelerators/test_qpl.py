@@ -13,9 +13,9 @@ import pytest
 
 from snapmig.encodings import deflate
 from snapmig.encodings.coders import Coder, Done, EngineError
-from snapmig.encodings.engines import qpl_library
 from snapmig.encodings.engines.engine import DeflateSettings
-from snapmig.encodings.engines.qpl import QplSoftwareEngine
+from snapmig.encodings.engines.qpl import library as qpl_library
+from snapmig.encodings.engines.qpl.engine import QplSoftwareEngine
 from snapmig.errors import CorruptSnapshotError
 from tests.conftest import requires
 

@@ -9,9 +9,9 @@ import pytest
 
 from snapmig.encodings.coders import EngineError
 from snapmig.encodings.engines import qpl, qpl_library
+from snapmig.encodings.engines.devices import find_iaa
 from snapmig.encodings.engines.engine import DeflateSettings
-from snapmig.encodings.engines.qpl import QplEngine, QplSoftwareEngine
-from snapmig.system.devices import find_iaa
+from snapmig.encodings.engines.qpl.engine import QplEngine, QplSoftwareEngine
 from tests.conftest import requires
 
 DATA = bytes(range(256)) * 512

@@ -16,9 +16,9 @@ import pytest
 from snapmig.encodings import deflate
 from snapmig.encodings.coders import EngineError
 from snapmig.encodings.engines import qpl_jobs, qpl_library
-from snapmig.encodings.engines.qpl_jobs import Method, QplCoder
-from snapmig.encodings.engines.qpl_library import Flag, Library, Operation, Route
-from snapmig.encodings.engines.qpl_status import Status
+from snapmig.encodings.engines.qpl.jobs import Method, QplCoder
+from snapmig.encodings.engines.qpl.library import Flag, Library, Operation, Route
+from snapmig.encodings.engines.qpl.status import Status
 from tests.conftest import requires
 
 PLAINS = [bytes([number]) * 4096 + bytes(range(256)) * (number + 1) for number in range(8)]

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from snapmig.backups.chains import Chains, plan_next
 from snapmig.backups.directory import GuestDirectory
 from snapmig.backups.durations import parse_duration
+from snapmig.backups.plan import Chains, plan_next
 from tests.backups.conftest import built
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -151,7 +151,7 @@ def test_of_two_copies_the_whole_one_counts(snapshots, tmp_path):
 
 def test_chains_end_somewhere(snapshots, monkeypatch):
     """Hourly snapshots on one full one a year are more than can be open at once."""
-    monkeypatch.setattr("snapmig.backups.chains.MAX_CHAIN", 3)
+    monkeypatch.setattr("snapmig.backups.plan.MAX_CHAIN", 3)
     found = snapshots(None, 1, 2)
 
     assert plan_next(found[:2], parse_duration("1y"), now(4)).kind == "incremental"

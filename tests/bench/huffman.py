@@ -22,7 +22,7 @@ import numpy as np
 
 from snapmig.encodings.coders import EngineError
 from snapmig.encodings.engines.engine import DeflateSettings
-from snapmig.encodings.engines.qpl import QplSoftwareEngine
+from snapmig.encodings.engines.qpl.engine import QplSoftwareEngine
 
 PAGE = 4096
 PACKET_PAGES = 128

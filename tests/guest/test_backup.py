@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from snapmig.backups.chains import Plan
+from snapmig.backups.plan import Plan
 from snapmig.backups.space import expected_size
 from snapmig.guests.wait import USUAL_WAIT
 from tests.conftest import Outcome

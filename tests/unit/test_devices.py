@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from snapmig.system.devices import DeviceReport, find_iaa, find_qat
+from snapmig.encodings.engines.devices import DeviceReport, find_iaa, find_qat
 
 PCI = "sys/bus/pci/devices"
 DSA = "sys/bus/dsa/devices"

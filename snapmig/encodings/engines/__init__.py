@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from snapmig.encodings.coders import EngineError
 from snapmig.encodings.engines.engine import Engine, TrainableEngine
 from snapmig.encodings.engines.isal import IsalEngine
-from snapmig.encodings.engines.qat import QatEngine
-from snapmig.encodings.engines.qpl import QplEngine, QplSoftwareEngine
+from snapmig.encodings.engines.qat.engine import QatEngine
+from snapmig.encodings.engines.qpl.engine import QplEngine, QplSoftwareEngine
 from snapmig.encodings.engines.zlib import ZlibEngine
 from snapmig.system.files import Buffer
 

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from snapmig.encodings.coders import Coder, EngineError
+from snapmig.encodings.engines.devices import DeviceReport, find_iaa
 from snapmig.encodings.engines.engine import DeflateSettings, EngineFacts
-from snapmig.encodings.engines.qpl_jobs import Method, QplCoder
-from snapmig.encodings.engines.qpl_library import (
+from snapmig.encodings.engines.qpl.jobs import Method, QplCoder
+from snapmig.encodings.engines.qpl.library import (
     ACCEL_CONFIG,
     Flag,
     Histogram,
@@ -28,7 +29,6 @@ from snapmig.encodings.engines.qpl_library import (
     has_accel_config,
     load,
 )
-from snapmig.system.devices import DeviceReport, find_iaa
 from snapmig.system.files import Buffer
 
 __all__ = ("QplEngine", "QplSoftwareEngine")

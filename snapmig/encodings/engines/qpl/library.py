@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from snapmig.encodings.coders import EngineError
-from snapmig.encodings.engines.qpl_status import Status, status_text
+from snapmig.encodings.engines.qpl.status import Status, status_text
 
 __all__ = (
     "SONAME",

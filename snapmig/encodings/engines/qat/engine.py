@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from snapmig.encodings.coders import Coder, EngineError, Immediate
-from snapmig.encodings.engines import qatzip_library as qatzip
+from snapmig.encodings.engines.devices import find_qat
 from snapmig.encodings.engines.engine import DeflateSettings, EngineFacts
-from snapmig.system.devices import find_qat
+from snapmig.encodings.engines.qat import library as qatzip
 from snapmig.system.files import Buffer
 
 __all__ = ("QatEngine",)

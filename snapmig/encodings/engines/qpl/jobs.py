@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from snapmig.encodings.coders import Done, EngineError
-from snapmig.encodings.engines.qpl_library import Flag, Job, Library, Operation, Route, Table
-from snapmig.encodings.engines.qpl_status import Status, status_text
+from snapmig.encodings.engines.qpl.library import Flag, Job, Library, Operation, Route, Table
+from snapmig.encodings.engines.qpl.status import Status, status_text
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
 from snapmig.system.files import Buffer

@@ -1,0 +1,1 @@
+"""Intel's In-Memory Analytics Accelerator through its Query Processing Library."""
