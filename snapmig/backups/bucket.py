@@ -12,7 +12,8 @@ from snapmig.backups.errors import RepositoryError
 from snapmig.backups.object_lock import ObjectLock
 from snapmig.backups.stored import Contents, StoredSnapshot, contents_of, read_one
 from snapmig.stores.failures import RefusedError
-from snapmig.stores.location import ObjectUrl, load_s3
+from snapmig.stores.location import ObjectUrl
+from snapmig.stores.opening import load_s3
 
 __all__ = ("GuestPrefix",)
 

@@ -25,7 +25,8 @@ from snapmig.backups.lock import MAX_FACTS, facts, file_locked, holder, read, wa
 from snapmig.backups.stored import is_gone
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.stores.failures import RefusedError
-from snapmig.stores.location import ObjectUrl, load_s3
+from snapmig.stores.location import ObjectUrl
+from snapmig.stores.opening import load_s3
 
 __all__ = ("ObjectLock", "same_server", "state_folder")
 

@@ -11,7 +11,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import Location
-from snapmig.stores.source import open_source
+from snapmig.stores.opening import open_source
 
 __all__ = ("Contents", "StoredSnapshot", "UnreadableSnapshot", "contents_of", "is_gone", "read_one")
 

@@ -10,9 +10,9 @@ from snapmig.batches.file import RestoreTable, SaveTable, Table
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
+from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.parse import is_guest, parse_depth, parse_layout, parse_packet_size
-from snapmig.operations.runs.addresses import parse_addresses
 from snapmig.operations.shares import parse_share
 from snapmig.stores.location import ObjectUrl, check_new_name, is_url
 

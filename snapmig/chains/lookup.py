@@ -21,10 +21,10 @@ from snapmig.stores.location import (
     ObjectUrl,
     beside,
     is_near,
-    load_s3,
     parse_location,
     relative_name,
 )
+from snapmig.stores.opening import load_s3
 from snapmig.system.files import open_regular, pread_all
 
 __all__ = ("PARENT_NAME", "geometry_problem", "open_parents", "parent_hint")

@@ -11,8 +11,8 @@ from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError
 from snapmig.guests.wait import parse_monitor_timeout
+from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.parse import WINDOWS, default_jobs, parse_packet_size
-from snapmig.operations.runs.addresses import parse_addresses
 from snapmig.operations.runs.workers import parse_rate
 from snapmig.printable import printable
 

@@ -45,7 +45,8 @@ from snapmig.container.tables import (
 )
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from snapmig.geometry import Geometry, PacketPlace, RamBlock
-from snapmig.stores.source import ByteSource, SourcePlan, open_source
+from snapmig.stores.opening import open_source
+from snapmig.stores.source import ByteSource, SourcePlan
 
 __all__ = ("SnapshotFile",)
 

@@ -22,7 +22,8 @@ from typing import Any
 from snapmig.container.format import record_size
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry
-from snapmig.system.files import PartialFile, sync_directory, write_file
+from snapmig.stores.destination import FileDestination
+from snapmig.system.files import sync_directory, write_file
 
 __all__ = ("MAX_SHARES", "SharedFile", "Shares", "share_packets")
 
@@ -45,7 +46,7 @@ def share_packets(geometry: Geometry, share: int, shares: int) -> range:
     return range(min(first, geometry.packet_count), min(end, geometry.packet_count))
 
 
-class SharedFile(PartialFile):
+class SharedFile(FileDestination):
     """The partial file of all shares, which leaving a ``with`` block does not remove."""
 
     def __init__(self, data: Path, path: Path, needed: int) -> None:

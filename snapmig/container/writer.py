@@ -11,9 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from snapmig.architectures import Architecture
 from snapmig.checksums import crc32
@@ -36,11 +35,10 @@ from snapmig.container.tables import (
     pack_pieces,
 )
 from snapmig.geometry import Geometry, RamBlock
-from snapmig.stores.location import Location, load_s3
-from snapmig.system.files import Buffer, PartialFile, descriptor_path, pread_all
-
-if TYPE_CHECKING:
-    from snapmig.stores.upload import PartialObject
+from snapmig.stores.destination import Destination
+from snapmig.stores.location import Location
+from snapmig.stores.opening import create
+from snapmig.system.files import Buffer, descriptor_path, pread_all
 
 __all__ = ("SnapshotWriter", "WrittenSnapshot")
 
@@ -72,7 +70,7 @@ class SnapshotWriter:
         geometry: Geometry,
         layout: Layout,
         window_bits: int,
-        file: PartialFile | None = None,
+        file: Destination | None = None,
         *,
         page_digests: bool = False,
     ) -> None:
@@ -88,8 +86,8 @@ class SnapshotWriter:
         alignment = geometry.packet_size if layout == Layout.FIXED else align_up(1)
         data_offset = align_up(digests_offset + page_digests * digests_size, alignment)
         fixed_size = geometry.packet_count * geometry.packet_size
-        self._file = file or _partial(path, data_offset + geometry.ram_size, data_offset)
-        self._remote = not isinstance(path, Path)
+        self._file = file or create(path, data_offset + geometry.ram_size, data_offset)
+        self._remote = self._file.remote
         self.plan = SlotPlan(
             path=descriptor_path(self._file.fd),
             layout=layout,
@@ -247,13 +245,3 @@ class SnapshotWriter:
             step = min(_HASH_STEP, self._index_size - offset)
             digest.update(pread_all(self._file.fd, step, self.plan.index_offset + offset))
         return digest.digest()
-
-
-def _partial(path: Location, needed: int, head: int) -> PartialFile | PartialObject:
-    if isinstance(path, Path):
-        return PartialFile(path, needed)
-    load_s3()
-    # Only here: what it brings takes 300 ms to import.
-    from snapmig.stores.upload import PartialObject  # noqa: PLC0415
-
-    return PartialObject(path, needed, head)

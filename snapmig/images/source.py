@@ -7,21 +7,16 @@ speak in RAM offsets (see :mod:`snapmig.geometry`).
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from typing import Protocol
 
 import numpy as np
 
 from snapmig.architectures import Architecture
 from snapmig.geometry import PacketPlace, RamBlock
-from snapmig.images.file import ImageFile
-from snapmig.images.readers.files import Part, PartsReader
 from snapmig.pages import Bytes, as_pages
-from snapmig.system.holes import next_data
 
-__all__ = ("FilesImage", "ImageReader", "ImageSource", "PartsImage", "read_batch", "read_pages")
+__all__ = ("ImageReader", "ImageSource", "read_batch", "read_pages")
 
 
 class ImageReader(Protocol):
@@ -73,73 +68,6 @@ class ImageSource(Protocol):
 
     def close(self) -> None:
         """Let go of the image."""
-
-
-class FilesImage:
-    """
-    What images of files share: the files are watched, and closed with the image.
-
-    :ivar files: all of them
-    """
-
-    files: tuple[ImageFile, ...]
-    architecture: Architecture | None = None
-
-    def check_unchanged(self) -> None:
-        """
-        Compare the files with what they were when they were opened.
-
-        :raises ImageChangedError: a size or a time of change is another one
-        """
-        for file in self.files:
-            file.check_unchanged()
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self.files:
-            file.close()
-
-
-class PartsImage(FilesImage):
-    """
-    An image whose RAM lies in ranges of files.
-
-    :param parts: in the order of RAM offsets; what no part covers is zero
-    :param files: the files of those parts, closed with the image
-    """
-
-    def __init__(
-        self,
-        format_name: str,
-        blocks: Sequence[RamBlock],
-        parts: Sequence[Part],
-        files: Sequence[ImageFile],
-        attachments: Mapping[str, bytes] | None = None,
-    ) -> None:
-        self.format = format_name
-        self.shown = files[0].shown
-        self.paths = tuple(file.shown for file in files)
-        self.blocks = tuple(blocks)
-        self.attachments = {} if attachments is None else attachments
-        self.parts = tuple(parts)
-        self.files = tuple(files)
-        self._starts = [part.start for part in self.parts]
-        self._fds = {file.path: file.fd for file in self.files}
-
-    def opener(self) -> Callable[[], ImageReader]:
-        """Return a picklable function that opens a reader in any process."""
-        return partial(PartsReader, self.parts)
-
-    def next_data(self, start: int) -> int | None:
-        """Return the first RAM offset from ``start`` on that is in a part and not in a hole."""
-        for part in self.parts[max(0, bisect_right(self._starts, start) - 1) :]:
-            shift = part.file_offset - part.start
-            first = max(start, part.start)
-            if first < part.stop:
-                found = next_data(self._fds[part.path], first + shift, part.stop + shift) - shift
-                if found < part.stop:
-                    return found
-        return None
 
 
 def read_pages(reader: ImageReader, place: PacketPlace) -> Bytes | None:

@@ -16,11 +16,11 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
+from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX, is_guest
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.runs.addresses import parse_addresses
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.operations.runs.restore import (
     Placing,

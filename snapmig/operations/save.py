@@ -15,6 +15,7 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
+from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.parse import (
@@ -26,7 +27,6 @@ from snapmig.operations.options.parse import (
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.runs.addresses import parse_addresses
 from snapmig.operations.runs.save import Saving
 from snapmig.operations.runs.workers import choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import re
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from snapmig.errors import SnapmigError, UsageError
-from snapmig.system.files import check_destination
+from snapmig.errors import UsageError
 
 __all__ = (
     "Location",
     "ObjectUrl",
     "beside",
-    "check_location",
     "is_near",
     "is_url",
-    "load_s3",
     "parse_folder",
     "parse_location",
     "parse_new",
@@ -181,29 +177,3 @@ def beside(place: Location, name: str) -> Location:
     if isinstance(place, ObjectUrl):
         return place.beside(name)
     return place.absolute().parent / name
-
-
-def check_location(location: Location, *, force: bool) -> None:
-    """
-    Refuse a destination that can't become a new snapshot.
-
-    :raises DestinationExistsError: it exists and ``force`` is not set
-    :raises SnapmigError: no such directory or bucket, or not a regular file
-    """
-    if isinstance(location, Path):
-        check_destination(location, force=force)
-    else:
-        load_s3().check_object(location, force=force)
-
-
-def load_s3() -> Any:
-    """
-    Return the module that speaks S3, imported only when needed.
-
-    :raises SnapmigError: its library is missing
-    """
-    try:
-        return import_module("snapmig.stores.s3")
-    except ImportError as error:
-        message = "s3:// needs the Python package botocore: pip install 'snapmig[s3]'"
-        raise SnapmigError(message) from error

@@ -1,7 +1,7 @@
 """
 Requests about one object of S3 storage, repeated as needed after a broken connection.
 
-Other modules get it through :func:`snapmig.stores.location.load_s3`, so that programs without
+Other modules get it through :func:`snapmig.stores.opening.load_s3`, so that programs without
 objects import nothing of it.
 """
 

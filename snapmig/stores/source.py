@@ -14,11 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
-from snapmig.stores.location import ObjectUrl, load_s3, parse_location
 from snapmig.system.files import descriptor_path, open_regular, pread_all
 from snapmig.system.holes import Extents
 
-__all__ = ("ByteSource", "FileSource", "Range", "SourcePlan", "open_source")
+__all__ = ("ByteSource", "FileSource", "Range", "SourcePlan")
 
 Range = tuple[int, int]
 """An offset and a length in bytes."""
@@ -117,22 +116,3 @@ class FileSource:
         """Close the file."""
         self._closing()
         self._fd = -1
-
-
-def open_source(name: str | SourcePlan) -> ByteSource:
-    """
-    Open a file, or the object of an ``s3://`` URL.
-
-    :raises StoreError: the object can't be read
-    :raises SnapmigError: not a regular file
-    :raises OSError: the file can't be opened
-    """
-    plan = name if isinstance(name, SourcePlan) else SourcePlan(name)
-    location = parse_location(plan.name)
-    if not isinstance(location, ObjectUrl):
-        return FileSource(plan.name)
-    load_s3()
-    # Imported only here, because it takes 300 ms.
-    from snapmig.stores.object import ObjectSource  # noqa: PLC0415
-
-    return ObjectSource(location, plan)

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, ClassVar
 
 from snapmig.errors import DestinationExistsError, SnapmigError, StoreError
 from snapmig.stores.failures import RefusedError
@@ -63,6 +63,8 @@ class PartialObject:
     :param head: bytes at its start, known only at the end
     :raises StoreError: the upload can't be begun
     """
+
+    remote: ClassVar[bool] = True
 
     def __init__(self, url: ObjectUrl, needed: int, head: int) -> None:
         self.path = url

@@ -14,7 +14,7 @@ import shutil
 import stat
 from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from snapmig.errors import DestinationExistsError, NoSpaceError, SnapmigError, UsageError
 from snapmig.units import format_size
@@ -260,7 +260,7 @@ class PartialFile(NewFile):
             raise write_error(error, str(path), needed) from error
         super().__init__(fd, str(path), needed)
 
-    def __enter__(self) -> PartialFile:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -268,14 +268,6 @@ class PartialFile(NewFile):
             self._close()
             with contextlib.suppress(FileNotFoundError):
                 self.partial_path.unlink()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether more may be written now: always, for the kernel slows down who writes."""
-        return True
-
-    def advance(self, end: int) -> None:
-        """Do nothing: what is written is where it belongs."""
 
     def commit(self, *, force: bool) -> None:
         """

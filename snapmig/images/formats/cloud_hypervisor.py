@@ -22,7 +22,7 @@ from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, block_starts
 from snapmig.images.readers.files import Part
-from snapmig.images.source import PartsImage
+from snapmig.images.readers.parts import PartsImage
 from snapmig.system.files import is_regular
 
 __all__ = (

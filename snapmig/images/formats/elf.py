@@ -22,7 +22,7 @@ from snapmig.images.elf.write import plan_core
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.readers.files import Part
-from snapmig.images.source import PartsImage
+from snapmig.images.readers.parts import PartsImage
 from snapmig.images.spans import Span, SpanPlacer
 
 __all__ = ("NAME", "open_image", "plan_image", "recognises")

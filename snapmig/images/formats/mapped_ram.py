@@ -30,7 +30,8 @@ from snapmig.images.qemu.sections import (
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
 from snapmig.images.readers.bitmap import BitmapReader, Bits, PageBitmap
 from snapmig.images.readers.files import Part
-from snapmig.images.source import ImageReader, PartsImage
+from snapmig.images.readers.parts import PartsImage
+from snapmig.images.source import ImageReader
 
 __all__ = ("NAME", "MappedImage", "open_at", "open_image", "plan_at", "plan_image", "recognises")
 

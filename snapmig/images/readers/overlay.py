@@ -13,7 +13,7 @@ from snapmig.errors import SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.readers.files import MappedFile
-from snapmig.images.source import FilesImage
+from snapmig.images.readers.parts import FilesImage
 from snapmig.pages import Bytes
 from snapmig.system.holes import next_data
 

@@ -11,8 +11,8 @@ from snapmig.attachments import AttachmentSource
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.guests.wait import MonitorWait
+from snapmig.operations.options.addresses import GivenAddress
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.runs.addresses import GivenAddress
 from snapmig.stores.location import Location
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 

@@ -26,8 +26,8 @@ from snapmig.handlers.load import LoadTasks, RestoreHandler, RestorePlan
 from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
+from snapmig.operations.options.addresses import GivenAddress, place_blocks
 from snapmig.operations.progress import reporter
-from snapmig.operations.runs.addresses import GivenAddress, place_blocks
 from snapmig.operations.runs.read import Reading
 from snapmig.pages import Mask
 from snapmig.system.files import (

@@ -40,20 +40,20 @@ from snapmig.handlers.save import SaveHandler, SavePlan
 from snapmig.handlers.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, SaveTasks
 from snapmig.images.qemu.attachments import left_out
 from snapmig.images.source import ImageSource
+from snapmig.operations.options.addresses import inherit_pieces, place_blocks
 from snapmig.operations.options.engine import AUTO, failure_warnings
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import reporter
-from snapmig.operations.runs.addresses import inherit_pieces, place_blocks
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.operations.runs.space import check_save_space
 from snapmig.stores.location import (
     Location,
-    check_location,
     is_near,
     parse_location,
     relative_name,
     same_location,
 )
+from snapmig.stores.opening import check_location
 from snapmig.units import format_size
 from snapmig.workers.counters import CELLS, Row
 

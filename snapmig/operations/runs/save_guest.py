@@ -19,12 +19,14 @@ from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
 from snapmig.images.readers.files import Part
-from snapmig.images.source import ImageSource, PartsImage
+from snapmig.images.readers.parts import PartsImage
+from snapmig.images.source import ImageSource
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
 from snapmig.operations.runs.save import Saving
-from snapmig.stores.location import Location, check_location
+from snapmig.stores.location import Location
+from snapmig.stores.opening import check_location
 from snapmig.system.files import NamelessFile, descriptor_path, pread_all
 from snapmig.system.libc import huge_page_size
 
