@@ -26,15 +26,15 @@ $(BIN)/.installed: pyproject.toml
 	touch $@
 
 demo: $(BIN)/.installed tools  ## save, inspect, verify and restore a real guest's memory
-	$(BIN)/python -m tests.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
+	$(BIN)/python -m tests.support.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh $(DEMO_GUEST)
 
 # Two halves side by side, as long as each other on 2 processors.
 TEST := $(BIN)/python -m pytest -m "not sweep"
-HALF := tests/batch tests/faults tests/golden tests/guest tests/property
+HALF := tests/batch tests/faults tests/golden tests/qemu tests/property
 
 test: $(BIN)/.installed tools  ## the tests, under 10 minutes
-	$(BIN)/python -m tests.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
+	$(BIN)/python -m tests.support.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
 	@echo "two halves of the tests run side by side; what they print comes at their ends"
 	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-half-1 test-half-2
 
@@ -70,7 +70,7 @@ test-qemu-versions: $(BIN)/.installed tools  ## guests under QEMU 7.2 and 11; ne
 
 test-qemu-%:
 	SNAPMIG_TEST_QEMU="$$(.ci/root qemu-$* --qemu)" $(BIN)/python -m pytest \
-		-m "guest and not sweep" tests/guest tests/batch tests/examples
+		-m "guest and not sweep" tests/qemu tests/batch tests/examples
 
 # Workers are forked and leave by os._exit: pyproject.toml has coverage follow both.
 COVERED := tests/unit tests/golden tests/images tests/cli tests/faults tests/batch tests/backups
@@ -98,7 +98,7 @@ docs: $(BIN)/.installed  ## rewrite the manual pages and the shells' completions
 	$(BIN)/python -m tests.manual
 
 guest-image: $(BIN)/.installed tools  ## the RAM of a real Linux guest, GUEST_RAM=2G
-	$(BIN)/python -m tests.guests.build --ram $(GUEST_RAM) --output $(GUEST)
+	$(BIN)/python -m tests.support.guests.build --ram $(GUEST_RAM) --output $(GUEST)
 
 bench: bench-files bench-guests bench-chains  ## measure beside other programs, and beside QEMU
 

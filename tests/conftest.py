@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from snapmig.commands import main
+from tests.support.outcome import Outcome
+from tests.support.requirements import requires
 
 settings.register_profile(
     "snapmig",
@@ -30,24 +28,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the kept outputs of the program"
     )
-
-
-def requires(tool: str) -> None:
-    """
-    Skip a test that needs a program, or "root", which is not there.
-
-    With SNAPMIG_REQUIRE_TOOLS=1 it fails instead: a machine that should have everything does.
-    """
-    there = os.geteuid() == 0 if tool == "root" else shutil.which(tool) is not None
-    if not there:
-        lacks(tool)
-
-
-def lacks(tool: str) -> NoReturn:
-    """Skip a test for what it needs and has not, or fail as :func:`requires` says."""
-    if os.environ.get("SNAPMIG_REQUIRE_TOOLS") == "1":
-        pytest.fail(f"needs {tool}, and SNAPMIG_REQUIRE_TOOLS=1 says that it is here")
-    pytest.skip(f"needs {tool}")
 
 
 def pytest_configure() -> None:
@@ -80,15 +60,6 @@ def shared_shm() -> Iterator[Path]:
     """Give an empty directory in shared memory for all tests of a module."""
     with tempfile.TemporaryDirectory(prefix="snapmig-test-", dir="/dev/shm") as name:
         yield Path(name)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a call of the program ended."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture

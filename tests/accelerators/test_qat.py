@@ -17,8 +17,8 @@ from snapmig.encodings.engines.devices import find_qat
 from snapmig.encodings.engines.engine import DeflateSettings
 from snapmig.encodings.engines.qat import library as qatzip_library
 from snapmig.encodings.engines.qat.engine import QatEngine
-from tests.conftest import requires
-from tests.system import ram
+from tests.support import ram
+from tests.support.requirements import requires
 
 LEVELS = range(1, 10)
 PLAINS = {

@@ -17,7 +17,7 @@ from snapmig.encodings.engines.engine import DeflateSettings
 from snapmig.encodings.engines.qpl import library as qpl_library
 from snapmig.encodings.engines.qpl.engine import QplSoftwareEngine
 from snapmig.errors import CorruptSnapshotError
-from tests.conftest import requires
+from tests.support.requirements import requires
 
 SIZE = 128 * 4096
 ROOM = 400

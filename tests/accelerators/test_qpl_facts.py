@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from snapmig.encodings.coders import EngineError
-from snapmig.encodings.engines import qpl, qpl_library
 from snapmig.encodings.engines.devices import find_iaa
 from snapmig.encodings.engines.engine import DeflateSettings
+from snapmig.encodings.engines.qpl import engine as qpl
+from snapmig.encodings.engines.qpl import library as qpl_library
 from snapmig.encodings.engines.qpl.engine import QplEngine, QplSoftwareEngine
-from tests.conftest import requires
+from tests.support.requirements import requires
 
 DATA = bytes(range(256)) * 512
 SOFTWARE = QplSoftwareEngine()

@@ -15,11 +15,12 @@ import pytest
 
 from snapmig.encodings import deflate
 from snapmig.encodings.coders import EngineError
-from snapmig.encodings.engines import qpl_jobs, qpl_library
+from snapmig.encodings.engines.qpl import jobs as qpl_jobs
+from snapmig.encodings.engines.qpl import library as qpl_library
 from snapmig.encodings.engines.qpl.jobs import Method, QplCoder
 from snapmig.encodings.engines.qpl.library import Flag, Library, Operation, Route
 from snapmig.encodings.engines.qpl.status import Status
-from tests.conftest import requires
+from tests.support.requirements import requires
 
 PLAINS = [bytes([number]) * 4096 + bytes(range(256)) * (number + 1) for number in range(8)]
 DECOMPRESS = Method(Route.SOFTWARE, Operation.DECOMPRESS)

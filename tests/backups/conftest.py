@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import Block, Snapshot, noise, text
-from tests.conftest import Outcome
+from tests.support.builders import Block, Snapshot, noise, text
+from tests.support.outcome import Outcome
 
 RAM = noise(40_960) + text(300_000).ljust(614_400, b"\0")
 

@@ -33,7 +33,7 @@ EXAMPLES = [
     for verb, text in HELP.items()
     for line in re.findall(r"^  snapmig .*$", text, re.MULTILINE)
 ]
-# Guests that run are restored by tests/guest.
+# Guests that run are restored by tests/qemu.
 IMAGE_EXAMPLES = [example for example in EXAMPLES if "qmp:" not in example[1]]
 
 

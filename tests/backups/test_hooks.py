@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from tests.cli import program
-from tests.faults.processes import wait_for
+from tests.support import program
+from tests.support.processes import wait_for
 
 
 @pytest.fixture

@@ -6,9 +6,8 @@ import signal
 import numpy as np
 import pytest
 
-from tests.cli import program
-from tests.faults.processes import alive, send, stopped_midway
-from tests.system import ram
+from tests.support import program, ram
+from tests.support.processes import alive, send, stopped_midway
 
 
 @pytest.fixture

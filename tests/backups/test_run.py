@@ -14,8 +14,7 @@ from snapmig.backups import saving
 from snapmig.backups.directory import GuestDirectory
 from snapmig.errors import UsageError
 from tests.backups.conftest import RAM
-from tests.cli import program
-from tests.system import filesystems
+from tests.support import filesystems, program
 
 DB = '[guests.db]\nsource = "db.ram"'
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import ram
+from tests.support import ram
 
 MIB = 1 << 20
 

@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 
 import snapmig
-from tests.cli import program
-from tests.faults import processes
-from tests.faults.processes import stopped_midway, wait_for
-from tests.system import ram
+from tests.support import processes, program, ram
+from tests.support.processes import stopped_midway, wait_for
 
 TEXT_PAGES = 64 << 8
 ALL = '[[save]]\nimage = "*.img"\nsnapshot = "out/{name}.snap"\nlevel = 3\n'

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 import pytest
 
 import snapmig
-from tests.cli import program as snapmig_program
-from tests.faults.processes import wait_for
-from tests.guest.conftest import program  # noqa: F401 - a fixture
-from tests.guest.resume import Monitored, file_memory, make_monitored
-from tests.guests.tiny import guest as tiny
-from tests.guests.tiny.guest import Layout
+from tests.qemu.conftest import program  # noqa: F401 - a fixture
+from tests.qemu.resume import Monitored, file_memory, make_monitored
+from tests.support import program as snapmig_program
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import Layout
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.guest
 

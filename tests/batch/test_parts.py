@@ -14,7 +14,7 @@ from snapmig.handlers.save_tasks import Kind, SaveTasks
 from snapmig.system.signals import Cancellation, HeldSignals, arrive
 from snapmig.workers.rate_limit import RateLimiter
 from snapmig.workers.tasks import Task
-from tests.system import filesystems, ram
+from tests.support import filesystems, ram
 
 MIB = 1 << 20
 

@@ -13,8 +13,7 @@ import pytest
 
 import snapmig
 from snapmig.container.reader import SnapshotFile
-from tests.cli import program
-from tests.system import filesystems, ram
+from tests.support import filesystems, program, ram
 
 MIB = 1 << 20
 ALL = '[[save]]\nimage = "*.ram"\nsnapshot = "out/{name}.snap"\n'

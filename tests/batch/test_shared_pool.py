@@ -18,9 +18,8 @@ from snapmig.system.signals import Cancellation
 from snapmig.workers import shared_pool as shared
 from snapmig.workers.shared_pool import SharedPool
 from snapmig.workers.tasks import Task
-from tests.faults import processes
-from tests.unit import handlers
-from tests.unit.handlers import numbered
+from tests.support import handlers, processes
+from tests.support.handlers import numbered
 
 ROOT = Path(__file__).parents[2]
 
@@ -262,7 +261,7 @@ def test_tasks_of_each_job_are_announced_to_its_own_handler():
 UNGUARDED = """
 import multiprocess, os, signal, sys
 from snapmig.workers.shared_pool import SharedPool
-from tests.unit import handlers
+from tests.support import handlers
 print("begun", flush=True)
 with SharedPool(1, 1) as fleet:
     for _ in range(2):

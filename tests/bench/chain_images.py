@@ -16,9 +16,9 @@ import numpy as np
 from tests.bench import chain_load
 from tests.bench.codecs import PACKET, PAGE
 from tests.bench.runner import SHARED_MEMORY, require_room, say
-from tests.guests import kernel, linux
-from tests.guests.image import read_pieces, write_image
-from tests.guests.qemu import Guest, GuestConfig, Qemu
+from tests.support.guests import kernel, linux
+from tests.support.guests.image import read_pieces, write_image
+from tests.support.guests.qemu import Guest, GuestConfig, Qemu
 
 START_SECONDS = 300
 SECONDS_PER_GIB = 300

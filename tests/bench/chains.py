@@ -36,10 +36,10 @@ from tests.bench.contestants import lack
 from tests.bench.measure import CommandError, busy, run_command, settle, sizes
 from tests.bench.runner import SHARED_MEMORY, Record, copy_image, require_room, say, work_folder
 from tests.bench.summary import Context, Results
-from tests.guests.build import CACHE
-from tests.guests.image import parse_size
-from tests.guests.packages import PackagesError
-from tests.guests.qemu import PROGRAM, GuestError, find_qemu
+from tests.support.guests.build import CACHE
+from tests.support.guests.image import parse_size
+from tests.support.guests.packages import PackagesError
+from tests.support.guests.qemu import PROGRAM, GuestError, find_qemu
 
 MIB = 1 << 20
 SHARE = 0.05

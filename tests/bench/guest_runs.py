@@ -18,8 +18,8 @@ from tests.bench.contestants import PYTHON, SNAPMIG, lack
 from tests.bench.machines import Running, holes
 from tests.bench.measure import run_command, sync_file
 from tests.bench.parallel import ParallelTime, in_processes, populate
-from tests.guests import migration
-from tests.guests.migration import MAPPED_RAM, MULTIFD
+from tests.support.guests import migration
+from tests.support.guests.migration import MAPPED_RAM, MULTIFD
 
 MAPPED = "mapped-ram"
 ZSTD = "exec zstd -1"

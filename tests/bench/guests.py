@@ -22,11 +22,11 @@ from tests.bench.machines import Machine, Running
 from tests.bench.measure import CommandError, busy, settle, sizes
 from tests.bench.runner import SHARED_MEMORY, WARM_UP, Record, require_room, say, work_folder
 from tests.bench.summary import Context, Results
-from tests.guests.build import CACHE
-from tests.guests.image import parse_size
-from tests.guests.packages import PackagesError
-from tests.guests.qemu import PROGRAM, GuestError, Qemu, find_qemu
-from tests.guests.tiny.guest import Layout
+from tests.support.guests.build import CACHE
+from tests.support.guests.image import parse_size
+from tests.support.guests.packages import PackagesError
+from tests.support.guests.qemu import PROGRAM, GuestError, Qemu, find_qemu
+from tests.support.guests.tiny.guest import Layout
 
 MIB = 1 << 20
 ROOM = 6

@@ -12,10 +12,10 @@ from typing import Any
 from tests.bench.contestants import PYTHON
 from tests.bench.measure import CommandError, run_command
 from tests.bench.runner import say
-from tests.guests import kernel, linux
-from tests.guests.qemu import Guest, GuestConfig, GuestError, Qemu
-from tests.guests.tiny import guest as tiny
-from tests.guests.tiny.guest import Layout
+from tests.support.guests import kernel, linux
+from tests.support.guests.qemu import Guest, GuestConfig, GuestError, Qemu
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import Layout
 
 MIB = 1 << 20
 BOOT_SECONDS = 300

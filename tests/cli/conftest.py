@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.system import ram
+from tests.support import ram
 
 MIB = 1 << 20
 RAM = np.concatenate([ram.text(384), ram.zeros(896), ram.noise(256), ram.zeros(512)]).tobytes()

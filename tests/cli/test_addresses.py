@@ -8,8 +8,8 @@ import pytest
 
 import snapmig
 from snapmig import RamBlock, RamPiece
-from tests.conftest import Outcome
-from tests.system import ram
+from tests.support import ram
+from tests.support.outcome import Outcome
 
 Call = Callable[..., Outcome]
 

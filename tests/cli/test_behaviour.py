@@ -12,8 +12,8 @@ import pytest
 
 import snapmig
 from snapmig.commands import save as save_command
-from tests.cli import program
 from tests.cli.conftest import RAM
+from tests.support import program
 
 VERBS = {
     "save": ("save", "guest.ram", "new.snap"),

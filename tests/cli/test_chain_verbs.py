@@ -16,7 +16,7 @@ import snapmig
 from snapmig.commands.main import build_parser
 from tests.cli.conftest import RAM
 from tests.cli.normal import normal
-from tests.system import ram
+from tests.support import ram
 
 GOLDEN = Path(__file__).parent / "golden-chains"
 VERBS = ("chain", "diff", "merge", "rebase", "repack")

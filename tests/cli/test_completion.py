@@ -6,8 +6,8 @@ import pytest
 
 from snapmig.commands.main import VERBS
 from tests.cli import shells
-from tests.conftest import lacks, requires
 from tests.manual.__main__ import COMPLETIONS, make_completions
+from tests.support.requirements import lacks, requires
 
 SCRIPTS = {"bash": "snapmig.bash", "zsh": "_snapmig", "fish": "snapmig.fish"}
 FORMATS = "cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw"

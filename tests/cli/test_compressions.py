@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from snapmig.encodings.engines import ENGINES, qatzip_library, qpl
+from snapmig.encodings.engines import ENGINES
+from snapmig.encodings.engines.qat import library as qatzip_library
+from snapmig.encodings.engines.qpl import engine as qpl
 from snapmig.operations import accelerators
-from tests.cli import program
 from tests.cli.conftest import RAM
-from tests.system import ram
+from tests.support import program, ram
 
 # The program where a Python package is not installed.
 WITHOUT = """

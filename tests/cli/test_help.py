@@ -10,9 +10,9 @@ import pytest
 import snapmig
 from snapmig.commands.main import build_parser
 from snapmig.encodings.engines import find_engine
-from tests.cli import program
 from tests.cli.conftest import RAM
-from tests.system.filesystems import memfd
+from tests.support import program
+from tests.support.filesystems import memfd
 
 # That of backups has its tests in tests/backups.
 VERBS = ("save", "restore", "info", "verify", "commit", "accelerators", "completion")
@@ -40,7 +40,7 @@ EXAMPLES = [
     for verb, text in HELP.items()
     for line in re.findall(r"^  snapmig .*$", text, re.MULTILINE)
 ]
-# Those of running guests are run with guests, by tests/guest/test_running.py, and those of chains
+# Those of running guests are run with guests, by tests/qemu/test_running.py, and those of chains
 # by test_chain_verbs.py.
 CHAIN_VERBS = ("chain", "diff", "merge", "rebase", "repack")
 IMAGE_EXAMPLES = [

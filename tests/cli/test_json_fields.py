@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import RAM
-from tests.conftest import Outcome
-from tests.system import ram
+from tests.support import ram
+from tests.support.outcome import Outcome
 
 Call = Callable[..., Outcome]
 

@@ -10,10 +10,10 @@ import pytest
 
 import snapmig
 from snapmig.commands.main import VERBS
-from tests.conftest import requires
 from tests.manual.__main__ import COMPLETIONS, PAGES, ROOT, dated
 from tests.manual.page import DATE, make_pages
 from tests.manual.words import ENVIRONMENT
+from tests.support.requirements import requires
 
 NAMES = ["snapmig.1", *(f"snapmig-{verb}.1" for verb in VERBS)]
 BACKUP_VERBS = ("run", "list", "restore", "check", "prune", "init")

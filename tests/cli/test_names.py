@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 import snapmig
-from tests.cli import program
+from tests.support import program
 
 ESCAPE = "red\x1b[31m"
 BYTES = os.fsdecode(b"caf\xe9")

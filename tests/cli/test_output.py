@@ -11,7 +11,7 @@ import pytest
 import snapmig
 from snapmig.container.writer import SnapshotWriter
 from tests.cli.normal import normal
-from tests.system import ram
+from tests.support import ram
 
 GOLDEN = Path(__file__).parent / "golden"
 

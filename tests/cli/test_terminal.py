@@ -9,7 +9,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
-from tests.cli import program
+from tests.support import program
 
 BATCH = '[[save]]\nimage = "*.ram"\nsnapshot = "{name}.snap"\nforce = true\n'
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tests.system import ram
+from tests.support import ram
 
 MIB = 1 << 20
 IMAGE_SIZE = 4 * MIB

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli import program
 from tests.cluster.jobs import make_images, write_jobs
 from tests.cluster.processes import Cluster, start_cluster
-from tests.conftest import requires
+from tests.support import program
+from tests.support.requirements import requires
 
 pytestmark = pytest.mark.sweep
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.cli import program
 from tests.cluster.jobs import IMAGE_SIZE, by_job, make_images, write_jobs
 from tests.cluster.processes import Cluster
+from tests.support import program
 
 Write = Callable[..., Path]
 Done = subprocess.CompletedProcess[str]

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.cli import program
 from tests.cluster.conftest import HOSTS
 from tests.cluster.jobs import by_job, make_images, write_jobs
 from tests.cluster.processes import Cluster, wait_for
-from tests.faults.processes import children
+from tests.support import program
+from tests.support.processes import children
 
 pytestmark = pytest.mark.sweep
 

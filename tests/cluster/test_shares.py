@@ -11,9 +11,8 @@ import snapmig
 from snapmig.container.shares import share_packets
 from snapmig.errors import DestinationExistsError, SnapmigError, UsageError
 from snapmig.geometry import Geometry, RamBlock
-from tests.cli import program
 from tests.cluster.processes import Cluster, wait_for
-from tests.system import ram
+from tests.support import program, ram
 
 pytestmark = pytest.mark.sweep
 

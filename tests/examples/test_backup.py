@@ -11,8 +11,8 @@ import pytest
 
 from snapmig.backups.config import load_config
 from snapmig.commands.main import build_parser
-from tests.conftest import requires
-from tests.guest.test_virsh import Session
+from tests.qemu.test_virsh import Session
+from tests.support.requirements import requires
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples" / "backup"

@@ -8,8 +8,7 @@ import pytest
 import snapmig
 from examples import read_snapshot
 from tests.golden.test_chains import BAD, GOOD, HERE
-from tests.parity import kinds
-from tests.system import ram
+from tests.support import kinds, ram
 
 OLD = ram.text(20).tobytes() + ram.mixed(600_000, 3)
 NEW = (

@@ -8,7 +8,7 @@ import xxhash
 
 import snapmig
 from examples import read_snapshot
-from tests.builders import Attachment, Block, Snapshot, deflate, noise, text
+from tests.support.builders import Attachment, Block, Snapshot, deflate, noise, text
 
 SCRIPT = Path(read_snapshot.__file__)
 PAGE = 4096

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.conftest import lacks
+from tests.support.requirements import lacks
 
 ROOT = Path(__file__).parents[2]
 GOOD = """

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import snapmig
-from tests.system import filesystems, ram
+from tests.support import filesystems, ram
 
 BIG_PAGES = 128 << 8
 

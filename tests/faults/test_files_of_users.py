@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tests.conftest import Outcome
+from tests.support.outcome import Outcome
 
 KINDS = {
     "fifo": (lambda path: os.mkfifo(path), "not a regular file but a FIFO"),

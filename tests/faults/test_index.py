@@ -16,8 +16,8 @@ import pytest
 
 import snapmig
 from snapmig.container.format import Superblock
-from tests.conftest import Outcome
-from tests.system import ram
+from tests.support import ram
+from tests.support.outcome import Outcome
 
 PACKET = 64 << 10
 RECORD = 104

@@ -8,8 +8,7 @@ import zlib
 import pytest
 
 import snapmig
-from tests import builders
-from tests.cli import program
+from tests.support import builders, program
 
 SIZE = 1000 << 20
 CHUNK = 8 << 20

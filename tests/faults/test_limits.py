@@ -9,9 +9,8 @@ import threading
 
 import pytest
 
-from tests.cli import program
-from tests.conftest import requires
-from tests.system import ram
+from tests.support import program, ram
+from tests.support.requirements import requires
 
 THREADED = """
 import os, resource, sys, threading, time

@@ -13,11 +13,8 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.cli import program
-from tests.faults import processes
-from tests.faults.processes import stopped_midway
-from tests.parity import digests, kinds
-from tests.system import ram
+from tests.support import digests, kinds, processes, program, ram
+from tests.support.processes import stopped_midway
 
 PACKET = 64 << 10
 SIZE = 16 * PACKET

@@ -7,9 +7,8 @@ import sys
 import pytest
 
 import snapmig
-from tests.cli import program
-from tests.conftest import requires
-from tests.system import filesystems, ram
+from tests.support import filesystems, program, ram
+from tests.support.requirements import requires
 
 root = pytest.mark.root
 POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")

@@ -10,7 +10,7 @@ import pytest
 
 import snapmig
 from snapmig.stores.location import ObjectUrl, is_near, relative_name
-from tests.system import ram
+from tests.support import ram
 
 OLD = ram.text(64).tobytes()
 NEW = OLD[:100_000] + b"new" + OLD[100_003:]
@@ -141,7 +141,7 @@ def test_a_hint_is_no_request(place, cli, monkeypatch, hint):
 
     monkeypatch.setattr(os, "open", watch)
     monkeypatch.setattr("snapmig.chains.lookup.load_s3", None)
-    monkeypatch.setattr("snapmig.stores.source.load_s3", None)
+    monkeypatch.setattr("snapmig.stores.opening.load_s3", None)
     outcome = cli("chain", "week/monday.snap")
 
     assert (outcome.code, "needs its parent" in outcome.err) == (1, True)

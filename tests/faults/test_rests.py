@@ -9,8 +9,8 @@ import pytest
 
 import snapmig
 from examples import map_snapshot
-from tests.conftest import Outcome
-from tests.system import ram
+from tests.support import ram
+from tests.support.outcome import Outcome
 
 PACKET = 64 << 10
 SIZE = 20 * PACKET

@@ -5,8 +5,8 @@ import signal
 
 import pytest
 
-from tests.faults import processes
-from tests.faults.processes import stopped_midway
+from tests.support import processes
+from tests.support.processes import stopped_midway
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 VERBS = ["save", "restore", "verify"]

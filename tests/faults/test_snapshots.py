@@ -8,8 +8,7 @@ import pytest
 
 import snapmig
 from snapmig.container.format import Superblock
-from tests.parity import slots
-from tests.system import ram
+from tests.support import ram, slots
 
 MIB = 1 << 20
 PACKET = 512 << 10

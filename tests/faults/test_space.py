@@ -10,8 +10,7 @@ import pytest
 
 import snapmig
 from snapmig.system.files import PartialFile
-from tests.faults import processes
-from tests.system import ram
+from tests.support import processes, ram
 
 MIB = 1 << 20
 root = pytest.mark.root

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 import snapmig
-from tests.faults import processes
-from tests.system import ram
+from tests.support import processes, ram
 
 SIZE = 4 << 20
 WAYS = {

@@ -6,9 +6,8 @@ import signal
 import pytest
 
 import snapmig
-from tests.faults import processes
-from tests.faults.processes import stopped_midway
-from tests.system import ram
+from tests.support import processes, ram
+from tests.support.processes import stopped_midway
 
 VERBS = ["save", "restore", "verify"]
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from xxhash import xxh3_128_digest
 
-from tests.builders import (
+from tests.support.builders import (
     DATA,
     DEFLATE,
     EMPTY,

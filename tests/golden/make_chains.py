@@ -11,7 +11,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.builders import (
+from tests.golden.make import CORRUPT, pages, write
+from tests.support.builders import (
     DATA,
     DELTA,
     FIXED,
@@ -28,7 +29,6 @@ from tests.builders import (
     noise,
     text,
 )
-from tests.golden.make import CORRUPT, pages, write
 
 HERE = Path(__file__).parent / "chains"
 FAILED = 1

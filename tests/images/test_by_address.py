@@ -11,9 +11,9 @@ import snapmig
 from snapmig import RamBlock, RamPiece
 from snapmig.architectures import ARCHITECTURES
 from snapmig.errors import UsageError
-from tests.conftest import requires
-from tests.guests import cores
 from tests.images.test_elf import HIGH, LOW, core, noise, ram, write
+from tests.support.guests import cores
+from tests.support.requirements import requires
 
 PAGE, MIB, GIB = 4096, 1 << 20, 1 << 30
 FIVE = noise(5)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 import snapmig
-from tests.guest.qemu_files import Block, Mapped
 from tests.images.test_elf import MIB, Core, Segment
-from tests.system import ram
+from tests.support import ram
+from tests.support.qemu_files import Block, Mapped
 
 FORMATS = ["raw", "raw-by-address", "cloud-hypervisor", "elf", "firecracker", "mapped-ram"]
 

@@ -15,10 +15,10 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError
 from snapmig.images.formats import open_image
 from snapmig.operations.runs.restore import plan_whole
-from tests.builders import Attachment, Snapshot
-from tests.builders import Block as SavedBlock
-from tests.conftest import Outcome
-from tests.guest.qemu_files import (
+from tests.support.builders import Attachment, Snapshot
+from tests.support.builders import Block as SavedBlock
+from tests.support.outcome import Outcome
+from tests.support.qemu_files import (
     PAGE,
     RAM_ID,
     Block,

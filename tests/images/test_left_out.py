@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Outcome
-from tests.guest.qemu_files import PAGE, Block, Mapped, Stream, data
+from tests.support.outcome import Outcome
+from tests.support.qemu_files import PAGE, Block, Mapped, Stream, data
 
 RAM = Block(b"pc.ram", gpa=0, left_out=True)
 ROM = Block(b"pc.rom", pages={1: 7}, gpa=0)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 import snapmig
 from snapmig.errors import SnapmigError
 from snapmig.images.formats import libvirt
-from tests.conftest import Outcome, requires
-from tests.guest.qemu_files import PAGE, Block, Mapped, Stream, data, part, ram_of, zero
+from tests.support.outcome import Outcome
+from tests.support.qemu_files import PAGE, Block, Mapped, Stream, data, part, ram_of, zero
+from tests.support.requirements import requires
 
 XML = "<domain type='kvm'><name>Gästin</name></domain>".encode() + b"\0"
 COOKIE = b"<qemusave><cpu/></qemusave>\0"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import snapmig
 from snapmig.errors import ImageChangedError, SnapmigError
 from snapmig.images.formats import open_image
-from tests.guest.qemu_files import (
+from tests.support.qemu_files import (
     ALIGNMENT,
     FLUSH,
     PAGE,

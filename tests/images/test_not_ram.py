@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapmig.file_kinds import HEAD_SIZE, identify
-from tests.conftest import requires
-from tests.system import ram
+from tests.support import ram
+from tests.support.requirements import requires
 
 PAGES = 16
 RAM = ram.noise(PAGES).tobytes()

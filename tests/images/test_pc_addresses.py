@@ -9,7 +9,7 @@ from snapmig.geometry import RamBlock, RamPiece
 from snapmig.images.formats import open_image
 from snapmig.images.qemu.addresses import place_pc_ram
 from snapmig.images.qemu.state import QemuBlock, VmState
-from tests.guest.qemu_files import (
+from tests.support.qemu_files import (
     Block,
     Mapped,
     Stream,

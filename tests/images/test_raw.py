@@ -12,7 +12,7 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.readers.files import MappedFile
 from snapmig.images.source import read_pages
-from tests.system import ram
+from tests.support import ram
 
 MIB = 1 << 20
 PIECES = {MIB: ram.noise(256).tobytes(), 5 * MIB: b"x"}

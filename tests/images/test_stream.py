@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import snapmig
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.images.qemu.sections import find_end_mark
-from tests.guest.qemu_files import (
+from tests.support.qemu_files import (
     CONTINUE,
     DATA,
     EOS,

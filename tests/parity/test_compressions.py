@@ -5,9 +5,8 @@ import subprocess
 import pytest
 
 import snapmig
-from tests.conftest import requires
-from tests.parity import slots
-from tests.system import ram
+from tests.support import ram, slots
+from tests.support.requirements import requires
 from tests.unit.test_lz4 import framed
 
 MIB = 1 << 20

@@ -8,8 +8,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.images.formats import open_image
 from snapmig.operations.options.save import SaveOptions
 from snapmig.operations.runs.save import Saving
-from tests.parity import digests, kinds, slots
-from tests.system import ram
+from tests.support import digests, kinds, ram, slots
 
 MIB = 1 << 20
 SIZE = 12 * MIB + 12_345

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.parity import slots
-from tests.system import ram
+from tests.support import ram, slots
 
 MIB = 1 << 20
 SIZE = 12 * MIB + 12_345

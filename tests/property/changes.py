@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from tests.property.contents import LAYOUTS, contents_of
-from tests.system import ram
+from tests.support import ram
 
 PACKET = 64 << 10
 COMPRESSIONS = ("zlib", "zstd", "lz4", "none")

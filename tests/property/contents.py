@@ -12,7 +12,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 import snapmig
-from tests.system import ram
+from tests.support import ram
 
 PACKET_SIZES = ("64K", "128K", "256K", "512K", "1M", "2M", "4M")
 LAYOUTS = ("fixed", "packed")

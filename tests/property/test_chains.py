@@ -6,11 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snapmig
-from tests.parity import kinds, slots
 from tests.property.changes import COMPRESSIONS, PACKET, WAYS, chains
 from tests.property.contents import LAYOUTS, PACKET_SIZES, directory
 from tests.property.examples import examples
-from tests.system import ram
+from tests.support import kinds, ram, slots
 
 
 def saved(place, images, ways, **options):

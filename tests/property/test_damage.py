@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import snapmig
 from tests.property.contents import LAYOUTS, directory, flipped, opened, restored
 from tests.property.examples import examples
-from tests.system import ram
+from tests.support import ram
 
 CONTENT = ram.mixed(200_000, 7)
 ATTACHED = {"state": ram.text(3).tobytes(), "note": b"x"}

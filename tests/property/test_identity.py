@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 import snapmig
 from tests.property.contents import CONTENTS, LAYOUTS, WAYS, directory
 from tests.property.examples import examples
-from tests.system import ram
+from tests.support import ram
 
 
 @examples(30)

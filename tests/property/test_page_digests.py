@@ -7,11 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import snapmig
-from tests.parity import digests, kinds
 from tests.property.changes import PACKET, WAYS, chains
 from tests.property.contents import LAYOUTS, directory, flipped, opened, restored
 from tests.property.examples import examples
-from tests.system import ram
+from tests.support import digests, kinds, ram
 
 HAS = st.lists(st.sampled_from([None, True, False]), min_size=4, max_size=4)
 MANY_WAYS = st.lists(WAYS, min_size=4, max_size=4)

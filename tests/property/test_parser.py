@@ -15,7 +15,7 @@ from snapmig.container.index import record_dtype, seal_records
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
 from tests.property.contents import LAYOUTS, directory, opened
 from tests.property.examples import examples
-from tests.system import ram
+from tests.support import ram
 
 CONTENT = ram.mixed(200_000, 7)
 DTYPE = record_dtype(64 << 10)

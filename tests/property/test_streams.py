@@ -11,7 +11,7 @@ from snapmig.encodings.decoder import PacketDecoder
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.packet import summarise
 from tests.property.examples import examples
-from tests.system import ram
+from tests.support import ram
 
 PAGES = np.concatenate([ram.text(5), ram.specks(3), ram.noise(1)])
 

@@ -21,10 +21,11 @@ import pytest
 
 import snapmig
 from tests.backups.conftest import RAM as SMALL
-from tests.conftest import Outcome, requires
-from tests.faults.processes import start_server, wait_for
 from tests.s3.proxy import Proxy
-from tests.system import ram
+from tests.support import ram
+from tests.support.outcome import Outcome
+from tests.support.processes import start_server, wait_for
+from tests.support.requirements import requires
 
 BUCKET = "snapshots"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "only-for-tests"}

@@ -11,8 +11,8 @@ from pathlib import Path
 from snapmig.backups.bucket import GuestPrefix
 from snapmig.stores.location import ObjectUrl
 from tests.backups.conftest import built
-from tests.conftest import Outcome
 from tests.s3.conftest import BUCKET, Server
+from tests.support.outcome import Outcome
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 

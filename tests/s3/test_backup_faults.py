@@ -13,10 +13,10 @@ from snapmig.backups.errors import LockedError
 from snapmig.backups.object_lock import ObjectLock
 from snapmig.errors import StoreError
 from tests.backups.conftest import RAM
-from tests.cli import program
 from tests.s3.conftest import BUCKET
 from tests.s3.proxy import CutDown, CutUp, Hold, LoseAnswer, Pass
 from tests.s3.test_faults import ALWAYS
+from tests.support import program
 
 pytestmark = pytest.mark.sweep
 

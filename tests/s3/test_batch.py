@@ -11,7 +11,7 @@ import snapmig
 from tests.s3.conftest import BUCKET, CHANGED, RAM
 from tests.s3.proxy import CutUp, Hold
 from tests.s3.test_faults import ALWAYS, PART
-from tests.system import ram
+from tests.support import ram
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("store")]
 

@@ -8,11 +8,11 @@ import signal
 import pytest
 
 import snapmig
-from tests.cli import program
 from tests.s3.careless import CarelessServer
 from tests.s3.conftest import KEYS, RAM
 from tests.s3.test_backup_faults import LOCK_END
 from tests.s3.test_faults import PART
+from tests.support import program
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("store")]
 

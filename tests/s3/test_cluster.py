@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.cli import program
 from tests.cluster.jobs import by_job
 from tests.cluster.processes import ENVIRONMENT, Cluster, start_cluster
 from tests.s3.conftest import BUCKET, CHANGED, KEYS, RAM, Server
 from tests.s3.proxy import Hold, Pass, Proxy
 from tests.s3.test_faults import PART
-from tests.system import ram
+from tests.support import program, ram
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.sweep

@@ -12,10 +12,9 @@ import threading
 import pytest
 
 import snapmig
-from tests.cli import program
 from tests.s3.conftest import BUCKET, RAM
 from tests.s3.proxy import CutDown, CutUp, Hold, LoseAnswer
-from tests.system import ram
+from tests.support import program, ram
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("store")]
 

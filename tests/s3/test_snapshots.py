@@ -14,10 +14,9 @@ import snapmig
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.upload import MIN_PART, PartialObject
 from snapmig.workers.shared_pool import SharedPool
-from tests.faults.processes import wait_for
-from tests.parity import digests
 from tests.s3.conftest import BUCKET, CHANGED, RAM
-from tests.system import ram
+from tests.support import digests, ram
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.usefixtures("store")
 

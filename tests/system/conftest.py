@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system import filesystems
+from tests.support import filesystems
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.system import ram
-from tests.system.filesystems import HUGE, memfd
+from tests.support import ram
+from tests.support.filesystems import HUGE, memfd
 
 MIB = 1 << 20
 SIZE = 8 * MIB

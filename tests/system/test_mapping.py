@@ -6,7 +6,7 @@ import mmap
 import pytest
 
 import snapmig
-from tests.system import ram
+from tests.support import ram
 
 MIB = 1 << 20
 SIZES = (2 * MIB, 5 * MIB + 4096, MIB // 2 + 100)

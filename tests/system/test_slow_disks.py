@@ -6,9 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from tests.cli import program
-from tests.conftest import requires
-from tests.system import filesystems, ram
+from tests.support import filesystems, program, ram
+from tests.support.requirements import requires
 
 MIB = 1 << 20
 SLOW = 8 * MIB

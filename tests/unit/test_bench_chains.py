@@ -34,8 +34,8 @@ from tests.bench.chain_runs import (
 from tests.bench.chains import nearest, parse_arguments, rotated
 from tests.bench.measure import CommandError
 from tests.bench.summary import Context, Results
-from tests.conftest import requires
-from tests.guests.qemu import PROGRAM
+from tests.support.guests.qemu import PROGRAM
+from tests.support.requirements import requires
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = 4096

@@ -14,9 +14,9 @@ from tests.bench.guest_runs import CONTESTANTS, LZ4, MAPPED, ZSTD, scan, still_c
 from tests.bench.guests import parse_arguments
 from tests.bench.machines import give_back, holes
 from tests.bench.summary import Context, Results
-from tests.conftest import requires
-from tests.guests.qemu import PROGRAM, find_qemu
-from tests.guests.tiny import guest as tiny
+from tests.support.guests.qemu import PROGRAM, find_qemu
+from tests.support.guests.tiny import guest as tiny
+from tests.support.requirements import requires
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = 4096

@@ -1,7 +1,7 @@
 import pytest
 
 import snapmig
-from tests.builders import (
+from tests.support.builders import (
     DEFLATE,
     EMPTY,
     FIXED,

@@ -5,7 +5,7 @@ import pytest
 from snapmig.encodings.coders import EngineError, Immediate
 from snapmig.encodings.fallback import Failures, Fallback
 from snapmig.errors import CorruptSnapshotError
-from tests.unit.coders import Late, always, failing, never
+from tests.support.coders import Late, always, failing, never
 
 
 def twice(data, _size):

@@ -13,8 +13,8 @@ from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.engines import ENGINES
 from snapmig.encodings.engines.engine import DeflateSettings
 from snapmig.encodings.packet import summarise
-from tests.system import ram
-from tests.unit.coders import LateEngine, always, deflate, failing, inflate
+from tests.support import ram
+from tests.support.coders import LateEngine, always, deflate, failing, inflate
 
 PAGES = [ram.text(16, seed) for seed in range(20)]
 LATE = PacketSettings(engine="late")

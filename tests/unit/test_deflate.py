@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from snapmig.encodings import deflate
 from snapmig.errors import CorruptSnapshotError
-from tests.system import ram
+from tests.support import ram
 
 TEXT = ram.text(16).tobytes()
 FAR = ram.noise(4).tobytes() * 4  # repeats at a distance of 16 KiB only

@@ -4,8 +4,8 @@ import pytest
 
 import snapmig
 from snapmig.encodings.engines import ENGINES
-from tests.system import ram
-from tests.unit.coders import LateEngine, always, deflate, failing, inflate
+from tests.support import ram
+from tests.support.coders import LateEngine, always, deflate, failing, inflate
 
 CONTENT = ram.mixed(6 << 20)
 

@@ -12,8 +12,8 @@ import pytest
 
 import snapmig
 from snapmig.guests import guest as guests
-from tests.conftest import Outcome
-from tests.guests.fake_monitor import FakeMonitor
+from tests.support.guests.fake_monitor import FakeMonitor
+from tests.support.outcome import Outcome
 
 PAGE = 4096
 NAMES = ["../../up", "..", ".", "-rf", "/", "a,share=off", "a;share=off", "\x1b[2J"]

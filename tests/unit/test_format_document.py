@@ -7,7 +7,7 @@ from snapmig import geometry
 from snapmig.container import format as constants
 from snapmig.container import tables
 from snapmig.container.index import record_dtype
-from tests import builders
+from tests.support import builders
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 PACKET_SIZES = [1 << bits for bits in range(16, 23)]

@@ -16,8 +16,8 @@ import pytest
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import MonitorError
 from snapmig.guests.wait import MonitorWait
-from tests.faults.processes import children, state, wait_for
-from tests.guests.fake_monitor import FakeMonitor
+from tests.support.guests.fake_monitor import FakeMonitor
+from tests.support.processes import children, state, wait_for
 
 KILLED = """\
 import os, signal, sys

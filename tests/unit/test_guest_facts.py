@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from snapmig.errors import CorruptSnapshotError
 from snapmig.guests.guest import GuestFacts
 from snapmig.operations.runs.guest_facts import describe, parse_facts
-from tests import builders
+from tests.support import builders
 
 GOOD = {
     "machine": "pc-q35-10.0",

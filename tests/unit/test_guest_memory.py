@@ -16,8 +16,9 @@ from snapmig.errors import SnapmigError
 from snapmig.guests.backing import open_backings
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.monitor import Peer
-from tests.conftest import Outcome, requires
-from tests.guests.fake_monitor import FakeMonitor
+from tests.support.guests.fake_monitor import FakeMonitor
+from tests.support.outcome import Outcome
+from tests.support.requirements import requires
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.guests import standin
-from tests.guests.build import Request, build
-from tests.guests.cpio import CpioWriter
-from tests.guests.image import PAGE, parse_size, read_pieces, write_image
-from tests.guests.packages import first_alternatives
-from tests.guests.qemu import find_qemu, parse_version
-from tests.guests.standin import standin_pieces
+from tests.support.guests import standin
+from tests.support.guests.build import Request, build
+from tests.support.guests.cpio import CpioWriter
+from tests.support.guests.image import PAGE, parse_size, read_pieces, write_image
+from tests.support.guests.packages import first_alternatives
+from tests.support.guests.qemu import find_qemu, parse_version
+from tests.support.guests.standin import standin_pieces
 
 DEPENDS = """\
 python3

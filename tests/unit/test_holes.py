@@ -6,7 +6,7 @@ import os
 import pytest
 
 from snapmig.system.holes import data_extents, next_data
-from tests.system import ram
+from tests.support import ram
 
 MIB = 1 << 20
 PIECES = {1 * MIB: ram.noise(256).tobytes(), 5 * MIB: ram.noise(1).tobytes()}

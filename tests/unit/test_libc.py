@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from snapmig.system import libc
-from tests.conftest import requires
-from tests.system import ram
+from tests.support import ram
+from tests.support.requirements import requires
 
 MIB = 1 << 20
 

@@ -9,9 +9,8 @@ import xxhash
 from examples import read_snapshot
 from snapmig.encodings import lz4
 from snapmig.errors import CorruptSnapshotError
-from tests import builders
-from tests.conftest import requires
-from tests.system import ram
+from tests.support import builders, ram
+from tests.support.requirements import requires
 
 TEXT = ram.text(16).tobytes()
 PLAINS = [TEXT, ram.noise(4).tobytes() * 4, bytes(65536), ram.mixed(256 << 10)]

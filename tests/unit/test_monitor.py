@@ -21,10 +21,10 @@ from snapmig.guests import watch
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import Monitor, MonitorError
 from snapmig.guests.wait import MonitorWait
-from tests.cli import program
-from tests.conftest import Outcome
-from tests.faults.processes import wait_for
-from tests.guests.fake_monitor import FakeMonitor, Raw, Refused, Silent
+from tests.support import program
+from tests.support.guests.fake_monitor import FakeMonitor, Raw, Refused, Silent
+from tests.support.outcome import Outcome
+from tests.support.processes import wait_for
 
 SHORT = MonitorWait(0.2)
 

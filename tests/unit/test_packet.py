@@ -14,7 +14,7 @@ from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.engines.engine import DeflateSettings
 from snapmig.encodings.packet import summarise
 from snapmig.errors import CorruptSnapshotError
-from tests.system import ram
+from tests.support import ram
 
 DEFAULT = PacketSettings()
 CONTENTS = {

@@ -13,7 +13,7 @@ from snapmig.container.shares import share_packets
 from snapmig.encodings.packet import against_digests, against_parent, summarise, with_page_digests
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
 from snapmig.geometry import Geometry, PacketPlace, RamBlock
-from tests.system import ram
+from tests.support import ram
 
 PACKET_SIZE = 64 << 10
 PAGES = 16

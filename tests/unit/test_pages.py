@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from snapmig.pages import as_pages, data_mask, runs
-from tests.system import ram
+from tests.support import ram
 
 
 def test_one_byte_at_any_position_makes_a_page_data():

@@ -8,7 +8,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.packet import against_parent, same_as_parent, summarise
 from snapmig.handlers.parent import ParentPackets
-from tests.system import ram
+from tests.support import ram
 
 ZERO, DATA, SAME, DELTA = PageKind
 

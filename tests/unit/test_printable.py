@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from snapmig.printable import printable, shell_words
-from tests.conftest import requires
+from tests.support.requirements import requires
 
 ESCAPED = {
     "escape sequence": ("a\x1b[2Jb", r"a\x1b[2Jb"),

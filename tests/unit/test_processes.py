@@ -5,11 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.faults.processes import all_gone, start_server, wait_for
+from tests.support.processes import all_gone, start_server, wait_for
 
 STARTS = """\
 import signal, sys
-from tests.faults.processes import start_server
+from tests.support.processes import start_server
 print(start_server(["sleep", "300"], start_new_session=True).pid, flush=True)
 signal.pause()
 """

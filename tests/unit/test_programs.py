@@ -9,7 +9,7 @@ import pytest
 
 from snapmig.system import programs
 from snapmig.system.programs import ProgramError, run_program
-from tests.faults.processes import all_gone, wait_for
+from tests.support.processes import all_gone, wait_for
 
 ENVIRONMENT = {"PATH": os.environ["PATH"], "FACT": "a b"}
 

@@ -15,8 +15,8 @@ import pytest
 
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import MonitorError
-from tests.faults.processes import wait_for
-from tests.guests.fake_monitor import FakeMonitor
+from tests.support.guests.fake_monitor import FakeMonitor
+from tests.support.processes import wait_for
 
 HEAD = b"QEVM\0\0\0\3\7\0\0\0\3q35"
 OPENING = bytes.fromhex("0800010000080002000400000001")

@@ -9,7 +9,7 @@ import pytest
 from snapmig.container.format import Encoding, Layout
 from snapmig.container.index import StoredPacket
 from snapmig.container.slots import SlotPlan, read_stored, write_stored
-from tests.system import ram
+from tests.support import ram
 
 MASK = np.array([1, 0, 1, 1, 0, 0, 0, 1], bool)
 PAGES = ram.noise(4)

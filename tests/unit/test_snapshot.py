@@ -8,7 +8,7 @@ import pytest
 
 import snapmig
 from snapmig.errors import SnapmigError, UsageError
-from tests.system import ram
+from tests.support import ram
 
 MIB = 1 << 20
 SMALL, LARGE = ram.mixed(100_001, 3), ram.mixed(3 * MIB, 4)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests import builders
+from tests.support import builders
 
 NAMES = {
     "nothing": b"", "capitals": b"RAW", "a line": b"raw\n", "an escape": b"\x1b[2Jraw",

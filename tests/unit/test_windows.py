@@ -10,7 +10,7 @@ from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.engines import TRUSTED
 from snapmig.encodings.engines.engine import DeflateSettings
 from snapmig.encodings.packet import summarise
-from tests.system import ram
+from tests.support import ram
 
 FAR = ram.noise(4).tobytes() * 8  # repeats at a distance of 16 KiB only
 NEAR = ram.noise(1)[0, :3000].tobytes() * 60  # repeats at a distance that 4 KiB have

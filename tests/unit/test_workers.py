@@ -18,9 +18,8 @@ from snapmig.errors import CorruptSnapshotError, WorkerDiedError
 from snapmig.workers.counters import CELLS, SharedCounters, open_row
 from snapmig.workers.pool import WorkerPool
 from snapmig.workers.tasks import Task, pack_failure, pack_reply
-from tests.faults import processes
-from tests.unit import handlers
-from tests.unit.handlers import numbered
+from tests.support import handlers, processes
+from tests.support.handlers import numbered
 
 ROOT = Path(__file__).parents[2]
 ERRORS = [getattr(errors, name) for name in errors.__all__]
@@ -233,7 +232,7 @@ THREADED = """
 import os, pickle, sys, threading
 from functools import partial
 from snapmig.workers.pool import WorkerPool
-from tests.unit import handlers
+from tests.support import handlers
 threading.Thread(target=threading.Event().wait, daemon=True).start()
 make_handler = pickle.loads(bytes.fromhex(sys.argv[1]))
 source = handlers.numbered(50)
@@ -269,8 +268,8 @@ ORPHANS = """
 import sys, threading, time
 import multiprocess
 from snapmig.workers.pool import WorkerPool
-from tests.unit import handlers
-from tests.unit.handlers import Task, Tasks
+from tests.support import handlers
+from tests.support.handlers import Task, Tasks
 if sys.argv[1] == "threads":
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 with WorkerPool(2, handlers.Echo) as fleet:
@@ -293,7 +292,7 @@ def test_workers_end_when_their_parent_is_killed(threads):
 
 BUSY_ORPHANS = """
 from snapmig.workers.pool import WorkerPool
-from tests.unit import handlers
+from tests.support import handlers
 with WorkerPool(2, handlers.Nap) as fleet:
     fleet.run(handlers.numbered(2))
 """

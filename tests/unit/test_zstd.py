@@ -7,9 +7,8 @@ import pytest
 
 from snapmig.encodings import zstd
 from snapmig.errors import CorruptSnapshotError
-from tests import builders
-from tests.conftest import requires
-from tests.system import ram
+from tests.support import builders, ram
+from tests.support.requirements import requires
 
 TEXT = ram.text(16).tobytes()
 PLAINS = [TEXT, ram.noise(16).tobytes(), bytes(65536), ram.mixed(1 << 20)]

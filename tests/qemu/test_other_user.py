@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.conftest import requires
-from tests.guest.resume import LAYOUT, Memory, Monitored, file_memory
-from tests.guests.tiny import guest as tiny
+from tests.qemu.resume import LAYOUT, Memory, Monitored, file_memory
+from tests.support.guests.tiny import guest as tiny
+from tests.support.requirements import requires
 
 pytestmark = [pytest.mark.guest, pytest.mark.root]
 

@@ -18,10 +18,7 @@ import pytest
 import snapmig
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.operations.save import SaveResult
-from tests.cli import program as snapmig_program
-from tests.conftest import Outcome
-from tests.faults.processes import wait_for
-from tests.guest.resume import (
+from tests.qemu.resume import (
     LAYOUT,
     Memory,
     Monitored,
@@ -31,13 +28,16 @@ from tests.guest.resume import (
     make,
     make_monitored,
 )
-from tests.guest.sweep import sweep
-from tests.guest.versions import needs_mapped_ram, require_qemu
-from tests.guests import migration
-from tests.guests.qemu import Guest
-from tests.guests.tiny import guest as tiny
-from tests.guests.tiny.guest import Layout, State
-from tests.system import filesystems
+from tests.qemu.sweep import sweep
+from tests.qemu.versions import needs_mapped_ram, require_qemu
+from tests.support import filesystems
+from tests.support import program as snapmig_program
+from tests.support.guests import migration
+from tests.support.guests.qemu import Guest
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import Layout, State
+from tests.support.outcome import Outcome
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.guest
 

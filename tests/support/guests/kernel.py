@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.guests import packages
-from tests.guests.cpio import CpioWriter
+from tests.support.guests import packages
+from tests.support.guests.cpio import CpioWriter
 
 PACKAGE = "linux-image-cloud-amd64"
 # What a disk needs, in the order of loading; a kernel that has one built in has no file of it.

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.conftest import requires
-from tests.guest import linux_work
-from tests.guest.resume import Memory, Monitored
-from tests.guests import build, kernel, linux
-from tests.guests.packages import PackagesError
-from tests.guests.qemu import GuestConfig
+from tests.qemu import linux_work
+from tests.qemu.resume import Memory, Monitored
+from tests.support.guests import build, kernel, linux
+from tests.support.guests.packages import PackagesError
+from tests.support.guests.qemu import GuestConfig
+from tests.support.requirements import requires
 
 pytestmark = [pytest.mark.guest, pytest.mark.sweep, pytest.mark.timeout(400)]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from qemu.qmp import QMPError
 
-from tests.guests.qemu import Guest, GuestError
+from tests.support.guests.qemu import Guest, GuestError
 
 EVENTS = "events"
 MULTIFD = "multifd"

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.conftest import Outcome, requires
-from tests.guest.resume import LAYOUT
-from tests.guests.qemu import find_qemu
-from tests.guests.tiny import guest as tiny
+from tests.qemu.resume import LAYOUT
+from tests.support.guests.qemu import find_qemu
+from tests.support.guests.tiny import guest as tiny
+from tests.support.outcome import Outcome
+from tests.support.requirements import requires
 
 pytestmark = pytest.mark.guest
 

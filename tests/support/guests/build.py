@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.guests import linux, standin
-from tests.guests.image import PAGE, parse_size, read_pieces, write_image
-from tests.guests.packages import PackagesError
-from tests.guests.qemu import GuestError, Qemu, find_qemu
+from tests.support.guests import linux, standin
+from tests.support.guests.image import PAGE, parse_size, read_pieces, write_image
+from tests.support.guests.packages import PackagesError
+from tests.support.guests.qemu import GuestError, Qemu, find_qemu
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "guest"
+CACHE = Path(__file__).resolve().parents[3] / ".cache" / "guest"
 SHARED_MEMORY = Path("/dev/shm")
 LINUX_GUEST = "linux guest"
 STAND_IN = "stand-in"
@@ -148,7 +148,7 @@ def _size(text: str) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m tests.guests.build",
+        prog="python -m tests.support.guests.build",
         description=__doc__,
         epilog="Facts about the image are written to PATH.json. No privileges are needed.",
     )

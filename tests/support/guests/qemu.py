@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from qemu.qmp import EventListener, QMPClient, QMPError
 
-from tests.faults.processes import start_server
+from tests.support.processes import start_server
 
 PROGRAM = "qemu-system-x86_64"
 OLDEST = 7

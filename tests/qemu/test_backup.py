@@ -9,9 +9,9 @@ import snapmig
 from snapmig.backups.plan import Plan
 from snapmig.backups.space import expected_size
 from snapmig.guests.wait import USUAL_WAIT
-from tests.conftest import Outcome
-from tests.guest.resume import LAYOUT, Monitored, file_memory, make_monitored
-from tests.guests.tiny import guest as tiny
+from tests.qemu.resume import LAYOUT, Monitored, file_memory, make_monitored
+from tests.support.guests.tiny import guest as tiny
+from tests.support.outcome import Outcome
 
 pytestmark = pytest.mark.guest
 

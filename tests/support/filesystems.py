@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import lacks
+from tests.support.requirements import lacks
 
 HUGE = 2 << 20
 _POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import snapmig
-from tests.conftest import requires
-from tests.guest.resume import Memory, Monitored
-from tests.guests import cores, migration
-from tests.guests.qemu import PROGRAM, GuestConfig
-from tests.guests.tiny import guest as tiny
-from tests.guests.tiny.guest import Layout
+from tests.qemu.resume import Memory, Monitored
+from tests.support.guests import cores, migration
+from tests.support.guests.qemu import PROGRAM, GuestConfig
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import Layout
+from tests.support.requirements import requires
 
 pytestmark = pytest.mark.guest
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tests.cli import program
+from tests.support import program
 
 Found = TypeVar("Found")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from tests.guests.qemu import Guest, GuestConfig, GuestError
+from tests.support.guests.qemu import Guest, GuestConfig, GuestError
 
 SOURCE = Path(__file__).with_name("boot.S")
 TOOLS = ("as", "ld")

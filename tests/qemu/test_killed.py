@@ -16,14 +16,14 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.cli import program as snapmig_program
-from tests.conftest import Outcome
-from tests.faults.processes import children, wait_for
-from tests.guest.resume import Memory, Monitored, file_memory, make_monitored
-from tests.guest.sweep import sweep
-from tests.guests.qemu import Guest
-from tests.guests.tiny import guest as tiny
-from tests.guests.tiny.guest import Layout
+from tests.qemu.resume import Memory, Monitored, file_memory, make_monitored
+from tests.qemu.sweep import sweep
+from tests.support import program as snapmig_program
+from tests.support.guests.qemu import Guest
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import Layout
+from tests.support.outcome import Outcome
+from tests.support.processes import children, wait_for
 
 pytestmark = pytest.mark.guest
 

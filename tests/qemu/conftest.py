@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests.conftest import requires
-from tests.guest.versions import require_qemu
-from tests.guests.qemu import OLDEST, PROGRAM, find_qemu
-from tests.guests.tiny import guest as tiny
+from tests.qemu.versions import require_qemu
+from tests.support.guests.qemu import OLDEST, PROGRAM, find_qemu
+from tests.support.guests.tiny import guest as tiny
+from tests.support.requirements import requires
 
 
 @pytest.fixture(scope="session")

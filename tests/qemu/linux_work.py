@@ -1,5 +1,5 @@
 """
-What a Linux guest does while it is saved: added to the functions of tests/guests/workload.py.
+What a Linux guest does while it is saved: added to the functions of the guests' workload.py.
 
 Each pass has sums of a buffer, of files in memory, and of programs read from the disk anew, and
 SQLite's own check of a database. None of them must ever change.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.guests.workload import READY, WORK, write_database, write_logs, write_random
+from tests.support.guests.workload import READY, WORK, write_database, write_logs, write_random
 
 MIB = 1 << 20
 PROGRAMS = ("bash", "busybox", "sha256sum")

@@ -16,16 +16,17 @@ import pytest
 
 import snapmig
 from snapmig.errors import SnapmigError
-from tests.conftest import Outcome, requires
-from tests.guest.qemu_files import footer
-from tests.guest.resume import LAYOUT, goes_on, make
-from tests.guest.sweep import sweep
-from tests.guest.versions import needs_file, require_capabilities
-from tests.guests import migration
-from tests.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
-from tests.guests.qemu import Guest
-from tests.guests.tiny import guest as tiny
-from tests.guests.tiny.guest import State
+from tests.qemu.resume import LAYOUT, goes_on, make
+from tests.qemu.sweep import sweep
+from tests.qemu.versions import needs_file, require_capabilities
+from tests.support.guests import migration
+from tests.support.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
+from tests.support.guests.qemu import Guest
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import State
+from tests.support.outcome import Outcome
+from tests.support.qemu_files import footer
+from tests.support.requirements import requires
 
 pytestmark = pytest.mark.guest
 

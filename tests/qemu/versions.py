@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.conftest import lacks
-from tests.guests.qemu import find_qemu
+from tests.support.guests.qemu import find_qemu
+from tests.support.requirements import lacks
 
 MAPPED_RAM = "9.0"
 """The migration capability."""

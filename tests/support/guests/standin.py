@@ -11,7 +11,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.guests.image import PAGE
+from tests.support.guests.image import PAGE
 
 SEED = 2025
 RECIPE = "stand-in 1"

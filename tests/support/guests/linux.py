@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.guests import kernel, packages
-from tests.guests.qemu import Guest, GuestConfig
+from tests.support.guests import kernel, packages
+from tests.support.guests.qemu import Guest, GuestConfig
 
 SMALL = ("python3", "sqlite3", "bash", "coreutils", "busybox-static")
 LARGE = (*SMALL, "perl", "git", "gdb", "openssl", "nginx-light", "postgresql", "redis-server")
