@@ -1,7 +1,7 @@
 """
-Files that users write, read as TOML, and why one is refused: the key, and what msgspec says.
+TOML files written by users, and errors about them: the key, and the reason given by msgspec.
 
-msgspec speaks of JSON, and counts items of arrays from 0, where our messages count from 1.
+msgspec speaks of JSON, and counts items of arrays from 0; our messages count from 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EXPECTED = {
 }  # fmt: skip
 _FOUND = {**_EXPECTED, "float": "a number with a fraction", "datetime": "a date with a time"}
 
-# What TOML takes as a key without quotes; another one could be empty or break the line.
+# A bare key of TOML; any other could be empty or break the line.
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -38,7 +38,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     Return a file's text.
 
-    :raises UsageError: no regular file, too large, or not UTF-8; told without a path
+    :raises UsageError: not a regular file, too large, or not UTF-8; without the path
     :raises OSError: it can't be read
     """
     try:
@@ -51,9 +51,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """
-    Return the table that a text is.
+    Parse a text into a table.
 
-    :raises UsageError: it is not TOML, or too much for a table that a person wrote
+    :raises UsageError: not TOML, or too deep for a table written by a person
     """
     try:
         return tomllib.loads(text)
@@ -68,10 +68,10 @@ def explain(
     error: msgspec.ValidationError, raw: Mapping[str, Any], table: type[msgspec.Struct]
 ) -> tuple[str, str]:
     """
-    Return the key that msgspec's refusal of a table is about, and why it is refused.
+    Return the key and the reason of an error raised by msgspec.
 
     :param raw: the table
-    :param table: what it was to become
+    :param table: its intended type
     """
     words, _, path = str(error).partition(" - at `$.")
     path = path.rstrip("`")
@@ -96,7 +96,7 @@ def explain(
 
 
 def kind_of(value: object) -> str:
-    """Return what a value of TOML is, in words."""
+    """Return the name of a TOML value's type, for messages."""
     return _FOUND.get(type(value).__name__, type(value).__name__)
 
 

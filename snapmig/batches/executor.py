@@ -1,4 +1,4 @@
-"""By what a batch's jobs are done: the workers of this machine, or something else."""
+"""Executors that run the jobs of a batch: local worker processes or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
 
 
 class Means(Protocol):
-    """Does jobs; a context manager."""
+    """Runs jobs; a context manager."""
 
     def __enter__(self) -> Means: ...
 
@@ -36,21 +36,21 @@ class Means(Protocol):
     ) -> None: ...
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:
-        """Say whether a job can begin beside those that run."""
+        """Tell if a job can begin beside those under way."""
 
     def do(
         self, job: PlannedJob, note: ProgressCallback, notice: NoticeCallback
     ) -> tuple[SaveResult | RestoreResult, str | None]:
         """
-        Do a job, in its thread; a cancellation of the thread arrives meanwhile.
+        Run a job, in its own thread; a cancellation of the thread is raised in it.
 
-        :param notice: called, in that thread, with what the user should read meanwhile
-        :returns: what was done, and which worker of a cluster did it
+        :param notice: called in that thread with messages for the user
+        :returns: the result, and the name of the cluster's worker
         """
 
 
 class LocalMeans:
-    """One fleet of worker processes here: :class:`Means`."""
+    """One pool of worker processes on this host: a :class:`Means`."""
 
     def __init__(self, workers: int, at_once: int, pace: RateLimiter | None) -> None:
         self._fleet = SharedPool(workers, at_once, pace)
@@ -68,13 +68,13 @@ class LocalMeans:
         self._fleet.__exit__(kind, error, trace)
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:  # noqa: ARG002
-        """All jobs have the same workers."""
+        """Return True: all jobs share the workers."""
         return True
 
     def do(
         self, job: PlannedJob, note: ProgressCallback, notice: NoticeCallback
     ) -> tuple[SaveResult | RestoreResult, str | None]:
-        """Do a job by the fleet."""
+        """Run a job with the pool."""
         result = _FUNCTIONS[job.verb](
             job.source,
             job.destination,

@@ -1,4 +1,4 @@
-"""One snapshot by several hosts: each saves a share of its packets, and one commits it."""
+"""One snapshot made by several hosts: each saves a share of the packets, and one commits."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = ("CommitResult", "abandon", "commit", "parse_share", "save_share")
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What the shares of a snapshot are together; sizes are in bytes."""
+    """The committed snapshot; sizes are in bytes."""
 
     snapshot: str
     snapshot_id: str
@@ -47,9 +47,9 @@ class CommitResult:
 
 def parse_share(text: str) -> tuple[int, int]:
     """
-    Return the number of a share and of all, of words like ``2/3``.
+    Return the number of a share and their total, from a text such as ``2/3``.
 
-    :raises UsageError: no such words
+    :raises UsageError: not of that form
     """
     share, _, shares = text.partition("/")
     if share.isdecimal() and shares.isdecimal() and 1 <= int(share) <= int(shares) <= MAX_SHARES:
@@ -61,9 +61,9 @@ def save_share(
     source: ImageSource, path: Path, options: SaveOptions, share: tuple[int, int]
 ) -> SaveResult:
     """
-    Save a share of an image's packets; :func:`commit` makes a snapshot of all.
+    Save a share of an image's packets, for :func:`commit` to make the snapshot.
 
-    :raises UsageError: options that shares can't have, or others than those of the other shares
+    :raises UsageError: options not possible for shares, or different from the other shares'
     :raises SnapmigError: another process writes this share
     """
     if options.layout != Layout.FIXED or options.parent is not None or options.attach:
@@ -107,10 +107,10 @@ class _ShareSaving(Saving):
         return last.ram_offset + last.length - first.ram_offset
 
     def _warn_of_holes(self) -> None:
-        return  # what others wrote already can't be told from holes that are not kept
+        return  # the other shares' data can't be told from holes if holes are not kept
 
     def leave_mark(self) -> SaveResult:
-        """Have it on stable storage, and say so."""
+        """Sync the share, and mark it done."""
         self._writer.sync()
         names = []
         if self._share == 1:
@@ -125,7 +125,7 @@ class _ShareSaving(Saving):
         return replace(result, ram_size=self._ram_size, zero_pages=zero_pages)
 
     def _clear(self, writer: SnapshotWriter) -> None:
-        # What this share wrote before it was killed; without holes it is written over.
+        # Data of an earlier, killed attempt at this share; without holes it is overwritten.
         if self._part:
             plan, size = writer.plan, record_size(self._geometry.packet_size)
             first, count = self._part.start, len(self._part)
@@ -146,8 +146,8 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
     Make a snapshot of its shares, once: a second commit finds none.
 
     :param force: replace an existing snapshot
-    :raises UsageError: no share was begun, or it is committed
-    :raises SnapmigError: shares that are not done, or are being done again
+    :raises UsageError: no share was begun, or they are committed already
+    :raises SnapmigError: shares are unfinished, or being saved again
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
     """
     started = time.monotonic()
@@ -172,7 +172,7 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
 
 
 class _Facts(NamedTuple):
-    # What places in the partial file follow from.
+    # The facts that determine places in the partial file.
     geometry: Geometry
     window_bits: int
     page_digests: bool
@@ -197,7 +197,7 @@ def _read_plan(shares: Shares, plan: Mapping[str, Any]) -> _Facts:
 @checks_arguments
 def abandon(snapshot: str | os.PathLike[str]) -> None:
     """
-    Remove all shares of a snapshot that is not to be.
+    Remove all shares of an uncommitted snapshot.
 
     :raises UsageError: there are none
     :raises SnapmigError: one is being written
@@ -274,7 +274,7 @@ def _writer(shares: Shares, facts: _Facts) -> SnapshotWriter:
 def _plan(
     source: ImageSource, options: SaveOptions, geometry: Geometry, shares: int
 ) -> dict[str, Any]:
-    # What must be the same for all: the image, and how it is stored.
+    # The facts all shares must agree on: the image, and the form of the snapshot.
     facts = [os.stat(path) for path in source.paths]
     return {
         "shares": shares,

@@ -46,7 +46,7 @@ class Dispatcher:
         self._spares = crew.size
 
     def hand_out(self) -> float:
-        """Give workers tasks. Return the seconds after which there may be more to give."""
+        """Give workers tasks. Return the seconds until there may be more to give."""
         if not self.crew.workers:
             for job in self.jobs:
                 job.end(WorkerDiedError("no worker is left, all of them died"))
