@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ("Cancellation", "HeldSignals", "arrive")
+__all__ = ("Cancellation", "HeldSignals", "raise_if_cancelled")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _thread = threading.local()
@@ -54,20 +54,20 @@ class Cancellation:
     def release(self) -> None:
         """Let it arrive again, now if it came meanwhile."""
         self._held -= 1
-        self.arrive()
+        self.raise_if_cancelled()
 
-    def arrive(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raise what came, unless it was raised before or is held."""
         if not self._held and self._error is not None and not self._raised:
             self._raised = True
             raise self._error
 
 
-def arrive() -> None:
+def raise_if_cancelled() -> None:
     """Raise in this thread what it was cancelled by, if it was: for loops that take long."""
     cancellation = _own_cancellation()
     if cancellation is not None:
-        cancellation.arrive()
+        cancellation.raise_if_cancelled()
 
 
 def _own_cancellation() -> Cancellation | None:
