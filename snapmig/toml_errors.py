@@ -73,26 +73,26 @@ def explain(
     :param raw: the table
     :param table: its intended type
     """
-    words, _, path = str(error).partition(" - at `$.")
+    message, _, path = str(error).partition(" - at `$.")
     path = path.rstrip("`")
     key = _key(path)
-    if match := re.fullmatch(r"Object contains unknown field `(.*)`", words, re.DOTALL):
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", message, re.DOTALL):
         unknown = match[1] if _BARE.fullmatch(match[1]) else repr(match[1])
         name = ".".join(part for part in (key, unknown) if part)
         near = difflib.get_close_matches(match[1], table.__struct_fields__, 1)
         return name, "unknown key" + (f", did you mean {near[0]}?" if near else "")
-    if match := re.fullmatch(r"Object missing required field `(.*)`", words):
+    if match := re.fullmatch(r"Object missing required field `(.*)`", message):
         return match[1], "the key is missing"
-    if match := re.fullmatch(r"Expected `([^`]*)`, got `([^`]*)`", words):
+    if match := re.fullmatch(r"Expected `([^`]*)`, got `([^`]*)`", message):
         kinds = [_EXPECTED.get(kind, kind) for kind in match[1].split(" | ") if kind != "null"]
         return key, f"expected {' or '.join(kinds)}, found {_FOUND.get(match[2], match[2])}"
     found = raw.get(path.split("[")[0])
-    if match := re.fullmatch(r"Expected `\w+` (>=|<=) (-?\d+)", words):
+    if match := re.fullmatch(r"Expected `\w+` (>=|<=) (-?\d+)", message):
         bound = "at least" if match[1] == ">=" else "at most"
         return key, f"expected {bound} {match[2]}, found {found!r}"
-    if words.startswith("Invalid enum value"):
+    if message.startswith("Invalid enum value"):
         return key, f"expected a whole number or one of {_choices(table, path)}, found {found!r}"
-    return key, words
+    return key, message
 
 
 def kind_of(value: object) -> str:

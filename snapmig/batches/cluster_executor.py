@@ -22,13 +22,13 @@ from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress, ProgressCallback
 from snapmig.operations.restore import RestoreResult
-from snapmig.system.signals import arrive
+from snapmig.system.signals import raise_if_cancelled
 
 if TYPE_CHECKING:
     from snapmig.cluster.client import Cluster
     from snapmig.cluster.members import Answer
 
-__all__ = ("ClusterMeans", "cluster_warnings", "command_line", "hosts_of")
+__all__ = ("ClusterExecutor", "cluster_warnings", "command_line", "hosts_of")
 
 _RESULTS: Mapping[str, type[SaveResult] | type[RestoreResult]] = {
     "save": SaveResult,
@@ -53,9 +53,9 @@ def cluster_warnings(scheduler: Scheduler) -> Iterator[str]:
         )
 
 
-class ClusterMeans:
+class ClusterExecutor:
     """
-    Run jobs on the workers of a Dask cluster: an :class:`~snapmig.batches.executor.Means`.
+    Run jobs on the workers of a Dask cluster: an :class:`~snapmig.batches.executor.Executor`.
 
     :param workers: worker processes of each job, None for the processors of its host
     :param rate: bytes per second each job may write
@@ -74,7 +74,7 @@ class ClusterMeans:
         self._options += [] if rate is None else [f"--bwlimit={rate}"]
         self._cluster: Cluster
 
-    def __enter__(self) -> ClusterMeans:
+    def __enter__(self) -> ClusterExecutor:
         self._cluster = _cluster_class()(self._scheduler)
         self._cluster.__enter__()
         try:
@@ -109,7 +109,7 @@ class ClusterMeans:
             note(Progress(*(line[f"{word}_bytes"] for word in ("total", "done", "stored"))))
 
         answer = self._cluster.run(
-            str(job.host), command_line(job, self._options), progress, arrive
+            str(job.host), command_line(job, self._options), progress, raise_if_cancelled
         )
         if answer.code != 0:
             raise _failure(answer)
@@ -126,18 +126,18 @@ def command_line(job: PlannedJob, options: Sequence[str]) -> list[str]:
 
     :param options: options common to all jobs
     """
-    words = [job.verb, "--json", "--progress=json", *options]
-    for name, value in job.words.items():
+    argv = [job.verb, "--json", "--progress=json", *options]
+    for name, value in job.arguments.items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, Mapping):
-            words += [f"{option}={key}={each}" for key, each in value.items()]
+            argv += [f"{option}={key}={each}" for key, each in value.items()]
         elif isinstance(value, list):
-            words += [f"{option}={each}" for each in value]
+            argv += [f"{option}={each}" for each in value]
         elif value is True:
-            words.append(option)
+            argv.append(option)
         elif value is not False:
-            words.append(f"{option}={value}")
-    return [*words, "--", job.source, job.destination]
+            argv.append(f"{option}={value}")
+    return [*argv, "--", job.source, job.destination]
 
 
 def _failure(answer: Answer) -> SnapmigError:

@@ -15,7 +15,7 @@ from snapmig.operations.save import save
 from snapmig.workers.rate_limit import RateLimiter
 from snapmig.workers.shared_pool import SharedPool
 
-__all__ = ("LocalMeans", "Means")
+__all__ = ("Executor", "LocalExecutor")
 
 _FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
     "save": save,
@@ -23,10 +23,10 @@ _FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
 }
 
 
-class Means(Protocol):
+class Executor(Protocol):
     """Runs jobs; a context manager."""
 
-    def __enter__(self) -> Means: ...
+    def __enter__(self) -> Executor: ...
 
     def __exit__(
         self,
@@ -49,14 +49,14 @@ class Means(Protocol):
         """
 
 
-class LocalMeans:
-    """One pool of worker processes on this host: a :class:`Means`."""
+class LocalExecutor:
+    """One pool of worker processes on this host: a :class:`Executor`."""
 
-    def __init__(self, workers: int, at_once: int, pace: RateLimiter | None) -> None:
-        self._fleet = SharedPool(workers, at_once, pace)
+    def __init__(self, workers: int, at_once: int, limiter: RateLimiter | None) -> None:
+        self._pool = SharedPool(workers, at_once, limiter)
 
-    def __enter__(self) -> LocalMeans:
-        self._fleet.__enter__()
+    def __enter__(self) -> LocalExecutor:
+        self._pool.__enter__()
         return self
 
     def __exit__(
@@ -65,7 +65,7 @@ class LocalMeans:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._fleet.__exit__(kind, error, trace)
+        self._pool.__exit__(kind, error, trace)
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:  # noqa: ARG002
         """Return True: all jobs share the workers."""
@@ -78,10 +78,10 @@ class LocalMeans:
         result = _FUNCTIONS[job.verb](
             job.source,
             job.destination,
-            jobs=self._fleet.size,
-            workers=self._fleet.workers,
+            jobs=self._pool.size,
+            workers=self._pool.workers,
             progress=note,
             notice=notice,
-            **job.words,
+            **job.arguments,
         )
         return result, None

@@ -30,7 +30,7 @@ class PlannedJob:
     :param verb: ``save`` or ``restore``
     :param place: its place in the file
     :param source: path it reads, and ``destination`` the path it makes
-    :param words: further arguments of the verb's function
+    :param arguments: further arguments of the verb's function
     :param reads: other files it reads
     :param host: the cluster's host with all its files
     """
@@ -40,7 +40,7 @@ class PlannedJob:
     place: str
     source: str
     destination: str
-    words: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     reads: tuple[str, ...] = ()
     host: str | None = None
 
@@ -84,7 +84,7 @@ def plan_jobs(file: BatchFile, path: Path, *, on_cluster: bool = False) -> list[
 def _with_timeout(job: PlannedJob, seconds: float) -> PlannedJob:
     if not any(each.startswith(GUEST_PREFIX) for each in (job.source, job.destination)):
         return job
-    return replace(job, words={**job.words, "monitor_timeout": seconds})
+    return replace(job, arguments={**job.arguments, "monitor_timeout": seconds})
 
 
 class _Expander:
@@ -100,13 +100,13 @@ class _Expander:
             attach = {name: fill(file) for name, file in (table.attach or {}).items()}
             base = [fill(file) for file in table.base or ()]
             parent = [] if table.parent is None else [fill(table.parent)]
-            words = _given(
+            arguments = _given(
                 table,
                 "format accelerator depth force follow_remote_parents compression level window "
                 "huffman packet_size layout deltas page_digests live share address arch",
             )
-            words |= {"attach": attach, "base": base}
-            words |= {"parent": parent[0]} if parent else {}
+            arguments |= {"attach": attach, "base": base}
+            arguments |= {"parent": parent[0]} if parent else {}
             destination = fill(table.snapshot)
             with placed(place):
                 for each in (destination, *parent):
@@ -117,7 +117,7 @@ class _Expander:
                 place=place,
                 source=source,
                 destination=destination,
-                words=words,
+                arguments=arguments,
                 reads=(*base, *parent, *attach.values()),
                 host=table.host,
             )
@@ -133,7 +133,7 @@ class _Expander:
                 place=place,
                 source=source,
                 destination=fill(table.image),
-                words=_given(
+                arguments=_given(
                     table,
                     "format accelerator depth force follow_remote_parents in_place block for_qemu "
                     "address arch",
@@ -245,7 +245,7 @@ def _check_files(jobs: list[PlannedJob]) -> None:
 
 def _are_shares(job: PlannedJob, other: PlannedJob) -> bool:
     # Two shares of one snapshot may be made side by side.
-    shares = [each.words.get("share") for each in (job, other)]
+    shares = [each.arguments.get("share") for each in (job, other)]
     return None not in shares and shares[0] != shares[1]
 
 

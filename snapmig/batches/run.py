@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from snapmig.batches.cluster_executor import ClusterMeans, cluster_warnings, hosts_of
-from snapmig.batches.executor import LocalMeans, Means
+from snapmig.batches.cluster_executor import ClusterExecutor, cluster_warnings, hosts_of
+from snapmig.batches.executor import Executor, LocalExecutor
 from snapmig.batches.file import read_batch_file
 from snapmig.batches.jobs import PlannedJob, plan_jobs
 from snapmig.batches.results import BatchJob, BatchProgress, BatchResult
@@ -25,9 +25,9 @@ from snapmig.operations.options.parse import parse_jobs
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.runs.workers import make_pace, parse_rate
+from snapmig.operations.runs.workers import make_limiter, parse_rate
 from snapmig.system.limits import start_thread
-from snapmig.system.signals import Cancellation, HeldSignals, arrive
+from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
 
 __all__ = ("Batch", "batch")
 
@@ -139,8 +139,8 @@ class Batch:
         """Run all jobs."""
         started = time.monotonic()
         # Workers come first: they must be forked while this is the only thread.
-        with self._means() as means:
-            run = _Run(self, means, ended, progress, notice)
+        with self._executor() as executor:
+            run = _Run(self, executor, ended, progress, notice)
             try:
                 run.go()
             except BaseException as error:
@@ -155,12 +155,12 @@ class Batch:
             warnings=tuple(self.warnings),
         )
 
-    def _means(self) -> Means:
+    def _executor(self) -> Executor:
         if self._scheduler is None:
-            return LocalMeans(self.workers, self.at_once, make_pace(self._rate))
+            return LocalExecutor(self.workers, self.at_once, make_limiter(self._rate))
         # Jobs under way share the limit equally, because they know nothing of each other.
         rate = None if self._rate is None else max(1, self._rate // self.at_once)
-        return ClusterMeans(self._scheduler, self.jobs, self._workers, rate)
+        return ClusterExecutor(self._scheduler, self.jobs, self._workers, rate)
 
 
 class _Running:
@@ -183,13 +183,13 @@ class _Run:
     def __init__(
         self,
         batch: Batch,
-        means: Means,
+        executor: Executor,
         ended: Callable[[BatchJob], None] | None,
         progress: Callable[[BatchProgress], None] | None,
         notice: Callable[[str, str], None] | None,
     ) -> None:
         self._batch = batch
-        self._means = means
+        self._executor = executor
         self._ended = ended
         self._progress = progress
         self._notice = notice
@@ -235,7 +235,7 @@ class _Run:
             return None
         running = [each.job for each in self._running.values()]
         for job in self._waiting:
-            if self._means.room(job, running):
+            if self._executor.room(job, running):
                 self._waiting.remove(job)
                 return job
         return None
@@ -253,8 +253,8 @@ class _Run:
         state, code, message = "done", 0, None
         try:
             with running.cancellation.here():
-                arrive()
-                result, worker = self._means.do(
+                raise_if_cancelled()
+                result, worker = self._executor.do(
                     job, running.note, lambda text: self._events.put((running, text))
                 )
         except BaseException as error:  # noqa: BLE001 - one job's failure is a result of the run

@@ -51,7 +51,7 @@ def _filesystems(jobs: Iterable[PlannedJob]) -> Iterable[_Filesystem]:
             place = found.setdefault(os.stat(folder).st_dev, _Filesystem(folder))
             if job.verb == "save":
                 place.saved += _allocated(job.source)
-            elif not job.words.get("force") and not job.words.get("in_place"):
+            elif not job.arguments.get("force") and not job.arguments.get("in_place"):
                 place.snapshots.append(job.source)
     return found.values()
 

@@ -6,7 +6,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from itertools import chain as joined
+from itertools import chain as concatenate
 from itertools import islice
 from pathlib import Path
 
@@ -120,7 +120,7 @@ def _find(child: SnapshotFile, *, follow_remote: bool) -> Location | None:
     hint = _hint(child)
     places = _places(child)
     near = [place for place in places if hint and (follow_remote or is_near(place, hint))]
-    for each in joined(_named(hint, near), *map(_neighbours, places)):
+    for each in concatenate(_named(hint, near), *map(_neighbours, places)):
         if _id_of(each) == wanted:
             return each
     counts = child.index.kind_counts()

@@ -29,7 +29,7 @@ class ChainMember:
         self._kept: list[StoredPacket] = []
         self._batch = range(0)
 
-    def look_at(self, first: int, count: int) -> None:
+    def announce(self, first: int, count: int) -> None:
         """Announce packets needed next, in parts."""
         self._batch = range(first, first + count)
 

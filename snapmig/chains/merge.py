@@ -38,16 +38,16 @@ class PageMerger:
         self._open = dict(self._parts)  # packets with pages in the next older member
         self._errors: dict[int, SnapmigError] = {}
 
-    def add(self, layer: ChainMember, entries: Sequence[StoredPacket] | None = None) -> None:
+    def add(self, member: ChainMember, entries: Sequence[StoredPacket] | None = None) -> None:
         """
         Merge the contents of the next older file.
 
         :param entries: its records of the packets, if known
         """
         if entries is None:
-            entries = self._entries(layer)
+            entries = self._entries(member)
         holding = [entry for entry in entries if self._open[entry.packet].wants(entry)]
-        for found in layer.load_all(holding, compare_digests=self._compare_digests):
+        for found in member.load_all(holding, compare_digests=self._compare_digests):
             if found.pages is None:
                 self._fail(found.packet.packet, found.error)
             else:
@@ -71,19 +71,19 @@ class PageMerger:
         pages = self._parts[number].finish()
         return digest_problem(packet, pages.data) or pages
 
-    def _entries(self, layer: ChainMember) -> list[StoredPacket]:
+    def _entries(self, member: ChainMember) -> list[StoredPacket]:
         try:
-            return layer.entries_of(list(self._open))
+            return member.entries_of(list(self._open))
         except StoreError:
             raise
         except SnapmigError:
-            return list(self._each_entry(layer))
+            return list(self._each_entry(member))
 
-    def _each_entry(self, layer: ChainMember) -> Iterator[StoredPacket]:
+    def _each_entry(self, member: ChainMember) -> Iterator[StoredPacket]:
         # One of them is damaged: check each alone to find it.
         for number in list(self._open):
             try:
-                yield from layer.entries(number, 1)
+                yield from member.entries(number, 1)
             except StoreError:
                 raise
             except SnapmigError as error:

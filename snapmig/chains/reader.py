@@ -79,18 +79,18 @@ class ChainReader:
         self._files = files
         self._settings = settings
         at_once = max(1, min(RECORDS_AT_ONCE, RECORDS_KEPT // len(files)))
-        self._layers = [
+        self._members = [
             ChainMember(file, each, at_once) for file, each in zip(files, settings, strict=True)
         ]
 
     @property
     def engine_failures(self) -> int:
         """Number of packets decoded in software after an engine failed."""
-        return sum(layer.decoder.failures.count for layer in self._layers)
+        return sum(member.decoder.failures.count for member in self._members)
 
     def notes(self) -> list[str]:
         """Return new messages about failures of an engine."""
-        return [note for layer in self._layers for note in layer.decoder.failures.take()]
+        return [note for member in self._members for note in member.decoder.failures.take()]
 
     def records(self, first: int, count: int) -> Records:
         """Return the checked records of consecutive packets."""
@@ -102,9 +102,9 @@ class ChainReader:
 
         :raises CorruptSnapshotError: one of them is damaged
         """
-        for layer in self._layers:
-            layer.look_at(first, count)
-        return self._layers[0].entries(first, count)
+        for member in self._members:
+            member.announce(first, count)
+        return self._members[0].entries(first, count)
 
     def packets(self, first: int, count: int) -> list[StoredPacket]:
         """Return the same without packets of zeros only, of however many packets."""
@@ -144,9 +144,9 @@ class ChainReader:
         youngest = {packet.packet: packet for packet in packets if packet.has_pages}
         apart: list[StoredPacket] = []
         entries = list(youngest.values())
-        for depth, layer in enumerate(self._layers):
+        for depth, member in enumerate(self._members):
             own = [entry for entry in entries if not entry.needs_parent]
-            for found in layer.load_all(own):
+            for found in member.load_all(own):
                 yield self._checked(youngest[found.packet.packet], found)
             passed_on = [entry for entry in entries if entry.needs_parent]
             apart += [youngest[entry.packet] for entry in passed_on if entry.stored_pages]
@@ -163,7 +163,7 @@ class ChainReader:
         # Records of packets wholly in the next file; packets only partly there, and all of them if
         # its index is damaged, must be merged page by page.
         try:
-            entries = self._layers[depth + 1].entries_of([each.packet for each in packets])
+            entries = self._members[depth + 1].entries_of([each.packet for each in packets])
         except (SnapmigError, IndexError):
             apart += packets
             return []
@@ -191,13 +191,13 @@ class ChainReader:
             yield found if found.error is None else self._resolve_again(found)
 
     def _join(self, packets: Sequence[StoredPacket], *, compare_digests: bool) -> Iterator[Loaded]:
-        joined = PageMerger(packets, compare_digests=compare_digests)
-        joined.add(self._layers[0], packets)
-        for layer in self._layers[1:]:
-            if not joined.complete:
-                joined.add(layer)
+        merger = PageMerger(packets, compare_digests=compare_digests)
+        merger.add(self._members[0], packets)
+        for member in self._members[1:]:
+            if not merger.complete:
+                merger.add(member)
         for packet in packets:
-            found = joined.result(packet)
+            found = merger.result(packet)
             if isinstance(found, SnapmigError):
                 found.path = found.path or self.snapshot.shown
                 yield Loaded(packet, None, found)
@@ -211,7 +211,7 @@ class ChainReader:
         reader = ChainReader(self._files, trusted if names else self._settings)
         (again,) = reader._join([found.packet], compare_digests=True)
         if again.error is None and names:
-            failures = self._layers[0].decoder.failures
+            failures = self._members[0].decoder.failures
             number = found.packet.packet
             failures.add(f"{names[0]}: gave other bytes than software for packet {number}")
         return again

@@ -124,11 +124,11 @@ def _compare(
     geometry = one.snapshot.geometry
     tasks = LoadTasks(one.snapshot, range(geometry.packet_count))
     make_handler = partial(CompareHandler, one.plans, other.plans)
-    with WorkerPool(one.options.jobs, make_handler) as fleet:
-        report = reporter(fleet, geometry.ram_size, progress)
-        fleet.run(tasks, report)
+    with WorkerPool(one.options.jobs, make_handler) as pool:
+        report = reporter(pool, geometry.ram_size, progress)
+        pool.run(tasks, report)
         report()
-        one.take_warnings(fleet)
+        one.take_warnings(pool)
     return sorted(tasks.replies)
 
 

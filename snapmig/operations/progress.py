@@ -31,13 +31,13 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def reporter(
-    fleet: Workers, total_bytes: int, progress: ProgressCallback | None
+    pool: Workers, total_bytes: int, progress: ProgressCallback | None
 ) -> Callable[[], None]:
     """Return a function to read the workers' counters and report them."""
 
     def report() -> None:
         if progress is not None:
-            row = fleet.cells.total()
+            row = pool.cells.total()
             done, stored = int(row[Counter.RAM_BYTES]), int(row[Counter.STORED_BYTES])
             progress(Progress(total_bytes, done, stored))
 

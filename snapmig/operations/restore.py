@@ -72,7 +72,7 @@ class RestoreResult:
 
 
 @checks_arguments
-def restore(  # noqa: PLR0913 - the words of the command line
+def restore(  # noqa: PLR0913 - the options of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
     *,
@@ -124,7 +124,7 @@ def restore(  # noqa: PLR0913 - the words of the command line
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
     :param workers: worker processes shared by many jobs, of a
-    :class:`~snapmig.workers.shared_pool.SharedPool`
+        :class:`~snapmig.workers.shared_pool.SharedPool`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :param notice: called with messages for the user during the run, such as a wait for a monitor
     :raises UsageError: an invalid argument

@@ -86,7 +86,7 @@ def rebase(
 
 
 @checks_arguments
-def repack(  # noqa: PLR0913 - the words of the command line
+def repack(  # noqa: PLR0913 - the options of the command line
     snapshot: PathLike,
     out: PathLike,
     *,

@@ -113,7 +113,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         applied to a live save while the guest is paused
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param workers: worker processes shared by many jobs, of a
-    :class:`~snapmig.workers.shared_pool.SharedPool`
+        :class:`~snapmig.workers.shared_pool.SharedPool`
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :param notice: called with messages for the user during the run, such as a wait for a monitor
     :raises UsageError: an invalid argument

@@ -160,8 +160,8 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
         marks = {number: shares.mark(number) for number in numbers}
         missing = [str(number) for number, mark in marks.items() if mark is None]
         if missing:
-            words = f"share {missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
-            message = f"{words} not done, of {len(numbers)} shares"
+            missed = f"share {missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
+            message = f"{missed} not done, of {len(numbers)} shares"
             raise SnapmigError(message, path=str(path))
         facts = _read_plan(shares, plan)
         with _writer(shares, facts) as writer:

@@ -202,12 +202,12 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]
     tasks = LoadTasks(source, range(source.geometry.packet_count))
-    with WorkerPool(options.jobs, partial(VerifyHandler, plans)) as fleet:
-        report = reporter(fleet, source.geometry.ram_size, options.progress)
-        fleet.run(tasks, report, ahead=reading.ahead)
+    with WorkerPool(options.jobs, partial(VerifyHandler, plans)) as pool:
+        report = reporter(pool, source.geometry.ram_size, options.progress)
+        pool.run(tasks, report, ahead=reading.ahead)
         report()
-        found.damaged_packets += int(fleet.cells.total()[Counter.DAMAGED_PACKETS])
-        reading.take_warnings(fleet)
+        found.damaged_packets += int(pool.cells.total()[Counter.DAMAGED_PACKETS])
+        reading.take_warnings(pool)
     found.warnings += reading.warnings
     for error in sorted(tasks.replies, key=lambda error: error.packet):
         found.add(error)

@@ -95,10 +95,10 @@ class Reading:
         """Number of tasks to announce to a worker: more if bytes come over a network."""
         return REMOTE_AHEAD if any(file.is_remote for file in self.chain) else TASKS_AHEAD
 
-    def take_warnings(self, fleet: Workers) -> None:
+    def take_warnings(self, pool: Workers) -> None:
         """Keep messages from workers."""
-        failures = int(fleet.cells.total()[Counter.ENGINE_FAILURES])
-        self.warnings += failure_warnings(list(fleet.notes), failures)
+        failures = int(pool.cells.total()[Counter.ENGINE_FAILURES])
+        self.warnings += failure_warnings(list(pool.notes), failures)
 
     def _choose(self, file: SnapshotFile) -> ReadSettings:
         settings, warnings = choose_to_read(file, self.options.accelerator, self.options.depth)

@@ -321,9 +321,9 @@ def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
     plan = RestorePlan(reading.plans, target, part.placer)
     options = reading.options
     make_handler = partial(RestoreHandler, plan)
-    with options.workers(options.jobs, make_handler, lambda _signal: "") as fleet:
-        report = reporter(fleet, part.ram_size, options.progress)
-        fleet.run(LoadTasks(reading.snapshot, part.packets), report, ahead=reading.ahead)
+    with options.workers(options.jobs, make_handler, lambda _signal: "") as pool:
+        report = reporter(pool, part.ram_size, options.progress)
+        pool.run(LoadTasks(reading.snapshot, part.packets), report, ahead=reading.ahead)
         report()
-        reading.take_warnings(fleet)
-        return int(fleet.cells.total()[Counter.DATA_PAGES])
+        reading.take_warnings(pool)
+        return int(pool.cells.total()[Counter.DATA_PAGES])

@@ -10,7 +10,7 @@ from snapmig.units import parse_size
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 from snapmig.workers.rate_limit import RateLimiter
 
-__all__ = ("choose_workers", "make_pace", "parse_rate")
+__all__ = ("choose_workers", "make_limiter", "parse_rate")
 
 
 def parse_rate(rate: str | int) -> int:
@@ -22,14 +22,14 @@ def parse_rate(rate: str | int) -> int:
     try:
         number = parse_size(rate)
     except SnapmigError as error:
-        words = f"bwlimit is {rate!r}, expected bytes per second with an optional K, M, G or T"
-        raise UsageError(words) from error
+        message = f"bwlimit is {rate!r}, expected bytes per second with an optional K, M, G or T"
+        raise UsageError(message) from error
     if number <= 0:
         raise UsageError(f"bwlimit is {rate!r}, expected more than nothing")
     return number
 
 
-def make_pace(bwlimit: str | int | None) -> RateLimiter | None:
+def make_limiter(bwlimit: str | int | None) -> RateLimiter | None:
     """Return a limiter of the workers' writes, None for no limit."""
     return None if bwlimit is None else RateLimiter(parse_rate(bwlimit), Counter.WRITTEN_BYTES)
 
@@ -42,4 +42,4 @@ def choose_workers(bwlimit: str | int | None, shared: WorkersMaker | None) -> Wo
     """
     if shared is not None:
         return shared
-    return partial(WorkerPool, pace=make_pace(bwlimit))
+    return partial(WorkerPool, limiter=make_limiter(bwlimit))
