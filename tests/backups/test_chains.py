@@ -8,7 +8,7 @@ import pytest
 from snapmig.backups.directory import GuestDirectory
 from snapmig.backups.durations import parse_duration
 from snapmig.backups.plan import Chains, plan_next
-from tests.backups.conftest import built
+from tests.support.backups import built
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 

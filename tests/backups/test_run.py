@@ -13,8 +13,8 @@ import snapmig
 from snapmig.backups import saving
 from snapmig.backups.directory import GuestDirectory
 from snapmig.errors import UsageError
-from tests.backups.conftest import RAM
 from tests.support import filesystems, program
+from tests.support.backups import RAM
 
 DB = '[guests.db]\nsource = "db.ram"'
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.jobs import IMAGE_SIZE, by_job, make_images, write_jobs
-from tests.cluster.processes import Cluster
 from tests.support import program
+from tests.support.cluster.jobs import IMAGE_SIZE, by_job, make_images, write_jobs
+from tests.support.cluster.processes import Cluster
 
 Write = Callable[..., Path]
 Done = subprocess.CompletedProcess[str]
