@@ -1,4 +1,4 @@
-"""What tests with tiny guests share: the program of QEMU, and what its version can do."""
+"""Fixtures for tests with tiny guests: the program of QEMU, and the limits of its version."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.support.requirements import requires
 
 @pytest.fixture(scope="session")
 def program() -> str:
-    """Give the program of QEMU, where it can run guests."""
+    """Give the program of QEMU, if it can run guests."""
     found = find_qemu()
     for tool in (found.path or PROGRAM, *tiny.TOOLS):
         requires(tool)
@@ -20,6 +20,6 @@ def program() -> str:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Have the mark ``qemu`` require the version that it names."""
+    """Make the mark ``qemu`` require the version it names."""
     for mark in item.iter_markers("qemu"):
         require_qemu(*mark.args)
