@@ -149,6 +149,23 @@ class Geometry:
             last,
         ]  # fmt: skip
 
+    def ram_range(self, packets: range) -> range:
+        """Return the RAM offsets of consecutive packets."""
+        if not packets:
+            return range(0)
+        first, last = self.place(packets[0]), self.place(packets[-1])
+        return range(first.ram_offset, last.ram_offset + last.length)
+
+    def page_count(self, packets: range) -> int:
+        """Return the number of pages in consecutive packets."""
+        pages = 0
+        for block in range(len(self.blocks)):
+            inside = self.block_packets(block)
+            part = range(max(inside.start, packets.start), min(inside.stop, packets.stop))
+            if part:
+                pages += (len(part) - 1) * self.packet_pages + self.place(part[-1]).pages
+        return pages
+
     def packet_at(self, ram_offset: int) -> int:
         """Return the number of the packet with the byte at a RAM offset."""
         block = bisect_right(self._ram_starts, ram_offset) - 1

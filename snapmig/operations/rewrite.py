@@ -27,7 +27,7 @@ from snapmig.operations.options.parse import WINDOWS, parse_jobs, parse_layout, 
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, ReadOptions, read_options
-from snapmig.operations.runs.save import Saving
+from snapmig.operations.runs.save import open_save_run
 from snapmig.stores.location import Location, ObjectUrl, parse_location, parse_new, same_location
 
 __all__ = ("merge", "rebase", "repack")
@@ -172,10 +172,10 @@ def _rewrite(
         options = _options(
             reading.chain, place, parent, wishes, parse_jobs(jobs), progress, force=force
         )
-        with Saving(source, place, options) as saving:
-            saving.warnings += reading.warnings
-            saving.look()
-            return saving.finish(_attachments(file), created_ns=file.superblock.created_ns)
+        with open_save_run(source, place, options) as run:
+            run.warnings += reading.warnings
+            run.write_pass()
+            return run.finish(_attachments(file), created_ns=file.superblock.created_ns)
 
 
 def _options(

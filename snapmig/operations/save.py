@@ -36,7 +36,7 @@ from snapmig.operations.options.parse import (
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.runs.save import Saving
+from snapmig.operations.runs.save import open_save_run
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new
 
@@ -173,11 +173,11 @@ def save(  # noqa: PLR0913 - the words of the command line
             from snapmig.operations.shares import parse_share, save_share  # noqa: PLC0415 - rare
 
             return save_share(source, _shared(location), options, parse_share(share))
-        with Saving(source, location, options) as saving:
-            saving.look()
-            saving.look_for_changes()
+        with open_save_run(source, location, options) as run:
+            run.write_pass()
+            run.sample_changes()
             source.check_unchanged()
-            return saving.finish(source_attachments(source))
+            return run.finish(source_attachments(source))
     finally:
         source.close()
 

@@ -1,9 +1,9 @@
 """
 Cloud Hypervisor's snapshots: directories of ``config.json``, ``state.json`` and ``memory-ranges``.
 
-The last has ranges of RAM end to end, in the order of a table inside of state.json; the order need
-not be that of the guest's addresses. RAM in shared files that have a name is not in the snapshot,
-for it stays in those files. See vmm/src/memory_manager.rs of Cloud Hypervisor.
+``memory-ranges`` has ranges of RAM end to end, in the order of a table inside state.json, which may
+differ from the order of the guest's addresses. RAM in named shared files is not in the snapshot,
+because it stays in those files. See vmm/src/memory_manager.rs of Cloud Hypervisor.
 """
 
 from __future__ import annotations
@@ -47,13 +47,13 @@ _Range = tuple[int, int]
 
 
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file is the memory of a snapshot directory."""
+    """Return True if a file is the memory of a snapshot directory."""
     path = Path(file.shown)
     return path.name == MEMORY and recognises_directory(str(path.parent))
 
 
 def recognises_directory(path: str) -> bool:
-    """Return whether a directory has the two files that every snapshot has."""
+    """Return True if a directory has the two files found in every snapshot."""
     return all(is_regular(Path(path) / name) for name in (CONFIG, STATE))
 
 
@@ -61,7 +61,7 @@ def file_in_directory(path: str) -> str:
     """
     Return the file with the ranges of a snapshot directory.
 
-    :raises SnapmigError: it has none
+    :raises SnapmigError: there is none
     """
     _check_files(Path(path))
     return str(Path(path) / MEMORY)
@@ -71,7 +71,8 @@ def open_image(file: ImageFile) -> PartsImage:
     """
     Open a snapshot directory by its memory file.
 
-    :raises SnapmigError: a part is missing, the table can't be, or the size is not its sum
+    :raises SnapmigError: a part is missing, the table is impossible, or its sum is not the file's
+        size
     """
     directory = Path(file.shown).parent
     _check_files(directory)
@@ -93,9 +94,9 @@ def open_image(file: ImageFile) -> PartsImage:
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes a directory again.
+    Return the plan to turn a snapshot back into a directory.
 
-    :raises UsageError: the snapshot was not made of one
+    :raises UsageError: the snapshot was not made from one
     """
     if CONFIG not in content.attachments or STATE not in content.attachments:
         message = f"{NAME} needs its {CONFIG} and {STATE}, and this snapshot has none"
@@ -119,7 +120,7 @@ def _check_files(directory: Path) -> None:
             "raw images"
         )
         raise SnapmigError(message, path=str(directory))
-    # Links would have files saved that whoever named the directory does not expect.
+    # Links could lead to files that the user does not expect to be saved.
     for name in (CONFIG, STATE, MEMORY):
         if not is_regular(directory / name):
             raise SnapmigError("not a regular file", path=str(directory / name))
@@ -140,7 +141,7 @@ def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
     try:
         manager = parse_memory_manager(state)
         ranges = _checked((item.gpa, item.length) for item in manager.memory_ranges.data)
-        # What is not plugged of virtio-mem is in no range, and that is right.
+        # Unplugged parts of virtio-mem are in no range, and rightly so.
         mapped = [item for item in manager.guest_ram_mappings if not item.virtio_mem]
         kept_elsewhere = _first_missing(_checked((item.gpa, item.size) for item in mapped), ranges)
     except ValueError as error:

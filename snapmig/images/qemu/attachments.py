@@ -1,8 +1,8 @@
 """
 A migration file's state as attachments of a snapshot, and back.
 
-Whoever made a snapshot may have written anything there, so a state counts only where a stream
-written from it reads as that state again, and where it lists the snapshot's RAM blocks.
+A snapshot's author may have written anything there, so a state is accepted only if a stream written
+from it parses as the same state again, and if it lists the snapshot's RAM blocks.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = (
 )
 
 SHARED_STATE = "state"
-"""What a running guest with shared RAM leaves instead: device state without that RAM."""
+"""Used for running guests with shared RAM instead: device state without that RAM."""
 FACTS = "vmstate.json"
 BEFORE = "vmstate.before"
 AFTER = "vmstate.after"
@@ -48,13 +48,13 @@ AFTER = "vmstate.after"
 MAX_STATE_SIZE = 256 << 20
 """Bytes of device state."""
 MAX_FACTS_SIZE = 16 << 20
-"""4096 RAM blocks with names of 255 bytes, each escaped, take less."""
+"""Bytes; 4096 RAM blocks with names of 255 bytes, each escaped, take less."""
 _MAX_GAP = 1 << 30
-"""Between the parts of a mapped-ram file; QEMU leaves less than a MiB."""
+"""Bytes between the parts of a mapped-ram file; QEMU leaves less than a MiB."""
 
 
 def attach_vm_state(state: VmState) -> dict[str, bytes]:
-    """Return a state as attachments, from which :func:`load_vm_state` makes it again."""
+    """Return a state as attachments for :func:`load_vm_state`."""
     facts = state._asdict()
     del facts["before"], facts["after"]
     facts["ram_header"] = state.ram_header.hex()
@@ -67,10 +67,10 @@ def load_vm_state(
     attachments: Mapping[str, bytes], format_name: str, blocks: Sequence[RamBlock]
 ) -> VmState:
     """
-    Return the state that a snapshot keeps.
+    Return the state kept in a snapshot.
 
-    :raises UsageError: it was not made of anything that has one
-    :raises CorruptSnapshotError: what it keeps is not a state of these RAM blocks
+    :raises UsageError: the snapshot's source had no such state
+    :raises CorruptSnapshotError: the attachments are not a state of these RAM blocks
     """
     if FACTS not in attachments and SHARED_STATE in attachments:
         message = (
@@ -92,11 +92,11 @@ def load_vm_state(
 
 def left_out(attachments: Mapping[str, bytes], blocks: Sequence[RamBlock]) -> tuple[RamBlock, ...]:
     """
-    Return the RAM blocks that a migration file lists and does not have, as x-ignore-shared does.
+    Return the RAM blocks listed in a migration file but not contained, as with x-ignore-shared.
 
     :param attachments: of the file, or of a snapshot of it
-    :param blocks: those that it has
-    :raises CorruptSnapshotError: what a snapshot keeps is not a state
+    :param blocks: the blocks contained
+    :raises CorruptSnapshotError: the attachments are not a state
     """
     if FACTS not in attachments:
         return ()
@@ -148,7 +148,7 @@ def _state_of(facts: Facts, attachments: Mapping[str, bytes]) -> VmState:
 
 
 def _check_stream(state: VmState) -> None:
-    # What is written must be read as the same: names, lengths and numbers fit then.
+    # The state must survive writing and parsing: then names, lengths and numbers fit.
     names = state.capabilities
     if len(set(names)) < len(names) or (
         names and all(name != CAPABILITIES for name, *_ in state.subsections)
@@ -168,7 +168,7 @@ def _check_stream(state: VmState) -> None:
 
 
 class BytesFile:
-    """An attachment's bytes, read as a file is."""
+    """An attachment's bytes, readable like a file."""
 
     def __init__(self, content: bytes, shown: str) -> None:
         self._content = content
@@ -181,7 +181,7 @@ class BytesFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """
-        Return bytes of it.
+        Return some of its bytes.
 
         :raises SnapmigError: it ends before them
         """
@@ -223,10 +223,10 @@ def _check_places(state: VmState, known: set[str]) -> None:
 
 def check_after(state: VmState, name: str) -> None:
     """
-    Check what follows a state's list of RAM blocks.
+    Check the part of a state after its list of RAM blocks.
 
-    :param name: the attachment that has it
-    :raises CorruptSnapshotError: it can't follow there, or has no end
+    :param name: the attachment with this part
+    :raises CorruptSnapshotError: it is impossible there, or has no end
     """
     after = state.after
     if len(after) > MAX_STATE_SIZE:

@@ -24,7 +24,7 @@ from snapmig.images.source import ImageSource
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
-from snapmig.operations.runs.save import Saving
+from snapmig.operations.runs.save import open_save_run
 from snapmig.stores.location import Location
 from snapmig.stores.opening import check_location
 from snapmig.system.files import NamelessFile, descriptor_path, pread_all
@@ -59,9 +59,9 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
         raise UsageError("a live save writes packets again, so it needs the fixed layout")
     with ExitStack() as stack:
         source = stack.enter_context(_open_ram(guest, socket))
-        saving = stack.enter_context(Saving(source, path, options))
+        run = stack.enter_context(open_save_run(source, path, options))
         if options.live:
-            saving.look()
+            run.write_pass()
         state = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
         stack.callback(os.close, state)
         with guest.paused() as pause:
@@ -69,15 +69,15 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
             place_ram(
                 source, find_addresses(guest.monitor)
             )  # firmware may have moved some of it meanwhile
-            saving.look(again=options.live)
+            run.write_pass(changed_only=options.live)
         if options.live:
-            saving.warn_of_writes()
+            run.warn_of_writes()
         kept = {
             FACTS: describe(guest.facts),
             STATE: pread_all(state, os.fstat(state).st_size, 0),
         }
         source.attachments = kept
-        return saving.finish(source_attachments(source), pause.seconds)
+        return run.finish(source_attachments(source), pause.seconds)
 
 
 def _save_through_file(
@@ -94,14 +94,14 @@ def _save_through_file(
         place_ram(source, addresses)
         source.shown = f"{GUEST_PREFIX}{socket}"
         stack.callback(source.close)
-        saving = stack.enter_context(Saving(source, path, options))
-        saving.warnings.append(
+        run = stack.enter_context(open_save_run(source, path, options))
+        run.warnings.append(
             f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; {_REMEDY}"
         )
-        saving.look()
+        run.write_pass()
         kept = {**source.attachments, FACTS: describe(guest.facts)}
         source.attachments = kept
-        return saving.finish(source_attachments(source), pause.seconds)
+        return run.finish(source_attachments(source), pause.seconds)
 
 
 @contextmanager
