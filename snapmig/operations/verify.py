@@ -207,7 +207,7 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
         report = reporter(pool, source.geometry.ram_size, options.progress)
         pool.run(tasks, report, ahead=reading.ahead)
         report()
-        found.damaged_packets += int(pool.cells.total()[Counter.DAMAGED_PACKETS])
+        found.damaged_packets += int(pool.counters.total()[Counter.DAMAGED_PACKETS])
         reading.take_warnings(pool)
     found.warnings += reading.warnings
     for error in sorted(tasks.replies, key=lambda error: error.packet):
