@@ -14,7 +14,7 @@ from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 __all__ = ("Describe", "Job")
 
 Describe = Callable[[int], str]
-"""Adds to the words for a worker that died of a signal what may explain it."""
+"""Returns a likely explanation for a worker's death by a signal, or an empty text."""
 
 
 class Job:

@@ -189,8 +189,8 @@ def _start_failures(number: int, size: int) -> Iterator[None]:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    # A process of the fork server would run the caller's main module once more, for what may be
-    # defined there. Nothing of ours is; but a script without the usual guard would begin anew.
+    # A process of the fork server would run the caller's main module again, for definitions in it.
+    # Workers need none of them; but a script without the usual guard would begin anew.
     prepare = spawn.get_preparation_data
 
     def prepare_without(name: str) -> dict[str, Any]:
