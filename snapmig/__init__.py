@@ -1,8 +1,9 @@
 """
 Save the memory of virtual machines to files and restore it, in parallel.
 
-The verbs of the command line are functions here, with the same words; :func:`open` gives
-random access to a snapshot. Errors are in :mod:`snapmig.errors` and here.
+The verbs of the command line are functions here, with the same words; :func:`open` gives random
+access to a snapshot, and :mod:`snapmig.backup` has the verbs of scheduled backups. Errors are in
+:mod:`snapmig.errors` and here.
 """
 
 from importlib import import_module
@@ -137,11 +138,11 @@ _HOMES = {
     "VerifyResult": "snapmig.operations.verify",
     "verify": "snapmig.operations.verify",
 }
-"""Modules of the names that are imported when they are asked for: a program that only saves need
-not wait for what restores."""
+"""Modules of the names imported on first use: a program that only saves need not wait for the code
+of a restore."""
 
 
-if not TYPE_CHECKING:  # a type checker has the names above, and would take any other for one
+if not TYPE_CHECKING:  # type checkers use the names above, and would accept any name here
 
     def __getattr__(name: str) -> object:
         known = "open_snapshot" if name == "open" else name

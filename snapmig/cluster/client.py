@@ -81,10 +81,11 @@ class Cluster:
 
     def check(self, hosts: Iterable[str]) -> None:
         """
-        Check that all hosts are served by workers with this version of snapmig.
+        Check the presence of workers with this version of snapmig on all hosts.
 
-        :raises UsageError: nobody serves a host
-        :raises SnapmigError: a worker has no snapmig, or another version, or does not answer
+        :raises UsageError: a host without workers
+        :raises SnapmigError: a worker without snapmig, or with another version, or without an
+            answer
         """
         wanted = set(hosts)
         known = {host for worker in self._workers.values() for host in worker.places}

@@ -21,7 +21,7 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.answers import WrongAnswerError, typed
 from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.printable import printable
-from snapmig.system.signals import HeldSignals, arrive
+from snapmig.system.signals import HeldSignals, raise_if_cancelled
 
 __all__ = ("Monitor", "MonitorError", "Peer", "words")
 
@@ -162,7 +162,7 @@ class Monitor:
                 return
             if not connected:
                 time.sleep(_MOMENT_S)
-            arrive()
+            raise_if_cancelled()
             waited = time.monotonic() - started
             if waited >= self._wait.limit_s:
                 message = (

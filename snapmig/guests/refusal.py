@@ -17,7 +17,7 @@ import time
 
 from snapmig.guests.monitor import Monitor, MonitorError
 from snapmig.guests.watch import POLL_S, STILL_S, Watch
-from snapmig.system.signals import arrive
+from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("CAPABILITY", "copy_and_refuse")
 
@@ -93,8 +93,8 @@ class _Copy:
                 return False
             self._take(data)
             self._moved = time.monotonic()
-            arrive()
-        arrive()
+            raise_if_cancelled()
+        raise_if_cancelled()
         if time.monotonic() - self._moved > STILL_S["migrate"]:
             message = f"QEMU's stream moved nothing in {STILL_S['migrate']:.0f} s"
             raise MonitorError(message, path=self._monitor.path)

@@ -48,15 +48,19 @@ class AdaptiveLevel:
         self._write_ns = 0
         self.batches: Tally[int] = Tally()
 
-    def __call__(self) -> int:
-        """Return the level for the next batch."""
+    def __call__(self, waited_ns: int = 0) -> int:
+        """
+        Return it.
+
+        :param waited_ns: time of all workers spent waiting for object storage; counts as writing
+        """
         row = self._total()
-        work = int(row[Counter.WORK_NS]) - self._work_ns
+        work_ns = int(row[Counter.WORK_NS]) + waited_ns
+        write_ns = int(row[Counter.WRITE_NS]) + waited_ns
+        work = work_ns - self._work_ns
         if work >= SAMPLE_NS:
-            share = (int(row[Counter.WRITE_NS]) - self._write_ns) / work
-            self._step(share)
-            self._work_ns = int(row[Counter.WORK_NS])
-            self._write_ns = int(row[Counter.WRITE_NS])
+            self._step((write_ns - self._write_ns) / work)
+            self._work_ns, self._write_ns = work_ns, write_ns
         level = self._steps[self._at]
         self.batches[level] += 1
         return level

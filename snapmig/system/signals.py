@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ("Cancellation", "HeldSignals", "arrive")
+__all__ = ("Cancellation", "HeldSignals", "raise_if_cancelled")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _thread = threading.local()
@@ -55,20 +55,20 @@ class Cancellation:
     def release(self) -> None:
         """Allow its delivery again; raise it now if it came meanwhile."""
         self._held -= 1
-        self.arrive()
+        self.raise_if_cancelled()
 
-    def arrive(self) -> None:
+    def raise_if_cancelled(self) -> None:
         """Raise the pending exception, unless already raised or held."""
         if not self._held and self._error is not None and not self._raised:
             self._raised = True
             raise self._error
 
 
-def arrive() -> None:
+def raise_if_cancelled() -> None:
     """Raise this thread's pending cancellation, if any; for loops that take long."""
     cancellation = _own_cancellation()
     if cancellation is not None:
-        cancellation.arrive()
+        cancellation.raise_if_cancelled()
 
 
 def _own_cancellation() -> Cancellation | None:

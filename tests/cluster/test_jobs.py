@@ -149,7 +149,7 @@ def test_a_cluster_needs_a_host_for_each_job(cli: Callable[..., Any], write: Wri
     path.write_text('[[save]]\nimage = "a.ram"\nsnapshot = "out/a.snap"\n')
     outcome = cli("batch", path, "--scheduler", NOBODY)
     assert outcome.code == 2
-    assert "[[save]] 1: host: the key is missing, which a cluster needs" in outcome.err
+    assert "[[save]] 1: host: the key is missing, and a cluster needs it" in outcome.err
 
 
 def test_a_cluster_takes_no_patterns(cli: Callable[..., Any], write: Write) -> None:

@@ -43,10 +43,10 @@ def test_a_saved_object_is_what_an_independent_reader_expects(server, guest, nam
 
 
 def test_workers_that_jobs_share_save_and_restore_objects(guest, url, tmp_path):
-    """A fleet of many jobs does for objects what an operation's own workers do."""
-    with SharedPool(2, 2) as fleet:
-        snapmig.save(guest, url, workers=fleet.workers)
-        snapmig.restore(url, tmp_path / "out.ram", workers=fleet.workers)
+    """A pool of many jobs does for objects what an operation's own workers do."""
+    with SharedPool(2, 2) as pool:
+        snapmig.save(guest, url, workers=pool.workers)
+        snapmig.restore(url, tmp_path / "out.ram", workers=pool.workers)
 
     assert (tmp_path / "out.ram").read_bytes() == RAM
 

@@ -11,9 +11,6 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated
-
-import msgspec
 
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
@@ -33,7 +30,6 @@ PLACES = "elf.json"
 REST = "elf.rest"
 
 MAX_RANGES = 4096
-MAX_PLACES = 1 << 18
 MAX_REST_SIZE = 128 << 20
 """Bytes of a core that are not RAM: headers and notes."""
 MAX_ABSENT_SIZE = 1 << 40
@@ -41,12 +37,6 @@ MAX_ABSENT_SIZE = 1 << 40
 
 _CORE = 4
 _MAX_FILE_SIZE = (1 << 63) - 1
-
-
-class _Places(msgspec.Struct):
-    # Length and spans of a saved core.
-    size: int
-    places: Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=MAX_PLACES)]
 
 
 def recognises(file: ImageFile) -> bool:
@@ -155,12 +145,13 @@ def _gaps(spans: Iterable[Span], size: int) -> Iterator[tuple[int, int]]:
 
 
 def _plan_again(content: Content) -> ImagePlan:
+    from snapmig.images.elf.places import parse_places  # noqa: PLC0415 - its import takes 15 ms
+
     rest = content.attachments.get(REST, b"")
     try:
-        facts = msgspec.json.decode(content.attachments[PLACES], type=_Places)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        size, spans = parse_places(content.attachments[PLACES])
+    except ValueError as error:
         raise CorruptSnapshotError(f"attachment {PLACES} is not readable: {error}") from error
-    size, spans = facts.size, [Span(*item) for item in facts.places]
     gaps = list(_gaps(spans, size))
     fit = all(
         0 <= start < stop <= content.ram_size and 0 <= offset <= size - (stop - start)

@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
@@ -24,6 +22,9 @@ from snapmig.images.qemu.sections import (
     SECTION_BYTES,
 )
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
+
+if TYPE_CHECKING:
+    from snapmig.images.qemu.facts import Facts
 
 __all__ = (
     "AFTER",
@@ -50,31 +51,6 @@ MAX_FACTS_SIZE = 16 << 20
 """Bytes; 4096 RAM blocks with names of 255 bytes, each escaped, take less."""
 _MAX_GAP = 1 << 30
 """Bytes between the parts of a mapped-ram file; QEMU leaves less than a MiB."""
-
-_Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-
-
-class _Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    page_size: _Offset
-    bitmap_offset: _Offset
-    pages_offset: _Offset
-
-
-class _Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    length: _Offset
-    gpa: int | None
-    mapped: _Place | None
-
-
-class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    start: _Offset
-    machine: str
-    capabilities: tuple[str, ...]
-    subsections: tuple[tuple[str, int, str], ...]
-    ram_header: str
-    list_end: str
-    blocks: tuple[_Block, ...]
 
 
 def attach_vm_state(state: VmState) -> dict[str, bytes]:
@@ -134,20 +110,22 @@ def _block_facts(block: QemuBlock) -> dict[str, Any]:
     return {**block._asdict(), "mapped": mapped}
 
 
-def _decode(raw: bytes) -> _Facts:
+def _decode(raw: bytes) -> Facts:
+    from snapmig.images.qemu.facts import parse_facts  # noqa: PLC0415 - its import takes 15 ms
+
     try:
-        return msgspec.json.decode(raw, type=_Facts)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return parse_facts(raw)
+    except ValueError as error:
         raise _refuse(str(error)) from error
 
 
-def _state_of(facts: _Facts, attachments: Mapping[str, bytes]) -> VmState:
+def _state_of(facts: Facts, attachments: Mapping[str, bytes]) -> VmState:
     blocks = tuple(
         QemuBlock(
             item.name,
             item.length,
             item.gpa,
-            None if item.mapped is None else MappedPlace(*msgspec.structs.astuple(item.mapped)),
+            None if item.mapped is None else MappedPlace(*item.mapped.fields()),
         )
         for item in facts.blocks
     )
