@@ -88,7 +88,7 @@ def snapmig(
     common = (*engine, "-j", "{jobs}", "--progress", "none", "--json", "{source}", "{output}")
     return Contestant(
         name,
-        save=(*PYTHON, "save", *encoding, *places, *common),
+        save=(*PYTHON, "save", "--format", "raw", *encoding, *places, *common),
         restore=(*PYTHON, "restore", *common),
         compression=compression,
         level=level,

@@ -140,7 +140,7 @@ def test_jobs_with_hosts_need_a_scheduler(cli: Callable[..., Any], write: Write)
     """Without one they would be done on the wrong machine."""
     outcome = cli("batch", write(("a", "hostA")))
     assert outcome.code == 2
-    assert "host is 'hostA', which needs a cluster: --scheduler" in outcome.err
+    assert "host is 'hostA', but there is no scheduler of a cluster" in outcome.err
 
 
 def test_a_cluster_needs_a_host_for_each_job(cli: Callable[..., Any], write: Write) -> None:

@@ -100,9 +100,13 @@ def save_kind(program: str, folder: Path, kind: Kind) -> dict[str, Made]:
         tiny.wait_passes(guest, 1)
         guest.stop()
         migration.dump_memory(guest, file.dump)
-        migration.prepare(guest, [migration.MAPPED_RAM])
-        migration.save_to(guest, f"file:{folder / 'mapped-ram'}")
-    snapmig.save(folder / "mapped-ram", file.snapshot, jobs=1)
+        if guest.version >= (9, 0):
+            migration.prepare(guest, [migration.MAPPED_RAM])
+            migration.save_to(guest, f"file:{folder / 'migration'}")
+        else:
+            migration.prepare(guest, [])
+            migration.save_to(guest, f"exec:cat > {folder / 'migration'}")
+    snapmig.save(folder / "migration", file.snapshot, jobs=1)
     return {"monitor": monitor, "file": file}
 
 

@@ -35,7 +35,7 @@ KINDS = {
 }
 MOMENTS = 4
 CUT_OFF = re.compile(
-    "Sibling indicated error 1$|Channel error|[Ee]rror.*(migrat|writ)|Unable to write"
+    "Sibling indicated error 1$|Channel error|[Ee]rror.*(migrat|writ)|Unable to (read|write)"
     r"|failed to save SaveStateEntry .*\(ram\): -5$"
 )
 """

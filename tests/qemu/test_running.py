@@ -633,9 +633,13 @@ def test_signal_lets_the_guest_go(
     assert (128 + number, f"snapmig: interrupted by {number.name}\n", "running", []) == left
 
 
+SLOW = ("--bwlimit", "8M")
+"""So that a look takes seconds, also where the test is what waits for a processor."""
+
+
 def test_signal_in_the_first_look(busy: Monitored, shm: Path) -> None:
     """A live save interrupted before its pause leaves a guest that was never paused."""
-    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, "--live")
+    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, "--live", *SLOW)
     try:
         wait_for(lambda: [*shm.iterdir()])
         process.send_signal(signal.SIGTERM)

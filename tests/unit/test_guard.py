@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,23 @@ def test_guard_leaves_with_the_pause(monitor: FakeMonitor) -> None:
     assert (len(inside), children(os.getpid())) == (len(before) + 1, before)
 
 
+def open_files(pid: int) -> dict[str, str]:
+    """Return what a process has open, by descriptor."""
+    found = {}
+    for item in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found[item.name] = os.readlink(item)
+    return found
+
+
 def test_guard_holds_nothing_else(monitor: FakeMonitor) -> None:
-    """A guard has the monitor and a pipe open, and nothing else of ours."""
+    """A guard that waits has the monitor and a pipe open, and nothing else of ours."""
     before = children(os.getpid())
     with Guest(str(monitor.path)) as guest, guest.paused():
         (guard,) = set(children(os.getpid())) - set(before)
-        names = {item.name: os.readlink(item) for item in Path(f"/proc/{guard}/fd").iterdir()}
+        # It watches us by the last thing that it opens; before that it may be at its imports.
+        wait_for(lambda: any("pidfd" in name for name in open_files(guard).values()))
+        names = open_files(guard)
         own = str(guest.monitor.fileno())
     kinds = {name: target.split(":")[0] for name, target in names.items()}
     wanted = {"0": "pipe", "1": "/dev/null", "2": "/dev/null", own: "socket"}
