@@ -16,6 +16,13 @@ from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.names import (
+    AcceleratorName,
+    CompressionName,
+    LayoutName,
+    Level,
+    WindowName,
+)
 from snapmig.operations.options.parse import WINDOWS, parse_jobs, parse_layout, parse_packet_size
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
@@ -90,12 +97,12 @@ def repack(  # noqa: PLR0913 - the options of the command line
     snapshot: PathLike,
     out: PathLike,
     *,
-    compression: str | None = None,
-    accelerator: str = AUTO,
-    level: int | str | None = None,
-    window: str | None = None,
+    compression: CompressionName | None = None,
+    accelerator: AcceleratorName = AUTO,
+    level: Level | None = None,
+    window: WindowName | None = None,
     packet_size: str | int | None = None,
-    layout: str | None = None,
+    layout: LayoutName | None = None,
     page_digests: bool | None = None,
     follow_remote_parents: bool = False,
     jobs: int | None = None,
@@ -127,12 +134,12 @@ def repack(  # noqa: PLR0913 - the options of the command line
 @dataclass(frozen=True, slots=True)
 class _Wishes:
     # The requested form; None for no change.
-    compression: str | None = None
-    accelerator: str = AUTO
-    level: int | str | None = None
-    window: str | None = None
+    compression: CompressionName | None = None
+    accelerator: AcceleratorName = AUTO
+    level: Level | None = None
+    window: WindowName | None = None
     packet_size: str | int | None = None
-    layout: str | None = None
+    layout: LayoutName | None = None
     page_digests: bool | None = None
     follow_remote_parents: bool = False
 
@@ -187,7 +194,7 @@ def _options(
         block.packet_size if wishes.packet_size is None else parse_packet_size(wishes.packet_size)
     )
     compression = wishes.compression or _compression(chain)
-    window = wishes.window
+    window: str | None = wishes.window
     if window is None and compression == "zlib":
         window = min((bits, name) for name, bits in WINDOWS.items() if bits >= block.window_bits)[1]
     coding = choose_coding(compression, wishes.accelerator, wishes.level, window, "dynamic", None)

@@ -2,21 +2,13 @@
 
 import pytest
 
-from tests.qemu.versions import require_qemu
-from tests.support.guests.qemu import OLDEST, PROGRAM, find_qemu
-from tests.support.guests.tiny import guest as tiny
-from tests.support.requirements import requires
+from tests.support.guests.versions import require_program, require_qemu
 
 
 @pytest.fixture(scope="session")
 def program() -> str:
-    """Give the program of QEMU, if it can run guests."""
-    found = find_qemu()
-    for tool in (found.path or PROGRAM, *tiny.TOOLS):
-        requires(tool)
-    if found.path is None:
-        requires(f"{PROGRAM} {OLDEST} or newer")  # which is no program's name: never there
-    return str(found.path)
+    """Give the program of QEMU, where it can run guests."""
+    return require_program()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import snapmig
-from tests.qemu.resume import Memory, Monitored
 from tests.support.guests import cores, migration
 from tests.support.guests.qemu import PROGRAM, GuestConfig
+from tests.support.guests.resume import Memory, Monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
 from tests.support.requirements import requires

@@ -16,14 +16,14 @@ import pytest
 
 import snapmig
 from snapmig.errors import SnapmigError
-from tests.qemu.resume import LAYOUT, goes_on, make
 from tests.qemu.sweep import sweep
-from tests.qemu.versions import needs_file, require_capabilities
 from tests.support.guests import migration
 from tests.support.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
 from tests.support.guests.qemu import Guest
+from tests.support.guests.resume import LAYOUT, goes_on, make
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
+from tests.support.guests.versions import needs_file, require_capabilities
 from tests.support.outcome import Outcome
 from tests.support.qemu_files import footer
 from tests.support.requirements import requires

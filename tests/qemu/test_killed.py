@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.qemu.resume import Memory, Monitored, file_memory, make_monitored
 from tests.qemu.sweep import sweep
 from tests.support import program as snapmig_program
 from tests.support.guests.qemu import Guest
+from tests.support.guests.resume import Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
 from tests.support.outcome import Outcome

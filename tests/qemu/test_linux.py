@@ -8,10 +8,10 @@ import pytest
 
 import snapmig
 from tests.qemu import linux_work
-from tests.qemu.resume import Memory, Monitored
 from tests.support.guests import build, kernel, linux
 from tests.support.guests.packages import PackagesError
 from tests.support.guests.qemu import GuestConfig
+from tests.support.guests.resume import Memory, Monitored
 from tests.support.requirements import requires
 
 pytestmark = [pytest.mark.guest, pytest.mark.sweep, pytest.mark.timeout(400)]

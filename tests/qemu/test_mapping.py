@@ -14,12 +14,12 @@ import pytest
 import snapmig
 from examples import map_snapshot
 from snapmig.guests.guest import Guest as WaitingGuest
-from tests.qemu.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
 from tests.qemu.sweep import sweep
-from tests.qemu.versions import needs_file
 from tests.support.guests import migration
+from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
+from tests.support.guests.versions import needs_file
 from tests.support.outcome import Outcome
 
 pytestmark = [pytest.mark.guest, needs_file]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.qemu.resume import LAYOUT, Memory, Monitored, file_memory
+from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory
 from tests.support.guests.tiny import guest as tiny
 from tests.support.requirements import requires
 

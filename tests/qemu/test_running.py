@@ -18,7 +18,12 @@ import pytest
 import snapmig
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.operations.save import SaveResult
-from tests.qemu.resume import (
+from tests.qemu.sweep import sweep
+from tests.support import filesystems
+from tests.support import program as snapmig_program
+from tests.support.guests import migration
+from tests.support.guests.qemu import Guest
+from tests.support.guests.resume import (
     LAYOUT,
     Memory,
     Monitored,
@@ -28,14 +33,9 @@ from tests.qemu.resume import (
     make,
     make_monitored,
 )
-from tests.qemu.sweep import sweep
-from tests.qemu.versions import needs_mapped_ram, require_qemu
-from tests.support import filesystems
-from tests.support import program as snapmig_program
-from tests.support.guests import migration
-from tests.support.guests.qemu import Guest
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
+from tests.support.guests.versions import needs_mapped_ram, require_qemu
 from tests.support.outcome import Outcome
 from tests.support.processes import wait_for
 

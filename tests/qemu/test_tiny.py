@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.qemu.versions import needs_mapped_ram, require_capabilities
 from tests.support.guests import migration
 from tests.support.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
 from tests.support.guests.qemu import Guest, GuestError
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import PAGE, ImageError, Layout, State
+from tests.support.guests.versions import needs_mapped_ram, require_capabilities
 
 pytestmark = pytest.mark.guest
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.qemu.versions import require_capabilities
 from tests.support.guests import migration
 from tests.support.guests.qemu import Guest, GuestConfig
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
+from tests.support.guests.versions import require_capabilities
 
 LAYOUT = Layout(ram=32 << 20, hot_mask=7)
 """One page in eight is written in each pass, so that a live save can end."""
