@@ -5,14 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from snapmig.commands.arguments import (
-    Verbs,
-    add_common,
-    add_jobs,
-    add_monitor_timeout,
-    add_progress,
-    checked,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, checked
 from snapmig.errors import UsageError
 
 __all__ = ("add_parser",)
@@ -131,8 +124,8 @@ def _add_run(own: Verbs) -> None:
     parser.add_argument("--full", action="store_true", help="save in full, whatever the rule")
     parser.add_argument("--no-prune", action="store_true", help="remove nothing")
     _add_lock_wait(parser)
-    add_monitor_timeout(parser, "as in CONFIG, else 30")
-    add_jobs(parser)
+    add_option(parser, "monitor_timeout", shown="as in CONFIG, else 30")
+    add_option(parser, "jobs")
     _add_output(parser)
 
 
@@ -156,8 +149,8 @@ def _add_restore(own: Verbs) -> None:
     how.add_argument("-f", "--force", action="store_true", help="replace an existing TARGET")
     how.add_argument("--in-place", action="store_true", help="fill an existing TARGET")
     how.add_argument("--for-qemu", action="store_true", help="see snapmig restore --help")
-    add_monitor_timeout(parser)
-    add_jobs(parser)
+    add_option(parser, "monitor_timeout")
+    add_option(parser, "jobs")
     _add_output(parser)
 
 
@@ -174,7 +167,7 @@ def _add_check(own: Verbs) -> None:
         metavar="N",
         help="also the parts of days that were left out (1)",
     )
-    add_jobs(parser)
+    add_option(parser, "jobs")
     _add_output(parser)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_remote_parents
+from snapmig.commands.arguments import Verbs, add_common, add_option
 from snapmig.commands.output import percent, print_json, say
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.chain import ChainLink, chain
@@ -29,7 +29,7 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
-    add_remote_parents(parser)
+    add_option(parser, "follow_remote_parents")
     add_common(parser)
     parser.set_defaults(run=_run)
 

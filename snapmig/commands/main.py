@@ -45,7 +45,7 @@ _EPILOG = """\
 exit codes (any other is a failure):
   0  done                          5  a worker process died
   1  failure                       6  done with warnings
-  2  usage                         7  a lock was not had (backup)
+  2  usage                         7  lock not acquired (backup)
   3  corrupt snapshot          128+N  interrupted by signal N
   4  unsupported feature or format version
 

@@ -43,6 +43,7 @@ def merge(
     Make a snapshot that stands alone of one that builds on others.
 
     :param out: the file to make; encoding and layout are those of ``snapshot``
+    :param depth: packets that an asynchronous accelerator has in flight in each worker
     :param page_digests: whether it has the digest of each page; default: as ``snapshot`` has
     :param follow_remote_parents: look for parents wherever snapshots name them; default: only
         beside a snapshot and below
@@ -94,6 +95,7 @@ def repack(  # noqa: PLR0913 - the words of the command line
     accelerator: str = AUTO,
     level: int | str | None = None,
     window: str | None = None,
+    depth: int | None = None,
     packet_size: str | int | None = None,
     layout: str | None = None,
     page_digests: bool | None = None,
@@ -116,7 +118,7 @@ def repack(  # noqa: PLR0913 - the words of the command line
     """
     wishes = _Wishes(
         compression, accelerator, level, window, packet_size, layout, page_digests,
-        follow_remote_parents,
+        follow_remote_parents, depth,
     )  # fmt: skip
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         reading = stack.enter_context(Reading(file, wishes.reading(1)))
@@ -135,6 +137,7 @@ class _Wishes:
     layout: str | None = None
     page_digests: bool | None = None
     follow_remote_parents: bool = False
+    depth: int | None = None
 
     def reading(self, jobs: int | None) -> ReadOptions:
         follow = self.follow_remote_parents
@@ -190,7 +193,9 @@ def _options(
     window = wishes.window
     if window is None and compression == "zlib":
         window = min((bits, name) for name, bits in WINDOWS.items() if bits >= block.window_bits)[1]
-    coding = choose_coding(compression, wishes.accelerator, wishes.level, window, "dynamic", None)
+    coding = choose_coding(
+        compression, wishes.accelerator, wishes.level, window, "dynamic", wishes.depth
+    )
     return SaveOptions(
         jobs=jobs,
         settings=coding.settings,

@@ -4,29 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from snapmig.errors import SnapmigError, UsageError
 from snapmig.handlers.counters import Counter
-from snapmig.units import parse_size
+from snapmig.operations.options.parse import parse_rate
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 from snapmig.workers.rate_limit import RateLimiter
 
-__all__ = ("choose_workers", "make_pace", "parse_rate")
-
-
-def parse_rate(rate: str | int) -> int:
-    """
-    Return bytes per second, of a number or of words like ``200M``.
-
-    :raises UsageError: not a size, or nothing
-    """
-    try:
-        number = parse_size(rate)
-    except SnapmigError as error:
-        words = f"bwlimit is {rate!r}, expected bytes per second with an optional K, M, G or T"
-        raise UsageError(words) from error
-    if number <= 0:
-        raise UsageError(f"bwlimit is {rate!r}, expected more than nothing")
-    return number
+__all__ = ("choose_workers", "make_pace")
 
 
 def make_pace(bwlimit: str | int | None) -> RateLimiter | None:
