@@ -48,17 +48,17 @@ def add_parser(verbs: Verbs) -> None:
         "batch",
         help="save or restore many guests in one run",
         usage="snapmig batch [options] JOBS.toml",
-        description="Save or restore many guests in one run, by one fleet of workers.",
+        description="Save or restore many guests in one run, with one pool of workers.",
         epilog=_EPILOG,
     )
-    parser.add_argument("file", metavar="JOBS.toml", help="what is to be done")
+    parser.add_argument("file", metavar="JOBS.toml", help="the jobs, see below")
     add_option(parser, "jobs")
     parser.add_argument(
         "-g",
         "--guests-at-once",
         type=int,
         metavar="N",
-        help="guests under way at a time (the file's, or 2;\non a cluster as many as it has hosts)",
+        help="guests at the same time (the file's, or 2;\non a cluster as many as it has hosts)",
     )
     parser.add_argument(
         "--fail-fast",

@@ -23,12 +23,12 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "chain",
-        help="show what a snapshot builds on",
+        help="show a snapshot and its parents",
         usage="snapmig chain [options] SNAPSHOT",
-        description="Show a snapshot and those that it builds on, the youngest first.",
+        description="Show a snapshot and its parents, the newest first.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="a snapshot made by save")
     add_option(parser, "follow_remote_parents")
     add_common(parser)
     parser.set_defaults(run=_run)

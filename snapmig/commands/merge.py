@@ -22,12 +22,12 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "merge",
-        help="make a snapshot stand without its parents",
+        help="make a snapshot independent of its parents",
         usage="snapmig merge [options] SNAPSHOT OUT",
-        description="Make a snapshot that needs no parent of one that builds on others.",
+        description="Copy an incremental snapshot to one that needs no parent.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="one that save --parent made")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="an incremental snapshot")
     parser.add_argument("out", metavar="OUT", help="the file to make")
     add_option(parser, "jobs")
     add_option(parser, "page_digests", shown="unchanged")

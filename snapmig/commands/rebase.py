@@ -16,7 +16,7 @@ examples:
   snapmig rebase tuesday.snap --parent sunday.snap
   snapmig rebase -j 2 tuesday.snap --parent sunday.snap --json
 
-The snapshot gets a new id: what builds on it must be rebased, too.
+The snapshot gets a new id, so its own children must be rebased, too.
 """
 
 
@@ -24,13 +24,13 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "rebase",
-        help="have a snapshot build on another parent",
+        help="give a snapshot another parent",
         usage="snapmig rebase [options] SNAPSHOT --parent OTHER",
-        description="Replace a snapshot by one with the same contents that builds on OTHER.",
+        description="Replace a snapshot by one with the same contents and the parent OTHER.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the one to replace")
-    parser.add_argument("--parent", metavar="OTHER", required=True, help="what it shall build on")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the snapshot to replace")
+    parser.add_argument("--parent", metavar="OTHER", required=True, help="the new parent")
     add_option(parser, "jobs")
     add_option(parser, "page_digests", shown="unchanged")
     add_option(parser, "follow_remote_parents")

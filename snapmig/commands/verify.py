@@ -25,18 +25,18 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "verify",
-        help="check that snapshots are whole",
+        help="check snapshots for damage",
         usage="snapmig verify [options] SNAPSHOT...",
-        description="Check snapshots: every checksum, and every page decoded and compared.",
+        description="Check snapshots for damage: decode every page, and compare every checksum.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="what save made")
+    parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="a snapshot made by save")
     add_option(parser, "jobs")
     parser.add_argument(
         "--quick", action="store_true", help="check tables, index and unused space only"
     )
     parser.add_argument(
-        "--window", choices=WINDOWS, help="prove that a decoder with that much history is enough"
+        "--window", choices=WINDOWS, help="check that a decoder with this history is enough"
     )
     add_option(parser, "accelerator")
     add_option(parser, "depth")
