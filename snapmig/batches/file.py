@@ -1,7 +1,7 @@
 """
-Strict reader of batch files; docs/batch.md is their reference.
+Strict parser of a batch file; docs/batch.md is its reference.
 
-Each error is one sentence with the file, the table and the key.
+Every error is one sentence with the file, the table and the key.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ class DefaultsTable(_with_options("defaults", msgspec.Struct)):  # type: ignore[
 
 class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """
-    A whole file.
+    The contents of a file.
 
     :param jobs: worker processes, for all guests together
-    :param saves: its ``[[save]]``, in their order, and likewise ``restores``
+    :param saves: its ``[[save]]`` tables in order, and likewise ``restores``
     """
 
     jobs: int | None = None
@@ -87,7 +87,7 @@ class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 def read_batch_file(path: Path) -> BatchFile:
     """
-    Read a batch file.
+    Return the contents of a file.
 
     :raises UsageError: not a regular file, too large, not TOML, an unknown key or a wrong type
     :raises OSError: the file can't be read

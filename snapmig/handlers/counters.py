@@ -1,4 +1,4 @@
-"""What workers count while they work, in their cells (see :mod:`snapmig.workers.counters`)."""
+"""Counters of workers, in the cells of :mod:`snapmig.workers.counters`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Counter(IntEnum):
     """The number of a cell."""
 
     RAM_BYTES = 0
-    """Bytes of guest RAM whose packets are finished: written, not issued."""
+    """Bytes of guest RAM in finished packets: written, not just issued."""
     STORED_BYTES = 1
     DATA_PAGES = 2
     """Pages that are not zero."""
@@ -24,19 +24,19 @@ class Counter(IntEnum):
     LZ4_PACKETS = 7
     DAMAGED_PACKETS = 8
     CHANGED_PACKETS = 9
-    """Packets that a second look found changed since the first."""
+    """Packets found changed by the second pass."""
     WORK_NS = 10
-    """Nanoseconds in which tasks were done, and those of them that passed in writing."""
+    """Nanoseconds spent in tasks, and the part of them spent writing."""
     WRITE_NS = 11
     ENGINE_FAILURES = 12
-    """Packets that an engine did not do, so that software did."""
+    """Packets left to software by the engine."""
     SAME_PAGES = 13
-    """Of the data pages, those that are the parent's, and those stored as differences."""
+    """Data pages taken from the parent, and data pages stored as differences from it."""
     DELTA_PAGES = 14
     WRITTEN_BYTES = 15
-    """Bytes written of packets, also of those that a second look writes again."""
+    """Bytes written of packets, including those written again by a second pass."""
     SAMPLED_PACKETS = 16
-    """Packets that were looked at again, to see whether the image changed meanwhile."""
+    """Packets read again to see if the image changed meanwhile."""
 
 
 _BY_ENCODING: dict[int, Counter] = {

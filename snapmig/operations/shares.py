@@ -1,12 +1,13 @@
-"""One snapshot by several hosts: each saves a share of its packets, and one commits it."""
+"""One snapshot made by several hosts: each saves a share of the packets, and one commits."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,11 +20,13 @@ from snapmig.container.index import kind_counts, record_dtype, records_sound
 from snapmig.container.shares import MAX_SHARES, SharedFile, Shares, share_packets
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, RamPiece
+from snapmig.geometry import Geometry, RamBlock, RamPiece
 from snapmig.images.source import ImageSource
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.save import SaveOptions, SaveResult
-from snapmig.operations.runs.save import Saving
+from snapmig.operations.runs.save import open_save_run
+from snapmig.operations.runs.save_inputs import SaveInputs
+from snapmig.operations.runs.save_output import Finish, SaveOutput
 from snapmig.system.files import check_destination, pread_all, write_file
 from snapmig.system.libc import punch_hole
 
@@ -32,7 +35,7 @@ __all__ = ("CommitResult", "abandon", "commit", "parse_share", "save_share")
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What the shares of a snapshot are together; sizes are in bytes."""
+    """The committed snapshot; sizes are in bytes."""
 
     snapshot: str
     snapshot_id: str
@@ -47,9 +50,9 @@ class CommitResult:
 
 def parse_share(text: str) -> tuple[int, int]:
     """
-    Return the number of a share and of all, of words like ``2/3``.
+    Return the number of a share and their total, from a text such as ``2/3``.
 
-    :raises UsageError: no such words
+    :raises UsageError: not of that form
     """
     share, _, shares = text.partition("/")
     if share.isdecimal() and shares.isdecimal() and 1 <= int(share) <= int(shares) <= MAX_SHARES:
@@ -61,83 +64,72 @@ def save_share(
     source: ImageSource, path: Path, options: SaveOptions, share: tuple[int, int]
 ) -> SaveResult:
     """
-    Save a share of an image's packets; :func:`commit` makes a snapshot of all.
+    Save a share of an image's packets, for :func:`commit` to make the snapshot.
 
-    :raises UsageError: options that shares can't have, or others than those of the other shares
+    :raises UsageError: options not possible for shares, or different from the other shares'
     :raises SnapmigError: another process writes this share
     """
     if options.layout != Layout.FIXED or options.parent is not None or options.attach:
         raise UsageError("shares have the fixed layout, no parent, and attachments of the source")
-    saving = _ShareSaving(source, path, options, share)
-    with saving:
-        saving.look()
-        saving.look_for_changes()
+    open_share = partial(_open_share, shares=Shares(path), share=share)
+    with open_save_run(source, path, options, open_share) as run:
+        run.write_pass()
+        run.sample_changes()
         source.check_unchanged()
-        return saving.leave_mark()
+        return run.finish(source_attachments(source))
 
 
-class _ShareSaving(Saving):
-    def __init__(
-        self, source: ImageSource, path: Path, options: SaveOptions, share: tuple[int, int]
-    ) -> None:
-        super().__init__(source, path, options)
-        self._share, self._of = share
-        self._shares = Shares(path)
+@contextmanager
+def _open_share(inputs: SaveInputs, shares: Shares, share: tuple[int, int]) -> Iterator[SaveOutput]:
+    number, count = share
+    plan, architecture = _plan(inputs, count), inputs.architecture
+    shares.join({**plan, "architecture": None if architecture is None else list(architecture)})
+    with shares.held(number):
+        shares.drop_mark(number)
+        facts = _Facts(inputs.geometry, inputs.window_bits, inputs.page_digests)
+        with _writer(shares, facts) as writer:
+            packets = share_packets(inputs.geometry, number, count)
+            _clear(shares, writer, packets)
+            yield _ShareOutput(shares, number, writer, packets)
 
-    def _open_writer(self, stack: ExitStack) -> SnapshotWriter:
-        geometry = self._geometry
-        plan = _plan(self._source, self._options, geometry, self._of)
-        architecture = self._architecture
-        known = None if architecture is None else list(architecture)
-        self._shares.join({**plan, "architecture": known})
-        stack.enter_context(self._shares.held(self._share))
-        self._shares.drop_mark(self._share)
-        self._part = share_packets(geometry, self._share, self._of)
-        facts = _Facts(geometry, self._window_bits, bool(self._options.page_digests))
-        writer = stack.enter_context(_writer(self._shares, facts))
-        self._clear(writer)
-        return writer
 
-    @property
-    def _ram_size(self) -> int:
-        if not self._part:
-            return 0
-        last = self._geometry.place(self._part.stop - 1)
-        first = self._geometry.place(self._part.start)
-        return last.ram_offset + last.length - first.ram_offset
+class _ShareOutput:
+    def __init__(self, shares: Shares, number: int, writer: SnapshotWriter, packets: range) -> None:
+        self._shares = shares
+        self._number = number
+        self.writer = writer
+        self.packets = packets
+        # Packets of other shares can't be told from holes lost by the filesystem: no warning.
+        self.warnings: list[str] = []
 
-    def _warn_of_holes(self) -> None:
-        return  # what others wrote already can't be told from holes that are not kept
-
-    def leave_mark(self) -> SaveResult:
-        """Have it on stable storage, and say so."""
-        self._writer.sync()
+    def finish(self, facts: Finish) -> WrittenSnapshot:
+        """Put the share on stable storage and mark it as done."""
+        self.writer.sync()
         names = []
-        if self._share == 1:
-            for number, (name, content) in enumerate(source_attachments(self._source).items()):
-                write_file(self._shares.folder / f"attachment-{number}", content, force=True)
+        if self._number == 1:
+            for at, (name, content) in enumerate(facts.attachments.items()):
+                write_file(self._shares.folder / f"attachment-{at}", content, force=True)
                 names.append(name)
-        self._shares.put_mark(self._share, {"attachments": names})
-        facts = os.stat(self._shares.data)
-        written = WrittenSnapshot(b"", facts.st_size, facts.st_blocks * 512)
-        result = self._result(written, None)
-        zero_pages = -(-self._ram_size // PAGE_SIZE) - result.data_pages
-        return replace(result, ram_size=self._ram_size, zero_pages=zero_pages)
+        self._shares.put_mark(self._number, {"attachments": names})
+        status = os.stat(self._shares.data)
+        return WrittenSnapshot(b"", status.st_size, status.st_blocks * 512)
 
-    def _clear(self, writer: SnapshotWriter) -> None:
-        # What this share wrote before it was killed; without holes it is written over.
-        if self._part:
-            plan, size = writer.plan, record_size(self._geometry.packet_size)
-            first, count = self._part.start, len(self._part)
-            fd = os.open(self._shares.data, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                punch_hole(fd, plan.index_offset + first * size, count * size)
-                if plan.page_digests_offset:
-                    size = page_digests_size(plan.packet_size)
-                    punch_hole(fd, plan.page_digests_offset + first * size, count * size)
-                punch_hole(fd, plan.slot_offset(first), count * plan.packet_size)
-            finally:
-                os.close(fd)
+
+def _clear(shares: Shares, writer: SnapshotWriter, packets: range) -> None:
+    # Remains of a killed run of this share; where holes can't be punched they are overwritten.
+    if not packets:
+        return
+    plan, first, count = writer.plan, packets.start, len(packets)
+    index_size = record_size(plan.packet_size)
+    digests_size = page_digests_size(plan.packet_size)
+    fd = os.open(shares.data, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        punch_hole(fd, plan.index_offset + first * index_size, count * index_size)
+        if plan.page_digests_offset:
+            punch_hole(fd, plan.page_digests_offset + first * digests_size, count * digests_size)
+        punch_hole(fd, plan.slot_offset(first), count * plan.packet_size)
+    finally:
+        os.close(fd)
 
 
 @checks_arguments
@@ -146,8 +138,8 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
     Make a snapshot of its shares, once: a second commit finds none.
 
     :param force: replace an existing snapshot
-    :raises UsageError: no share was begun, or it is committed
-    :raises SnapmigError: shares that are not done, or are being done again
+    :raises UsageError: no share was begun, or they are committed already
+    :raises SnapmigError: shares are unfinished, or being saved again
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
     """
     started = time.monotonic()
@@ -160,8 +152,8 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
         marks = {number: shares.mark(number) for number in numbers}
         missing = [str(number) for number, mark in marks.items() if mark is None]
         if missing:
-            words = f"share {missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
-            message = f"{words} not done, of {len(numbers)} shares"
+            missed = f"share {missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
+            message = f"{missed} not done, of {len(numbers)} shares"
             raise SnapmigError(message, path=str(path))
         facts = _read_plan(shares, plan)
         with _writer(shares, facts) as writer:
@@ -172,7 +164,7 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
 
 
 class _Facts(NamedTuple):
-    # What places in the partial file follow from.
+    # The facts that determine places in the partial file.
     geometry: Geometry
     window_bits: int
     page_digests: bool
@@ -197,7 +189,7 @@ def _read_plan(shares: Shares, plan: Mapping[str, Any]) -> _Facts:
 @checks_arguments
 def abandon(snapshot: str | os.PathLike[str]) -> None:
     """
-    Remove all shares of a snapshot that is not to be.
+    Remove all shares of an uncommitted snapshot.
 
     :raises UsageError: there are none
     :raises SnapmigError: one is being written
@@ -271,22 +263,21 @@ def _writer(shares: Shares, facts: _Facts) -> SnapshotWriter:
     )
 
 
-def _plan(
-    source: ImageSource, options: SaveOptions, geometry: Geometry, shares: int
-) -> dict[str, Any]:
-    # What must be the same for all: the image, and how it is stored.
-    facts = [os.stat(path) for path in source.paths]
+def _plan(inputs: SaveInputs, shares: int) -> dict[str, Any]:
+    # The image and the way it is stored must be the same for all shares.
+    options = inputs.options
+    images = [os.stat(path) for path in inputs.source.paths]
     return {
         "shares": shares,
-        "image": [[each.st_size, each.st_mtime_ns] for each in facts],
-        "format": source.format,
+        "image": [[each.st_size, each.st_mtime_ns] for each in images],
+        "format": inputs.source.format,
         "blocks": [
             {**asdict(block), "pieces": [asdict(piece) for piece in block.pieces]}
-            for block in geometry.blocks
+            for block in inputs.geometry.blocks
         ],
-        "packet_size": geometry.packet_size,
+        "packet_size": inputs.geometry.packet_size,
         "compression": options.settings.compression,
         "level": options.settings.deflate.level,
-        "window_bits": options.settings.deflate.window_bits,
-        "page_digests": bool(options.page_digests),
+        "window_bits": inputs.window_bits,
+        "page_digests": inputs.page_digests,
     }

@@ -44,7 +44,9 @@ def place(shm, monkeypatch):
 def with_hint(path, hint):
     """Have a snapshot name its parent otherwise: it is made again with that attachment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("snapmig.operations.runs.save.parent_hint", lambda *_: os.fsencode(hint))
+        patch.setattr(
+            "snapmig.operations.runs.save_inputs.parent_hint", lambda *_: os.fsencode(hint)
+        )
         snapmig.save("monday.ram", path, parent="full/sunday.snap", jobs=1, force=True)
 
 

@@ -7,7 +7,7 @@ from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.images.formats import open_image
 from snapmig.operations.options.save import SaveOptions
-from snapmig.operations.runs.save import Saving
+from snapmig.operations.runs.save import open_save_run
 from tests.support import digests, kinds, ram, slots
 
 MIB = 1 << 20
@@ -156,11 +156,11 @@ def test_a_second_look_writes_them_again(shm, images, with_parent):
         progress=None, parent=parent, page_digests=True,
     )  # fmt: skip
     source = open_image(str(image), "raw")
-    with Saving(source, shm / "s", options) as saving:
-        saving.look()
+    with open_save_run(source, shm / "s", options) as run:
+        run.write_pass()
         ram.write(image, NEW)
-        saving.look(again=True)
-        saving.finish({})
+        run.write_pass(changed_only=True)
+        run.finish({})
     source.close()
 
     assert digests.read(shm / "s") == digests.expected(NEW, PACKET)

@@ -24,7 +24,7 @@ from snapmig.images.source import ImageSource
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
-from snapmig.operations.runs.save import Saving
+from snapmig.operations.runs.save import open_save_run
 from snapmig.stores.location import Location
 from snapmig.stores.opening import check_location
 from snapmig.system.files import NamelessFile, descriptor_path, pread_all
@@ -38,10 +38,10 @@ _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
 
 def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
     """
-    Save the guest behind a monitor's socket, and let it go on.
+    Save the guest behind a monitor's socket, and let it continue.
 
-    :raises MonitorError: QEMU's monitor can't be reached, or refused something
-    :raises UsageError: a live save of a guest that does not share its memory
+    :raises MonitorError: QEMU's monitor can't be reached, or refused a command
+    :raises UsageError: a live save of a guest without shared memory
     """
     check_location(path, force=options.force)
     with Guest(socket, options.monitor) as guest:
@@ -56,12 +56,12 @@ def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
 
 def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions) -> SaveResult:
     if options.live and options.layout != Layout.FIXED:
-        raise UsageError("a live save writes packets again, which needs the fixed layout")
+        raise UsageError("a live save writes packets again, so it needs the fixed layout")
     with ExitStack() as stack:
         source = stack.enter_context(_open_ram(guest, socket))
-        saving = stack.enter_context(Saving(source, path, options))
+        run = stack.enter_context(open_save_run(source, path, options))
         if options.live:
-            saving.look()
+            run.write_pass()
         state = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
         stack.callback(os.close, state)
         with guest.paused() as pause:
@@ -69,21 +69,21 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
             place_ram(
                 source, find_addresses(guest.monitor)
             )  # firmware may have moved some of it meanwhile
-            saving.look(again=options.live)
+            run.write_pass(changed_only=options.live)
         if options.live:
-            saving.warn_of_writes()
+            run.warn_of_writes()
         kept = {
             FACTS: describe(guest.facts),
             STATE: pread_all(state, os.fstat(state).st_size, 0),
         }
         source.attachments = kept
-        return saving.finish(source_attachments(source), pause.seconds)
+        return run.finish(source_attachments(source), pause.seconds)
 
 
 def _save_through_file(
     guest: Guest, socket: str, path: Location, options: SaveOptions
 ) -> SaveResult:
-    # QEMU alone can read this guest's memory, so it writes a file that is then saved as one.
+    # Only QEMU can read this guest's memory, so it writes a file, and the file is saved.
     folder = path.parent if isinstance(path, Path) else Path(tempfile.gettempdir())
     with ExitStack() as stack:
         file = stack.enter_context(NamelessFile(folder))
@@ -94,14 +94,14 @@ def _save_through_file(
         place_ram(source, addresses)
         source.shown = f"{GUEST_PREFIX}{socket}"
         stack.callback(source.close)
-        saving = stack.enter_context(Saving(source, path, options))
-        saving.warnings.append(
+        run = stack.enter_context(open_save_run(source, path, options))
+        run.warnings.append(
             f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; {_REMEDY}"
         )
-        saving.look()
+        run.write_pass()
         kept = {**source.attachments, FACTS: describe(guest.facts)}
         source.attachments = kept
-        return saving.finish(source_attachments(source), pause.seconds)
+        return run.finish(source_attachments(source), pause.seconds)
 
 
 @contextmanager
@@ -134,12 +134,12 @@ def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
 
 
 def place_ram(source: ImageSource, addresses: Addresses) -> None:
-    """Give a source's RAM blocks the guest physical addresses that QEMU told, if it did."""
+    """Give a source's RAM blocks the guest physical addresses reported by QEMU, if any."""
     pieces = pieces_of_blocks(
         addresses.regions, {block.name: block.size for block in source.blocks}
     )
     placed = tuple(replace(block, pieces=pieces.get(block.name, ())) for block in source.blocks)
-    # Addresses that can't be are no reason to leave a guest unsaved.
+    # Impossible addresses are no reason to leave a guest unsaved.
     if pieces and block_problem(placed) is None:
         source.blocks = placed
     source.architecture = addresses.architecture or source.architecture
