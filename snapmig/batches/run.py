@@ -21,11 +21,10 @@ from snapmig.errors import CancelledError, DestinationExistsError, UsageError
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.failures import describe
 from snapmig.operations.options.arguments import checks_arguments
-from snapmig.operations.options.parse import parse_jobs
+from snapmig.operations.options.parse import parse_jobs, parse_rate
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.runs.workers import parse_rate
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
 

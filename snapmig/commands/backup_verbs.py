@@ -1,4 +1,4 @@
-"""What the verbs of ``snapmig backup`` do with their arguments."""
+"""The verbs of ``snapmig backup``."""
 
 from __future__ import annotations
 

@@ -101,6 +101,7 @@ def repack(  # noqa: PLR0913 - the options of the command line
     accelerator: AcceleratorName = AUTO,
     level: Level | None = None,
     window: WindowName | None = None,
+    depth: int | None = None,
     packet_size: str | int | None = None,
     layout: LayoutName | None = None,
     page_digests: bool | None = None,
@@ -115,6 +116,7 @@ def repack(  # noqa: PLR0913 - the options of the command line
     A parent is kept.
 
     :param level: compression level, or ``auto``; default: the compression's own
+    :param depth: packets in flight per worker, for an asynchronous accelerator
     :param page_digests: store a digest of each page; default: as ``snapshot`` does
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
@@ -123,7 +125,7 @@ def repack(  # noqa: PLR0913 - the options of the command line
     """
     wishes = _Wishes(
         compression, accelerator, level, window, packet_size, layout, page_digests,
-        follow_remote_parents,
+        follow_remote_parents, depth,
     )  # fmt: skip
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         reading = stack.enter_context(Reading(file, wishes.reading(1)))
@@ -142,6 +144,7 @@ class _Wishes:
     layout: LayoutName | None = None
     page_digests: bool | None = None
     follow_remote_parents: bool = False
+    depth: int | None = None
 
     def reading(self, jobs: int | None) -> ReadOptions:
         follow = self.follow_remote_parents
@@ -197,7 +200,9 @@ def _options(
     window: str | None = wishes.window
     if window is None and compression == "zlib":
         window = min((bits, name) for name, bits in WINDOWS.items() if bits >= block.window_bits)[1]
-    coding = choose_coding(compression, wishes.accelerator, wishes.level, window, "dynamic", None)
+    coding = choose_coding(
+        compression, wishes.accelerator, wishes.level, window, "dynamic", wishes.depth
+    )
     return SaveOptions(
         jobs=jobs,
         settings=coding.settings,

@@ -5,30 +5,13 @@ from __future__ import annotations
 from functools import partial
 from types import TracebackType
 
-from snapmig.errors import SnapmigError, UsageError
 from snapmig.handlers.counters import Counter
-from snapmig.units import parse_size
+from snapmig.operations.options.parse import parse_rate
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 from snapmig.workers.rate_limit import RateLimiter
 from snapmig.workers.shared_pool import SharedPool
 
-__all__ = ("WorkerGroup", "choose_workers", "make_limiter", "parse_rate")
-
-
-def parse_rate(rate: str | int) -> int:
-    """
-    Return the bytes per second in a number or in a text such as ``200M``.
-
-    :raises UsageError: not a size, or zero
-    """
-    try:
-        number = parse_size(rate)
-    except SnapmigError as error:
-        message = f"bwlimit is {rate!r}, expected bytes per second with an optional K, M, G or T"
-        raise UsageError(message) from error
-    if number <= 0:
-        raise UsageError(f"bwlimit is {rate!r}, expected more than nothing")
-    return number
+__all__ = ("WorkerGroup", "choose_workers", "make_limiter")
 
 
 def make_limiter(bwlimit: str | int | None) -> RateLimiter | None:
