@@ -1,12 +1,16 @@
-"""What workers count while they work, in their cells (see :mod:`snapmig.workers.counters`)."""
+"""Counters of the workers' progress (see :mod:`snapmig.workers.counters`)."""
 
 from __future__ import annotations
 
 from enum import IntEnum
 
-from snapmig.container.format import Encoding
+import numpy as np
 
-__all__ = ("Counter", "encoding_counter")
+from snapmig.container.format import Encoding
+from snapmig.container.index import Records
+from snapmig.workers.counters import Row
+
+__all__ = ("Counter", "count_packets", "encoding_counter")
 
 
 class Counter(IntEnum):
@@ -24,19 +28,19 @@ class Counter(IntEnum):
     LZ4_PACKETS = 7
     DAMAGED_PACKETS = 8
     CHANGED_PACKETS = 9
-    """Packets that a second look found changed since the first."""
+    """Packets found changed by a second look."""
     WORK_NS = 10
-    """Nanoseconds in which tasks were done, and those of them that passed in writing."""
+    """Nanoseconds of work on tasks, and the part spent in writing."""
     WRITE_NS = 11
     ENGINE_FAILURES = 12
-    """Packets that an engine did not do, so that software did."""
+    """Packets done in software instead of an engine."""
     SAME_PAGES = 13
-    """Of the data pages, those that are the parent's, and those stored as differences."""
+    """Data pages equal to the parent's, and those stored as differences."""
     DELTA_PAGES = 14
     WRITTEN_BYTES = 15
-    """Bytes written of packets, also of those that a second look writes again."""
+    """Bytes written of packets, those written again included."""
     SAMPLED_PACKETS = 16
-    """Packets that were looked at again, to see whether the image changed meanwhile."""
+    """Packets read again, to detect changes of the image meanwhile."""
 
 
 _BY_ENCODING: dict[int, Counter] = {
@@ -51,3 +55,22 @@ _BY_ENCODING: dict[int, Counter] = {
 def encoding_counter(encoding: int) -> Counter:
     """Return the counter of packets in an encoding."""
     return _BY_ENCODING[encoding]
+
+
+def count_packets(row: Row, records: Records, times: int) -> None:
+    """
+    Add the packets, pages and stored bytes of records to a row.
+
+    :param times: 1, or -1 to take back records about to be replaced
+    """
+    for encoding, count in enumerate(np.bincount(records["encoding"]).tolist()):
+        if count:
+            row[encoding_counter(Encoding(encoding))] += times * count
+    row[Counter.STORED_BYTES] += times * int(records["stored_size"].sum(dtype=np.int64))
+    low, high = records["kinds"] & 0x55, records["kinds"] >> 1 & 0x55  # each page's two bits
+    for counter, bits in (
+        (Counter.DATA_PAGES, low | high),
+        (Counter.SAME_PAGES, high & ~low),
+        (Counter.DELTA_PAGES, high & low),
+    ):
+        row[counter] += times * int(np.bitwise_count(bits).sum(dtype=np.int64))
