@@ -1,7 +1,7 @@
 """
 The program: ``snapmig``, and ``python -m snapmig``.
 
-A save of little is over in tenths of a second, so the interpreter's own start and end count.
+A small save takes tenths of a second, so the interpreter's own start and end count.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def run() -> NoReturn:
             import numpy as np  # noqa: F401, PLC0415
         from snapmig.commands import main  # noqa: PLC0415
     except Exception as error:  # noqa: BLE001 - numpy ends in any, where memory is short
-        # An installation that is not whole, or a process that may have too little memory.
+        # An incomplete installation, or too little memory for the process.
         sys.exit(f"snapmig: can't start: {_first_cause(error)}")
     _leave(main())
 
 
 def _first_cause(error: BaseException) -> str:
-    # numpy says in many lines what follows from the first one.
+    # numpy's long message repeats its first line's fact.
     while (earlier := error.__cause__ or error.__context__) is not None:
         error = earlier
     if isinstance(error, MemoryError):
@@ -41,8 +41,8 @@ def _first_cause(error: BaseException) -> str:
 
 @contextmanager
 def _without_dill() -> Iterator[None]:
-    # multiprocess can do without it and then pickles as usual, which is all that workers need: what
-    # they are told is made here. Programs that use the library may need more, and have it.
+    # Without dill, multiprocess pickles as usual. That is enough for our workers: their arguments
+    # are made here. Programs with the library may need more, and have it.
     if "dill" in sys.modules:
         yield
         return
@@ -54,15 +54,15 @@ def _without_dill() -> Iterator[None]:
 
 
 def _leave(code: int) -> NoReturn:
-    # The interpreter's own end takes each module and object apart, some 50 ms, and the kernel then
-    # frees what is left anyway. What asked to be called at the end is called; where a library's
-    # threads may still be at something, the end is the usual one.
+    # The interpreter's own end destroys each module and object, some 50 ms, though the kernel frees
+    # everything anyway. Functions registered for the exit are called; if a library's threads may
+    # still be busy, the interpreter ends as usual.
     others = set(threading.enumerate()) - {threading.main_thread()}
     if not all(thread.daemon for thread in others):
         sys.exit(code)
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # main has told of what could not be written
+        with suppress(OSError, ValueError):  # main has reported failed writes
             stream.flush()
     os._exit(code)
 

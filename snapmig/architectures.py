@@ -1,7 +1,7 @@
 """
 Processor architectures of guests, by QEMU's names and by their numbers in ELF files.
 
-An architecture whose byte order its name does not tell is not here: QEMU's ``ppc64`` has both.
+Architectures with both byte orders under one name, such as QEMU's ``ppc64``, are left out.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ __all__ = ("ARCHITECTURES", "Architecture", "architecture_name", "find_architect
 
 class Architecture(NamedTuple):
     """
-    What an ELF header says of a machine.
+    The description of a machine in an ELF header.
 
     :param machine: number of the processor, ``e_machine``
     :param bits: 32 or 64
-    :param little: whether it is little-endian
+    :param little: little-endian
     """
 
     machine: int
@@ -45,7 +45,7 @@ def find_architecture(name: str) -> Architecture:
     """
     Return an architecture by its name.
 
-    :raises UsageError: there is none of that name
+    :raises UsageError: an unknown name
     """
     if name not in ARCHITECTURES:
         message = f"architecture is {name!r}, expected one of {', '.join(ARCHITECTURES)}"
@@ -54,7 +54,7 @@ def find_architecture(name: str) -> Architecture:
 
 
 def architecture_name(architecture: Architecture) -> str:
-    """Return the name of an architecture, or its number where it has none here."""
+    """Return the name of an architecture, or its number if it is unknown here."""
     for name, known in ARCHITECTURES.items():
         if known == architecture:
             return name

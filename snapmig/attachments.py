@@ -38,7 +38,7 @@ AttachmentSource = bytes | str | os.PathLike[str]
 """The contents themselves, or the path of the file that has them."""
 
 SOURCE_PREFIX = "source/"
-"""Names of attachments that a save makes itself, from what an image has besides pages."""
+"""Name prefixes of attachments made by a save from an image's contents besides pages."""
 _FORMAT_NAME = SOURCE_PREFIX + "format"
 
 _FORMAT = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
@@ -51,7 +51,7 @@ _LIMITS = {
     f"{SOURCE_PREFIX}guest.json": 8 << 20,  # a command line has at most 2 MiB
     f"{SOURCE_PREFIX}{FACTS}": MAX_FACTS_SIZE,
     f"{SOURCE_PREFIX}elf.json": 32 << 20,  # 2^18 segments
-    f"{SOURCE_PREFIX}vmstate": 10_000_000,  # of Firecracker, whose own limit this is
+    f"{SOURCE_PREFIX}vmstate": 10_000_000,  # Firecracker's own limit
     f"{SOURCE_PREFIX}{AFTER}": MAX_STATE_SIZE,
 }
 """Bytes of contents that are taken into memory to make an image of a snapshot again. A device state
@@ -64,14 +64,14 @@ def check_attachments(attach: Mapping[str, AttachmentSource]) -> None:
     Refuse attachments that can't be stored, before any work is done.
 
     :raises UsageError: a bad name, or too many
-    :raises SnapmigError: a file that is too large
-    :raises OSError: a file that can't be read
+    :raises SnapmigError: a file is too large
+    :raises OSError: a file can't be read
     """
     if len(attach) > MAX_ATTACHMENTS:
         raise UsageError(f"{len(attach)} attachments, expected at most {MAX_ATTACHMENTS}")
     for name, source in attach.items():
         if name.startswith(SOURCE_PREFIX):
-            message = f"attachment name {name!r} is kept for what belongs to the image itself"
+            message = f"attachment name {name!r} is reserved for contents of the image itself"
             raise UsageError(message)
         if not _is_utf8(name):
             raise UsageError(f"attachment name {name!r} is not UTF-8")
@@ -91,7 +91,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _file_size(name: str, path: str | os.PathLike[str]) -> int:
-    # Opened, so that a file that can't be read is refused now.
+    # Opened, so that an unreadable file is refused now.
     try:
         fd = open_regular(path)
     except SnapmigError as error:
@@ -104,16 +104,16 @@ def _file_size(name: str, path: str | os.PathLike[str]) -> int:
 
 
 def source_attachments(source: ImageSource) -> dict[str, bytes]:
-    """Return what must be kept of an image besides its pages; nothing for a raw one."""
+    """Return the attachments needed besides an image's pages; none for a raw one."""
     kept = {SOURCE_PREFIX + name: content for name, content in source.attachments.items()}
     return kept if source.format == "raw" else {_FORMAT_NAME: source.format.encode(), **kept}
 
 
 def source_format(snapshot: SnapshotFile) -> str:
     """
-    Return the format of the image that a snapshot was made of.
+    Return the format of the image a snapshot was made from.
 
-    :raises CorruptSnapshotError: the attachment that says so is damaged
+    :raises CorruptSnapshotError: the attachment with the format is damaged
     """
     for entry in snapshot.attachments:
         if entry.name == _FORMAT_NAME:
@@ -147,11 +147,11 @@ def store_attachments(
 
 class StoredAttachment:
     """
-    An attachment's contents in pieces, each time that they are asked for; never all in memory.
+    An attachment's contents in pieces, read again at each iteration; never all in memory.
 
-    The last piece comes before it is known whether they are what the table says.
+    The last piece comes before the contents have been compared with the table.
 
-    :raises CorruptSnapshotError: they are not
+    :raises CorruptSnapshotError: they differ from the table
     """
 
     def __init__(self, snapshot: SnapshotFile, entry: AttachmentEntry) -> None:
@@ -195,8 +195,8 @@ def load_attachment(
     """
     Return an attachment's contents.
 
-    :param limited: refuse more than what snapmig itself writes under that name, without reading it
-    :raises CorruptSnapshotError: they are not what the table says
+    :param limited: refuse more than snapmig itself writes under that name, without reading it
+    :raises CorruptSnapshotError: they differ from the table
     """
     limit = _LIMITS.get(entry.name, _LIMIT)
     if limited and entry.size > limit:
@@ -216,7 +216,7 @@ class _Contents:
     def __iter__(self) -> Iterator[bytes]:
         for piece in _pieces(self._source):
             self.size += len(piece)
-            _check_size(self._name, self.size)  # a file may have grown since it was looked at
+            _check_size(self._name, self.size)  # a file may have grown since its size was checked
             self.digest.update(piece)
             yield piece
 

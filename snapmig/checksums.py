@@ -1,7 +1,7 @@
 """
-The sums that guard a packet: CRC-32 of what is stored, XXH3-128 of what it decodes to.
+The checksums that guard a packet: CRC-32 of its stored bytes, XXH3-128 of its contents.
 
-ISA-L's CRC-32 is the one of zlib, at 10 GB/s instead of 3.
+ISA-L's CRC-32 is zlib's, at 10 GB/s instead of 3.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
-Errors that snapmig raises on purpose, each with its exit code.
+Errors raised on purpose, each with its exit code.
 
 Every class takes its message first and its context by keywords with defaults, so that an error
-raised in a worker process arrives in the parent with everything it said.
+raised in a worker process reaches the parent with all its facts.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ __all__ = (
 )
 
 WARNINGS_EXIT_CODE = 6
-"""Of what was done, except for something that the user must hear of."""
+"""Exit code of a success with a warning."""
 
 
 class SnapmigError(Exception):
     """
-    Something failed, and the message says where, what was found and what was expected.
+    A failure; the message gives place, found value and expected value.
 
     :param message: the condition, without a capital letter or a full stop
-    :param path: the file it is about
+    :param path: the file concerned
     :param packet: the packet's number in the snapshot
     :param offset: the byte offset in the file
     """
@@ -72,33 +72,33 @@ class UsageError(SnapmigError):
 
 
 class CorruptSnapshotError(SnapmigError):
-    """A snapshot's bytes are not what its own checksums and rules say."""
+    """A snapshot's bytes contradict its own checksums or rules."""
 
     exit_code = 3
 
 
 class UnsupportedError(SnapmigError):
-    """A snapshot needs a version or a feature that this reader does not have."""
+    """A snapshot needs a version or a feature unknown to this reader."""
 
     exit_code = 4
 
 
 class WorkerDiedError(SnapmigError):
-    """A worker process ended without saying why."""
+    """A worker process ended without reporting an error."""
 
     exit_code = 5
 
 
 class NoSpaceError(SnapmigError):
-    """The destination's filesystem is full, or too small for what must be written."""
+    """The destination's filesystem is full, or too small."""
 
 
 class CancelledError(SnapmigError):
-    """The job was ended because of something else: a signal, or another job that failed."""
+    """The job was ended by a signal, or by the failure of another job."""
 
 
 class DestinationExistsError(SnapmigError):
-    """The destination exists, and overwriting it was not asked for."""
+    """The destination exists, and overwriting it was not requested."""
 
 
 class ImageChangedError(SnapmigError):
@@ -106,4 +106,4 @@ class ImageChangedError(SnapmigError):
 
 
 class StoreError(SnapmigError):
-    """Object storage can't be reached, or refused something; says nothing of a snapshot's bytes."""
+    """Object storage can't be reached, or refused a request; implies nothing about a snapshot."""

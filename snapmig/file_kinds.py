@@ -1,8 +1,8 @@
 """
-Kinds of files that pass for a guest's RAM or for a snapshot, identified by their first bytes.
+Kinds of files mistaken for a guest's RAM or for a snapshot, identified by their first bytes.
 
-A guest's RAM has no mark of its own, so a file with the mark of something else is not taken for
-RAM. Magic numbers that no reader needs have their one home here.
+A guest's RAM has no mark of its own, so a file with the mark of something else is refused as RAM.
+Magic numbers without a reader of their own are kept here.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class FileKind(NamedTuple):
     A kind of file.
 
     :param name: with its article, to follow "this is"
-    :param advice: what helps where a guest's RAM is expected
-    :param is_image: a save takes it
-    :param packed: another file comes out of it, maybe a snapshot
+    :param advice: a hint for a user who meant guest RAM
+    :param is_image: a save accepts it
+    :param packed: compressed; may contain a snapshot
     """
 
     name: str
@@ -70,7 +70,7 @@ _PROGRAM = FileKind("a Windows or EFI program", "name the file with the guest's 
 
 _AT_START: tuple[tuple[bytes, FileKind], ...] = (
     (b"\x93SNAPMIG", FileKind("a snapmig snapshot", "restore it first")),
-    # Guests' memory, in forms that are read elsewhere or not at all.
+    # Guests' memory, in forms read elsewhere or not at all.
     (b"LibvirtQemudSave", _image("a libvirt save image")),
     (b"LibvirtQemudPart", FileKind("an incomplete libvirt save image", "save the guest again")),
     (b"KDUMP   ", _KDUMP),
@@ -124,7 +124,7 @@ _ELSEWHERE: tuple[tuple[int, bytes, FileKind], ...] = (
 
 def identify(head: bytes) -> FileKind | None:
     """
-    Return what a file seems to be; None of what may be RAM, or anything else.
+    Return the apparent kind of a file; None for possible RAM, or anything else.
 
     :param head: the file's first :data:`HEAD_SIZE` bytes, or fewer
     """
@@ -208,8 +208,8 @@ def _has_partitions(head: bytes) -> bool:
 
 
 def _identify_text(head: bytes) -> FileKind | None:
-    # A whole page of text with lines. RAM that starts with one would be rare: the first page of a
-    # PC has its interrupt vectors.
+    # A whole page of text lines. RAM rarely starts with one: the first page of a PC has its
+    # interrupt vectors.
     start = head[:_TEXT_SIZE]
     if b"\n" not in start or b"\0" in start:
         return None

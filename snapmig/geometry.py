@@ -1,9 +1,9 @@
 """
-Where each packet of a guest's RAM is: a value that answers without any file.
+Geometry of a guest's RAM: the place of each packet, computed without any file.
 
-RAM blocks lie end to end in *RAM offsets*, in the order of the block table. A packet holds pages
-of one block only, as a multifd packet does, so each block starts with a packet of its own and its
-last packet may be short.
+RAM blocks lie end to end in *RAM offsets*, in the order of the block table. A packet holds pages of
+one block only, as a multifd packet does, so each block starts with a packet of its own and its last
+packet may be short.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ physical address is above it, either: Arm and RISC-V have up to 56 bits of them.
 @dataclass(frozen=True, slots=True)
 class RamPiece:
     """
-    A part of a RAM block at guest physical addresses that follow each other.
+    A part of a RAM block at consecutive guest physical addresses.
 
     :param offset: bytes from the start of the block, a multiple of the page size
     :param size: bytes
@@ -44,10 +44,10 @@ class RamBlock:
     """
     One contiguous piece of guest RAM.
 
-    :param name: as the hypervisor calls it, for example ``pc.ram``; at most 255 bytes of UTF-8
+    :param name: the hypervisor's name for it, for example ``pc.ram``; at most 255 bytes of UTF-8
     :param size: bytes; need not be a multiple of the page size
-    :param pieces: the parts of it whose guest physical addresses are known, in any order
-    :param page_size: bytes of the pages that back it on its host (2 MiB for huge pages)
+    :param pieces: its parts with known guest physical addresses, in any order
+    :param page_size: bytes of the host's pages behind it (2 MiB for huge pages)
     """
 
     name: str
@@ -69,10 +69,9 @@ class RamBlock:
 
     def by_address(self, start: int, stop: int) -> Iterator[tuple[int, int, int | None]]:
         """
-        Cut a range of the block where its addresses do not follow each other.
+        Cut a range of the block into parts with consecutive addresses.
 
-        Yields offset, end and guest physical address, of several the lowest, None where none is
-        known.
+        Yields offset, end and guest physical address: the lowest of several, None if unknown.
         """
         for piece in sorted(self.pieces, key=lambda piece: (piece.offset, piece.gpa)):
             first, end = max(start, piece.offset), min(stop, piece.offset + piece.size)
@@ -86,7 +85,7 @@ class RamBlock:
 
 
 class PacketPlace(NamedTuple):
-    """Where one packet's bytes are: ``length`` bytes from ``ram_offset``, inside one block."""
+    """The place of one packet: ``length`` bytes from ``ram_offset``, inside one block."""
 
     packet: int
     block: int
@@ -126,7 +125,7 @@ class Geometry:
         return self.packet_size // PAGE_SIZE
 
     def block_start(self, block: int) -> int:
-        """Return the RAM offset at which a block starts."""
+        """Return the RAM offset of a block's first byte."""
         return self._ram_starts[block]
 
     def block_packets(self, block: int) -> range:
@@ -134,14 +133,14 @@ class Geometry:
         return range(self._packet_starts[block], self._packet_starts[block + 1])
 
     def place(self, packet: int) -> PacketPlace:
-        """Return where packet number ``packet`` is."""
+        """Return the place of packet number ``packet``."""
         block = bisect_right(self._packet_starts, packet) - 1
         inside = (packet - self._packet_starts[block]) * self.packet_size
         length = min(self.packet_size, self.blocks[block].size - inside)
         return PacketPlace(packet, block, self._ram_starts[block] + inside, length)
 
     def places(self, first: int, count: int) -> list[PacketPlace]:
-        """Return where packets of one block are that follow each other."""
+        """Return the places of consecutive packets of one block."""
         start, last = self.place(first), self.place(first + count - 1)
         size = self.packet_size
         return [
@@ -168,14 +167,14 @@ class Geometry:
         return pages
 
     def packet_at(self, ram_offset: int) -> int:
-        """Return the number of the packet that holds the byte at a RAM offset."""
+        """Return the number of the packet with the byte at a RAM offset."""
         block = bisect_right(self._ram_starts, ram_offset) - 1
         inside = ram_offset - self._ram_starts[block]
         return self._packet_starts[block] + inside // self.packet_size
 
 
 def block_problem(blocks: tuple[RamBlock, ...]) -> str | None:
-    """Return why a list of RAM blocks can't be one guest's, or None when it can."""
+    """Return why a list of RAM blocks can't be one guest's, or None if it can."""
     if not blocks:
         return "there is no RAM block"
     names = [block.name for block in blocks]

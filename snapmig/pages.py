@@ -1,4 +1,4 @@
-"""Pages of a packet, as numpy sees them: which are zero, and which stand side by side."""
+"""Pages of a packet as numpy arrays: zero pages, and runs of neighbours."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ def as_pages(content: Bytes) -> Bytes:
 
 def private(content: Bytes) -> Bytes:
     """
-    Return bytes that stay as they are: a copy where they lie in an image's mapping.
+    Return bytes with stable contents: a copy if they lie in an image's mapping.
 
-    Those of a guest that runs may change between two looks, and such a mapping is read-only here.
+    The memory of a running guest may change between two reads, and such a mapping is read-only
+    here.
     """
     return content if content.flags.writeable else content.copy()
 
 
 def data_mask(pages: Bytes) -> Mask:
     """
-    Return which of ``(n, 4096)`` pages are not zero.
+    Return a mask of the nonzero pages among ``(n, 4096)``.
 
-    The bytes are looked at as truth values, because numpy's ``any`` over those stops at the first
-    one in a row and runs at memory speed over zeros: 29 us for 128 pages of data and 25 us for
-    zeros, beside 43 us for a bitwise or over 64-bit words and 56 us for ``any`` over them.
+    The bytes are viewed as truth values, because numpy's ``any`` over those stops at the first one
+    in a row and runs at memory speed over zeros: 29 us for 128 pages of data and 25 us for zeros,
+    beside 43 us for a bitwise or over 64-bit words and 56 us for ``any`` over them.
     """
     return np.asarray(pages.view(np.bool_).any(axis=1))
 

@@ -1,4 +1,4 @@
-"""Text of files, monitors and names, for a terminal or a log: nothing in it acts there."""
+"""Untrusted text from files, monitors and names, made harmless for a terminal or a log."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ __all__ = ("printable", "shell_words")
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Control characters, format characters (those that turn the direction of text are among them),
-# lone surrogates, which stand for bytes that are not UTF-8, and the two that end lines.
+# lone surrogates (bytes outside UTF-8), and the two line separators.
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def printable(text: str) -> str:
     r"""
-    Return a text with what a terminal would obey, or nobody would see, as backslash escapes.
+    Return a text with control and invisible characters as backslash escapes.
 
-    Printable text comes back as it is, letters of every script and backslashes too. A byte that
-    was not UTF-8 when a path was decoded (a surrogate from U+DC80 to U+DCFF) becomes ``\xNN``.
+    Printable text is returned unchanged, letters of every script and backslashes included. A byte
+    left undecoded in a path (a surrogate from U+DC80 to U+DCFF) becomes ``\xNN``.
     """
     if text.isprintable():
         return text
@@ -28,9 +28,9 @@ def printable(text: str) -> str:
 
 def shell_words(words: Iterable[str]) -> str:
     r"""
-    Return a command as one line that a shell takes for these words, and a terminal shows whole.
+    Return a command as one line for a shell, fully visible in a terminal.
 
-    What can't be shown is in bash's quotes for that: ``$'a\x1b'``.
+    Unprintable characters are in bash's quotes for them: ``$'a\x1b'``.
     """
     return " ".join(map(_shell_word, words))
 
@@ -48,6 +48,6 @@ def _escape(character: str) -> str:
     if character in _SHORT:
         return _SHORT[character]
     code = ord(character)
-    if code <= 0x7F or 0xDC80 <= code <= 0xDCFF:  # one byte of UTF-8, or of what is none
+    if code <= 0x7F or 0xDC80 <= code <= 0xDCFF:  # one byte, of UTF-8 or not
         return f"\\x{code & 0xFF:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"

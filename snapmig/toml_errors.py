@@ -1,7 +1,7 @@
 """
-Files that users write, read as TOML, and why one is refused: the key, and what msgspec says.
+TOML files written by users, and errors about them: the key, and the reason given by msgspec.
 
-msgspec speaks of JSON, and counts items of arrays from 0, where our messages count from 1.
+msgspec speaks of JSON, and counts items of arrays from 0; our messages count from 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _EXPECTED = {
 }  # fmt: skip
 _FOUND = {**_EXPECTED, "float": "a number with a fraction", "datetime": "a date with a time"}
 
-# What TOML takes as a key without quotes; another one could be empty or break the line.
+# A bare key of TOML; any other could be empty or break the line.
 _BARE = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -38,7 +38,7 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """
     Return a file's text.
 
-    :raises UsageError: no regular file, too large, or not UTF-8; told without a path
+    :raises UsageError: not a regular file, too large, or not UTF-8; without the path
     :raises OSError: it can't be read
     """
     try:
@@ -51,9 +51,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """
-    Return the table that a text is.
+    Parse a text into a table.
 
-    :raises UsageError: it is not TOML, or too much for a table that a person wrote
+    :raises UsageError: not TOML, or too deep for a table written by a person
     """
     try:
         return tomllib.loads(text)
@@ -68,35 +68,35 @@ def explain(
     error: msgspec.ValidationError, raw: Mapping[str, Any], table: type[msgspec.Struct]
 ) -> tuple[str, str]:
     """
-    Return the key that msgspec's refusal of a table is about, and why it is refused.
+    Return the key and the reason of an error raised by msgspec.
 
     :param raw: the table
-    :param table: what it was to become
+    :param table: its intended type
     """
-    words, _, path = str(error).partition(" - at `$.")
+    message, _, path = str(error).partition(" - at `$.")
     path = path.rstrip("`")
     key = _key(path)
-    if match := re.fullmatch(r"Object contains unknown field `(.*)`", words, re.DOTALL):
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", message, re.DOTALL):
         unknown = match[1] if _BARE.fullmatch(match[1]) else repr(match[1])
         name = ".".join(part for part in (key, unknown) if part)
         near = difflib.get_close_matches(match[1], table.__struct_fields__, 1)
         return name, "unknown key" + (f", did you mean {near[0]}?" if near else "")
-    if match := re.fullmatch(r"Object missing required field `(.*)`", words):
+    if match := re.fullmatch(r"Object missing required field `(.*)`", message):
         return match[1], "the key is missing"
-    if match := re.fullmatch(r"Expected `([^`]*)`, got `([^`]*)`", words):
+    if match := re.fullmatch(r"Expected `([^`]*)`, got `([^`]*)`", message):
         kinds = [_EXPECTED.get(kind, kind) for kind in match[1].split(" | ") if kind != "null"]
         return key, f"expected {' or '.join(kinds)}, found {_FOUND.get(match[2], match[2])}"
     found = raw.get(path.split("[")[0])
-    if match := re.fullmatch(r"Expected `\w+` (>=|<=) (-?\d+)", words):
+    if match := re.fullmatch(r"Expected `\w+` (>=|<=) (-?\d+)", message):
         bound = "at least" if match[1] == ">=" else "at most"
         return key, f"expected {bound} {match[2]}, found {found!r}"
-    if words.startswith("Invalid enum value"):
+    if message.startswith("Invalid enum value"):
         return key, f"expected a whole number or one of {_choices(table, path)}, found {found!r}"
-    return key, words
+    return key, message
 
 
 def kind_of(value: object) -> str:
-    """Return what a value of TOML is, in words."""
+    """Return the name of a TOML value's type, for messages."""
     return _FOUND.get(type(value).__name__, type(value).__name__)
 
 

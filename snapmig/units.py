@@ -1,4 +1,4 @@
-"""Sizes and durations between the words people write and the numbers the code uses."""
+"""Sizes and durations: from text to numbers, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIZE = re.compile(r"(\d+)([kmgt]?)(i?b)?", re.IGNORECASE | re.ASCII)
 
 def parse_size(text: str | int) -> int:
     """
-    Return the number of bytes that ``"512K"``, ``"4MiB"`` or ``4096`` means.
+    Return the number of bytes in ``"512K"``, ``"4MiB"`` or ``4096``.
 
     Units are powers of 1024, as in every tool of this field.
 

@@ -1,4 +1,4 @@
-"""What is wrong with a job's table by itself, found before the first job begins."""
+"""Checks of a job's table by itself, before the first job begins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ("check_restore", "check_save", "placed")
 
 @contextmanager
 def placed(place: str) -> Iterator[None]:
-    """Have a refusal inside name the place in the file."""
+    """Prefix errors raised inside with the place in the file."""
     try:
         yield
     except SnapmigError as error:
@@ -30,10 +30,10 @@ def placed(place: str) -> Iterator[None]:
 
 def check_save(table: SaveTable, *, here: bool) -> None:
     """
-    Refuse what a save would refuse before it looks at anything.
+    Refuse values that a save would refuse before it opens any file.
 
-    :param here: whether it is done on this host
-    :raises SnapmigError: a value that makes no sense
+    :param here: the job runs on this host
+    :raises SnapmigError: an invalid value
     """
     _check_coding(table, here=here)
     _check_place(table)
@@ -50,7 +50,7 @@ def check_save(table: SaveTable, *, here: bool) -> None:
 def _check_coding(table: SaveTable, *, here: bool) -> None:
     accelerator = table.accelerator or AUTO
     if not here and accelerator in ENGINES:
-        return  # what that can do is known on its host only
+        return  # only its host knows its abilities
     try:
         choose_coding(
             table.compression or "zlib",
@@ -62,16 +62,16 @@ def _check_coding(table: SaveTable, *, here: bool) -> None:
         )
     except SnapmigError as error:
         if here or isinstance(error, UsageError):
-            raise  # and not for a library that only this host lacks
+            raise  # and not for a library missing on this host only
     if not here and any("=" in name for name in table.attach or {}):
         raise UsageError("an attachment's name has '=', which a cluster can't pass on")
 
 
 def check_restore(table: RestoreTable) -> None:
     """
-    Refuse what a restore would refuse before it looks at anything.
+    Refuse values that a restore would refuse before it opens any file.
 
-    :raises SnapmigError: a value that makes no sense
+    :raises SnapmigError: an invalid value
     """
     _check_image(table.image)
     if not table.for_qemu and not is_guest(table.image):

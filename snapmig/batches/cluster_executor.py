@@ -22,13 +22,13 @@ from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress, ProgressCallback
 from snapmig.operations.restore import RestoreResult
-from snapmig.system.signals import arrive
+from snapmig.system.signals import raise_if_cancelled
 
 if TYPE_CHECKING:
     from snapmig.cluster.client import Cluster
     from snapmig.cluster.members import Answer
 
-__all__ = ("ClusterMeans", "cluster_warnings", "command_line", "hosts_of")
+__all__ = ("ClusterExecutor", "cluster_warnings", "command_line", "hosts_of")
 
 _RESULTS: Mapping[str, type[SaveResult] | type[RestoreResult]] = {
     "save": SaveResult,
@@ -45,20 +45,20 @@ def hosts_of(jobs: Iterable[PlannedJob]) -> set[str]:
 
 
 def cluster_warnings(scheduler: Scheduler) -> Iterator[str]:
-    """Yield what the user should know of a scheduler."""
+    """Yield warnings about a scheduler's connection."""
     if not scheduler.encrypted and not scheduler.on_loopback:
         yield (
-            f"{scheduler.address} is not encrypted: whoever is in that network can read what is "
-            "sent there and run programs on its hosts, tls:// prevents that"
+            f"{scheduler.address} is not encrypted: anybody in that network can read the "
+            "traffic and run programs on its hosts; use tls:// to prevent that"
         )
 
 
-class ClusterMeans:
+class ClusterExecutor:
     """
-    A Dask cluster's workers: :class:`~snapmig.batches.executor.Means`.
+    Run jobs on the workers of a Dask cluster: an :class:`~snapmig.batches.executor.Executor`.
 
     :param workers: worker processes of each job, None for the processors of its host
-    :param rate: bytes per second that each job may write
+    :param rate: bytes per second each job may write
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class ClusterMeans:
         self._options += [] if rate is None else [f"--bwlimit={rate}"]
         self._cluster: Cluster
 
-    def __enter__(self) -> ClusterMeans:
+    def __enter__(self) -> ClusterExecutor:
         self._cluster = _cluster_class()(self._scheduler)
         self._cluster.__enter__()
         try:
@@ -93,7 +93,7 @@ class ClusterMeans:
         self._cluster.__exit__(kind, error, trace)
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:
-        """Say whether a host has fewer jobs than its workers take at a time."""
+        """Tell if a host has fewer jobs than its workers take at a time."""
         busy = Counter(each.host for each in running)
         return job.host is not None and busy[job.host] < self._cluster.places(job.host)
 
@@ -103,45 +103,45 @@ class ClusterMeans:
         note: ProgressCallback,
         notice: NoticeCallback,  # noqa: ARG002 - the worker's own stderr has them
     ) -> tuple[SaveResult | RestoreResult, str | None]:
-        """Do a job on its host."""
+        """Run a job on its host."""
 
         def progress(line: Mapping[str, Any]) -> None:
             note(Progress(*(line[f"{word}_bytes"] for word in ("total", "done", "stored"))))
 
         answer = self._cluster.run(
-            str(job.host), command_line(job, self._options), progress, arrive
+            str(job.host), command_line(job, self._options), progress, raise_if_cancelled
         )
         if answer.code != 0:
             raise _failure(answer)
         try:
             return msgspec.convert(answer.result, _RESULTS[job.verb]), answer.worker
         except msgspec.ValidationError as error:
-            message = f"worker {answer.worker} answered what is no result: {error}"
+            message = f"worker {answer.worker} gave an invalid answer: {error}"
             raise SnapmigError(message) from error
 
 
 def command_line(job: PlannedJob, options: Sequence[str]) -> list[str]:
     """
-    Return the arguments of the program that do a job.
+    Return the program's arguments for a job.
 
-    :param options: those that all jobs have
+    :param options: options common to all jobs
     """
-    words = [job.verb, "--json", "--progress=json", *options]
-    for name, value in job.words.items():
+    argv = [job.verb, "--json", "--progress=json", *options]
+    for name, value in job.arguments.items():
         option = f"--{name.replace('_', '-')}"
         if isinstance(value, Mapping):
-            words += [f"{option}={key}={each}" for key, each in value.items()]
+            argv += [f"{option}={key}={each}" for key, each in value.items()]
         elif isinstance(value, list):
-            words += [f"{option}={each}" for each in value]
+            argv += [f"{option}={each}" for each in value]
         elif value is True:
-            words.append(option)
+            argv.append(option)
         elif value is not False:
-            words.append(f"{option}={value}")
-    return [*words, "--", job.source, job.destination]
+            argv.append(f"{option}={value}")
+    return [*argv, "--", job.source, job.destination]
 
 
 def _failure(answer: Answer) -> SnapmigError:
-    # As if it had been raised here: its class has the exit code, its message says where already.
+    # As if raised here: the class has the exit code, and the message names the place already.
     message = answer.message or f"snapmig ended with exit code {answer.code} and no word"
     if answer.code < 0:
         return WorkerDiedError(f"{message} on worker {answer.worker}")

@@ -1,4 +1,4 @@
-"""By what a batch's jobs are done: the workers of this machine, or something else."""
+"""Executors that run the jobs of a batch: local worker processes or a Dask cluster."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
+from snapmig.operations.runs.workers import WorkerGroup
 from snapmig.operations.save import save
-from snapmig.workers.rate_limit import RateLimiter
-from snapmig.workers.shared_pool import SharedPool
 
-__all__ = ("LocalMeans", "Means")
+__all__ = ("Executor", "LocalExecutor")
 
 _FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
     "save": save,
@@ -23,10 +22,10 @@ _FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
 }
 
 
-class Means(Protocol):
-    """Does jobs; a context manager."""
+class Executor(Protocol):
+    """Runs jobs; a context manager."""
 
-    def __enter__(self) -> Means: ...
+    def __enter__(self) -> Executor: ...
 
     def __exit__(
         self,
@@ -36,27 +35,27 @@ class Means(Protocol):
     ) -> None: ...
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:
-        """Say whether a job can begin beside those that run."""
+        """Tell if a job can begin beside those under way."""
 
     def do(
         self, job: PlannedJob, note: ProgressCallback, notice: NoticeCallback
     ) -> tuple[SaveResult | RestoreResult, str | None]:
         """
-        Do a job, in its thread; a cancellation of the thread arrives meanwhile.
+        Run a job, in its own thread; a cancellation of the thread is raised in it.
 
-        :param notice: called, in that thread, with what the user should read meanwhile
-        :returns: what was done, and which worker of a cluster did it
+        :param notice: called in that thread with messages for the user
+        :returns: the result, and the name of the cluster's worker
         """
 
 
-class LocalMeans:
-    """One fleet of worker processes here: :class:`Means`."""
+class LocalExecutor:
+    """One group of worker processes on this host: a :class:`Executor`."""
 
-    def __init__(self, workers: int, at_once: int, pace: RateLimiter | None) -> None:
-        self._fleet = SharedPool(workers, at_once, pace)
+    def __init__(self, workers: int, at_once: int, rate: int | None) -> None:
+        self._group = WorkerGroup(workers, at_once, bwlimit=rate)
 
-    def __enter__(self) -> LocalMeans:
-        self._fleet.__enter__()
+    def __enter__(self) -> LocalExecutor:
+        self._group.__enter__()
         return self
 
     def __exit__(
@@ -65,23 +64,23 @@ class LocalMeans:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._fleet.__exit__(kind, error, trace)
+        self._group.__exit__(kind, error, trace)
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:  # noqa: ARG002
-        """All jobs have the same workers."""
+        """Return True: all jobs share the workers."""
         return True
 
     def do(
         self, job: PlannedJob, note: ProgressCallback, notice: NoticeCallback
     ) -> tuple[SaveResult | RestoreResult, str | None]:
-        """Do a job by the fleet."""
+        """Run a job with the group."""
         result = _FUNCTIONS[job.verb](
             job.source,
             job.destination,
-            jobs=self._fleet.size,
-            workers=self._fleet.workers,
+            jobs=self._group.size,
+            workers=self._group,
             progress=note,
             notice=notice,
-            **job.words,
+            **job.arguments,
         )
         return result, None

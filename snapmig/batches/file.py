@@ -1,7 +1,7 @@
 """
-The file of a batch, read strictly: docs/batch.md is its reference.
+Strict parser of a batch file; docs/batch.md is its reference.
 
-Every refusal is one sentence with the file, the table and the key.
+Every error is one sentence with the file, the table and the key.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Made = TypeVar("Made", bound=msgspec.Struct)
 
 
 class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What jobs of both kinds may have; None for the default."""
+    """Keys common to both kinds of jobs; None for the default."""
 
     name: str | None = None
     host: str | None = None
@@ -37,7 +37,7 @@ class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class SaveTable(Table):
-    """A ``[[save]]``: the words of :func:`snapmig.save`."""
+    """A ``[[save]]``: the arguments of :func:`snapmig.save`."""
 
     image: str
     snapshot: str
@@ -57,7 +57,7 @@ class SaveTable(Table):
 
 
 class RestoreTable(Table):
-    """A ``[[restore]]``: the words of :func:`snapmig.restore`."""
+    """A ``[[restore]]``: the arguments of :func:`snapmig.restore`."""
 
     snapshot: str
     image: str
@@ -67,7 +67,7 @@ class RestoreTable(Table):
 
 
 class DefaultsTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """``[defaults]``: what holds for each job that does not say it itself, where it can."""
+    """``[defaults]``: values for jobs without their own, where they apply."""
 
     host: str | None = None
     accelerator: str | None = None
@@ -89,10 +89,10 @@ class DefaultsTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """
-    All of a file.
+    The contents of a file.
 
     :param jobs: worker processes, for all guests together
-    :param saves: its ``[[save]]``, in their order, and likewise ``restores``
+    :param saves: its ``[[save]]`` tables in order, and likewise ``restores``
     """
 
     jobs: int | None = None
@@ -119,7 +119,7 @@ class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 def read_batch_file(path: Path) -> BatchFile:
     """
-    Return what a file says.
+    Return the contents of a file.
 
     :raises UsageError: not a regular file, too large, not TOML, an unknown key or a wrong type
     :raises OSError: it can't be read

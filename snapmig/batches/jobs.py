@@ -1,4 +1,4 @@
-"""The jobs of a batch: its tables with globs and placeholders filled in, checked side by side."""
+"""The jobs of a batch: tables with globs and placeholders filled in, checked against each other."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _PLACEHOLDER = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 @dataclass(frozen=True)
 class PlannedJob:
     """
-    A job that is checked and not begun.
+    A checked job, not yet begun.
 
     :param verb: ``save`` or ``restore``
-    :param place: where in the file it is from
-    :param source: what it reads, and ``destination`` what it makes
-    :param words: what the verb's function gets besides
-    :param reads: other files that it reads
-    :param host: of a cluster, where all its files are
+    :param place: its place in the file
+    :param source: path it reads, and ``destination`` the path it makes
+    :param arguments: further arguments of the verb's function
+    :param reads: other files it reads
+    :param host: the cluster's host with all its files
     """
 
     name: str
@@ -40,13 +40,13 @@ class PlannedJob:
     place: str
     source: str
     destination: str
-    words: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     reads: tuple[str, ...] = ()
     host: str | None = None
 
     @property
     def expected_bytes(self) -> int:
-        """Guest RAM that it will be about, as far as the image's size tells; else 0."""
+        """Guest RAM in bytes, as far as the image's size tells; else 0."""
         if self.host is not None:
             return 0
         with suppress(OSError):
@@ -57,12 +57,11 @@ class PlannedJob:
 
 def plan_jobs(file: BatchFile, path: Path, *, on_cluster: bool = False) -> list[PlannedJob]:
     """
-    Return all jobs of a file, in its order: saves first.
+    Return all jobs of a file in its order, saves first.
 
-    :param path: where the file is: paths in it are relative to its directory
-    :param on_cluster: each job has a host, and files are there and not here
-    :raises UsageError: a value that makes no sense, a glob without a match, or jobs that are in
-        each other's way
+    :param path: path of the file; paths in it are relative to its directory
+    :param on_cluster: each job has a host, and its files are there and not here
+    :raises UsageError: an invalid value, a glob without a match, or conflicting jobs
     """
     expander = _Expander(path, on_cluster=on_cluster)
     jobs = [
@@ -85,7 +84,7 @@ def plan_jobs(file: BatchFile, path: Path, *, on_cluster: bool = False) -> list[
 def _with_timeout(job: PlannedJob, seconds: float) -> PlannedJob:
     if not any(each.startswith(GUEST_PREFIX) for each in (job.source, job.destination)):
         return job
-    return replace(job, words={**job.words, "monitor_timeout": seconds})
+    return replace(job, arguments={**job.arguments, "monitor_timeout": seconds})
 
 
 class _Expander:
@@ -101,13 +100,13 @@ class _Expander:
             attach = {name: fill(file) for name, file in (table.attach or {}).items()}
             base = [fill(file) for file in table.base or ()]
             parent = [] if table.parent is None else [fill(table.parent)]
-            words = _given(
+            arguments = _given(
                 table,
                 "format accelerator depth force follow_remote_parents compression level window "
                 "huffman packet_size layout deltas page_digests live share address arch",
             )
-            words |= {"attach": attach, "base": base}
-            words |= {"parent": parent[0]} if parent else {}
+            arguments |= {"attach": attach, "base": base}
+            arguments |= {"parent": parent[0]} if parent else {}
             destination = fill(table.snapshot)
             with placed(place):
                 for each in (destination, *parent):
@@ -118,7 +117,7 @@ class _Expander:
                 place=place,
                 source=source,
                 destination=destination,
-                words=words,
+                arguments=arguments,
                 reads=(*base, *parent, *attach.values()),
                 host=table.host,
             )
@@ -134,7 +133,7 @@ class _Expander:
                 place=place,
                 source=source,
                 destination=fill(table.image),
-                words=_given(
+                arguments=_given(
                     table,
                     "format accelerator depth force follow_remote_parents in_place block for_qemu "
                     "address arch",
@@ -144,14 +143,14 @@ class _Expander:
 
     def _check_host(self, table: Table) -> None:
         if self._on_cluster and not table.host:
-            raise UsageError("host: the key is missing, which a cluster needs")
+            raise UsageError("host: the key is missing, and a cluster needs it")
         if not self._on_cluster and table.host is not None:
-            raise UsageError(f"host is {table.host!r}, which needs the scheduler of a cluster")
+            raise UsageError(f"host is {table.host!r}, but there is no scheduler of a cluster")
 
     def _sources(
         self, pattern: str, table: Table, place: str
     ) -> Iterator[tuple[str, Callable[..., str]]]:
-        # Each source, with a function that fills in a text's placeholders for it.
+        # Each source, with a function to fill in a text's placeholders for it.
         for source in self._matches(self._at(pattern), place):
             path = Path(source.removeprefix(GUEST_PREFIX))
             known = {"stem": path.stem, "folder": path.absolute().parent.name}
@@ -165,7 +164,7 @@ class _Expander:
             yield source, fill
 
     def _at(self, text: str) -> str:
-        # Relative to the file's directory, except what has no directory.
+        # Relative to the file's directory, if it is a path.
         if is_url(text):
             return text
         if text.startswith(GUEST_PREFIX):
@@ -226,7 +225,7 @@ def _check_names(jobs: list[PlannedJob]) -> None:
 
 
 def _check_files(jobs: list[PlannedJob]) -> None:
-    # What one job makes, or a guest that it is about, is nobody else's business meanwhile.
+    # No two jobs may touch one destination or one guest.
     makers: dict[tuple[str | None, str], PlannedJob] = {}
     for job in jobs:
         own = [job.destination]
@@ -245,13 +244,13 @@ def _check_files(jobs: list[PlannedJob]) -> None:
 
 
 def _are_shares(job: PlannedJob, other: PlannedJob) -> bool:
-    # Two parts of one snapshot may be made side by side.
-    shares = [each.words.get("share") for each in (job, other)]
+    # Two shares of one snapshot may be made side by side.
+    shares = [each.arguments.get("share") for each in (job, other)]
     return None not in shares and shares[0] != shares[1]
 
 
 def _identity(job: PlannedJob, path: str) -> tuple[str | None, str]:
-    # Hosts have files of their own, and objects together; links are followed where they can be.
+    # Each host has its own files, but objects are common to all; links are followed if possible.
     if is_url(path):
         return None, path
     prefix = GUEST_PREFIX if path.startswith(GUEST_PREFIX) else ""

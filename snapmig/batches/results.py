@@ -1,4 +1,4 @@
-"""What a batch tells its caller: how each job ended, and how far it is."""
+"""Results and progress of a batch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ("BatchJob", "BatchProgress", "BatchResult")
 @dataclass(frozen=True, slots=True)
 class BatchJob:
     """
-    How a job ended.
+    The outcome of a job.
 
     :param verb: ``save`` or ``restore``
-    :param state: ``done``; ``failed``; ``cancelled`` because another failed or a signal came;
+    :param state: ``done``; ``failed``; ``cancelled`` after the failure of another job or a signal;
         ``skipped``, not begun
-    :param result: what was done
-    :param exit_code: 0, or that of the failure
-    :param message: why it is not done
-    :param host: on a cluster the host that it was for, and ``worker`` the name of who did it
+    :param result: the verb's result; None unless done
+    :param exit_code: 0, or the failure's
+    :param message: cause of the failure
+    :param host: on a cluster, the job's host; ``worker`` is the name of the worker there
     """
 
     name: str
@@ -41,10 +41,10 @@ class BatchJob:
 @dataclass(frozen=True, slots=True)
 class BatchResult:
     """
-    How all jobs ended, in the order of the file.
+    The outcome of all jobs, in the order of the file.
 
-    :param exit_code: 0, or that of the first job in the file that failed
-    :param warnings: what the user should know of the run as a whole, a sentence each
+    :param exit_code: 0, or the code of the file's first failed job
+    :param warnings: warnings about the run as a whole, a sentence each
     """
 
     jobs: tuple[BatchJob, ...]
@@ -53,19 +53,19 @@ class BatchResult:
     warnings: tuple[str, ...]
 
     def count(self, state: str) -> int:
-        """Return how many jobs ended in a state."""
+        """Return the number of jobs in a state."""
         return Counter(job.state for job in self.jobs)[state]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
     """
-    A moment of a run.
+    The state of a run at one moment.
 
-    :param total_bytes: guest RAM of all jobs, as far as it is known yet
-    :param done_bytes: what of it is finished
-    :param jobs: how many there are, ``ended_jobs`` of which have ended
-    :param running: the progress of those under way, by name; None before the first packet
+    :param total_bytes: guest RAM of all jobs, as far as known
+    :param done_bytes: guest RAM finished
+    :param jobs: number of jobs, ``ended_jobs`` of them over
+    :param running: progress of the jobs under way, by name; None before the first packet
     """
 
     total_bytes: int

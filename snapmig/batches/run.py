@@ -1,4 +1,4 @@
-"""``batch``: many guests saved or restored in one run, here or on a cluster's hosts."""
+"""``batch``: many guests saved or restored in one run, on this host or on a cluster."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from snapmig.batches.cluster_executor import ClusterMeans, cluster_warnings, hosts_of
-from snapmig.batches.executor import LocalMeans, Means
+from snapmig.batches.cluster_executor import ClusterExecutor, cluster_warnings, hosts_of
+from snapmig.batches.executor import Executor, LocalExecutor
 from snapmig.batches.file import read_batch_file
 from snapmig.batches.jobs import PlannedJob, plan_jobs
 from snapmig.batches.results import BatchJob, BatchProgress, BatchResult
@@ -25,9 +25,9 @@ from snapmig.operations.options.parse import parse_jobs
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.runs.workers import make_pace, parse_rate
+from snapmig.operations.runs.workers import parse_rate
 from snapmig.system.limits import start_thread
-from snapmig.system.signals import Cancellation, HeldSignals, arrive
+from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
 
 __all__ = ("Batch", "batch")
 
@@ -55,27 +55,28 @@ def batch(
     notice: Callable[[str, str], None] | None = None,
 ) -> BatchResult:
     """
-    Save and restore many guests, as a file says: docs/batch.md is its reference.
+    Save and restore the guests listed in a file; docs/batch.md is its reference.
 
-    A job that fails is a :class:`BatchJob` of the result and stops no other. When this is
-    interrupted by an exception (a signal's, or one of the functions that it calls), guests that
-    are paused go on and partial files are removed before it leaves.
+    A failed job becomes a :class:`BatchJob` of the result and stops no other. If an exception
+    interrupts the run (a signal's, or one of a callback), paused guests continue and partial files
+    are removed first.
 
-    What is given here holds instead of the file's.
+    Arguments override the file.
 
     :param path: the file; paths in it are relative to its directory
     :param jobs: worker processes, for all guests together
     :param max_guests_at_once: jobs under way at a time
-    :param fail_fast: cancel all others when one fails
-    :param bwlimit: bytes per second that all of them write at most, a number or words like ``200M``
+    :param fail_fast: cancel the other jobs after a failure
+    :param bwlimit: bytes per second to write at most, all together; a number or a text such as
+        ``200M``
     :param monitor_timeout: seconds to wait for each answer of a guest's monitor
-    :param scheduler: of a Dask cluster whose workers do each job on its host: docs/cluster.md
-    :param ended: called with each job as it ends, in the caller's thread
+    :param scheduler: the scheduler of a Dask cluster; each job runs on its host: docs/cluster.md
+    :param ended: called with each job at its end, in the caller's thread
     :param progress: called several times a second, in the caller's thread
-    :param notice: called with a job's name and a sentence that the user should read meanwhile, in
-        the caller's thread; of jobs on other hosts there are none
-    :raises UsageError: the file is not what it should be, or jobs are in each other's way
-    :raises NoSpaceError: what is restored can't fit
+    :param notice: called with a job's name and a message for the user, in the caller's thread; not
+        for jobs on other hosts
+    :raises UsageError: an invalid file, or conflicting jobs
+    :raises NoSpaceError: the images to restore can't fit
     :raises OSError: the file can't be read
     """
     run = Batch(
@@ -92,9 +93,9 @@ def batch(
 
 class Batch:
     """
-    A checked file, and what :func:`batch` does with it.
+    A checked file, ready to run.
 
-    :ivar warnings: what the user should know before the start, a sentence each
+    :ivar warnings: warnings known before the start, a sentence each
     """
 
     def __init__(
@@ -135,11 +136,11 @@ class Batch:
         progress: Callable[[BatchProgress], None] | None = None,
         notice: Callable[[str, str], None] | None = None,
     ) -> BatchResult:
-        """Do all jobs."""
+        """Run all jobs."""
         started = time.monotonic()
-        # Workers come first: they are forked while there is no thread beside this one.
-        with self._means() as means:
-            run = _Run(self, means, ended, progress, notice)
+        # Workers come first: they must be forked while this is the only thread.
+        with self._executor() as executor:
+            run = _Run(self, executor, ended, progress, notice)
             try:
                 run.go()
             except BaseException as error:
@@ -154,12 +155,12 @@ class Batch:
             warnings=tuple(self.warnings),
         )
 
-    def _means(self) -> Means:
+    def _executor(self) -> Executor:
         if self._scheduler is None:
-            return LocalMeans(self.workers, self.at_once, make_pace(self._rate))
-        # Those that run at a time share the limit, for they know nothing of each other.
+            return LocalExecutor(self.workers, self.at_once, self._rate)
+        # Jobs under way share the limit equally, because they know nothing of each other.
         rate = None if self._rate is None else max(1, self._rate // self.at_once)
-        return ClusterMeans(self._scheduler, self.jobs, self._workers, rate)
+        return ClusterExecutor(self._scheduler, self.jobs, self._workers, rate)
 
 
 class _Running:
@@ -178,17 +179,17 @@ class _Running:
 
 
 class _Run:
-    # Jobs in their threads; everything of the caller's is called in the caller's thread.
+    # Jobs in their threads; callbacks are called in the caller's thread.
     def __init__(
         self,
         batch: Batch,
-        means: Means,
+        executor: Executor,
         ended: Callable[[BatchJob], None] | None,
         progress: Callable[[BatchProgress], None] | None,
         notice: Callable[[str, str], None] | None,
     ) -> None:
         self._batch = batch
-        self._means = means
+        self._executor = executor
         self._ended = ended
         self._progress = progress
         self._notice = notice
@@ -214,7 +215,7 @@ class _Run:
             self._report()
 
     def stop(self, error: BaseException) -> None:
-        # Called with whatever ended the run; a second signal must not disturb it.
+        # Called with the exception that ended the run; a second signal must not disturb it.
         with HeldSignals():
             for running in self._running.values():
                 running.cancellation.cancel(CancelledError("cancelled, the run was interrupted"))
@@ -224,17 +225,17 @@ class _Run:
                     running.thread.join(max(0.0, end - time.monotonic()))
                 if running.thread.is_alive():
                     error.add_note(
-                        f"{running.job.name} did not end in {_LET_GO_S:.0f} s: look whether its "
-                        "guest is paused, and for partial files"
+                        f"{running.job.name} did not end in {_LET_GO_S:.0f} s: check for a "
+                        "paused guest and for partial files"
                     )
 
     def _next(self) -> PlannedJob | None:
-        # The first that waits and has room.
+        # The first waiting job with room.
         if len(self._running) >= self._batch.at_once:
             return None
         running = [each.job for each in self._running.values()]
         for job in self._waiting:
-            if self._means.room(job, running):
+            if self._executor.room(job, running):
                 self._waiting.remove(job)
                 return job
         return None
@@ -252,8 +253,8 @@ class _Run:
         state, code, message = "done", 0, None
         try:
             with running.cancellation.here():
-                arrive()
-                result, worker = self._means.do(
+                raise_if_cancelled()
+                result, worker = self._executor.do(
                     job, running.note, lambda text: self._events.put((running, text))
                 )
         except BaseException as error:  # noqa: BLE001 - one job's failure is a result of the run

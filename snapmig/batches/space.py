@@ -1,4 +1,4 @@
-"""Whether what all jobs of a batch make has room together, looked at before the first begins."""
+"""Free space for all results of a batch together, checked before the first job."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ __all__ = ("check_batch_space",)
 
 def check_batch_space(jobs: Iterable[PlannedJob]) -> Iterator[str]:
     """
-    Compare what all jobs of a batch make with what is free; yield warnings.
+    Compare the size of everything a batch makes with the free space; yield warnings.
 
-    Where all RAM has room, also what is zero, no index is read: from object storage that would be a
-    download, and to keep it until its job begins would take the memory of all indexes at once.
+    If all RAM fits, zero pages included, no index is read: from object storage it would have to be
+    downloaded, and the indexes of all jobs would be in memory at once.
 
-    :raises NoSpaceError: images to restore that can't all fit
+    :raises NoSpaceError: the images to restore can't all fit
     """
     for place in _filesystems(jobs):
         yield from _check(place)
@@ -35,7 +35,7 @@ def check_batch_space(jobs: Iterable[PlannedJob]) -> Iterator[str]:
 
 @dataclass
 class _Filesystem:
-    # What a batch makes on it.
+    # The batch's results on one filesystem.
     folder: Path
     saved: int = 0
     snapshots: list[str] = field(default_factory=list)
@@ -45,13 +45,13 @@ def _filesystems(jobs: Iterable[PlannedJob]) -> Iterable[_Filesystem]:
     found: dict[int, _Filesystem] = {}
     for job in jobs:
         if job.destination.startswith(GUEST_PREFIX) or is_url(job.destination):
-            continue  # nobody says what is free there
+            continue  # its free space is unknown
         folder = Path(job.destination).parent
-        with suppress(OSError):  # the job itself will say what is wrong
+        with suppress(OSError):  # the job itself will report it
             place = found.setdefault(os.stat(folder).st_dev, _Filesystem(folder))
             if job.verb == "save":
                 place.saved += _allocated(job.source)
-            elif not job.words.get("force") and not job.words.get("in_place"):
+            elif not job.arguments.get("force") and not job.arguments.get("in_place"):
                 place.snapshots.append(job.source)
     return found.values()
 
@@ -70,7 +70,7 @@ def _check(place: _Filesystem) -> Iterator[str]:
     if place.saved + restored > free:
         yield (
             f"{folder}: guests of up to {format_size(place.saved)} are saved here, and "
-            f"{format_size(free)} are free: what does not compress may not fit"
+            f"{format_size(free)} are free: incompressible guests may not fit"
         )
 
 

@@ -1,1 +1,1 @@
-"""A snapshot and its parents: found, checked, read as one, offered as an image."""
+"""Snapshots and their parents: looked up, checked, read as one, offered as an image."""

@@ -1,4 +1,4 @@
-"""A snapshot as an image that can be saved again: in another form, with or without a parent."""
+"""A snapshot as an image to save again: in another form, with or without a parent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CACHED_PACKETS = 2
 
 class SnapshotSource:
     """
-    The parent's side: what :class:`~snapmig.images.source.ImageSource` asks for.
+    The parent process's side: an :class:`~snapmig.images.source.ImageSource`.
 
     :param snapshot: stays the caller's to close
     :param plans: open it and its parents in a worker
@@ -39,11 +39,11 @@ class SnapshotSource:
         self._plans = plans
 
     def opener(self) -> Callable[[], ImageReader]:
-        """Return a picklable function that opens a reader in any process."""
+        """Return a picklable function to open a reader in any process."""
         return partial(SnapshotReader, self._plans)
 
     def next_data(self, start: int) -> int | None:
-        """Return the first RAM offset from ``start`` on that may be other than zero, or None."""
+        """Return the first RAM offset from ``start`` on with possibly nonzero bytes, or None."""
         geometry = self._snapshot.geometry
         if start >= geometry.ram_size:
             return None
@@ -62,7 +62,7 @@ class SnapshotSource:
 
 
 class SnapshotReader:
-    """A worker's side: what :class:`~snapmig.images.source.ImageReader` asks for."""
+    """The worker's side: an :class:`~snapmig.images.source.ImageReader`."""
 
     def __init__(self, plans: Sequence[ReadPlan]) -> None:
         self._chain = open_chain(plans)
@@ -70,7 +70,7 @@ class SnapshotReader:
         self._decoded: OrderedDict[int, Bytes] = OrderedDict()
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the ranges between two RAM offsets whose packets are not all zero."""
+        """Yield the ranges between two RAM offsets with packets other than zero."""
         while start < stop:
             place = self._geometry.place(self._geometry.packet_at(start))
             end = min(stop, place.ram_offset + place.length)
@@ -85,12 +85,12 @@ class SnapshotReader:
         return self._packet(place.packet)[start - place.ram_offset : stop - place.ram_offset]
 
     def expect(self, start: int, stop: int) -> None:
-        """Have the packets of a range fetched, if that takes long."""
+        """Begin to fetch a range's packets, if reading them is slow."""
         first, last = self._geometry.packet_at(start), self._geometry.packet_at(stop - 1)
         self._chain.expect(first, last - first + 1)
 
     def release(self, start: int, stop: int) -> None:
-        """Do nothing: no more than two packets are kept."""
+        """Do nothing: at most two packets are kept."""
 
     def _packet(self, number: int) -> Bytes:
         if number in self._decoded:

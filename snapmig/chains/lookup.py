@@ -1,4 +1,4 @@
-"""Snapshots that others build on: found, checked, and opened as a chain."""
+"""Parents of snapshots: looked up, checked, and opened as a chain."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import resource
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
-from itertools import chain as joined
+from itertools import chain as concatenate
 from itertools import islice
 from pathlib import Path
 
@@ -30,16 +30,16 @@ from snapmig.system.files import open_regular, pread_all
 __all__ = ("PARENT_NAME", "geometry_problem", "open_parents", "parent_hint")
 
 PARENT_NAME = SOURCE_PREFIX + "parent"
-"""The attachment that tells the name of the parent's file."""
+"""The attachment with the name of the parent's file."""
 
 MAX_CHAIN = 1000
 """Snapshots in a chain: each has a file open in each worker."""
 FILES_PER_SNAPSHOT = 8
-"""Open files for each snapshot of a chain: itself and its mapped index, here and in a worker, which
-has ours besides its own; and of a comparison there are two chains."""
+"""Open files per snapshot of a chain: the file and its mapped index, here and in a worker; a worker
+has ours besides its own, and a comparison has two chains."""
 OTHER_FILES = 256
 MAX_SEARCHED = 10_000
-"""Files of a folder that a parent is looked for in when it is not where it was."""
+"""Files of a folder searched for a parent missing from its old place."""
 MAX_NAME = 4096
 """Bytes of the parent's name: no path is longer on Linux."""
 MAX_SEARCHED_OBJECTS = 1000
@@ -50,20 +50,20 @@ def open_parents(
     snapshot: SnapshotFile, stack: ExitStack, *, follow_remote: bool = False
 ) -> list[SnapshotFile]:
     """
-    Return a snapshot and those that it builds on, the youngest first.
+    Return a snapshot and its parents, the youngest first.
 
-    A parent that is missing and that no page needs ends the chain. One that is needed is a failure
-    like any other missing file, exit code 1: the snapshot is sound, and can be read once the parent
-    is back. One that is there and is not what its child was made of is corruption, exit code 3.
+    A missing parent ends the chain if no page needs it. Otherwise it is a failure like any other
+    missing file, exit code 1: the snapshot is sound, and can be read once the parent is back. If
+    the parent file exists but is not the one this snapshot was built on, that is corruption, exit
+    code 3.
 
-    The name that a snapshot gives of its parent is followed to a file beside it or below only, for
-    whoever made the snapshot may have written any: a URL, say, that is then asked for with the keys
-    of whoever reads it.
+    The parent's name in a snapshot is followed only to a file beside it or below. The name is
+    untrusted input: a URL, for instance, would be requested with the reader's own keys.
 
     :param stack: closes the parents
     :param follow_remote: follow it anywhere
     :raises SnapmigError: one is missing, or the chain is too long
-    :raises CorruptSnapshotError: one is not what its child says, or builds on itself
+    :raises CorruptSnapshotError: one does not match its child's record, or builds on itself
     """
     chain = [snapshot]
     while chain[-1].has_parent:
@@ -83,12 +83,12 @@ def open_parents(
 
 
 def parent_hint(snapshot: Location, parent: Location) -> bytes:
-    """Return how a new snapshot tells where its parent is: from its own folder, else in full."""
+    """Return the parent's name to store in a new snapshot: relative if nearby, else in full."""
     return os.fsencode(relative_name(parent, snapshot))
 
 
 def geometry_problem(geometry: Geometry, parent: Geometry) -> str | None:
-    """Return why a guest's RAM can't be compared with a parent's, or None when it can."""
+    """Return why a guest's RAM can't be compared with a parent's, or None if it can."""
     ours = [(block.name, block.size) for block in geometry.blocks]
     theirs = [(block.name, block.size) for block in parent.blocks]
     if ours != theirs:
@@ -99,7 +99,7 @@ def geometry_problem(geometry: Geometry, parent: Geometry) -> str | None:
 
 
 def _allow_files(snapshot: SnapshotFile, count: int) -> None:
-    # Many systems let a process have 1024 files open, and more when it asks for them.
+    # Many systems allow 1024 open files per process, and more on request.
     opened = len(list(Path("/proc/self/fd").iterdir()))  # the caller's own count as well
     needed = FILES_PER_SNAPSHOT * count + OTHER_FILES + opened
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -120,7 +120,7 @@ def _find(child: SnapshotFile, *, follow_remote: bool) -> Location | None:
     hint = _hint(child)
     places = _places(child)
     near = [place for place in places if hint and (follow_remote or is_near(place, hint))]
-    for each in joined(_named(hint, near), *map(_neighbours, places)):
+    for each in concatenate(_named(hint, near), *map(_neighbours, places)):
         if _id_of(each) == wanted:
             return each
     counts = child.index.kind_counts()
@@ -138,7 +138,7 @@ def _find(child: SnapshotFile, *, follow_remote: bool) -> Location | None:
 
 
 def _places(child: SnapshotFile) -> list[Location]:
-    # The one that the user named, and where a link leads.
+    # The path given by the user, and the target if it is a link.
     place = parse_location(child.shown)
     if isinstance(place, ObjectUrl):
         return [place]
@@ -149,13 +149,13 @@ def _places(child: SnapshotFile) -> list[Location]:
 def _named(hint: str | None, places: list[Location]) -> Iterator[Location]:
     if hint is not None:
         for place in places:
-            with suppress(UsageError):  # a URL that is none
+            with suppress(UsageError):  # a malformed URL
                 yield beside(place, hint)
 
 
 def _neighbours(place: Location) -> Iterator[Location]:
     if isinstance(place, ObjectUrl):
-        with suppress(RefusedError):  # a bucket whose objects may be read, but not listed
+        with suppress(RefusedError):  # the bucket's objects may be read, but not listed
             yield from load_s3().ObjectClient(place).neighbours(MAX_SEARCHED_OBJECTS)
     else:
         yield from _files(place.parent)
@@ -167,12 +167,12 @@ def _files(folder: Path) -> Iterator[Path]:
             for entry in islice(entries, MAX_SEARCHED):
                 if entry.is_file(follow_symlinks=False):
                     yield Path(entry.path)
-    except OSError:  # a folder whose files may be opened, but not listed
+    except OSError:  # the folder's files may be opened, but not listed
         return
 
 
 def _hint(child: SnapshotFile) -> str | None:
-    # Only a hint: one that is damaged, or longer than any name, is as good as none.
+    # Only a hint: a damaged or overlong one counts as none.
     for entry in child.attachments:
         if entry.name == PARENT_NAME and 0 < entry.size <= MAX_NAME:
             try:
@@ -185,7 +185,7 @@ def _hint(child: SnapshotFile) -> str | None:
 
 
 def _id_of(place: Location) -> bytes | None:
-    # Of any file or object; None of what is no snapshot, or can't be read.
+    # None for anything but a readable snapshot.
     if isinstance(place, ObjectUrl):
         try:
             start = load_s3().ObjectClient(place).start(SUPERBLOCK_SIZE).start

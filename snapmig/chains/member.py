@@ -1,4 +1,4 @@
-"""One file of a chain, as a worker reads it: what its records say, and its decoded packets."""
+"""One file of a chain in a worker: checked records and decoded packets."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ("ChainMember",)
 
 class ChainMember:
     """
-    A snapshot that may be another one's parent.
+    A snapshot, maybe the parent of another.
 
-    :param records_at_once: records that are checked and kept together
+    :param records_at_once: number of records checked and kept together
     """
 
     def __init__(self, file: SnapshotFile, settings: ReadSettings, records_at_once: int) -> None:
@@ -29,16 +29,17 @@ class ChainMember:
         self._kept: list[StoredPacket] = []
         self._batch = range(0)
 
-    def look_at(self, first: int, count: int) -> None:
-        """Say of which packets records will be asked for next, in parts."""
+    def announce(self, first: int, count: int) -> None:
+        """Announce packets needed next, in parts."""
         self._batch = range(first, first + count)
 
     def entries(self, first: int, count: int) -> list[StoredPacket]:
         """
-        Return what the records of packets that follow each other say.
+        Return the checked records of consecutive packets.
 
-        Those around them are checked and kept, too, for the next are wanted soon: those of the
-        batch, and where that is small of others after it, though some of them go to other workers.
+        Their neighbours' records are checked and kept, too, because they are likely to be needed
+        next: those of the batch, and after a small batch others behind it, although some of these
+        go to other workers.
 
         :raises CorruptSnapshotError: one of them is damaged
         """
@@ -49,7 +50,7 @@ class ChainMember:
                 kept = unpack_records(self.file.checked_records(start, count_kept))
             except StoreError:
                 raise
-            except SnapmigError:  # perhaps of a packet that nobody wants
+            except SnapmigError:  # perhaps of a packet nobody needs
                 return unpack_records(self.file.checked_records(first, count))
             self._first, self._kept = start, kept
         return self._kept[first - self._first : first - self._first + count]
@@ -64,7 +65,7 @@ class ChainMember:
 
     def entries_of(self, numbers: Sequence[int]) -> list[StoredPacket]:
         """
-        Return what the records of some packets say, which are near each other.
+        Return the checked records of some packets close to each other.
 
         :raises CorruptSnapshotError: one of them, or one between them, is damaged
         """
@@ -78,9 +79,9 @@ class ChainMember:
         self, packets: Sequence[StoredPacket], *, compare_digests: bool = True
     ) -> Iterator[Decoded]:
         """
-        Yield the stored pages of packets, or what is wrong with them, in any order.
+        Yield the stored pages of packets, or the error found in them, in any order.
 
-        :param compare_digests: false where the caller compares that of what it makes of them
+        :param compare_digests: false if the caller compares the digests of its own results
         """
         if len(packets) > 1:
             self.file.prefetch(packets)

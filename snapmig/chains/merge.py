@@ -1,8 +1,8 @@
 """
-Packets whose pages come from several files of a chain.
+Packets with pages from several files of a chain.
 
-Each page is the xor of all stored pages on its way to the first file that does not need its parent.
-They are put where the result has them, so that nothing is moved afterwards.
+Each page is the xor of all stored pages on its way to the first file with the page in full. Pages
+are written straight to their place in the result, so that nothing is moved afterwards.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ _PAGE = np.dtype((np.void, PAGE_SIZE))
 
 class PageMerger:
     """
-    Some packets that are put together side by side.
+    Some packets, merged side by side.
 
-    :param packets: what the youngest file says of them
-    :param compare_digests: compare each layer's digests, too, to tell whose damage it is
+    :param packets: their records in the youngest file
+    :param compare_digests: also compare the digest in each member, to locate the damage
     """
 
     def __init__(self, packets: Sequence[StoredPacket], *, compare_digests: bool) -> None:
         self._compare_digests = compare_digests
         self._parts = {packet.packet: _Part(packet) for packet in packets}
-        self._open = dict(self._parts)  # those that want pages of the next layer
+        self._open = dict(self._parts)  # packets with pages in the next older member
         self._errors: dict[int, SnapmigError] = {}
 
-    def add(self, layer: ChainMember, entries: Sequence[StoredPacket] | None = None) -> None:
+    def add(self, member: ChainMember, entries: Sequence[StoredPacket] | None = None) -> None:
         """
-        Take what the next older file has.
+        Merge the contents of the next older file.
 
-        :param entries: what it says of the packets, where that is known
+        :param entries: its records of the packets, if known
         """
         if entries is None:
-            entries = self._entries(layer)
+            entries = self._entries(member)
         holding = [entry for entry in entries if self._open[entry.packet].wants(entry)]
-        for found in layer.load_all(holding, compare_digests=self._compare_digests):
+        for found in member.load_all(holding, compare_digests=self._compare_digests):
             if found.pages is None:
                 self._fail(found.packet.packet, found.error)
             else:
@@ -58,32 +58,32 @@ class PageMerger:
 
     @property
     def complete(self) -> bool:
-        """Whether no page of an older file is wanted."""
+        """True if no page of an older file is needed."""
         return not self._open
 
     def result(self, packet: StoredPacket) -> Bytes | SnapmigError:
-        """Return a packet's pages that are not zero, or why there are none."""
+        """Return a packet's nonzero pages, or the error found in it."""
         number = packet.packet
         if number in self._errors:
             return self._errors[number]
         if number in self._open:
-            return CorruptSnapshotError("has pages of a parent that is not there", packet=number)
+            return CorruptSnapshotError("has pages of a missing parent", packet=number)
         pages = self._parts[number].finish()
         return digest_problem(packet, pages.data) or pages
 
-    def _entries(self, layer: ChainMember) -> list[StoredPacket]:
+    def _entries(self, member: ChainMember) -> list[StoredPacket]:
         try:
-            return layer.entries_of(list(self._open))
+            return member.entries_of(list(self._open))
         except StoreError:
             raise
         except SnapmigError:
-            return list(self._each_entry(layer))
+            return list(self._each_entry(member))
 
-    def _each_entry(self, layer: ChainMember) -> Iterator[StoredPacket]:
-        # One of them is wrong: each alone says which.
+    def _each_entry(self, member: ChainMember) -> Iterator[StoredPacket]:
+        # One of them is damaged: check each alone to find it.
         for number in list(self._open):
             try:
-                yield from layer.entries(number, 1)
+                yield from member.entries(number, 1)
             except StoreError:
                 raise
             except SnapmigError as error:
@@ -126,13 +126,13 @@ class _Part:
         self._begun |= taken
 
     def pass_on(self, entry: StoredPacket) -> bool:
-        # Whether pages of the next older file are wanted.
+        # True if pages of the next older file are needed.
         self._wanted = self._wanted & (entry.kinds >> 1).view(np.bool_)
         return bool(self._wanted.any())
 
     def finish(self) -> Bytes:
         blank = self._in_use & ~self._begun
-        if blank.any():  # zero in the file that the way ends in
+        if blank.any():  # zero in the last file of the way
             self._pages[self._places[blank]] = 0
         return self._pages
 

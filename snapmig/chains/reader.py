@@ -1,9 +1,9 @@
 """
-Reading packets of a snapshot and of its parents: stored bytes to checked page contents.
+Read packets of a snapshot and its parents: from stored bytes to checked page contents.
 
 One path serves restore, verify, random access and comparison, so that none of them checks less. A
-page that is the parent's, or a difference from it, is looked for in the parent, and so on; only
-packets that hold a page that is wanted are decoded.
+page stored by reference or as a difference is looked up in the parent, and so on; only packets with
+a needed page are decoded.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from snapmig.stores.source import SourcePlan
 __all__ = ("RECORDS_AT_ONCE", "ChainReader", "Loaded", "ReadPlan", "open_chain")
 
 RESOLVED_AT_ONCE = 8
-"""Packets whose pages are put together side by side: 4 MiB of memory at the usual size."""
+"""Packets merged side by side: 4 MiB of memory at the usual size."""
 RECORDS_AT_ONCE = 64
-"""Records of a file that are checked together: 350 us, where those of a batch of 8 take 300."""
+"""Records of a file checked together: 350 us, where a batch of 8 takes 300."""
 RECORDS_KEPT = 1024
-"""Records that are kept of all files of a chain together, so that long ones take no more memory."""
+"""Records kept of all files of a chain together, so that long chains take no more memory."""
 
 
 class ReadPlan(NamedTuple):
     """
-    All that a worker needs to read a snapshot, picklable.
+    Everything a worker needs to read a snapshot, picklable.
 
     :param source: opens it, also in another process
     :param shown: its name for people
@@ -51,9 +51,9 @@ class ReadPlan(NamedTuple):
 
 class Loaded(NamedTuple):
     """
-    A packet's pages that are not zero, in order, as ``(n, 4096)``, or why there are none.
+    A packet's nonzero pages in order, as ``(n, 4096)``, or the reason for their absence.
 
-    :param pages: good until the next packet is asked for
+    :param pages: valid until the next packet is requested
     """
 
     packet: StoredPacket
@@ -79,55 +79,55 @@ class ChainReader:
         self._files = files
         self._settings = settings
         at_once = max(1, min(RECORDS_AT_ONCE, RECORDS_KEPT // len(files)))
-        self._layers = [
+        self._members = [
             ChainMember(file, each, at_once) for file, each in zip(files, settings, strict=True)
         ]
 
     @property
     def engine_failures(self) -> int:
-        """How many packets an engine did not do, so that software did."""
-        return sum(layer.decoder.failures.count for layer in self._layers)
+        """Number of packets decoded in software after an engine failed."""
+        return sum(member.decoder.failures.count for member in self._members)
 
     def notes(self) -> list[str]:
-        """Return why an engine did not do its work, what was not returned before."""
-        return [note for layer in self._layers for note in layer.decoder.failures.take()]
+        """Return new messages about failures of an engine."""
+        return [note for member in self._members for note in member.decoder.failures.take()]
 
     def records(self, first: int, count: int) -> Records:
-        """Return the checked records of packets that follow each other."""
+        """Return the checked records of consecutive packets."""
         return self.snapshot.checked_records(first, count)
 
     def entries(self, first: int, count: int) -> list[StoredPacket]:
         """
-        Return what the checked records of packets that follow each other say.
+        Return the checked records of consecutive packets, unpacked.
 
         :raises CorruptSnapshotError: one of them is damaged
         """
-        for layer in self._layers:
-            layer.look_at(first, count)
-        return self._layers[0].entries(first, count)
+        for member in self._members:
+            member.announce(first, count)
+        return self._members[0].entries(first, count)
 
     def packets(self, first: int, count: int) -> list[StoredPacket]:
-        """Return the same, but nothing where all pages are zero, of however many packets."""
-        if count > RECORDS_AT_ONCE:  # those that look as if nothing was stored
+        """Return the same without packets of zeros only, of however many packets."""
+        if count > RECORDS_AT_ONCE:  # records that look as if nothing was stored
             records = self.records(first, count)
             return unpack_records(records) if records["kinds"].any() else []
         packets = self.entries(first, count)
         return packets if any(packet.has_pages for packet in packets) else []
 
     def expect(self, first: int, count: int) -> None:
-        """Have the stored bytes of packets that follow each other fetched, if that takes long."""
+        """Begin to fetch the stored bytes of consecutive packets, if reading them is slow."""
         if self.snapshot.is_remote:
-            with suppress(SnapmigError):  # a damaged record is told of when its turn has come
+            with suppress(SnapmigError):  # a damaged record is reported when its turn comes
                 records = self.records(first, count)
                 stored = records[records["stored_size"] > 0]
                 self.snapshot.prefetch(unpack_records(stored) if len(stored) else [])
 
     def load(self, packet: StoredPacket) -> Bytes:
         """
-        Return a packet's pages that are not zero, in order, as ``(n, 4096)``.
+        Return a packet's nonzero pages in order, as ``(n, 4096)``.
 
-        :param packet: what its checked record says
-        :raises CorruptSnapshotError: stored bytes or contents are not what they should be
+        :param packet: its checked record
+        :raises CorruptSnapshotError: stored bytes or contents don't match their checksums
         """
         for found in self.load_all([packet]):
             if found.pages is None:
@@ -137,16 +137,16 @@ class ChainReader:
 
     def load_all(self, packets: Sequence[StoredPacket]) -> Iterator[Loaded]:
         """
-        Yield those packets that have pages that are not zero, in any order.
+        Yield the packets with nonzero pages, in any order.
 
         :raises SnapmigError: the library of an encoding is missing
         """
         youngest = {packet.packet: packet for packet in packets if packet.has_pages}
         apart: list[StoredPacket] = []
         entries = list(youngest.values())
-        for depth, layer in enumerate(self._layers):
+        for depth, member in enumerate(self._members):
             own = [entry for entry in entries if not entry.needs_parent]
-            for found in layer.load_all(own):
+            for found in member.load_all(own):
                 yield self._checked(youngest[found.packet.packet], found)
             passed_on = [entry for entry in entries if entry.needs_parent]
             apart += [youngest[entry.packet] for entry in passed_on if entry.stored_pages]
@@ -160,10 +160,10 @@ class ChainReader:
     def _parents_of(
         self, depth: int, packets: Sequence[StoredPacket], apart: list[StoredPacket]
     ) -> list[StoredPacket]:
-        # What the next file says of packets that are its own as a whole; those that are so only
-        # in part, and all of them where its index is damaged, must be put together page by page.
+        # Records of packets wholly in the next file; packets only partly there, and all of them if
+        # its index is damaged, must be merged page by page.
         try:
-            entries = self._layers[depth + 1].entries_of([each.packet for each in packets])
+            entries = self._members[depth + 1].entries_of([each.packet for each in packets])
         except (SnapmigError, IndexError):
             apart += packets
             return []
@@ -173,8 +173,8 @@ class ChainReader:
         return [entry for (entry, _), whole in zip(found, same, strict=True) if whole]
 
     def _checked(self, packet: StoredPacket, found: Decoded) -> Loaded:
-        # A packet that is a parent's as a whole: that one's digest was compared when it was
-        # decoded, and must be what the youngest record says too.
+        # A packet taken whole from a parent: its digest was compared when it was decoded, and must
+        # equal the youngest record's.
         if found.error is None and found.packet.digest != packet.digest:
             message = (
                 f"digest of the page contents is {packet.digest.hex()}, "
@@ -185,19 +185,19 @@ class ChainReader:
         return Loaded(packet, found.pages, found.error)
 
     def _resolve(self, packets: Sequence[StoredPacket]) -> Iterator[Loaded]:
-        # That of the youngest record proves the pages of all layers: those are compared only to
-        # tell whose damage it is, or which engine's fault.
+        # The youngest record's digest proves the pages of all members: theirs are compared only
+        # to locate damage, or an engine's fault.
         for found in self._join(packets, compare_digests=False):
             yield found if found.error is None else self._resolve_again(found)
 
     def _join(self, packets: Sequence[StoredPacket], *, compare_digests: bool) -> Iterator[Loaded]:
-        joined = PageMerger(packets, compare_digests=compare_digests)
-        joined.add(self._layers[0], packets)
-        for layer in self._layers[1:]:
-            if not joined.complete:
-                joined.add(layer)
+        merger = PageMerger(packets, compare_digests=compare_digests)
+        merger.add(self._members[0], packets)
+        for member in self._members[1:]:
+            if not merger.complete:
+                merger.add(member)
         for packet in packets:
-            found = joined.result(packet)
+            found = merger.result(packet)
             if isinstance(found, SnapmigError):
                 found.path = found.path or self.snapshot.shown
                 yield Loaded(packet, None, found)
@@ -205,13 +205,13 @@ class ChainReader:
                 yield Loaded(packet, found)
 
     def _resolve_again(self, found: Loaded) -> Loaded:
-        # ChainMember by layer, and where an engine had a part in the pages, in software.
+        # Member by member, and in software if an engine was involved.
         trusted = [each._replace(engine=SOFTWARE.name) for each in self._settings]
         names = [each.engine for each in self._settings if not find_engine(each.engine).trusted]
         reader = ChainReader(self._files, trusted if names else self._settings)
         (again,) = reader._join([found.packet], compare_digests=True)
         if again.error is None and names:
-            failures = self._layers[0].decoder.failures
+            failures = self._members[0].decoder.failures
             number = found.packet.packet
             failures.add(f"{names[0]}: gave other bytes than software for packet {number}")
         return again

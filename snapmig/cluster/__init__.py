@@ -1,1 +1,1 @@
-"""Jobs on other machines: the client of a Dask cluster, and the code that runs there."""
+"""Jobs on other machines: the client of a Dask cluster, and the code run by its workers."""

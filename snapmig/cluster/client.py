@@ -81,15 +81,16 @@ class Cluster:
 
     def check(self, hosts: Iterable[str]) -> None:
         """
-        Check that all hosts are served by workers with this version of snapmig.
+        Check the presence of workers with this version of snapmig on all hosts.
 
-        :raises UsageError: nobody serves a host
-        :raises SnapmigError: a worker has no snapmig, or another version, or does not answer
+        :raises UsageError: a host without workers
+        :raises SnapmigError: a worker without snapmig, or with another version, or without an
+            answer
         """
         wanted = set(hosts)
         known = {host for worker in self._workers.values() for host in worker.places}
         for host in sorted(wanted - known):
-            names = f", which has {', '.join(sorted(known))}" if known else ", which has no worker"
+            names = f"; it has {', '.join(sorted(known))}" if known else "; it has no worker"
             raise UsageError(f"no worker serves host {host!r} at {self._scheduler.address}{names}")
         serving = [worker for worker in self._workers.values() if wanted & worker.places.keys()]
         versions = self._versions(serving)

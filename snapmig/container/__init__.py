@@ -1,1 +1,1 @@
-"""The snapshot file: its places, its tables and its commit; knows nothing of compression."""
+"""The snapshot file: its layout, its tables and its commit. Knows nothing of compression."""

@@ -1,8 +1,8 @@
 """
-The snapshot format's constants and its superblock, as bytes.
+Constants of the snapshot format, and its superblock as bytes.
 
-docs/format.md is the specification; each number of it stands here once, and a test compares the
-two. This module does no I/O.
+docs/format.md is the specification; each of its numbers is defined once here, and a test compares
+the two. This module does no I/O.
 
 Format versions:
 
@@ -32,7 +32,7 @@ __all__ = (
 )
 
 MAGIC = b"\x93SNAPMIG"
-"""First 8 bytes. 0x93 is not ASCII and cannot start a UTF-8 character."""
+"""First 8 bytes. 0x93 is not ASCII and can't start a UTF-8 character."""
 VERSION_MAJOR = 1
 VERSION_MINOR = 0
 
@@ -41,7 +41,7 @@ ALIGNMENT = 4096
 """Index and data start at multiples of this."""
 
 INCOMPATIBLE_KNOWN = 0
-"""Incompatible feature bits that this reader understands: none are defined yet."""
+"""Incompatible feature bits understood by this reader: none are defined yet."""
 
 MIN_PACKET_SIZE = 64 << 10
 MAX_PACKET_SIZE = 4 << 20
@@ -61,18 +61,18 @@ PAGE_DIGEST_SIZE = 16
 
 MAX_PIECES = 1 << 16
 LITTLE_ENDIAN, BIG_ENDIAN = 1, 2
-"""Byte orders as ELF numbers them."""
+"""Byte orders, numbered as in ELF."""
 
 
 class Layout(IntEnum):
-    """How a packet's place in the file follows from its number."""
+    """Layout of packets in the file: in slots of a fixed size, or packed end to end."""
 
     FIXED = 1
     PACKED = 2
 
 
 class Encoding(IntEnum):
-    """What a packet's or an attachment's stored bytes are. Zero is never a valid encoding."""
+    """Encoding of the stored bytes of a packet or an attachment. Zero is never a valid encoding."""
 
     EMPTY = 1
     RAW = 2
@@ -82,7 +82,7 @@ class Encoding(IntEnum):
 
 
 class PageKind(IntEnum):
-    """Where a page's contents come from: two bits for each page of a packet."""
+    """Kind of a page by the source of its contents: two bits for each page of a packet."""
 
     ZERO = 0
     DATA = 1
@@ -91,24 +91,24 @@ class PageKind(IntEnum):
 
 
 COMPRESSED = (Encoding.DEFLATE, Encoding.ZSTD, Encoding.LZ4)
-"""Encodings of packets whose stored bytes are one stream, shorter than the pages."""
+"""Encodings of packets stored as one stream, shorter than the pages."""
 
 KNOWN_ENCODINGS = sum(1 << kind for kind in Encoding)
 
 
 def align_up(number: int, alignment: int = ALIGNMENT) -> int:
-    """Return the next multiple of ``alignment`` that is not below ``number``."""
+    """Return ``number`` rounded up to a multiple of ``alignment``."""
     return -(-number // alignment) * alignment
 
 
 def record_size(packet_size: int) -> int:
-    """Return the bytes of one index record, which has two bits for each page of a packet."""
+    """Return the bytes of one index record, including two bits for each page of a packet."""
     kinds_size = packet_size // PAGE_SIZE // 4
     return align_up(RECORD_HEAD_SIZE + kinds_size, 8)
 
 
 def page_digests_size(packet_size: int) -> int:
-    """Return the bytes of the page digests of one packet, where a snapshot has them."""
+    """Return the bytes of the page digests of one packet, in a snapshot with page digests."""
     return packet_size // PAGE_SIZE * PAGE_DIGEST_SIZE
 
 
@@ -132,14 +132,14 @@ _CODES = {
     "Bytes16": "16s",
     "Bytes32": "32s",
 }
-"""How the types of the superblock's fields are stored, as codes of :mod:`struct`."""
+"""Codes of :mod:`struct` for the types of the superblock's fields."""
 
 
 class Superblock(NamedTuple):
     """
-    The first :data:`SUPERBLOCK_SIZE` bytes of a snapshot file; the rest of them is zero.
+    The first :data:`SUPERBLOCK_SIZE` bytes of a snapshot file, padded with zeros.
 
-    The fields stand as they are stored, one after the other, by the names of their types.
+    Fields are listed in their stored order, each with the name of its type.
     """
 
     magic: Bytes8 = MAGIC
@@ -190,7 +190,7 @@ class Superblock(NamedTuple):
     @classmethod
     def unpack(cls, raw: bytes) -> Superblock:
         """
-        Return a stored superblock after the checks that need nothing but its own bytes.
+        Return a stored superblock, after all checks possible from its own bytes.
 
         Magic and major version come first, because only they keep their place in every future
         version; then the checksum; then features; then each field's limits.
@@ -257,7 +257,7 @@ class Superblock(NamedTuple):
 
 
 def is_packet_size(size: int) -> bool:
-    """Return whether packets may have this many bytes."""
+    """Return True if this is a valid packet size in bytes."""
     return MIN_PACKET_SIZE <= size <= MAX_PACKET_SIZE and size & (size - 1) == 0
 
 

@@ -1,9 +1,9 @@
 """
-Index records: one per packet, as a numpy structured array; no I/O.
+Index records: one per packet, as a numpy structured array. No I/O.
 
-A record says where a packet's stored bytes are, how they are encoded, what each page is, and
-three sums: of the record itself, of the stored bytes, and of the page contents; a fourth one, of
-the page digests, where the snapshot has those.
+A record holds the place of a packet's stored bytes, their encoding, the kind of each page, and
+three checksums: of the record itself, of the stored bytes, and of the page contents. Snapshots with
+page digests add a fourth, of those.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ Records = npt.NDArray[np.void]
 
 class StoredPacket(NamedTuple):
     """
-    What a checked record says of a packet's stored bytes, as plain values.
+    The stored bytes of a packet as described by a checked record, as plain values.
 
     :param kinds: of each page of a full packet
-    :param stored_pages: how many of them the stored bytes hold
-    :param needs_parent: whether one of them is the parent's, or a difference from it
+    :param stored_pages: number of pages in the stored bytes
+    :param needs_parent: True if a page is the parent's, or stored as a difference from it
     """
 
     packet: int
@@ -67,22 +67,22 @@ class StoredPacket(NamedTuple):
 
     @property
     def has_pages(self) -> bool:
-        """Whether any page is not zero: it is stored, or the parent's is needed."""
+        """True if any page is not zero: stored, or taken from the parent."""
         return self.stored_pages > 0 or self.needs_parent
 
     @property
     def mask(self) -> Mask:
-        """Which pages the stored bytes hold."""
+        """The pages in the stored bytes."""
         return (self.kinds & 1).view(np.bool_)  # 1 us, where a conversion takes 6
 
     @property
     def in_use(self) -> Mask:
-        """Which pages are not zero."""
+        """The pages other than zero."""
         return self.kinds.astype(np.bool_)  # 1 us, where a comparison takes 3 to 16
 
 
 _SHIFTS = np.array((0, 2, 4, 6), np.uint8)
-"""Where the kinds of four pages are in a byte."""
+"""Bit positions of the kinds of four pages in a byte."""
 
 Record = Any
 """One element of :data:`Records`; numpy has no type for the fields of a structured scalar."""
@@ -90,7 +90,7 @@ Record = Any
 
 @cache
 def record_dtype(packet_size: int) -> np.dtype[np.void]:
-    """Return the layout of an index record for packets of a size."""
+    """Return the layout of an index record for a packet size."""
     kinds_size = packet_size // PAGE_SIZE // 4
     fields = {
         "packet": ("<u8", 0),
@@ -109,7 +109,7 @@ def record_dtype(packet_size: int) -> np.dtype[np.void]:
         "kinds": ((np.uint8, (kinds_size,)), RECORD_HEAD_SIZE),
     }
     if filling := record_size(packet_size) - RECORD_HEAD_SIZE - kinds_size:
-        # Named, because numpy's copies leave out what no field covers.
+        # Named, because numpy's copies leave out bytes outside all fields.
         fields["reserved_3"] = (f"V{filling}", RECORD_HEAD_SIZE + kinds_size)
     return np.dtype(
         {
@@ -122,7 +122,7 @@ def record_dtype(packet_size: int) -> np.dtype[np.void]:
 
 
 def empty_records(first: int, count: int, packet_size: int) -> Records:
-    """Return unsealed records of ``count`` packets that store nothing, from packet ``first`` on."""
+    """Return unsealed records of ``count`` empty packets, starting with packet ``first``."""
     records = np.zeros(count, record_dtype(packet_size))
     records["packet"] = np.arange(first, first + count)
     records["encoding"] = Encoding.EMPTY
@@ -130,7 +130,7 @@ def empty_records(first: int, count: int, packet_size: int) -> Records:
 
 
 def record_sum(raw: bytes | bytearray) -> int:
-    """Return the CRC-32 of a record's bytes, with the field that holds it taken as zero."""
+    """Return the CRC-32 of a record's bytes, with its own field taken as zero."""
     return crc32(raw[32:], crc32(b"\0\0\0\0", crc32(raw[:28])))
 
 
@@ -148,7 +148,7 @@ def pack_kinds(kinds: Sequence[Kinds | Mask], pages: int) -> npt.NDArray[np.uint
     """
     Return the stored form of the page kinds of packets.
 
-    :param kinds: of the pages of each; a mask stands for data pages and zero pages
+    :param kinds: for each packet; a mask stands for data pages and zero pages
     :param pages: in a full packet
     """
     flat = b"".join(one.tobytes().ljust(pages, b"\0") for one in kinds)
@@ -164,7 +164,7 @@ def unpack_kinds(stored: npt.NDArray[np.uint8], pages: int) -> Kinds:
 
 
 def unpack_records(records: Records) -> list[StoredPacket]:
-    """Return checked records as plain values: for a whole batch at once that is 10 times faster."""
+    """Return checked records as plain values, ten times faster for a batch than one by one."""
     stored = records["kinds"]
     kinds = unpack_kinds(stored, stored.size * 4).reshape(len(records), -1)
     digests = records["digest"].tobytes()
@@ -182,7 +182,7 @@ def unpack_records(records: Records) -> list[StoredPacket]:
 
 
 def full_digests(records: Records) -> list[bytes | None]:
-    """Return the digests of checked records of packets without zero pages, None for others."""
+    """Return the digests of checked records: of packets without zero pages, None for others."""
     stored = records["kinds"]
     full = ((stored | stored >> 1) & 0x55 == 0x55).all(axis=1).tolist()
     digests = records["digest"].tobytes()
@@ -190,9 +190,13 @@ def full_digests(records: Records) -> list[bytes | None]:
 
 
 def kind_counts(records: Records) -> npt.NDArray[np.int64]:
-    """Return how many pages of each kind records have, unused page places counted as zero pages."""
+    """
+    Return the number of pages of each kind in records.
+
+    Page places after the end of a block count as zero pages.
+    """
     stored = records["kinds"]
-    low, high = stored & 0x55, stored >> 1 & 0x55  # each page's two bits, apart
+    low, high = stored & 0x55, stored >> 1 & 0x55  # the two bits of each page, apart
     data, same, delta = (low & ~high, high & ~low, low & high)
     found = [np.bitwise_count(bits).sum(dtype=np.int64) for bits in (data, same, delta)]
     return np.array([stored.size * 4 - sum(found), *found], np.int64)
@@ -207,14 +211,14 @@ def check_record(
     has_page_digests: bool = False,
 ) -> None:
     """
-    Check all that a record says about itself, before any byte that it points to is read.
+    Check everything a record says about itself, before reading any byte it points to.
 
-    :param place: which packet it should be of
-    :param window: the offsets between which its stored bytes must lie
-    :param has_parent: whether pages may be a parent's
-    :param has_page_digests: whether the snapshot has page digests, of which a record has a sum
-    :raises CorruptSnapshotError: a wrong checksum, or a field that can't be
-    :raises UnsupportedError: an encoding that this reader does not have
+    :param place: the packet it should describe
+    :param window: limits, as file offsets, for its stored bytes
+    :param has_parent: allow pages of a parent
+    :param has_page_digests: the snapshot has page digests, so the record has their checksum
+    :raises CorruptSnapshotError: a wrong checksum, or an impossible field
+    :raises UnsupportedError: an encoding unknown to this reader
     """
     raw = record.tobytes()
     computed = record_sum(raw)
@@ -248,16 +252,16 @@ def records_sound(
     has_page_digests: bool = False,
 ) -> bool:
     """
-    Return whether :func:`check_record` would pass each of many records of full packets.
+    Return True if :func:`check_record` would pass each of many records of full packets.
 
-    Takes 1 us a record where that takes 60: most records of a guest are looked at once and say
-    that nothing is stored. What this refuses must be asked there, for the reason.
+    Takes 1 us a record instead of 60: most records of a guest are read once, and store nothing. To
+    find the reason for a refusal, call :func:`check_record`.
 
     :param first: the packet of the first record
-    :param places: the offsets between which stored bytes must lie, and the distance from one
-        packet's slot to the next one's, 0 in the packed layout
-    :param has_parent: whether pages may be a parent's
-    :param has_page_digests: whether the snapshot has page digests
+    :param places: limits, as file offsets, for the stored bytes, and the distance from one packet's
+        slot to the next, 0 in the packed layout
+    :param has_parent: allow pages of a parent
+    :param has_page_digests: the snapshot has page digests
     """
     size = records.dtype.itemsize
     start, stop, distance = places

@@ -1,9 +1,9 @@
 """
-The index of a snapshot that is read: its records as they stand in the file, not yet checked.
+The index of a snapshot being read: records as they are in the file, not yet checked.
 
-They are read and not mapped: a file that is cut while it is mapped ends the whole process, and that
-may be the caller's own. Parts of 1 MiB are no slower: ``info`` of a guest of 1 TiB, whose index has
-256 MiB, took 0.56 s, and 0.75 with a mapping.
+It is read and not mapped: truncating a mapped file ends the whole process, possibly the caller's
+own. Parts of 1 MiB are no slower: ``info`` of a guest of 1 TiB, with an index of 256 MiB, took 0.56
+s, and 0.75 s with a mapping.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class IndexReader:
     """
     The records of one snapshot.
 
-    :param shown: the snapshot's name in messages
+    :param shown: the snapshot's display name
     """
 
     def __init__(self, source: ByteSource, block: Superblock, shown: str) -> None:
@@ -44,9 +44,9 @@ class IndexReader:
 
     def records(self, first: int, count: int) -> Records:
         """
-        Return records of packets that follow each other, as an array of the caller's own.
+        Return records of consecutive packets, as an array owned by the caller.
 
-        :param count: fewer are returned where the packets end
+        :param count: number of records; fewer are returned at the end of the packets
         :raises CorruptSnapshotError: the file was cut since it was opened
         """
         return self._read(first, count).copy()
@@ -62,11 +62,11 @@ class IndexReader:
 
     def steps(self, packets: range | None = None) -> Iterator[tuple[int, Records]]:
         """
-        Yield all records, or those of some packets, a part at a time with its first packet.
+        Yield all records, or those of some packets, part by part, each with its first packet.
 
-        The part read last is kept, so that going on from there reads nothing again.
+        The last part read is kept, so that continuing from there reads nothing twice.
 
-        :raises CorruptSnapshotError: one is in a hole of the file, or the file was cut
+        :raises CorruptSnapshotError: a record is in a hole of the file, or the file was cut
         """
         packets = range(self._block.packet_count) if packets is None else packets
         if not self._whole:
@@ -81,20 +81,20 @@ class IndexReader:
             yield first, self._known[1][first - start : packets.stop - start]
 
     def kind_counts(self, packets: range | None = None) -> npt.NDArray[np.int64]:
-        """Return how many pages of each kind some packets have, by default all of them."""
+        """Return the number of pages of each kind in some packets, by default in all."""
         counts = np.zeros(len(PageKind), np.int64)
         for _, records in self.steps(packets):
             counts += kind_counts(records)
         return counts
 
     def pages_in_use(self, packets: range | None = None) -> int:
-        """Return how many pages of some packets are not zero."""
+        """Return the number of pages other than zero in some packets, by default in all."""
         counts = self.kind_counts(packets)
         return int(counts.sum() - counts[PageKind.ZERO])
 
     def check_digest(self) -> None:
         """
-        Compare the index as a whole with the superblock.
+        Compare the digest of the whole index with the superblock.
 
         :raises CorruptSnapshotError: it is not the index that was committed
         """
@@ -108,9 +108,10 @@ class IndexReader:
 
     def check_holes(self) -> None:
         """
-        Find a record in a hole, which may be as large as the RAM that a file pretends to be of.
+        Refuse records in holes: a hole can be as large as the RAM a file pretends to describe.
 
-        :raises CorruptSnapshotError: the head of one is there, and that is never all zeros
+        :raises CorruptSnapshotError: the head of a record is in a hole, though it is never all
+            zeros
         """
         start, size = self._block.index_offset, self._dtype.itemsize
         hole, end = start, start + self._block.packet_count * size

@@ -1,8 +1,8 @@
 """
-Page digests: a part of a snapshot with the XXH3-128 of each page, zeros where a page is zero.
+Page digests: a part of a snapshot with the XXH3-128 of each page, zeros for zero pages.
 
-With them a save, or a comparison, sees which pages of a packet are the same in two snapshots
-without decoding one of them. Here stands how they are made, found, checked and compared.
+With them a save, or a comparison, finds the equal pages of a packet in two snapshots without
+decoding either. This module makes, finds, checks and compares them.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Rows = npt.NDArray[np.uint64]
 """Digests as ``(pages, 2)``."""
 
 READ_AT_ONCE = 16 << 10
-"""Bytes of digests, those of 4 MiB of RAM: a batch of a save asks the file once."""
+"""Bytes of digests, those of 4 MiB of RAM: one read per batch of a save."""
 
 
 def digest_pages(data: Bytes, in_use: Mask) -> bytes:
     """
-    Return the digests of pages, 16 bytes for each, zeros for those that are zero.
+    Return the digests of pages, 16 bytes each, zeros for zero pages.
 
-    :param data: the pages that are not zero, as ``(n, 4096)``
-    :param in_use: which pages those are
+    :param data: the pages other than zero, as ``(n, 4096)``
+    :param in_use: mask of those pages
     """
     if not len(data):
         return bytes(len(in_use) * PAGE_DIGEST_SIZE)
@@ -48,15 +48,15 @@ def digest_pages(data: Bytes, in_use: Mask) -> bytes:
 
 
 def digest_rows(digests: bytes) -> Rows:
-    """Return digests as ``(pages, 2)`` words, to be compared."""
+    """Return digests as ``(pages, 2)`` words, for comparing."""
     return np.frombuffer(digests, np.uint64).reshape(-1, 2)
 
 
 def wrong_page(packet: StoredPacket, data: Bytes, stored: bytes) -> CorruptSnapshotError | None:
     """
-    Return which of a packet's pages has another digest than its own, None where none has.
+    Return an error for the first page with a digest other than its own, None if there is none.
 
-    :param data: the packet's pages that are not zero, as ``(n, 4096)``
+    :param data: the packet's pages other than zero, as ``(n, 4096)``
     :param stored: the digests of all pages of a full packet
     """
     computed = digest_pages(data, packet.in_use)
@@ -72,9 +72,9 @@ class PageDigestReader:
     """
     The page digests of one snapshot, a few packets at a time.
 
-    :param read: gives bytes at an offset, so many
-    :param offset: where they begin
-    :param shown: the snapshot's name in messages
+    :param read: returns bytes by offset and length
+    :param offset: start of the digests in the file
+    :param shown: the snapshot's display name
     """
 
     def __init__(
@@ -96,14 +96,14 @@ class PageDigestReader:
 
     @property
     def place(self) -> tuple[int, int]:
-        """The offset and length of all of them."""
+        """Offset and length of all digests."""
         return self._offset, self._count * self._size
 
     def of(self, packet: StoredPacket) -> bytes:
         """
-        Return the digests of all pages of a full packet, 16 bytes for each, checked.
+        Return the digests of all pages of a full packet, 16 bytes each, checked.
 
-        :param packet: what its checked record says
+        :param packet: from its checked record
         :raises CorruptSnapshotError: a wrong checksum, or the file ends too early
         """
         if not packet.kinds.any():
@@ -112,9 +112,9 @@ class PageDigestReader:
 
     def checked(self, number: int, checksum: int) -> bytes:
         """
-        Return the digests of a packet with pages that are not zero, as :meth:`of` does.
+        Return the digests of a packet with pages other than zero, as :meth:`of` does.
 
-        :param checksum: what its checked record says of them
+        :param checksum: of the digests, from the packet's checked record
         """
         digests = self._bytes(number)
         computed = crc32(digests)
@@ -129,9 +129,9 @@ class PageDigestReader:
 
     def rows(self, packet: StoredPacket) -> Rows:
         """
-        Return the digests of what a packet's pages hold, as ``(pages, 2)`` words.
+        Return the digests of a packet's page contents, as ``(pages, 2)`` words.
 
-        A page of zeros has the digest of zeros here, whether it is stored or not.
+        A page of zeros, stored or not, has the digest of zeros here.
 
         :raises CorruptSnapshotError: see :meth:`of`
         """

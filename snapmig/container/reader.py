@@ -1,9 +1,9 @@
 """
-A finished snapshot, read in the order that docs/format.md prescribes.
+A finished snapshot, read in the order prescribed by docs/format.md.
 
-Nothing is trusted before it was checked: the superblock against its checksum and limits, every
-place against the file's real size, each record before the bytes that it points to, the stored
-bytes before they are decoded. What comes after (decoding and the digest) is the encodings' work.
+Nothing is trusted before it is checked: the superblock against its checksum and limits, every place
+against the file's real size, each record before the bytes it points to, the stored bytes before
+decoding. The rest, decoding and the digest, is left to the encodings.
 """
 
 from __future__ import annotations
@@ -51,19 +51,19 @@ from snapmig.stores.source import ByteSource, SourcePlan
 __all__ = ("SnapshotFile",)
 
 _ATTACHMENT_STEP = 4 << 20
-"""Bytes of an attachment that are read at once."""
+"""Bytes of an attachment read at once."""
 
 
 class SnapshotFile:
     """
-    An open snapshot: superblock and tables checked, index and packets still to be read.
+    An open snapshot: superblock and tables checked, index and packets still unread.
 
     :ivar index: its records, not checked
 
-    :param path: where it is: a path, an ``s3://`` URL, or what another process has open
-    :param shown: its name in messages, when that is another one
+    :param path: a path, an ``s3://`` URL, or a file open in another process
+    :param shown: display name, if other than the path
     :raises CorruptSnapshotError: not a snapshot, truncated, or damaged in its tables
-    :raises UnsupportedError: needs what this reader does not have
+    :raises UnsupportedError: needs a feature unknown to this reader
     """
 
     def __init__(self, path: str | SourcePlan, shown: str | None = None) -> None:
@@ -109,16 +109,20 @@ class SnapshotFile:
 
     @property
     def is_remote(self) -> bool:
-        """Whether each read takes a round trip over a network."""
+        """True if each read takes a round trip over a network."""
         return self._source.remote
 
     @property
     def disk_size(self) -> int:
-        """What it takes where it is, in bytes."""
+        """Space used where it is stored, in bytes."""
         return self._source.disk_size
 
     def plan(self) -> SourcePlan:
-        """Return how other processes open this very snapshot, which must stay open meanwhile."""
+        """
+        Return a plan for other processes to open this very snapshot.
+
+        It must stay open here meanwhile.
+        """
         block = self.superblock
         if self._source.remote:  # once, and not in every worker
             self._source.keep(0, SUPERBLOCK_SIZE)
@@ -131,17 +135,17 @@ class SnapshotFile:
 
     @cached_property
     def layout(self) -> Layout:
-        """How packets are placed."""
+        """Layout of the packets."""
         return Layout(self.superblock.layout)
 
     @cached_property
     def has_parent(self) -> bool:
-        """Whether pages may be taken from another snapshot."""
+        """True if pages may be taken from another snapshot."""
         return any(self.superblock.parent_id)
 
     @cached_property
     def architecture(self) -> Architecture | None:
-        """The guest's processors, None where they are not known."""
+        """The guest's processors, None if not known."""
         block = self.superblock
         if not block.machine:
             return None
@@ -151,7 +155,7 @@ class SnapshotFile:
 
     @cached_property
     def page_digests(self) -> PageDigestReader | None:
-        """The digest of each page, None where the snapshot has none of them."""
+        """The digest of each page, None if the snapshot has none."""
         block = self.superblock
         if not block.page_digests_offset:
             return None
@@ -164,20 +168,21 @@ class SnapshotFile:
         )
 
     def keep_page_digests(self) -> None:
-        """Have all page digests at hand, for workers too: they will read them in any order."""
+        """Load all page digests, also for workers, before they are read in any order."""
         if self.page_digests is not None:
             self._source.keep(*self.page_digests.place)
 
     @property
     def has_deflate(self) -> bool:
-        """Whether packets may be deflate streams."""
+        """True if packets may be deflate streams."""
         return bool(self.superblock.encodings >> Encoding.DEFLATE & 1)
 
     def packet(self, place: PacketPlace) -> StoredPacket:
         """
-        Return what the index says of a packet, after every check that needs no other bytes.
+        Return a packet's record, after every check possible without other bytes.
 
-        :raises CorruptSnapshotError: it is damaged, or of another packet, or points elsewhere
+        :raises CorruptSnapshotError: it is damaged, or describes another packet, or points
+            elsewhere
         """
         records = self.index.records(place.packet, 1)
         self._check(records[0], place)
@@ -203,15 +208,16 @@ class SnapshotFile:
 
     def checked_records(self, first: int, count: int) -> Records:
         """
-        Return a private copy of the records of packets that follow each other, each checked.
+        Return a private copy of the records of consecutive packets, each checked.
 
-        :raises CorruptSnapshotError: one is damaged, or of another packet, or points elsewhere
+        :raises CorruptSnapshotError: one is damaged, or describes another packet, or points
+            elsewhere
         """
         records = self.index.records(first, count)
         block = self.superblock
         distance = block.packet_size if self.layout == Layout.FIXED else 0
         places = (block.data_offset, block.data_offset + block.data_size, distance)
-        # In a block's last packet nothing may stand after the end: a question to that one alone.
+        # In a block's last packet nothing may follow the block's end: check that one alone.
         ends = (self.geometry.block_packets(n).stop - 1 - first for n in range(block.block_count))
         suspects = [end for end in ends if 0 <= end < count]
         if not records_sound(records, first, places, **self._has):
@@ -222,14 +228,14 @@ class SnapshotFile:
 
     @cached_property
     def _has(self) -> dict[str, bool]:
-        # What records may have, as their checks ask for it.
+        # Limits for records, as their checks take them.
         return {
             "has_parent": self.has_parent,
             "has_page_digests": bool(self.superblock.page_digests_offset),
         }
 
     def prefetch(self, packets: Sequence[StoredPacket]) -> None:
-        """Say which packets' stored bytes will be read next."""
+        """Announce the packets to be read next."""
         if self._source.remote:
             stored = [packet for packet in packets if packet.stored_size]
             ranges = [part for packet in stored for part in stored_ranges(self.layout, packet)]
@@ -256,19 +262,19 @@ class SnapshotFile:
         return data
 
     def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Return the ranges between two offsets, first and end, that are not holes."""
+        """Return the ranges between two offsets that are not holes, as start and stop."""
         return self._source.written(start, stop)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Return bytes that no checksum is of, fewer only where the file ends."""
+        """Return bytes without a checksum, fewer only at the end of the file."""
         return self._source.read(offset, length)
 
     def attachment_pieces(self, entry: AttachmentEntry) -> Iterator[bytes]:
         """
-        Yield an attachment's stored bytes in pieces; its SHA-256 is of the contents.
+        Yield an attachment's stored bytes in pieces; its SHA-256 is that of the contents.
 
-        :raises UnsupportedError: an encoding that this reader does not have
-        :raises CorruptSnapshotError: the file ends inside of it
+        :raises UnsupportedError: an encoding unknown to this reader
+        :raises CorruptSnapshotError: the file ends inside it
         """
         if entry.encoding not in (Encoding.RAW, Encoding.DEFLATE):
             message = f"attachment {entry.name!r} has the encoding {entry.encoding}"

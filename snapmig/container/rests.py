@@ -1,8 +1,8 @@
 """
-What slots hold besides stored bytes: zeros, where somebody may map them.
+Verify that slots hold nothing but zeros besides stored bytes, where they may be mapped.
 
-A RAM block whose packets are all raw or empty can be mapped from the file as it is. No checksum is
-of the zero pages of such a guest, so whoever verifies a snapshot looks at them. Holes are not read.
+A RAM block with only raw or empty packets can be mapped from the file as it is. The zero pages of
+such a guest have no checksum, so a verification reads them. Holes are not read.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def wrong_rests(
     snapshot: SnapshotFile, packets: range, stored_pages: Callable[[int], Mask | None]
 ) -> Iterator[CorruptSnapshotError]:
     """
-    Yield an error for each packet that has other bytes than zeros beside its stored pages.
+    Yield an error for each packet with bytes other than zero beside its stored pages.
 
-    Nothing can be mapped of an object, or in the packed layout.
+    Objects, and snapshots in the packed layout, can't be mapped and are not checked.
 
-    :param packets: which ones
-    :param stored_pages: gives those of a packet, None where anything may be beside them
+    :param packets: the packets to check
+    :param stored_pages: returns a packet's stored pages, None if anything may be beside them
     """
     if snapshot.is_remote or snapshot.layout != Layout.FIXED:
         return
@@ -57,7 +57,7 @@ def wrong_rests(
 
 
 def pages_of_record(record: Record) -> Mask | None:
-    """Return which pages a checked record says are stored, None where they are compressed."""
+    """Return the stored pages of a checked record, None if they are compressed."""
     if record["encoding"] not in (Encoding.RAW, Encoding.EMPTY):
         return None
     kinds = record["kinds"]
@@ -65,7 +65,7 @@ def pages_of_record(record: Record) -> Mask | None:
 
 
 def _unused(mask: Mask, first: int, end: int) -> Iterator[tuple[int, int]]:
-    # The parts of a range of a slot that hold no stored page.
+    # The parts of a range of a slot without stored pages.
     for page, count in runs(~mask):
         low, high = max(first, page * PAGE_SIZE), min(end, (page + count) * PAGE_SIZE)
         if low < high:
@@ -73,7 +73,7 @@ def _unused(mask: Mask, first: int, end: int) -> Iterator[tuple[int, int]]:
 
 
 def _nonzero(snapshot: SnapshotFile, slot: int, ranges: Iterable[tuple[int, int]]) -> int | None:
-    # The offset of the first byte that is not zero.
+    # The offset of the first byte other than zero.
     for start, stop in ranges:
         data = np.frombuffer(snapshot.read(slot + start, stop - start), np.bool_)
         if data.any():

@@ -1,10 +1,10 @@
 """
-One snapshot written by several hosts: the directory beside it in which they meet.
+One snapshot written by several hosts: the directory beside it, where they meet.
 
-Each writes its own range of packets into one partial file, whose places are fixed, and leaves a
-mark when they are on stable storage. Ranges begin where a page of the index does, and one of the
-page digests, so that no two hosts write one page, which network filesystems may send whole. Locks
-end with their process.
+Each host writes its own range of packets into one partial file with fixed places, and leaves a mark
+once they are on stable storage. Ranges begin at a page of the index and of the page digests, so
+that no two hosts write the same page, which network filesystems may send whole. Locks end with
+their process.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DATA = "data"
 
 def share_packets(geometry: Geometry, share: int, shares: int) -> range:
     """
-    Return the packets of a share; some are empty when there are few.
+    Return the packets of a share; some shares are empty if there are few packets.
 
     :param share: 1 for the first
     """
@@ -47,7 +47,7 @@ def share_packets(geometry: Geometry, share: int, shares: int) -> range:
 
 
 class SharedFile(FileDestination):
-    """The partial file of all shares, which leaving a ``with`` block does not remove."""
+    """The partial file of all shares; leaving a ``with`` block does not remove it."""
 
     def __init__(self, data: Path, path: Path, needed: int) -> None:
         self.path = path
@@ -64,7 +64,7 @@ class SharedFile(FileDestination):
 
 class Shares:
     """
-    The directory in which the shares of a snapshot meet.
+    The directory for the shares of a snapshot.
 
     :param path: the snapshot
     """
@@ -80,9 +80,9 @@ class Shares:
 
     def join(self, plan: Mapping[str, Any]) -> None:
         """
-        Begin with a plan, or join those who began with the same one.
+        Begin with a plan, or join others with the same plan.
 
-        :raises UsageError: they have another one
+        :raises UsageError: the others have another plan
         """
         made = self.folder.with_name(f"{self.folder.name}.{os.urandom(6).hex()}")
         with suppress(FileExistsError):
@@ -102,18 +102,18 @@ class Shares:
 
     def plan(self) -> dict[str, Any]:
         """
-        Return what was begun with.
+        Return the plan of these shares.
 
-        :raises UsageError: nothing was
+        :raises UsageError: there is none yet
         """
         return self._read(self.folder / _PLAN, "no share of it was begun, or it is committed")
 
     @property
     def count(self) -> int:
         """
-        How many shares there are.
+        Number of shares.
 
-        :raises SnapmigError: the plan does not say it
+        :raises SnapmigError: missing from the plan
         """
         count = self.plan().get("shares")
         if not isinstance(count, int) or not 1 <= count <= MAX_SHARES:
@@ -122,25 +122,25 @@ class Shares:
         return count
 
     def mark(self, share: int) -> dict[str, Any] | None:
-        """Return what a share left when it was done, None where it is not."""
+        """Return the mark of a finished share, None if it is not finished."""
         path = self._mark(share)
         return self._read(path, "is gone") if path.exists() else None
 
     def put_mark(self, share: int, content: Mapping[str, Any]) -> None:
-        """Say that a share is done."""
+        """Mark a share as finished."""
         write_file(self._mark(share), json.dumps(content).encode(), force=True)
 
     def drop_mark(self, share: int) -> None:
-        """Say that a share is not done, or not any more."""
+        """Mark a share as not finished."""
         self._mark(share).unlink(missing_ok=True)
         sync_directory(self.folder)
 
     @contextmanager
     def held(self, *shares: int) -> Iterator[None]:
         """
-        Keep shares for ourselves, inside.
+        Hold the locks of shares inside the block.
 
-        :raises SnapmigError: somebody has one of them
+        :raises SnapmigError: another process holds one of them
         """
         with ExitStack() as stack:
             for share in shares:
@@ -155,7 +155,7 @@ class Shares:
             yield
 
     def remove(self) -> None:
-        """Remove the directory and all that is in it."""
+        """Remove the directory with its contents."""
         (self.folder / _PLAN).unlink(missing_ok=True)  # from here on nobody joins
         shutil.rmtree(self.folder)
         sync_directory(self.folder.parent)
@@ -169,14 +169,14 @@ class Shares:
         except FileNotFoundError as error:
             raise UsageError(missing, path=str(self.path)) from error
         except ValueError as error:
-            raise SnapmigError(f"is not what a share wrote: {error}", path=str(path)) from error
+            raise SnapmigError(f"not the mark of a share: {error}", path=str(path)) from error
         if not isinstance(content, dict):
-            raise SnapmigError("is not what a share wrote", path=str(path))
+            raise SnapmigError("not the mark of a share", path=str(path))
         return content
 
 
 def _rename_new(made: Path, folder: Path) -> None:
-    # A directory replaces an empty one only: of those that begin at a time, the first one wins.
+    # A directory replaces only an empty one: of several that begin at once, the first wins.
     with suppress(OSError):
         made.rename(folder)
     sync_directory(folder.parent)

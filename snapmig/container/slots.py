@@ -1,8 +1,8 @@
 """
-A worker's side of a snapshot that is being written: packets into slots, records into the index.
+Worker side of writing a snapshot: packets into slots, records into the index.
 
-Workers never write the same byte: a packet has one slot, one record, one place for the digests of
-its pages, and one worker.
+Workers never write the same byte: a packet has one slot, one record, one place for its page
+digests, and one worker.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ __all__ = ("SlotPlan", "SlotWriter", "read_stored", "stored_ranges", "write_stor
 
 class SlotPlan(NamedTuple):
     """
-    Where the packets and records of a snapshot are.
+    Places of the packets and records of a snapshot.
 
     :param path: opens the file, also in another process
-    :param shown: the file's name for people
-    :param needed: bytes that it may take in all, for the error when its filesystem is full
-    :param to_disk: the file stays where it is: the disk should begin with it early
-    :param page_digests_offset: 0 where the snapshot has none
+    :param shown: the file's display name
+    :param needed: size of the complete file in bytes, reported when its filesystem is full
+    :param to_disk: the file stays on this disk, so writing it back should begin early
+    :param page_digests_offset: 0 without page digests
     """
 
     path: str
@@ -67,21 +67,21 @@ class SlotWriter:
             raise write_error(error, self.plan.shown, self.plan.needed) from error
 
     def start_writing_back(self, offset: int, length: int) -> None:
-        """Have the kernel begin with the disk's work while the processors do theirs."""
+        """Start writing a range to the disk while the processors continue."""
         if self.plan.to_disk:
             start_writeback(self._fd, offset, length)
 
     def wait_for_disk(self, offset: int, length: int) -> None:
-        """Wait until what was begun of a range is on the disk."""
+        """Wait until the writeback of a range is done."""
         wait_for_writeback(self._fd, offset, length)
 
     def free_rest(self, packet: int, mask: Mask, stored_size: int, encoding: Encoding) -> None:
         """
-        Give back what a packet's slot holds besides its stored bytes, in the fixed layout.
+        Free the rest of a packet's slot, beside its stored bytes, in the fixed layout.
 
-        A packet that was written again, and shorter, leaves bytes behind. Where the filesystem
-        can't punch them out, they take space after a stream, and are written over with zeros
-        between the pages of a raw packet, which can be mapped.
+        Rewriting a packet in fewer bytes leaves old ones behind. If the filesystem can't punch
+        holes, they stay after a stream, and are overwritten with zeros between the pages of a raw
+        packet, because those can be mapped.
         """
         size = self.plan.packet_size
         used = [(0, stored_size)]
@@ -95,24 +95,24 @@ class SlotWriter:
                 pwrite_all(self._fd, bytes(start - end), slot + end)
 
     def read_records(self, first: int, count: int) -> Records:
-        """Return records that were written before, of packets that follow each other."""
+        """Return records of consecutive packets, written before."""
         dtype = record_dtype(self.plan.packet_size)
         offset = self.plan.index_offset + first * dtype.itemsize
         raw = pread_all(self._fd, count * dtype.itemsize, offset)
         return np.frombuffer(bytearray(raw), dtype)
 
     def write_records(self, records: Records) -> None:
-        """Write sealed records of packets that follow each other."""
+        """Write sealed records of consecutive packets."""
         first = int(records["packet"][0])
         offset = self.plan.index_offset + first * records.dtype.itemsize
         self._write(records.tobytes(), offset)
 
     def write_page_digests(self, first: int, digests: Mapping[int, bytes]) -> None:
         """
-        Write the page digests of packets, each those of all pages of a full one.
+        Write the page digests of packets, each for all pages of a full packet.
 
-        :param first: the number of a packet
-        :param digests: by the distance from that one; what stands side by side is written at once
+        :param first: number of the first packet
+        :param digests: by distance from the first packet; adjacent ones are written at once
         """
         if not digests:
             return
@@ -146,9 +146,9 @@ def write_stored(
 
 def read_stored(read: Callable[[int, int], bytes], layout: Layout, packet: StoredPacket) -> bytes:
     """
-    Return a packet's stored bytes, fewer only where the snapshot ends.
+    Return a packet's stored bytes, fewer only if the snapshot ends early.
 
-    :param read: gives bytes at an offset, so many
+    :param read: returns bytes by offset and length
     """
     ranges = stored_ranges(layout, packet)
     if len(ranges) == 1:

@@ -1,5 +1,5 @@
 """
-The tables of a snapshot, as bytes: RAM blocks, their pieces, and attachments; no I/O.
+The tables of a snapshot, as bytes: RAM blocks, their pieces, and attachments. No I/O.
 
 All have entries of a fixed size and a CRC-32 in the superblock.
 """
@@ -36,11 +36,11 @@ _ATTACHMENT = struct.Struct("<256sQQQB7x32s64x")
 ATTACHMENT_ENTRY_SIZE = 384
 
 _MAX_DEFLATE_RATIO = 1032
-"""A deflate stream can't give more bytes than this for each of its own."""
+"""Upper limit of a deflate stream's output, in bytes per byte of the stream."""
 
 
 class AttachmentEntry(NamedTuple):
-    """Where an attachment is stored, and what its contents must be."""
+    """Place, size and digest of an attachment."""
 
     name: str
     offset: int
@@ -59,9 +59,9 @@ def pack_blocks(blocks: tuple[RamBlock, ...]) -> bytes:
 
 def unpack_blocks(raw: bytes) -> tuple[RamBlock, ...]:
     """
-    Return the RAM blocks of a stored table, which has nothing of their pieces.
+    Return the RAM blocks of a stored table, without their pieces.
 
-    :raises CorruptSnapshotError: a name, size or page size that no guest has
+    :raises CorruptSnapshotError: a name, size or page size impossible in a guest
     """
     blocks = tuple(
         RamBlock(_unpack_name(name), size, page_size=page_size)
@@ -86,7 +86,7 @@ def unpack_pieces(raw: bytes, blocks: tuple[RamBlock, ...]) -> tuple[RamBlock, .
     """
     Return RAM blocks with the pieces of a stored table.
 
-    :raises CorruptSnapshotError: a piece outside of its block, or out of the order of addresses
+    :raises CorruptSnapshotError: a piece outside its block, or not in the order of addresses
     """
     pieces: list[list[RamPiece]] = [[] for _ in blocks]
     entries = list(_PIECE.iter_unpack(raw))
@@ -123,7 +123,7 @@ def pack_attachments(entries: tuple[AttachmentEntry, ...]) -> bytes:
 
 def unpack_attachments(raw: bytes, *, start: int, stop: int) -> tuple[AttachmentEntry, ...]:
     """
-    Return the attachments of a stored table, which must lie between two offsets of the file.
+    Return the attachments of a stored table; all must lie between two offsets of the file.
 
     :raises CorruptSnapshotError: a bad name, a place outside, or more than the size limit
     """

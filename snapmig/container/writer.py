@@ -1,9 +1,9 @@
 """
-The parent's side of a snapshot that is being written: places first, the commit last.
+Parent side of writing a snapshot: places first, the commit last.
 
 The order: an empty partial file, packets and records by the workers, attachments, sync, the
-superblock as commit record, sync, rename. Until the superblock is there the file starts with
-zeros and no reader takes it for a snapshot.
+superblock as commit record, sync, rename. Until the superblock is written the file starts with
+zeros, so no reader mistakes it for a snapshot.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _HASH_STEP = 1 << 20
 
 
 class WrittenSnapshot(NamedTuple):
-    """What a commit made: its id, its length and the space it takes on its filesystem, in bytes."""
+    """A committed snapshot: its id, its length and its space on the filesystem, in bytes."""
 
     snapshot_id: bytes
     file_size: int
@@ -55,11 +55,11 @@ class WrittenSnapshot(NamedTuple):
 
 class SnapshotWriter:
     """
-    A snapshot under a temporary name; :meth:`commit` gives it its own.
+    A snapshot under a temporary name until :meth:`commit`.
 
-    :param path: the final name, or the object to make, which must be packed
-    :param file: the partial file, where it is one that others write too
-    :param page_digests: whether it has the digest of each page
+    :param path: the final name, or the object to create, which must be packed
+    :param file: the partial file, if it is shared with other writers
+    :param page_digests: store the digest of each page
     :raises NoSpaceError: not even the tables fit
     :raises StoreError: object storage can't be reached
     """
@@ -121,33 +121,33 @@ class SnapshotWriter:
 
     @property
     def keeps_holes(self) -> bool:
-        """Whether the destination's filesystem keeps holes, seen on the file itself."""
+        """True if the destination's filesystem keeps holes, tested on the file itself."""
         facts = os.fstat(self._file.fd)
         return facts.st_blocks * 512 < max(facts.st_size // 2, 1 << 20)
 
     @property
     def least_size(self) -> int:
-        """Bytes that the snapshot needs at least, whatever its pages are."""
+        """Smallest possible size of the snapshot in bytes, for any contents."""
         if self._layout == Layout.FIXED and not self.keeps_holes:
             return self._end
         return SUPERBLOCK_SIZE + len(self._block_table) + self._index_size
 
     @property
     def end(self) -> int:
-        """The offset after everything that has a place so far."""
+        """Offset after the last place assigned so far."""
         return self._end
 
     @property
     def has_room(self) -> bool:
         """
-        Whether workers may go on: what they wrote to object storage is not too far from there.
+        True if workers may continue: the upload to object storage is not too far behind.
 
-        :raises StoreError: it could not be sent there
+        :raises StoreError: the upload failed
         """
         return self._file.has_room
 
     def advance(self, end: int) -> None:
-        """Say that all packets' bytes up to an offset are written, for good."""
+        """Note that all packets' bytes up to an offset are final."""
         self._file.advance(end)
 
     def sync(self) -> None:
@@ -155,7 +155,7 @@ class SnapshotWriter:
         self._file.sync()
 
     def end_packed_data(self, end: int) -> None:
-        """Say where the packets of a packed snapshot end: attachments follow there."""
+        """Set the end of the packets of a packed snapshot; attachments follow there."""
         self._end = end
 
     def append(self, data: Buffer) -> None:
@@ -164,7 +164,7 @@ class SnapshotWriter:
         self._end += memoryview(data).nbytes
 
     def add_attachment(self, entry: AttachmentEntry) -> None:
-        """Name the bytes that were appended."""
+        """Add a table entry for the bytes just appended."""
         self._attachments.append(entry)
 
     def commit(
@@ -179,16 +179,16 @@ class SnapshotWriter:
         architecture: Architecture | None = None,
     ) -> WrittenSnapshot:
         """
-        Make what was written a snapshot under its final name.
+        Turn the written bytes into a snapshot under its final name.
 
-        :param data_end: the offset after the last packet's place
+        :param data_end: offset after the last packet's place
         :param encodings: bit set of the encodings in use
-        :param created_ns: when the RAM was as it is here, default now
-        :param parent: superblock of the snapshot that this one builds on
-        :param blocks: the RAM blocks with the pieces that are known by now; default: as before
+        :param created_ns: time at which the RAM was in this state, default now
+        :param parent: superblock of the parent snapshot
+        :param blocks: the RAM blocks with the pieces known by now; default: as before
         :param architecture: the guest's processors
         :raises NoSpaceError: the filesystem is full after all
-        :raises DestinationExistsError: something took the name meanwhile, and not ``force``
+        :raises DestinationExistsError: the name was taken meanwhile, and ``force`` is not set
         """
         table = pack_attachments(tuple(self._attachments))
         table_offset = align_up(self._end, 8)
@@ -231,7 +231,7 @@ class SnapshotWriter:
                 machine_data=LITTLE_ENDIAN if architecture.little else BIG_ENDIAN,
             )
         raw = superblock.pack()
-        Superblock.unpack(raw)  # a mistake of ours must not become a file that nobody can read
+        Superblock.unpack(raw)  # our own mistake must not become an unreadable file
         self._file.sync()
         self._file.write(raw, 0)
         self._file.sync()

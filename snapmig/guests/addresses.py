@@ -1,9 +1,9 @@
 """
-Guest physical addresses of a running guest's RAM, and its architecture, as QEMU tells them.
+Guest physical addresses of a running guest's RAM, and its architecture, as reported by QEMU.
 
-No command of QMP has them all, so the human monitor's ``info mtree -f`` is read, whose view of
-system memory names each range of RAM and its place in its block. Where any of that is not as it is
-known here, or QEMU refuses the command, nothing is known.
+No QMP command lists them all, so this parses the human monitor's ``info mtree -f``: its view of
+system memory names each range of RAM and its place in its block. If the output is not as expected,
+or QEMU refuses the command, the addresses stay unknown.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _RANGE = re.compile(
 )
 _HEAD = re.compile(r"(FlatView #\d+| AS \".*\", root: .*| Root memory region: .*)")
 _RAM = {"ram", "rom", "nv-ram", "nv-rom"}
-"""Kinds of memory that are RAM blocks; not of flash chips, which QEMU's own dumps leave out."""
+"""Kinds of memory in RAM blocks; not flash chips, which QEMU's own dumps leave out too."""
 
 
 class Addresses(NamedTuple):
     """
-    What QEMU says of a guest's address space.
+    A guest's address space, as reported by QEMU.
 
-    :param regions: the pieces of each memory region that is RAM, by its name
-    :param architecture: the guest's processors, None where they are not known here
+    :param regions: the pieces of each RAM region, by its name
+    :param architecture: the guest's processors, None if not known here
     """
 
     regions: Mapping[str, tuple[RamPiece, ...]]
@@ -43,9 +43,9 @@ class Addresses(NamedTuple):
 
 def find_addresses(monitor: Monitor) -> Addresses:
     """
-    Ask QEMU where a guest's RAM is.
+    Ask QEMU for the addresses of a guest's RAM.
 
-    A monitor that does not know the commands is no error: nothing is known then.
+    A monitor without these commands is no error: the addresses are unknown then.
     """
     text: object = ""
     target: object = None
@@ -60,7 +60,7 @@ def find_addresses(monitor: Monitor) -> Addresses:
 
 
 def parse_memory_tree(text: str) -> dict[str, tuple[RamPiece, ...]]:
-    """Return the pieces of each region of RAM in system memory; nothing for any other text."""
+    """Return the pieces of each region of RAM in system memory; empty for any other text."""
     views = text.replace("\r\n", "\n").split("\n\n")
     system = [view for view in views if _SYSTEM.search(view)]
     if len(system) != 1:
@@ -79,7 +79,7 @@ def parse_memory_tree(text: str) -> dict[str, tuple[RamPiece, ...]]:
 
 
 def _add(pieces: list[RamPiece], piece: RamPiece) -> None:
-    # Ranges that differ in nothing but their protection are one piece.
+    # Ranges that differ only in their protection are one piece.
     if pieces:
         last = pieces[-1]
         if (last.offset + last.size, last.gpa + last.size) == (piece.offset, piece.gpa):
@@ -94,8 +94,8 @@ def pieces_of_blocks(
     """
     Return the pieces of RAM blocks.
 
-    A device's block has the device's place before the name of its region. A region that may be of
-    several blocks, or does not fit its block, has no known address.
+    A device's block is named after the device's path and its region. A region that fits several
+    blocks, or none, has no known address.
 
     :param sizes: bytes of each RAM block, by its name
     """

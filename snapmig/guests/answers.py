@@ -1,4 +1,4 @@
-"""What QEMU's monitor answers: types and limits of all that is used of it."""
+"""Answers of QEMU's monitor: types and limits of all fields used."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _Number = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
 
 class WrongAnswerError(Exception):
-    """An answer of another type than the command has, in words."""
+    """An answer of an unexpected type, described in words."""
 
 
 class Status(Struct, frozen=True):
@@ -70,8 +70,8 @@ class Migration(Struct, frozen=True):
     """
     The answer to ``query-migrate``.
 
-    :param status: ``none`` where there was no migration yet
-    :param reason: why it failed
+    :param status: ``none`` before the first migration
+    :param reason: of its failure
     """
 
     status: Name = "none"
@@ -80,7 +80,7 @@ class Migration(Struct, frozen=True):
 
 
 class Capability(Struct, frozen=True):
-    """One of the answer to ``query-migrate-capabilities``."""
+    """An element of the answer to ``query-migrate-capabilities``."""
 
     capability: Name
     state: bool
@@ -88,9 +88,9 @@ class Capability(Struct, frozen=True):
 
 class MemoryDevice(Struct, frozen=True):
     """
-    One of the answer to ``query-memdev``.
+    An element of the answer to ``query-memdev``.
 
-    :param id: None for what the user did not name, which is no guest's RAM
+    :param id: None for backends not named by the user, which are no guest's RAM
     """
 
     size: MemorySize
@@ -99,7 +99,7 @@ class MemoryDevice(Struct, frozen=True):
 
 
 class ObjectItem(Struct, frozen=True):
-    """One of the answer to ``qom-list``."""
+    """An element of the answer to ``qom-list``."""
 
     name: Name
     type: Name
@@ -112,9 +112,9 @@ ObjectItems = Annotated[list[ObjectItem], Meta(max_length=100_000)]
 
 def typed(answer: Any, kind: type[Answer]) -> Answer:
     """
-    Return an answer as the type that it must have.
+    Return an answer as the expected type.
 
-    :raises WrongAnswerError: it is another one
+    :raises WrongAnswerError: it is of another type
     """
     try:
         return msgspec.convert(answer, kind)

@@ -1,8 +1,8 @@
 """
-The files behind a guest's memory, opened only where they really are QEMU's.
+The files behind a guest's memory, opened only if they really are QEMU's.
 
-The monitor's word does not suffice: whoever holds its socket could name a file of somebody else's,
-for a snapmig with more rights to read into a snapshot, or to write into on a restore.
+The monitor's word is not enough: a process that holds its socket could name somebody else's file,
+and a snapmig with more rights would read it into a snapshot, or overwrite it on a restore.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def open_backings(
     """
     Open the files behind memory backends, and yield their descriptors.
 
-    Where the /proc of QEMU's process can be read, each is a file that the process has open for
-    reading and writing, and mapped just there: shared, and writable. Elsewhere it is one that the
-    process's user owns, with no symbolic link on its path.
+    If /proc of QEMU's process can be read, each must be a file open for reading and writing in that
+    process, and mapped just there: shared and writable. Otherwise it must be owned by the process's
+    user, with no symbolic link on its path.
 
-    :param peer: who listens at the monitor's socket
+    :param peer: the process that listens at the monitor's socket
     :param access: ``os.O_RDONLY`` or ``os.O_RDWR``
     :raises SnapmigError: there is no such file, it is too short, or two backends overlap
     """
@@ -53,7 +53,7 @@ def open_backings(
 
 
 class _Process(NamedTuple):
-    # What /proc shows of a process.
+    # A process as seen in /proc.
     links: list[Path]
     maps: list[str]
     folder: str
@@ -61,7 +61,7 @@ class _Process(NamedTuple):
 
 
 class _OpenFile(NamedTuple):
-    # What fdinfo says of a descriptor, all of it of one moment.
+    # A descriptor's fdinfo, all read at the same moment.
     flags: int
     mount: str
     inode: str  # empty before Linux 5.14
@@ -69,11 +69,11 @@ class _OpenFile(NamedTuple):
 
 @contextmanager
 def _pinned(memory: GuestMemory, peer: Peer) -> Iterator[int]:
-    # A descriptor that opens nothing yet, so that what was checked is what is opened.
+    # An O_PATH descriptor, so that the file checked is the file opened.
     process = _look(peer)
     if process is None:
         pin = _pin_of_user(memory, peer)
-    elif peer.uid in (0, process.user):  # whoever drops root's rights listened before
+    elif peer.uid in (0, process.user):  # a QEMU that drops root's rights began to listen before
         pin = _pin_of_process(memory, peer, process)
     else:
         message = f"process {peer.pid} is of user {process.user}, its monitor of user {peer.uid}"
@@ -143,7 +143,7 @@ def _is_named(target: str, memory: GuestMemory, folder: str) -> bool:
 
 
 def _is_open_for_writing(link: Path, pin: int) -> bool:
-    # The link may lead elsewhere by now, so what it was is asked in one read.
+    # The link may lead elsewhere by now, so one read must answer for it.
     theirs = _open_file(link.parent.parent / "fdinfo" / link.name)
     own = _open_file(Path(f"/proc/self/fdinfo/{pin}"))
     same = (theirs.mount, theirs.inode) == (own.mount, own.inode)
@@ -158,12 +158,12 @@ def _open_file(info: Path) -> _OpenFile:
 
 
 def _is_mapped(memory: GuestMemory, pin: int, target: str, maps: Sequence[str]) -> bool:
-    # Whether shared writable mappings reach without a gap from the RAM's start to its end.
+    # True if shared writable mappings cover the RAM without a gap.
     inode = str(os.fstat(pin).st_ino)
     ranges = []
     for line in maps:
         place, rights, offset, _device, number, *name = line.split(maxsplit=5)
-        # Filesystems in layers may say another inode here than stat does.
+        # Layered filesystems may report another inode here than stat does.
         if rights[1:2] == "w" and rights[3:4] == "s" and (number == inode or name == [target]):
             first, _, last = place.partition("-")
             ranges.append((int(offset, 16), int(offset, 16) + int(last, 16) - int(first, 16)))

@@ -1,7 +1,7 @@
 """
-A guard: a process that lets a guest go on when we are killed while it stands still.
+A guard: a process to resume the guest if we are killed while it is paused.
 
-Without one a guest would stay stopped for ever after SIGKILL, which no handler sees.
+SIGKILL can't be handled, so without a guard the guest would stay paused for ever.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Guard:
     """
     A guard of the guest behind a monitor, from now on.
 
-    :param resume: whether the guest must run afterwards
-    :param undo: commands with their arguments that make QEMU's settings what they were
+    :param resume: True if the guest must run afterwards
+    :param undo: commands with their arguments, to restore QEMU's settings
     :raises SnapmigError: it can't be started
     """
 
@@ -43,18 +43,18 @@ class Guard:
         try:
             self._process = start_apart([str(_PROGRAM), json.dumps(plan)], monitor.fileno())
         except OSError as error:
-            message = f"no process can be started that guards the guest: {error.strerror}"
+            message = f"can't start the process to guard the guest: {error.strerror}"
             raise SnapmigError(message, path=monitor.path) from error
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         return self._process.pid
 
     def dismiss(self) -> None:
-        """End it, for the guest was let go; the monitor is only ours again."""
+        """End it, because the guest was resumed; the monitor is ours alone again."""
         self._process.tell(b".", _ENDS_S)
 
     def take_over(self) -> None:
-        """Have it let the guest go now, for we can't; it ends by itself, also after our end."""
+        """Have it resume the guest now, because we can't; then it ends by itself."""
         self._process.tell(b"", 0)

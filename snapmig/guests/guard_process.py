@@ -1,10 +1,10 @@
 """
-The program that lets a guest go when the snapmig that paused it is killed.
+The guard's program: resume the guest if the snapmig that paused it is killed.
 
-It is run by its path and imports nothing of snapmig, so that it is small and starts in 15 ms. Its
-standard input is a pipe from its parent: a byte there means that the guest was let go, the end
-without one that nobody else will. It has the parent's own connection to the monitor, for a monitor
-takes one client at a time; commands that the parent sent are done before those that are sent here.
+It is run by its path and imports nothing of snapmig, so it is small and starts in 15 ms. Its
+standard input is a pipe from its parent: a byte means the guest was resumed; end of file without
+one means nobody else will do it. It holds the parent's own connection to the monitor, because a
+monitor takes one client at a time; the parent's commands are executed before those sent from here.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import time
 from typing import Any
 
 _LONGEST_S = 600.0
-"""How long a QEMU that does not answer, or a migration that does not end, is waited for."""
+"""Longest wait in seconds for an unresponsive QEMU, or for the end of a migration."""
 
 _POLL_S = 0.01
 _AT_REST = ("none", "completed", "failed", "cancelled")
@@ -28,10 +28,10 @@ _AT_REST = ("none", "completed", "failed", "cancelled")
 
 def main(arguments: list[str]) -> int:
     """
-    Wait for the parent's end, and let its guest go unless that was done.
+    Wait for the parent's end, then resume its guest unless that was done.
 
-    :param arguments: one, JSON: ``parent``, a process; ``monitor``, a descriptor; ``resume``,
-        whether the guest ran; ``undo``, commands with their arguments
+    :param arguments: one string of JSON: ``parent``, a process id; ``monitor``, a descriptor;
+        ``resume``, true if the guest was running; ``undo``, commands with their arguments
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _is_left_alone(parent: int) -> bool:
-    # Workers that the parent forked have the pipe's other end too, and may outlive it for a moment.
+    # Workers forked by the parent have the pipe's other end too, and may outlive it for a moment.
     poll = select.poll()
     poll.register(0, select.POLLIN)
     with contextlib.suppress(OSError):  # it has gone, or the kernel is older than 5.3
@@ -88,7 +88,7 @@ class _Monitor:
         self._end = time.monotonic() + _LONGEST_S
 
     def execute(self, command: str, values: dict[str, Any] | None = None) -> Any:
-        # The answer, None where it was refused. Whatever else comes is the parent's, or an event.
+        # The answer, None if the command was refused. Other messages are the parent's, or events.
         self._number += 1
         asked = {"execute": command, "arguments": values or {}, "id": f"guard-{self._number}"}
         self._connection.settimeout(self._left())

@@ -1,9 +1,9 @@
 """
-A guest that runs under QEMU, or a QEMU that waits for one.
+A guest running under QEMU, or a QEMU waiting for an incoming guest.
 
-Its RAM is read and written by whoever maps its files; QEMU itself writes and reads only its device
-state (capability x-ignore-shared), into a memfd that it is given: no path, no permission and no
-disk is in the way.
+Its RAM is read and written through its mapped files. QEMU itself writes and reads only its device
+state (capability x-ignore-shared), into a memfd we hand over, so no path, no permission and no disk
+is in the way.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ _LONGEST_DOWNTIME_MS = 2_000_000
 _MOST_CHANNELS = 255
 _MAPPED, _STREAM = "mapped-ram", "qemu-stream"
 _ONLY_NAMED_FILES = (8, 1)
-"""From this version on x-ignore-shared leaves out no shared memory but files that have a path."""
+"""From this version on x-ignore-shared leaves out only shared memory in files with a path."""
 
 
 @dataclass(frozen=True, slots=True)
 class GuestFacts:
     """
-    What a guest is, for whoever resumes it.
+    Facts about a guest, needed to resume it.
 
-    :param command_line: QEMU's, empty where its process is hidden from us
+    :param command_line: QEMU's, empty if its process is hidden from us
     """
 
     machine: str
@@ -60,7 +60,7 @@ class GuestFacts:
 
 @dataclass
 class Pause:
-    """How long a guest stood still."""
+    """A pause of a guest, and its length."""
 
     was_running: bool
     started: float = field(default_factory=time.monotonic)
@@ -72,7 +72,7 @@ class Guest:
     A guest behind a monitor's socket.
 
     :param path: the socket
-    :param wait: for each answer
+    :param wait: limit for each answer
     :raises MonitorError: no monitor answers there
     """
 
@@ -93,12 +93,12 @@ class Guest:
 
     @property
     def pid(self) -> int:
-        """QEMU's process."""
+        """QEMU's process id."""
         return self.monitor.peer.pid
 
     @property
     def unshared(self) -> str | None:
-        """Why QEMU must write RAM itself, in words; None where it leaves all out of its state."""
+        """The reason why QEMU must write RAM itself; None if its state leaves out all RAM."""
         memory = self.facts.memory
         if not memory:
             return "QEMU lists no memory backend"
@@ -117,7 +117,7 @@ class Guest:
         Open the files of the guest's memory, in the order of its facts, and close them afterwards.
 
         :param access: ``os.O_RDONLY`` or ``os.O_RDWR``
-        :raises SnapmigError: QEMU names a file that is not the memory of its process
+        :raises SnapmigError: a file named by QEMU is not the memory of its process
         """
         return open_backings(self.facts.memory, self.monitor.peer, access)
 
@@ -128,32 +128,32 @@ class Guest:
 
     def check_can_be_saved(self) -> None:
         """
-        Refuse a guest that QEMU would not save now, or that somebody else moves.
+        Refuse a guest that QEMU would not save now, or that is being migrated by somebody else.
 
-        :raises MonitorError: with what helps
+        :raises MonitorError: with a remedy
         """
         if (state := migration_of(self.monitor).status) not in AT_REST:
             message = (
                 f"a migration of this guest is under way: {words(state)}, expected none; wait "
-                "for its end, or tell the monitor migrate_cancel"
+                "for its end, or send the monitor migrate_cancel"
             )
             raise MonitorError(message, path=self.monitor.path)
         if self.status == "postmigrate":
             message = (
-                "the guest stands still since a migration, or since a save that was killed, and "
-                f"QEMU {self.facts.qemu_version} saves it again when it ran: unless it runs "
-                "elsewhere now, tell the monitor cont"
+                "the guest has been paused since a migration, or since a killed save, and "
+                f"QEMU {self.facts.qemu_version} can save it again only after it has run: unless "
+                "it runs elsewhere now, send the monitor cont"
             )
             raise MonitorError(message, path=self.monitor.path)
 
     @contextmanager
     def paused(self) -> Iterator[Pause]:
         """
-        Keep the guest still inside, and let it go on afterwards in every case.
+        Keep the guest paused inside the block, and resume it afterwards in every case.
 
-        Where we are killed, or QEMU does not answer, a guard does it, which is started first.
+        If we are killed, or QEMU does not answer, a guard process resumes it; it is started first.
 
-        :raises MonitorError: QEMU would not save it now, or does not let it go
+        :raises MonitorError: QEMU would not save it now, or does not resume it
         :raises SnapmigError: the guard can't be started
         """
         with HeldSignals() as signals:
@@ -173,9 +173,10 @@ class Guest:
         """
         Have QEMU stop the guest and write its device state, without shared RAM.
 
-        A guest that its owner had stopped is refused then, and so is in the state that it had.
+        If the guest's owner had stopped it, the migration is refused at its end, so that the guest
+        keeps its state.
 
-        :param fd: an empty file that takes it
+        :param fd: an empty file to write to
         :raises MonitorError: QEMU could not, with its reason
         """
         if self._refuse:
@@ -186,9 +187,9 @@ class Guest:
 
     def load_state(self, fd: int) -> None:
         """
-        Have a waiting QEMU read a device state, its RAM being in place already.
+        Have a waiting QEMU read a device state; RAM must be in place already.
 
-        :param fd: a file that holds it
+        :param fd: the file to read
         :raises MonitorError: QEMU could not, with its reason
         """
         with capabilities(self.monitor, "x-ignore-shared"), self._file(fd, os.O_RDONLY) as uri:
@@ -196,18 +197,19 @@ class Guest:
 
     @cached_property
     def file_format(self) -> str:
-        """The format of the files that this QEMU writes and reads: classic before QEMU 9.0."""
+        """Format of files written and read by this QEMU: classic before QEMU 9.0."""
         known = known_capabilities(self.monitor)
         return _MAPPED if "mapped-ram" in known else _STREAM
 
     def save_file(self, fd: int, channels: int) -> str:
         """
-        Have QEMU stop the guest and write all of it, and return the format of that.
+        Have QEMU stop the guest and write all of it; return the format of the file.
 
-        A guest that its owner had stopped is refused then, and so is in the state that it had.
+        If the guest's owner had stopped it, the migration is refused at its end, so that the guest
+        keeps its state.
 
-        :param fd: an empty file that takes it
-        :param channels: threads of QEMU that write, where the format has such
+        :param fd: an empty file to write to
+        :param channels: number of QEMU's writing threads, if the format has them
         :raises MonitorError: QEMU could not, with its reason
         """
         wanted = {
@@ -231,9 +233,9 @@ class Guest:
 
     def load_file(self, fd: int) -> None:
         """
-        Have a waiting QEMU read all of a guest.
+        Have a waiting QEMU read a whole guest.
 
-        :param fd: a file that holds it, in :attr:`file_format`
+        :param fd: the file to read, in :attr:`file_format`
         :raises MonitorError: QEMU could not, with its reason
         """
         mapped = self.file_format == _MAPPED
@@ -255,13 +257,13 @@ class Guest:
             if pause.was_running:
                 self._resume()
             pause.seconds = time.monotonic() - pause.started
-            for command, values in undo:  # once more, for it is refused during a migration
+            for command, values in undo:  # once more, because QEMU refuses it during a migration
                 self.monitor.execute(command, **values)
         except BaseException as error:
             guard.take_over()
             if not isinstance(error, MonitorError):
                 raise
-            message = f"{error.message}; process {guard.pid} stays to let the guest go"
+            message = f"{error.message}; process {guard.pid} will resume the guest"
             raise MonitorError(message, path=error.path) from error
         guard.dismiss()
 
@@ -275,7 +277,7 @@ class Guest:
             time.sleep(POLL_S)
 
     def _resume(self) -> None:
-        # It may have ended, or been stopped by its owner, meanwhile: then it is left as it is.
+        # If it ended meanwhile, or its owner stopped it, it is left alone.
         deadline = time.monotonic() + _CANCEL_S
         while (status := self.status) in ("finish-migrate", "postmigrate"):
             if time.monotonic() > deadline:
@@ -305,12 +307,12 @@ class Guest:
     def _migrate(self, command: str, uri: str) -> None:
         self.monitor.execute(command, uri=uri)
         watch = Watch(self.monitor, command)
-        # It says so a moment before it is done with the guest.
+        # QEMU reports this a moment before it is done with the guest.
         while watch.look().status != "completed" or self.status == "finish-migrate":
             time.sleep(POLL_S)
 
     def _can_be_refused(self) -> bool:
-        # The end of a stream can be seen where it has a description of all devices.
+        # The end of a stream is recognisable only if it has a description of all devices.
         if CAPABILITY not in known_capabilities(self.monitor):
             return False
         place = {"path": "/machine", "property": "suppress-vmdesc"}

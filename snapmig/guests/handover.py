@@ -1,7 +1,8 @@
 """
-Files for QEMU to migrate into or out of, handed over as descriptors.
+Files for QEMU to migrate into or out of, passed as descriptors.
 
-Neither a path nor a permission of QEMU's user is in the way then, and the file needs no name.
+Neither a path nor the permissions of QEMU's user can be in the way then, and the file needs no
+name.
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ __all__ = ("hand_over",)
 
 _NAME = "snapmig"
 _FILE_URI = (8, 2)
-"""From this version on QEMU opens files, and sets of descriptors; 11.0 has no other way."""
+"""From this version on QEMU opens files, and sets of descriptors; 11.0 offers no other way."""
 
 
 @contextmanager
 def hand_over(monitor: Monitor, fd: int, access: int, version: tuple[int, ...]) -> Iterator[str]:
     """
-    Give QEMU a file for one migration, and yield the URI that stands for it.
+    Give QEMU a file for one migration, and yield the URI for it.
 
     :param fd: a descriptor of the file; QEMU gets one of its own
-    :param access: ``os.O_WRONLY`` where QEMU writes it, ``os.O_RDONLY`` where it reads it
+    :param access: ``os.O_WRONLY`` if QEMU writes it, ``os.O_RDONLY`` if it reads it
     :param version: of QEMU
     :raises MonitorError: QEMU did not take it
     """
-    # QEMU compares the access mode with what it wants, so O_RDWR will not do for both.
+    # QEMU insists on the exact access mode, so O_RDWR will not do for both.
     own = os.open(descriptor_path(fd), access | os.O_CLOEXEC)
     try:
         uri, undo = _send(monitor, own, version)
@@ -46,7 +47,7 @@ def hand_over(monitor: Monitor, fd: int, access: int, version: tuple[int, ...]) 
 def _send(
     monitor: Monitor, fd: int, version: tuple[int, ...]
 ) -> tuple[str, tuple[str, dict[str, object]]]:
-    # Return the URI, and the command that takes back what it stands for.
+    # Return the URI, and the command to close the file behind it.
     if version >= _FILE_URI:
         number = int.from_bytes(os.urandom(4)) >> 1
         monitor.send_descriptor(fd, "add-fd", opaque=_NAME, **{"fdset-id": number})

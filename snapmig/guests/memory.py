@@ -1,4 +1,4 @@
-"""The memory backends of a running guest, as QEMU's monitor describes them."""
+"""The memory backends of a running guest, as reported by QEMU's monitor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from snapmig.guests.monitor import Monitor, MonitorError, words
 __all__ = ("MEMFD", "GuestMemory", "find_memory")
 
 MEMFD = "memory-backend-memfd"
-"""The type of a backend in a file that has no path."""
+"""Type of a backend in a file without a path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +27,12 @@ class GuestMemory:
     """
     A memory backend of a guest.
 
-    :param name: the backend's id, which is also the name of its RAM block
+    :param name: the backend's id, also the name of its RAM block
     :param size: bytes, whole pages
-    :param shared: whether it is a file in which other processes see what the guest writes
-    :param path: the file, or the directory of a file, that QEMU was given; None for a memfd or
-        anonymous memory
-    :param file_offset: where in the file the RAM starts: bytes, whole pages
+    :param shared: True for a file through which other processes see the guest's writes
+    :param path: the file given to QEMU, or the directory of a file; None for a memfd or anonymous
+        memory
+    :param file_offset: start of the RAM in the file: bytes, whole pages
     :param kind: the backend's type, for example ``memory-backend-file``
     """
 
@@ -46,9 +46,9 @@ class GuestMemory:
 
 def find_memory(monitor: Monitor) -> tuple[GuestMemory, ...]:
     """
-    Return a guest's memory backends, in the opposite order to QEMU's.
+    Return a guest's memory backends, in reverse of QEMU's order.
 
-    :raises MonitorError: QEMU does not say, or says what can't be
+    :raises MonitorError: QEMU does not report them, or reports something impossible
     """
     objects = monitor.ask(ObjectItems, "qom-list", path="/objects")
     kinds = {item.name: item.type.removeprefix("child<").removesuffix(">") for item in objects}
@@ -67,7 +67,7 @@ def find_memory(monitor: Monitor) -> tuple[GuestMemory, ...]:
 def _describe(monitor: Monitor, device: MemoryDevice, name: str, kind: str) -> GuestMemory:
     path: str | None = _property(monitor, name, "mem-path", FilePath | None) or None
     offset: int = _property(monitor, name, "offset", FileOffset | None) or 0
-    # QEMU also calls memory-backend-ram shared, of which older ones have no file.
+    # QEMU also reports memory-backend-ram as shared; in older versions it has no file.
     shared = device.share and (path is not None or kind == MEMFD)
     return GuestMemory(name, device.size, shared, path, offset, kind)
 
@@ -80,5 +80,5 @@ def _property(monitor: Monitor, name: str, key: str, kind: Any) -> Any:
     try:
         return typed(value, kind)
     except WrongAnswerError as error:
-        message = f"QEMU's {key} of RAM block {words(name)} can't be: {words(str(error))}"
+        message = f"QEMU's {key} of RAM block {words(name)} is impossible: {words(str(error))}"
         raise MonitorError(message, path=monitor.path) from error

@@ -1,8 +1,8 @@
 """
 QEMU's monitor, by synchronous calls over the QEMU project's own client library.
 
-The library is asyncio; its loop runs only inside a call here, so that no thread exists beside the
-caller's and workers can be forked. It runs for moments only, between which signals arrive.
+The library is asyncio; its loop runs only inside a call here, so that there is no other thread and
+workers can be forked. It runs for moments only, and signals arrive between them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.answers import WrongAnswerError, typed
 from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.printable import printable
-from snapmig.system.signals import HeldSignals, arrive
+from snapmig.system.signals import HeldSignals, raise_if_cancelled
 
 __all__ = ("Monitor", "MonitorError", "Peer", "words")
 
@@ -29,7 +29,7 @@ Answer = TypeVar("Answer")
 _NOTICE_S = 5.0
 _MOMENT_S = 0.1
 _AFTER_SILENCE_S = 2.0
-"""Seconds for an answer of a monitor that owes another one already."""
+"""Seconds to wait for an answer while an earlier one is still missing."""
 _LONGEST_WORDS = 500
 _QUIET = logging.NullHandler()
 
@@ -40,9 +40,9 @@ class MonitorError(SnapmigError):
 
 class Peer(NamedTuple):
     """
-    The process that listens at a monitor's socket, as the kernel names it.
+    The process listening at a monitor's socket, as reported by the kernel.
 
-    :param pid: 0 where it is in no process namespace that is seen from here
+    :param pid: 0 if it is outside all process namespaces visible from here
     :param uid: its effective user when it began to listen
     """
 
@@ -54,10 +54,11 @@ class Monitor:
     """
     A connection to a monitor's socket.
 
-    A monitor takes one client at a time; others are connected, and greeted when that one leaves.
+    A monitor serves one client at a time; others can connect, but are greeted only after that one
+    leaves.
 
     :param path: the UNIX socket of ``-qmp unix:PATH,server=on``
-    :param wait: for each answer, and for the greeting
+    :param wait: limit for each answer, and for the greeting
     :ivar peer: the process behind it
     :raises MonitorError: nobody listens there, it is not a monitor, or it does not greet in time
     :raises UsageError: the client library is not installed
@@ -72,7 +73,7 @@ class Monitor:
         self.path = path
         self._wait = wait
         self._silent = False
-        # The library lets pass what JSON's reader raises at a peer that is no QEMU, and logs it.
+        # If the peer is no QEMU, the library logs the JSON reader's exception and passes it on.
         logging.getLogger("qemu.qmp").addHandler(_QUIET)
         self._refusal = ExecuteError
         self._errors = (QMPError, OSError, EOFError, ValueError, RecursionError)
@@ -83,9 +84,9 @@ class Monitor:
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """
-        Run a command and return its answer as it is; an argument's ``_`` stands for ``-``.
+        Run a command and return its answer unchanged; an argument's ``_`` stands for ``-``.
 
-        :raises MonitorError: QEMU refused it, with its words, did not answer, or went away
+        :raises MonitorError: QEMU refused it (with QEMU's reason), did not answer, or went away
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         return self._answer(command, self._client.execute(command, named or None))
@@ -99,14 +100,14 @@ class Monitor:
         try:
             return typed(self.execute(command, **arguments), kind)
         except WrongAnswerError as error:
-            message = f"QEMU's answer to {command} is not one: {words(str(error))}"
+            message = f"QEMU's answer to {command} is invalid: {words(str(error))}"
             raise MonitorError(message, path=self.path) from error
 
     def send_descriptor(self, fd: int, command: str, **arguments: Any) -> Any:
         """
-        Run a command that takes a descriptor, ``getfd`` or ``add-fd``, and return its answer.
+        Run a command for a descriptor, ``getfd`` or ``add-fd``, and return its answer.
 
-        :raises MonitorError: QEMU refused it, with its words, or went away
+        :raises MonitorError: QEMU refused it (with QEMU's reason), or went away
         """
 
         async def send() -> Any:
@@ -120,7 +121,7 @@ class Monitor:
         return self._socket.fileno()
 
     def close(self) -> None:
-        """Leave the monitor; the guest goes on as it is."""
+        """Leave the monitor; the guest is not affected."""
         if not self._loop.is_closed():
             try:
                 with contextlib.suppress(*self._errors), HeldSignals():
@@ -151,22 +152,22 @@ class Monitor:
         return Peer(pid, uid)
 
     def _wait_for_greeting(self) -> None:
-        # Before asyncio has it: what a signal raises here tears nothing.
+        # Before asyncio has the socket: an exception from a signal handler tears nothing here.
         self._socket.setblocking(False)
         started, told, connected = time.monotonic(), False, False
         while True:
-            # Where more clients wait than the socket has room for, connecting must be tried again.
+            # If the socket's queue of clients is full, connecting must be retried.
             connected = connected or self._try_to_connect()
             if connected and _is_readable(self._socket, _MOMENT_S):
                 return
             if not connected:
                 time.sleep(_MOMENT_S)
-            arrive()
+            raise_if_cancelled()
             waited = time.monotonic() - started
             if waited >= self._wait.limit_s:
                 message = (
                     f"no QEMU monitor answers here in {self._wait.limit_s:g} s: somebody else may "
-                    "hold it, for it takes one client at a time, or QEMU itself stands still"
+                    "hold it, as it takes one client at a time, or QEMU itself stands still"
                 )
                 raise MonitorError(message, path=self.path)
             if waited >= _NOTICE_S and not told and self._wait.notice is not None:
@@ -184,7 +185,7 @@ class Monitor:
         return True
 
     def _answer(self, command: str, work: Coroutine[Any, Any, Any]) -> Any:
-        # Answers come in the order of commands: behind a missing one there is little to wait for.
+        # Answers come in the order of commands: after a missing one there is little to wait for.
         limit = self._wait.limit_s
         limit = min(limit, _AFTER_SILENCE_S) if self._silent else limit
         try:
@@ -208,7 +209,8 @@ class Monitor:
                 left = end - time.monotonic()
                 if left <= 0:
                     raise TimeoutError
-                # Held, for what a handler raises inside the loop is swallowed or tears it.
+                # Held, because an exception from a handler inside the loop is swallowed or tears
+                # it.
                 with HeldSignals():
                     self._loop.run_until_complete(
                         asyncio.wait({task}, timeout=min(left, _MOMENT_S))
@@ -220,7 +222,7 @@ class Monitor:
                 with HeldSignals():
                     self._loop.run_until_complete(asyncio.wait({task}, timeout=_AFTER_SILENCE_S))
             if task.done() and not task.cancelled():
-                task.exception()  # looked at, or asyncio prints it where a signal came just now
+                task.exception()  # retrieved, or asyncio prints it if a signal came just now
         return task.result()
 
 
@@ -231,10 +233,10 @@ def _is_readable(connection: socket.socket, seconds: float) -> bool:
 
 
 def words(text: str) -> str:
-    """Return what QEMU, or whoever is there, said, as one line that is not too long."""
+    """Return text received from the peer as one line of limited length."""
     line = printable(" ".join(text.split()))
     return line if len(line) <= _LONGEST_WORDS else f"{line[:_LONGEST_WORDS]}..."
 
 
 def _words(error: BaseException) -> str:
-    return words(str(error)) or type(error).__name__  # a time-out has no words of its own
+    return words(str(error)) or type(error).__name__  # a time-out has no message of its own

@@ -1,10 +1,10 @@
 """
-A migration that its destination refuses in the end, when it has everything.
+A migration refused by its destination at the very end, after all data has arrived.
 
-After a migration that was completed QEMU takes a guest for one that runs elsewhere, and migrates it
-again only when it has run. A guest that its owner had stopped must not run for that. One that the
-destination refuses stays QEMU's own, in the state that it had: so we are that destination, over the
-capability return-path, and what came is the file. The same holds where we are killed.
+After a completed migration QEMU believes that the guest runs elsewhere, and migrates it again only
+after it has run. A guest stopped by its owner must not run for that. If the destination refuses it,
+the guest stays QEMU's own, in the state it had. So we are that destination, over the capability
+return-path, and write the stream to a file. If we are killed, the effect is the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import time
 
 from snapmig.guests.monitor import Monitor, MonitorError
 from snapmig.guests.watch import POLL_S, STILL_S, Watch
-from snapmig.system.signals import arrive
+from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("CAPABILITY", "copy_and_refuse")
 
@@ -27,25 +27,25 @@ _QUIET_S = 0.01
 _CLOSES_S = 30.0
 _STEP = 1 << 20
 _HEAD = 1 << 16
-"""More than what stands before the commands that open the path, which are looked for there."""
+"""Bytes searched for the commands that open the path; more than those before them."""
 
 _LONGEST_END = 16 << 20
 """More than a description of all devices takes: 0.3 MB for a PC."""
 
 _OPENING = bytes.fromhex("08 0001 000008 0002 0004 00000001")
-"""Two commands of the stream: open a return path, and answer on it to ping 1."""
+"""Two commands of the stream: open a return path, and answer ping 1 on it."""
 
 _REFUSAL = struct.pack(">HHI", 1, 4, 1)
-"""Message "shut" of the return path: its length, and a status that is not 0."""
+"""Message "shut" of the return path: its length, and a status other than 0."""
 
 
 def copy_and_refuse(monitor: Monitor, fd: int) -> None:
     """
     Have QEMU write its stream to a file, and refuse the guest.
 
-    The capability is on. The guest is QEMU's again when the migration is at rest.
+    The capability must be on. The guest is QEMU's again once the migration is at rest.
 
-    :param fd: an empty file that takes it, without what opened the return path
+    :param fd: an empty file for the stream, without the commands that open the return path
     :raises MonitorError: QEMU could not, or its stream is not as expected
     :raises OSError: the file can't be written
     """
@@ -55,8 +55,8 @@ def copy_and_refuse(monitor: Monitor, fd: int) -> None:
             monitor.send_descriptor(theirs.fileno(), "getfd", fdname=_NAME)
         monitor.execute("migrate", uri=f"fd:{_NAME}")
         copy = _Copy(monitor, ours, fd)
-        # QEMU's main loop stands still while the stream does: no command is answered before we
-        # have read on. So the monitor is asked only where the stream has ended early, for why.
+        # While the stream stands still, so does QEMU's main loop, and no command is answered. So
+        # the monitor is asked only after the stream ended early, for the reason.
         while not copy.is_complete():
             if not copy.goes_on():
                 _raise_reason(monitor)
@@ -69,7 +69,7 @@ def _raise_reason(monitor: Monitor) -> None:
     end = time.monotonic() + _CLOSES_S
     while time.monotonic() < end and watch.look().status != "completed":
         time.sleep(POLL_S)
-    raise MonitorError("QEMU's stream ends before its end", path=monitor.path)
+    raise MonitorError("QEMU's stream ended early", path=monitor.path)
 
 
 class _Copy:
@@ -83,9 +83,9 @@ class _Copy:
 
     def goes_on(self) -> bool:
         """
-        Copy what is there, until nothing has come for a moment; return whether more may come.
+        Copy the available data until nothing arrives for a moment; return False at its end.
 
-        :raises MonitorError: nothing has come for too long
+        :raises MonitorError: nothing has arrived for too long
         """
         while self._is_readable():
             data = self._source.recv(_STEP)
@@ -93,8 +93,8 @@ class _Copy:
                 return False
             self._take(data)
             self._moved = time.monotonic()
-            arrive()
-        arrive()
+            raise_if_cancelled()
+        raise_if_cancelled()
         if time.monotonic() - self._moved > STILL_S["migrate"]:
             message = f"QEMU's stream moved nothing in {STILL_S['migrate']:.0f} s"
             raise MonitorError(message, path=self._monitor.path)
@@ -102,9 +102,10 @@ class _Copy:
 
     def is_complete(self) -> bool:
         """
-        Say whether what came ends as a stream does: with the devices' description, whole.
+        Return True if the data ends as a stream does: with the whole description of the devices.
 
-        Its length stands before it, of whose four bytes one is the last NUL of all.
+        The description follows its own length. One of the length's four bytes is the last NUL of
+        the stream.
         """
         last = self._end.rfind(0)
         for start in range(max(2, last - 3), last + 1):
@@ -120,7 +121,7 @@ class _Copy:
         try:
             if not self._source.recv(_STEP):
                 return
-            message = "QEMU's stream goes on behind its end"
+            message = "QEMU's stream continues after its end"
         except TimeoutError:
             message = f"QEMU did not end its stream in {_CLOSES_S:.0f} s"
         raise MonitorError(message, path=self._monitor.path)
@@ -141,7 +142,7 @@ class _Copy:
             before, _, behind = self._head.partition(_OPENING)
             data, self._head = before + behind, None
         self._end += data
-        if len(self._end) > 2 * _LONGEST_END:  # now and then, for it copies
+        if len(self._end) > 2 * _LONGEST_END:  # only now and then, because it copies
             del self._end[:-_LONGEST_END]
         view = memoryview(data)
         while view:

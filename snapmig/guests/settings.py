@@ -1,4 +1,4 @@
-"""QEMU's capabilities and parameters of a migration: set for one, and then as before."""
+"""QEMU's capabilities and parameters for a migration: set for one, then restored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snapmig.guests.monitor import Monitor, MonitorError
 __all__ = ("Commands", "capabilities", "known_capabilities", "parameters", "settings_now")
 
 Commands = list[tuple[str, dict[str, Any]]]
-"""Commands of a monitor, each with its arguments."""
+"""Monitor commands, each with its arguments."""
 
 _CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path")
 _PARAMETERS = (
@@ -25,13 +25,13 @@ _PARAMETERS = (
 
 
 def known_capabilities(monitor: Monitor) -> dict[str, bool]:
-    """Return the capabilities that this QEMU has, and whether each is on."""
+    """Return the capabilities of this QEMU, each with True if it is on."""
     listed = monitor.ask(Capabilities, "query-migrate-capabilities")
     return {item.capability: item.state for item in listed}
 
 
 def settings_now(monitor: Monitor) -> Commands:
-    """Return the commands that make again what a migration of ours changes, as it is now."""
+    """Return the commands to restore the current settings changed by our migrations."""
     known = known_capabilities(monitor)
     states = {name: on for name, on in known.items() if on or name in _CAPABILITIES}
     values = _known_parameters(monitor)
@@ -44,9 +44,9 @@ def settings_now(monitor: Monitor) -> Commands:
 @contextmanager
 def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
     """
-    Have these capabilities on, and all others off, inside.
+    Have these capabilities on, and all others off, inside the block.
 
-    :raises MonitorError: QEMU does not have one of them
+    :raises MonitorError: QEMU lacks one of them
     """
     known = known_capabilities(monitor)
     if missing := [name for name in names if name not in known]:
@@ -63,7 +63,7 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
 
 @contextmanager
 def parameters(monitor: Monitor, wanted: Mapping[str, object]) -> Iterator[None]:
-    """Have these parameters, of those that this QEMU has, inside."""
+    """Set these parameters, as far as this QEMU has them, inside the block."""
     known = _known_parameters(monitor)
     changed = {name: value for name, value in wanted.items() if name in known}
     monitor.execute("migrate-set-parameters", **changed)

@@ -1,4 +1,4 @@
-"""How long a monitor is waited for, and who hears of it; imports nothing that takes long."""
+"""Time limits on a monitor's answers, and the notice of a wait. Imports nothing slow."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ __all__ = (
 )
 
 MONITOR_TIMEOUT_S = 30.0
-"""QEMU answers in milliseconds; its main loop may stand still for seconds while it syncs a disk."""
+"""
+Seconds. QEMU answers in milliseconds, but its main loop may stand still for seconds while it syncs
+a disk.
+"""
 
 _LONGEST_S = 86_400.0
 
 NoticeCallback = Callable[[str], None]
-"""Called, in the caller's thread, with a sentence that the user should read now."""
+"""Called, in the caller's thread, with a sentence for the user to read now."""
 
 
 class MonitorWait(NamedTuple):
     """
-    How long each answer of a monitor, its greeting too, may take.
+    Time limit for each answer of a monitor, including its greeting.
 
-    :param limit_s: seconds, after which it is an error
-    :param notice: told once that a monitor does not greet, while it is still waited for
+    :param limit_s: in seconds; exceeding it is an error
+    :param notice: called once if a monitor does not greet soon, while still waiting for it
     """
 
     limit_s: float = MONITOR_TIMEOUT_S
@@ -41,7 +44,7 @@ USUAL_WAIT = MonitorWait()
 
 def parse_monitor_timeout(seconds: float | str | None) -> float:
     """
-    Return a limit in seconds; None is the usual one.
+    Return a limit in seconds; None gives the default.
 
     :raises UsageError: not a number of seconds above 0, up to a day
     """

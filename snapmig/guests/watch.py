@@ -1,4 +1,4 @@
-"""A migration under way: its states, and when it is given up."""
+"""A migration under way: its states, and the time limit on standing still."""
 
 from __future__ import annotations
 
@@ -12,22 +12,25 @@ __all__ = ("AT_REST", "POLL_S", "STILL_S", "Watch", "migration_of")
 POLL_S = 0.002
 AT_REST = ("none", "completed", "failed", "cancelled")
 _UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
-"""States after which others follow by themselves; ``none`` is the moment before the first."""
+"""Transient states; ``none`` is the moment before the first."""
 
 STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}
-"""Seconds without a byte more: then it is given up. A QEMU that reads does not count bytes."""
+"""
+Seconds without progress before a migration counts as failed. A QEMU that reads does not count
+bytes.
+"""
 
 
 def migration_of(monitor: Monitor) -> Migration:
-    """Return what QEMU says of its last migration."""
+    """Return the state of QEMU's last migration."""
     return monitor.ask(Migration, "query-migrate")
 
 
 class Watch:
     """
-    Looks at a migration that was begun.
+    Watches a migration already begun.
 
-    :param command: that began it
+    :param command: the command that began it
     """
 
     def __init__(self, monitor: Monitor, command: str) -> None:
@@ -40,7 +43,7 @@ class Watch:
         """
         Return its state.
 
-        :raises MonitorError: it failed, is in a state that nobody knows, or stands still
+        :raises MonitorError: it failed, is in an unknown state, or stands still
         """
         answer = migration_of(self._monitor)
         if answer.status in ("failed", "cancelled"):

@@ -1,1 +1,1 @@
-"""What workers do to packets, and in which batches: joins images, encodings and the container."""
+"""Worker side of every operation: joins images, encodings and the container."""

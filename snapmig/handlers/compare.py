@@ -1,4 +1,4 @@
-"""Comparing the packets of two snapshots: which pages are not the same."""
+"""Compare the packets of two snapshots, page by page."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class CompareHandler:
     """
     Compares batches of packets; equal digests are equal pages.
 
-    Packets with other digests are compared page by page: by the digests of pages where both
-    snapshots have those, else byte by byte.
+    Packets with different digests are compared page by page: by page digests if both snapshots have
+    them, else byte by byte.
 
     :param one: a snapshot and its parents
     :param other: another one, with the same RAM blocks and packet size
@@ -35,7 +35,7 @@ class CompareHandler:
         self._digests = (self._one.snapshot.page_digests, self._other.snapshot.page_digests)
 
     def run(self, task: Task, row: Row) -> list[tuple[int, int, int]]:
-        """Return (packet, first page, pages) of each run of pages that differ."""
+        """Return (packet, first page, pages) for each run of different pages."""
         ones = unpack_records(self._one.records(task.first, task.count))
         others = unpack_records(self._other.records(task.first, task.count))
         found = []
@@ -52,7 +52,7 @@ class CompareHandler:
         """Do nothing: most packets need not be read."""
 
     def notes(self) -> Sequence[str]:
-        """Return what an engine did not do."""
+        """Return remarks about packets left to software by the engine."""
         return [*self._one.notes(), *self._other.notes()]
 
     def _differences(self, one: StoredPacket, other: StoredPacket) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Counters of the workers' progress (see :mod:`snapmig.workers.counters`)."""
+"""Counters of workers, in the cells of :mod:`snapmig.workers.counters`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Counter(IntEnum):
     """The number of a cell."""
 
     RAM_BYTES = 0
-    """Bytes of guest RAM whose packets are finished: written, not issued."""
+    """Bytes of guest RAM in finished packets: written, not just issued."""
     STORED_BYTES = 1
     DATA_PAGES = 2
     """Pages that are not zero."""
@@ -28,19 +28,19 @@ class Counter(IntEnum):
     LZ4_PACKETS = 7
     DAMAGED_PACKETS = 8
     CHANGED_PACKETS = 9
-    """Packets found changed by a second look."""
+    """Packets found changed by the second pass."""
     WORK_NS = 10
-    """Nanoseconds of work on tasks, and the part spent in writing."""
+    """Nanoseconds spent in tasks, and the part of them spent writing."""
     WRITE_NS = 11
     ENGINE_FAILURES = 12
-    """Packets done in software instead of an engine."""
+    """Packets left to software by the engine."""
     SAME_PAGES = 13
-    """Data pages equal to the parent's, and those stored as differences."""
+    """Data pages taken from the parent, and data pages stored as differences from it."""
     DELTA_PAGES = 14
     WRITTEN_BYTES = 15
-    """Bytes written of packets, those written again included."""
+    """Bytes written of packets, including those written again by a second pass."""
     SAMPLED_PACKETS = 16
-    """Packets read again, to detect changes of the image meanwhile."""
+    """Packets read again to see if the image changed meanwhile."""
 
 
 _BY_ENCODING: dict[int, Counter] = {

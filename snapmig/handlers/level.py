@@ -1,9 +1,9 @@
 """
-``--level auto``: a level that follows the speed of the destination.
+``--level auto``: adapt the level to the speed of the destination.
 
-Workers count the time of their tasks and what of it passes in writing, and run no further ahead of
-the disk than a few batches. While much of the time is writing, the destination is slow, and a
-better compression costs nothing; while little is, a faster level saves time.
+Workers count the time of their tasks and the part of it spent writing, and run only a few batches
+ahead of the disk. If much of the time is writing, the destination is slow and better compression
+costs nothing; if little is, a faster level saves time.
 """
 
 from __future__ import annotations
@@ -17,23 +17,27 @@ from snapmig.workers.counters import Row
 __all__ = ("AdaptiveLevel",)
 
 SAMPLE_NS = 200_000_000
-"""Work, of all workers together, between two decisions: some 10 batches, so that one slow write
-does not decide alone."""
+"""
+Work of all workers together between two decisions: some 10 batches, so that a single slow write
+does not decide.
+"""
 TOO_SLOW = 0.5
 TOO_FAST = 0.15
-"""Shares of writing in the time of work. The next better level costs up to three times as much, so
-between these two no other level is sure to be better. zlib's level 6 costs 7 times level 3 and is
-no step: with it a save to a disk of 10 MiB/s took twice as long as with level 1."""
+"""
+Shares of writing in the time of work. The next better level costs up to three times as much, so
+between these two no other level is sure to be better. zlib's level 6 costs 7 times as much as level
+3 and is not a step: with it a save to a disk of 10 MiB/s took twice as long as with level 1.
+"""
 
 
 class AdaptiveLevel:
     """
-    Gives the level for the next batch.
+    Chooses the level for the next batch.
 
     :param steps: levels, the fastest first
-    :param start: one of them
-    :param total: returns the workers' counters, summed up
-    :ivar batches: how many batches each level was given to
+    :param start: the initial level, one of these
+    :param total: returns the sum of the workers' counters
+    :ivar batches: number of batches for each level
     """
 
     def __init__(self, steps: tuple[int, ...], start: int, total: Callable[[], Row]) -> None:

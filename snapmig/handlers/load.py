@@ -1,4 +1,4 @@
-"""Checked page contents to an image, or, for a verification, to nowhere."""
+"""Worker side of restore and verify: decode packets, then write the pages or discard them."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = (
 
 EMPTY_BATCH_PACKETS = 4096
 MAX_DAMAGE_SHOWN = 8
-"""Damaged packets that a batch describes; the others are only counted."""
+"""Damaged packets described per batch; the others are only counted."""
 
 
 class RestorePlan(NamedTuple):
     """
-    All that a restore worker needs, picklable.
+    Parameters of a restore worker, picklable.
 
     :param read: the snapshot and its parents, the youngest first
-    :param placer: puts packets to their places in the target
+    :param placer: writes packets to their places in the target
     """
 
     read: Sequence[ReadPlan]
@@ -81,11 +81,11 @@ class RestoreHandler:
         row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
 
     def expect(self, task: Task) -> None:
-        """Have a batch's stored bytes fetched, if that takes long."""
+        """Prefetch a batch's stored bytes from a remote snapshot."""
         self._chain.expect(task.first, task.count)
 
     def notes(self) -> Sequence[str]:
-        """Return what an engine did not do."""
+        """Return remarks about packets left to software by the engine."""
         return self._chain.notes()
 
     def _zero_all(self, task: Task) -> None:
@@ -96,7 +96,7 @@ class RestoreHandler:
 
 
 class VerifyHandler:
-    """Decodes packets and compares, pages too where they have digests; goes on after damage."""
+    """Decodes packets and compares digests, of pages too if stored; continues after damage."""
 
     def __init__(self, plan: Sequence[ReadPlan]) -> None:
         self._chain = open_chain(plan)
@@ -104,7 +104,7 @@ class VerifyHandler:
         self._geometry = self._snapshot.geometry
 
     def run(self, task: Task, row: Row) -> list[SnapmigError]:
-        """Check a batch of packets; return what is wrong with the first few damaged ones."""
+        """Check a batch of packets; return errors for the first few damaged ones."""
         damage: list[SnapmigError] = []
         packets = self._records(task, damage)
         sound = {packet.packet: packet for packet in packets}
@@ -125,17 +125,17 @@ class VerifyHandler:
         return damage[:MAX_DAMAGE_SHOWN]
 
     def expect(self, task: Task) -> None:
-        """Have a batch's stored bytes fetched, if that takes long."""
+        """Prefetch a batch's stored bytes from a remote snapshot."""
         self._chain.expect(task.first, task.count)
 
     def notes(self) -> Sequence[str]:
-        """Return what an engine did not do."""
+        """Return remarks about packets left to software by the engine."""
         return self._chain.notes()
 
     def _wrong_rests(
         self, task: Task, packets: Sequence[StoredPacket], damage: Sequence[SnapmigError]
     ) -> list[CorruptSnapshotError]:
-        # Without packets none has a page, unless all their records are damaged.
+        # A batch without packets has no pages, unless all of its records are damaged.
         known = {packet.packet: packet for packet in packets}
         nothing = np.zeros(self._geometry.packet_size // PAGE_SIZE, np.bool_)
         damaged = {error.packet for error in damage}
@@ -169,7 +169,7 @@ class VerifyHandler:
             return list(self._each_record(task, damage))
 
     def _each_record(self, task: Task, damage: list[SnapmigError]) -> Iterator[StoredPacket]:
-        # One of them is wrong: each alone says which, and the others are checked still.
+        # One of them is wrong: find it by checking each alone, and still check the others.
         for number in range(task.first, task.first + task.count):
             try:
                 yield self._snapshot.packet(self._geometry.place(number))
@@ -179,13 +179,13 @@ class VerifyHandler:
 
 class LoadTasks:
     """
-    Hands out a snapshot's packets, those that store nothing in large batches.
+    Hands out a snapshot's packets, those without stored bytes in large batches.
 
-    :param packets: which ones
+    :param packets: the packets to load
     """
 
     def __init__(self, snapshot: SnapshotFile, packets: range) -> None:
-        # What is fetched ahead of an object is kept in memory.
+        # Data prefetched from an object is kept in memory.
         largest = SMALLEST if snapshot.is_remote else LARGEST
         batch = partial(batch_packets, packet_size=snapshot.geometry.packet_size, largest=largest)
         self._tasks = _plan_tasks(snapshot.index, packets, batch)
@@ -198,18 +198,18 @@ class LoadTasks:
         return self._again.pop() if self._again else next(self._tasks, None)
 
     def finished(self, _worker: int, _task: Task, reply: Any) -> list[tuple[int, Task]]:
-        """Keep a reply that says something."""
+        """Keep a reply unless it is empty."""
         if reply:
             self.replies.extend(reply)
         return []
 
     def lost(self, _worker: int, tasks: Sequence[Task]) -> None:
-        """Hand out again what a dead worker had."""
+        """Hand out a dead worker's tasks again."""
         self._again += tasks
 
 
 def _plan_tasks(index: IndexReader, packets: range, batch: Callable[[int], int]) -> Iterator[Task]:
-    # A record is not checked yet here: a wrong one only makes a batch larger or smaller.
+    # Records are not checked yet here: a wrong one only makes a batch larger or smaller.
     for start, records in index.steps(packets):
         stop = start + len(records)
         empty = np.asarray(~records["kinds"].any(axis=1))
@@ -223,7 +223,7 @@ def _plan_tasks(index: IndexReader, packets: range, batch: Callable[[int], int])
 
 
 def _span(geometry: Geometry, task: Task) -> tuple[int, int]:
-    # The RAM offset at which a batch starts, and its length: packets follow each other there.
+    # RAM offset and length of a batch; its packets are contiguous.
     first = geometry.place(task.first)
     last = geometry.place(task.first + task.count - 1)
     return first.ram_offset, last.ram_offset + last.length - first.ram_offset

@@ -1,4 +1,4 @@
-"""The records, and the page digests, of a batch of packets that are saved."""
+"""Index records and page digests of a batch of packets being saved."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from snapmig.pages import Kinds
 __all__ = ("Batch",)
 
 ALL_SAME = PageKind.SAME_AS_PARENT * 0x55
-"""Four pages' kinds in a byte, all of them the parent's."""
+"""The kinds of four pages in a byte, all of them the parent's."""
 
 
 class Batch:
     """
-    What is to be written of the packets of a batch that have pages, column by column.
+    Records of the packets of a batch that have pages, column by column.
 
-    :param with_digests: page digests are written, too
-    :ivar page_digests: of all pages of a full packet, by its place in the batch
+    :param with_digests: write page digests too
+    :ivar page_digests: digests of all pages of a full packet, by its place in the batch
     """
 
     def __init__(self, *, with_digests: bool) -> None:
@@ -35,7 +35,7 @@ class Batch:
         self.page_digests: dict[int, bytes] = {}
 
     def add(self, at: int, offset: int, packet: EncodedPacket) -> None:
-        """Take a packet, the one at a place in the batch, stored at a file offset."""
+        """Add a packet stored at a file offset, at its place in the batch."""
         self._at.append(at)
         self._rows.append((offset, packet.stored_size, packet.encoding, packet.stored_checksum))
         self._digests.append(packet.digest)
@@ -45,16 +45,16 @@ class Batch:
 
     def add_same(self, at: list[int], parent: Records, page_digests: list[bytes]) -> None:
         """
-        Take packets that are the parent's and have no zero page, by their places in the batch.
+        Add packets equal to the parent's and without zero pages, by their places in the batch.
 
-        :param parent: its records of the batch
-        :param page_digests: of all pages of each, where they are written, too
+        :param parent: the parent's records of the batch
+        :param page_digests: digests of all pages of each packet, if they are written
         """
         self._same, self._parent = list(at), parent
         self.page_digests.update(zip(at, page_digests, strict=False))
 
     def fill(self, records: Records) -> None:
-        """Write what was taken into the batch's records."""
+        """Write the added packets into the batch's records."""
         if self._same and self._parent is not None:
             records["kinds"][self._same] = ALL_SAME
             records["digest"][self._same] = self._parent["digest"][self._same]
@@ -72,7 +72,7 @@ class Batch:
         width = records.dtype["kinds"].shape[0] * 4
         records["kinds"][self._at] = pack_kinds(self._kinds, width)
         for at in self._at:
-            # Those of a full packet, also where a block ends before.
+            # The digests of a full packet, even if the block ends earlier.
             if at in self.page_digests:
                 padded = self.page_digests[at].ljust(width * PAGE_DIGEST_SIZE, b"\0")
                 self.page_digests[at] = padded

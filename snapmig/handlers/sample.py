@@ -1,4 +1,4 @@
-"""A sample of an image's pages: for what must be known of them before workers start."""
+"""A sample of an image's pages, for decisions made before workers start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ("sample_packets",)
 
 
 def sample_packets(image: ImageReader, geometry: Geometry, count: int) -> Iterator[Bytes]:
-    """Yield the data pages of packets all over an image, as ``(n, 4096)``: ``count`` at most."""
+    """Yield data pages of up to ``count`` packets spread over an image, as ``(n, 4096)``."""
     step = max(1, geometry.packet_count // count)
     for packet in range(step // 2, geometry.packet_count, step):
         place = geometry.place(packet)

@@ -1,4 +1,4 @@
-"""Which batches of packets a save hands out, and where those of a packed snapshot are placed."""
+"""Batches of packets handed out by a save, and their places in the packed layout."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ("FIRST_LOOK", "SAMPLE_LOOK", "SECOND_LOOK", "Kind", "Look", "SaveTask
 EMPTY_BATCH_PACKETS = 4096
 
 HELD_BATCHES = 3
-"""Encoded batches of a packed snapshot that one worker may hold until their places are known."""
+"""Encoded batches of a packed snapshot held by one worker until their places are known."""
 
 NOBODY = -1
 
 
 class Kind(IntEnum):
-    """What a task asks of a save worker."""
+    """Kinds of tasks for a save worker."""
 
     EMPTY = 0
     ENCODE = 1
@@ -38,9 +38,9 @@ class Kind(IntEnum):
 
 class Look(NamedTuple):
     """
-    What is done with an image's packets when it is gone through.
+    Task kinds for one pass over an image.
 
-    :param hole: with those of its holes; None: nothing
+    :param hole: the kind for packets in its holes; None: skip them
     """
 
     data: Kind
@@ -49,22 +49,22 @@ class Look(NamedTuple):
 
 FIRST_LOOK = Look(Kind.ENCODE, Kind.EMPTY)
 SECOND_LOOK = Look(Kind.REFRESH, Kind.REFRESH_EMPTY)
-"""Of all packets, when they were saved before: only those that changed are wanted."""
+"""A pass over packets saved before: write the changed ones again."""
 SAMPLE_LOOK = Look(Kind.SAMPLE, None)
-"""Of some packets, to see whether any changed."""
+"""A pass over some packets, to see if any changed."""
 
 
 class SaveTasks:
     """
     Hands out an image's packets in order, holes in large batches.
 
-    :param next_data: gives the first RAM offset from one on that is not in a hole
-    :param look: what for
-    :param level: asked for each batch
-    :param has_room: whether more may be written now
-    :param advance: told the offset up to which all packed packets are written
-    :ivar waited_ns: nanoseconds in which there was no room
-    :param part: the only packets that are wanted
+    :param next_data: returns the first RAM offset, from a given one on, outside a hole
+    :param look: task kinds of this pass
+    :param level: called for the level of each batch
+    :param has_room: returns True if more may be written now
+    :param advance: called with the offset up to which all packed packets are written
+    :ivar waited_ns: nanoseconds without room
+    :param part: limit the pass to these packets
     """
 
     def __init__(
@@ -97,12 +97,12 @@ class SaveTasks:
 
     @property
     def end(self) -> int:
-        """The file offset after the last place that was given out, in the packed layout."""
+        """File offset after the last place assigned, in the packed layout."""
         return self._offset
 
     def next_for(self, worker: int) -> Task | None:
-        """Return the next batch, unless the worker holds enough of them without a place."""
-        if self._again:  # the places of others wait for it
+        """Return the next batch, unless the worker holds too many without a place."""
+        if self._again:  # places of later batches depend on it
             return self._given(worker, self._again.popleft())
         if self._held.get(worker, 0) >= HELD_BATCHES:
             return None
@@ -125,7 +125,7 @@ class SaveTasks:
         return room
 
     def finished(self, worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
-        """Take a batch's size; return the batches whose places are known now."""
+        """Take a batch's size; return the batches that can be placed now."""
         if task.kind == Kind.PLACE:
             self._note_written(task.first)
         if not self._packed or task.kind != Kind.ENCODE:
@@ -148,9 +148,9 @@ class SaveTasks:
 
     def lost(self, worker: int, tasks: Sequence[Task]) -> None:
         """
-        Hand out again what a dead worker had.
+        Hand out a dead worker's packets again.
 
-        That is tasks, and encoded batches that had no place yet or were on their way to it.
+        These are its tasks, and its encoded batches without a place or not yet told of it.
         """
         self._held.pop(worker, None)
         self._again.extend(task for task in tasks if task.kind != Kind.PLACE)
@@ -167,7 +167,7 @@ class SaveTasks:
         return task
 
     def _encoded_again(self, worker: int, task: Task, size: int) -> tuple[int, Task]:
-        # The worker that had encoded it is dead, and those behind it have their places already.
+        # Its worker died after encoding it, and the batches behind it have their places already.
         batch = self._encoded[task.first]
         if size != batch.size:
             message = f"{task.shown} have {size} bytes when compressed again, {batch.size} before"
@@ -177,7 +177,7 @@ class SaveTasks:
         return worker, batch.place
 
     def _note_written(self, first: int) -> None:
-        # Workers are done with their places in any order: only the first ones in a row count.
+        # Workers finish their places in any order: only an unbroken row from the start counts.
         del self._encoded[first]
         end = None
         while self._placed and self._placed[0][0] not in self._encoded:
@@ -187,7 +187,7 @@ class SaveTasks:
 
 
 class _Encoded:
-    # A batch of a packed snapshot that is encoded and not yet written.
+    # A batch of a packed snapshot, encoded and not yet written.
     def __init__(self, worker: int, task: Task, size: int) -> None:
         self.worker = worker
         self.task = task

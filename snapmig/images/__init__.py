@@ -1,1 +1,1 @@
-"""Guest RAM images in and out: where pages come from and go to; knows no snapshot."""
+"""Guest RAM images: sources and destinations of pages. Knows no snapshot."""

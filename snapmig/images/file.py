@@ -1,4 +1,4 @@
-"""The files of an image that is being saved: opened once, watched for changes, closed."""
+"""The files of an image being saved: opened once, watched for changes, closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ImageFile:
     """
     One open file of an image.
 
-    :param follow: take what a symbolic link leads to; a link that nobody named is refused
+    :param follow: follow a symbolic link; otherwise a link is refused
     :raises SnapmigError: not a regular file, or empty
     """
 
@@ -34,17 +34,17 @@ class ImageFile:
 
     @property
     def size(self) -> int:
-        """Its length in bytes when it was opened."""
+        """Its length in bytes when opened."""
         return self._facts.st_size
 
     @property
     def path(self) -> str:
-        """A path by which other processes open this very file."""
+        """A path for other processes to open this very file."""
         return descriptor_path(self.fd)
 
     def read(self, offset: int, length: int) -> bytes:
         """
-        Return bytes of the file's description of itself.
+        Return bytes of the file's metadata.
 
         :raises SnapmigError: the file ends before them
         """
@@ -56,7 +56,7 @@ class ImageFile:
 
     def check_unchanged(self) -> None:
         """
-        Compare size and time of change with those at the start.
+        Compare size and modification time with those at the start.
 
         :raises ImageChangedError: something wrote to the image while it was read
         """

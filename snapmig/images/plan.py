@@ -1,8 +1,8 @@
 """
-How a snapshot becomes an image of some format: where its blocks go, and what stands besides.
+The plan of an image to be written: places of RAM blocks, other bytes, companion files.
 
-A format says this from the snapshot's RAM blocks and attachments; the workers put the pages there,
-the parent the rest.
+A format makes it from the snapshot's RAM blocks and attachments; the workers write the pages, the
+parent the rest.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from snapmig.pages import Bytes, Mask, runs
 __all__ = ("Content", "ImagePlan", "Placer", "block_starts", "warn_of_missing")
 
 _NAMED = 10
-"""Blocks that a message names at most."""
+"""Most blocks named in a message."""
 
 
 class Content(NamedTuple):
     """
-    What a format may know of a snapshot.
+    The contents of a snapshot, as far as a format needs them.
 
-    :param format: the format that it was saved from
-    :param architecture: the guest's processors, None where they are not known
+    :param format: format of the image it was saved from
+    :param architecture: the guest's processors, None if not known
     :param packet_pages: pages in a packet
-    :param domain_xml: libvirt's definition of the guest, where it is not in ``attachments``
-    :param data_pages: gives one truth value a page of a block, packet by packet in pieces; a
-        block's last packet is filled up with false
+    :param domain_xml: libvirt's definition of the guest, unless in ``attachments``
+    :param data_pages: returns one truth value per page of a block, packet by packet in pieces; a
+        block's last packet is padded with false
     """
 
     blocks: tuple[RamBlock, ...]
@@ -51,9 +51,9 @@ class Content(NamedTuple):
 
 class Placer:
     """
-    Puts packets into a file in which each RAM block lies in one piece.
+    Puts packets into a file with each RAM block in one piece.
 
-    :param block_offsets: where in the file each block starts
+    :param block_offsets: start of each block in the file
     :param ram_starts: the RAM offset of each block
     """
 
@@ -63,7 +63,7 @@ class Placer:
         ]
 
     def write(self, store: Store, place: PacketPlace, mask: Mask, data: Bytes) -> None:
-        """Write a packet's data pages, ``(n, 4096)`` in order, where ``mask`` says."""
+        """Write a packet's data pages, ``(n, 4096)`` in order, to their places by ``mask``."""
         offset = place.ram_offset + self._shifts[place.block]
         done = 0
         for first, count in runs(mask):
@@ -73,7 +73,7 @@ class Placer:
             done += count
 
     def zero(self, store: Store, place: PacketPlace, mask: Mask) -> None:
-        """Make zero what ``mask`` says is not data, in a file that held something before."""
+        """Make the pages outside ``mask`` zero, in a file with older contents."""
         offset = place.ram_offset + self._shifts[place.block]
         for first, count in runs(~mask):
             start = first * PAGE_SIZE
@@ -82,16 +82,16 @@ class Placer:
 
 class ImagePlan(NamedTuple):
     """
-    Where everything goes in a new image.
+    The layout of a new image.
 
     :param size: length of the file in bytes
-    :param block_offsets: where each RAM block starts in the file
+    :param block_offsets: start of each RAM block in the file
     :param pieces: other bytes, with their offsets
-    :param placer: places packets where blocks do not lie in one piece
-    :param member: where the image is a new directory, the name of the file in it with the pages
-    :param companions: other files of the image with their contents: in that directory by name,
-        else beside the file by what is added to its name
-    :param warnings: what the user should know of the image, a sentence each
+    :param placer: places packets, if blocks are not in one piece
+    :param member: if the image is a new directory, the name of its file with the pages
+    :param companions: other files of the image with their contents: by name in that directory, else
+        beside the file, by the suffix to its name
+    :param warnings: remarks for the user, a sentence each
     """
 
     size: int
@@ -104,16 +104,16 @@ class ImagePlan(NamedTuple):
 
 
 def block_starts(blocks: Sequence[RamBlock]) -> tuple[int, ...]:
-    """Return where blocks start that stand end to end."""
+    """Return the offsets of blocks laid end to end."""
     return tuple(accumulate((block.size for block in blocks), initial=0))[: len(blocks)]
 
 
 def warn_of_missing(blocks: Sequence[RamBlock], name: str) -> tuple[str, ...]:
     """
-    Return a warning about blocks that an image by addresses can't have.
+    Return a warning about blocks without a place in an image by addresses.
 
     :param name: of the format, for the message
-    :raises UsageError: it can have none at all
+    :raises UsageError: no block has a place
     """
     missing = [repr(block.name) for block in blocks if not block.pieces]
     if len(missing) == len(blocks):

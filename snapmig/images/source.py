@@ -1,8 +1,8 @@
 """
-What every kind of guest RAM image offers to a save.
+Interface of all guest RAM images to a save.
 
 The parent holds an :class:`ImageSource`; its :class:`ImageReader` is opened in each worker. Both
-speak in RAM offsets (see :mod:`snapmig.geometry`).
+work in RAM offsets (see :mod:`snapmig.geometry`).
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ class ImageReader(Protocol):
     """Reads an image in one process."""
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the ranges between two RAM offsets that may be other than zero."""
+        """Yield the ranges between two RAM offsets with contents possibly other than zero."""
 
     def view(self, start: int, stop: int) -> Bytes:
         """Return the bytes of a range inside one extent, without a copy where possible."""
 
     def expect(self, start: int, stop: int) -> None:
-        """Hear of a range that will be asked for soon."""
+        """Prepare for a range to be read soon."""
 
     def release(self, start: int, stop: int) -> None:
-        """Say that a range is not needed any more."""
+        """Note that a range is no longer needed."""
 
 
 class ImageSource(Protocol):
     """
-    An image that is being saved, as the parent sees it.
+    An image being saved, as seen by the parent.
 
     :ivar format: the name of its format
-    :ivar shown: its name for people
-    :ivar paths: the files that it is read from
-    :ivar attachments: what belongs to it besides pages: names to contents
-    :ivar architecture: the guest's processors, None where they are not known
+    :ivar shown: its display name
+    :ivar paths: the files it is read from
+    :ivar attachments: its contents besides pages, by name
+    :ivar architecture: the guest's processors, None if not known
     """
 
     format: str
@@ -54,27 +54,27 @@ class ImageSource(Protocol):
     architecture: Architecture | None
 
     def opener(self) -> Callable[[], ImageReader]:
-        """Return a picklable function that opens a reader in any process."""
+        """Return a picklable function to open a reader in any process."""
 
     def next_data(self, start: int) -> int | None:
         """Return the first RAM offset from ``start`` on that may be other than zero, or None."""
 
     def check_unchanged(self) -> None:
         """
-        Compare the image with what it was when it was opened.
+        Compare the image with its state when opened.
 
-        :raises ImageChangedError: its size or its time of change is another one
+        :raises ImageChangedError: its size or modification time differs
         """
 
     def close(self) -> None:
-        """Let go of the image."""
+        """Close the image."""
 
 
 def read_pages(reader: ImageReader, place: PacketPlace) -> Bytes | None:
     """
-    Return a packet's pages as ``(pages, 4096)``, or None when all of it is a hole.
+    Return a packet's pages as ``(pages, 4096)``, or None if all of it is a hole.
 
-    The result shares the image's memory where the packet is one extent.
+    The result shares the image's memory if the packet is one extent.
     """
     start, stop = place.ram_offset, place.ram_offset + place.length
     return _pages_of(reader, list(reader.extents(start, stop)), start, stop)
@@ -82,9 +82,9 @@ def read_pages(reader: ImageReader, place: PacketPlace) -> Bytes | None:
 
 def read_batch(reader: ImageReader, places: Sequence[PacketPlace]) -> Iterator[Bytes | None]:
     """
-    Yield what :func:`read_pages` returns of packets that follow each other in a block.
+    Yield the results of :func:`read_pages` for consecutive packets of a block.
 
-    The holes are asked for once, which takes as long as for one packet.
+    Holes are looked up once for all of them, in the time of a single packet.
     """
     extents = list(reader.extents(places[0].ram_offset, places[-1].ram_offset + places[-1].length))
     for place in places:

@@ -1,4 +1,4 @@
-"""Ranges of RAM that lie at any places of a file."""
+"""Ranges of RAM at arbitrary places of a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ("Span", "SpanPlacer", "piece_spans")
 
 
 class Span(NamedTuple):
-    """A range of RAM offsets, and where a file has it."""
+    """A range of RAM offsets and its place in a file."""
 
     start: int
     stop: int
@@ -25,9 +25,10 @@ class Span(NamedTuple):
 
 class SpanPlacer(Placer):
     """
-    Puts packets into a file that has some ranges of RAM, each of them at any place.
+    Puts packets into a file with some ranges of RAM at arbitrary places.
 
-    :param spans: where; RAM in none of them is left out, RAM in several is written to each
+    :param spans: their places; RAM outside all of them is left out, RAM in several is written to
+        each
     """
 
     def __init__(self, spans: Iterable[Span]) -> None:
@@ -37,7 +38,7 @@ class SpanPlacer(Placer):
         self._reach = list(accumulate((span.stop for span in self._spans), max))
 
     def write(self, store: Store, place: PacketPlace, mask: Mask, data: Bytes) -> None:
-        """Write a packet's data pages, ``(n, 4096)`` in order, where ``mask`` says."""
+        """Write a packet's data pages, ``(n, 4096)`` in order, to their places by ``mask``."""
         done = 0
         for first, count in runs(mask):
             at = first * PAGE_SIZE
@@ -49,7 +50,7 @@ class SpanPlacer(Placer):
             done += count
 
     def zero(self, store: Store, place: PacketPlace, mask: Mask) -> None:
-        """Make zero what ``mask`` says is not data, in a file that held something before."""
+        """Make the pages outside ``mask`` zero, in a file with older contents."""
         for first, count in runs(~mask):
             at = first * PAGE_SIZE
             start = place.ram_offset + at
@@ -68,7 +69,7 @@ class SpanPlacer(Placer):
 
 
 def piece_spans(blocks: Sequence[RamBlock]) -> list[Span]:
-    """Return each piece of RAM blocks, its address as its place, in the order of addresses."""
+    """Return a span for each piece of RAM blocks, placed at its address, in that order."""
     geometry = Geometry(tuple(blocks), PAGE_SIZE)
     spans = []
     for number, block in enumerate(blocks):

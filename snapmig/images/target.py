@@ -1,10 +1,10 @@
 """
-Where restored pages go: a new file that takes its name when complete, or one that exists.
+Destinations of restored pages: a new file renamed when complete, or an existing one.
 
-New files are written with pwrite and get only what is not zero. Measured on 512 MiB into a new
-file: pwrite 0.34 s on tmpfs and 0.2 to 0.7 s on disk, stores into a mapping 0.8 to 1.1 s and
-0.8 s; and a full filesystem is an error to pwrite but SIGBUS to a store. hugetlbfs has no
-write(2): there the space is allocated first, then stored to.
+New files are written with pwrite, and only where pages are not zero. Measured on 512 MiB into a new
+file: pwrite 0.34 s on tmpfs and 0.2 to 0.7 s on disk, stores into a mapping 0.8 to 1.1 s and 0.8 s;
+and a full filesystem is an error to pwrite but SIGBUS to a store. hugetlbfs has no write(2): there
+the space is allocated first, then stored to.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _ZEROS = np.zeros(1 << 20, np.uint8)
 
 class TargetPlan(NamedTuple):
     """
-    A file that receives pages.
+    A file to receive pages.
 
     :param path: opens the file, also in another process
-    :param shown: its name for people
-    :param needed: bytes that must fit, for the error when its filesystem is full
-    :param in_place: whether it held something before, so that zero pages must be written too
+    :param shown: its display name
+    :param needed: size of the complete file in bytes, reported when its filesystem is full
+    :param in_place: the file has older contents, so zero pages must be written too
     :param huge_page_size: page size in bytes on hugetlbfs, else None
     """
 
@@ -55,7 +55,7 @@ class Store(Protocol):
 
 
 class FileStore:
-    """Writes with pwrite; zeros are holes where the filesystem can punch them."""
+    """Writes with pwrite; zeros become holes if the filesystem can punch them."""
 
     def __init__(self, plan: TargetPlan) -> None:
         self._plan = plan
@@ -71,7 +71,7 @@ class FileStore:
             raise write_error(error, self._plan.shown, self._plan.needed) from error
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range zero, as a hole where that works."""
+        """Make a range zero, as a hole if possible."""
         if self._can_punch:
             try:
                 self._can_punch = punch_hole(self._fd, offset, length)
@@ -83,7 +83,7 @@ class FileStore:
 
 
 class MappedStore:
-    """Stores into a mapping, for hugetlbfs, where write(2) does not exist."""
+    """Stores into a mapping, for hugetlbfs without write(2)."""
 
     def __init__(self, plan: TargetPlan) -> None:
         self._plan = plan
@@ -97,21 +97,21 @@ class MappedStore:
             raise write_error(error, plan.shown, plan.needed) from error
 
     def write(self, offset: int, content: Bytes) -> None:
-        """Put bytes at an offset, after its huge pages were allocated."""
+        """Put bytes at an offset, after allocating its huge pages."""
         first = offset // self._page * self._page
         try:
-            # Without this an exhausted pool of huge pages would be SIGBUS.
+            # Without this an exhausted pool of huge pages would raise SIGBUS.
             os.posix_fallocate(self._fd, first, offset + content.size - first)
         except OSError as error:
             raise write_error(error, self._plan.shown, self._plan.needed) from error
         self._array[offset : offset + content.size] = content.reshape(-1)
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range zero; the huge pages stay, for they are the guest's."""
+        """Make a range zero; the huge pages stay, because they belong to the guest."""
         for at in range(0, length, _ZEROS.size):
             self.write(offset + at, _ZEROS[: length - at])
 
 
 def open_store(plan: TargetPlan) -> Store:
-    """Open the file of a plan in this process, the way its filesystem wants it."""
+    """Open the file of a plan in this process, in the way its filesystem needs."""
     return FileStore(plan) if plan.huge_page_size is None else MappedStore(plan)

@@ -1,1 +1,1 @@
-"""The verbs, as functions: what snapmig does, without a command line."""
+"""The verbs, as functions without a command line."""

@@ -1,4 +1,4 @@
-"""``accelerators``: which engines for deflate this host has, what they can do, and how fast."""
+"""``accelerators``: the engines for deflate on this host, their abilities and their speed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _SEED = 20
 @dataclass(frozen=True, slots=True)
 class Speed:
     """
-    What an engine does in one process on a sample like guest RAM.
+    The speed of an engine, measured in one process on a sample similar to guest RAM.
 
-    :param compress: bytes of pages a second
+    :param compress: bytes of pages per second
     :param decompress: the same, of its own streams
-    :param ratio: stored bytes as a share of the pages
-    :param level: at which
+    :param ratio: stored bytes divided by bytes of pages
+    :param level: the compression level measured
     """
 
     compress: float
@@ -44,8 +44,8 @@ class AcceleratorInfo(EngineFacts):
     """
     An engine on this host.
 
-    :param speed: where it was measured, and the engine works
-    :param speed_problem: why it was not
+    :param speed: None unless measured and usable
+    :param speed_problem: the reason for a failed measurement
     """
 
     speed: Speed | None = None
@@ -54,9 +54,10 @@ class AcceleratorInfo(EngineFacts):
 
 def accelerators(*, measure: bool = False) -> list[AcceleratorInfo]:
     """
-    Return all engines, those that this host can use and those it can't, each with the reason.
+    Return all engines, usable on this host or not; the others have a reason.
 
-    :param measure: also measure those that work, which takes seconds
+    :param measure: also measure the usable ones; takes seconds
+    :returns: an :class:`AcceleratorInfo` each, with speeds in bytes per second
     """
     sample = _sample() if measure else []
     return [_look_at(engine, sample) for engine in ENGINES.values()]
@@ -88,7 +89,7 @@ def _measure(engine: Engine, sample: Sequence[Bytes]) -> Speed:
     decompress_s = time.perf_counter() - started
     for data, result in zip(sample, back, strict=True):
         if xxh3_128(result) != xxh3_128(data.data):
-            raise EngineError("what it decompressed is not what it had compressed")
+            raise EngineError("decompressing its own output gives other bytes")
     stored = sum(map(len, done))
     return Speed(plain / compress_s, plain / decompress_s, stored / plain, level)
 
@@ -114,8 +115,8 @@ def _run(coder: Coder, jobs: Sequence[tuple[object, int]]) -> list[bytes]:
 
 
 def _sample() -> list[Bytes]:
-    # Pages like those of a guest: text and tables of few different words, with some noise and
-    # zeros between them, which deflate brings to about a third.
+    # Pages like a guest's: text and tables of few different words, with some noise and zeros in
+    # between. Deflate shrinks them to about a third.
     random = np.random.default_rng(_SEED)
     words = random.integers(0, 256, (4096, 8), np.uint8)
     words[:, 5:] = 0

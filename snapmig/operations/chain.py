@@ -1,4 +1,4 @@
-"""``chain``: the line of snapshots that one builds on."""
+"""``chain``: a snapshot and its parents."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class ChainLink:
     """
     A snapshot of a chain; sizes are in bytes.
 
-    :param changed_pages: pages that it stores: data, and differences
-    :param same_pages: pages that are its parent's
-    :param disk_size: what the file takes on its filesystem now
+    :param changed_pages: pages stored in it: data, and differences
+    :param same_pages: pages taken from its parent
+    :param disk_size: present size of the file on its filesystem
     """
 
     snapshot: str
@@ -42,11 +42,12 @@ def chain(
     snapshot: str | os.PathLike[str], *, follow_remote_parents: bool = False
 ) -> list[ChainLink]:
     """
-    Return a snapshot and those that it builds on, the youngest first.
+    Return a snapshot and its parents, the youngest first.
 
-    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+    :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
-    :raises CorruptSnapshotError: one is damaged, or not what its child was made of
+    :returns: a :class:`ChainLink` each; sizes are in bytes
+    :raises CorruptSnapshotError: one is damaged, or is not the one its child was built on
     :raises SnapmigError: one is missing
     :raises OSError: one can't be read
     """

@@ -1,4 +1,4 @@
-"""``diff``: which pages of two snapshots of a guest are not the same."""
+"""``diff``: the pages in which two snapshots of a guest differ."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ("BlockDiff", "DiffResult", "PageRange", "diff")
 @dataclass(frozen=True, slots=True)
 class PageRange:
     """
-    Pages side by side that differ.
+    Consecutive pages with differences.
 
     :param offset: bytes from the start of the RAM block
-    :param gpa: guest physical address, None where none is known
+    :param gpa: guest physical address, None if unknown
     """
 
     offset: int
@@ -40,7 +40,7 @@ class PageRange:
 
 @dataclass(frozen=True, slots=True)
 class BlockDiff:
-    """What differs in a RAM block; ranges are in order."""
+    """The differences in a RAM block; ranges are in order."""
 
     block: str
     pages: int
@@ -51,9 +51,9 @@ class BlockDiff:
 @dataclass(frozen=True, slots=True)
 class DiffResult:
     """
-    What differs between two snapshots, RAM block by RAM block.
+    The differences between two snapshots, by RAM block.
 
-    :param warnings: what the user should know besides, a sentence each
+    :param warnings: further messages for the user, a sentence each
     """
 
     one: str
@@ -77,12 +77,13 @@ def diff(
     """
     Compare the pages of two snapshots with the same RAM blocks and packet size.
 
-    Where both have page digests nothing is decoded.
+    If both have page digests, nothing is decoded.
 
-    :param jobs: worker processes; default: the processors that this process may run on
-    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+    :param jobs: worker processes; default: the processors available to this process
+    :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
+    :returns: ranges of pages by RAM block, with offsets in bytes
     :raises UsageError: RAM blocks or packets of other sizes
     :raises CorruptSnapshotError: one of them is damaged
     :raises SnapmigError: a parent is missing
@@ -123,11 +124,11 @@ def _compare(
     geometry = one.snapshot.geometry
     tasks = LoadTasks(one.snapshot, range(geometry.packet_count))
     make_handler = partial(CompareHandler, one.plans, other.plans)
-    with WorkerPool(one.options.jobs, make_handler) as fleet:
-        report = reporter(fleet, geometry.ram_size, progress)
-        fleet.run(tasks, report)
+    with WorkerPool(one.options.jobs, make_handler) as pool:
+        report = reporter(pool, geometry.ram_size, progress)
+        pool.run(tasks, report)
         report()
-        one.take_warnings(fleet)
+        one.take_warnings(pool)
     return sorted(tasks.replies)
 
 

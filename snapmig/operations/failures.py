@@ -1,4 +1,4 @@
-"""What to say of a failure, and which exit code it is."""
+"""Message and exit code of a failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ("describe",)
 
 
 def describe(error: BaseException) -> tuple[int, str]:
-    """Return the exit code and the sentence of any failure."""
+    """Return the exit code and the message of any exception."""
     if isinstance(error, SnapmigError):
         return error.exit_code, str(error)
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""``info``: what a snapshot is, from its superblock, tables and index."""
+"""``info``: facts about a snapshot from its superblock, tables and index."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class BlockInfo(RamBlock):
     """
     A RAM block.
 
-    :param offset: where it starts in the file, every page at its place and zero pages as zeros, so
-        that it can be mapped; None where pages are compressed, packed or a parent's
+    :param offset: its start in the file, where it can be mapped: every page is at its place, and
+        zero pages are zeros; None if pages are compressed, packed or a parent's
     """
 
     offset: int | None = None
@@ -48,19 +48,19 @@ class SnapshotInfo:
     """
     Facts about a snapshot; sizes are in bytes.
 
-    :param parent_id: the ``snapshot_id`` of the snapshot that it builds on
-    :param left_out_blocks: RAM that is missing, since the image was a migration file made with
-        x-ignore-shared: only the name and the size are known
-    :param data_pages: pages that are not zero, of which ``same_pages`` are the parent's and
-        ``delta_pages`` stored as differences from it
-    :param architecture: of the guest's processors, for example ``x86_64``; None where not known
-    :param source: format of the image that it was made of
+    :param parent_id: the ``snapshot_id`` of its parent
+    :param left_out_blocks: names and sizes of RAM blocks missing because the image was a migration
+        file made with x-ignore-shared
+    :param data_pages: nonzero pages, including ``same_pages`` of the parent and ``delta_pages``
+        stored as differences from it
+    :param architecture: of the guest's processors, for example ``x86_64``; None if unknown
+    :param source: format of the image it was made from
     :param created: time of the commit, ISO 8601 in UTC
-    :param window_bits: history that a deflate decoder must keep, as a power of two
-    :param page_digests: whether it has the digest of each page
-    :param packets: how many packets are in which encoding
-    :param stored_size: all packets' stored bytes together
-    :param disk_size: what the file takes on its filesystem now
+    :param window_bits: base-2 logarithm of the history needed by a deflate decoder, in bytes
+    :param page_digests: it has a digest of each page
+    :param packets: number of packets in each encoding
+    :param stored_size: stored bytes of all packets together
+    :param disk_size: present size of the file on its filesystem
     """
 
     snapshot: str
@@ -91,12 +91,12 @@ class SnapshotInfo:
 @checks_arguments
 def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
     """
-    Return what a snapshot is; its index is checked as a whole, its packets are not read.
+    Return facts about a snapshot. The whole index is checked; packets are not read.
 
     :param snapshot: a path, or ``s3://BUCKET/KEY``
-    :raises CorruptSnapshotError: not a snapshot, or damaged outside of its packets
-    :raises UnsupportedError: needs what this version does not have
-    :raises StoreError: object storage can't be reached, or refused something
+    :raises CorruptSnapshotError: not a snapshot, or damaged outside its packets
+    :raises UnsupportedError: needs a feature unknown to this version
+    :raises StoreError: object storage can't be reached, or refused a request
     :raises OSError: it can't be read
     """
     with SnapshotFile(os.fspath(snapshot)) as source:
@@ -146,9 +146,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
 def _left_out(source: SnapshotFile) -> tuple[RamBlock, ...]:
     try:
         return left_out(SourceAttachments(source), source.geometry.blocks)
-    except (
-        CorruptSnapshotError
-    ):  # an attachment that a restore will refuse is no reason not to look
+    except CorruptSnapshotError:  # an attachment unfit for a restore is no reason to fail here
         return ()
 
 

@@ -1,4 +1,4 @@
-"""How far a run is: a value that a caller's function receives."""
+"""Progress of a run, as passed to callbacks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ("Progress", "ProgressCallback", "reporter")
 @dataclass(frozen=True, slots=True)
 class Progress:
     """
-    A moment of a run.
+    The state of a run at one moment.
 
-    :param total_bytes: guest RAM that the run is about
-    :param done_bytes: guest RAM that is finished: its packets are written, or checked
-    :param stored_bytes: what the finished part takes in the snapshot; 0 while restoring
+    :param total_bytes: guest RAM to process
+    :param done_bytes: guest RAM of packets already written or checked
+    :param stored_bytes: their size in the snapshot; 0 during a restore
     """
 
     total_bytes: int
@@ -31,13 +31,13 @@ ProgressCallback = Callable[[Progress], None]
 
 
 def reporter(
-    fleet: Workers, total_bytes: int, progress: ProgressCallback | None
+    pool: Workers, total_bytes: int, progress: ProgressCallback | None
 ) -> Callable[[], None]:
-    """Return a function that reads the workers' counters and reports them."""
+    """Return a function to read the workers' counters and report them."""
 
     def report() -> None:
         if progress is not None:
-            row = fleet.cells.total()
+            row = pool.counters.total()
             done, stored = int(row[Counter.RAM_BYTES]), int(row[Counter.STORED_BYTES])
             progress(Progress(total_bytes, done, stored))
 

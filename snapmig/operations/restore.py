@@ -1,4 +1,4 @@
-"""``restore``: a snapshot to a guest RAM image."""
+"""``restore``: a snapshot to a guest RAM image, or into QEMU."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeo
 from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.names import AcceleratorName, FormatName
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX, is_guest
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
@@ -29,10 +30,9 @@ from snapmig.operations.runs.restore import (
     restore_in_place,
     restore_new,
 )
-from snapmig.operations.runs.workers import choose_workers
+from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import check_new_name, parse_location, same_location
 from snapmig.units import format_size
-from snapmig.workers.pool import WorkersMaker
 
 LIBVIRT_FORMAT = "libvirt"
 _MAX_XML_SIZE = 16 << 20
@@ -40,20 +40,20 @@ _MAX_XML_SIZE = 16 << 20
 __all__ = ("RestoreResult", "restore")
 
 BY_ADDRESS = ("elf", "raw-by-address")
-"""Formats in which RAM stands by its guest physical addresses."""
+"""Formats with RAM at its guest physical addresses."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
     """
-    What a restore did; sizes are in bytes.
+    The result of a restore; sizes are in bytes.
 
     :param block: the only RAM block restored, None for all
-    :param accelerator: the engine that decoded deflate, None where there was none to decode
-    :param ram_size: guest RAM that was restored
-    :param qemu_arguments: with ``for_qemu``, the command that starts a QEMU for the guest
-    :param monitor_commands: with ``for_qemu``, what its monitor (HMP) must be told then
-    :param warnings: what the user should know, a sentence each
+    :param accelerator: the engine used for deflate, None if nothing was deflated
+    :param ram_size: guest RAM restored
+    :param qemu_arguments: with ``for_qemu``, the command to start a QEMU for the guest
+    :param monitor_commands: with ``for_qemu``, commands for its monitor (HMP) after that
+    :param warnings: messages for the user, a sentence each
     """
 
     snapshot: str
@@ -72,11 +72,11 @@ class RestoreResult:
 
 
 @checks_arguments
-def restore(  # noqa: PLR0913 - the words of the command line
+def restore(  # noqa: PLR0913 - the options of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
     *,
-    format: str | None = None,  # noqa: A002 - the command line's word
+    format: FormatName | None = None,  # noqa: A002 - the command line's word
     jobs: int | None = None,
     force: bool = False,
     in_place: bool = False,
@@ -85,59 +85,57 @@ def restore(  # noqa: PLR0913 - the words of the command line
     arch: str | None = None,
     for_qemu: bool = False,
     domain_xml: str | os.PathLike[str] | None = None,
-    accelerator: str = AUTO,
+    accelerator: AcceleratorName = AUTO,
     depth: int | None = None,
     bwlimit: str | int | None = None,
     monitor_timeout: float | str | None = None,
     follow_remote_parents: bool = False,
-    workers: WorkersMaker | None = None,
+    workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
     notice: NoticeCallback | None = None,
 ) -> RestoreResult:
     """
-    Restore a snapshot to an image of the format that it was saved from, or of another one.
+    Restore a snapshot to an image of the format it was saved from, or of another one.
 
     A raw image has the RAM blocks one after the other. ``qmp:SOCKET`` as image stands for a QEMU
-    that waits with ``-incoming defer``: it gets the RAM and the device state, and runs.
+    waiting with ``-incoming defer``: it receives the RAM and the device state, and then runs.
 
-    A new image appears under its name when it is complete and on stable storage; its zero pages
-    are holes. With ``in_place`` an existing file of the same size receives the pages instead, for
-    example the shared memory that a hypervisor has mapped; zero pages are made zero there. Each
-    packet is checked before its pages are written, but an in-place restore that fails leaves the
-    packets before it written.
+    A new image appears under its name once it is complete and on stable storage; its zero pages are
+    holes. With ``in_place`` an existing file of the same size receives the pages instead, for
+    example the shared memory of a hypervisor; zero pages are zeroed there. Each packet is checked
+    before its pages are written, but a failed in-place restore leaves the earlier packets written.
 
     :param snapshot: a path, or ``s3://BUCKET/KEY``
-    :param format: the image's format; default: that of the image that was saved
-    :param jobs: worker processes; default: the processors that this process may run on
+    :param format: the image's format; default: the format of the saved image
+    :param jobs: worker processes; default: the processors available to this process
     :param force: replace an existing image by a new file
     :param in_place: write into the existing image
     :param block: name of the only RAM block to restore
-    :param address: for ``elf`` and ``raw-by-address``: guest physical addresses in place of those
-        that the snapshot tells, as for :func:`snapmig.save`
-    :param arch: for ``elf``: the guest's architecture in place of what the snapshot tells
-    :param for_qemu: make the directory ``image`` with all that a new QEMU needs to resume
+    :param address: for ``elf`` and ``raw-by-address``: guest physical addresses instead of those in
+        the snapshot, as for :func:`snapmig.save`
+    :param arch: for ``elf``: the guest's architecture instead of the one in the snapshot
+    :param for_qemu: make the directory ``image`` with all files for a new QEMU to resume the guest
     :param domain_xml: a file with libvirt's definition of the guest, for the format ``libvirt``;
         default: the attachment ``domain.xml``
-    :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
-    :param depth: packets that an asynchronous engine has in flight in each worker
-    :param bwlimit: bytes per second to write at most, a number or words like ``200M``
+    :param accelerator: an engine for deflate: ``auto``, or a name given by :func:`accelerators`
+    :param depth: packets in flight at an asynchronous engine, per worker
+    :param bwlimit: bytes per second to write at most, a number or a text such as ``200M``
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
-    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+    :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
-    :param workers: worker processes that many jobs share, of a
-        :class:`~snapmig.workers.shared_pool.SharedPool`
+    :param workers: worker processes shared with other saves and restores, with their own
+        ``bwlimit``
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
-    :param notice: called with a sentence that the user should read while this goes on: that a
-        monitor is waited for
-    :raises UsageError: an argument that makes no sense
+    :param notice: called with messages for the user during the run, such as a wait for a monitor
+    :raises UsageError: an invalid argument
     :raises CorruptSnapshotError: the snapshot is damaged
-    :raises UnsupportedError: the snapshot needs what this version does not have
-    :raises DestinationExistsError: the image exists, and neither ``force`` nor ``in_place``
+    :raises UnsupportedError: the snapshot needs a feature unknown to this version
+    :raises DestinationExistsError: the image exists, and neither ``force`` nor ``in_place`` is set
     :raises NoSpaceError: the image does not fit on its filesystem
-    :raises MonitorError: QEMU's monitor can't be reached, or refused something
-    :raises StoreError: object storage can't be reached, or refused something
+    :raises MonitorError: QEMU's monitor can't be reached, or refused a command
+    :raises StoreError: object storage can't be reached, or refused a request
     :raises WorkerDiedError: a worker process was killed
-    :raises OSError: the operating system's own refusals, with the path
+    :raises OSError: a system call failed; with the path
     """
     started = time.monotonic()
     to_guest = is_guest(image)
@@ -229,7 +227,7 @@ class _Facts(NamedTuple):
 
 
 def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Facts:
-    # Only here: asyncio and what it brings take 30 ms to import.
+    # Imported here because asyncio takes 30 ms.
     from snapmig.operations.runs.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
 
     geometry = reading.snapshot.geometry

@@ -1,4 +1,4 @@
-"""``merge``, ``rebase`` and ``repack``: a snapshot saved again, without its guest."""
+"""``merge``, ``rebase`` and ``repack``: save a snapshot again, without its guest."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.names import (
+    AcceleratorName,
+    CompressionName,
+    LayoutName,
+    Level,
+    WindowName,
+)
 from snapmig.operations.options.parse import WINDOWS, parse_jobs, parse_layout, parse_packet_size
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
@@ -40,16 +47,16 @@ def merge(
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
     """
-    Make a snapshot that stands alone of one that builds on others.
+    Make an independent snapshot of one with parents.
 
-    :param out: the file to make; encoding and layout are those of ``snapshot``
-    :param page_digests: whether it has the digest of each page; default: as ``snapshot`` has
-    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+    :param out: the file to make, with the encoding and layout of ``snapshot``
+    :param page_digests: store a digest of each page; default: as ``snapshot`` does
+    :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
-    :param jobs: worker processes; default: the processors that this process may run on
+    :param jobs: worker processes; default: the processors available to this process
     :param force: replace an existing file
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
-    :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
+    :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
     wishes = _Wishes(page_digests=page_digests, follow_remote_parents=follow_remote_parents)
     return _rewrite(snapshot, out, None, wishes, jobs, progress, force=force)
@@ -66,15 +73,15 @@ def rebase(
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
     """
-    Have a snapshot build on another parent, which replaces its file.
+    Replace a snapshot by one with the same contents and another parent.
 
-    Snapshots that build on it need a rebase then, too: it gets a new id.
+    It gets a new id, so its own children need a rebase too.
 
-    :param page_digests: whether it has the digest of each page; default: as it has now
-    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+    :param page_digests: store a digest of each page; default: as now
+    :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
-    :raises UsageError: ``parent`` builds on ``snapshot``, or its RAM blocks are others
-    :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
+    :raises UsageError: ``parent`` builds on ``snapshot``, or has other RAM blocks
+    :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
     wishes = _Wishes(page_digests=page_digests, follow_remote_parents=follow_remote_parents)
     with SnapshotFile(os.fspath(snapshot)) as file, SnapshotFile(os.fspath(parent)) as other:
@@ -86,16 +93,16 @@ def rebase(
 
 
 @checks_arguments
-def repack(  # noqa: PLR0913 - the words of the command line
+def repack(  # noqa: PLR0913 - the options of the command line
     snapshot: PathLike,
     out: PathLike,
     *,
-    compression: str | None = None,
-    accelerator: str = AUTO,
-    level: int | str | None = None,
-    window: str | None = None,
+    compression: CompressionName | None = None,
+    accelerator: AcceleratorName = AUTO,
+    level: Level | None = None,
+    window: WindowName | None = None,
     packet_size: str | int | None = None,
-    layout: str | None = None,
+    layout: LayoutName | None = None,
     page_digests: bool | None = None,
     follow_remote_parents: bool = False,
     jobs: int | None = None,
@@ -103,16 +110,16 @@ def repack(  # noqa: PLR0913 - the words of the command line
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
     """
-    Make a snapshot with the same contents in another form; what is not given stays as it is.
+    Make a snapshot with the same contents in another form; settings not given stay as they are.
 
-    One that builds on a parent goes on to do so.
+    A parent is kept.
 
-    :param level: of the compression, or ``auto``; default: the compression's own
-    :param page_digests: whether it has the digest of each page; default: as ``snapshot`` has
-    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+    :param level: compression level, or ``auto``; default: the compression's own
+    :param page_digests: store a digest of each page; default: as ``snapshot`` does
+    :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
-    :raises UsageError: an argument that makes no sense
-    :raises SnapmigError: a parent is missing, and all that :func:`snapmig.save` raises
+    :raises UsageError: an invalid argument
+    :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
     wishes = _Wishes(
         compression, accelerator, level, window, packet_size, layout, page_digests,
@@ -126,13 +133,13 @@ def repack(  # noqa: PLR0913 - the words of the command line
 
 @dataclass(frozen=True, slots=True)
 class _Wishes:
-    # What a new form should be; None for as it was.
-    compression: str | None = None
-    accelerator: str = AUTO
-    level: int | str | None = None
-    window: str | None = None
+    # The requested form; None for no change.
+    compression: CompressionName | None = None
+    accelerator: AcceleratorName = AUTO
+    level: Level | None = None
+    window: WindowName | None = None
     packet_size: str | int | None = None
-    layout: str | None = None
+    layout: LayoutName | None = None
     page_digests: bool | None = None
     follow_remote_parents: bool = False
 
@@ -187,7 +194,7 @@ def _options(
         block.packet_size if wishes.packet_size is None else parse_packet_size(wishes.packet_size)
     )
     compression = wishes.compression or _compression(chain)
-    window = wishes.window
+    window: str | None = wishes.window
     if window is None and compression == "zlib":
         window = min((bits, name) for name, bits in WINDOWS.items() if bits >= block.window_bits)[1]
     coding = choose_coding(compression, wishes.accelerator, wishes.level, window, "dynamic", None)
@@ -219,8 +226,8 @@ def _layout(file: SnapshotFile, place: Location, wish: str | None) -> Layout:
 
 
 def _compression(chain: Sequence[SnapshotFile]) -> str:
-    # The one that a snapshot has packets of. An increment may be too small to have any: then that
-    # of its parents; zlib where there is none at all.
+    # The compression of a snapshot's packets. A small increment may have none: then its parents'
+    # one, or else zlib.
     used = [file.superblock.encodings for file in chain]
     names = [
         each.name

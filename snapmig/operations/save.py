@@ -1,4 +1,4 @@
-"""``save``: a guest RAM image to a snapshot."""
+"""``save``: a guest RAM image, or a running guest, to a snapshot."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ from snapmig.images.source import ImageSource
 from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.names import (
+    AcceleratorName,
+    CompressionName,
+    FormatName,
+    HuffmanName,
+    LayoutName,
+    Level,
+    WindowName,
+)
 from snapmig.operations.options.parse import (
     GUEST_PREFIX,
     is_guest,
@@ -28,9 +37,8 @@ from snapmig.operations.options.parse import (
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.save import open_save_run
-from snapmig.operations.runs.workers import choose_workers
+from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new
-from snapmig.workers.pool import WorkersMaker
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -43,19 +51,19 @@ def save(  # noqa: PLR0913 - the words of the command line
     image: ImageArgument,
     snapshot: str | os.PathLike[str],
     *,
-    format: str | None = None,  # noqa: A002 - the command line's word
+    format: FormatName | None = None,  # noqa: A002 - the command line's word
     base: Sequence[str | os.PathLike[str]] = (),
     parent: str | os.PathLike[str] | None = None,
     deltas: bool | None = None,
     jobs: int | None = None,
-    compression: str = "zlib",
-    accelerator: str = AUTO,
-    level: int | str | None = None,
-    window: str | None = None,
-    huffman: str = "dynamic",
+    compression: CompressionName = "zlib",
+    accelerator: AcceleratorName = AUTO,
+    level: Level | None = None,
+    window: WindowName | None = None,
+    huffman: HuffmanName = "dynamic",
     depth: int | None = None,
     packet_size: str | int | None = None,
-    layout: str | None = None,
+    layout: LayoutName | None = None,
     page_digests: bool | None = None,
     address: Mapping[str, int | str] | Sequence[str] = (),
     arch: str | None = None,
@@ -66,67 +74,65 @@ def save(  # noqa: PLR0913 - the words of the command line
     share: str | None = None,
     bwlimit: str | int | None = None,
     monitor_timeout: float | str | None = None,
-    workers: WorkersMaker | None = None,
+    workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
     notice: NoticeCallback | None = None,
 ) -> SaveResult:
     """
     Save a guest RAM image, or a running guest, to a new snapshot: a file, or an object.
 
-    An image must not change meanwhile: pause the guest. Else the snapshot can be read, but is not
-    of one moment; a sample of the packets is looked at again at the end, to tell of that. Nothing
-    appears under the snapshot's name before it is complete and on stable storage.
+    The image must not change during the save: pause the guest. Otherwise the snapshot is readable,
+    but mixes several moments; a sample of the packets is read again at the end to detect this.
+    Nothing appears under the snapshot's name before it is complete and on stable storage.
 
     :param snapshot: a path, or ``s3://BUCKET/KEY``
     :param image: a file, or a list of RAM blocks with their raw files, or ``qmp:SOCKET`` for the
-        guest behind QEMU's monitor there, which is paused, saved with its device state, and
+        guest behind that socket of QEMU's monitor: it is paused, saved with its device state, and
         continued
-    :param format: the image's format; default: what its content shows
-    :param base: the files that ``image``, a diff of Firecracker's, builds on, the oldest first
-    :param parent: an older snapshot of the guest: what did not change since is not stored again
+    :param format: the image's format; default: detected from its content
+    :param base: if ``image`` is a diff of Firecracker's, the files below it, the oldest first
+    :param parent: an older snapshot of the guest; unchanged pages are not stored again
     :param deltas: store changed pages as differences from the parent's where that is smaller;
-        default: where the parent's pages must be decoded anyway, since it has no page digests
-    :param jobs: worker processes; default: the processors that this process may run on
+        default: only if the parent has no page digests, because then its pages are decoded anyway
+    :param jobs: worker processes; default: the processors available to this process
     :param compression: ``zlib``, ``zstd``, ``lz4`` or ``none``
-    :param accelerator: an engine for zlib: ``auto``, or a name that :func:`accelerators` gives
+    :param accelerator: an engine for zlib: ``auto``, or a name given by :func:`accelerators`
     :param level: of the compression, or ``auto`` to follow the destination's speed
-    :param window: of zlib, ``4k`` or ``32k``: history that a decoder must keep
+    :param window: of zlib, ``4k`` or ``32k``: history needed by a decoder
     :param huffman: of ``qpl`` accelerators: ``dynamic``, ``fixed`` or ``trained`` tables
-    :param depth: packets that an asynchronous accelerator has in flight in each worker
-    :param packet_size: bytes, or words like ``512K``; a power of two from 64 KiB to 4 MiB;
+    :param depth: packets in flight at an asynchronous accelerator, per worker
+    :param packet_size: bytes, or a text such as ``512K``; a power of two from 64 KiB to 4 MiB;
         default: the parent's, or 512 KiB
-    :param layout: ``fixed`` or ``packed``; default: fixed, and packed in object storage, which
-        takes nothing else
-    :param page_digests: keep the digest of each page, so that saves with this parent, and
-        comparisons, need not decode it; default: as the parent has, and none without a parent
-    :param address: guest physical addresses of RAM blocks, where the image does not tell them: a
-        mapping from ``BLOCK`` or ``BLOCK@OFFSET`` to the address, or ``BLOCK[@OFFSET]=GPA``
-        for each
-    :param arch: the guest's architecture, where the image does not tell it, such as ``aarch64``
-    :param follow_remote_parents: look for what ``parent`` builds on wherever it says; default: only
-        beside it and below
-    :param attach: named byte strings, or files, to keep in the snapshot
+    :param layout: ``fixed`` or ``packed``; default: fixed for files, packed for objects, the only
+        layout possible there
+    :param page_digests: store a digest of each page, so that later incremental saves and
+        comparisons need not decode it; default: as the parent does, none without a parent
+    :param address: guest physical addresses of RAM blocks, if the image lacks them: a mapping from
+        ``BLOCK`` or ``BLOCK@OFFSET`` to the address, or a list of ``BLOCK[@OFFSET]=GPA``
+    :param arch: the guest's architecture, such as ``aarch64``, if the image lacks it
+    :param follow_remote_parents: look for the parents of ``parent`` anywhere, as named by
+        snapshots; default: only beside it and below
+    :param attach: byte strings, or files, to keep in the snapshot, by name
     :param force: replace an existing file
-    :param live: let that guest run during a first pass, and pause it only for what changed
-    :param share: ``K/N``, to save the K-th of N parts of the packets only, beside other processes
-        that save the others on one filesystem; :func:`commit` makes the snapshot then
-    :param bwlimit: bytes per second to write at most, a number or words like ``200M``; what a live
-        save writes while the guest is paused is not limited
+    :param live: let the guest run during a first pass, and pause it only to save changed pages
+    :param share: ``K/N``, to save only the K-th of N parts of the packets, beside other processes
+        with the others on one filesystem; :func:`commit` then makes the snapshot
+    :param bwlimit: bytes per second to write at most, a number or a text such as ``200M``; not
+        applied to a live save while the guest is paused
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
-    :param workers: worker processes that many jobs share, of a
-        :class:`~snapmig.workers.shared_pool.SharedPool`
+    :param workers: worker processes shared with other saves and restores, with their own
+        ``bwlimit``
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
-    :param notice: called with a sentence that the user should read while this goes on: that a
-        monitor is waited for
-    :raises UsageError: an argument that makes no sense
+    :param notice: called with messages for the user during the run, such as a wait for a monitor
+    :raises UsageError: an invalid argument
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
-    :raises ImageChangedError: the image was written to meanwhile
+    :raises ImageChangedError: the image was written to during the save
     :raises NoSpaceError: the destination's filesystem is full
-    :raises StoreError: object storage can't be reached, or refused something
-    :raises MonitorError: QEMU's monitor can't be reached, or refused something
+    :raises StoreError: object storage can't be reached, or refused a request
+    :raises MonitorError: QEMU's monitor can't be reached, or refused a command
     :raises WorkerDiedError: a worker process was killed
-    :raises SnapmigError: any other refusal
-    :raises OSError: the operating system's own refusals, with the path
+    :raises SnapmigError: any other failure
+    :raises OSError: a system call failed; with the path
     """
     location = parse_new(snapshot)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
@@ -155,7 +161,7 @@ def save(  # noqa: PLR0913 - the words of the command line
             raise UsageError("a running guest has no image format")
         if share is not None:
             raise UsageError("a running guest is saved by one host, without shares")
-        # Only here: asyncio and what it brings take 30 ms to import.
+        # Imported here because asyncio takes 30 ms.
         from snapmig.operations.runs.save_guest import save_guest  # noqa: PLC0415
 
         return save_guest(image.removeprefix(GUEST_PREFIX), location, options)

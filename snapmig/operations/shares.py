@@ -1,4 +1,4 @@
-"""One snapshot by several hosts: each saves a share of its packets, and one commits it."""
+"""One snapshot made by several hosts: each saves a share of the packets, and one commits."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ("CommitResult", "abandon", "commit", "parse_share", "save_share")
 
 @dataclass(frozen=True, slots=True)
 class CommitResult:
-    """What the shares of a snapshot are together; sizes are in bytes."""
+    """The committed snapshot; sizes are in bytes."""
 
     snapshot: str
     snapshot_id: str
@@ -50,9 +50,9 @@ class CommitResult:
 
 def parse_share(text: str) -> tuple[int, int]:
     """
-    Return the number of a share and of all, of words like ``2/3``.
+    Return the number of a share and their total, from a text such as ``2/3``.
 
-    :raises UsageError: no such words
+    :raises UsageError: not of that form
     """
     share, _, shares = text.partition("/")
     if share.isdecimal() and shares.isdecimal() and 1 <= int(share) <= int(shares) <= MAX_SHARES:
@@ -64,9 +64,9 @@ def save_share(
     source: ImageSource, path: Path, options: SaveOptions, share: tuple[int, int]
 ) -> SaveResult:
     """
-    Save a share of an image's packets; :func:`commit` makes a snapshot of all.
+    Save a share of an image's packets, for :func:`commit` to make the snapshot.
 
-    :raises UsageError: options that shares can't have, or others than those of the other shares
+    :raises UsageError: options not possible for shares, or different from the other shares'
     :raises SnapmigError: another process writes this share
     """
     if options.layout != Layout.FIXED or options.parent is not None or options.attach:
@@ -138,8 +138,8 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
     Make a snapshot of its shares, once: a second commit finds none.
 
     :param force: replace an existing snapshot
-    :raises UsageError: no share was begun, or it is committed
-    :raises SnapmigError: shares that are not done, or are being done again
+    :raises UsageError: no share was begun, or they are committed already
+    :raises SnapmigError: shares are unfinished, or being saved again
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
     """
     started = time.monotonic()
@@ -152,8 +152,8 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
         marks = {number: shares.mark(number) for number in numbers}
         missing = [str(number) for number, mark in marks.items() if mark is None]
         if missing:
-            words = f"share {missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
-            message = f"{words} not done, of {len(numbers)} shares"
+            missed = f"share {missing[0]} is" if len(missing) == 1 else f"{', '.join(missing)} are"
+            message = f"{missed} not done, of {len(numbers)} shares"
             raise SnapmigError(message, path=str(path))
         facts = _read_plan(shares, plan)
         with _writer(shares, facts) as writer:
@@ -164,7 +164,7 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
 
 
 class _Facts(NamedTuple):
-    # What places in the partial file follow from.
+    # The facts that determine places in the partial file.
     geometry: Geometry
     window_bits: int
     page_digests: bool
@@ -189,7 +189,7 @@ def _read_plan(shares: Shares, plan: Mapping[str, Any]) -> _Facts:
 @checks_arguments
 def abandon(snapshot: str | os.PathLike[str]) -> None:
     """
-    Remove all shares of a snapshot that is not to be.
+    Remove all shares of an uncommitted snapshot.
 
     :raises UsageError: there are none
     :raises SnapmigError: one is being written

@@ -1,4 +1,4 @@
-"""``open``: a snapshot as memory that can be read anywhere, without a restore."""
+"""``open``: a snapshot as randomly readable memory, without a restore."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.pages import Bytes
+from snapmig.units import format_count, format_size
 
 __all__ = ("Attachments", "Snapshot", "open_snapshot")
 
@@ -26,7 +27,7 @@ CACHED_BYTES = 16 << 20
 
 
 class Attachments(Mapping[str, bytes]):
-    """A snapshot's attachments by name, read and checked when asked for."""
+    """A snapshot's attachments by name, read and checked on access."""
 
     def __init__(self, file: SnapshotFile) -> None:
         self._file = file
@@ -44,17 +45,21 @@ class Attachments(Mapping[str, bytes]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(map(repr, self))}>"
+
 
 class Snapshot:
     """
     A read-only snapshot with random access; for one thread at a time.
 
     :param path: a path, or ``s3://BUCKET/KEY``
-    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+    :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :ivar attachments: contents by name, read and checked on access
     :raises CorruptSnapshotError: not a snapshot, or damaged in its tables
-    :raises UnsupportedError: needs what this version does not have
-    :raises StoreError: object storage can't be reached, or refused something
+    :raises UnsupportedError: needs a feature unknown to this version
+    :raises StoreError: object storage can't be reached, or refused a request
     :raises OSError: it can't be read
     """
 
@@ -70,7 +75,7 @@ class Snapshot:
             self._stack = stack.pop_all()
         self._geometry = self._file.geometry
         self._decoded: OrderedDict[int, Bytes] = OrderedDict()
-        self.attachments = Attachments(self._file)
+        self.attachments: Mapping[str, bytes] = Attachments(self._file)
 
     @property
     def blocks(self) -> tuple[RamBlock, ...]:
@@ -79,19 +84,23 @@ class Snapshot:
 
     @property
     def length(self) -> int:
-        """Bytes of all RAM blocks together."""
+        """Size of all RAM blocks together in bytes."""
         return self._geometry.ram_size
 
     def __len__(self) -> int:
         return self.length
 
+    def __repr__(self) -> str:
+        blocks = format_count(len(self.blocks), "block")
+        return f"<{type(self).__name__} {self._file.shown!r}: {format_size(self.length)}, {blocks}>"
+
     def read(self, offset: int, size: int, block: str | None = None) -> bytes:
         """
-        Return guest RAM; fewer than ``size`` bytes only where it ends.
+        Return guest RAM; fewer than ``size`` bytes only at its end.
 
         :param offset: bytes from the start of all blocks, or of ``block``
         :raises UsageError: a negative offset or size, or no such block
-        :raises CorruptSnapshotError: a packet that holds some of it is damaged
+        :raises CorruptSnapshotError: a packet in this range is damaged
         """
         base, end = self._range(block)
         if offset < 0 or size < 0:
@@ -109,11 +118,11 @@ class Snapshot:
 
     def page(self, number: int, block: str | None = None) -> Bytes:
         """
-        Return a page as a read-only array of 4096 bytes, the last one of a block maybe shorter.
+        Return a page as a read-only array: 4096 of uint8, fewer for a block's short last page.
 
         :param number: counts from the start of all blocks, or of ``block``
         :raises UsageError: no such page or block
-        :raises CorruptSnapshotError: the packet that holds it is damaged
+        :raises CorruptSnapshotError: the page's packet is damaged
         """
         base, end = self._range(block)
         start = base + number * PAGE_SIZE
@@ -143,7 +152,7 @@ class Snapshot:
         raise UsageError(f"has no RAM block {block!r}", path=self._file.shown)
 
     def _packet(self, packet: int) -> Bytes:
-        # All of a packet, with its zero pages; the caller cuts off what is past the block's end.
+        # A whole packet, with its zero pages; the caller cuts it at the block's end.
         if packet in self._decoded:
             self._decoded.move_to_end(packet)
             return self._decoded[packet]

@@ -1,4 +1,4 @@
-"""``verify``: whether all of a snapshot is what its checksums and digests say."""
+"""``verify``: check a whole snapshot against its checksums and digests."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks, VerifyHandler
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.names import AcceleratorName, WindowName
 from snapmig.operations.options.parse import window_bits
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.runs.read import Reading, read_options
@@ -35,14 +36,14 @@ _INDEX_STEP = 4096
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
     """
-    What a verification found.
+    The result of a verification.
 
-    :param quick: whether packets were left unread
-    :param packets: packets in the snapshot, 0 when it could not be opened
-    :param damaged_packets: those whose record, stored bytes or contents are wrong
-    :param problems: a sentence for each thing that is wrong, up to :data:`MAX_PROBLEMS`
-    :param exit_code: 0, or that of the first problem
-    :param warnings: what the user should know besides, a sentence each
+    :param quick: packets were left unread
+    :param packets: packets in the snapshot, 0 if it could not be opened
+    :param damaged_packets: packets with a bad record, stored bytes or contents
+    :param problems: a sentence for each problem, up to :data:`MAX_PROBLEMS`
+    :param exit_code: 0, or the first problem's
+    :param warnings: further messages for the user, a sentence each
     """
 
     snapshot: str
@@ -57,7 +58,7 @@ class VerifyResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if no problem was found."""
         return self.exit_code == 0
 
 
@@ -67,8 +68,8 @@ def verify(
     *,
     jobs: int | None = None,
     quick: bool = False,
-    window: str | None = None,
-    accelerator: str = AUTO,
+    window: WindowName | None = None,
+    accelerator: AcceleratorName = AUTO,
     depth: int | None = None,
     follow_remote_parents: bool = False,
     progress: ProgressCallback | None = None,
@@ -76,25 +77,25 @@ def verify(
     """
     Check a snapshot: superblock, tables, index, attachments, and every packet decoded.
 
-    Page digests, where there are any, are compared with the pages.
+    Page digests, if present, are compared with the pages.
 
-    Damage does not raise: it is in the result, so that all of it is found.
+    Damage does not raise: it is collected in the result.
 
-    :param jobs: worker processes; default: the processors that this process may run on
-    :param quick: read no packet and no attachment, only check the index, and that a block which can
-        be mapped has zeros where no page is stored
-    :param window: decode with no more history than ``4k`` or ``32k``, whatever the snapshot says:
-        proves that an accelerator with that window can read it
-    :param accelerator: an engine for deflate: ``auto``, or a name that :func:`accelerators` gives
-    :param depth: packets that an asynchronous engine has in flight in each worker
-    :param follow_remote_parents: look for parents wherever snapshots name them; default: only
+    :param jobs: worker processes; default: the processors available to this process
+    :param quick: read no packet and no attachment; check only the index, and in a mappable block
+        the zeros in place of pages not stored
+    :param window: decode with no more history than ``4k`` or ``32k``, to prove the snapshot
+        readable for accelerators with that window
+    :param accelerator: an engine for deflate: ``auto``, or a name given by :func:`accelerators`
+    :param depth: packets in flight at an asynchronous engine, per worker
+    :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
-    :raises UsageError: an argument that makes no sense
-    :raises StoreError: object storage can't be reached, or refused something
+    :raises UsageError: an invalid argument
+    :raises StoreError: object storage can't be reached, or refused a request
     :raises WorkerDiedError: a worker process was killed
-    :raises SnapmigError: a parent is missing, or an engine or a library that decodes it can't be
-        used on this host; so nothing is said of the snapshot, unless it is damaged in itself
+    :raises SnapmigError: a parent is missing, or a needed engine or library can't be used on this
+        host; so there is no verdict, unless damage was found already
     :raises OSError: the snapshot can't be read
     """
     started = time.monotonic()
@@ -147,8 +148,8 @@ class _Findings:
             self.errors.append(error)
 
     def may_take(self, error: SnapmigError) -> bool:
-        # A parent that is missing, or an engine, is no fact about the snapshot: no verdict then.
-        # Where there is one already, that is told together with what kept us from looking on.
+        # A missing parent or engine is no fact about the snapshot, so there is no verdict.
+        # If damage was found already, it is reported together with this obstacle.
         if error.exit_code in (3, 4):
             return True
         hindrance = error.exit_code == 1 and not isinstance(error, StoreError)
@@ -202,12 +203,12 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]
     tasks = LoadTasks(source, range(source.geometry.packet_count))
-    with WorkerPool(options.jobs, partial(VerifyHandler, plans)) as fleet:
-        report = reporter(fleet, source.geometry.ram_size, options.progress)
-        fleet.run(tasks, report, ahead=reading.ahead)
+    with WorkerPool(options.jobs, partial(VerifyHandler, plans)) as pool:
+        report = reporter(pool, source.geometry.ram_size, options.progress)
+        pool.run(tasks, report, ahead=reading.ahead)
         report()
-        found.damaged_packets += int(fleet.cells.total()[Counter.DAMAGED_PACKETS])
-        reading.take_warnings(fleet)
+        found.damaged_packets += int(pool.counters.total()[Counter.DAMAGED_PACKETS])
+        reading.take_warnings(pool)
     found.warnings += reading.warnings
     for error in sorted(tasks.replies, key=lambda error: error.packet):
         found.add(error)

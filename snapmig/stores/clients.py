@@ -71,7 +71,7 @@ Settings = tuple[tuple[str, str], ...]
 
 
 def settings() -> Settings:
-    """Return what the environment says of servers, and of the way to them."""
+    """Return the environment's settings of servers and of the way to them."""
     names = {"SNAPMIG_S3_TIMEOUT", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"}
     return tuple(
         sorted(

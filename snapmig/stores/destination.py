@@ -11,14 +11,14 @@ __all__ = ("Destination", "FileDestination")
 
 class Destination(Protocol):
     """
-    Bytes under a temporary name, until :meth:`commit` gives them their own; a context manager.
+    Bytes under a temporary name until :meth:`commit` renames them; a context manager.
 
     Leaving the ``with`` block without a commit removes them.
 
     :ivar remote: they go to another host
-    :ivar fd: a file that workers write into at any offset
+    :ivar fd: a file for workers to write into at any offset
     :ivar shown: its name for people
-    :ivar needed: bytes that the complete file needs
+    :ivar needed: bytes needed by the complete file
     """
 
     remote: ClassVar[bool]

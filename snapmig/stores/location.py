@@ -82,9 +82,9 @@ def parse_location(text: str | os.PathLike[str] | ObjectUrl) -> Location:
 
 def parse_new(text: str | os.PathLike[str] | ObjectUrl) -> Location:
     """
-    Return the place of what is to be made, by its name.
+    Return the place of a snapshot to make, by its name.
 
-    :raises UsageError: as :func:`check_new_name` and :func:`parse_location` say
+    :raises UsageError: as listed for :func:`check_new_name` and :func:`parse_location`
     """
     if not isinstance(text, ObjectUrl):
         check_new_name(os.fspath(text))
@@ -93,7 +93,7 @@ def parse_new(text: str | os.PathLike[str] | ObjectUrl) -> Location:
 
 def check_new_name(text: str) -> None:
     """
-    Refuse a name that would become a file's, but was meant to be something else.
+    Refuse a name valid for a file, but apparently meant as something else.
 
     :raises UsageError: it is empty, a directory's, or begins like a URL or a guest's socket
     """
@@ -107,7 +107,7 @@ def check_new_name(text: str) -> None:
 
 
 def is_url(text: str) -> bool:
-    """Return whether a name is, or is meant to be, the URL of an object."""
+    """Tell if a name is, or is meant to be, the URL of an object."""
     return text.startswith(_SCHEME)
 
 
@@ -128,7 +128,7 @@ def parse_folder(text: str) -> Location:
 
 
 def same_location(one: Location, other: Location) -> bool:
-    """Return whether two names denote the same existing file, or the same object."""
+    """Tell if two names denote the same existing file, or the same object."""
     if isinstance(one, ObjectUrl) or isinstance(other, ObjectUrl):
         return one == other
     try:
@@ -145,11 +145,11 @@ def relative_name(location: Location, place: Location) -> str:
 
 def is_near(place: Location, name: str) -> bool:
     """
-    Return whether a name leads no further than beside or below a place.
+    Tell if a name leads no further than beside or below a place.
 
-    That is the folder of a file and what is in it, or the prefix of an object.
+    Beside means in the same folder of a file, or under the same prefix of an object.
 
-    :param name: as :func:`relative_name` gives it
+    :param name: as returned by :func:`relative_name`
     """
     return _name_from(place, name) is not None
 

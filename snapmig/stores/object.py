@@ -1,9 +1,9 @@
 """
 An object to read a snapshot from: few requests, several of them at once.
 
-Small reads fetch blocks that stay cached, so that neighbouring data takes one request. Data for
-several processes stays in memory that they share. Threads fetch announced ranges while others are
-decoded. Every byte is of the version that was opened first.
+Small reads fetch blocks and cache them, so that neighbouring data takes one request. Data for
+several processes stays in shared memory. Threads fetch announced ranges while others are decoded.
+Every byte is of the version first opened.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class ObjectSource:
 
     def keep(self, offset: int, length: int) -> None:
         """
-        Fetch a range into memory that other processes can read, too.
+        Fetch a range into memory shared with other processes.
 
         :raises StoreError: it can't be read
         """
@@ -119,7 +119,7 @@ class ObjectSource:
             self._pieces.append(_Piece(offset, length, wanted, data))
 
     def plan(self) -> SourcePlan:
-        """Return everything that other processes need, kept ranges included."""
+        """Return everything needed by other processes, kept ranges included."""
         path = descriptor_path(self._kept_fd) if self._kept else ""
         return SourcePlan(
             str(self._url), self._version, self.size, path, tuple(self._kept), settings()

@@ -38,8 +38,8 @@ def create(location: Location, needed: int, head: int) -> Destination:
     """
     Begin a new file or object.
 
-    :param needed: bytes that the complete one may take
-    :param head: bytes at its start that are written last
+    :param needed: upper limit of the complete one's bytes
+    :param head: bytes at its start, written last
     :raises NoSpaceError: the filesystem is full
     :raises StoreError: object storage can't be reached
     """
@@ -54,7 +54,7 @@ def create(location: Location, needed: int, head: int) -> Destination:
 
 def check_location(location: Location, *, force: bool) -> None:
     """
-    Refuse a destination that can't become a new snapshot.
+    Refuse a destination unfit for a new snapshot.
 
     :raises DestinationExistsError: it exists and ``force`` is not set
     :raises SnapmigError: no such directory or bucket, or not a regular file
@@ -67,7 +67,7 @@ def check_location(location: Location, *, force: bool) -> None:
 
 def load_s3() -> Any:
     """
-    Return the module that speaks S3, imported only when needed.
+    Return the module for S3, imported only when needed.
 
     :raises SnapmigError: its library is missing
     """

@@ -63,13 +63,13 @@ class ByteSource(Protocol):
         """Keep a range at hand, for the processes of :meth:`plan`, too."""
 
     def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Return the ranges between two offsets, first and end, that are not holes."""
+        """Return the ranges between two offsets, first and end, without the holes."""
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Announce ranges for later reads."""
 
     def plan(self) -> SourcePlan:
-        """Return everything that other processes need, valid while this source is open."""
+        """Return everything needed by other processes, valid while this source is open."""
 
     def close(self) -> None:
         """Release everything."""
@@ -102,14 +102,14 @@ class FileSource:
         """Do nothing: all of a file is at hand."""
 
     def written(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Return the ranges between two offsets that are not holes."""
+        """Return the ranges between two offsets, without the holes."""
         return self._extents.between(start, stop)
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Do nothing: the kernel reads ahead."""
 
     def plan(self) -> SourcePlan:
-        """Return a path by which other processes open this very file."""
+        """Return a path for other processes to open this very file."""
         return SourcePlan(descriptor_path(self._fd))
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ from snapmig.stores.s3 import ObjectClient
 from snapmig.system.files import Buffer, pwrite_all, write_error
 from snapmig.system.libc import punch_hole
 from snapmig.system.limits import start_thread
-from snapmig.system.signals import arrive
+from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("PartialObject", "part_size")
 
@@ -239,7 +239,7 @@ class _Parts:
     def all_sent(self, count: int) -> list[str]:
         with self._changed:
             while len(self._tags) < self._sent and self._error is None:
-                arrive()
+                raise_if_cancelled()
                 self._changed.wait(0.5)
             self._raise()
             return [self._tags[index] for index in range(count)]

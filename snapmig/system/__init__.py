@@ -1,1 +1,1 @@
-"""Linux calls that Python does not offer, and file habits; knows nothing of guests."""
+"""Linux calls missing from Python, and safe habits with files. Knows no guests."""

@@ -1,4 +1,4 @@
-"""numpy's linear algebra, which nothing here uses, without the threads that it starts."""
+"""Import numpy without the threads of its linear algebra library, which nothing here uses."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _THREADS = "OPENBLAS_NUM_THREADS"
 @contextmanager
 def without_blas_threads() -> Iterator[None]:
     """
-    Have numpy start no threads where it is imported in this block.
+    Keep numpy from starting threads if it is imported inside this block.
 
-    A thread for each processor takes a fifth of a start, and where no more threads may be had the
-    process ends. Programs that are started later see no trace of it.
+    One thread per processor costs a fifth of the start-up time, and where no more threads can be
+    had the process ends. Programs started later see no trace of this.
     """
     if _THREADS in os.environ:
         yield

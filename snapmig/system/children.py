@@ -1,4 +1,4 @@
-"""Programs that run beside us: one that is followed to its end, and one that outlives us."""
+"""Child programs: one followed to its end, and one that outlives us."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _KEPT_OUTPUT = 1 << 20
 @dataclass(frozen=True, slots=True)
 class Ended:
     """
-    How a program ended.
+    The end of a program.
 
-    :param code: its exit code, or minus the number of the signal that killed it
-    :param output: what it wrote to stdout, up to 1 MiB
-    :param errors: the last lines of stderr that nobody took
+    :param code: exit code, or minus the number of the signal that killed it
+    :param output: its stdout, up to 1 MiB
+    :param errors: the last lines of stderr not taken by the caller
     """
 
     code: int
@@ -47,11 +47,11 @@ def run_child(
     """
     Run a program to its end; may be called in any thread.
 
-    It has a session of its own, so that a terminal's Ctrl-C is ours to pass on.
+    It runs in a session of its own, so that passing on a terminal's Ctrl-C is left to us.
 
-    :param take: called with each line of its stderr; returns whether that was for it
-    :param wanted: asked ten times a second; once it says no, the program gets SIGTERM
-    :param grace_s: seconds until SIGKILL follows
+    :param take: called with each line of its stderr; returns True if it used the line
+    :param wanted: called ten times a second; once it returns False, the program gets SIGTERM
+    :param grace_s: seconds between SIGTERM and SIGKILL
     :raises OSError: it can't be started
     """
     with subprocess.Popen(
@@ -69,21 +69,21 @@ def run_child(
 
 
 class Apart:
-    """A program of :func:`start_apart`."""
+    """A program started by :func:`start_apart`."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
 
     @property
     def pid(self) -> int:
-        """Its process."""
+        """Its process id."""
         return self._process.pid
 
     def tell(self, last_word: bytes, seconds: float) -> None:
         """
-        Say something on its standard input, close that, and wait for its end.
+        Send a last word on its standard input, close that, and wait for its end.
 
-        :param seconds: how long; 0 not to wait at all. It is never killed.
+        :param seconds: longest wait; 0 for none. The program is never killed.
         """
         try:
             if self._process.stdin is not None:
@@ -92,20 +92,20 @@ class Apart:
                 self._process.stdin.close()
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self._process.returncode = 0  # nobody waits for it any more; init does, after our end
+            self._process.returncode = 0  # not waited for any more; init does it after our end
 
 
 def start_apart(arguments: Sequence[str], fd: int) -> Apart:
     """
-    Start a Python program that goes on after our end, whatever ends us.
+    Start a Python program that continues after our end, however we end.
 
-    It has a session of its own, where neither a terminal's signals nor those for our process group
-    reach it, and holds nothing of ours open but the descriptor and a pipe that ends with us.
+    It runs in a session of its own, out of reach of the terminal's signals and of those for our
+    process group. Of our files it keeps open only the descriptor and a pipe that closes with us.
 
-    :param fd: a descriptor that it has under the same number
+    :param fd: a descriptor, passed on under the same number
     :raises OSError: it can't be started
     """
-    # A new program instead of a fork: other threads may be about, and workers' mappings.
+    # A new program instead of a fork: there may be other threads, and workers' mappings.
     process = subprocess.Popen(
         [sys.executable or "python3", "-I", "-S", "-B", *arguments],
         stdin=subprocess.PIPE,

@@ -1,8 +1,8 @@
 """
-Files written whole: a partial file beside the destination that takes its name when complete.
+Write files whole: a partial file beside the destination takes its name once complete.
 
-The order is the usual one for a file that must never be seen half: create under another name in
-the same directory, write, sync, rename, sync the directory.
+The usual order for a file never to be seen half written: create under another name in the same
+directory, write, sync, rename, sync the directory.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ Buffer = Any
 
 def descriptor_path(fd: int) -> str:
     """
-    Return a path by which this process and its children open the same file anew.
+    Return a path by which this process and its children can reopen the same file.
 
-    Names the file itself, whatever has become of its directory entry, and opening it gives a file
-    position of its own, which an inherited descriptor would share.
+    It names the file itself, whatever became of its directory entry. Opening it gives a separate
+    file position; an inherited descriptor would share ours.
     """
     return f"/proc/{os.getpid()}/fd/{fd}"
 
@@ -67,13 +67,13 @@ _TYPES = {
 
 def open_regular(path: str | os.PathLike[str], flags: int = 0, *, follow: bool = True) -> int:
     """
-    Open a regular file, and nothing else: opening a device or a FIFO can do something.
+    Open a regular file and nothing else: merely opening a device or a FIFO can have an effect.
 
-    The file is looked at by a descriptor that opens nothing, and then opened through that.
+    The file is first examined through an ``O_PATH`` descriptor and then opened through that.
 
     :param flags: ``os.O_RDONLY`` or ``os.O_RDWR``
-    :param follow: take what a symbolic link leads to; otherwise a link is refused
-    :raises SnapmigError: something else, told without a path
+    :param follow: follow a symbolic link; otherwise a link is refused
+    :raises SnapmigError: not a regular file; the message leaves out the path
     :raises OSError: it can't be opened
     """
     links = 0 if follow else os.O_NOFOLLOW
@@ -90,7 +90,7 @@ def open_regular(path: str | os.PathLike[str], flags: int = 0, *, follow: bool =
 
 
 def is_regular(path: Path) -> bool:
-    """Return whether a name is that of a regular file, and not of a link to one."""
+    """Return True if the path is a regular file, and not a link to one."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
@@ -101,8 +101,9 @@ def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
     """
     Return a small file's contents.
 
-    :param limit: bytes
-    :raises SnapmigError: not a regular file, or a larger one; told without a path
+    :param limit: in bytes
+    :raises SnapmigError: not a regular file, or larger than the limit; the message leaves out the
+        path
     :raises OSError: it can't be read
     """
     fd = open_regular(path)
@@ -116,7 +117,7 @@ def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def pread_all(fd: int, length: int, offset: int) -> bytes:
-    """Return ``length`` bytes from ``offset``, fewer only where the file ends."""
+    """Return ``length`` bytes from ``offset``, fewer only at the end of the file."""
     data = os.pread(fd, length, offset)
     while len(data) < length:
         more = os.pread(fd, length - len(data), offset + len(data))
@@ -136,7 +137,7 @@ def pwrite_all(fd: int, data: Buffer, offset: int) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the bytes that this user may still write on the filesystem that holds ``path``."""
+    """Return the bytes still available to this user on the filesystem of ``path``."""
     facts = os.statvfs(path)
     if facts.f_blocks == 0:  # ramfs, and hugetlbfs without a limit, report no sizes
         return 1 << 62
@@ -146,9 +147,9 @@ def free_bytes(path: Path) -> int:
 
 def write_error(error: OSError, shown: str, needed: int) -> Exception:
     """
-    Return a failure to write, under the name that the user gave the file.
+    Return the error for a failed write, under the name given by the user.
 
-    :param needed: bytes that the complete file may take, said when its filesystem is full
+    :param needed: size of the complete file in bytes, reported when its filesystem is full
     """
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.ENOMEM):
         message = f"no space left on the filesystem, up to {format_size(needed)} must fit there"
@@ -182,10 +183,10 @@ def check_destination(path: Path, *, force: bool) -> None:
 
 class NewFile:
     """
-    A file that is being written.
+    A file being written.
 
-    :param shown: its name for people
-    :param needed: bytes that the complete file needs, for the error when the filesystem is full
+    :param shown: display name
+    :param needed: size of the complete file in bytes, reported when the filesystem is full
     """
 
     def __init__(self, fd: int, shown: str, needed: int) -> None:
@@ -201,7 +202,7 @@ class NewFile:
             raise write_error(error, self.shown, self.needed) from error
 
     def resize(self, size: int) -> None:
-        """Set the file's length; what is added is a hole."""
+        """Set the file's length; added bytes are a hole."""
         try:
             os.ftruncate(self.fd, size)
         except OSError as error:
@@ -222,12 +223,12 @@ class NewFile:
 
 class NamelessFile(NewFile):
     """
-    An empty file without a name, which nobody can plant, and which ends with its descriptors.
+    An empty file without a name: nobody can plant it, and it ends with its descriptors.
 
-    A process that is killed leaves nothing behind.
+    A killed process leaves nothing behind.
 
-    :param folder: a directory of the filesystem that has room for it
-    :param needed: bytes that it needs, for the error when the filesystem is full
+    :param folder: a directory of a filesystem with enough room
+    :param needed: its size in bytes, reported when the filesystem is full
     """
 
     def __init__(self, folder: Path, needed: int = 0) -> None:
@@ -242,12 +243,12 @@ class NamelessFile(NewFile):
 
 class PartialFile(NewFile):
     """
-    A file under a temporary name, until :meth:`commit` gives it its own.
+    A file under a temporary name until :meth:`commit`.
 
     Leaving the ``with`` block without a commit removes it.
 
     :param path: the final name
-    :param needed: bytes that the complete file needs, for the error when the filesystem is full
+    :param needed: size of the complete file in bytes, reported when the filesystem is full
     """
 
     def __init__(self, path: Path, needed: int) -> None:
@@ -273,7 +274,7 @@ class PartialFile(NewFile):
         """
         Give the file its final name; it must be synced already.
 
-        :raises DestinationExistsError: something appeared there meanwhile, and not ``force``
+        :raises DestinationExistsError: a file appeared there meanwhile, and ``force`` is not set
         """
         if force:
             self.partial_path.replace(self.path)
@@ -295,12 +296,12 @@ class PartialFile(NewFile):
 
 class PartialDirectory:
     """
-    A directory under a temporary name, until :meth:`commit` gives it its own.
+    A directory under a temporary name until :meth:`commit`.
 
-    Leaving the ``with`` block without a commit removes it with all that is in it.
+    Leaving the ``with`` block without a commit removes it with its contents.
 
     :param path: the final name
-    :raises DestinationExistsError: there is something of that name
+    :raises DestinationExistsError: the name is taken
     """
 
     def __init__(self, path: Path) -> None:
@@ -324,7 +325,7 @@ class PartialDirectory:
         :raises DestinationExistsError: something appeared there meanwhile
         """
         sync_directory(self.partial_path)
-        if self.path.exists():  # a rename would replace an empty directory without a word
+        if self.path.exists():  # a rename would silently replace an empty directory
             message = "was created by someone else meanwhile"
             raise DestinationExistsError(message, path=str(self.path))
         self.partial_path.rename(self.path)
@@ -332,11 +333,11 @@ class PartialDirectory:
 
 
 class Pieces(Sized, Iterable[bytes], Protocol):
-    """Contents that come in pieces; their length in bytes is known."""
+    """Contents in pieces, with a total length in bytes known beforehand."""
 
 
 def fill_file(file: PartialFile, content: bytes | Pieces) -> None:
-    """Write a file whole, synced."""
+    """Write and sync the whole contents of a file."""
     at = 0
     for piece in [content] if isinstance(content, bytes) else content:
         file.write(piece, at)
@@ -357,13 +358,13 @@ def _open_nameless(folder: Path) -> int:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
             raise write_error(error, str(folder), 0) from error
-    # Network filesystems can't do that: there it has a name for a moment.
+    # Network filesystems lack this: there the file has a name for a moment.
     with PartialFile(folder / "snapmig", 0) as file:
         return os.dup(file.fd)
 
 
 def partial_path(path: Path) -> Path:
-    """Return a new name beside a file, for what is to have its name or had it."""
+    """Return an unused name beside a file: for its successor, or to set it aside."""
     # Names have at most 255 bytes; one cut inside a character is still a name.
     start = os.fsdecode(os.fsencode(path.name)[:200])
     return path.with_name(f".{start}.{os.urandom(6).hex()}.partial")

@@ -1,8 +1,8 @@
 """
-Holes of a file, found without touching its pages; see lseek(2), SEEK_DATA and SEEK_HOLE.
+Find the holes of a file without touching its pages; see lseek(2), SEEK_DATA and SEEK_HOLE.
 
-Reading a hole of a tmpfs file or memfd through a mapping allocates it, so a reader asks here
-first. A filesystem that knows no holes (hugetlbfs) is all data.
+Reading a hole of a tmpfs file or memfd through a mapping allocates it, so readers check here first.
+A filesystem without support for holes (hugetlbfs) reports everything as data.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _KNOWS_NO_HOLES = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 def next_data(fd: int, offset: int, stop: int) -> int:
     """
-    Return the first offset from ``offset`` on that may hold data, ``stop`` when there is none.
+    Return the first offset from ``offset`` on that may hold data, or ``stop`` if there is none.
 
-    Moves the descriptor's position: give each process a description of its own.
+    Moves the descriptor's position: give each process an open file description of its own.
     """
     if offset >= stop:
         return stop
@@ -44,10 +44,10 @@ def data_extents(fd: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
 
 class Extents:
     """
-    The ranges of an open file that may hold data, asked for again and again.
+    The ranges of an open file that may hold data, for repeated queries.
 
-    The one found last is kept. Without it each question would go to the next hole, and the answer
-    costs a walk over all pages up to it: the square of a dense file's size in all.
+    The last range found is remembered. Otherwise each query would search for the next hole, at the
+    cost of a walk over all pages before it: quadratic in the size of a dense file.
 
     :param size: of the file, in bytes
     """
@@ -74,7 +74,7 @@ def _next_hole(fd: int, offset: int, stop: int) -> int:
     try:
         return min(os.lseek(fd, offset, os.SEEK_HOLE), stop)
     except OSError as error:
-        # ENXIO: the file shrank below this offset; whoever reads there finds out.
+        # ENXIO: the file shrank below this offset; a read there will report it.
         if error.errno in (*_KNOWS_NO_HOLES, errno.ENXIO):
             return stop
         raise

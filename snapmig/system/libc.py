@@ -1,4 +1,4 @@
-"""The few C library calls that the :mod:`os` module lacks."""
+"""A few C library calls missing from the :mod:`os` module."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
 IO_CLASSES = {"realtime": 1, "best-effort": 2, "idle": 3}
-"""The scheduling classes of ioprio_set(2), by the names that ionice(1) gives them."""
+"""The scheduling classes of ioprio_set(2), under their names in ionice(1)."""
 _IOPRIO_WHO_PROCESS = 1
 _IOPRIO_CLASS_SHIFT = 13
-# The C library has no function for it, and its number is another one on each architecture.
+# The C library has no function for it, and its number differs between architectures.
 _IOPRIO_SET = {
     "x86_64": 251, "aarch64": 30, "riscv64": 30, "loongarch64": 30, "ppc64le": 273, "s390x": 282,
 }  # fmt: skip
@@ -46,7 +46,7 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
     """
     Turn a range of a file into zeros that take no space; see fallocate(2).
 
-    :returns: False where the filesystem can't do that (nothing was changed then)
+    :returns: False if the filesystem lacks this; nothing was changed then
     :raises OSError: any other failure
     """
     mode = _FALLOC_FL_PUNCH_HOLE | _FALLOC_FL_KEEP_SIZE
@@ -64,13 +64,13 @@ def start_writeback(fd: int, offset: int, length: int) -> None:
     """
     Ask the kernel to begin writing a range to the disk, without waiting for it.
 
-    Only a hint: where it is refused, the final fsync does the work and reports the errors.
+    Only a hint: if it is refused, the final fsync does the work and reports the errors.
     """
     _libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE)
 
 
 def wait_for_writeback(fd: int, offset: int, length: int) -> None:
-    """Wait until what was being written of a range is on the disk; errors are fsync's to report."""
+    """Wait until the writeback of a range is done; reporting errors is left to fsync."""
     _libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WAIT_BEFORE)
 
 
@@ -81,14 +81,14 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
 
 def keep_freed_memory(largest: int, most: int) -> None:
     """
-    Have the C library use memory again instead of giving it back at once; see mallopt(3).
+    Have the C library reuse freed memory instead of returning it at once; see mallopt(3).
 
-    By default glibc gives back what is free at the end of the heap once it is twice the largest
-    block that was ever freed: workers with several buffers of a packet returned and faulted in the
-    same pages for each of them. Nothing happens with C libraries that have no such setting.
+    By default glibc returns free memory at the end of the heap once it is twice the largest block
+    ever freed. Workers with several buffers of a packet returned and faulted in the same pages for
+    each of them. C libraries without this setting ignore the call.
 
-    :param largest: bytes of a block that may come from the heap, up to 32 MiB
-    :param most: bytes that may be free at its end
+    :param largest: bytes of the largest block to take from the heap, up to 32 MiB
+    :param most: bytes to keep free at its end
     """
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(_M_MMAP_THRESHOLD, largest)
@@ -96,7 +96,7 @@ def keep_freed_memory(largest: int, most: int) -> None:
 
 
 def huge_page_size(path: str) -> int | None:
-    """Return the page size of a file on hugetlbfs in bytes, None for any other file."""
+    """Return the page size in bytes of a file on hugetlbfs, None for any other file."""
     facts = (ctypes.c_long * 32)()  # struct statfs: type, then block size; 120 bytes on 64 bits
     if _libc.statfs(os.fsencode(path), facts) != 0:
         number = ctypes.get_errno()
@@ -106,11 +106,11 @@ def huge_page_size(path: str) -> int | None:
 
 def set_io_priority(name: str, level: int) -> None:
     """
-    Set how this process, and the workers that it starts, share disks; see ioprio_set(2).
+    Set the disk priority of this process and of the workers it starts; see ioprio_set(2).
 
     :param name: a class of :data:`IO_CLASSES`
-    :param level: 0, the highest, to 7; without meaning for ``idle``
-    :raises OSError: not permitted, or not known how on this architecture
+    :param level: 0, the highest, to 7; ignored for ``idle``
+    :raises OSError: not permitted, or the call's number is unknown on this architecture
     """
     number = _IOPRIO_SET.get(platform.machine())
     if number is None or ctypes.sizeof(ctypes.c_long) != 8:

@@ -1,4 +1,4 @@
-"""What the system gives no more of: processes, threads and memory, and the limits that say so."""
+"""Exhausted resources: processes, threads and memory, and the limits to name in the error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def start_thread(thread: threading.Thread) -> None:
     """
     Start a thread.
 
-    :raises SnapmigError: the system gives no more of them
+    :raises SnapmigError: no more threads can be had
     """
     try:
         thread.start()
@@ -28,7 +28,7 @@ def start_failure(what: str, error: OSError | None = None) -> SnapmigError:
     """
     Return the error for a process or a thread that can't be started.
 
-    :param error: why; None where the system gives no more processes and threads
+    :param error: the cause; None if the limit on processes and threads is reached
     """
     if error is None or error.errno in (None, errno.EAGAIN):
         allowed = _limit(resource.RLIMIT_NPROC)
@@ -44,7 +44,7 @@ def start_failure(what: str, error: OSError | None = None) -> SnapmigError:
 
 
 def out_of_memory() -> str:
-    """Return in words that there is no more memory."""
+    """Return a message about exhausted memory."""
     allowed = _limit(resource.RLIMIT_AS)
     if allowed is None:
         return "there is not enough memory"

@@ -1,4 +1,4 @@
-"""Other programs: filters that a foreign image needs, and what users want run."""
+"""Other programs: decompressors for foreign images, and programs given by the user."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from snapmig.system.signals import HeldSignals
 __all__ = ("FilterError", "ProgramError", "filter_pieces", "run_program")
 
 _GRACE_S = 5.0
-"""What a program has for its own cleaning up between SIGTERM and SIGKILL."""
+"""Seconds left to a program for cleaning up, between SIGTERM and SIGKILL."""
 _LONGEST_SLEEP_S = 0.05
 _PIECE = 1 << 20
 _MAX_WORDS = 1 << 16
 
 
 class FilterError(SnapmigError):
-    """A program is missing or failed; the message has its own last words."""
+    """A program is missing or failed; the message ends with its last line of stderr."""
 
 
 class ProgramError(SnapmigError):
@@ -32,7 +32,7 @@ class ProgramError(SnapmigError):
 
 def filter_pieces(arguments: list[str], source: int) -> Generator[bytes, None, None]:
     """
-    Yield what a program makes of a descriptor's contents; the program ends with the iterator.
+    Yield a program's output for a descriptor as its input; the program ends with the iterator.
 
     :raises FilterError: it is not installed, or it failed
     """
@@ -62,16 +62,16 @@ def filter_pieces(arguments: list[str], source: int) -> Generator[bytes, None, N
 
 def run_program(arguments: list[str], environment: Mapping[str, str], timeout: float) -> None:
     """
-    Run a program to its end, with nothing to read, and what it prints on our standard error.
+    Run a program to its end, with empty input and with its output on our standard error.
 
-    It is in a process group of its own. Where it takes too long, or a signal has us leave, all of
-    that group is ended: by SIGTERM, and by SIGKILL what is left after a moment.
+    It runs in a process group of its own. If it takes too long, or a signal ends us, the whole
+    group gets SIGTERM, and after a moment SIGKILL.
 
-    :param timeout: seconds
-    :raises ProgramError: it can't be started, ended with another status than 0, or took too long
+    :param timeout: in seconds
+    :raises ProgramError: it can't be started, ended with a status other than 0, or took too long
     """
     name = arguments[0]
-    # Held, for it may be at work before we know its number: a signal then would leave it running.
+    # Held, because it may run before we know its pid: a signal then would leave it running.
     with HeldSignals() as held:
         try:
             pid = _spawn(arguments, environment)
@@ -93,8 +93,8 @@ def run_program(arguments: list[str], environment: Mapping[str, str], timeout: f
 
 
 def _spawn(arguments: list[str], environment: Mapping[str, str]) -> int:
-    # Not subprocess, which can't give a child another mask of signals: ours may block what must
-    # be able to end the child.
+    # Not subprocess, because that can't set a child's signal mask: ours may block the very signals
+    # needed to end the child.
     return os.posix_spawnp(
         arguments[0],
         arguments,
@@ -110,7 +110,7 @@ def _spawn(arguments: list[str], environment: Mapping[str, str]) -> int:
 
 
 def _ends(pid: int, timeout: float) -> bool:
-    # Whether a child ends in time; it stays a zombie, so that its number stays its own.
+    # Wait for a child. It stays a zombie, so that its pid can't be reused.
     end, pause = time.monotonic() + timeout, 0.001
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         left = end - time.monotonic()
@@ -123,7 +123,7 @@ def _ends(pid: int, timeout: float) -> bool:
 
 def _end(pid: int) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(OSError):  # it has left its group, or is another user's
+        with contextlib.suppress(OSError):  # it left its group, or runs as another user
             os.killpg(pid, number)
         ended = _ends(pid, _GRACE_S)
     if ended:

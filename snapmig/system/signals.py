@@ -1,13 +1,14 @@
 """
-Signals that wait while something must not be left half done.
+Delay signals and cancellations while work must not be left half done.
 
-Handlers are the program's own business; here their moment is. What a handler raises inside
-asyncio's loop is swallowed there or tears the connection, and what it raises while a guest is let
-go leaves that standing. A mask of signals would not do: other threads, such as those of numpy's
-libraries, would take them, and Python runs the handler in the main thread all the same.
+This module does not install handlers; it only delays when they run. An exception raised by a
+handler inside asyncio's loop is swallowed there or tears the connection, and one raised while a
+guest is being resumed leaves the guest paused. A signal mask would not help: other threads, such as
+those of numpy's libraries, would take the signals, and Python runs the handler in the main thread
+all the same.
 
-Other threads have no signals. A :class:`Cancellation` is theirs: it arrives in a thread at the very
-moments at which a signal would in the main one.
+Other threads have no signals. They have a :class:`Cancellation`, raised at the very points where a
+signal would be in the main thread.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ("Cancellation", "HeldSignals", "arrive")
+__all__ = ("Cancellation", "HeldSignals", "raise_if_cancelled")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _thread = threading.local()
 
 
 class Cancellation:
-    """Ends the work of a thread, by an exception that it raises there, once."""
+    """Ends the work of a thread by raising an exception there, once."""
 
     def __init__(self) -> None:
         self._error: BaseException | None = None
@@ -35,7 +36,7 @@ class Cancellation:
 
     @contextmanager
     def here(self) -> Iterator[None]:
-        """Have it arrive in this thread, inside."""
+        """Deliver it to this thread, inside the block."""
         _thread.cancellation = self
         try:
             yield
@@ -43,31 +44,31 @@ class Cancellation:
             _thread.cancellation = None
 
     def cancel(self, error: BaseException) -> None:
-        """Have an exception raised in the thread, soon; of several, the first."""
+        """Have an exception raised in the thread soon. The first one counts."""
         if self._error is None:
             self._error = error
 
     def hold(self) -> None:
-        """Keep it from arriving."""
+        """Delay its delivery."""
         self._held += 1
 
     def release(self) -> None:
-        """Let it arrive again, now if it came meanwhile."""
+        """Allow its delivery again; raise it now if it came meanwhile."""
         self._held -= 1
-        self.arrive()
+        self.raise_if_cancelled()
 
-    def arrive(self) -> None:
-        """Raise what came, unless it was raised before or is held."""
+    def raise_if_cancelled(self) -> None:
+        """Raise the pending exception, unless already raised or held."""
         if not self._held and self._error is not None and not self._raised:
             self._raised = True
             raise self._error
 
 
-def arrive() -> None:
-    """Raise in this thread what it was cancelled by, if it was: for loops that take long."""
+def raise_if_cancelled() -> None:
+    """Raise this thread's pending cancellation, if any; for loops that take long."""
     cancellation = _own_cancellation()
     if cancellation is not None:
-        cancellation.arrive()
+        cancellation.raise_if_cancelled()
 
 
 def _own_cancellation() -> Cancellation | None:
@@ -77,9 +78,9 @@ def _own_cancellation() -> Cancellation | None:
 
 class HeldSignals:
     """
-    Keeps signals from their handlers inside a ``with`` block; the first arrives at its end.
+    Delays signal handlers inside a ``with`` block; the first signal is handled at its end.
 
-    In another thread than the main one it does so with the thread's cancellation.
+    In other threads than the main one it delays the thread's cancellation instead.
     """
 
     def __init__(self) -> None:
@@ -96,7 +97,7 @@ class HeldSignals:
 
     @contextmanager
     def let_in(self) -> Iterator[None]:
-        """Let signals arrive inside."""
+        """Let signals arrive inside this block."""
         self._release()
         try:
             yield

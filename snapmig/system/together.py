@@ -1,4 +1,4 @@
-"""Files that are of use together only: all of them get their names, or none does."""
+"""Commit a set of files that are useless without each other: all of them, or none."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ def commit_together(files: Sequence[PartialFile], *, force: bool) -> None:
     """
     Give files of one directory their final names; all must be synced already.
 
-    Old and new ones never stand beside each other, not even when this process is killed: what has
-    the names is set aside first, the last file before the others, and comes back when a step fails.
-    New files follow in their order. So while the last one has its name, it is complete with the
-    others of its own.
+    Old and new files never stand beside each other, not even if this process is killed. Old files
+    are set aside first, starting with the last one, and come back if a step fails. New files follow
+    in their order. So while the last file has its name, its complete set is there.
 
-    :param files: the last is the one that the others belong to
-    :param force: replace what has the names already
-    :raises DestinationExistsError: something has one of the names, and not ``force``
+    :param files: the last is the main one, to which the others belong
+    :param force: replace existing files
+    :raises DestinationExistsError: a name is taken, and ``force`` is not set
     """
     if len(files) == 1:
         files[0].commit(force=force)
@@ -40,7 +39,7 @@ def commit_together(files: Sequence[PartialFile], *, force: bool) -> None:
             file.commit(force=False)
         undo.pop_all()
         for old in aside:
-            with suppress(OSError):  # what was asked for is done
+            with suppress(OSError):  # the commit itself succeeded
                 old.unlink()
         sync_directory(folder)
 
@@ -56,7 +55,7 @@ def _set_aside(path: Path, undo: ExitStack) -> Path | None:
 
 
 def _bring_back(aside: Path, path: Path) -> None:
-    with suppress(FileNotFoundError):  # the step that failed may be the one that set it aside
+    with suppress(FileNotFoundError):  # perhaps setting it aside was the step that failed
         aside.rename(path)
 
 

@@ -29,30 +29,34 @@ class Dispatcher:
     """
     Hand out the tasks of jobs in turn.
 
-    :param pace: limit on what all of them write
+    :param limiter: limit on what all of them write
     :param lasting: replace dead workers, and fail only the job that a dead one worked for;
         otherwise all jobs fail
     """
 
     def __init__(
-        self, crew: WorkerProcesses, pace: RateLimiter | None = None, *, lasting: bool = False
+        self,
+        processes: WorkerProcesses,
+        limiter: RateLimiter | None = None,
+        *,
+        lasting: bool = False,
     ) -> None:
-        self.crew = crew
+        self.processes = processes
         self.jobs: list[Job] = []
-        self._pace = pace
+        self._limiter = limiter
         self._lasting = lasting
         self._turn = 0
         # Bounds the replacement of workers that die without a task, one after the other.
-        self._spares = crew.size
+        self._spares = processes.size
 
     def hand_out(self) -> float:
-        """Give workers tasks. Return the seconds after which there may be more to give."""
-        if not self.crew.workers:
+        """Give workers tasks. Return the seconds until there may be more to give."""
+        if not self.processes.workers:
             for job in self.jobs:
                 job.end(WorkerDiedError("no worker is left, all of them died"))
-        pause = 0.0 if self._pace is None else self._pace.wait_s()
+        pause = 0.0 if self._limiter is None else self._limiter.wait_s()
         for ahead in range(1, self._ahead + 1):
-            for worker in list(self.crew.workers.values()):
+            for worker in list(self.processes.workers.values()):
                 if worker.ready and len(worker.tasks) < ahead:
                     self._give(worker, limited=pause > 0)
         return min(POLL_S, pause) if pause else POLL_S
@@ -61,13 +65,13 @@ class Dispatcher:
     def _ahead(self) -> int:
         # As many as the most demanding job asks for: with a number per job, that one would take the
         # pipes for itself.
-        if self._pace is not None:
+        if self._limiter is not None:
             return 1
         return max((job.ahead for job in self.jobs if job.running), default=0)
 
     def wait(self, seconds: float, wakers: Sequence[Any] = ()) -> list[Any]:
         """Wait for a message, the death of a worker, or a readable waker."""
-        workers = self.crew.workers.values()
+        workers = self.processes.workers.values()
         pipes = [worker.pipe for worker in workers]
         ends = [worker.process.sentinel for worker in workers]
         ready: list[Any] = wait([*pipes, *ends, *wakers], seconds)
@@ -75,7 +79,7 @@ class Dispatcher:
 
     def take(self, ready: Sequence[Any]) -> None:
         """Take the replies and deaths of the workers returned by a wait."""
-        workers = list(self.crew.workers.values())
+        workers = list(self.processes.workers.values())
         for worker in workers:
             if worker.pipe in ready and not self._receive(worker):
                 self._bury(worker)
@@ -114,14 +118,14 @@ class Dispatcher:
             return True
         job, task = worker.tasks.popleft()
         job.waiting -= 1
-        if self._pace is not None:
-            self._pace.spend(job.newly_written(worker.number, self._pace.cell))
+        if self._limiter is not None:
+            self._limiter.spend(job.newly_written(worker.number, self._limiter.counter))
         try:
             reply, notes = unpack_reply(raw)
             job.notes.update(dict.fromkeys(notes))
             if job.source is not None:
                 for number, more in job.source.finished(worker.number, task, reply):
-                    self.crew.workers[number].send(job, more)
+                    self.processes.workers[number].send(job, more)
         except BaseException as error:  # noqa: BLE001 - what the worker, or the job's own, raised
             job.end(error)
         return True
@@ -129,22 +133,22 @@ class Dispatcher:
     def _bury(self, worker: Worker) -> None:
         cause, number = worker.death()
         left = list(worker.tasks)
-        begun = left.pop(0) if left and self.crew.was_busy(worker) else None
+        begun = left.pop(0) if left and self.processes.was_busy(worker) else None
         for job, _ in worker.tasks:
             job.waiting -= 1
         worker.tasks.clear()
         self._replace(worker, spare=begun is None)
         if begun is not None:
             job, task = begun
-            words = f"{cause}{_explanation(job, number)} while it had {task.shown}"
-            job.end(WorkerDiedError(f"worker {worker.number} {words}"))
+            found = f"{cause}{_explanation(job, number)} while it had {task.shown}"
+            job.end(WorkerDiedError(f"worker {worker.number} {found}"))
         for job in self.jobs:
             job.retire(worker.number)
             if job.source is None:
                 continue
             if not self._lasting:
-                words = f"{cause}{_explanation(job, number)}"
-                job.end(WorkerDiedError(f"worker {worker.number} {words}"))
+                found = f"{cause}{_explanation(job, number)}"
+                job.end(WorkerDiedError(f"worker {worker.number} {found}"))
                 continue
             try:
                 job.source.lost(worker.number, [task for owner, task in left if owner is job])
@@ -153,11 +157,11 @@ class Dispatcher:
 
     def _replace(self, worker: Worker, *, spare: bool) -> None:
         if not self._lasting or (spare and not self._spares):
-            self.crew.remove(worker)
+            self.processes.remove(worker)
             return
         self._spares -= spare
         with suppress(SnapmigError):  # no process can be made now: the others go on
-            self.crew.replace(worker)
+            self.processes.replace(worker)
 
 
 def _explanation(job: Job, number: int) -> str:

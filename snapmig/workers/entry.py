@@ -1,7 +1,7 @@
 """
-Where a worker of the fork server begins: before numpy is imported.
+Entry point of a worker of the fork server, before numpy is imported.
 
-What it is told comes pickled, since to unpickle it imports the modules of a worker.
+Its arguments come pickled, since unpickling them imports the modules of a worker.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def enter(pipe: Any, told: bytes) -> None:
     """
     Run a worker.
 
-    :param told: what :func:`~snapmig.workers.worker.work` takes beside the pipe, pickled
+    :param told: pickled arguments of :func:`~snapmig.workers.worker.work` besides the pipe
     """
     with without_blas_threads():
         from snapmig.workers.worker import work  # noqa: PLC0415 - numpy comes with it

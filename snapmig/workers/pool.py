@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from snapmig.workers.counters import JobCells
+from snapmig.workers.counters import JobCounters
 from snapmig.workers.dispatcher import Dispatcher
 from snapmig.workers.job import Describe, Job
 from snapmig.workers.processes import WorkerProcesses
@@ -24,11 +24,11 @@ class Workers(Protocol):
     """
     Worker processes for one job; a context manager.
 
-    :ivar cells: their counters
+    :ivar counters: their counters
     :ivar notes: remarks of workers for the user, each sentence once, in the order of arrival
     """
 
-    cells: JobCells
+    counters: JobCounters
     notes: dict[str, None]
 
     def __enter__(self) -> Workers: ...
@@ -65,7 +65,7 @@ class WorkerPool:
     :param jobs: number of workers
     :param make_handler: called in each worker; must be picklable
     :param describe: returns a likely explanation for a worker's death by a signal
-    :param pace: limit on what they write
+    :param limiter: limit on what they write
     """
 
     def __init__(
@@ -73,27 +73,27 @@ class WorkerPool:
         jobs: int,
         make_handler: Callable[[], Handler],
         describe: Describe = lambda _signal: "",
-        pace: RateLimiter | None = None,
+        limiter: RateLimiter | None = None,
     ) -> None:
         self.jobs = jobs
         self._make_handler = make_handler
-        self._crew = WorkerProcesses(jobs)
-        self._job = Job(0, self._crew.cells, describe)
-        self._dispatcher = Dispatcher(self._crew, pace)
+        self._processes = WorkerProcesses(jobs)
+        self._job = Job(0, self._processes.counters, describe)
+        self._dispatcher = Dispatcher(self._processes, limiter)
         self._dispatcher.jobs.append(self._job)
-        self.cells = self._job.cells
+        self.counters = self._job.counters
         self.notes = self._job.notes
 
     def __enter__(self) -> WorkerPool:
         try:
-            self._crew.start(self._make_handler)
+            self._processes.start(self._make_handler)
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._crew.end()
+        self._processes.end()
 
     def run(
         self,

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from snapmig.errors import SnapmigError
 from snapmig.system.limits import start_thread
-from snapmig.system.signals import arrive
-from snapmig.workers.counters import JobCells
+from snapmig.system.signals import raise_if_cancelled
+from snapmig.workers.counters import JobCounters
 from snapmig.workers.dispatcher import POLL_S, Dispatcher
 from snapmig.workers.job import Describe, Job
 from snapmig.workers.processes import WorkerProcesses
@@ -39,23 +39,23 @@ class SharedPool:
 
     :param size: number of workers
     :param at_once: jobs at a time
-    :param pace: limit on what all of them write together
+    :param limiter: limit on what all of them write together
     """
 
-    def __init__(self, size: int, at_once: int, pace: RateLimiter | None = None) -> None:
+    def __init__(self, size: int, at_once: int, limiter: RateLimiter | None = None) -> None:
         self.size = size
         slots = at_once + _SPARE_SLOTS
-        self._crew = WorkerProcesses(size, slots)
-        self._dispatcher = Dispatcher(self._crew, pace, lasting=True)
+        self._processes = WorkerProcesses(size, slots)
+        self._dispatcher = Dispatcher(self._processes, limiter, lasting=True)
         self._free = list(range(slots))
         self._changed = threading.Condition()
         self._stopped = False
         self._waker = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._thread = threading.Thread(target=self._serve, name="snapmig-fleet", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="snapmig-pool", daemon=True)
 
     def __enter__(self) -> SharedPool:
         try:
-            self._crew.start()
+            self._processes.start()
             start_thread(self._thread)
         except BaseException:
             self.__exit__()
@@ -68,7 +68,7 @@ class SharedPool:
             self._wake()
         if self._thread.ident is not None:
             self._thread.join()
-        self._crew.end()
+        self._processes.end()
         os.close(self._waker)
 
     def workers(
@@ -86,7 +86,7 @@ class SharedPool:
         with self._changed:
             if not self._changed.wait_for(lambda: self._free, _SLOT_S):
                 raise SnapmigError("workers hang in jobs that were given up")
-            job = Job(self._free.pop(), self._crew.cells, describe)
+            job = Job(self._free.pop(), self._processes.counters, describe)
             job.store(make_handler)
             self._dispatcher.jobs.append(job)
         return job
@@ -113,7 +113,7 @@ class SharedPool:
                     return  # not even SIGKILL ended the process: its slot stays taken
             self._dispatcher.jobs.remove(job)
             if not self._stopped:
-                for worker in self._crew.workers.values():
+                for worker in self._processes.workers.values():
                     worker.close(job.slot)
                 self._free.append(job.slot)
                 self._changed.notify_all()
@@ -123,7 +123,7 @@ class SharedPool:
         end = time.monotonic() + _LAST_TASKS_S
         while job.waiting and not self._stopped:
             left = end - time.monotonic()
-            at_it = any(w.tasks and w.tasks[0][0] is job for w in self._crew.workers.values())
+            at_it = any(w.tasks and w.tasks[0][0] is job for w in self._processes.workers.values())
             if left <= 0 and at_it:
                 return False
             # Tasks of other jobs in front of its own don't count, however long they take.
@@ -131,7 +131,7 @@ class SharedPool:
         return True
 
     def _kill_those_at(self, job: Job) -> None:
-        for worker in self._crew.workers.values():
+        for worker in self._processes.workers.values():
             if worker.tasks and worker.tasks[0][0] is job:
                 worker.process.kill()
 
@@ -162,23 +162,23 @@ class SharedPool:
 class SharedWorkers:
     """The workers of a shared pool for one job, in that job's thread; see :class:`Workers`."""
 
-    cells: JobCells
+    counters: JobCounters
     notes: dict[str, None]
 
     def __init__(
-        self, fleet: SharedPool, make_handler: Callable[[], Handler], describe: Describe
+        self, pool: SharedPool, make_handler: Callable[[], Handler], describe: Describe
     ) -> None:
-        self._fleet = fleet
+        self._pool = pool
         self._make_handler = make_handler
         self._describe = describe
 
     def __enter__(self) -> SharedWorkers:
-        self._job = self._fleet.open(self._make_handler, self._describe)
-        self.cells, self.notes = self._job.cells, self._job.notes
+        self._job = self._pool.open(self._make_handler, self._describe)
+        self.counters, self.notes = self._job.counters, self._job.notes
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._fleet.close(self._job)
+        self._pool.close(self._job)
 
     def run(
         self,
@@ -190,9 +190,9 @@ class SharedWorkers:
     ) -> None:
         """Execute all tasks of a source. A cancellation of this thread can arrive meanwhile."""
         job = self._job
-        self._fleet.begin(job, source, limited=limited, ahead=ahead)
+        self._pool.begin(job, source, limited=limited, ahead=ahead)
         while not job.ended.wait(POLL_S):
-            arrive()
+            raise_if_cancelled()
             poll()
         if job.failure is not None:
             raise job.failure

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapmig.backups.check import is_due
-from tests.backups.conftest import built
+from tests.support.backups import built
 
 TIME = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -6,7 +6,7 @@ import shlex
 import pytest
 
 from snapmig.commands.main import build_parser
-from tests.backups.conftest import RAM
+from tests.support.backups import RAM
 
 VERBS = ("run", "list", "restore", "check", "prune", "init")
 OPTIONS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.normal import normal
+from tests.support.normal import normal
 
 GOLDEN = Path(__file__).parent / "golden"
 TIME = datetime(2026, 11, 1, 12, tzinfo=UTC)

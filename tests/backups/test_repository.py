@@ -6,7 +6,7 @@ import pytest
 
 from snapmig.backups.directory import GuestDirectory
 from snapmig.backups.errors import RepositoryError
-from tests.backups.conftest import built
+from tests.support.backups import built
 from tests.support.builders import Block, Snapshot
 
 TIME = datetime(2026, 11, 23, 2, 15, tzinfo=UTC)

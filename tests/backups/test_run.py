@@ -13,8 +13,8 @@ import snapmig
 from snapmig.backups import saving
 from snapmig.backups.directory import GuestDirectory
 from snapmig.errors import UsageError
-from tests.backups.conftest import RAM
 from tests.support import filesystems, program
+from tests.support.backups import RAM
 
 DB = '[guests.db]\nsource = "db.ram"'
 
@@ -312,7 +312,7 @@ def test_an_unreadable_snapshot_stops_removals(place):
     outcome = place.backup("run")
 
     assert (outcome.code, len(place.stored())) == (6, 3)
-    assert "nothing is removed: what 2001-01-01T00-00-00Z.snap builds on can't be read" in (
+    assert "nothing is removed: the parent of 2001-01-01T00-00-00Z.snap can't be read" in (
         outcome.err
     )
 

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from tests.support import ram
+from tests.support.guests.versions import require_program
 
 MIB = 1 << 20
+
+
+@pytest.fixture(scope="session")
+def program() -> str:
+    """Give the program of QEMU, where it can run guests."""
+    return require_program()
 
 
 @pytest.fixture

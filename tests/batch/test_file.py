@@ -148,7 +148,7 @@ def test_a_name_may_be_made_of_placeholders(write, folder):
 def test_placeholders_are_filled_in_everywhere(write, folder):
     """Parents and attachments have them too."""
     text = 'parent = "old/{name}.snap"\nattach = { xml = "{name}.xml" }'
-    words = Batch(write(SAVE + text)).jobs[0].words
+    words = Batch(write(SAVE + text)).jobs[0].arguments
 
     assert (words["parent"], words["attach"]) == (
         f"{folder}/old/a.snap",
@@ -160,14 +160,14 @@ def test_defaults_hold_where_a_job_says_nothing(write):
     """A job's own word is stronger; attachments are joined."""
     text = '[defaults]\nlevel = 3\nforce = true\nattach = { x = "x" }\n' + SAVE
     text += 'level = 5\nattach = { y = "y" }\n'
-    words = Batch(write(text)).jobs[0].words
+    words = Batch(write(text)).jobs[0].arguments
 
     assert (words["level"], words["force"], sorted(words["attach"])) == (5, True, ["x", "y"])
 
 
 def test_live_as_a_default_is_for_guests_that_run(write):
     """Images are saved as ever."""
-    assert "live" not in Batch(write("[defaults]\nlive = true\n" + SAVE)).jobs[0].words
+    assert "live" not in Batch(write("[defaults]\nlive = true\n" + SAVE)).jobs[0].arguments
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_placeholders_are_filled_into_urls(write, folder):
     text = SAVE.replace("out/a.snap", url) + f'parent = "{url.replace("{name}", "old")}"'
     job = Batch(write(text)).jobs[0]
 
-    assert (job.destination, job.words["parent"]) == (
+    assert (job.destination, job.arguments["parent"]) == (
         f"s3://bucket/{folder.name}/a.snap",
         f"s3://bucket/{folder.name}/old.snap",
     )

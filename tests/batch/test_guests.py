@@ -7,9 +7,8 @@ from contextlib import ExitStack
 import pytest
 
 import snapmig
-from tests.qemu.conftest import program  # noqa: F401 - a fixture
-from tests.qemu.resume import Monitored, file_memory, make_monitored
 from tests.support import program as snapmig_program
+from tests.support.guests.resume import Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
 from tests.support.processes import wait_for
@@ -20,7 +19,7 @@ LAYOUT = Layout(ram=32 << 20, hot_mask=7)
 
 
 @pytest.fixture
-def guests(program: str, shm) -> Iterator[list[Monitored]]:  # noqa: F811
+def guests(program: str, shm) -> Iterator[list[Monitored]]:
     """Give two guests that run, with memory in shared files."""
     with ExitStack() as stack:
         found = []

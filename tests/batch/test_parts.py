@@ -11,7 +11,7 @@ from snapmig.container.slots import SlotPlan
 from snapmig.errors import CancelledError, NoSpaceError, SnapmigError
 from snapmig.geometry import Geometry, RamBlock
 from snapmig.handlers.save_tasks import Kind, SaveTasks
-from snapmig.system.signals import Cancellation, HeldSignals, arrive
+from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
 from snapmig.workers.rate_limit import RateLimiter
 from snapmig.workers.tasks import Task
 from tests.support import filesystems, ram
@@ -38,25 +38,25 @@ def test_a_pace_lets_nothing_wait_at_first():
 def test_a_pace_makes_up_for_what_was_written():
     """Ten seconds' worth, less what may be saved up, is waited for."""
     clock = Clock()
-    pace = RateLimiter(1000, 0, clock)
-    pace.spend(10_000)
+    limiter = RateLimiter(1000, 0, clock)
+    limiter.spend(10_000)
 
-    assert pace.wait_s() == pytest.approx(9.9)
+    assert limiter.wait_s() == pytest.approx(9.9)
     clock.now += 9.8
-    assert pace.wait_s() == pytest.approx(0.1)
+    assert limiter.wait_s() == pytest.approx(0.1)
     clock.now += 0.11
-    assert pace.wait_s() == 0
+    assert limiter.wait_s() == 0
 
 
 def test_a_pace_saves_up_little():
     """After an idle hour the rate is what it was."""
     clock = Clock()
-    pace = RateLimiter(1000, 0, clock)
+    limiter = RateLimiter(1000, 0, clock)
     clock.now += 3600
-    pace.wait_s()
-    pace.spend(1000)
+    limiter.wait_s()
+    limiter.spend(1000)
 
-    assert pace.wait_s() == pytest.approx(0.9)
+    assert limiter.wait_s() == pytest.approx(0.9)
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_a_cancellation_arrives_in_its_thread():
 
     def work():
         with _cancelled():
-            arrive()
+            raise_if_cancelled()
 
     assert isinstance(_in_thread(work), CancelledError)
 
@@ -178,8 +178,8 @@ def test_a_cancellation_arrives_once():
     def work():
         with _cancelled():
             with pytest.raises(CancelledError):
-                arrive()
-            arrive()
+                raise_if_cancelled()
+            raise_if_cancelled()
             with HeldSignals():
                 pass
             return "done"
@@ -222,7 +222,7 @@ def test_a_thread_without_a_cancellation_is_not_ended():
     """Others' threads have none."""
 
     def work():
-        arrive()
+        raise_if_cancelled()
         with HeldSignals():
             return "done"
 

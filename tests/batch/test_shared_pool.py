@@ -24,19 +24,19 @@ from tests.support.handlers import numbered
 ROOT = Path(__file__).parents[2]
 
 
-def _job(fleet, make_handler, tasks, describe=lambda _signal: ""):
+def _job(pool, make_handler, tasks, describe=lambda _signal: ""):
     # In the calling thread; gives the replies, or raises what failed.
     source = numbered(tasks)
-    with fleet.workers(0, make_handler, describe) as workers:
+    with pool.workers(0, make_handler, describe) as workers:
         workers.run(source)
-        return source.replies, workers.cells.total()
+        return source.replies, workers.counters.total()
 
 
-def _jobs(fleet, *wanted):
+def _jobs(pool, *wanted):
     # Side by side; gives what each returned or raised.
     def run(job):
         try:
-            return _job(fleet, *job)
+            return _job(pool, *job)
         except Exception as error:  # noqa: BLE001 - the outcome, whatever it is
             return error
 
@@ -57,41 +57,41 @@ def _pids():
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_every_task_of_every_job_is_done_once(workers, jobs):
     """However many workers and jobs there are, each task has one reply, and its job has it."""
-    with SharedPool(workers, jobs) as fleet:
-        outcomes = _jobs(fleet, *[(handlers.Echo, 20 * number) for number in range(jobs)])
+    with SharedPool(workers, jobs) as pool:
+        outcomes = _jobs(pool, *[(handlers.Echo, 20 * number) for number in range(jobs)])
 
     assert [_numbers(each) for each in outcomes] == [list(range(20 * n)) for n in range(jobs)]
 
 
 def test_each_job_has_counters_of_its_own():
     """What a worker counts for one job is not in another's sum."""
-    with SharedPool(2, 3) as fleet:
-        outcomes = _jobs(fleet, *[(handlers.Echo, count) for count in (5, 50, 500)])
+    with SharedPool(2, 3) as pool:
+        outcomes = _jobs(pool, *[(handlers.Echo, count) for count in (5, 50, 500)])
 
     assert [total[0] for _, total in outcomes] == [5, 50, 500]
 
 
 def test_a_slot_starts_at_zero_again():
     """More jobs than slots, one after the other, all count from zero."""
-    with SharedPool(2, 1) as fleet:
-        totals = [_job(fleet, handlers.Echo, 7)[1][0] for _ in range(12)]
+    with SharedPool(2, 1) as pool:
+        totals = [_job(pool, handlers.Echo, 7)[1][0] for _ in range(12)]
 
     assert totals == [7] * 12
 
 
 def test_a_job_can_run_twice():
     """A second run of a job has the same handlers and goes on counting."""
-    with SharedPool(2, 1) as fleet, fleet.workers(0, handlers.Echo, str) as workers:
+    with SharedPool(2, 1) as pool, pool.workers(0, handlers.Echo, str) as workers:
         workers.run(numbered(3))
         workers.run(numbered(4))
 
-        assert workers.cells.total()[0] == 7
+        assert workers.counters.total()[0] == 7
 
 
 def test_tasks_that_follow_a_reply_go_to_their_worker():
     """A task that a reply gives rise to is done by the worker that it names."""
     source = handlers.Tasks([Task(0, 5, 1)], more={5: Task(0, 6, 1)})
-    with SharedPool(3, 1) as fleet, fleet.workers(0, handlers.Echo, str) as workers:
+    with SharedPool(3, 1) as pool, pool.workers(0, handlers.Echo, str) as workers:
         workers.run(source)
 
     (one, first), (other, second) = source.replies
@@ -100,9 +100,9 @@ def test_tasks_that_follow_a_reply_go_to_their_worker():
 
 def test_a_long_job_does_not_keep_a_short_one_waiting():
     """Jobs have their turns: a few tasks are done while a job of a minute is under way."""
-    with SharedPool(2, 2) as fleet, ThreadPoolExecutor(1) as threads:
-        long = threads.submit(_job, fleet, partial(handlers.Slow, 0.01), 200)
-        _job(fleet, handlers.Echo, 20)
+    with SharedPool(2, 2) as pool, ThreadPoolExecutor(1) as threads:
+        long = threads.submit(_job, pool, partial(handlers.Slow, 0.01), 200)
+        _job(pool, handlers.Echo, 20)
 
         assert not long.done()
 
@@ -119,9 +119,9 @@ def test_a_long_job_does_not_keep_a_short_one_waiting():
 )
 def test_a_handler_that_raises_fails_its_job_only(make_handler, kind):
     """The other job is done, and by the same processes."""
-    with SharedPool(2, 2) as fleet:
+    with SharedPool(2, 2) as pool:
         before = _pids()
-        failed, done = _jobs(fleet, (make_handler, 10), (handlers.Echo, 100))
+        failed, done = _jobs(pool, (make_handler, 10), (handlers.Echo, 100))
         after = _pids()
 
     assert (type(failed), _numbers(done), after) == (kind, list(range(100)), before)
@@ -138,8 +138,8 @@ def test_a_handler_that_raises_fails_its_job_only(make_handler, kind):
 )
 def test_a_worker_that_dies_fails_the_job_that_it_worked_for(make_handler, words):
     """The error is the one of a single run, and the other job is done, each task once."""
-    with SharedPool(2, 2) as fleet:
-        failed, done = _jobs(fleet, (make_handler, 10), (handlers.Echo, 300))
+    with SharedPool(2, 2) as pool:
+        failed, done = _jobs(pool, (make_handler, 10), (handlers.Echo, 300))
 
     assert isinstance(failed, WorkerDiedError)
     assert f" {words} while it had packet " in str(failed)
@@ -148,9 +148,9 @@ def test_a_worker_that_dies_fails_the_job_that_it_worked_for(make_handler, words
 
 def test_a_death_is_explained_by_its_own_job():
     """What may explain the signal is asked of the job that failed."""
-    with SharedPool(2, 2) as fleet:
+    with SharedPool(2, 2) as pool:
         failed, _ = _jobs(
-            fleet,
+            pool,
             (handlers.Bus, 4, lambda number: f" because of signal {number}"),
             (handlers.Echo, 50, lambda _number: " because of the other"),
         )
@@ -160,22 +160,22 @@ def test_a_death_is_explained_by_its_own_job():
 
 def test_dead_workers_are_replaced():
     """After jobs that each killed all workers there are as many as before."""
-    with SharedPool(2, 1) as fleet:
+    with SharedPool(2, 1) as pool:
         for _ in range(3):
             with pytest.raises(WorkerDiedError):
-                _job(fleet, partial(handlers.Kill, signal.SIGKILL), 10)
-        replies, _ = _job(fleet, partial(handlers.Slow, 0.05), 40)
+                _job(pool, partial(handlers.Kill, signal.SIGKILL), 10)
+        replies, _ = _job(pool, partial(handlers.Slow, 0.05), 40)
 
     assert len({pid for pid, _ in replies}) == 2
 
 
 def test_a_worker_that_is_killed_while_it_has_nothing_to_do_fails_no_job():
     """It is replaced, and what comes after it is done."""
-    with SharedPool(2, 1) as fleet:
-        _job(fleet, handlers.Echo, 10)
+    with SharedPool(2, 1) as pool:
+        _job(pool, handlers.Echo, 10)
         before = _pids()
         processes.send(signal.SIGKILL, [min(before)])
-        outcome = _job(fleet, handlers.Echo, 100)
+        outcome = _job(pool, handlers.Echo, 100)
 
     assert _numbers(outcome) == list(range(100))
 
@@ -185,13 +185,13 @@ def test_jobs_fail_when_no_worker_is_left():
 
     def nobody_left():
         processes.send(signal.SIGKILL, _pids())
-        with fleet._changed:  # not while a dead one is being replaced
-            return not fleet._crew.workers
+        with pool._changed:  # not while a dead one is being replaced
+            return not pool._processes.workers
 
-    with SharedPool(1, 1) as fleet:
+    with SharedPool(1, 1) as pool:
         processes.wait_for(nobody_left)
         with pytest.raises(WorkerDiedError, match="no worker is left"):
-            _job(fleet, handlers.Echo, 10)
+            _job(pool, handlers.Echo, 10)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -200,29 +200,29 @@ def test_a_job_that_is_cancelled_is_left_soon(monkeypatch, size):
     monkeypatch.setattr(shared, "_LAST_TASKS_S", 0.1)
     cancellation = Cancellation()
 
-    def work(fleet):
+    def work(pool):
         with cancellation.here():
-            _job(fleet, partial(handlers.Slow, 60), 10)
+            _job(pool, partial(handlers.Slow, 60), 10)
 
     started = time.monotonic()
-    with SharedPool(size, 2) as fleet, ThreadPoolExecutor(1) as threads:
-        long = threads.submit(work, fleet)
-        processes.wait_for(lambda: any(each.tasks for each in fleet._crew.workers.values()))
+    with SharedPool(size, 2) as pool, ThreadPoolExecutor(1) as threads:
+        long = threads.submit(work, pool)
+        processes.wait_for(lambda: any(each.tasks for each in pool._processes.workers.values()))
         cancellation.cancel(CancelledError("enough"))
         with pytest.raises(CancelledError, match="enough"):
             long.result()
-        outcome = _job(fleet, handlers.Echo, 50)
+        outcome = _job(pool, handlers.Echo, 50)
 
     assert (_numbers(outcome), time.monotonic() - started < 30) == (list(range(50)), True)
 
 
 def test_nothing_is_left_afterwards():
-    """Processes, threads and files of a fleet are gone with it."""
-    with SharedPool(1, 1) as fleet:  # what is made once, such as locks of modules
-        _job(fleet, handlers.Echo, 1)
+    """Processes, threads and files of a pool are gone with it."""
+    with SharedPool(1, 1) as pool:  # what is made once, such as locks of modules
+        _job(pool, handlers.Echo, 1)
     before = (len(list(Path("/proc/self/fd").iterdir())), threading.active_count())
-    with SharedPool(2, 2) as fleet:
-        _jobs(fleet, (handlers.Echo, 10), (handlers.Bug, 10))
+    with SharedPool(2, 2) as pool:
+        _jobs(pool, (handlers.Echo, 10), (handlers.Bug, 10))
 
     assert _pids() == set()
     assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == before
@@ -235,22 +235,22 @@ def test_a_source_that_raises_fails_its_job_only():
         def next_for(self, _worker):
             raise OSError(5, "Input/output error", "image")
 
-    with SharedPool(2, 2) as fleet:
+    with SharedPool(2, 2) as pool:
         with (
-            fleet.workers(0, handlers.Echo, str) as workers,
+            pool.workers(0, handlers.Echo, str) as workers,
             pytest.raises(OSError, match="Input/output"),
         ):
             workers.run(Broken([]))
-        outcome = _job(fleet, handlers.Echo, 10)
+        outcome = _job(pool, handlers.Echo, 10)
 
     assert _numbers(outcome) == list(range(10))
 
 
 def test_tasks_of_each_job_are_announced_to_its_own_handler():
     """A handler hears of its job's tasks in order, each before it is done, and of no other's."""
-    with SharedPool(1, 3) as fleet:
-        outcomes = _jobs(fleet, *[(handlers.Heard, 30)] * 3)
-        outcomes.append(_job(fleet, handlers.Heard, 30))  # in a slot that another job had
+    with SharedPool(1, 3) as pool:
+        outcomes = _jobs(pool, *[(handlers.Heard, 30)] * 3)
+        outcomes.append(_job(pool, handlers.Heard, 30))  # in a slot that another job had
 
     for replies, _ in outcomes:
         for number, heard in enumerate(replies):
@@ -263,10 +263,10 @@ import multiprocess, os, signal, sys
 from snapmig.workers.shared_pool import SharedPool
 from tests.support import handlers
 print("begun", flush=True)
-with SharedPool(1, 1) as fleet:
+with SharedPool(1, 1) as pool:
     for _ in range(2):
         source = handlers.numbered(10)
-        with fleet.workers(0, handlers.Echo, str) as workers:
+        with pool.workers(0, handlers.Echo, str) as workers:
             workers.run(source)
         before = multiprocess.active_children()[0]
         os.kill(before.pid, signal.SIGKILL)

@@ -15,8 +15,8 @@ import pytest
 import snapmig
 from snapmig.commands.main import build_parser
 from tests.cli.conftest import RAM
-from tests.cli.normal import normal
 from tests.support import ram
+from tests.support.normal import normal
 
 GOLDEN = Path(__file__).parent / "golden-chains"
 VERBS = ("chain", "diff", "merge", "rebase", "repack")

@@ -10,8 +10,8 @@ import pytest
 
 import snapmig
 from snapmig.container.writer import SnapshotWriter
-from tests.cli.normal import normal
 from tests.support import ram
+from tests.support.normal import normal
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.jobs import make_images, write_jobs
-from tests.cluster.processes import Cluster, start_cluster
+from tests.support.cluster.jobs import make_images, write_jobs
+from tests.support.cluster.processes import Cluster, start_cluster
 
 pytest.importorskip("distributed")
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.jobs import make_images, write_jobs
-from tests.cluster.processes import Cluster, start_cluster
 from tests.support import program
+from tests.support.cluster.jobs import make_images, write_jobs
+from tests.support.cluster.processes import Cluster, start_cluster
 from tests.support.requirements import requires
 
 pytestmark = pytest.mark.sweep

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.jobs import IMAGE_SIZE, by_job, make_images, write_jobs
-from tests.cluster.processes import Cluster
 from tests.support import program
+from tests.support.cluster.jobs import IMAGE_SIZE, by_job, make_images, write_jobs
+from tests.support.cluster.processes import Cluster
 
 Write = Callable[..., Path]
 Done = subprocess.CompletedProcess[str]
@@ -116,7 +116,7 @@ def test_a_host_without_a_worker_is_refused_at_once(cluster: Cluster, write: Wri
     """No job begins, and the sentence says which hosts there are."""
     path = write(("a", "hostA"), ("b", "hostX"))
     done = run(cluster, path)
-    words = f"no worker serves host 'hostX' at {cluster.address}, which has hostA, hostB"
+    words = f"no worker serves host 'hostX' at {cluster.address}; it has hostA, hostB"
     assert (done.returncode, done.stderr) == (2, f"snapmig: {words}\n")
     assert list((path.parent / "out").iterdir()) == []
 
@@ -149,7 +149,7 @@ def test_a_cluster_needs_a_host_for_each_job(cli: Callable[..., Any], write: Wri
     path.write_text('[[save]]\nimage = "a.ram"\nsnapshot = "out/a.snap"\n')
     outcome = cli("batch", path, "--scheduler", NOBODY)
     assert outcome.code == 2
-    assert "[[save]] 1: host: the key is missing, which a cluster needs" in outcome.err
+    assert "[[save]] 1: host: the key is missing, and a cluster needs it" in outcome.err
 
 
 def test_a_cluster_takes_no_patterns(cli: Callable[..., Any], write: Write) -> None:

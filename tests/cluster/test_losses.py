@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.cluster.conftest import HOSTS
-from tests.cluster.jobs import by_job, make_images, write_jobs
-from tests.cluster.processes import Cluster, wait_for
 from tests.support import program
+from tests.support.cluster.jobs import by_job, make_images, write_jobs
+from tests.support.cluster.processes import Cluster, wait_for
 from tests.support.processes import children
 
 pytestmark = pytest.mark.sweep

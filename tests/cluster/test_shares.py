@@ -11,8 +11,8 @@ import snapmig
 from snapmig.container.shares import share_packets
 from snapmig.errors import DestinationExistsError, SnapmigError, UsageError
 from snapmig.geometry import Geometry, RamBlock
-from tests.cluster.processes import Cluster, wait_for
 from tests.support import program, ram
+from tests.support.cluster.processes import Cluster, wait_for
 
 pytestmark = pytest.mark.sweep
 

@@ -11,7 +11,7 @@ import pytest
 
 from snapmig.backups.config import load_config
 from snapmig.commands.main import build_parser
-from tests.qemu.test_virsh import Session
+from tests.support.guests.libvirt import Session
 from tests.support.requirements import requires
 
 ROOT = Path(__file__).parents[2]

@@ -7,8 +7,8 @@ import pytest
 
 import snapmig
 from examples import read_snapshot
-from tests.golden.test_chains import BAD, GOOD, HERE
 from tests.support import kinds, ram
+from tests.support.golden_chains import BAD, GOOD, HERE
 
 OLD = ram.text(20).tobytes() + ram.mixed(600_000, 3)
 NEW = (

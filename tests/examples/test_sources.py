@@ -30,7 +30,7 @@ def sources(tmp_path_factory):
 
 def test_links_of_its_documents_lead_to_files(sources):
     """Each relative link of README and the other documents is to a file that is there."""
-    documents = [*sources.glob("*.md"), *(sources / "docs").glob("*.md")]
+    documents = [*sources.glob("*.md"), *(sources / "docs").rglob("*.md")]
     links = [
         (path.name, link, path.parent / link)
         for path in documents

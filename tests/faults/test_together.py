@@ -9,7 +9,7 @@ import pytest
 import snapmig
 from snapmig.system.files import PartialFile, fill_file
 from snapmig.system.together import commit_together
-from tests.images.test_firecracker import memory, vmstate
+from tests.support.firecracker import memory, vmstate
 
 MIB = 1 << 20
 CALLS = ("link", "rename", "replace", "unlink", "fsync")

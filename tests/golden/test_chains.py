@@ -3,17 +3,12 @@
 import contextlib
 import gzip
 import hashlib
-from pathlib import Path
 
 import pytest
 
 import snapmig
 from snapmig.errors import SnapmigError
-
-HERE = Path(__file__).parent / "chains"
-ROWS = [line.split("\t") for line in (HERE / "chains.tsv").read_text().splitlines()[1:]]
-GOOD = [(name, digest) for name, code, _, digest in ROWS if code == "0"]
-BAD = [(name, int(code), word) for name, code, word, _ in ROWS if code != "0"]
+from tests.support.golden_chains import BAD, GOOD, HERE, ROWS
 
 
 @pytest.fixture

@@ -163,7 +163,7 @@ def bomb(stream: bytes) -> Image:
 @pytest.mark.parametrize(
     ("stream", "words"),
     [
-        (Stream([RECORDS]).build(), "decompressed it has more than 256.5 MiB, expected at most"),
+        (Stream([RECORDS]).build(), "decompressed, it has more than 256.5 MiB, the most expected"),
         (b"", "not a QEMU migration stream"),
     ],
     ids=["of a small guest", "of no stream"],
@@ -189,7 +189,7 @@ def test_decompressing_leaves_room(
     path = write(Image(GZIP, body=subprocess.run(
         ["gzip", "-c"], input=bytes(1 << 20), stdout=-1, check=True).stdout))  # fmt: skip
     outcome = cli("save", path, tmp_path / "snap", "-j", 1)
-    told = f"may be used in {tmp_path}, TMPDIR names another directory\n" in outcome.err
+    told = f"available in {tmp_path}; set TMPDIR to another directory\n" in outcome.err
     assert (outcome.code, told, [*tmp_path.iterdir()]) == (1, True, [path])
 
 

@@ -34,7 +34,7 @@ def write_layer(path: Path, pages: dict[int, int], size: int = SIZE) -> Path:
 
 
 def open_overlay(*paths: Path) -> OverlayImage:
-    """Open files one upon the other as a single RAM block."""
+    """Open layers of memory as a single RAM block."""
     files = [ImageFile(str(path)) for path in paths]
     return OverlayImage("overlay", [RamBlock("ram", files[0].size)], files)
 
@@ -157,7 +157,7 @@ def test_files_of_other_sizes_are_refused(three, tmp_path, size):
 
 def test_too_many_files_are_refused(three):
     """A chain has an end."""
-    with pytest.raises(SnapmigError, match=f"{MAX_LAYERS + 1} files one upon the other"):
+    with pytest.raises(SnapmigError, match=f"{MAX_LAYERS + 1} layers of memory"):
         open_overlay(*[three[0]] * (MAX_LAYERS + 1))
 
 

@@ -334,7 +334,7 @@ MALFORMED = {
     "bits of a flush and an end": (Stream([FIRST], list_end=(FLUSH | EOS,)), "end of the RAM bl"),
     "last device without an end": (
         Stream([FIRST], last=b"", tail=device(5)[:-5] + ending()[2 * len(device(5)) - 2 :]),
-        "the end of a device's section is not to be found",
+        "the end of a device's section can't be found",
     ),
     "end without a description": (Stream([FIRST], tail=device(5) + b"\0"), "no end mark"),
     "block of half a page": (

@@ -6,8 +6,8 @@ import pytest
 
 import snapmig
 from tests.support import ram, slots
+from tests.support.lz4_frames import framed
 from tests.support.requirements import requires
-from tests.unit.test_lz4 import framed
 
 MIB = 1 << 20
 CONTENT = ram.mixed(6 * MIB + 12_345, 12)

@@ -1,29 +1,21 @@
-"""Facts about libvirt itself: what it saves is restored so that it resumes it."""
+"""Facts about libvirt itself: it resumes its saved images after a restore."""
 
 import os
 import shutil
-import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import snapmig
-from tests.qemu.resume import LAYOUT
-from tests.support.guests.qemu import find_qemu
+from tests.support.guests.libvirt import Session, require_libvirt
+from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
-from tests.support.requirements import requires
 
 pytestmark = pytest.mark.guest
 
-NOBODY = 65534
-"""libvirt serves a session, in directories of its own, to anybody but root."""
-SECONDS = 30.0
-OLDEST_FOR_QEMU_11 = 11
-"""9.0 fails with QEMU 11.1 ("the cause is unknown")."""
 DOMAIN = """\
 <domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
   <name>tiny</name>
@@ -51,76 +43,6 @@ SHARED = """\
 """
 
 
-class Session:
-    """libvirt's daemon for an ordinary user."""
-
-    def __init__(self, folder: Path, image_format: str) -> None:
-        self.folder = folder
-        self._environment = {**os.environ, "HOME": str(folder)}
-        for name in ("RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME"):
-            self._environment[f"XDG_{name}"] = str(folder / name[:2])
-        self._as_user = {"env": self._environment, "cwd": folder, "stdin": subprocess.DEVNULL}
-        if os.geteuid() == 0:
-            self._as_user |= {"user": NOBODY, "group": NOBODY, "extra_groups": []}
-        config = folder / "CO" / "libvirt" / "qemu.conf"
-        config.parent.mkdir(parents=True)
-        (folder / "RU").mkdir()
-        (folder / "memory").mkdir()
-        settings = f'stdio_handler = "file"\nsave_image_format = "{image_format}"\n'
-        config.write_text(f'{settings}memory_backing_dir = "{folder}/memory"\n')
-
-    def __enter__(self) -> "Session":
-        if os.geteuid() == 0:
-            for path in (self.folder, *self.folder.rglob("*")):
-                os.chown(path, NOBODY, NOBODY)
-        with (self.folder / "log").open("wb") as log:
-            self._daemon = subprocess.Popen(
-                ["libvirtd"], stdout=log, stderr=log, start_new_session=True, **self._as_user
-            )
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        try:
-            self.virsh("destroy", "tiny", check=False)
-        finally:
-            self._daemon.send_signal(signal.SIGTERM)
-            self._daemon.wait(SECONDS)
-
-    def virsh(self, *arguments: object, check: bool = True) -> str:
-        """Run a command of libvirt's shell, once the daemon answers."""
-        command = ["virsh", "--connect", "qemu:///session", *map(str, arguments)]
-        deadline = time.monotonic() + SECONDS
-        while True:
-            done = subprocess.run(
-                command, capture_output=True, text=True, check=False, **self._as_user
-            )
-            starting = "Failed to connect socket" in done.stderr
-            if not starting or time.monotonic() > deadline:
-                break
-            time.sleep(0.1)
-        assert not check or done.returncode == 0, done.stderr
-        return done.stdout
-
-    def wait_passes(self, count: int) -> list[int]:
-        """Wait until the guest has ended some passes; return all."""
-        deadline = time.monotonic() + SECONDS
-        serial = self.folder / "serial"
-        while len(found := tiny.passes(serial.read_text() if serial.exists() else "")) < count:
-            assert time.monotonic() < deadline, f"{found} in {SECONDS:g} s"
-            time.sleep(0.05)
-        return found
-
-
-def require_libvirt() -> None:
-    """Skip a test where there is no libvirt, or one that is too old for QEMU."""
-    for tool in ("libvirtd", "virsh"):
-        requires(tool)
-    told = subprocess.run(["virsh", "--version"], capture_output=True, text=True, check=True).stdout
-    major = int(find_qemu().version.partition(".")[0] or 0)
-    if major > 10 and int(told.partition(".")[0]) < OLDEST_FOR_QEMU_11:
-        pytest.skip(f"libvirt {told.strip()} starts no QEMU {major}")
-
-
 def start(program: str, shm: Path, image_format: str, backing: str = "") -> Session:
     """Return a session with the definition of a guest, not yet begun."""
     require_libvirt()
@@ -136,7 +58,7 @@ def start(program: str, shm: Path, image_format: str, backing: str = "") -> Sess
 
 @pytest.fixture
 def session(program: str, shm: Path, request: pytest.FixtureRequest) -> Iterator[Session]:
-    """Give a session with a guest that runs; its parameter: how images are saved, or SHARED."""
+    """Give a session with a running guest; its parameter: the way of saving images, or SHARED."""
     kind = getattr(request, "param", "raw")
     ways = ("raw", kind) if kind == SHARED else (kind, "")
     with start(program, shm, *ways) as session:
@@ -147,7 +69,7 @@ def session(program: str, shm: Path, request: pytest.FixtureRequest) -> Iterator
 
 @pytest.mark.parametrize("session", ["raw", "gzip"], indirect=True)
 def test_libvirt_resumes_a_restored_image(session: Session, shm: Path) -> None:
-    """A guest that `virsh save` wrote counts on when `virsh restore` reads what is restored."""
+    """A guest saved by `virsh save` continues when `virsh restore` reads the restored image."""
     folder = session.folder
     session.virsh("save", "tiny", folder / "image")
     snapmig.save(folder / "image", shm / "snap", jobs=2)
@@ -161,7 +83,7 @@ def test_libvirt_resumes_a_restored_image(session: Session, shm: Path) -> None:
 
 
 def test_core_of_virsh_dump(session: Session, shm: Path) -> None:
-    """A core that `virsh dump --memory-only` wrote is restored byte for byte."""
+    """A core written by `virsh dump --memory-only` is restored byte for byte."""
     core = session.folder / "core"
     session.virsh("dump", "--memory-only", "tiny", core)
     snapmig.save(core, shm / "snap", jobs=2)
@@ -176,11 +98,11 @@ MADE = {"shared": SHARED, "private": "raw"}
 def test_libvirt_restores_a_guest_saved_through_its_monitor(
     session: Session, shm: Path, way: str, cli: Callable[..., Outcome]
 ) -> None:
-    """The guest counts on when `virsh restore` reads an image made of it and of its domain."""
+    """The guest continues when `virsh restore` reads an image made of it and its domain."""
     folder = session.folder
     (shm / "domain.xml").write_text(session.virsh("dumpxml", "--migratable", "tiny"))
     attach = ("--attach", f"domain.xml={shm / 'domain.xml'}") if way == "private" else ()
-    # Beside the snapshot QEMU itself, which is another user, may have to write.
+    # QEMU itself, running as another user, may have to write beside the snapshot.
     assert cli("save", f"qmp:{folder / 'monitor'}", folder / "snap", *attach).code in (0, 6)
     session.virsh("destroy", "tiny")
     printed = cli("restore", "--for-qemu", folder / "snap", shm / "new")
@@ -201,7 +123,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "backup"
 
 @pytest.fixture
 def example(program: str, shm: Path) -> Iterator[Session]:
-    """Give a session with the guest of the examples: its places, size and accelerator replaced."""
+    """Give a session with the guest of the examples, with other places, size and accelerator."""
     with start(program, shm, "raw") as session:
         folder = session.folder
         disk = folder / "web.qcow2"
@@ -235,7 +157,7 @@ def example(program: str, shm: Path) -> Iterator[Session]:
 
 
 def configure(session: Session, shm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the examples' configuration for that session, whose hook finds its virsh."""
+    """Return the examples' configuration for that session, with a hook that finds its virsh."""
     socket = session.folder / "RU" / "libvirt" / "libvirt-sock"
     (shm / "bin").mkdir()
     virsh = f'exec {shutil.which("virsh")} -c "qemu+unix:///session?socket={socket}" "$@"'

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 import snapmig
-from tests.backups.conftest import RAM as SMALL
 from tests.s3.proxy import Proxy
 from tests.support import ram
+from tests.support.backups import RAM as SMALL
 from tests.support.outcome import Outcome
 from tests.support.processes import start_server, wait_for
 from tests.support.requirements import requires

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from snapmig.backups.bucket import GuestPrefix
 from snapmig.stores.location import ObjectUrl
-from tests.backups.conftest import built
 from tests.s3.conftest import BUCKET, Server
+from tests.support.backups import built
 from tests.support.outcome import Outcome
 
 NOW = datetime.now(UTC).replace(microsecond=0)

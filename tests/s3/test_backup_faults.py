@@ -12,11 +12,11 @@ from snapmig.backups.bucket import GuestPrefix
 from snapmig.backups.errors import LockedError
 from snapmig.backups.object_lock import ObjectLock
 from snapmig.errors import StoreError
-from tests.backups.conftest import RAM
 from tests.s3.conftest import BUCKET
 from tests.s3.proxy import CutDown, CutUp, Hold, LoseAnswer, Pass
 from tests.s3.test_faults import ALWAYS
 from tests.support import program
+from tests.support.backups import RAM
 
 pytestmark = pytest.mark.sweep
 

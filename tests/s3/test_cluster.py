@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.jobs import by_job
-from tests.cluster.processes import ENVIRONMENT, Cluster, start_cluster
 from tests.s3.conftest import BUCKET, CHANGED, KEYS, RAM, Server
 from tests.s3.proxy import Hold, Pass, Proxy
 from tests.s3.test_faults import PART
 from tests.support import program, ram
+from tests.support.cluster.jobs import by_job
+from tests.support.cluster.processes import ENVIRONMENT, Cluster, start_cluster
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.sweep

@@ -82,7 +82,9 @@ def test_facts_that_are_none_are_corrupt(tmp_path, cli, name):
     outcome = cli("restore", "-j1", "--for-qemu", path, tmp_path / "new")
 
     assert (outcome.code, outcome.err.count("\n"), (tmp_path / "new").exists()) == (3, 1, False)
-    assert outcome.err.startswith(f"snapmig: {path}: attachment guest.json is not what snapmig")
+    assert outcome.err.startswith(
+        f"snapmig: {path}: attachment guest.json was not written by snapmig"
+    )
     assert outcome.err[:-1].isprintable()
 
 

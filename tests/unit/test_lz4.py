@@ -1,15 +1,14 @@
 """Facts about LZ4 blocks, with the program lz4 and the example's decoder as judges."""
 
-import struct
 import subprocess
 
 import pytest
-import xxhash
 
 from examples import read_snapshot
 from snapmig.encodings import lz4
 from snapmig.errors import CorruptSnapshotError
 from tests.support import builders, ram
+from tests.support.lz4_frames import framed
 from tests.support.requirements import requires
 
 TEXT = ram.text(16).tobytes()
@@ -31,14 +30,6 @@ def decompress(block, size):
     if done.error is not None:
         raise done.error
     return done.result
-
-
-def framed(*blocks):
-    """Return an LZ4 frame of independent blocks of at most 4 MiB, without checksums."""
-    header = bytes([0b01100000, 7 << 4])
-    header += bytes([xxhash.xxh32_intdigest(header) >> 8 & 0xFF])
-    body = b"".join(struct.pack("<I", len(block)) + block for block in blocks)
-    return struct.pack("<I", 0x184D2204) + header + body + bytes(4)
 
 
 @pytest.mark.parametrize("level", lz4.LEVELS)

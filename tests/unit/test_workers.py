@@ -15,7 +15,7 @@ import pytest
 
 from snapmig import errors
 from snapmig.errors import CorruptSnapshotError, WorkerDiedError
-from snapmig.workers.counters import CELLS, SharedCounters, open_row
+from snapmig.workers.counters import COUNTERS, SharedCounters, open_row
 from snapmig.workers.pool import WorkerPool
 from snapmig.workers.tasks import Task, pack_failure, pack_reply
 from tests.support import handlers, processes
@@ -27,9 +27,9 @@ ERRORS = [getattr(errors, name) for name in errors.__all__]
 
 def _run(make_handler, *, jobs=2, tasks=10, **options):
     source = numbered(tasks)
-    with WorkerPool(jobs, make_handler, **options) as fleet:
-        fleet.run(source)
-        return source.replies, fleet.cells.total()
+    with WorkerPool(jobs, make_handler, **options) as pool:
+        pool.run(source)
+        return source.replies, pool.counters.total()
 
 
 def _script(code, *arguments):
@@ -60,17 +60,17 @@ def test_workers_are_other_processes():
 
 
 def test_what_workers_count_adds_up():
-    """The cells of all workers together have counted every task."""
+    """The counters of all workers together have counted every task."""
     _, total = _run(handlers.Echo, jobs=3, tasks=100)
 
-    assert total.tolist() == [100] + [0] * (CELLS - 1)
+    assert total.tolist() == [100] + [0] * (COUNTERS - 1)
 
 
 def test_tasks_that_follow_a_reply_go_to_their_worker():
     """A task that a reply gives rise to is done by the worker that it names."""
     source = handlers.Tasks([Task(0, 5, 1)], more={5: Task(0, 6, 1)})
-    with WorkerPool(2, handlers.Echo) as fleet:
-        fleet.run(source)
+    with WorkerPool(2, handlers.Echo) as pool:
+        pool.run(source)
 
     (one, first), (other, second) = source.replies
     assert (one, first, second) == (other, 5, 6)
@@ -79,8 +79,8 @@ def test_tasks_that_follow_a_reply_go_to_their_worker():
 def test_progress_is_asked_for_while_workers_work():
     """The poll function is called."""
     calls = []
-    with WorkerPool(1, handlers.Echo) as fleet:
-        fleet.run(numbered(3), lambda: calls.append(1))
+    with WorkerPool(1, handlers.Echo) as pool:
+        pool.run(numbered(3), lambda: calls.append(1))
 
     assert calls
 
@@ -196,20 +196,20 @@ def test_no_worker_is_left_after_a_failure(make_handler):
 def test_workers_do_not_heed_ctrl_c():
     """SIGINT reaches the whole group; what it means is the parent's decision."""
     source = numbered(100)
-    with WorkerPool(2, handlers.Echo) as fleet:
-        fleet.run(numbered(10))
+    with WorkerPool(2, handlers.Echo) as pool:
+        pool.run(numbered(10))
         processes.send(signal.SIGINT, [child.pid for child in multiprocess.active_children()])
-        fleet.run(source)
+        pool.run(source)
 
     assert len(source.replies) == 100
 
 
 def test_a_worker_maps_its_own_row():
     """What a worker adds to its row is seen in that row only."""
-    cells = SharedCounters(3)
-    open_row(cells.path_for_workers, 1)[2] += 5
+    counters = SharedCounters(3)
+    open_row(counters.path_for_workers, 1)[2] += 5
 
-    assert (cells.rows.sum(), cells.rows[1, 2]) == (5, 5)
+    assert (counters.rows.sum(), counters.rows[1, 2]) == (5, 5)
 
 
 @pytest.mark.parametrize(
@@ -237,8 +237,8 @@ threading.Thread(target=threading.Event().wait, daemon=True).start()
 make_handler = pickle.loads(bytes.fromhex(sys.argv[1]))
 source = handlers.numbered(50)
 try:
-    with WorkerPool(2, make_handler) as fleet:
-        fleet.run(source)
+    with WorkerPool(2, make_handler) as pool:
+        pool.run(source)
     print(sorted(first for _, first in source.replies) == list(range(50)))
 except BaseException as error:
     print(type(error).__name__, error)
@@ -272,8 +272,8 @@ from tests.support import handlers
 from tests.support.handlers import Task, Tasks
 if sys.argv[1] == "threads":
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-with WorkerPool(2, handlers.Echo) as fleet:
-    fleet.run(handlers.numbered(10))
+with WorkerPool(2, handlers.Echo) as pool:
+    pool.run(handlers.numbered(10))
     print(*[child.pid for child in multiprocess.active_children()], flush=True)
     time.sleep(60)
 """
@@ -293,8 +293,8 @@ def test_workers_end_when_their_parent_is_killed(threads):
 BUSY_ORPHANS = """
 from snapmig.workers.pool import WorkerPool
 from tests.support import handlers
-with WorkerPool(2, handlers.Nap) as fleet:
-    fleet.run(handlers.numbered(2))
+with WorkerPool(2, handlers.Nap) as pool:
+    pool.run(handlers.numbered(2))
 """
 
 
@@ -312,8 +312,8 @@ def test_busy_workers_end_when_their_parent_is_killed():
 def test_a_worker_hears_of_its_tasks_in_order(ahead):
     """Each task is announced before it is done, once, and no more of them than may wait."""
     tasks = handlers.numbered(20)
-    with WorkerPool(1, handlers.Heard) as fleet:
-        fleet.run(tasks, ahead=ahead)
+    with WorkerPool(1, handlers.Heard) as pool:
+        pool.run(tasks, ahead=ahead)
 
     for number, heard in enumerate(tasks.replies):
         assert heard == list(range(len(heard)))
@@ -330,7 +330,7 @@ class _Hesitant(handlers.Tasks):
 def test_a_source_that_waits_is_asked_again():
     """No worker having a task is not the end while the source says that there will be one."""
     tasks = _Hesitant([Task(0, first, 1) for first in range(3)])
-    with WorkerPool(1, handlers.Echo) as fleet:
-        fleet.run(tasks)
+    with WorkerPool(1, handlers.Echo) as pool:
+        pool.run(tasks)
 
     assert [first for _, first in tasks.replies] == [0, 1, 2]

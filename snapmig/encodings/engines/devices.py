@@ -1,12 +1,12 @@
 """
-Finds compression accelerators: Intel IAA and Intel QAT, as the kernel shows them.
+Find compression accelerators, Intel IAA and Intel QAT, as shown by the kernel.
 
-Only sysfs and ``/dev`` are read, below a root that may be another one than ``/``. No process is
-started and no device opened, so that a look at a host takes milliseconds and disturbs nobody.
+Only sysfs and ``/dev`` are read, below a configurable root. No process is started and no device
+opened, so a search takes milliseconds and disturbs nobody.
 
-IAA is described in the kernel's ``Documentation/ABI/stable/sysfs-driver-dma-idxd`` and
-``Documentation/driver-api/crypto/iaa/iaa-crypto.rst``, its set-up in the manual pages of
-accel-config; QAT in ``Documentation/ABI/testing/sysfs-driver-qat`` and in ``INSTALL`` of qatlib.
+For IAA see the kernel's ``Documentation/ABI/stable/sysfs-driver-dma-idxd`` and
+``Documentation/driver-api/crypto/iaa/iaa-crypto.rst``, and for its set-up the manual pages of
+accel-config; for QAT ``Documentation/ABI/testing/sysfs-driver-qat`` and ``INSTALL`` of qatlib.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ _QAT_OLD = {
     *("0x18ee", "0x18ef"),  # 200xx
     *("0x18a0", "0x18a1"),  # c4xxx
 }
-_QAT_NODES = ("dev/qat_adf_ctl", "dev/usdm_drv")  # the second one only of the out-of-tree driver
+_QAT_NODES = ("dev/qat_adf_ctl", "dev/usdm_drv")  # the second one is the out-of-tree driver's
 _QAT_GROUP = "sudo usermod -a -G qat $USER  # and log in again"
 _QAT_SERVICE = "sudo systemctl enable --now qat"
 
 
 class DeviceReport(NamedTuple):
     """
-    Which devices of a kind this process can use.
+    The devices of a kind available to this process.
 
-    :param devices: paths of their nodes, empty where there is a problem
-    :param problem: why none can be used, None when one can
-    :param remedy: a command or a kernel parameter that mends it, where one does
+    :param devices: paths of their nodes, empty if there is a problem
+    :param problem: the reason why none can be used, None if one can
+    :param remedy: a command or a kernel parameter to fix it, if there is one
     """
 
     devices: tuple[str, ...]
@@ -60,7 +60,7 @@ class DeviceReport(NamedTuple):
 
 
 class _Finding(NamedTuple):
-    """What is wrong with one device; of several, the one that is nearest to working is told."""
+    """The problem of one device. Of several, the one closest to working is reported."""
 
     rank: int
     problem: str
@@ -69,10 +69,10 @@ class _Finding(NamedTuple):
 
 def find_iaa(root: Path = Path("/")) -> DeviceReport:
     """
-    Find work queues of Intel's In-Memory Analytics Accelerator for programs.
+    Find work queues of Intel's In-Memory Analytics Accelerator usable by programs.
 
-    They must be enabled, of type ``user`` and of mode ``shared``: several processes submit to
-    them, and Intel's Query Processing Library takes no others.
+    They must be enabled, of type ``user`` and of mode ``shared``: several processes submit to them,
+    and Intel's Query Processing Library accepts no others.
     """
     accelerators = _numbered(root / "sys/bus/dsa/devices", r"iax\d+")
     if not accelerators:
@@ -85,11 +85,11 @@ def find_iaa(root: Path = Path("/")) -> DeviceReport:
 
 def find_qat(root: Path = Path("/")) -> DeviceReport:
     """
-    Find QuickAssist devices for programs.
+    Find QuickAssist devices usable by programs.
 
     With the kernel's drivers a program uses virtual functions through vfio, with Intel's
-    out-of-tree driver the nodes ``/dev/qat_adf_ctl`` and ``/dev/usdm_drv``. Devices older than
-    the fourth generation have only the latter: the kernel keeps them from vfio.
+    out-of-tree driver the nodes ``/dev/qat_adf_ctl`` and ``/dev/usdm_drv``. Devices older than the
+    fourth generation have only the latter: the kernel keeps them from vfio.
     """
     if not _pci_devices(root, {*_QAT_PHYSICAL, *_QAT_VIRTUAL, *_QAT_OLD}):
         return DeviceReport((), "no Intel QAT device was found", None)
@@ -141,7 +141,7 @@ def _iaa_node(root: Path, queue: Path) -> str | _Finding:
 
 
 def _others(queues: Iterable[Path]) -> str:
-    """Say what the work queues that are in use are for."""
+    """Return the uses of the work queues in use, in words."""
     used = [queue for queue in queues if _text(queue / "state") == "enabled"]
     words = [f"{queue.name} is {' and '.join(_kind(queue))}" for queue in used]
     return f" ({', '.join(words)})" if words else ""
@@ -152,7 +152,7 @@ def _kind(queue: Path) -> tuple[str, str]:
 
 
 def _configure(device: Path, queues: list[Path]) -> str:
-    """Return the command that gives the whole of a disabled device to one work queue."""
+    """Return the command to give a whole disabled device to one work queue."""
     queue = queues[0].name if queues else f"wq{device.name[3:]}.0"
     size = _text(device / "max_work_queues_size") or "128"
     engines = _numbered(device, r"engine\d+\.\d+")
@@ -172,7 +172,7 @@ def _enable(device: Path, queue: Path) -> str:
 
 
 def _qat_physical(device: Path) -> _Finding:
-    """Say why a physical function has no virtual one."""
+    """Return the reason why a physical function has no virtual one."""
     if not _there(device / "driver"):
         module = _QAT_PHYSICAL[_text(device / "device")]
         problem = f"Intel QAT device {device.name} has no driver"
@@ -184,7 +184,7 @@ def _qat_physical(device: Path) -> _Finding:
 
 
 def _qat_virtual(root: Path, device: Path) -> str | _Finding:
-    physical = device / "physfn"  # not there in a virtual machine that was given the function
+    physical = device / "physfn"  # missing in a virtual machine with a passed-through function
     wrong = _qat_service(physical.resolve()) if _there(physical) else None
     if wrong is not None:
         return wrong
@@ -196,12 +196,12 @@ def _qat_virtual(root: Path, device: Path) -> str | _Finding:
         return _Finding(5, problem, _QAT_SERVICE)
     group = (device / "iommu_group").resolve().name
     node = f"dev/vfio/{group}"
-    bare = f"dev/vfio/noiommu-{group}"  # what vfio calls it where it must do without an IOMMU
+    bare = f"dev/vfio/noiommu-{group}"  # its name in vfio without an IOMMU
     return _qat_nodes(root, (bare if _there(root / bare) else node, "dev/vfio/vfio"))
 
 
 def _qat_service(physical: Path) -> _Finding | None:
-    """Say why a physical function does not compress; the kernel can't always tell."""
+    """Return the reason why a physical function does not compress; the kernel can't always tell."""
     state, services = _text(physical / "qat/state"), _text(physical / "qat/cfg_services")
     path = f"/sys/bus/pci/devices/{physical.name}/qat"
     if state == "down":
@@ -216,7 +216,7 @@ def _qat_service(physical: Path) -> _Finding | None:
 
 
 def _qat_nodes(root: Path, nodes: Iterable[str]) -> str | _Finding:
-    """Check all the nodes that a device needs, and name the first one for the device."""
+    """Check all nodes needed by a device, and return the one for the device itself."""
     nodes = tuple(nodes)
     for node in nodes:
         if not _there(root / node):
@@ -250,7 +250,7 @@ def _pci_devices(root: Path, ids: Collection[str]) -> list[Path]:
 
 
 def _numbered(directory: Path, pattern: str) -> list[Path]:
-    """Return the entries whose names match, sorted by the numbers in them."""
+    """Return the entries with matching names, sorted by the numbers in them."""
     try:
         found = [path for path in directory.iterdir() if re.fullmatch(pattern, path.name)]
     except OSError:
@@ -259,7 +259,7 @@ def _numbered(directory: Path, pattern: str) -> list[Path]:
 
 
 def _text(path: Path) -> str:
-    """Return what an attribute says, nothing where it can't be read."""
+    """Return an attribute's text, empty if it can't be read."""
     try:
         return path.read_text(encoding="ascii", errors="replace").strip()
     except OSError:
@@ -267,7 +267,7 @@ def _text(path: Path) -> str:
 
 
 def _there(path: Path) -> bool:
-    """Tell whether something is there, as far as this process may look."""
+    """Return True if a path exists, as far as this process may look."""
     try:
         return path.exists()
     except OSError:
@@ -275,5 +275,5 @@ def _there(path: Path) -> bool:
 
 
 def _permitted(node: Path) -> bool:
-    """Tell whether this process, as whom it runs now, may read and write a node."""
+    """Return True if this process, under its current user, may read and write a node."""
     return os.access(node, os.R_OK | os.W_OK, effective_ids=True)

@@ -1,1 +1,1 @@
-"""What ELF cores are made of."""
+"""ELF cores: headers and segments."""

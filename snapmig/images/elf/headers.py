@@ -1,5 +1,5 @@
 """
-Headers of ELF cores: whose memory it is, and where the file has it.
+Headers of ELF cores: the processor, and the segments of RAM.
 
 See elf(5), and dump/dump.c of QEMU.
 """
@@ -25,7 +25,7 @@ MAX_SEGMENTS = 1 << 18
 _LOAD = 1
 _MACHINE_AT = 18
 _MANY_SEGMENTS = 0xFFFF
-"""Stands for a number of segments that does not fit, which the first section header has then."""
+"""Replaces a number of segments too large for the field; the first section header has it then."""
 _END = np.uint64(MAX_RAM_SIZE)
 
 _SEGMENT_FIELDS = {
@@ -37,7 +37,7 @@ _SEGMENT_FIELDS = {
 
 
 class Load(NamedTuple):
-    """A segment of RAM: its addresses, and where its first ``stored`` bytes are in the file."""
+    """A segment of RAM: its addresses, and the place of its first ``stored`` bytes in the file."""
 
     start: int
     stop: int
@@ -47,11 +47,11 @@ class Load(NamedTuple):
 
 class Header(NamedTuple):
     """
-    What an ELF header says.
+    The fields of an ELF header in use here.
 
     :param machine: number of the processor
-    :param offset: where the table of segments is
-    :param segments: how many there are
+    :param offset: of the table of segments
+    :param segments: their number
     """
 
     machine: int
@@ -62,7 +62,7 @@ class Header(NamedTuple):
 
     @property
     def architecture(self) -> Architecture | None:
-        """The guest's processors, None where the header names none."""
+        """The guest's processors, None if the header names none."""
         return Architecture(self.machine, self.width, self.little) if self.machine else None
 
 
@@ -70,7 +70,7 @@ def read_header(file: ImageFile) -> Header:
     """
     Return the header of a core.
 
-    :raises SnapmigError: cut short, or a field that can't be
+    :raises SnapmigError: cut short, or an impossible field
     """
     structs_module, utils = _elftools()
     ident = file.read(0, 16)
@@ -112,14 +112,14 @@ def read_loads(file: ImageFile, header: Header) -> list[Load]:
     """
     Return a core's segments of RAM.
 
-    :raises SnapmigError: there is none, or one that can't be
+    :raises SnapmigError: there is none, or an impossible one
     """
     kind = _segment_type(header.width, little=header.little)
     _check_inside(file, header.offset, header.segments * kind.itemsize, "segment headers")
     raw = file.read(header.offset, header.segments * kind.itemsize)
     table = np.frombuffer(raw, kind)
     table = table[(table["type"] == _LOAD) & (table["memsz"] > 0)]
-    # Left out of the core on purpose, so not zero in the guest.
+    # Left out of the core on purpose, so the guest's RAM is not zero there.
     absent = (1 << header.width) - 1
     table = table[(table["filesz"] > 0) | (table["offset"] != absent)]
     if not table.size:
@@ -127,7 +127,7 @@ def read_loads(file: ImageFile, header: Header) -> list[Load]:
     start, memory, stored, offset = (
         table[name].astype(np.uint64) for name in ("paddr", "memsz", "filesz", "offset")
     )
-    # No sums here, for they could be more than 64 bits.
+    # No sums here, because they could exceed 64 bits.
     bad = (stored > memory) | (memory > _END) | (start > _END - np.minimum(memory, _END))
     _check_none(file, table, bad, "has more bytes than memory, or ends beyond 56 bits")
     outside = (stored > file.size) | (offset > file.size - np.minimum(stored, file.size))

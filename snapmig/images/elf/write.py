@@ -1,4 +1,4 @@
-"""New ELF cores: a segment for each piece of RAM, and nothing of the processors' registers."""
+"""Write ELF cores: a segment for each piece of RAM, without processor registers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class _Segment(NamedTuple):
 
 
 class _Form(NamedTuple):
-    # How headers are written: 32 or 64 bits, in some byte order.
+    # Class (32 or 64 bits) and byte order of the headers.
     bits: int
     order: str
 
@@ -61,7 +61,7 @@ class _Form(NamedTuple):
 
 def plan_core(content: Content, name: str) -> ImagePlan:
     """
-    Return a core of the pieces of a snapshot's RAM blocks.
+    Return the plan of a core with the pieces of a snapshot's RAM blocks.
 
     :param name: of the format, for messages
     :raises UsageError: no guest physical address is known, or not the architecture

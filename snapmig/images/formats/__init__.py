@@ -2,8 +2,8 @@
 Formats of guest RAM images, a module each; a new format is a new module here.
 
 Each module has ``NAME``, ``recognises(file)`` by content, ``open_image(file)`` for a save, and
-``plan_image(content)`` for a restore. One whose images may be directories also says which, and
-which file in them has the pages.
+``plan_image(content)`` for a restore. If its images can be directories, it also recognises those
+and finds the file with the pages in them.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ _ANYWAY = "as format raw anything is saved byte by byte"
 
 
 class ImageFormat(Protocol):
-    """What each module here offers."""
+    """Interface of each module here."""
 
     NAME: str
 
     def recognises(self, file: ImageFile) -> bool:
-        """Return whether a file's content is of this format."""
+        """Return True if a file's content is of this format."""
 
     def open_image(self, file: ImageFile) -> ImageSource:
-        """Return a file as an image to save; takes the file over."""
+        """Return a file as an image to save; takes ownership of the file."""
 
     def plan_image(self, content: Content) -> ImagePlan:
         """
-        Return how a snapshot becomes a file of this format.
+        Return the plan for a file of this format from a snapshot.
 
-        :raises UsageError: the snapshot lacks something that the format needs
+        :raises UsageError: the snapshot lacks something needed by the format
         """
 
 
 @runtime_checkable
 class DirectoryFormat(Protocol):
-    """What a module offers besides, whose images may be directories."""
+    """Additional interface of modules for formats with directories."""
 
     NAME: str
 
     def recognises_directory(self, path: str) -> bool:
-        """Return whether a directory's content is of this format."""
+        """Return True if a directory's content is of this format."""
 
     def file_in_directory(self, path: str) -> str:
         """
-        Return the file with the pages, which opens the whole image.
+        Return the file with the pages; opening it opens the whole image.
 
-        :raises SnapmigError: it is missing, or not clear
+        :raises SnapmigError: it is missing, or there are several candidates
         """
 
 
@@ -72,7 +72,7 @@ def format_names(*, to_save: bool = False) -> tuple[str, ...]:
     """
     Return the names of all formats.
 
-    :param to_save: leave out those that can only be written
+    :param to_save: leave out write-only formats
     """
     formats = _formats()
     names = [name for name in formats if not (to_save and hasattr(formats[name], "WRITE_ONLY"))]
@@ -83,7 +83,7 @@ def find_format(name: str) -> ImageFormat:
     """
     Return a format by its name.
 
-    :raises UsageError: there is none of that name
+    :raises UsageError: there is none of this name
     """
     if name not in _formats():
         message = f"format is {name!r}, expected one of {', '.join(format_names())}"
@@ -93,16 +93,16 @@ def find_format(name: str) -> ImageFormat:
 
 def open_image(path: str, name: str | None = None) -> ImageSource:
     """
-    Open an image of a format, or of the one that its content shows.
+    Open an image of a named format, or of the format recognised from its content.
 
-    :raises UnsupportedError: without a format, what does not look like RAM
-    :raises SnapmigError: not a regular file, empty, or not what its format says
+    :raises UnsupportedError: no format was named, and the file does not look like RAM
+    :raises SnapmigError: not a regular file, empty, or not of its format
     """
     named = not Path(path).is_dir()
     if not named:
         directory = _directory_format(path, name)
         path, name = directory.file_in_directory(path), directory.NAME
-    # The user named a directory and not where links in it lead.
+    # The user named a directory, not the targets of links in it.
     file = ImageFile(path, follow=named)
     try:
         form = _format_of(file) if name is None else find_format(name)
@@ -116,7 +116,7 @@ def _format_of(file: ImageFile) -> ImageFormat:
     for form in _formats().values():
         if form.recognises(file):
             return form
-    # Only what nothing else is, and whole pages as RAM is, passes for raw without being called so.
+    # A file passes for raw without being named so only if it is nothing else, and whole pages.
     kind = identify(file.read(0, min(HEAD_SIZE, file.size)))
     if kind is not None:
         message = f"this is {kind.name}: {kind.advice}; {_ANYWAY}"

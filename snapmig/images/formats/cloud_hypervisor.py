@@ -1,9 +1,9 @@
 """
 Cloud Hypervisor's snapshots: directories of ``config.json``, ``state.json`` and ``memory-ranges``.
 
-The last has ranges of RAM end to end, in the order of a table inside of state.json; the order need
-not be that of the guest's addresses. RAM in shared files that have a name is not in the snapshot,
-for it stays in those files. See vmm/src/memory_manager.rs of Cloud Hypervisor.
+``memory-ranges`` has ranges of RAM end to end, in the order of a table inside state.json, which may
+differ from the order of the guest's addresses. RAM in named shared files is not in the snapshot,
+because it stays in those files. See vmm/src/memory_manager.rs of Cloud Hypervisor.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-
-import msgspec
 
 from snapmig.architectures import ARCHITECTURES
 from snapmig.errors import SnapmigError, UsageError
@@ -48,53 +46,14 @@ _Range = tuple[int, int]
 """The guest physical address of a range, and the address after it."""
 
 
-# Of all components' states only this is decoded, and nothing is kept of the rest.
-
-
-class _RangeItem(msgspec.Struct):
-    gpa: int
-    length: int
-
-
-class _Table(msgspec.Struct):
-    data: list[_RangeItem]
-
-
-class _Mapping(msgspec.Struct):
-    gpa: int
-    size: int
-    virtio_mem: bool = False
-
-
-class _Manager(msgspec.Struct):
-    memory_ranges: _Table
-    guest_ram_mappings: list[_Mapping] = []
-
-
-class _State(msgspec.Struct):
-    state: str
-
-
-class _Component(msgspec.Struct):
-    snapshot_data: _State
-
-
-class _Components(msgspec.Struct):
-    manager: _Component = msgspec.field(name="memory-manager")
-
-
-class _Tree(msgspec.Struct):
-    snapshots: _Components
-
-
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file is the memory of a snapshot directory."""
+    """Return True if a file is the memory of a snapshot directory."""
     path = Path(file.shown)
     return path.name == MEMORY and recognises_directory(str(path.parent))
 
 
 def recognises_directory(path: str) -> bool:
-    """Return whether a directory has the two files that every snapshot has."""
+    """Return True if a directory has the two files found in every snapshot."""
     return all(is_regular(Path(path) / name) for name in (CONFIG, STATE))
 
 
@@ -102,7 +61,7 @@ def file_in_directory(path: str) -> str:
     """
     Return the file with the ranges of a snapshot directory.
 
-    :raises SnapmigError: it has none
+    :raises SnapmigError: there is none
     """
     _check_files(Path(path))
     return str(Path(path) / MEMORY)
@@ -112,7 +71,8 @@ def open_image(file: ImageFile) -> PartsImage:
     """
     Open a snapshot directory by its memory file.
 
-    :raises SnapmigError: a part is missing, the table can't be, or the size is not its sum
+    :raises SnapmigError: a part is missing, the table is impossible, or its sum is not the file's
+        size
     """
     directory = Path(file.shown).parent
     _check_files(directory)
@@ -134,9 +94,9 @@ def open_image(file: ImageFile) -> PartsImage:
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes a directory again.
+    Return the plan to turn a snapshot back into a directory.
 
-    :raises UsageError: the snapshot was not made of one
+    :raises UsageError: the snapshot was not made from one
     """
     if CONFIG not in content.attachments or STATE not in content.attachments:
         message = f"{NAME} needs its {CONFIG} and {STATE}, and this snapshot has none"
@@ -152,7 +112,7 @@ def plan_image(content: Content) -> ImagePlan:
 def _check_files(directory: Path) -> None:
     for name in (CONFIG, STATE):
         if not os.path.lexists(directory / name):
-            message = f"there is no {name}, as a snapshot of Cloud Hypervisor has"
+            message = f"there is no {name}, expected in a snapshot of Cloud Hypervisor"
             raise SnapmigError(message, path=str(directory))
     if not os.path.lexists(directory / MEMORY):
         message = (
@@ -160,7 +120,7 @@ def _check_files(directory: Path) -> None:
             "raw images"
         )
         raise SnapmigError(message, path=str(directory))
-    # Links would have files saved that whoever named the directory does not expect.
+    # Links could lead to files that the user does not expect to be saved.
     for name in (CONFIG, STATE, MEMORY):
         if not is_regular(directory / name):
             raise SnapmigError("not a regular file", path=str(directory / name))
@@ -174,14 +134,18 @@ def _read_small(file: ImageFile) -> bytes:
 
 
 def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
+    from snapmig.images.readers.memory_manager import (  # noqa: PLC0415 - its import takes 15 ms
+        parse_memory_manager,
+    )
+
     try:
-        manager = _memory_manager(state)
+        manager = parse_memory_manager(state)
         ranges = _checked((item.gpa, item.length) for item in manager.memory_ranges.data)
-        # What is not plugged of virtio-mem is in no range, and that is right.
+        # Unplugged parts of virtio-mem are in no range, and rightly so.
         mapped = [item for item in manager.guest_ram_mappings if not item.virtio_mem]
         kept_elsewhere = _first_missing(_checked((item.gpa, item.size) for item in mapped), ranges)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        message = f"not the state of a Cloud Hypervisor guest: {_explain(error)}"
+    except ValueError as error:
+        message = f"not the state of a Cloud Hypervisor guest: {error}"
         raise SnapmigError(message, path=shown) from error
     if kept_elsewhere is not None:
         message = (
@@ -198,12 +162,6 @@ def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
         message = f"{len(joined)} ranges of RAM, expected 1 to {MAX_RANGES}"
         raise SnapmigError(message, path=shown)
     return tuple(RamBlock.at(start, stop - start) for start, stop in joined)
-
-
-def _memory_manager(state: bytes) -> _Manager:
-    # The tree of components, each with its own state as JSON in a string.
-    tree = msgspec.json.decode(state, type=_Tree)
-    return msgspec.json.decode(tree.snapshots.manager.snapshot_data.state, type=_Manager)
 
 
 def _checked(items: Iterable[tuple[int, int]]) -> list[_Range]:
@@ -246,9 +204,3 @@ def _joined(ranges: Sequence[_Range]) -> Iterator[_Range]:
         stop = end
     if start >= 0:
         yield start, stop
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "its JSON is nested too deep"
-    return str(error)

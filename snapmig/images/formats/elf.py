@@ -1,9 +1,9 @@
 """
-ELF cores of guests, as QEMU's ``dump-guest-memory`` and ``virsh dump --memory-only`` write them.
+ELF cores of guests, as written by QEMU's ``dump-guest-memory`` and ``virsh dump --memory-only``.
 
-RAM is what PT_LOAD segments say by physical address. A core that was made with paging has many of
-them for the same RAM, one for each way in which the guest's page tables lead there. All other bytes
-of a core, such as registers of the processors in notes, are kept as they are.
+PT_LOAD segments describe RAM by physical address. A core made with paging has many of them for the
+same RAM, one for each way through the guest's page tables. All other bytes of a core, such as
+registers of the processors in notes, are kept unchanged.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated
-
-import msgspec
 
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
@@ -33,24 +30,17 @@ PLACES = "elf.json"
 REST = "elf.rest"
 
 MAX_RANGES = 4096
-MAX_PLACES = 1 << 18
 MAX_REST_SIZE = 128 << 20
 """Bytes of a core that are not RAM: headers and notes."""
 MAX_ABSENT_SIZE = 1 << 40
-"""RAM that a core speaks of but has no bytes for, which are zero."""
+"""RAM described by a core without bytes for it, and therefore zero."""
 
 _CORE = 4
 _MAX_FILE_SIZE = (1 << 63) - 1
 
 
-class _Places(msgspec.Struct):
-    # Of a core that was saved: its length, and its spans.
-    size: int
-    places: Annotated[list[tuple[int, int, int]], msgspec.Meta(max_length=MAX_PLACES)]
-
-
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file is an ELF core."""
+    """Return True if a file is an ELF core."""
     if file.size < 64 or file.read(0, 4) != b"\x7fELF":
         return False
     return _CORE.to_bytes(2, "big" if file.read(5, 1) == b"\x02" else "little") == file.read(16, 2)
@@ -60,7 +50,7 @@ def open_image(file: ImageFile) -> PartsImage:
     """
     Open an ELF core.
 
-    :raises SnapmigError: cut short, or a field that can't be
+    :raises SnapmigError: cut short, or an impossible field
     """
     header = read_header(file)
     loads = read_loads(file, header)
@@ -83,9 +73,10 @@ def open_image(file: ImageFile) -> PartsImage:
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes an ELF core.
+    Return the plan to turn a snapshot into an ELF core.
 
-    One that was made of a core becomes that again. Otherwise each piece of RAM becomes a segment.
+    A snapshot made from a core becomes that core again. Otherwise each piece of RAM becomes a
+    segment.
 
     :raises UsageError: no guest physical address is known, or not the architecture
     """
@@ -104,7 +95,7 @@ def _blocks(loads: Sequence[Load], file: ImageFile) -> tuple[RamBlock, ...]:
         raise SnapmigError(message, path=file.shown)
     total = sum(stop - start for start, stop in ranges)
     if total > file.size + MAX_ABSENT_SIZE:
-        message = f"core speaks of {total} bytes of RAM and has {file.size} bytes"
+        message = f"core lists {total} bytes of RAM, but the file has {file.size} bytes"
         raise SnapmigError(message, path=file.shown)
     return tuple(RamBlock.at(start, stop - start) for start, stop in ranges)
 
@@ -120,8 +111,7 @@ def _spans(loads: Iterable[Load], blocks: tuple[RamBlock, ...]) -> Iterator[Span
 
 
 def _join_spans(spans: Iterable[Span]) -> list[Span]:
-    # Segments that put the same bytes of the file to the same RAM, or that follow each other in
-    # both, become one.
+    # Segments with the same place in file and RAM, or adjacent in both, become one.
     joined: list[Span] = []
     for span in sorted(spans, key=lambda span: (span.offset - span.start, span.start)):
         last = joined[-1] if joined else None
@@ -134,7 +124,7 @@ def _join_spans(spans: Iterable[Span]) -> list[Span]:
 
 
 def _once(spans: Iterable[Span]) -> Iterator[Span]:
-    # Each byte of RAM from the first span that has it.
+    # Take each byte of RAM from the first span to cover it.
     reached = 0
     for start, stop, offset in spans:
         first = max(start, reached)
@@ -144,7 +134,7 @@ def _once(spans: Iterable[Span]) -> Iterator[Span]:
 
 
 def _gaps(spans: Iterable[Span], size: int) -> Iterator[tuple[int, int]]:
-    # The ranges of the file that no span has.
+    # The ranges of the file outside all spans.
     reached = 0
     for offset, length in sorted((span.offset, span.stop - span.start) for span in spans):
         if reached < offset:
@@ -155,12 +145,13 @@ def _gaps(spans: Iterable[Span], size: int) -> Iterator[tuple[int, int]]:
 
 
 def _plan_again(content: Content) -> ImagePlan:
+    from snapmig.images.elf.places import parse_places  # noqa: PLC0415 - its import takes 15 ms
+
     rest = content.attachments.get(REST, b"")
     try:
-        facts = msgspec.json.decode(content.attachments[PLACES], type=_Places)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        size, spans = parse_places(content.attachments[PLACES])
+    except ValueError as error:
         raise CorruptSnapshotError(f"attachment {PLACES} is not readable: {error}") from error
-    size, spans = facts.size, [Span(*item) for item in facts.places]
     gaps = list(_gaps(spans, size))
     fit = all(
         0 <= start < stop <= content.ram_size and 0 <= offset <= size - (stop - start)

@@ -1,11 +1,11 @@
 """
 Firecracker's snapshots: a memory file, and a file of the microVM's state beside it.
 
-The memory file has the guest's RAM regions end to end and no mark, so a snapshot is recognised by
-its state file, called vmstate here. That is readable only for the very version of Firecracker that
-wrote it and is kept as it is. A diff snapshot's memory file has a hole where nothing was written
-since the snapshot before it. See Firecracker's docs/snapshotting/snapshot-support.md, and its
-src/vmm/src/arch for where RAM is in the guest's address space.
+The memory file has the guest's RAM regions end to end and no magic, so a snapshot is recognised by
+its state file, called vmstate here. Only the very version of Firecracker that wrote it can read it,
+so it is kept unchanged. A diff snapshot's memory file has holes in place of memory unchanged since
+the snapshot before it. See Firecracker's docs/snapshotting/snapshot-support.md, and its
+src/vmm/src/arch for the places of RAM in the guest's address space.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ MAX_VMSTATE_SIZE = 10_000_000
 _X86_64 = 0x0710_1984_8664_0000
 _AARCH64 = 0x0710_1984_AAAA_0000
 _MAGIC_MASK = 0xFFFF
-"""Old versions count their state's version in the lowest bits."""
+"""Old versions keep their state's version in the lowest bits."""
 
 _GIB = 1 << 30
 _LAYOUTS: dict[int, tuple[tuple[tuple[int, int | None], ...], ...]] = {
@@ -55,40 +55,42 @@ _LAYOUTS: dict[int, tuple[tuple[tuple[int, int | None], ...], ...]] = {
     ),
     _AARCH64: (((2 * _GIB, 254 * _GIB), (512 * _GIB, None)), ((2 * _GIB, None),)),
 }
-"""Address and size of the places that RAM fills one after the other: today's, then those of before
-August 2025."""
+"""
+Address and size of the areas filled with RAM one after the other: today's, then those before August
+2025.
+"""
 
 _ARCHITECTURES = {_X86_64: ARCHITECTURES["x86_64"], _AARCH64: ARCHITECTURES["aarch64"]}
 
 _MEMORY_UNIT = 1 << 20
 _MAX_ENTRIES = 1000
-"""How many files of a directory are looked at."""
+"""Number of files examined in a directory."""
 
 _SHARED_NAMES = ("vmstate", "snapshot_file", "vm.snap", "vm.vmstate", "snapshot")
 
 
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file is whole MiB and a vmstate of a usual name is beside it."""
+    """Return True if a file is whole MiB and has a vmstate of a usual name beside it."""
     if file.size % _MEMORY_UNIT or _is_descriptor(file):
         return False
     memory = Path(file.shown)
     if any(_is_vmstate(path) for path in _own_names(memory)):
         return True
-    # Names that say nothing of their memory file only count for one that is called so.
+    # Names that don't identify their memory file count only for one with the usual name.
     if "mem" not in memory.name.lower():
         return False
     return any(_is_vmstate(memory.with_name(name)) for name in _SHARED_NAMES)
 
 
 def recognises_directory(path: str) -> bool:
-    """Return whether a directory has exactly one memory file and one vmstate."""
+    """Return True if a directory has exactly one memory file and one vmstate."""
     memories, states = _pair(path)
     return len(memories) == len(states) == 1
 
 
 def file_in_directory(path: str) -> str:
     """
-    Return the memory file of a directory that has one snapshot.
+    Return the memory file of a directory with one snapshot.
 
     :raises SnapmigError: there is none, or more than one
     """
@@ -106,7 +108,7 @@ def open_image(file: ImageFile) -> OverlayImage:
     """
     Open a memory file with the vmstate beside it.
 
-    :raises SnapmigError: there is no vmstate, or it is damaged, or a size can't be
+    :raises SnapmigError: there is no vmstate, or it is damaged, or a size is impossible
     """
     return _open([file], None)
 
@@ -115,7 +117,7 @@ def open_layers(paths: Sequence[str], vmstate: str | None = None) -> OverlayImag
     """
     Open the memory file of a full snapshot and those of later diff snapshots on it.
 
-    :param paths: memory files in the order of their making
+    :param paths: memory files, the oldest first
     :param vmstate: the state file of the last; default: the one beside it
     :raises SnapmigError: the sizes differ, there is no vmstate, or it is damaged
     """
@@ -133,9 +135,9 @@ def open_layers(paths: Sequence[str], vmstate: str | None = None) -> OverlayImag
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes a memory file with its vmstate beside it.
+    Return the plan to turn a snapshot into a memory file with its vmstate beside it.
 
-    :raises UsageError: the snapshot was not made of a microVM
+    :raises UsageError: the snapshot was not made from a microVM
     """
     if VMSTATE not in content.attachments:
         raise UsageError(f"{NAME} needs a microVM's vmstate, and this snapshot has none")
@@ -171,7 +173,7 @@ def _read_vmstate(file: ImageFile) -> bytes:
     content = file.read(0, file.size)
     if _architecture(content) is None:
         raise SnapmigError("not a vmstate of Firecracker: its magic is missing", path=file.shown)
-    # The sum stands at the end, and that of a whole file with its own sum is zero.
+    # The checksum is at the end, and the checksum over a whole file including its own is zero.
     if _crc64(content):
         message = "vmstate is cut short or damaged: its CRC-64 is not that of its contents"
         raise SnapmigError(message, path=file.shown)
@@ -189,7 +191,7 @@ def _architecture(content: bytes) -> int | None:
 
 def _regions(size: int, vmstate: bytes) -> list[RamBlock]:
     # File offsets are the same in every layout. Older states have address and size side by side,
-    # by which the layout of before is known.
+    # and so show the old layout.
     layouts = [list(_fill(size, places)) for places in _LAYOUTS[_kind(vmstate)]]
     regions = layouts[0]
     for layout in layouts[1:]:
@@ -228,7 +230,7 @@ def _find_vmstate(memory: ImageFile) -> Path:
 
 
 def _own_names(memory: Path) -> list[Path]:
-    # What a vmstate is called that belongs to this memory file and no other.
+    # Names of a vmstate for this memory file and no other.
     names = [f"{memory.name}.{VMSTATE}", f"{memory.stem}.{VMSTATE}", f"{memory.stem}.snap"]
     for word in ("memory", "mem"):
         if word in memory.name:

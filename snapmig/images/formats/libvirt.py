@@ -40,15 +40,17 @@ _PROGRAMS = {1: "gzip", 2: "bzip2", 3: "xz", 4: "lzop", 5: "zstd"}
 _HEAD = "libvirt.head"
 _RUNNING = 1
 _ROOM = 64 << 10
-"""Behind the XML, as libvirt leaves it: ``virsh save-image-edit`` may make the XML longer."""
+"""
+Free space after the XML, as in libvirt's own files: ``virsh save-image-edit`` may lengthen the XML.
+"""
 
 _START_SIZE = 65 << 20
-"""Bytes of a stream by which its list of RAM blocks is complete."""
+"""Bytes of a stream sure to contain its list of RAM blocks."""
 _MAX_PASSES = 8
-"""How often a live save may send the RAM; one of a paused guest sends it once."""
+"""Passes of a live save over the RAM; a paused guest takes one."""
 
 MAX_HEAD_SIZE = 64 << 20
-"""libvirt itself leaves 64 KiB behind the XML; a domain's XML has a few KiB."""
+"""libvirt itself leaves 64 KiB after the XML; a domain's XML has a few KiB."""
 
 
 class _Header(NamedTuple):
@@ -64,7 +66,7 @@ class _Header(NamedTuple):
 
 
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file starts as a save image does, complete or not."""
+    """Return True if a file starts like a save image, complete or not."""
     return file.read(0, min(16, file.size)) in (_COMPLETE, _PARTIAL)
 
 
@@ -92,11 +94,11 @@ def open_image(file: ImageFile) -> ImageSource:
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes a save image.
+    Return the plan to turn a snapshot into a save image.
 
-    Of what was a save image, header and XML are the same again; what was compressed there becomes
-    raw, for libvirt reads both alike. Other snapshots become a raw image of a guest that ran, with
-    the domain's XML that the user gives.
+    A snapshot made from a save image gets the same header and XML again; a compressed stream
+    becomes raw, because libvirt reads both alike. Other snapshots become a raw image of a running
+    guest, with the domain's XML given by the user.
 
     :raises UsageError: there is no device state of QEMU, or no XML
     """
@@ -105,7 +107,7 @@ def plan_image(content: Content) -> ImagePlan:
         content, state = whole_stream(content, NAME)
         return stream.plan_at(content, state, len(head), bytes(head))
     if _HEAD not in content.attachments:
-        whole_stream(content, NAME)  # what has no device state is not helped by an XML
+        whole_stream(content, NAME)  # without device state an XML is no help
         raise UsageError(
             "libvirt needs the domain's XML, and this snapshot has none: give --domain-xml, or "
             "attach domain.xml when saving"
@@ -132,7 +134,7 @@ def _make_head(xml: bytes) -> bytes:
 
 
 def _check_head(raw: bytes) -> bytearray:
-    # Whoever made the snapshot may have written anything there.
+    # Not trusted: the snapshot's author may have written anything there.
     if len(raw) < _HEADER_SIZE:
         raise _refuse(f"{len(raw)} bytes, expected a header of {_HEADER_SIZE}", None)
     header = _parse(raw, None)
@@ -175,7 +177,7 @@ def _refuse(words: str, file: ImageFile | None) -> SnapmigError:
 
 
 def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:
-    # Pages must be found again, so the stream goes through a file without a name.
+    # Pages must be found again, so the stream is written to a nameless file.
     folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
     with NamelessFile(folder) as spool:
         os.lseek(file.fd, header.stream_offset, os.SEEK_SET)
@@ -203,8 +205,8 @@ def _decompress(file: ImageFile, program: str, spool: NamelessFile, folder: Path
         for piece in pieces:
             if size + len(piece) > room:
                 raise NoSpaceError(
-                    f"decompressed it has more than the {format_size(room)} that may be used in "
-                    f"{folder}, TMPDIR names another directory",
+                    f"decompressed, it needs more than the {format_size(room)} available in "
+                    f"{folder}; set TMPDIR to another directory",
                     path=file.shown,
                 )
             spool.write(piece, size)
@@ -213,8 +215,8 @@ def _decompress(file: ImageFile, program: str, spool: NamelessFile, folder: Path
                 limit = _size_limit(file, spool)
             if limit is not None and size > limit:
                 raise SnapmigError(
-                    f"decompressed it has more than {format_size(limit)}, expected at most that "
-                    "from the RAM that its start names",
+                    f"decompressed, it has more than {format_size(limit)}, the most expected for "
+                    "the RAM listed at its start",
                     path=file.shown,
                 )
 

@@ -1,8 +1,8 @@
 """
-QEMU's mapped-ram migration files: each page at a fixed offset, a bitmap of those that count.
+QEMU's mapped-ram migration files: each page at a fixed offset, with a bitmap of valid pages.
 
-See QEMU's docs/devel/migration/mapped-ram.rst. A save that was killed leaves bitmaps of zeros that
-parse as a guest without memory, so a file without its end mark is refused.
+See QEMU's docs/devel/migration/mapped-ram.rst. A killed save leaves bitmaps of zeros, and the file
+parses as a guest without memory; so a file without its end mark is refused.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ __all__ = ("NAME", "MappedImage", "open_at", "open_image", "plan_at", "plan_imag
 NAME = "mapped-ram"
 
 PAGES_ALIGNMENT = 1 << 20
-"""Where QEMU puts a block's pages in the file: the next multiple of this."""
+"""Alignment of a block's pages in QEMU's files."""
 
 
 class MappedImage(PartsImage):
-    """A mapped-ram file: parts through bitmaps."""
+    """A mapped-ram file: parts read through bitmaps."""
 
     bitmaps: Sequence[PageBitmap] = ()
 
     def opener(self) -> Callable[[], ImageReader]:
-        """Return a picklable function that opens a reader in any process."""
+        """Return a picklable function to open a reader in any process."""
         return partial(BitmapReader, self.parts, self.bitmaps)
 
     @cached_property
@@ -55,7 +55,7 @@ class MappedImage(PartsImage):
         return [Bits(*each) for each in zip(self.bitmaps, self.parts, strict=True)]
 
     def next_data(self, start: int) -> int | None:
-        """Return the first RAM offset from ``start`` on whose page counts."""
+        """Return the first RAM offset from ``start`` on with a valid page."""
         for part, bitmap, bits in zip(self.parts, self.bitmaps, self._bits, strict=True):
             if start < part.stop:
                 page = (max(start, part.start) - part.start) // bitmap.page_size
@@ -66,7 +66,7 @@ class MappedImage(PartsImage):
 
 
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file is a migration stream with the mapped-ram capability."""
+    """Return True if a file is a migration stream with the mapped-ram capability."""
     return _is_mapped(file, 0)
 
 
@@ -74,16 +74,16 @@ def open_image(file: ImageFile) -> MappedImage:
     """
     Open a mapped-ram file.
 
-    :raises SnapmigError: cut short, or a field that can't be
+    :raises SnapmigError: cut short, or an impossible field
     """
     return open_at(file, 0, NAME)
 
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes a mapped-ram file.
+    Return the plan to turn a snapshot into a mapped-ram file.
 
-    One that was made of such a file gets the same offsets again.
+    A snapshot made from such a file gets the same offsets again.
 
     :raises UsageError: the snapshot has no device state of QEMU
     """
@@ -91,7 +91,7 @@ def plan_image(content: Content) -> ImagePlan:
 
 
 def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
-    """Open a mapped-ram stream that starts at an offset of its file."""
+    """Open a mapped-ram stream starting at an offset of its file."""
     state, after = parse_vm_state(file, start)
     if MAPPED_RAM not in state.capabilities:
         message = "the stream is a classic one, not a mapped-ram one"
@@ -123,9 +123,9 @@ def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
 
 def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> ImagePlan:
     """
-    Return where everything goes in a mapped-ram stream that starts at an offset of its file.
+    Return the plan of a mapped-ram stream starting at an offset of its file.
 
-    :param head: what stands before the stream
+    :param head: the bytes before the stream
     """
     same = MAPPED_RAM in state.capabilities and state.start == start
     if not same:
@@ -155,7 +155,7 @@ def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> 
 def _is_mapped(file: ImageFile, start: int) -> bool:
     if file.size < start + 8 or file.read(start, 4) != MAGIC:
         return False
-    # The capabilities stand in the configuration, at the very start.
+    # The capabilities are in the configuration, at the very start.
     return b"\x0amapped-ram" in file.read(start, min(1024, file.size - start))
 
 

@@ -1,5 +1,5 @@
 """
-Raw images: files whose bytes are the guest's RAM, one file a RAM block.
+Raw images: files with the bytes of the guest's RAM, one file per RAM block.
 
 A regular file, a file in /dev/shm, a memfd or deleted file as ``/proc/PID/fd/N``, or a hugetlbfs
 file.
@@ -23,11 +23,11 @@ __all__ = ("NAME", "open_blocks", "open_image", "plan_image", "recognises")
 NAME = "raw"
 DEFAULT_BLOCK_NAME = "ram"
 _NAMED = 20
-"""Blocks that a message names at most."""
+"""Most blocks named in a message."""
 
 
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file is of this format: it has no mark, so any file may be."""
+    """Return False: the format has no magic, and is the fallback for all files."""
     del file
     return False
 
@@ -43,7 +43,7 @@ def open_blocks(files: Sequence[tuple[RamBlock, str]]) -> PartsImage:
     """
     Open one file for each RAM block of a guest.
 
-    :raises SnapmigError: a file has another size than its block
+    :raises SnapmigError: a file's size differs from its block's
     """
     blocks = tuple(block for block, _ in files)
     geometry = Geometry(blocks, PAGE_SIZE)
@@ -66,13 +66,13 @@ def open_blocks(files: Sequence[tuple[RamBlock, str]]) -> PartsImage:
 
 
 def plan_image(content: Content) -> ImagePlan:
-    """Return how a snapshot becomes a raw file: its RAM blocks one after the other."""
+    """Return the plan to turn a snapshot into a raw file: its RAM blocks end to end."""
     starts = block_starts(content.blocks)
     return ImagePlan(content.ram_size, starts, warnings=_warn_of_several(content.blocks, starts))
 
 
 def _warn_of_several(blocks: Sequence[RamBlock], starts: Sequence[int]) -> tuple[str, ...]:
-    # Firmware and video memory would otherwise pass for RAM behind the end of it.
+    # Firmware and video memory would otherwise pass for RAM after its end.
     if len(blocks) == 1:
         return ()
     named = zip(blocks[:_NAMED], starts[:_NAMED], strict=True)

@@ -1,8 +1,8 @@
 """
 Raw images laid out by guest physical address: a byte's offset in the file is its address.
 
-What no RAM block has (the gap below 4 GiB of a PC, say) is a hole. Only for restores: a file does
-not show which of its zeros are RAM.
+Addresses outside all RAM blocks (the gap below 4 GiB of a PC, say) are holes. Only for restores: a
+file does not show which of its zeros are RAM.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WRITE_ONLY = True
 
 
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file is of this format: no file shows it."""
+    """Return False: nothing in a file shows this format."""
     del file
     return False
 
@@ -37,7 +37,7 @@ def open_image(file: ImageFile) -> ImageSource:
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return where the pieces of RAM go by their addresses.
+    Return the plan to write pieces of RAM at their addresses.
 
     :raises UsageError: no address is known
     """

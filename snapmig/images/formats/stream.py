@@ -1,8 +1,8 @@
 """
 QEMU's classic migration stream in a file: ``migrate file:``, ``exec:``, libvirt's raw images.
 
-Pages come in any order, and in a live save more than once: the last copy of a page wins. See
-QEMU's migration/ram.c. All integers are big-endian.
+Pages come in any order, and in a live save more than once: the last copy of a page wins. See QEMU's
+migration/ram.c. All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NO_PAGES = (
 
 
 def recognises(file: ImageFile) -> bool:
-    """Return whether a file is a migration stream without the mapped-ram capability."""
+    """Return True if a file is a migration stream without the mapped-ram capability."""
     head = file.read(0, min(1024, file.size))
     return head.startswith(MAGIC) and b"\x0amapped-ram" not in head
 
@@ -56,15 +56,15 @@ def open_image(file: ImageFile) -> StreamImage:
     """
     Open a stream.
 
-    :raises SnapmigError: cut short, or a field that can't be
-    :raises UnsupportedError: pages as deltas, or devices that send their state in parts
+    :raises SnapmigError: cut short, or an impossible field
+    :raises UnsupportedError: pages as deltas, or devices with their state in parts
     """
     return open_at(file, 0, NAME)
 
 
 def plan_image(content: Content) -> ImagePlan:
     """
-    Return how a snapshot becomes a stream.
+    Return the plan to turn a snapshot into a stream.
 
     :raises UsageError: the snapshot has no device state of QEMU
     """
@@ -72,7 +72,7 @@ def plan_image(content: Content) -> ImagePlan:
 
 
 class StreamImage:
-    """A stream whose pages were found."""
+    """A stream with its pages located."""
 
     def __init__(
         self,
@@ -92,16 +92,16 @@ class StreamImage:
         self.table = table
 
     def opener(self) -> Callable[[], ImageReader]:
-        """Return a picklable function that opens a reader in any process."""
+        """Return a picklable function to open a reader in any process."""
         return partial(PageTableReader, self._file.path, self.table.path, STRIDE)
 
     def next_data(self, start: int) -> int | None:
-        """Return the first RAM offset from ``start`` on whose page is in the stream."""
+        """Return the first RAM offset from ``start`` on with a page in the stream."""
         found = self.table.next_page(start // PAGE_SIZE)
         return None if found is None else max(start, found * PAGE_SIZE)
 
     def check_unchanged(self) -> None:
-        """Compare the file with what it was when it was opened."""
+        """Compare the file with its state when opened."""
         self._file.check_unchanged()
 
     def close(self) -> None:
@@ -111,7 +111,7 @@ class StreamImage:
 
 
 def open_at(file: ImageFile, start: int, name: str) -> StreamImage:
-    """Open a stream that starts at an offset of its file."""
+    """Open a stream starting at an offset of its file."""
     state, offset = parse_vm_state(file, start)
     if MAPPED_RAM in state.capabilities:
         message = "the stream is a mapped-ram one, not a classic one"
@@ -148,8 +148,8 @@ def open_at(file: ImageFile, start: int, name: str) -> StreamImage:
 def _keep_sent(
     table: PageTable, blocks: tuple[RamBlock, ...], sent: set[str]
 ) -> tuple[PageTable, tuple[RamBlock, ...]]:
-    # A block of which not one page came, zero or not, was left out. Its RAM is elsewhere, and a
-    # snapshot must not say that it is zero.
+    # A block without a single page in the stream, zero or not, was left out. Its RAM is elsewhere,
+    # and a snapshot must not claim that it is zero.
     ranges = [
         (start // PAGE_SIZE, block.size // PAGE_SIZE)
         for block, start in zip(blocks, block_starts(blocks), strict=True)
@@ -164,24 +164,24 @@ def _keep_sent(
 
 def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> ImagePlan:
     """
-    Return where everything goes in a stream that starts at an offset of its file.
+    Return the plan of a stream starting at an offset of its file.
 
-    Zero pages are left out: a QEMU that waits for a migration has them.
+    Zero pages are left out: a QEMU waiting for a migration has them already.
 
-    :param head: what stands before the stream
+    :param head: the bytes before the stream
     """
     state = state.classic()
     opening = state.opening()
     early = _early_end(state)
-    # What goes before the pages, then a section for all of them.
+    # The bytes before the pages, then a section for all of them.
     part = state.after[:early] + bytes([SECTION_PART]) + state.ram_header[1:5]
     if IGNORE_SHARED in state.capabilities:
-        # A block of which nothing comes at all would be one that was left out.
+        # A block without any page would count as left out.
         blank = (block.name for n, block in enumerate(content.blocks) if not _has_data(content, n))
         part += b"".join(map(zero_page, blank))
     at = start + len(opening) + len(part)
     placer, end = place_packets(content, at)
-    # Its end, its footer (that of the section before: the same number), and what followed.
+    # Its end, its footer (that of the section before: the same number), and everything after it.
     footer = state.after[: 5 if state.has_footers else 0]
     rest = struct.pack(">Q", RAM_EOS) + footer + state.after[early:]
     pieces = [(0, head), (start, opening + part), (end, rest)]
@@ -189,13 +189,13 @@ def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> 
 
 
 def _early_end(state: VmState) -> int:
-    # Where the pages go: behind the states of devices that follow the list of RAM blocks.
+    # The pages go after the device states that follow the list of RAM blocks.
     after, stop = state.after, state.end_mark
     at: int | None = 5 if state.has_footers else 0
     while at is not None and stop is not None and after[at] == SECTION_FULL:
         at = skip_full(after, at, stop)
     if at is None:
-        message = "a device's state follows the list of RAM blocks, and its end is not to be found"
+        message = "a device's state follows the list of RAM blocks, and its end can't be found"
         raise UnsupportedError(message)
     return at
 

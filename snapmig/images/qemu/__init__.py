@@ -1,1 +1,1 @@
-"""QEMU's migration stream around the pages: what mapped-ram, classic stream and libvirt share."""
+"""QEMU's migration stream around the pages, common to mapped-ram, streams and libvirt."""

@@ -1,10 +1,10 @@
 """
 Guest physical addresses of a PC's RAM, from the device state in its migration file.
 
-A migration file has no map of the guest's memory. But QEMU tells the firmware of a PC through its
-clock's CMOS memory how much RAM is below 4 GiB and above (``pc_cmos_init`` in QEMU's hw/i386/pc.c),
-and that is in the file. So ``max-ram-below-4g`` and the differences between machine types need not
-be known, and RAM that is elsewhere, such as a DIMM, is told from the main RAM by its size.
+A migration file has no map of the guest's memory. But QEMU reports the sizes of RAM below and above
+4 GiB to a PC's firmware in the CMOS memory of its clock (``pc_cmos_init`` in QEMU's hw/i386/pc.c),
+and the file has that memory. So there is no need to know ``max-ram-below-4g`` or the differences
+between machine types, and RAM elsewhere, such as a DIMM, is told from the main RAM by its size.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ __all__ = ("place_pc_ram",)
 _PC = re.compile(r"pc-(q35|i440fx)-|(pc|q35)$")
 _RAM = "pc.ram"
 _NODE = "ram-node"
-"""What libvirt calls the RAM of a NUMA node, with the node's number."""
+"""libvirt's name for the RAM of a NUMA node, with the node's number."""
 
 _CLOCK = b"\x0bmc146818rtc"
 _CMOS_SIZE = 128
 _UNIT = 64 << 10
 _MIB, _GIB = 1 << 20, 1 << 30
 _HYPERTRANSPORT = 1012 * _GIB
-"""Where a PC's RAM ends above this, processors of AMD have it at 1 TiB instead of 4 GiB."""
+"""Above this limit PCs with AMD processors have upper RAM at 1 TiB instead of 4 GiB."""
 
 
 class _Split(NamedTuple):
@@ -43,10 +43,10 @@ def place_pc_ram(
     state: VmState, blocks: Sequence[RamBlock]
 ) -> tuple[tuple[RamBlock, ...], Architecture | None]:
     """
-    Return blocks with the pieces of those that are a PC's main RAM, and the architecture.
+    Return blocks, with pieces for a PC's main RAM, and the architecture.
 
-    Of another machine, or where the clock's memory says something else than the blocks, nothing is
-    known: the blocks come back as they are.
+    For another machine, or if the clock's memory contradicts the blocks, nothing is known and the
+    blocks come back unchanged.
     """
     if not _PC.match(state.machine):
         return tuple(blocks), None
@@ -75,7 +75,7 @@ def _split(cmos: bytes) -> _Split | None:
     def number(first: int, size: int) -> int:
         return int.from_bytes(cmos[first : first + size], "little")
 
-    # The same in units of 64 KiB from 16 MiB on, and twice in units of 1 KiB from 1 MiB on.
+    # The size in units of 64 KiB from 16 MiB on, and twice in units of 1 KiB from 1 MiB on.
     below = 16 * _MIB + number(0x34, 2) * _UNIT
     if below == 16 * _MIB:
         below = _MIB + number(0x30, 2) * 1024
@@ -85,8 +85,8 @@ def _split(cmos: bytes) -> _Split | None:
 
 
 def _main_ram(state: VmState, split: _Split) -> list[str] | None:
-    # The blocks that are the main RAM, in the order of addresses: one, or one a NUMA node. Blocks
-    # are listed by size, so only names tell the order of nodes.
+    # The blocks of the main RAM in the order of addresses: one, or one per NUMA node. Blocks are
+    # listed by size, so only names show the order of nodes.
     sizes = {block.name: block.length for block in state.blocks}
     nodes = [name for name in sizes if name.removeprefix("/objects/").startswith(_NODE)]
     nodes.sort(key=lambda name: (len(name), name))
@@ -96,7 +96,7 @@ def _main_ram(state: VmState, split: _Split) -> list[str] | None:
 
 
 def _is_alone(name: str, sizes: Mapping[str, int]) -> bool:
-    # Whether no other blocks together can be RAM of the same size.
+    # True if no other blocks together can be RAM of the same size.
     size = sizes[name]
     smaller = sum(other for other in sizes.values() if other < size)
     return smaller < size and list(sizes.values()).count(size) == 1

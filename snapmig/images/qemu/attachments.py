@@ -1,8 +1,8 @@
 """
 A migration file's state as attachments of a snapshot, and back.
 
-Whoever made a snapshot may have written anything there, so a state counts only where a stream
-written from it reads as that state again, and where it lists the snapshot's RAM blocks.
+A snapshot's author may have written anything there, so a state is accepted only if a stream written
+from it parses as the same state again, and if it lists the snapshot's RAM blocks.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
@@ -24,6 +22,9 @@ from snapmig.images.qemu.sections import (
     SECTION_BYTES,
 )
 from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmState
+
+if TYPE_CHECKING:
+    from snapmig.images.qemu.facts import Facts
 
 __all__ = (
     "AFTER",
@@ -39,7 +40,7 @@ __all__ = (
 )
 
 SHARED_STATE = "state"
-"""What a running guest with shared RAM leaves instead: device state without that RAM."""
+"""Used for running guests with shared RAM instead: device state without that RAM."""
 FACTS = "vmstate.json"
 BEFORE = "vmstate.before"
 AFTER = "vmstate.after"
@@ -47,38 +48,13 @@ AFTER = "vmstate.after"
 MAX_STATE_SIZE = 256 << 20
 """Bytes of device state."""
 MAX_FACTS_SIZE = 16 << 20
-"""4096 RAM blocks with names of 255 bytes, each escaped, take less."""
+"""Bytes; 4096 RAM blocks with names of 255 bytes, each escaped, take less."""
 _MAX_GAP = 1 << 30
-"""Between the parts of a mapped-ram file; QEMU leaves less than a MiB."""
-
-_Offset = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-
-
-class _Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    page_size: _Offset
-    bitmap_offset: _Offset
-    pages_offset: _Offset
-
-
-class _Block(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    length: _Offset
-    gpa: int | None
-    mapped: _Place | None
-
-
-class _Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    start: _Offset
-    machine: str
-    capabilities: tuple[str, ...]
-    subsections: tuple[tuple[str, int, str], ...]
-    ram_header: str
-    list_end: str
-    blocks: tuple[_Block, ...]
+"""Bytes between the parts of a mapped-ram file; QEMU leaves less than a MiB."""
 
 
 def attach_vm_state(state: VmState) -> dict[str, bytes]:
-    """Return a state as attachments, from which :func:`load_vm_state` makes it again."""
+    """Return a state as attachments for :func:`load_vm_state`."""
     facts = state._asdict()
     del facts["before"], facts["after"]
     facts["ram_header"] = state.ram_header.hex()
@@ -91,10 +67,10 @@ def load_vm_state(
     attachments: Mapping[str, bytes], format_name: str, blocks: Sequence[RamBlock]
 ) -> VmState:
     """
-    Return the state that a snapshot keeps.
+    Return the state kept in a snapshot.
 
-    :raises UsageError: it was not made of anything that has one
-    :raises CorruptSnapshotError: what it keeps is not a state of these RAM blocks
+    :raises UsageError: the snapshot's source had no such state
+    :raises CorruptSnapshotError: the attachments are not a state of these RAM blocks
     """
     if FACTS not in attachments and SHARED_STATE in attachments:
         message = (
@@ -116,11 +92,11 @@ def load_vm_state(
 
 def left_out(attachments: Mapping[str, bytes], blocks: Sequence[RamBlock]) -> tuple[RamBlock, ...]:
     """
-    Return the RAM blocks that a migration file lists and does not have, as x-ignore-shared does.
+    Return the RAM blocks listed in a migration file but not contained, as with x-ignore-shared.
 
     :param attachments: of the file, or of a snapshot of it
-    :param blocks: those that it has
-    :raises CorruptSnapshotError: what a snapshot keeps is not a state
+    :param blocks: the blocks contained
+    :raises CorruptSnapshotError: the attachments are not a state
     """
     if FACTS not in attachments:
         return ()
@@ -134,20 +110,22 @@ def _block_facts(block: QemuBlock) -> dict[str, Any]:
     return {**block._asdict(), "mapped": mapped}
 
 
-def _decode(raw: bytes) -> _Facts:
+def _decode(raw: bytes) -> Facts:
+    from snapmig.images.qemu.facts import parse_facts  # noqa: PLC0415 - its import takes 15 ms
+
     try:
-        return msgspec.json.decode(raw, type=_Facts)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        return parse_facts(raw)
+    except ValueError as error:
         raise _refuse(str(error)) from error
 
 
-def _state_of(facts: _Facts, attachments: Mapping[str, bytes]) -> VmState:
+def _state_of(facts: Facts, attachments: Mapping[str, bytes]) -> VmState:
     blocks = tuple(
         QemuBlock(
             item.name,
             item.length,
             item.gpa,
-            None if item.mapped is None else MappedPlace(*msgspec.structs.astuple(item.mapped)),
+            None if item.mapped is None else MappedPlace(*item.mapped.fields()),
         )
         for item in facts.blocks
     )
@@ -170,7 +148,7 @@ def _state_of(facts: _Facts, attachments: Mapping[str, bytes]) -> VmState:
 
 
 def _check_stream(state: VmState) -> None:
-    # What is written must be read as the same: names, lengths and numbers fit then.
+    # The state must survive writing and parsing: then names, lengths and numbers fit.
     names = state.capabilities
     if len(set(names)) < len(names) or (
         names and all(name != CAPABILITIES for name, *_ in state.subsections)
@@ -190,7 +168,7 @@ def _check_stream(state: VmState) -> None:
 
 
 class BytesFile:
-    """An attachment's bytes, read as a file is."""
+    """An attachment's bytes, readable like a file."""
 
     def __init__(self, content: bytes, shown: str) -> None:
         self._content = content
@@ -203,7 +181,7 @@ class BytesFile:
 
     def read(self, offset: int, length: int) -> bytes:
         """
-        Return bytes of it.
+        Return some of its bytes.
 
         :raises SnapmigError: it ends before them
         """
@@ -245,10 +223,10 @@ def _check_places(state: VmState, known: set[str]) -> None:
 
 def check_after(state: VmState, name: str) -> None:
     """
-    Check what follows a state's list of RAM blocks.
+    Check the part of a state after its list of RAM blocks.
 
-    :param name: the attachment that has it
-    :raises CorruptSnapshotError: it can't follow there, or has no end
+    :param name: the attachment with this part
+    :raises CorruptSnapshotError: it is impossible there, or has no end
     """
     after = state.after
     if len(after) > MAX_STATE_SIZE:

@@ -1,4 +1,4 @@
-"""Reading the part of a migration stream that comes before the pages."""
+"""Parse the part of a migration stream before the pages."""
 
 from __future__ import annotations
 
@@ -31,27 +31,27 @@ _MAX_BLOCKS = 4096
 _MAX_CAPABILITIES = 256
 _MAX_FLUSHES = 16
 _SEARCH_BYTES = 64 << 20
-"""How far behind the configuration the RAM section is looked for."""
+"""Bytes after the configuration searched for the RAM section."""
 
 
 class Readable(Protocol):
     """
-    Bytes that a stream is read from.
+    Bytes of a stream to parse.
 
-    :ivar shown: their name for people
+    :ivar shown: their display name
     """
 
     shown: str
 
     @property
     def size(self) -> int:
-        """How many there are."""
+        """Their number."""
 
     def read(self, offset: int, length: int) -> bytes:
         """
         Return some of them.
 
-        :raises SnapmigError: they end before
+        :raises SnapmigError: they end too early
         """
 
 
@@ -64,7 +64,7 @@ class Cursor:
 
     @property
     def shown(self) -> str:
-        """The file's name for people."""
+        """The file's display name."""
         return self._file.shown
 
     def take(self, length: int) -> bytes:
@@ -82,7 +82,7 @@ class Cursor:
         return self.decode(self.take(self.number(1)))
 
     def refuse(self, words: str) -> SnapmigError:
-        """Return an error about this place."""
+        """Return an error about this position."""
         return SnapmigError(words, path=self._file.shown, offset=self.offset)
 
     def decode(self, raw: bytes) -> str:
@@ -95,11 +95,11 @@ class Cursor:
 
 def parse_vm_state(file: Readable, start: int = 0) -> tuple[VmState, int]:
     """
-    Return a stream's state without ``after``, and the offset at which that starts.
+    Return a stream's state without ``after``, and the offset of that part.
 
-    :param start: where the stream starts in the file
-    :raises SnapmigError: not a stream, or a field that can't be
-    :raises UnsupportedError: a part of the configuration that is not known here
+    :param start: of the stream in the file
+    :raises SnapmigError: not a stream, or an impossible field
+    :raises UnsupportedError: an unknown part of the configuration
     """
     cursor = Cursor(file, start)
     if cursor.take(4) != MAGIC or cursor.number(4) != VERSION:
@@ -150,7 +150,7 @@ def _parse_capabilities(cursor: Cursor) -> tuple[str, ...]:
 
 
 def _find_ram(file: Readable, cursor: Cursor) -> bytes:
-    # Usually it is next. Some devices put their state before it, whose length only QEMU knows.
+    # Usually it is next. Some devices put their state before it, and only QEMU knows its length.
     tail = b"\x03ram" + struct.pack(">II", 0, 4)
     length = 5 + len(tail)
     window = file.read(cursor.offset, min(_SEARCH_BYTES, file.size - cursor.offset))
@@ -188,7 +188,7 @@ def _parse_blocks(
 
 
 def _parse_list_end(cursor: Cursor) -> bytes:
-    # QEMU 8.1 flushes here and after each round, others only where pages have connections of their
+    # QEMU 8.1 flushes here and after each round, others only if pages have connections of their
     # own.
     words = b""
     while (word := cursor.number(8)) == RAM_FLUSH and len(words) < _MAX_FLUSHES * 8:

@@ -1,7 +1,7 @@
 """
-Pages as a classic migration stream has them: address and flags, then the page or a byte of zero.
+Pages of a classic migration stream: address and flags, then the page or a zero byte.
 
-A page of another block than the one before names its block.
+The first page of each run of pages from one block names the block.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ __all__ = ("StreamPlacer", "place_packets", "zero_page")
 RAM_ZERO = 0x02
 RAM_PAGE = 0x08
 RAM_CONTINUE = 0x20
-"""The page is of the same block as the one before."""
+"""The page is in the same block as the one before."""
 
 STRIDE = 8 + PAGE_SIZE
-"""Bytes from a page to the next one where that follows in the same block."""
+"""Bytes from a page to the next one of the same block."""
 ZERO_STRIDE = 9
 
 
 @dataclass(frozen=True)
 class StreamPlacer(Placer):
     """
-    Puts packets into a stream, whose pages stand one behind the other.
+    Puts packets into a stream, with pages one after the other.
 
-    :param offsets: where each packet's first page record starts in the file
-    :param names: packets whose first page names its RAM block, with the name as the stream has it
+    :param offsets: of each packet's first page record in the file
+    :param names: packets whose first page names its RAM block, with the name as in the stream
     """
 
     offsets: npt.NDArray[np.int64]
@@ -43,7 +43,7 @@ class StreamPlacer(Placer):
     ram_starts: tuple[int, ...]
 
     def write(self, store: Store, place: PacketPlace, mask: Mask, data: Bytes) -> None:
-        """Write a packet's data pages, each behind its address."""
+        """Write a packet's data pages, each after its address."""
         inside = place.ram_offset - self.ram_starts[place.block]
         addresses = inside + np.flatnonzero(mask).astype(np.uint64) * np.uint64(PAGE_SIZE)
         records = np.empty((len(data), STRIDE), np.uint8)
@@ -59,7 +59,7 @@ class StreamPlacer(Placer):
 
 
 def place_packets(content: Content, at: int) -> tuple[StreamPlacer, int]:
-    """Return where the records of all packets go from an offset on, and where they end."""
+    """Return the places of the records of all packets from an offset on, and their end."""
     names = {}
     packet = 0
     counts = [_data_pages(content, number) for number in range(len(content.blocks))]
@@ -75,12 +75,12 @@ def place_packets(content: Content, at: int) -> tuple[StreamPlacer, int]:
 
 
 def zero_page(block: str) -> bytes:
-    """Return the record that a block's first page is zero."""
+    """Return the record of a zero page at a block's start."""
     return struct.pack(">Q", RAM_ZERO) + _pack_name(block) + b"\0"
 
 
 def _data_pages(content: Content, number: int) -> npt.NDArray[np.int64]:
-    # How many data pages each packet of a block has.
+    # Number of data pages in each packet of a block.
     return np.concatenate(
         [
             mask.reshape(-1, content.packet_pages).sum(axis=1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""A walk over a classic stream: where each page's last copy is, and which bytes are not pages."""
+"""Scan of a classic stream: the place of each page's last copy, and the bytes outside pages."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ __all__ = ("StreamScan",)
 _KNOWN = {0x40: "XBZRLE deltas", 0x80: "RDMA hooks", 0x100: "compressed pages"}
 
 _AHEAD = 256
-"""Records looked at together: a run of them is the usual case."""
+"""Records examined together: a run of them is the usual case."""
 
 
 class StreamScan:
     """
-    One walk over a stream.
+    One scan of a stream.
 
-    :param start: where the stream goes on behind the list of RAM blocks
-    :param stop: where its end mark stands
-    :param entries: receive the file offset of each page that is not zero
-    :ivar sent: the names of the blocks of which a page came
-    :ivar has_data: whether a page came that is not zero
+    :param start: offset after the list of RAM blocks
+    :param stop: offset of the end mark
+    :param entries: receive the file offset of each page other than zero
+    :ivar sent: names of the blocks with pages in the stream
+    :ivar has_data: True if there was a page other than zero
     """
 
     def __init__(
@@ -75,10 +75,10 @@ class StreamScan:
 
     def run(self) -> bytes:
         """
-        Find all pages; return what else follows the list of RAM blocks.
+        Find all pages; return everything else after the list of RAM blocks.
 
-        :raises SnapmigError: a field that can't be
-        :raises UnsupportedError: pages as deltas, or devices that send their state in parts
+        :raises SnapmigError: an impossible field
+        :raises UnsupportedError: pages as deltas, or devices with their state in parts
         """
         kept = [(self._offset, self._skip_footer())]
         footer = self._file.read(*_span(kept[0]))
@@ -102,8 +102,8 @@ class StreamScan:
                 self._offset, f"device state has {size} bytes, expected at most {MAX_STATE_SIZE}"
             )
         pieces = [self._file.read(*_span(part)) for part in kept]
-        # The end of RAM without pages, for these are sorted. The stream of a background snapshot
-        # has none: there devices follow the last pages. To QEMU it is the same.
+        # The end of RAM without pages, because pages are sorted. The stream of a background
+        # snapshot lacks it: devices follow the last pages there. QEMU accepts both.
         end = struct.pack(">BIQ", SECTION_END, self._section_id, RAM_EOS) + footer
         return b"".join([*pieces[:pages_end], end, *pieces[pages_end:]])
 
@@ -113,10 +113,10 @@ class StreamScan:
             length = self._number(2)
             self._offset += length
         elif kind == SECTION_FULL:
-            # A device whose state comes early, as virtio-mem's does, or after the last pages.
+            # A device with its state early, such as virtio-mem, or after the last pages.
             end = skip_full(self._mapped.raw, start, self._stop)
             if end is None:
-                raise self._refuse(start, "the end of a device's section is not to be found")
+                raise self._refuse(start, "the end of a device's section can't be found")
             self._offset = end
         elif kind == SECTION_START:
             raise self._unsupported("a device sends its state in parts between the pages")
@@ -171,7 +171,7 @@ class StreamScan:
     def _run_after(
         self, body: int, stride: int, block: tuple[int, int], address: int, flags: int
     ) -> int:
-        # How many records after this one are its successors, byte for byte as expected.
+        # Number of records after this one that continue it, byte for byte.
         first = self._offset + body
         room = (self._size - first) // stride
         count = min(_AHEAD, room, (block[1] - address) // PAGE_SIZE - 1)

@@ -1,7 +1,7 @@
 """
-What QEMU's migration stream is made of: section types, flags, and where sections end.
+Elements of QEMU's migration stream: section types, flags, and the ends of sections.
 
-What QEMU does is its own source: migration/savevm.c (sections, configuration), migration/ram.c
+QEMU's source is the specification: migration/savevm.c (sections, configuration), migration/ram.c
 (the RAM section's block list and flags), docs/devel/migration/mapped-ram.rst. All integers of the
 stream are big-endian.
 """
@@ -30,20 +30,20 @@ SECTION_FOOTER = 0x7E
 RAM_MEM_SIZE = 0x04
 RAM_EOS = 0x10
 RAM_FLUSH = 0x200
-"""A word of its own: pages of other connections up to here are complete."""
+"""A separate word: pages from other connections are complete up to here."""
 RAM_FLAGS = 0xFFF
 """Flags are in the bits below the smallest target page."""
 
 MAPPED_RAM = "mapped-ram"
 IGNORE_SHARED = "x-ignore-shared"
 CAPABILITIES = "configuration/capabilities"
-"""The subsection of the configuration that lists capabilities."""
+"""The subsection of the configuration with the list of capabilities."""
 
 SECTION_BYTES = frozenset(
     bytes([kind])
     for kind in (SECTION_START, SECTION_PART, SECTION_END, SECTION_FULL, SECTION_COMMAND)
 )
-"""What may stand where a section ends and RAM or devices go on."""
+"""Possible bytes after the end of a section, while RAM or devices continue."""
 _DESCRIPTION_HEAD = 6
 """Bytes from the end mark to the description: the mark, the section's type, the length."""
 _STEP = 1 << 20
@@ -51,16 +51,16 @@ _MAX_DESCRIPTION = 64 << 20
 
 
 class Searchable(Protocol):
-    """Bytes in which other bytes are found without a copy: bytes, or a mapping."""
+    """Bytes searchable without a copy: bytes, or a mapping."""
 
     def find(self, wanted: bytes, start: int, stop: int, /) -> int:
-        """Return the offset of the first place, -1 when there is none."""
+        """Return the first offset of a byte string, -1 if there is none."""
 
     def __getitem__(self, part: slice, /) -> bytes:
         """Return a copy of a range."""
 
     def __len__(self) -> int:
-        """Return how many bytes there are."""
+        """Return the number of bytes."""
 
 
 def bitmap_size(length: int, page_size: int) -> int:
@@ -70,16 +70,16 @@ def bitmap_size(length: int, page_size: int) -> int:
 
 def find_end_mark(read: Callable[[int, int], bytes], after: int, size: int) -> int | None:
     """
-    Return where a stream's end mark stands, None where it has none.
+    Return the offset of a stream's end mark, None if it has none.
 
-    After it comes, but for old machine types, a description in JSON, the last thing of the file.
+    Except for old machine types, a description in JSON follows it and ends the file.
 
-    :param read: gives bytes by offset and length
-    :param after: where the part of the stream after the RAM block list starts
-    :param size: where the file ends
+    :param read: returns bytes by offset and length
+    :param after: offset of the stream's part after the RAM block list
+    :param size: of the file, its end
     """
-    # JSON has no NUL, so the mark is among the bytes before the last one: the description's length
-    # may hold any bytes, that NUL and "{" too.
+    # JSON has no NUL, so the mark is among the bytes before the last one. The description's length
+    # may hold any bytes, including that NUL and "{".
     first, zero = size, -1
     while zero < 0 and first > max(after, size - _MAX_DESCRIPTION):
         start, stop = max(after, first - _STEP), first
@@ -106,13 +106,13 @@ def _is_end_mark(head: bytes, left: int) -> bool:
 
 def skip_full(data: Searchable, start: int, stop: int) -> int | None:
     """
-    Return where a device's full section ends, None when that can't be seen.
+    Return the end of a device's full section, None if it can't be found.
 
-    Only QEMU knows how long it is; but it ends in a footer with its own number, and a section of
-    some kind follows, or the end of the stream.
+    Only QEMU knows its length; but it ends in a footer with its own number, followed by a section
+    of some kind or by the end of the stream.
 
     :param start: the section's first byte
-    :param stop: where the stream's end mark stands
+    :param stop: offset of the stream's end mark
     """
     footer = bytes([SECTION_FOOTER]) + data[start + 1 : start + 5]
     at = data.find(footer, start + 5, stop)

@@ -1,9 +1,9 @@
 """
-Streams with all RAM, of guests that were saved from shared memory.
+Streams with all RAM, made from guests saved out of shared memory.
 
-QEMU leaves shared RAM out of such a guest's device state (capability x-ignore-shared), and sends in
-it the pages of all other blocks, such as firmware and video memory. With the shared blocks' pages
-put before those, and without the capability, it is the stream of the whole guest.
+QEMU leaves shared RAM out of such a guest's device state (capability x-ignore-shared), and includes
+the pages of all other blocks, such as firmware and video memory. With the shared blocks' pages
+inserted before those, and without the capability, it becomes the stream of the whole guest.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _NOT_A_STATE = f"attachment {SHARED_STATE} is not the device state of a guest wi
 
 def whole_stream(content: Content, format_name: str) -> tuple[Content, VmState]:
     """
-    Return a snapshot's RAM and state, from which a classic stream can be written.
+    Return a snapshot's RAM and state, ready to be written as a classic stream.
 
-    RAM blocks have the names that the stream gives them.
+    RAM blocks have their names in the stream.
 
     :raises UsageError: the snapshot has no device state of QEMU
-    :raises CorruptSnapshotError: what it keeps is not a state, or does not fit its RAM
+    :raises CorruptSnapshotError: its attachments are not a state, or don't fit its RAM
     """
     attachments = content.attachments
     if FACTS in attachments or SHARED_STATE not in attachments:

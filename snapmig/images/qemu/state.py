@@ -1,7 +1,7 @@
 """
-All of a migration file that is not pages: configuration, RAM block list, device state.
+Everything in a migration file except pages: configuration, RAM block list, device state.
 
-From it each of QEMU's formats can be made again.
+Each of QEMU's formats can be written from it.
 """
 
 from __future__ import annotations
@@ -28,31 +28,31 @@ __all__ = ("MappedPlace", "QemuBlock", "VmState")
 
 
 PLACE_SIZE = 28
-"""Bytes of the header that says where a block is, as :meth:`MappedPlace.header` packs it."""
+"""Bytes of a block's header, as packed by :meth:`MappedPlace.header`."""
 
 
 class MappedPlace(NamedTuple):
-    """Where a mapped-ram file has a block: absolute offsets, zero both for a block left out."""
+    """Place of a block in a mapped-ram file: absolute offsets, both zero for a block left out."""
 
     page_size: int
     bitmap_offset: int
     pages_offset: int
 
     def header(self) -> bytes:
-        """Return what stands in the file behind the block's entry."""
+        """Return the bytes after the block's entry in the file."""
         return struct.pack(">IQQQ", 1, *self)
 
     @property
     def left_out(self) -> bool:
-        """Whether the block's RAM is not in the file, as x-ignore-shared asks."""
+        """True if the file lacks the block's RAM, because of x-ignore-shared."""
         return self.bitmap_offset == self.pages_offset == 0
 
     def problem(self, length: int, first: int) -> str | None:
         """
-        Return why a block can't be here, None where it can.
+        Return the reason why a block can't be here, None if it can.
 
         :param length: of the block, in bytes
-        :param first: the offset behind the block's header
+        :param first: the offset after the block's header
         """
         size = self.page_size
         if size < PAGE_SIZE or size & (size - 1) or length % size:
@@ -66,9 +66,9 @@ class MappedPlace(NamedTuple):
 
 class QemuBlock(NamedTuple):
     """
-    A RAM block as the stream lists it.
+    A RAM block as listed in the stream.
 
-    :param gpa: what x-ignore-shared says of its address: 0 for the tables of firmware as well, and
+    :param gpa: its address according to x-ignore-shared: 0 for the tables of firmware as well, and
         only the lower part's for RAM on both sides of the gap below 4 GiB, so of use to QEMU alone
     """
 
@@ -80,15 +80,15 @@ class QemuBlock(NamedTuple):
 
 class VmState(NamedTuple):
     """
-    All of a migration file that is not pages.
+    Everything in a migration file except pages.
 
     :param start: the offset of the stream in its file
-    :param subsections: of the configuration: name, version and body in hexadecimal; that of the
-        capabilities has an empty body, for its place
+    :param subsections: of the configuration: name, version and body in hexadecimal; an empty body
+        marks the place of the capabilities
     :param ram_header: the RAM section's bytes before its payload
-    :param list_end: the words behind the list of RAM blocks: its end, and flushes before that
+    :param list_end: the words after the list of RAM blocks: flushes, then its end
     :param before: sections between the configuration and RAM
-    :param after: everything that follows the RAM section's first payload
+    :param after: everything after the RAM section's first payload
     """
 
     start: int
@@ -108,17 +108,17 @@ class VmState(NamedTuple):
 
     @property
     def has_footers(self) -> bool:
-        """Whether sections end in a footer, as they do but for very old machine types."""
+        """True if sections end in a footer, as in all but very old machine types."""
         return self.after[:1] == bytes([SECTION_FOOTER])
 
     @property
     def end_mark(self) -> int | None:
-        """Where in ``after`` the stream's end mark stands, None where it has none."""
+        """Offset of the stream's end mark in ``after``, None if it has none."""
         after = self.after
         return find_end_mark(lambda start, length: after[start : start + length], 0, len(after))
 
     def with_capability(self, name: str, *, on: bool) -> VmState:
-        """Return the same state with a capability listed or not."""
+        """Return the same state with a capability added or removed."""
         others = tuple(known for known in self.capabilities if known != name)
         capabilities = (*others, name) if on else others
         subsections = tuple(item for item in self.subsections if item[0] != CAPABILITIES)
@@ -156,11 +156,11 @@ class VmState(NamedTuple):
         return b"".join([*parts, self.before, self.ram_header])
 
     def total(self) -> bytes:
-        """Return the size of all blocks as the payload starts with it."""
+        """Return the size of all blocks as at the start of the payload."""
         return struct.pack(">Q", sum(block.length for block in self.blocks) | RAM_MEM_SIZE)
 
     def block_entry(self, block: QemuBlock) -> bytes:
-        """Return what the payload says of a block before anything of mapped-ram."""
+        """Return a block's entry in the payload, without the header of mapped-ram."""
         name = block.name.encode()
         entry = bytes([len(name)]) + name + struct.pack(">Q", block.length)
         if IGNORE_SHARED in self.capabilities:

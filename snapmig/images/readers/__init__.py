@@ -1,1 +1,1 @@
-"""Ways in which an image's files hold the pages of RAM: one reader a way."""
+"""Readers of RAM from an image's files, one for each way of storing pages."""

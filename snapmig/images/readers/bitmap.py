@@ -1,4 +1,4 @@
-"""RAM of which only the pages count whose bit is set: the bytes of the others may be stale."""
+"""RAM with a bitmap of valid pages: the bytes of all others may be stale."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SCAN_BYTES = 1 << 13
 
 class PageBitmap(NamedTuple):
     """
-    Where a file has the bitmap of a part: one bit a page, the first page in the lowest bit.
+    Place of a part's bitmap: one bit per page, the first page in the lowest bit.
 
     :param path: opens the file, also in another process
     :param offset: of the bitmap in the file
-    :param page_size: bytes of RAM for a bit
+    :param page_size: bytes of RAM per bit
     """
 
     path: str
@@ -50,7 +50,7 @@ class BitmapReader:
         self._bits = [Bits(b, p) for b, p in zip(bitmaps, parts, strict=True)]
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the ranges between two RAM offsets of one part whose bits are set."""
+        """Yield the ranges between two RAM offsets of one part with their bits set."""
         number = bisect_right(self._starts, start) - 1
         base, size = self._parts[number].start, self._bitmaps[number].page_size
         first, after = (start - base) // size, -(-(stop - base) // size)
@@ -68,13 +68,13 @@ class BitmapReader:
         """Do nothing: the kernel reads ahead."""
 
     def release(self, start: int, stop: int) -> None:
-        """Say that a range is not needed any more."""
+        """Note that a range is no longer needed."""
         self._reader.release(start, stop)
 
 
 class Bits:
     """
-    A part's bitmap, read and not mapped: the parent asks it, too, and outlives a file that is cut.
+    A part's bitmap, read and not mapped: the parent uses it too, and must survive a truncated file.
 
     :raises OSError: the file can't be opened
     """
@@ -86,14 +86,14 @@ class Bits:
         self._size = -(-(part.stop - part.start) // bitmap.page_size // 8)
 
     def between(self, first: int, after: int) -> Mask:
-        """Return which pages from one to another are set."""
+        """Return the bits of a range of pages, as a mask."""
         low = first // 8
         found = self._read(low, -(-after // 8) - low)
         bits = np.unpackbits(np.frombuffer(found, np.uint8), bitorder="little")
         return bits[first - low * 8 : after - low * 8].view(np.bool_)
 
     def next_set(self, page: int) -> int | None:
-        """Return the first page from ``page`` on whose bit is set, or None."""
+        """Return the first page from ``page`` on with its bit set, or None."""
         for at in range(page // 8, self._size, _SCAN_BYTES):
             length = min(_SCAN_BYTES, self._size - at)
             first = max(page, at * 8)

@@ -1,7 +1,7 @@
 """
-RAM as ranges of files: most images are that.
+RAM as ranges of files: the usual case.
 
-Files are mapped read-only. Holes are asked for first, since reading one through a mapping of
+Files are mapped read-only. Holes are looked up first, because reading one through a mapping of
 shared memory allocates it.
 """
 
@@ -25,10 +25,10 @@ __all__ = ("MappedFile", "Part", "PartsReader")
 
 class Part(NamedTuple):
     """
-    A range of RAM offsets that a file holds in one piece.
+    A range of RAM offsets stored in one piece of a file.
 
     :param path: opens the file, also in another process
-    :param file_offset: where in the file the byte at RAM offset ``start`` is
+    :param file_offset: place in the file of the byte at RAM offset ``start``
     """
 
     path: str
@@ -41,7 +41,7 @@ class MappedFile:
     """
     A file's bytes as an array, and its holes.
 
-    :ivar raw: the same bytes, to be searched
+    :ivar raw: the same bytes, for searching
     """
 
     def __init__(self, path: str) -> None:
@@ -60,8 +60,8 @@ class MappedFile:
         """
         Drop a range from this process's page tables; the file keeps it.
 
-        A worker would otherwise seem to hold the whole guest, and be the first one that the
-        kernel kills when memory runs out.
+        Otherwise a worker would seem to hold the whole guest, and the kernel would kill it first
+        when memory runs out.
         """
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         # Refused for a part of a huge page of 1 GiB, and for all huge pages before Linux 5.18.
@@ -71,9 +71,9 @@ class MappedFile:
 
 class PartsReader:
     """
-    Reads RAM that lies in ranges of files.
+    Reads RAM in ranges of files.
 
-    :param parts: in the order of RAM offsets; what no part covers is zero
+    :param parts: in the order of RAM offsets; RAM outside all parts is zero
     """
 
     def __init__(self, parts: Sequence[Part]) -> None:
@@ -100,7 +100,7 @@ class PartsReader:
         """Do nothing: the kernel reads ahead."""
 
     def release(self, start: int, stop: int) -> None:
-        """Say that a range is not needed any more."""
+        """Note that a range is no longer needed."""
         for part, file in self._between(start, stop):
             shift = part.file_offset - part.start
             file.release(max(start, part.start) + shift, min(stop, part.stop) + shift)

@@ -1,7 +1,7 @@
 """
-RAM as a whole file and later files of what changed, one upon the other.
+RAM as a whole file, overlaid with later files of changes.
 
-A hole in a later file means "as it was before"; zeros that were written there mean zero.
+A hole in a later file means "unchanged"; zeros written there mean zero.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ MAX_LAYERS = 256
 
 class OverlayReader:
     """
-    Reads RAM that lies in files of one size, in which a RAM offset is the file offset.
+    Reads RAM from files of one size, with RAM offsets as file offsets.
 
-    :param paths: the whole file, then those of what changed, in the order of their making
+    :param paths: the whole file, then the files of changes, the oldest first
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -47,7 +47,7 @@ class OverlayReader:
         """Do nothing: the kernel reads ahead."""
 
     def release(self, start: int, stop: int) -> None:
-        """Say that a range is not needed any more."""
+        """Note that a range is no longer needed."""
         for file in self._files:
             file.release(start, stop)
 
@@ -64,11 +64,11 @@ class OverlayReader:
 
 class OverlayImage(FilesImage):
     """
-    An image whose RAM lies in a whole file and later ones of what changed.
+    An image with its RAM in a whole file and later files of changes.
 
-    :param layers: the whole file, then those of what changed, in the order of their making
+    :param layers: the whole file, then the files of changes, the oldest first
     :param others: further files of the image, watched and closed with it
-    :raises SnapmigError: the files do not have one size, or are too many
+    :raises SnapmigError: the files differ in size, or are too many
     """
 
     def __init__(
@@ -89,11 +89,11 @@ class OverlayImage(FilesImage):
         _check_layers(self.layers)
 
     def opener(self) -> Callable[[], OverlayReader]:
-        """Return a picklable function that opens a reader in any process."""
+        """Return a picklable function to open a reader in any process."""
         return partial(OverlayReader, [file.path for file in self.layers])
 
     def next_data(self, start: int) -> int | None:
-        """Return the first RAM offset from ``start`` on that is data in any of the files."""
+        """Return the first RAM offset from ``start`` on with data in any of the files."""
         size = self.layers[0].size
         found = min(next_data(file.fd, start, size) for file in self.layers)
         return found if found < size else None
@@ -102,9 +102,9 @@ class OverlayImage(FilesImage):
 def _check_layers(layers: Sequence[ImageFile]) -> None:
     base = layers[0]
     if len(layers) > MAX_LAYERS:
-        message = f"{len(layers)} files one upon the other, expected at most {MAX_LAYERS}"
+        message = f"{len(layers)} layers of memory, expected at most {MAX_LAYERS}"
         raise SnapmigError(message, path=base.shown)
     for file in layers:
         if file.size != base.size:
-            message = f"file has {file.size} bytes, {base.shown} on which it builds {base.size}"
+            message = f"file has {file.size} bytes, its base {base.shown} has {base.size}"
             raise SnapmigError(message, path=file.shown)

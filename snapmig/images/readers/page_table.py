@@ -1,4 +1,4 @@
-"""RAM whose pages lie anywhere in a file, each found through a table in shared memory."""
+"""RAM with its pages anywhere in a file, found through a table in shared memory."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ from snapmig.system.holes import data_extents
 __all__ = ("MAX_PAGES", "NO_PAGE", "PageTable", "PageTableReader")
 
 NO_PAGE = 0
-"""The entry of a page that the file does not have. No page is at the start of a file, and a table
-of zeros takes no memory."""
+"""
+The entry of a page missing from the file. No page is at the start of a file, and a table of zeros
+takes no memory.
+"""
 
 MAX_PAGES = 1 << 34
-"""Pages that a table may be for: 64 TiB of RAM."""
+"""Largest number of pages in a table: 64 TiB of RAM."""
 
 
 class PageTable:
     """
-    File offsets of all pages, 8 bytes each, in a memfd that workers map too.
+    File offsets of all pages, 8 bytes each, in a memfd mapped by workers too.
 
     :raises SnapmigError: more pages than any guest has
     """
@@ -48,7 +50,7 @@ class PageTable:
             raise SnapmigError(message) from error
 
     def next_page(self, page: int) -> int | None:
-        """Return the first page from ``page`` on that the file has, or None."""
+        """Return the first page from ``page`` on present in the file, or None."""
         for first, end in data_extents(self._fd, page * 8, self.pages * 8):
             found = np.flatnonzero(self.entries[first // 8 : end // 8])
             if found.size:
@@ -68,11 +70,11 @@ class PageTable:
 
     @property
     def path(self) -> str:
-        """A path by which other processes open it."""
+        """A path for other processes to open it."""
         return descriptor_path(self._fd)
 
     def close(self) -> None:
-        """Close the memfd; entries that are still referred to stay mapped."""
+        """Close the memfd; entries still referred to stay mapped."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -82,9 +84,9 @@ class PageTableReader:
     """
     Reads pages through a table.
 
-    :param path: the file that has the pages
+    :param path: the file with the pages
     :param table_path: the table's memfd
-    :param stride: bytes from one page's contents to the next one's where they follow each other
+    :param stride: bytes from one page's contents to the next one's, for pages stored in sequence
     """
 
     def __init__(self, path: str, table_path: str, stride: int) -> None:
@@ -99,11 +101,11 @@ class PageTableReader:
         self._entries: npt.NDArray[np.int64] = np.frombuffer(table, np.int64)
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the ranges between two RAM offsets whose pages follow each other in the file."""
+        """Yield the ranges between two RAM offsets with their pages in sequence in the file."""
         first, after = start // PAGE_SIZE, -(-stop // PAGE_SIZE)
         entries = self._entries[first:after]
         there = entries != NO_PAGE
-        # A range ends where the next page is missing, or elsewhere than one stride further.
+        # A range ends before a page that is missing, or not one stride further.
         breaks = np.flatnonzero(np.diff(entries) != self._stride) + 1
         edges = [0, *breaks.tolist(), len(entries)]
         for begin, end in pairwise(edges):
@@ -123,7 +125,7 @@ class PageTableReader:
         """Do nothing: the kernel reads ahead."""
 
     def release(self, start: int, stop: int) -> None:
-        """Drop what a range of RAM had in this process's page tables."""
+        """Drop the bytes behind a range of RAM from this process's page tables."""
         entries = self._entries[start // PAGE_SIZE : -(-stop // PAGE_SIZE)]
         there = entries[entries != NO_PAGE]
         if there.size:

@@ -1,4 +1,4 @@
-"""Images in ranges of files: watched while they are read, and closed with the image."""
+"""Images in ranges of files, watched while they are read and closed with the image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ("FilesImage", "PartsImage")
 
 class FilesImage:
     """
-    What images of files share: the files are watched, and closed with the image.
+    Base of images in files, watched and closed with the image.
 
     :ivar files: all of them
     """
@@ -28,9 +28,9 @@ class FilesImage:
 
     def check_unchanged(self) -> None:
         """
-        Compare the files with what they were when they were opened.
+        Compare the files with their state when opened.
 
-        :raises ImageChangedError: a size or a time of change is another one
+        :raises ImageChangedError: a size or modification time differs
         """
         for file in self.files:
             file.check_unchanged()
@@ -43,9 +43,9 @@ class FilesImage:
 
 class PartsImage(FilesImage):
     """
-    An image whose RAM lies in ranges of files.
+    An image with its RAM in ranges of files.
 
-    :param parts: in the order of RAM offsets; what no part covers is zero
+    :param parts: in the order of RAM offsets; RAM outside all parts is zero
     :param files: the files of those parts, closed with the image
     """
 
@@ -68,11 +68,11 @@ class PartsImage(FilesImage):
         self._fds = {file.path: file.fd for file in self.files}
 
     def opener(self) -> Callable[[], ImageReader]:
-        """Return a picklable function that opens a reader in any process."""
+        """Return a picklable function to open a reader in any process."""
         return partial(PartsReader, self.parts)
 
     def next_data(self, start: int) -> int | None:
-        """Return the first RAM offset from ``start`` on that is in a part and not in a hole."""
+        """Return the first RAM offset from ``start`` on inside a part and outside its holes."""
         for part in self.parts[max(0, bisect_right(self._starts, start) - 1) :]:
             shift = part.file_offset - part.start
             first = max(start, part.start)

@@ -1,1 +1,1 @@
-"""Saves, restores and reads under way: files, workers and their tasks, behind the verbs."""
+"""Saves, restores and reads under way, behind the verbs: files, workers and their tasks."""

@@ -1,4 +1,4 @@
-"""Commands of guests that cannot be run again, for they need descriptors of who ran them first."""
+"""Command lines with descriptors of the guest's first parent process, useless to anybody else."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LIBVIRT = re.compile(r"^secret,id=masterKey0|\"masterKey0\"|id=charmonitor\b")
 
 def check_command(command: Sequence[str]) -> None:
     """
-    Refuse the command line of a guest that its saver can't start again as it is.
+    Refuse a guest's command line if its saver can't start it again unchanged.
 
-    :raises UsageError: it has numbers of descriptors, as those of libvirt do
+    :raises UsageError: it has numbers of descriptors, as libvirt's do
     """
     found = next((word for word in command if _DESCRIPTOR.search(word)), None)
     if found is None:

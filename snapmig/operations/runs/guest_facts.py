@@ -1,8 +1,8 @@
 """
-The attachment ``guest.json``: what a snapshot tells of the QEMU that its guest ran in.
+The attachment ``guest.json``: facts about the guest's QEMU.
 
-Whoever made the snapshot may have written anything there, so each value has a type and limits, and
-the RAM blocks must be the snapshot's.
+It is untrusted input, so each value has a type and limits, and the RAM blocks must be the
+snapshot's.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class SavedFacts(msgspec.Struct, frozen=True):
     Facts about a guest when it was saved.
 
     :ivar machine: its machine type, as ``-machine`` takes it
-    :ivar command_line: the program and its arguments; empty where they could not be read
+    :ivar command_line: the program and its arguments; empty if they could not be read
     """
 
     machine: _Name
@@ -46,18 +46,18 @@ class SavedFacts(msgspec.Struct, frozen=True):
 
 
 def describe(facts: GuestFacts) -> bytes:
-    """Return a guest's facts as the attachment that keeps them."""
+    """Return a guest's facts as an attachment's contents."""
     return json.dumps(asdict(facts), indent=1).encode()
 
 
 def parse_facts(raw: bytes, blocks: Sequence[RamBlock], *, complete: bool) -> SavedFacts:
     """
-    Return the facts that an attachment keeps.
+    Return the facts in an attachment.
 
     :param blocks: the snapshot's
-    :param complete: they are all in the facts; of a guest that QEMU wrote to a file the blocks of
-        firmware and devices are not
-    :raises CorruptSnapshotError: it is not what :func:`describe` writes of such a guest
+    :param complete: the facts list them all; if QEMU wrote the guest to a file, those of firmware
+        and devices are missing
+    :raises CorruptSnapshotError: not written by :func:`describe` for such a guest
     """
     try:
         # Not by msgspec alone: a command line that is not UTF-8 has lone surrogates here.
@@ -75,5 +75,5 @@ def parse_facts(raw: bytes, blocks: Sequence[RamBlock], *, complete: bool) -> Sa
     return facts
 
 
-def _refuse(words: str) -> CorruptSnapshotError:
-    return CorruptSnapshotError(f"attachment {FACTS} is not what snapmig writes: {words}")
+def _refuse(message: str) -> CorruptSnapshotError:
+    return CorruptSnapshotError(f"attachment {FACTS} was not written by snapmig: {message}")

@@ -1,4 +1,4 @@
-"""How a snapshot is read: by how many workers, by which engine, and who hears of it."""
+"""Options of reading a snapshot, and a reading under way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REMOTE_AHEAD = 4
 
 
 class ReadOptions(NamedTuple):
-    """Checked values of the words that restore and verify share."""
+    """Checked options common to restore and verify."""
 
     jobs: int
     accelerator: str
@@ -46,7 +46,7 @@ def read_options(
     Check them.
 
     :param workers: gives the worker processes
-    :raises UsageError: one makes no sense
+    :raises UsageError: an invalid value
     """
     checked = parse_jobs(jobs), accelerator, parse_depth(depth)
     return ReadOptions(*checked, progress, workers, follow_remote_parents)
@@ -54,9 +54,9 @@ def read_options(
 
 class Reading:
     """
-    A snapshot that is being read, with its parents open; a context manager.
+    A snapshot being read, with its parents open; a context manager.
 
-    :ivar warnings: what the user should know, a sentence each
+    :ivar warnings: messages for the user, a sentence each
     :raises SnapmigError: the engine can't be used on this host, or a parent is missing
     """
 
@@ -78,13 +78,13 @@ class Reading:
 
     @property
     def accelerator(self) -> str | None:
-        """The engine that decodes deflate, None where there is none to decode."""
+        """The engine for deflate, None if nothing is deflated."""
         used = zip(self.chain, self.settings, strict=True)
         return next((each.engine for file, each in used if file.has_deflate), None)
 
     @property
     def plans(self) -> list[ReadPlan]:
-        """What a worker needs to read it too."""
+        """Plans for workers to open the files."""
         return [
             ReadPlan(file.plan(), file.shown, each)
             for file, each in zip(self.chain, self.settings, strict=True)
@@ -92,13 +92,13 @@ class Reading:
 
     @property
     def ahead(self) -> int:
-        """Tasks that a worker should know of: more where bytes come over a network."""
+        """Number of tasks to announce to a worker: more if bytes come over a network."""
         return REMOTE_AHEAD if any(file.is_remote for file in self.chain) else TASKS_AHEAD
 
-    def take_warnings(self, fleet: Workers) -> None:
-        """Keep what workers found worth telling."""
-        failures = int(fleet.cells.total()[Counter.ENGINE_FAILURES])
-        self.warnings += failure_warnings(list(fleet.notes), failures)
+    def take_warnings(self, pool: Workers) -> None:
+        """Keep messages from workers."""
+        failures = int(pool.counters.total()[Counter.ENGINE_FAILURES])
+        self.warnings += failure_warnings(list(pool.notes), failures)
 
     def _choose(self, file: SnapshotFile) -> ReadSettings:
         settings, warnings = choose_to_read(file, self.options.accelerator, self.options.depth)

@@ -1,4 +1,4 @@
-"""A restore under way: which packets, into which places of which file, by workers."""
+"""A restore under way: packets, their places in a file, and the workers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _INDEX_STEP = 4096
 
 
 class Part(NamedTuple):
-    """What is restored: some packets, how much RAM they are, and where they and the rest go."""
+    """Packets to restore, the size of their RAM, and the places of everything."""
 
     packets: range
     ram_size: int
@@ -76,7 +76,7 @@ class Part(NamedTuple):
 
 class Placing(NamedTuple):
     """
-    What the user says of where a guest's RAM is, in place of what a snapshot tells.
+    The guest's RAM layout given by the user, instead of the snapshot's own.
 
     :param addresses: guest physical addresses
     :param architecture: the guest's processors
@@ -96,15 +96,15 @@ def plan_whole(
     placing: Placing = AS_KNOWN,
 ) -> Part:
     """
-    Return a whole snapshot as an image of a format.
+    Plan a whole snapshot as an image of a format.
 
-    :param domain_xml: libvirt's definition of the guest, before all that the snapshot has
+    :param domain_xml: libvirt's definition of the guest, preferred to any in the snapshot
 
-    :raises UsageError: the snapshot lacks something that the format needs
-    :raises CorruptSnapshotError: what it has of it can't be
+    :raises UsageError: the snapshot lacks something needed by the format
+    :raises CorruptSnapshotError: an attachment needed for it is invalid
     """
     geometry = source.geometry
-    # What the user says goes before the places that RAM had in a core that was saved.
+    # The user's addresses take precedence over those of a saved core.
     kept = {} if any(placing) else SourceAttachments(source)
     content = Content(
         blocks=place_blocks(geometry.blocks, placing.addresses),
@@ -126,7 +126,7 @@ def plan_whole(
 
 
 def _attached_xml(source: SnapshotFile) -> bytes | None:
-    # That of a save image is the better one: it was the guest's at that moment.
+    # A save image's definition is better: it was the guest's at that moment.
     entries = {entry.name: entry for entry in source.attachments}
     if DOMAIN_XML not in entries or f"{SOURCE_PREFIX}libvirt.head" in entries:
         return None
@@ -135,7 +135,7 @@ def _attached_xml(source: SnapshotFile) -> bytes | None:
 
 def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
     """
-    Return one RAM block of a snapshot as a raw image, or as a part of a file.
+    Plan one RAM block of a snapshot as a raw image, or as a part of a file.
 
     :raises UsageError: there is no block of that name
     """
@@ -153,7 +153,7 @@ def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
 
 
 class SourceAttachments(Mapping[str, bytes]):
-    """What a saved image had besides pages, by the names that its format gave."""
+    """The saved image's contents besides pages, under its format's names."""
 
     def __init__(self, source: SnapshotFile) -> None:
         self._source = source
@@ -170,7 +170,7 @@ class SourceAttachments(Mapping[str, bytes]):
         return name in self._entries
 
     def pieces(self, name: str) -> StoredAttachment:
-        """Return the contents of one that may be large."""
+        """Return the contents of a possibly large attachment."""
         return StoredAttachment(self._source, self._entries[name])
 
     def __iter__(self) -> Iterator[str]:
@@ -191,10 +191,10 @@ def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
 
 def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int:
     """
-    Write a new image, which appears when it is complete; return the pages that are not zero.
+    Write a new image, visible once complete; return the number of nonzero pages.
 
     :raises NoSpaceError: it does not fit
-    :raises DestinationExistsError: it, or a file that belongs beside it, exists
+    :raises DestinationExistsError: the image, or another file of it, exists
     """
     # A damaged index would make nonsense of the space it asks for.
     reading.snapshot.index.check_digest()
@@ -225,9 +225,9 @@ def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int
 @contextmanager
 def restore_nameless(reading: Reading, folder: Path, part: Part) -> Iterator[tuple[int, int]]:
     """
-    Write an image to a file without a name, which lasts inside.
+    Write an image to a file without a name, for the duration of the ``with`` block.
 
-    Yield its descriptor and the pages that are not zero.
+    Yield its descriptor and the number of nonzero pages.
 
     :raises NoSpaceError: it does not fit
     """
@@ -247,7 +247,7 @@ def _written(reading: Reading, path: Path, part: Part) -> Iterator[tuple[Partial
 
 
 def _check_room(reading: Reading, folder: Path, shown: str, part: Part) -> int:
-    # Return what the image needs.
+    # Return the space needed by the image.
     needed = reading.snapshot.index.pages_in_use(part.packets) * PAGE_SIZE
     needed += sum(len(piece) for _, piece in part.image.pieces)
     needed += sum(len(content) for content in part.image.companions.values())
@@ -273,7 +273,7 @@ def _fill_new(reading: Reading, file: NewFile, folder: Path, part: Part) -> int:
 
 
 def restore_in_place(reading: Reading, path: Path, part: Part) -> int:
-    """Write into an existing image of the same size; return the pages that are not zero."""
+    """Write into an existing image of the same size; return the number of nonzero pages."""
     try:
         fd = open_regular(path, os.O_RDWR)
     except SnapmigError as error:
@@ -317,13 +317,13 @@ def _partly_restored(path: Path) -> Iterator[None]:
 
 
 def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
-    """Have workers put a part's pages into a file; return the pages that are not zero."""
+    """Have workers write a part's pages into a file; return the number of nonzero pages."""
     plan = RestorePlan(reading.plans, target, part.placer)
     options = reading.options
     make_handler = partial(RestoreHandler, plan)
-    with options.workers(options.jobs, make_handler, lambda _signal: "") as fleet:
-        report = reporter(fleet, part.ram_size, options.progress)
-        fleet.run(LoadTasks(reading.snapshot, part.packets), report, ahead=reading.ahead)
+    with options.workers(options.jobs, make_handler, lambda _signal: "") as pool:
+        report = reporter(pool, part.ram_size, options.progress)
+        pool.run(LoadTasks(reading.snapshot, part.packets), report, ahead=reading.ahead)
         report()
-        reading.take_warnings(fleet)
-        return int(fleet.cells.total()[Counter.DATA_PAGES])
+        reading.take_warnings(pool)
+        return int(pool.counters.total()[Counter.DATA_PAGES])

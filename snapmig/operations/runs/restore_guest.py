@@ -46,12 +46,12 @@ _LONGEST_NAME = 100
 @dataclass(frozen=True)
 class SavedGuest:
     """
-    What a snapshot keeps of a guest besides its RAM.
+    A snapshot's guest besides its RAM.
 
-    :param state: QEMU's device state without shared RAM, in pieces; None when the snapshot was made
-        of a migration file that has it all
-    :param command_line: of the QEMU that it was saved from, else empty
-    :param qemu_version: of that QEMU; a new one where it is not known
+    :param state: QEMU's device state without shared RAM, in pieces; None if the snapshot was made
+        from a migration file with everything
+    :param command_line: of the QEMU it was saved from, or empty
+    :param qemu_version: of that QEMU; a recent one if unknown
     """
 
     machine: str
@@ -65,10 +65,10 @@ class Resumable:
     """
     A directory from which a guest resumes.
 
-    :param format: of what was saved
-    :param data_pages: pages that are not zero
-    :param arguments: the command that starts QEMU
-    :param monitor_commands: what its monitor (HMP) must be told then
+    :param format: format of the saved image
+    :param data_pages: number of nonzero pages
+    :param arguments: the command to start QEMU
+    :param monitor_commands: commands for its monitor (HMP) after that
     """
 
     format: str
@@ -79,10 +79,10 @@ class Resumable:
 
 def load_guest(source: SnapshotFile) -> SavedGuest:
     """
-    Return the guest that a snapshot was made of.
+    Return the guest of a snapshot.
 
-    :raises UsageError: it was made of something that has no device state of QEMU
-    :raises CorruptSnapshotError: what it keeps is not what snapmig writes
+    :raises UsageError: the saved image had no device state of QEMU
+    :raises CorruptSnapshotError: its attachments were not written by snapmig
     """
     attachments = SourceAttachments(source)
     try:
@@ -115,9 +115,9 @@ def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGu
 
 def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str, int]:
     """
-    Put a snapshot into a QEMU that waits, and let it run; return format and pages not zero.
+    Load a snapshot into a waiting QEMU and let it run; return format and number of nonzero pages.
 
-    :raises SnapmigError: that QEMU does not fit; nothing was touched then
+    :raises SnapmigError: the QEMU does not fit; it is still untouched
     """
     source = reading.snapshot
     name = source_format(source)
@@ -140,7 +140,7 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
     Make a directory from which a new QEMU resumes a snapshot's guest.
 
     :raises DestinationExistsError: the directory exists
-    :raises UsageError: the snapshot does not have the command line of the guest's QEMU
+    :raises UsageError: the snapshot lacks the command line of the guest's QEMU
     """
     saved = load_guest(reading.snapshot)
     if saved.state is not None and not saved.command_line:
@@ -158,7 +158,7 @@ def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
 
 
 def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path) -> Resumable:
-    # Arguments name files where they will be, in `final`; they are made in `folder`.
+    # Arguments name files by their final paths, in `final`; they are made in `folder`.
     source = reading.snapshot
     name = source_format(source)
     if saved.state is None:
@@ -184,8 +184,8 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
 
 
 def _part_of_name(text: str) -> str:
-    # A block's name is a word of the snapshot: what is left of it leads nowhere, and has no meaning
-    # in an option of QEMU's. The number before it keeps names apart.
+    # A block's name is untrusted: only characters without a meaning in paths and in QEMU's options
+    # are kept. The number before it keeps names apart.
     return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:_LONGEST_NAME]
 
 
@@ -198,7 +198,7 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
         message = f"QEMU's machine type is {guest.facts.machine}, the snapshot's {saved.machine}"
         raise SnapmigError(message, path=path)
     wanted = {block.name: block.size for block in blocks}
-    if saved.state is None:  # a migration file, whose blocks are those of firmware too
+    if saved.state is None:  # a migration file, with the blocks of firmware too
         found = {item.name: item.size for item in guest.facts.memory}
         wanted = {name: size for name, size in wanted.items() if name in found}
     else:
@@ -235,7 +235,7 @@ def _start(guest: Guest, state: StoredAttachment) -> None:
 
 
 def _start_from_file(reading: Reading, guest: Guest) -> int:
-    # QEMU alone can write this guest's memory: it reads a file that is made for it.
+    # Only QEMU can write this guest's memory, so it reads a file made for it.
     folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
     part = plan_whole(reading.snapshot, guest.file_format)
     with restore_nameless(reading, folder, part) as (fd, pages):
@@ -251,14 +251,14 @@ def _uri(path: Path, saved: SavedGuest) -> str:
 
 
 def _monitor_commands(uri: str) -> tuple[str, ...]:
-    # QEMU has no command-line option for this capability, so it must be told when it runs.
+    # QEMU has no command-line option for this capability, so its monitor must set it.
     escaped = uri.replace("\\", r"\\").replace('"', r"\"")
     quoted = uri if re.fullmatch(r'[^\s"\\]+', uri) else f'"{escaped}"'
     return ("migrate_set_capability x-ignore-shared on", f"migrate_incoming {quoted}", "cont")
 
 
 def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
-    # The command that the guest was started with, but for its RAM files and what it waited for.
+    # The guest's original command, without its RAM files and its incoming migration.
     command = saved.command_line
     if not command:
         return ["qemu-system-x86_64", "-machine", saved.machine]

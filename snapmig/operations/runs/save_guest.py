@@ -38,10 +38,10 @@ _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
 
 def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
     """
-    Save the guest behind a monitor's socket, and let it go on.
+    Save the guest behind a monitor's socket, and let it continue.
 
-    :raises MonitorError: QEMU's monitor can't be reached, or refused something
-    :raises UsageError: a live save of a guest that does not share its memory
+    :raises MonitorError: QEMU's monitor can't be reached, or refused a command
+    :raises UsageError: a live save of a guest without shared memory
     """
     check_location(path, force=options.force)
     with Guest(socket, options.monitor) as guest:
@@ -56,7 +56,7 @@ def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
 
 def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions) -> SaveResult:
     if options.live and options.layout != Layout.FIXED:
-        raise UsageError("a live save writes packets again, which needs the fixed layout")
+        raise UsageError("a live save writes packets again, so it needs the fixed layout")
     with ExitStack() as stack:
         source = stack.enter_context(_open_ram(guest, socket))
         run = stack.enter_context(open_save_run(source, path, options))
@@ -83,7 +83,7 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
 def _save_through_file(
     guest: Guest, socket: str, path: Location, options: SaveOptions
 ) -> SaveResult:
-    # QEMU alone can read this guest's memory, so it writes a file that is then saved as one.
+    # Only QEMU can read this guest's memory, so it writes a file, and the file is saved.
     folder = path.parent if isinstance(path, Path) else Path(tempfile.gettempdir())
     with ExitStack() as stack:
         file = stack.enter_context(NamelessFile(folder))
@@ -134,12 +134,12 @@ def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
 
 
 def place_ram(source: ImageSource, addresses: Addresses) -> None:
-    """Give a source's RAM blocks the guest physical addresses that QEMU told, if it did."""
+    """Give a source's RAM blocks the guest physical addresses reported by QEMU, if any."""
     pieces = pieces_of_blocks(
         addresses.regions, {block.name: block.size for block in source.blocks}
     )
     placed = tuple(replace(block, pieces=pieces.get(block.name, ())) for block in source.blocks)
-    # Addresses that can't be are no reason to leave a guest unsaved.
+    # Impossible addresses are no reason to leave a guest unsaved.
     if pieces and block_problem(placed) is None:
         source.blocks = placed
     source.architecture = addresses.architecture or source.architecture

@@ -1,9 +1,9 @@
 """
-Whether a snapshot has room, looked at before the work.
+Free space for a snapshot, checked before the work.
 
-A restore knows what it needs from the index. A save knows only what it needs at least: what a page
-becomes shows when it is compressed. So only what can't fit for sure is refused. That a save may not
-fit is no warning: its warnings come with its result, and then it has fitted.
+The index tells the exact size of a restored image. For a save only a minimum is known, since the
+size of a page shows when it is compressed; so only a snapshot certain not to fit is refused. A save
+that might not fit gets no warning: warnings come with the result, and by then it has fitted.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ("check_save_space",)
 
 def check_save_space(writer: SnapshotWriter, place: Location) -> None:
     """
-    Refuse a snapshot whose tables alone, or whose slots where no holes are kept, do not fit.
+    Refuse a snapshot if its tables do not fit, or its slots on a filesystem without holes.
 
-    Object storage does not say what it has room for.
+    The free space of object storage is unknown.
 
-    :raises NoSpaceError: with what is needed and what is free
+    :raises NoSpaceError: with the needed and the free bytes
     """
     if not isinstance(place, Path):
         return

@@ -1,45 +1,84 @@
-"""Where an operation's worker processes come from: its own, with a limit on what they write."""
+"""Worker processes of an operation: its own, or shared ones, with a limit on their writes."""
 
 from __future__ import annotations
 
 from functools import partial
+from types import TracebackType
 
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.handlers.counters import Counter
 from snapmig.units import parse_size
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 from snapmig.workers.rate_limit import RateLimiter
+from snapmig.workers.shared_pool import SharedPool
 
-__all__ = ("choose_workers", "make_pace", "parse_rate")
+__all__ = ("WorkerGroup", "choose_workers", "make_limiter", "parse_rate")
 
 
 def parse_rate(rate: str | int) -> int:
     """
-    Return bytes per second, of a number or of words like ``200M``.
+    Return the bytes per second in a number or in a text such as ``200M``.
 
-    :raises UsageError: not a size, or nothing
+    :raises UsageError: not a size, or zero
     """
     try:
         number = parse_size(rate)
     except SnapmigError as error:
-        words = f"bwlimit is {rate!r}, expected bytes per second with an optional K, M, G or T"
-        raise UsageError(words) from error
+        message = f"bwlimit is {rate!r}, expected bytes per second with an optional K, M, G or T"
+        raise UsageError(message) from error
     if number <= 0:
         raise UsageError(f"bwlimit is {rate!r}, expected more than nothing")
     return number
 
 
-def make_pace(bwlimit: str | int | None) -> RateLimiter | None:
-    """Return a limit on what workers write, None for no limit."""
+def make_limiter(bwlimit: str | int | None) -> RateLimiter | None:
+    """Return a limiter of the workers' writes, None for no limit."""
     return None if bwlimit is None else RateLimiter(parse_rate(bwlimit), Counter.WRITTEN_BYTES)
 
 
-def choose_workers(bwlimit: str | int | None, shared: WorkersMaker | None) -> WorkersMaker:
+class WorkerGroup:
     """
-    Return what gives an operation its workers.
+    Worker processes for several saves and restores, each in its own thread; a context manager.
 
-    :param shared: those of a run of many, which has its own limit
+    Enter it before starting threads: workers are forked.
+
+    :param size: number of worker processes
+    :param at_once: saves and restores under way at a time
+    :param bwlimit: bytes per second to write at most, all together; a number or a text such as
+        ``200M``
+    :raises UsageError: an invalid ``bwlimit``
+    """
+
+    def __init__(self, size: int, at_once: int, *, bwlimit: str | int | None = None) -> None:
+        self._pool = SharedPool(size, at_once, make_limiter(bwlimit))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.size}>"
+
+    def __enter__(self) -> WorkerGroup:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.__exit__(kind, error, trace)
+
+    @property
+    def size(self) -> int:
+        """Number of worker processes."""
+        return self._pool.size
+
+
+def choose_workers(bwlimit: str | int | None, shared: WorkerGroup | None) -> WorkersMaker:
+    """
+    Return the factory of an operation's workers.
+
+    :param shared: a group with its own limit
     """
     if shared is not None:
-        return shared
-    return partial(WorkerPool, pace=make_pace(bwlimit))
+        return shared._pool.workers
+    return partial(WorkerPool, limiter=make_limiter(bwlimit))

@@ -39,7 +39,7 @@ HARDWARE_DEPTH = 8
 """One accelerator has eight engines, each with one job at a time."""
 HUFFMAN = ("dynamic", "fixed", "trained")
 LARGEST_SAMPLES = 1 << 30
-"""Bytes; counts of symbols are summed up in 32 bits."""
+"""Bytes; the library sums symbol counts in 32 bits."""
 _USUAL_LEVEL = 1
 
 

@@ -24,11 +24,11 @@ from snapmig.system.files import Buffer
 __all__ = ("Method", "QplCoder")
 
 TIMEOUT = 5.0
-"""Seconds after which a job is given up; one takes a device well under a millisecond."""
+"""Seconds before a job is abandoned; a device needs well under a millisecond."""
 PAUSE = 20e-6
-"""Seconds between looks at the jobs in flight; a device takes some 100 microseconds for a job."""
+"""Seconds between polls of the jobs in flight; a job takes a device some 100 microseconds."""
 SUBMISSIONS = 2000
-"""Times that full work queues are tried again, a pause between each."""
+"""Attempts to submit to full work queues, with a pause between them."""
 LARGEST = 1 << 31
 """Bytes of an input or output; the library counts in 32 bits."""
 NO_ROOM = (Status.MORE_OUTPUT_NEEDED, Status.DESTINATION_IS_SHORT)
@@ -46,9 +46,9 @@ class Method(NamedTuple):
 
 _in_flight: set[_Slot] = set()
 """
-Jobs that a device may still be reading or writing for.
+Jobs with memory that a device may still be reading or writing.
 
-Who gives up a job, or drops its coder, must not free that memory: what is never seen to complete
+Abandoning a job, or dropping its coder, must not free that memory: a job never seen to complete
 stays here until the process ends.
 """
 
@@ -183,8 +183,8 @@ class _Slot:
             self._output = np.full(self._room, 0, np.uint8)  # its pages are there, unlike zeros'
 
     def _touch(self) -> None:
-        # A device that is not set to wait for page faults fails the job at the second one, and
-        # pages of a file that was just mapped are not there yet.
+        # A device not set to wait for page faults fails the job at the second one, and pages of a
+        # freshly mapped file are not there yet.
         if self._method.route == Route.HARDWARE:
             self._input[::PAGE_SIZE].max()
 

@@ -34,7 +34,7 @@ __all__ = (
 
 SONAME = "libqpl.so.1"
 ACCEL_CONFIG = "libaccel-config.so.1"
-"""What the library itself loads to find the work queues."""
+"""Loaded by the library itself to find the work queues."""
 
 LITERALS_AND_LENGTHS = 286
 DISTANCES = 30

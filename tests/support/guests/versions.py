@@ -1,12 +1,13 @@
-"""Versions of QEMU that tests need, for what an older one can't do."""
+"""The QEMU that tests run, and the versions that they need for what an older one can't do."""
 
 import os
 from collections.abc import Iterable
 
 import pytest
 
-from tests.support.guests.qemu import find_qemu
-from tests.support.requirements import lacks
+from tests.support.guests.qemu import OLDEST, PROGRAM, find_qemu
+from tests.support.guests.tiny import guest as tiny
+from tests.support.requirements import lacks, requires
 
 MAPPED_RAM = "9.0"
 """The migration capability."""
@@ -17,11 +18,21 @@ needs_mapped_ram = pytest.mark.qemu(MAPPED_RAM)
 needs_file = pytest.mark.qemu(FILE)
 
 
+def require_program() -> str:
+    """Return the program of QEMU; a test that runs tiny guests skips without it."""
+    found = find_qemu()
+    for tool in (found.path or PROGRAM, *tiny.TOOLS):
+        requires(tool)
+    if found.path is None:
+        requires(f"{PROGRAM} {OLDEST} or newer")  # which is no program's name: never there
+    return str(found.path)
+
+
 def require_qemu(oldest: str) -> None:
     """
     Skip a test that needs a newer QEMU.
 
-    Where SNAPMIG_TEST_QEMU chose the program it skips even if SNAPMIG_REQUIRE_TOOLS=1.
+    If SNAPMIG_TEST_QEMU chose the program it skips even if SNAPMIG_REQUIRE_TOOLS=1.
     """
     version = find_qemu().version
     if not version or _numbers(version) >= _numbers(oldest):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.support import processes
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 wait_for = partial(processes.wait_for, seconds=60)
