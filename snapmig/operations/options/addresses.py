@@ -1,4 +1,4 @@
-"""Guest physical addresses that the user gives: ``BLOCK[@OFFSET]=GPA``."""
+"""Guest physical addresses given by the user: ``BLOCK[@OFFSET]=GPA``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class GivenAddress(NamedTuple):
 
 def parse_addresses(given: Mapping[str, int | str] | Sequence[str]) -> tuple[GivenAddress, ...]:
     """
-    Return what ``BLOCK[@OFFSET]=GPA`` says, or a mapping of the one to the other.
+    Parse ``BLOCK[@OFFSET]=GPA`` texts, or a mapping of places to addresses.
 
-    Numbers are decimal, hexadecimal after ``0x``, or have a unit, as ``4G``.
+    Numbers are decimal, hexadecimal after ``0x``, or have a unit, as in ``4G``.
 
     :raises UsageError: not of that form
     """
@@ -46,11 +46,11 @@ def parse_addresses(given: Mapping[str, int | str] | Sequence[str]) -> tuple[Giv
 
 def place_blocks(blocks: Sequence[RamBlock], given: Sequence[GivenAddress]) -> tuple[RamBlock, ...]:
     """
-    Return blocks with the addresses that were given in place of what was known of them.
+    Return blocks with given addresses in place of known ones.
 
-    A part goes on to where the next one that was given of its block begins.
+    A part extends to the next given part of its block.
 
-    :raises UsageError: there is no such block, an offset is not inside of it, or addresses overlap
+    :raises UsageError: no such block, an offset outside it, or overlapping addresses
     """
     starts: dict[str, dict[int, int]] = {}
     for place, gpa in given:
@@ -68,7 +68,7 @@ def place_blocks(blocks: Sequence[RamBlock], given: Sequence[GivenAddress]) -> t
 
 
 def inherit_pieces(blocks: Sequence[RamBlock], parent: Sequence[RamBlock]) -> tuple[RamBlock, ...]:
-    """Return blocks with the pieces of a parent's where none of their own are known."""
+    """Return blocks with the parent's pieces where they have none of their own."""
     if any(block.pieces for block in blocks):
         return tuple(blocks)
     pieces = {block.name: block.pieces for block in parent}
@@ -77,7 +77,7 @@ def inherit_pieces(blocks: Sequence[RamBlock], parent: Sequence[RamBlock]) -> tu
 
 def check_blocks(blocks: tuple[RamBlock, ...]) -> None:
     """
-    Refuse blocks that can't be one guest's.
+    Refuse blocks that can't belong to one guest.
 
     :raises UsageError: they can't
     """

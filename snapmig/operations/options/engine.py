@@ -1,4 +1,4 @@
-"""Which engine does the work: chosen by the user, or for him by what this host really has."""
+"""Choice of the deflate engine: the user's, or the best that this host supports."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ AUTO: Final = "auto"
 
 class Coding(NamedTuple):
     """
-    How a save compresses.
+    The coding of a save's packets.
 
-    :param steps: levels that it chooses from while it runs; one where the user named it
-    :param notes: what the user should know of it
+    :param steps: levels to choose from during the save; a single one if the user named it
+    :param notes: remarks for the user
     """
 
     settings: PacketSettings
@@ -45,10 +45,10 @@ def choose_coding(
     depth: int | None,
 ) -> Coding:
     """
-    Return how a save compresses, by the words of the user.
+    Return the coding for a user's options.
 
-    :raises UsageError: a word that makes no sense, or not with the others
-    :raises SnapmigError: an engine or a library asked for can't be used on this host
+    :raises UsageError: an invalid option or combination
+    :raises SnapmigError: a requested engine or library can't be used on this host
     """
     known = parse_compression(compression)
     number = parse_level(level, known)
@@ -80,12 +80,12 @@ def choose_to_read(
     snapshot: SnapshotFile, accelerator: str, depth: int | None = None
 ) -> tuple[ReadSettings, list[str]]:
     """
-    Return how a snapshot's packets are decoded, and what the user should know of it.
+    Return the settings for decoding a snapshot's packets, and remarks for the user.
 
-    An engine with a smaller window than the snapshot's streams may need is passed over.
+    Engines with a smaller window than the snapshot's streams may need are passed over.
 
     :raises UsageError: no such engine
-    :raises SnapmigError: an engine asked for by name can't be used on this host
+    :raises SnapmigError: an engine requested by name can't be used on this host
     """
     window_bits = snapshot.superblock.window_bits
     if not snapshot.has_deflate:
@@ -107,7 +107,7 @@ def choose_to_read(
 
 
 def failure_warnings(notes: list[str], packets: int) -> list[str]:
-    """Return what to tell of packets that an engine did not do, given why."""
+    """Return warnings about packets redone in software, given the reasons."""
     if not packets:
         return list(notes)
     plural = "packet was" if packets == 1 else "packets were"

@@ -1,4 +1,4 @@
-"""Arguments that verbs share, from the words of users to checked values."""
+"""Parsers of arguments shared by verbs, from users' words to checked values."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ GUEST_FORMAT = "qemu-guest"
 
 def is_guest(image: object) -> bool:
     """
-    Return whether an image is ``qmp:SOCKET``, a running guest.
+    Return True if an image is ``qmp:SOCKET``, a running guest.
 
     :raises UsageError: it names no socket
     """

@@ -1,4 +1,4 @@
-"""What a save is asked for, and what it did."""
+"""Checked options of a save, and its result."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ("SaveOptions", "SaveResult")
 
 class SaveOptions(NamedTuple):
     """
-    How a snapshot is made: checked values of the words that :func:`snapmig.save` takes.
+    Checked options of :func:`snapmig.save`.
 
-    :param packet_size: None for the parent's, or the usual one
-    :param steps: levels to choose from while it is made; one where the user named it
-    :param notes: what the user should know of the settings, a sentence each
-    :param deltas: whether pages may be stored as differences from the parent's; None: where its
-        pages are decoded anyway
-    :param page_digests: whether the snapshot has the digest of each page; None: as the parent has
-    :param follow_remote_parents: whether parents of the parent are looked for anywhere
-    :param workers: gives the worker processes
-    :param addresses: guest physical addresses in place of those that the source tells
-    :param architecture: the guest's processors, in place of those that the source tells
-    :param monitor: how long a guest's monitor is waited for
+    :param packet_size: None for the parent's, or the default
+    :param steps: levels to choose from during the save; a single one if the user named it
+    :param notes: remarks on the settings for the user, a sentence each
+    :param deltas: store pages as differences from the parent's where smaller; None: if its pages
+        are decoded anyway
+    :param page_digests: store a digest per page; None: as the parent
+    :param follow_remote_parents: look for the parent's parents anywhere
+    :param workers: returns the worker processes
+    :param addresses: guest physical addresses, replacing the source's own
+    :param architecture: the guest's processors, replacing the source's own
+    :param monitor: time limits for a guest's monitor
     """
 
     jobs: int
@@ -59,23 +59,23 @@ class SaveOptions(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class SaveResult:
     """
-    What a save did; sizes are in bytes.
+    Result of a save; sizes are in bytes.
 
-    :param data_pages: pages that are not zero, of which ``same_pages`` are the parent's and
+    :param data_pages: pages other than zero, among them ``same_pages`` of the parent and
         ``delta_pages`` stored as differences from it
     :param accelerator: the engine of zlib, None for other compressions
-    :param levels: batches of packets that were compressed at each level
-    :param page_digests: whether the snapshot has the digest of each page
-    :param stored_size: all packets' stored bytes together
-    :param disk_size: what the snapshot takes on its filesystem
-    :param packets: how many packets are in which encoding
-    :param pause_seconds: how long a running guest stood still
-    :param changed_packets: packets of a live save that changed after they were saved
-    :param left_out_blocks: names of RAM blocks that a migration file made with x-ignore-shared does
-        not have, nor the snapshot
-    :param torn_packets: packets of a sample that had changed at the end, since nobody had paused
-        the guest
-    :param warnings: what the user should know, a sentence each
+    :param levels: number of batches of packets per compression level
+    :param page_digests: the snapshot has a digest per page
+    :param stored_size: stored bytes of all packets
+    :param disk_size: space taken on the filesystem
+    :param packets: number of packets per encoding
+    :param pause_seconds: length of a running guest's pause
+    :param changed_packets: packets of a live save changed after their first pass
+    :param left_out_blocks: names of RAM blocks missing from a migration file made with
+        x-ignore-shared, and so from the snapshot
+    :param torn_packets: packets of a sample found changed at the end, because nobody had paused the
+        guest
+    :param warnings: for the user, a sentence each
     """
 
     image: str
