@@ -25,9 +25,9 @@ DRAIN_SECONDS = 0.05
 STEP = 1 << 21
 EVENT = "no such event"
 TICKS = slice(11, 15)
+"""User and system time of a process and of the children that it waited for, in /proc/PID/stat."""
 REFUSED = re.compile("Sibling indicated error")
 """What QEMU writes where snapmig refuses the state of a guest that is to stay stopped."""
-"""User and system time of a process and of the children that it waited for, in /proc/PID/stat."""
 
 Ranges = list[tuple[int, int]]
 
