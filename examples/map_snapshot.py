@@ -1,14 +1,14 @@
 """
-Start a guest from a snapshot that is not restored: QEMU maps its RAM straight out of the file.
+Start a guest from a snapshot without restoring it: QEMU maps its RAM straight out of the file.
 
-For snapshots of guests that ran with shared memory, saved with --compression none. It begins to run
-at once, and reads only the pages that it uses. What it writes stays in its own memory: the file is
-opened for reading, so several guests can run from one snapshot, which must stay as it is meanwhile.
+For snapshots of guests that ran with shared memory, saved with --compression none. The guest runs
+at once, and reads only the pages it uses. Its writes stay in its own memory: the file is opened for
+reading, so several guests can run from one snapshot, which must stay unchanged meanwhile.
 
     python examples/map_snapshot.py SNAPSHOT STATE
 
-writes the guest's device state to the new file STATE. What it prints goes into the command that
-the guest was started with, in the place of its own memory backends, and then to QEMU's monitor.
+writes the guest's device state to the new file STATE. The printed options replace the memory
+backends in the guest's original command; the printed monitor commands come after that.
 
 Index and zero pages are checked before, the other pages are not: `snapmig verify` does that.
 
@@ -26,7 +26,7 @@ DEVICE_STATE = "source/state"
 
 
 def backend(block: snapmig.BlockInfo, path: Path) -> str:
-    """Return the memory backend that is a RAM block in a snapshot; QEMU wants commas twice."""
+    """Return a memory backend for a RAM block in a snapshot; QEMU wants commas doubled."""
     facts = {
         "id": block.name,
         "size": block.size,
@@ -41,7 +41,7 @@ def backend(block: snapmig.BlockInfo, path: Path) -> str:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write a new file that only its owner can read: it holds secrets of the guest."""
+    """Write a new file readable only by its owner: it holds secrets of the guest."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
@@ -52,7 +52,7 @@ def prepare(path: Path, state: Path) -> list[str]:
     blocks = snapmig.info(path).blocks
     if any(block.offset is None for block in blocks):
         raise snapmig.SnapmigError("can't be mapped; save with --compression none", path=str(path))
-    # No checksum is of the pages that are zero, and a guest would see what stands there.
+    # Zero pages have no checksum, and a guest would see any bytes there.
     found = snapmig.verify(path, quick=True)
     if not found.ok:
         raise snapmig.CorruptSnapshotError(

@@ -49,7 +49,7 @@ class RefusedError(Exception):
 
 
 class UnsupportedError(RefusedError):
-    """The file may be right, but is beyond this reader."""
+    """The file may be valid, but is beyond this reader."""
 
     exit_code = 4
 
@@ -99,7 +99,7 @@ ATTACHMENT = Layout(
 
 
 class Snapshot:
-    """An open snapshot whose superblock, tables and index are checked."""
+    """An open snapshot with its superblock, tables and index checked."""
 
     def __init__(self, file: BinaryIO, parents: "Parents | None" = None) -> None:
         self.file = file
@@ -129,7 +129,7 @@ class Snapshot:
             yield self.read_at(offset + done, min(CHUNK, size - done))
 
     def check_geometry(self) -> None:
-        """Check (step 3) that the parts stand in their order and inside of the file."""
+        """Check (step 3) that the parts are in order and inside the file."""
         s = self.superblock
         length = self.file.seek(0, os.SEEK_END)
         check(s.file_size == length, f"The file has {length} bytes, not {s.file_size}.")
@@ -216,7 +216,7 @@ class Snapshot:
             number += 1
 
     def packet_pages(self, number: int, page_count: int) -> dict[int, bytes]:
-        """Return a packet's pages that are not of kind 0, by their numbers (steps 6 to 9)."""
+        """Return a packet's pages of other kinds than 0, by their numbers (steps 6 to 9)."""
         record, kinds = self.read_record(number, page_count)
         pages = self.joined_pages(number, page_count, {n for n, kind in enumerate(kinds) if kind})
         right = not pages or xxh3_128(b"".join(pages.values())) == record.digest
@@ -228,7 +228,7 @@ class Snapshot:
         return pages
 
     def check_slot(self, number: int, stored: set[int]) -> None:
-        """Check that a slot which may be mapped is zero beside its stored pages (step 12)."""
+        """Check that a mappable slot is zero beside its stored pages (step 12)."""
         s = self.superblock
         slot = s.data_offset + number * s.packet_size
         for page in set(range(s.packet_size // PAGE)) - stored:
@@ -236,7 +236,7 @@ class Snapshot:
             check(right, f"The slot of packet {number} is not zero beside the stored pages.")
 
     def check_page_digests(self, number: int, pages: dict[int, bytes]) -> None:
-        """Check the digests of a packet's pages, which only a verification uses (step 10)."""
+        """Check the digests of a packet's pages, as only a verification does (step 10)."""
         s = self.superblock
         size = s.packet_size // PAGE * 16
         record = RECORD.read(self.read_at(s.index_offset + number * s.record_size, RECORD.size))
@@ -249,7 +249,7 @@ class Snapshot:
             check(right, f"The digest of page {page} of packet {number} is wrong.")
 
     def joined_pages(self, number: int, page_count: int, wanted: set[int]) -> dict[int, bytes]:
-        """Return some pages of a packet, in order, with what the parent has of them (step 9)."""
+        """Return some pages of a packet, in order, joined with the parent's (step 9)."""
         record, kinds = self.read_record(number, page_count)
         stored = [page for page, kind in enumerate(kinds) if kind & 1]
         contents = self.contents(record, stored) if wanted.intersection(stored) else b""
@@ -263,7 +263,7 @@ class Snapshot:
 
     @functools.cached_property
     def parent(self) -> "Snapshot":
-        """The snapshot that pages of kind 2 and 3 are taken from, checked (step 9)."""
+        """The snapshot with the pages of kinds 2 and 3, checked (step 9)."""
         check(self.parents is not None, "The snapshot builds on another one.", UnsupportedError)
         parent = self.parents.find(self.superblock)
         s, theirs = self.superblock, parent.superblock
@@ -351,7 +351,7 @@ class Snapshot:
 
 class Parents:
     """
-    Finds the files of parents: among those that were named, then in the folder of the first child.
+    Finds the files of parents: among the named ones, then in the folder of the first child.
 
     :param files: closes them
     """
@@ -424,7 +424,7 @@ def read_superblock(file: BinaryIO) -> Any:
 
 
 def is_power_of_two(number: int) -> bool:
-    """Say whether `number` is a power of two."""
+    """Return True if `number` is a power of two."""
     return number.bit_count() == 1
 
 
@@ -446,7 +446,7 @@ def entries(layout: Layout, table: bytes, what: str) -> list[Any]:
 
 
 def inflate(pieces: Iterable[bytes], size: int, window_bits: int, name: str) -> Iterator[bytes]:
-    """Yield what one deflate stream decodes to, which must be `size` bytes."""
+    """Yield the contents of one deflate stream; they must be `size` bytes."""
     decoder = zlib.decompressobj(wbits=-window_bits)
     total = 0
     try:
@@ -469,7 +469,7 @@ def inflate(pieces: Iterable[bytes], size: int, window_bits: int, name: str) -> 
 
 
 def unzstd(frame: bytes, size: int, name: str) -> bytes:
-    """Return what one zstd frame decodes to, which must be `size` bytes."""
+    """Return the contents of one zstd frame; they must be `size` bytes."""
     message = f"The encoding of {name} is 4, zstd, for which this reader needs Python 3.14."
     check(zstd is not None, message, UnsupportedError)
     try:
@@ -489,7 +489,7 @@ def unzstd(frame: bytes, size: int, name: str) -> bytes:
 
 
 def unlz4(block: bytes, size: int, name: str) -> bytes:
-    """Return what one LZ4 block decodes to, which must be `size` bytes."""
+    """Return the contents of one LZ4 block; they must be `size` bytes."""
     contents = bytearray()
     at = 0
     try:
@@ -519,7 +519,7 @@ def unlz4(block: bytes, size: int, name: str) -> bytes:
 
 
 def lz4_length(block: bytes, at: int, length: int) -> tuple[int, int]:
-    """Return a length whose first four bits are known, and where what follows it starts."""
+    """Return a length from its first four bits and the bytes after them, and the next position."""
     more = 255 if length == 15 else 0
     while more == 255:
         more = block[at]
@@ -594,7 +594,7 @@ def merge(lanes: list[int], start: int, secret_offset: int) -> int:
 
 @contextlib.contextmanager
 def new_file(path: str) -> Iterator[BinaryIO]:
-    """Give a file that gets its name `path` only when all went well."""
+    """Give a file that takes its name `path` only on success."""
     partial = Path(path + ".partial")
     with partial.open("xb") as file:
         try:
@@ -659,7 +659,7 @@ def named(entries: list[Any], name: str) -> list[Any]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do what the command line asks for."""
+    """Execute the command line."""
     with contextlib.ExitStack() as files:
         path = Path(options.snapshot)
         file = files.enter_context(path.open("rb"))

@@ -24,6 +24,7 @@ from snapmig.errors import (
 from snapmig.version import __version__
 
 if TYPE_CHECKING:
+    from snapmig import backup
     from snapmig.attachments import AttachmentSource
     from snapmig.batches.results import BatchJob, BatchProgress, BatchResult
     from snapmig.batches.run import batch
@@ -34,10 +35,20 @@ if TYPE_CHECKING:
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
+    from snapmig.operations.options.names import (
+        AcceleratorName,
+        CompressionName,
+        FormatName,
+        HuffmanName,
+        LayoutName,
+        Level,
+        WindowName,
+    )
     from snapmig.operations.options.save import SaveResult
     from snapmig.operations.progress import Progress, ProgressCallback
     from snapmig.operations.restore import RestoreResult, restore
     from snapmig.operations.rewrite import merge, rebase, repack
+    from snapmig.operations.runs.workers import WorkerGroup
     from snapmig.operations.save import ImageArgument, save
     from snapmig.operations.shares import CommitResult, abandon, commit
     from snapmig.operations.snapshot import Snapshot
@@ -46,6 +57,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "AcceleratorInfo",
+    "AcceleratorName",
     "AttachmentInfo",
     "AttachmentSource",
     "BatchJob",
@@ -56,11 +68,16 @@ __all__ = (
     "CancelledError",
     "ChainLink",
     "CommitResult",
+    "CompressionName",
     "CorruptSnapshotError",
     "DestinationExistsError",
     "DiffResult",
+    "FormatName",
+    "HuffmanName",
     "ImageArgument",
     "ImageChangedError",
+    "LayoutName",
+    "Level",
     "MonitorError",
     "NoSpaceError",
     "PageRange",
@@ -79,10 +96,13 @@ __all__ = (
     "UnsupportedError",
     "UsageError",
     "VerifyResult",
+    "WindowName",
     "WorkerDiedError",
+    "WorkerGroup",
     "__version__",
     "abandon",
     "accelerators",
+    "backup",
     "batch",
     "chain",
     "commit",
@@ -98,6 +118,14 @@ __all__ = (
 )
 
 _HOMES = {
+    "AcceleratorName": "snapmig.operations.options.names",
+    "CompressionName": "snapmig.operations.options.names",
+    "FormatName": "snapmig.operations.options.names",
+    "HuffmanName": "snapmig.operations.options.names",
+    "LayoutName": "snapmig.operations.options.names",
+    "Level": "snapmig.operations.options.names",
+    "WindowName": "snapmig.operations.options.names",
+    "WorkerGroup": "snapmig.operations.runs.workers",
     "BatchJob": "snapmig.batches.results",
     "BatchProgress": "snapmig.batches.results",
     "BatchResult": "snapmig.batches.results",
@@ -145,6 +173,8 @@ of a restore."""
 if not TYPE_CHECKING:  # type checkers use the names above, and would accept any name here
 
     def __getattr__(name: str) -> object:
+        if name == "backup":
+            return import_module("snapmig.backup")
         known = "open_snapshot" if name == "open" else name
         if name not in __all__ or known not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -133,11 +133,11 @@ class ObjectLock:
         self._prove(client)
 
     def _prove(self, client: Any) -> None:
-        # All rests on the server's refusal to make what is there, and some servers make it. So it
-        # is asked for what it must refuse, by the very request that makes a lock, and before
-        # anybody goes on: where it is not refused, nobody ever has the lock, whoever was first.
-        # What it may overwrite then is our own, or another's who finds out in the same way. Twice,
-        # since ours may have been removed: by a person, or by a late request of who had the lock.
+        # The lock relies on the server refusing to create an existing object, and some servers do
+        # create it. So we provoke this refusal first, with the very request that makes a lock: on
+        # a server that does not refuse, nobody ever has the lock, not even the first. The request
+        # can only overwrite our own lock, or that of another run finding out in the same way.
+        # Twice, since a person, or a late request of an earlier holder, may have removed ours.
         for _ in range(_PROOFS):
             try:
                 client.put(self._facts(), create=True)

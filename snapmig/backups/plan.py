@@ -40,7 +40,7 @@ class Chains:
         """Return the reason a snapshot can't be restored, by superblocks and tables, or None."""
         for item in self.chain(snapshot):
             if (problem := self._own_problem(item)) is not None:
-                return problem if item is snapshot else f"{item.name}, which it needs: {problem}"
+                return problem if item is snapshot else f"needs {item.name}: {problem}"
         return None
 
     def _own_problem(self, item: StoredSnapshot) -> str | None:
@@ -52,7 +52,7 @@ class Chains:
         if parent is None:
             return f"its parent, the snapshot with the id {item.parent_id.hex()}, is not here"
         if parent.index_digest != item.parent_digest:
-            return f"its parent {parent.name} is not what it was when this was made"
+            return f"its parent {parent.name} has changed since this was made"
         if item in self.chain(parent):
             return "it is among its own parents"
         return None

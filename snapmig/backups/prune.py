@@ -115,7 +115,7 @@ def prune_folder(
     gone = {item.candidate.name for item in decisions_of(contents, guest.rules) if not item.kept}
     if contents.unreadable and guest.rules:
         names = ", ".join(item.name for item in contents.unreadable)
-        report.warn(f"nothing is removed: what {names} builds on can't be read", guest.name)
+        report.warn(f"nothing is removed: the parent of {names} can't be read", guest.name)
         return []
     chains = Chains(contents.snapshots)
     doomed = [item for item in contents.snapshots if item.name in gone]

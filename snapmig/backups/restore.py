@@ -13,6 +13,7 @@ from snapmig.backups.repository import guest_folder
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import CorruptSnapshotError, UsageError
 from snapmig.guests.wait import NoticeCallback
+from snapmig.operations.options.names import FormatName
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 
@@ -25,7 +26,7 @@ class RestoreOptions:
 
     before: datetime | None = None
     snapshot: str | None = None
-    format: str | None = None
+    format: FormatName | None = None
     jobs: int | None = None
     force: bool = False
     in_place: bool = False

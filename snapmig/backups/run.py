@@ -127,7 +127,7 @@ class _GuestRun:
         self._folder.make()
         with self._folder.locked(self._wait):
             for name in self._folder.remove_leftovers():
-                self._report.note(f"removed {name}, which a killed run left", self._guest.name)
+                self._report.note(f"removed {name}, left by a killed run", self._guest.name)
             self._save(self._plan(self._folder.read()))
             removed = self._prune(self._folder.read) if self._options.prune else ()
         self._finish("saved", removed=removed)

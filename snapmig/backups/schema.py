@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, defstruct
+
+from snapmig.operations.options.table import file_fields
 
 __all__ = ("TABLES", "GuestTable", "HooksTable", "RetentionTable", "SaveTable", "TopTable")
 
@@ -40,22 +42,10 @@ class HooksTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout: Annotated[int, Meta(ge=1, le=10_000_000)] = 600
 
 
-class SaveTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[save]``: options of ``snapmig save``."""
-
-    jobs: int | None = None
-    compression: str | None = None
-    accelerator: str | None = None
-    level: int | str | None = None
-    window: str | None = None
-    huffman: str | None = None
-    depth: int | None = None
-    packet_size: str | int | None = None
-    layout: str | None = None
-    deltas: bool | None = None
-    page_digests: bool | None = None
-    live: bool | None = None
-    monitor_timeout: float | None = None
+SaveTable = defstruct(
+    "SaveTable", file_fields("backup"), frozen=True, kw_only=True, forbid_unknown_fields=True
+)
+"""``[save]``: options of ``snapmig save``."""
 
 
 class GuestTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +78,7 @@ class TopTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     guests: dict[str, Any] = {}
 
 
-TABLES: dict[str, type[RetentionTable | HooksTable | SaveTable]] = {
+TABLES: dict[str, type[Struct]] = {
     "retention": RetentionTable,
     "hooks": HooksTable,
     "save": SaveTable,

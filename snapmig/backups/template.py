@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ("TEMPLATE",)
 
 TEMPLATE = """\
-# What "snapmig backup" saves, how often in full, and what it keeps. docs/backups.md explains all.
+# Guests for "snapmig backup", and rules for full snapshots and retention: see docs/backups.md.
 # Lines that start with "#" and a key show that key with its default or an example.
 # Paths are relative to the folder of this file. Try: snapmig backup run --dry-run THIS_FILE
 
@@ -66,13 +66,13 @@ keep_monthly = 12
 #monitor_timeout = 30
 
 # A guest; its name is that of its folder. It may have all of the tables above, and full_every and
-# check_within; what it says there takes the place of what is said above, key by key.
+# check_within; its keys override those above one by one.
 [guests.example]
 # A file with the guest's RAM, or qmp:SOCKET for a guest that runs under QEMU.
 source = "qmp:/run/example.qmp"
 #format = "raw"
 #base = ["older.diff"]
-# Whether a source that is not there is skipped with a warning instead of being an error.
+# Skip a missing source with a warning; otherwise it is an error.
 #optional = true
 
 #[guests.example.attach]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from snapmig.architectures import find_architecture
-from snapmig.batches.file import RestoreTable, SaveTable, Table
+from snapmig.batches.file import RestoreTable, SaveTable
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
@@ -83,7 +83,7 @@ def check_restore(table: RestoreTable) -> None:
         raise UsageError("force, in_place and for_qemu exclude each other")
 
 
-def _check_addresses(table: Table) -> None:
+def _check_addresses(table: SaveTable | RestoreTable) -> None:
     parse_addresses(table.address or {})
     if table.arch is not None:
         find_architecture(table.arch)

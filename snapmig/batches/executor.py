@@ -11,9 +11,8 @@ from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
+from snapmig.operations.runs.workers import WorkerGroup
 from snapmig.operations.save import save
-from snapmig.workers.rate_limit import RateLimiter
-from snapmig.workers.shared_pool import SharedPool
 
 __all__ = ("Executor", "LocalExecutor")
 
@@ -50,13 +49,13 @@ class Executor(Protocol):
 
 
 class LocalExecutor:
-    """One pool of worker processes on this host: a :class:`Executor`."""
+    """One group of worker processes on this host: a :class:`Executor`."""
 
-    def __init__(self, workers: int, at_once: int, limiter: RateLimiter | None) -> None:
-        self._pool = SharedPool(workers, at_once, limiter)
+    def __init__(self, workers: int, at_once: int, rate: int | None) -> None:
+        self._group = WorkerGroup(workers, at_once, bwlimit=rate)
 
     def __enter__(self) -> LocalExecutor:
-        self._pool.__enter__()
+        self._group.__enter__()
         return self
 
     def __exit__(
@@ -65,7 +64,7 @@ class LocalExecutor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._pool.__exit__(kind, error, trace)
+        self._group.__exit__(kind, error, trace)
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:  # noqa: ARG002
         """Return True: all jobs share the workers."""
@@ -74,12 +73,12 @@ class LocalExecutor:
     def do(
         self, job: PlannedJob, note: ProgressCallback, notice: NoticeCallback
     ) -> tuple[SaveResult | RestoreResult, str | None]:
-        """Run a job with the pool."""
+        """Run a job with the group."""
         result = _FUNCTIONS[job.verb](
             job.source,
             job.destination,
-            jobs=self._pool.size,
-            workers=self._pool.workers,
+            jobs=self._group.size,
+            workers=self._group,
             progress=note,
             notice=notice,
             **job.arguments,

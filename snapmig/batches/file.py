@@ -13,8 +13,8 @@ import msgspec
 
 from snapmig.errors import UsageError
 from snapmig.guests.wait import parse_monitor_timeout
-from snapmig.operations.options.parse import GUEST_PREFIX, parse_jobs
-from snapmig.operations.runs.workers import parse_rate
+from snapmig.operations.options.parse import GUEST_PREFIX, parse_jobs, parse_rate
+from snapmig.operations.options.table import file_fields
 from snapmig.toml_errors import explain, parse_toml, read_text
 
 __all__ = ("BatchFile", "RestoreTable", "SaveTable", "Table", "read_batch_file")
@@ -23,68 +23,36 @@ Made = TypeVar("Made", bound=msgspec.Struct)
 
 
 class Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Keys common to both kinds of jobs; None for the default."""
+    """Keys of jobs of both kinds besides their options; None for the default."""
 
+    image: str
+    snapshot: str
     name: str | None = None
     host: str | None = None
-    format: str | None = None
-    accelerator: str | None = None
-    depth: int | None = None
-    force: bool | None = None
-    address: dict[str, int | str] | None = None
-    arch: str | None = None
-    follow_remote_parents: bool | None = None
 
 
-class SaveTable(Table):
-    """A ``[[save]]``: the arguments of :func:`snapmig.save`."""
-
-    image: str
-    snapshot: str
-    base: list[str] | None = None
-    parent: str | None = None
-    compression: str | None = None
-    level: int | str | None = None
-    window: str | None = None
-    huffman: str | None = None
-    packet_size: int | str | None = None
-    layout: str | None = None
-    deltas: bool | None = None
-    page_digests: bool | None = None
-    attach: dict[str, str] | None = None
-    live: bool | None = None
-    share: str | None = None
+def _with_options(table: str, base: type[msgspec.Struct] = Table) -> Any:
+    return msgspec.defstruct(
+        "Options", file_fields(table), bases=(base,), forbid_unknown_fields=True, kw_only=True
+    )
 
 
-class RestoreTable(Table):
-    """A ``[[restore]]``: the arguments of :func:`snapmig.restore`."""
+class SaveTable(_with_options("save")):  # type: ignore[misc]
+    """A ``[[save]]``: options of :func:`snapmig.save`."""
 
-    snapshot: str
-    image: str
+
+class RestoreTable(_with_options("restore")):  # type: ignore[misc]
+    """A ``[[restore]]``: options of :func:`snapmig.restore`."""
+
     in_place: bool | None = None
     block: str | None = None
     for_qemu: bool | None = None
 
 
-class DefaultsTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """``[defaults]``: values for jobs without their own, where they apply."""
+class DefaultsTable(_with_options("defaults", msgspec.Struct)):  # type: ignore[misc]
+    """``[defaults]``: options of all jobs of the kind, unless a job sets its own."""
 
     host: str | None = None
-    accelerator: str | None = None
-    depth: int | None = None
-    force: bool | None = None
-    follow_remote_parents: bool | None = None
-    parent: str | None = None
-    compression: str | None = None
-    level: int | str | None = None
-    window: str | None = None
-    huffman: str | None = None
-    packet_size: int | str | None = None
-    layout: str | None = None
-    deltas: bool | None = None
-    page_digests: bool | None = None
-    attach: dict[str, str] | None = None
-    live: bool | None = None
 
 
 class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -105,7 +73,7 @@ class BatchFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     restore: list[dict[str, Any]] = []
 
     def saves(self, shown: str) -> list[SaveTable]:
-        """Return the checked tables of saves."""
+        """Return the tables of saves, checked."""
         return _tables(self.save, self._defaults(shown), SaveTable, f"{shown}: [[save]]")
 
     def restores(self, shown: str) -> list[RestoreTable]:
@@ -122,7 +90,7 @@ def read_batch_file(path: Path) -> BatchFile:
     Return the contents of a file.
 
     :raises UsageError: not a regular file, too large, not TOML, an unknown key or a wrong type
-    :raises OSError: it can't be read
+    :raises OSError: the file can't be read
     """
     try:
         content = parse_toml(read_text(path))
@@ -154,7 +122,7 @@ def _tables(
     for number, table in enumerate(raw, 1):
         merged = {**usable, **table}
         if not str(table.get("image")).startswith(GUEST_PREFIX) and "live" not in table:
-            merged.pop("live", None)  # as a default it is meant for those that run
+            merged.pop("live", None)  # as a default only for running guests
         if "attach" in usable and isinstance(table.get("attach"), dict):
             merged["attach"] = {**usable["attach"], **table["attach"]}
         tables.append(_convert(merged, kind, f"{shown} {number}"))

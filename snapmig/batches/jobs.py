@@ -100,12 +100,7 @@ class _Expander:
             attach = {name: fill(file) for name, file in (table.attach or {}).items()}
             base = [fill(file) for file in table.base or ()]
             parent = [] if table.parent is None else [fill(table.parent)]
-            arguments = _given(
-                table,
-                "format accelerator depth force follow_remote_parents compression level window "
-                "huffman packet_size layout deltas page_digests live share address arch",
-            )
-            arguments |= {"attach": attach, "base": base}
+            arguments = {**_given(table), "attach": attach, "base": base}
             arguments |= {"parent": parent[0]} if parent else {}
             destination = fill(table.snapshot)
             with placed(place):
@@ -133,11 +128,7 @@ class _Expander:
                 place=place,
                 source=source,
                 destination=fill(table.image),
-                arguments=_given(
-                    table,
-                    "format accelerator depth force follow_remote_parents in_place block for_qemu "
-                    "address arch",
-                ),
+                arguments=_given(table),
                 host=table.host,
             )
 
@@ -207,9 +198,13 @@ def _fill(text: str, known: Mapping[str, str], place: str) -> str:
     return _PLACEHOLDER.sub(value, text)
 
 
-def _given(table: SaveTable | RestoreTable, names: str) -> dict[str, Any]:
-    pairs = ((name, getattr(table, name)) for name in names.split())
-    return {name: value for name, value in pairs if value is not None}
+def _given(table: Table) -> dict[str, Any]:
+    options = {name: getattr(table, name) for name in table.__struct_fields__}
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None and name not in Table.__struct_fields__
+    }
 
 
 def _check_names(jobs: list[PlannedJob]) -> None:

@@ -21,11 +21,10 @@ from snapmig.errors import CancelledError, DestinationExistsError, UsageError
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.failures import describe
 from snapmig.operations.options.arguments import checks_arguments
-from snapmig.operations.options.parse import parse_jobs
+from snapmig.operations.options.parse import parse_jobs, parse_rate
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult
-from snapmig.operations.runs.workers import make_limiter, parse_rate
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
 
@@ -157,7 +156,7 @@ class Batch:
 
     def _executor(self) -> Executor:
         if self._scheduler is None:
-            return LocalExecutor(self.workers, self.at_once, make_limiter(self._rate))
+            return LocalExecutor(self.workers, self.at_once, self._rate)
         # Jobs under way share the limit equally, because they know nothing of each other.
         rate = None if self._rate is None else max(1, self._rate // self.at_once)
         return ClusterExecutor(self._scheduler, self.jobs, self._workers, rate)

@@ -90,7 +90,7 @@ class Cluster:
         wanted = set(hosts)
         known = {host for worker in self._workers.values() for host in worker.places}
         for host in sorted(wanted - known):
-            names = f", which has {', '.join(sorted(known))}" if known else ", which has no worker"
+            names = f"; it has {', '.join(sorted(known))}" if known else "; it has no worker"
             raise UsageError(f"no worker serves host {host!r} at {self._scheduler.address}{names}")
         serving = [worker for worker in self._workers.values() if wanted & worker.places.keys()]
         versions = self._versions(serving)

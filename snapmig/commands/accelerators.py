@@ -23,9 +23,9 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "accelerators",
-        help="list what can do zlib on this host",
+        help="list the zlib engines of this host",
         usage="snapmig accelerators [options]",
-        description="List the engines for --accelerator, and for those that can't be used, why.",
+        description="List the engines for --accelerator, and why some can't be used.",
         epilog=_EPILOG,
     )
     parser.add_argument(

@@ -1,214 +1,90 @@
-"""Arguments that several verbs share, and the shape of their help."""
+"""Arguments shared by several verbs, and the layout of their help."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, get_origin
 
-from snapmig.architectures import ARCHITECTURES
-from snapmig.encodings.compressions import COMPRESSIONS
-from snapmig.encodings.engines import ENGINES
 from snapmig.errors import SnapmigError
-from snapmig.guests.wait import parse_monitor_timeout
-from snapmig.operations.options.addresses import parse_addresses
-from snapmig.operations.options.parse import WINDOWS, default_jobs, parse_packet_size
-from snapmig.operations.runs.workers import parse_rate
+from snapmig.operations.options.parse import default_jobs
+from snapmig.operations.options.table import GROUPS, OPTIONS, SaveOption
 from snapmig.printable import printable
 
 __all__ = (
     "Parser",
     "Verbs",
-    "add_accelerator",
-    "add_addresses",
-    "add_bwlimit",
     "add_common",
-    "add_encoding",
-    "add_jobs",
-    "add_monitor_timeout",
-    "add_page_digests",
+    "add_groups",
+    "add_option",
     "add_progress",
-    "add_remote_parents",
     "checked",
 )
 
 Verbs = Any
-"""What argparse's ``add_subparsers`` returns; the type has no public name."""
+"""Result of argparse's ``add_subparsers``; the type has no public name."""
+
+
+class Options(Protocol):
+    """A parser, or a group of options in its help."""
+
+    @property
+    def add_argument(self) -> Callable[..., argparse.Action]:
+        """Add an option."""
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of the program, or of a verb; its help and its errors have one form."""
+    """A parser of the program or of a verb, with one form for help and errors."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
-        """End the program for an error of usage, with nothing in it that a terminal obeys."""
+        """Exit after a usage error, printed without control characters."""
         super().error(printable(message))
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help of 80 columns with each option on a line of its own where that is possible."""
+    """Help in 80 columns, if possible one line per option."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=80)
+        super().__init__(prog, max_help_position=28, width=80)
 
 
-def add_jobs(parser: argparse.ArgumentParser) -> None:
-    """Add ``--jobs``."""
-    parser.add_argument(
-        "-j",
-        "--jobs",
-        type=int,
-        metavar="N",
-        help=f"worker processes, as channels in multifd ({default_jobs()})",
-    )
+def add_groups(parser: argparse.ArgumentParser) -> dict[str, Options]:
+    """Add headings to the help of a verb with many options, and return them by name."""
+    first, *others = GROUPS  # the first is argparse's own
+    return {first: parser, **{title: parser.add_argument_group(title) for title in others}}
 
 
-def add_accelerator(parser: argparse.ArgumentParser) -> None:
-    """Add which engine does deflate, and how much it has in flight."""
-    parser.add_argument(
-        "--accelerator",
-        choices=("auto", *ENGINES),
-        default="auto",
-        metavar="NAME",
-        help='what does zlib, see "snapmig accelerators" (auto)',
-    )
-    parser.add_argument(
-        "--depth", type=int, metavar="N", help="packets in flight per worker, where it can"
-    )
-
-
-def add_addresses(parser: argparse.ArgumentParser) -> None:
-    """Add where RAM is for the guest's processors, and what these are."""
-    parser.add_argument(
-        "--address",
-        action="append",
-        default=[],
-        type=_checked_address,
-        metavar="BLOCK=GPA",
-        help="guest physical address of BLOCK, or of BLOCK@OFFSET",
-    )
-    parser.add_argument(
-        "--arch",
-        choices=ARCHITECTURES,
-        metavar="NAME",
-        help="the guest's architecture: x86_64, aarch64, ...",
-    )
-
-
-def _checked_address(text: str) -> str:
-    try:
-        parse_addresses([text])
-    except SnapmigError as error:
-        raise argparse.ArgumentTypeError(error.message) from error
-    return text
-
-
-def add_encoding(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+def add_option(parser: Options, name: str, **changes: Any) -> None:
     """
-    Add how packets are stored.
+    Add an option of the table of saves.
 
-    :param again: the default is what a snapshot has already
+    :param changes: fields of :class:`SaveOption` with other values in this verb
     """
-
-    def default(word: str) -> str:
-        return "as it is" if again else word
-
-    parser.add_argument(
-        "--compression",
-        choices=COMPRESSIONS,
-        default=None if again else "zlib",
-        metavar="NAME",
-        help=f"zlib (read everywhere), zstd, lz4, none ({default('zlib')})",
-    )
-    add_accelerator(parser)
-    parser.add_argument(
-        "--level",
-        metavar="N",
-        help="zlib 0 to 3 (4 to 9 are slow: without ISA-L), zstd -7\n"
-        "to 19, lz4 1 to 12; auto follows the disk's speed (1)",
-    )
-    parser.add_argument(
-        "--window",
-        choices=WINDOWS,
-        metavar="SIZE",
-        help=f"of zlib: 32k, or 4k for hardware's decoders ({default('32k')})",
-    )
-    if not again:
+    option = OPTIONS[name]._replace(**changes)
+    flag = f"--{name.replace('_', '-')}"
+    shown = str(default_jobs()) if name == "jobs" else option.shown
+    words = f"{option.help} ({shown})" if shown else option.help
+    parser.add_argument(*option.flags, flag, dest=name, help=words, **_action(option))
+    if option.kind is bool and option.default is None:
         parser.add_argument(
-            "--huffman",
-            choices=("dynamic", "fixed", "trained"),
-            default="dynamic",
-            metavar="KIND",
-            help="qpl's tables: dynamic, fixed, trained (dynamic)",
+            f"--no-{flag[2:]}", dest=name, action="store_false", help=argparse.SUPPRESS
         )
-    parser.add_argument(
-        "--packet-size",
-        type=checked(parse_packet_size),
-        metavar="SIZE",
-        help=f"64K to 4M of RAM at once ({default('512K, or the parent has')})",
-    )
-    parser.add_argument(
-        "--layout",
-        choices=("fixed", "packed"),
-        metavar="KIND",
-        help=f"fixed places with holes, or packed as on s3:// ({default('fixed')})",
-    )
-    add_page_digests(parser, default("parent's"))
 
 
-def add_page_digests(parser: argparse.ArgumentParser, default: str) -> None:
-    """
-    Add ``--page-digests`` and its contrary.
-
-    :param default: in words
-    """
-    parser.add_argument(
-        "--page-digests",
-        action="store_true",
-        default=None,
-        help=f"for faster saves on it; --no-page-digests ({default})",
-    )
-    parser.add_argument(
-        "--no-page-digests", dest="page_digests", action="store_false", help=argparse.SUPPRESS
-    )
+def _action(option: SaveOption) -> dict[str, Any]:
+    if option.kind is bool:
+        return {"action": "store_true", "default": option.default}
+    parse = checked(option.parse) if option.parse else int if option.kind is int else None
+    value = {"metavar": option.metavar, "choices": option.choices, "type": parse}
+    if get_origin(option.kind) in (dict, list):
+        return {**value, "action": "append", "default": []}
+    return {**value, "default": option.default}
 
 
-def add_remote_parents(parser: argparse.ArgumentParser) -> None:
-    """Add ``--follow-remote-parents``."""
-    parser.add_argument(
-        "--follow-remote-parents",
-        action="store_true",
-        help="find parents anywhere (beside a snapshot and below)",
-    )
-
-
-def add_bwlimit(parser: argparse.ArgumentParser) -> None:
-    """Add ``--bwlimit``."""
-    parser.add_argument(
-        "--bwlimit",
-        type=checked(parse_rate),
-        metavar="RATE",
-        help="write at most RATE bytes per second, like 200M",
-    )
-
-
-def add_monitor_timeout(parser: argparse.ArgumentParser, default: str = "30") -> None:
-    """
-    Add ``--monitor-timeout``.
-
-    :param default: in words
-    """
-    parser.add_argument(
-        "--monitor-timeout",
-        type=checked(parse_monitor_timeout),
-        metavar="S",
-        help=f"seconds for a guest's QEMU to answer ({default})",
-    )
-
-
-def add_progress(parser: argparse.ArgumentParser) -> None:
+def add_progress(parser: Options) -> None:
     """Add ``--progress``."""
     parser.add_argument(
         "--progress",
@@ -219,16 +95,14 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_common(
-    parser: argparse.ArgumentParser, json_help: str = "print the result as a line of JSON"
-) -> None:
-    """Add what every verb has."""
+def add_common(parser: Options, json_help: str = "print the result as a line of JSON") -> None:
+    """Add the options of every verb."""
     parser.add_argument("--json", action="store_true", help=json_help)
-    parser.add_argument("--debug", action="store_true", help="show where in the code it failed")
+    parser.add_argument("--debug", action="store_true", help="show a traceback after an error")
 
 
 def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Return a parser of one argument whose refusal argparse shows with the option's name."""
+    """Return a parser of one argument; argparse shows its errors with the option's name."""
 
     def parse_argument(text: str) -> Any:
         try:

@@ -1,18 +1,11 @@
-"""``snapmig backup``: its own verbs and their arguments; what they do is in backup_verbs."""
+"""``snapmig backup``: its verbs and their arguments; backup_verbs runs them."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 
-from snapmig.commands.arguments import (
-    Verbs,
-    add_common,
-    add_jobs,
-    add_monitor_timeout,
-    add_progress,
-    checked,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, checked
 from snapmig.errors import UsageError
 
 __all__ = ("add_parser",)
@@ -20,7 +13,7 @@ __all__ = ("add_parser",)
 _EPILOG = """\
 exit codes, as of snapmig, and:
   6  done with warnings: something was skipped, or a hook failed
-  7  a guest's lock was not had within --lock-wait
+  7  lock of a guest not acquired within --lock-wait
 The first error's code comes before a warning's; a guest's failure does not
 stop the others.
 
@@ -29,11 +22,11 @@ examples:
   snapmig backup run backup.toml
   snapmig backup restore backup.toml web web.ram --before 2026-11-23
 
-"snapmig backup VERB --help" tells more about each; so does docs/backups.md.
+"snapmig backup VERB --help" has the options of each; see docs/backups.md.
 """
 
 _RUN_EPILOG = """\
-Without GUEST all guests are saved. What was saved is said on a terminal or with
+Without GUEST all guests are saved. Results are printed on a terminal or with
 -v; warnings and errors always, on stderr.
 
 examples:
@@ -59,8 +52,8 @@ examples:
 """
 
 _CHECK_EPILOG = """\
-With check_within in CONFIG a part is read each day, so that all was read within
-that time; chains and tables of all are looked at each time.
+With check_within in CONFIG, each run reads a part, and all parts within that
+time. Chains and tables of all snapshots are checked each time.
 
 examples:
   snapmig backup check backup.toml
@@ -68,7 +61,7 @@ examples:
 """
 
 _PRUNE_EPILOG = """\
-What a kept snapshot builds on is kept. Without rules nothing is removed.
+Parents of a kept snapshot are kept. Without rules nothing is removed.
 
 examples:
   snapmig backup prune --dry-run backup.toml
@@ -86,9 +79,9 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser and those of its own verbs."""
     parser = verbs.add_parser(
         "backup",
-        help="save guests by rule, and keep what the rules say",
+        help="back up guests by rules, and remove old snapshots",
         usage="snapmig backup VERB [options] CONFIG ...",
-        description="Save guests by rule, night after night, and keep what the rules say.",
+        description="Save guests regularly, and keep snapshots by rules such as keep_daily.",
         epilog=_EPILOG,
     )
     own = parser.add_subparsers(
@@ -116,7 +109,7 @@ def _verb(own: Verbs, name: str, usage: str, words: str, epilog: str) -> argpars
 
 
 def _run_verb(options: argparse.Namespace) -> int:
-    # Only here: TOML, msgspec and what they bring take 40 ms to import, and other verbs need none.
+    # Only here: TOML and msgspec take 40 ms to import, and other verbs need neither.
     from snapmig.commands.backup_verbs import VERBS  # noqa: PLC0415
 
     verb: Callable[[argparse.Namespace], int] = VERBS[options.backup_verb]
@@ -124,45 +117,45 @@ def _run_verb(options: argparse.Namespace) -> int:
 
 
 def _add_run(own: Verbs) -> None:
-    words = "Save guests, and remove what the rules no longer keep"
+    words = "Save guests, then remove snapshots by the rules"
     parser = _verb(own, "run", "CONFIG [GUEST...]", words, _RUN_EPILOG)
     _add_guests(parser)
     _add_dry_run(parser)
     parser.add_argument("--full", action="store_true", help="save in full, whatever the rule")
     parser.add_argument("--no-prune", action="store_true", help="remove nothing")
     _add_lock_wait(parser)
-    add_monitor_timeout(parser, "as in CONFIG, else 30")
-    add_jobs(parser)
+    add_option(parser, "monitor_timeout", shown="as in CONFIG, else 30")
+    add_option(parser, "jobs")
     _add_output(parser)
 
 
 def _add_list(own: Verbs) -> None:
-    words = "List the snapshots, as they say of themselves"
+    words = "List the snapshots"
     parser = _verb(own, "list", "CONFIG [GUEST...]", words, _LIST_EPILOG)
     _add_guests(parser)
     add_common(parser)
 
 
 def _add_restore(own: Verbs) -> None:
-    words = "Restore a guest from a moment"
+    words = "Restore a guest as of a given time"
     parser = _verb(own, "restore", "CONFIG GUEST TARGET", words, _RESTORE_EPILOG)
     parser.add_argument("guest", metavar="GUEST", help="as in CONFIG")
     parser.add_argument("target", metavar="TARGET", help="the image to make, or qmp:SOCKET")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--before", metavar="TIME", help="the last snapshot from before (now)")
-    which.add_argument("--snapshot", metavar="NAME", help="this one, as list names it")
+    which.add_argument("--before", metavar="TIME", help="the last snapshot before TIME (now)")
+    which.add_argument("--snapshot", metavar="NAME", help="a snapshot by its name in list")
     parser.add_argument("--format", metavar="FORMAT", help="of TARGET (as saved)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("-f", "--force", action="store_true", help="replace an existing TARGET")
     how.add_argument("--in-place", action="store_true", help="fill an existing TARGET")
     how.add_argument("--for-qemu", action="store_true", help="see snapmig restore --help")
-    add_monitor_timeout(parser)
-    add_jobs(parser)
+    add_option(parser, "monitor_timeout")
+    add_option(parser, "jobs")
     _add_output(parser)
 
 
 def _add_check(own: Verbs) -> None:
-    words = "Check that what was saved can be restored"
+    words = "Check that snapshots can be restored"
     parser = _verb(own, "check", "CONFIG [GUEST...]", words, _CHECK_EPILOG)
     _add_guests(parser)
     what = parser.add_mutually_exclusive_group()
@@ -172,14 +165,14 @@ def _add_check(own: Verbs) -> None:
         type=checked(_parse_days),
         default=1,
         metavar="N",
-        help="also the parts of days that were left out (1)",
+        help="catch up on N days of parts (1)",
     )
-    add_jobs(parser)
+    add_option(parser, "jobs")
     _add_output(parser)
 
 
 def _add_prune(own: Verbs) -> None:
-    words = "Remove what the rules no longer keep"
+    words = "Remove snapshots by the rules"
     parser = _verb(own, "prune", "CONFIG [GUEST...]", words, _PRUNE_EPILOG)
     _add_guests(parser)
     _add_dry_run(parser)
@@ -200,7 +193,7 @@ def _add_guests(parser: argparse.ArgumentParser) -> None:
 
 def _add_dry_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "-n", "--dry-run", action="store_true", help="say what would be done, and do nothing"
+        "-n", "--dry-run", action="store_true", help="print what would be done, and do nothing"
     )
 
 
@@ -209,14 +202,14 @@ def _add_lock_wait(parser: argparse.ArgumentParser) -> None:
         "--lock-wait",
         type=checked(_parse_seconds),
         metavar="SECONDS",
-        help="for each guest's lock (as in CONFIG, else 0)",
+        help="time to wait for each lock (as in CONFIG, else 0)",
     )
 
 
 def _add_output(parser: argparse.ArgumentParser, *, progress: bool = True) -> None:
     loud = parser.add_mutually_exclusive_group()
-    loud.add_argument("-v", "--verbose", action="store_true", help="say what was done")
-    loud.add_argument("-q", "--quiet", action="store_true", help="say warnings and errors only")
+    loud.add_argument("-v", "--verbose", action="store_true", help="print results")
+    loud.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
     if progress:
         add_progress(parser)
     add_common(parser)

@@ -1,9 +1,9 @@
 """
-What ``snapmig backup`` prints: lines for people, lines of JSON, or lines for the journal.
+Output of ``snapmig backup``: lines for people, lines of JSON, or lines for the journal.
 
-Results go to standard output, and on anything but a terminal only where they were asked for;
-warnings and errors go to standard error, a line each. Where that is the system's journal, a line
-starts with its priority (sd-daemon(3)), so that ``journalctl -p warning`` finds it.
+Results go to standard output, without a terminal only on request; warnings and errors go to
+standard error, a line each. In a service of systemd a line starts with its priority (sd-daemon(3)),
+for ``journalctl -p warning``.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class RestoredGuest:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a command ended; ``guests`` is how many it was about."""
+    """End of a command; ``guests`` counts the guests it was about."""
 
     command: str
     guests: int
@@ -66,9 +66,9 @@ class Summary:
 
 class Output:
     """
-    Shows what a command reports, as its options ask for.
+    Printer of a command's reports, in the form chosen by its options.
 
-    :param loud: whether results are shown; default: on a terminal, or with ``--verbose``
+    :param loud: show results; default: on a terminal, or with ``--verbose``
     """
 
     def __init__(self, options: argparse.Namespace, *, loud: bool | None = None) -> None:
@@ -98,9 +98,9 @@ class Output:
 
     def exit_code(self, report: Report) -> int:
         """
-        Return a command's exit code, which a reader that has left does not change.
+        Return a command's exit code; a reader gone early does not change it.
 
-        Results that could not be written are an error; the work was done all the same.
+        Results lost on the way out are an error, although the work was done.
         """
         if isinstance(self._lost, BrokenPipeError):
             return report.exit_code or 128 + signal.SIGPIPE

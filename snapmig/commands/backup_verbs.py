@@ -1,4 +1,4 @@
-"""What the verbs of ``snapmig backup`` do with their arguments."""
+"""The verbs of ``snapmig backup``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from snapmig.backup import init
 from snapmig.backups.check import CheckOptions, check
 from snapmig.backups.config import Config, GuestConfig, load_config
 from snapmig.backups.listing import list_snapshots
@@ -16,14 +17,11 @@ from snapmig.backups.prune import prune
 from snapmig.backups.report import Report
 from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
 from snapmig.backups.run import RunOptions, run
-from snapmig.backups.template import TEMPLATE
 from snapmig.commands.backup_output import InitResult, Output, RestoredGuest, Summary
 from snapmig.commands.output import with_way
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
 from snapmig.operations.progress import ProgressCallback
-from snapmig.stores.location import check_new_name
-from snapmig.system.files import check_destination, write_file
 
 __all__ = ("VERBS",)
 
@@ -139,12 +137,9 @@ def _restore(options: argparse.Namespace) -> int:
 def _init(options: argparse.Namespace) -> int:
     output = Output(options)
     report = Report(output.show)
-    path = Path(options.config)
     try:
-        check_new_name(options.config)
-        check_destination(path, force=options.force)
-        write_file(path, TEMPLATE.encode(), force=options.force)
-        report.result(InitResult(str(path)))
+        init(options.config, force=options.force)
+        report.result(InitResult(str(Path(options.config))))
     except (SnapmigError, OSError) as error:
         report.fail(with_way(error))
     return output.exit_code(report)

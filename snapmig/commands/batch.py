@@ -10,14 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snapmig.cluster.scheduler import Scheduler
-from snapmig.commands.arguments import (
-    Verbs,
-    add_bwlimit,
-    add_common,
-    add_jobs,
-    add_monitor_timeout,
-    add_progress,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
 from snapmig.commands.output import fail, json_line, print_warnings, say
 from snapmig.errors import UsageError
@@ -55,25 +48,25 @@ def add_parser(verbs: Verbs) -> None:
         "batch",
         help="save or restore many guests in one run",
         usage="snapmig batch [options] JOBS.toml",
-        description="Save or restore many guests in one run, by one fleet of workers.",
+        description="Save or restore many guests in one run, with one pool of workers.",
         epilog=_EPILOG,
     )
-    parser.add_argument("file", metavar="JOBS.toml", help="what is to be done")
-    add_jobs(parser)
+    parser.add_argument("file", metavar="JOBS.toml", help="the jobs, see below")
+    add_option(parser, "jobs")
     parser.add_argument(
         "-g",
         "--guests-at-once",
         type=int,
         metavar="N",
-        help="guests under way at a time (the file's, or 2;\non a cluster as many as it has hosts)",
+        help="guests at the same time (the file's, or 2;\non a cluster as many as it has hosts)",
     )
     parser.add_argument(
         "--fail-fast",
         action=argparse.BooleanOptionalAction,
         help="cancel the others when one fails (the file's, or no)",
     )
-    add_bwlimit(parser)
-    add_monitor_timeout(parser, "as there, or 30")
+    add_option(parser, "bwlimit")
+    add_option(parser, "monitor_timeout", shown="the file's, or 30")
     _add_cluster(parser)
     add_progress(parser)
     add_common(parser, json_help="print a line of JSON for each job as it ends")

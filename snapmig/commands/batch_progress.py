@@ -19,7 +19,7 @@ __all__ = ("BatchDisplay", "show_batch_progress")
 @contextmanager
 def show_batch_progress(kind: str, guests_at_once: int) -> Iterator[BatchDisplay]:
     """
-    Give what shows progress as ``--progress`` asks for.
+    Give a display of progress, in the form chosen by ``--progress``.
 
     :param kind: ``auto``, ``tty``, ``json`` or ``none``
     """
@@ -37,13 +37,13 @@ def show_batch_progress(kind: str, guests_at_once: int) -> Iterator[BatchDisplay
 
 
 class BatchDisplay:
-    """Shows nothing, and writes lines as they are."""
+    """Display without progress; writes lines as they are."""
 
     def __call__(self, progress: BatchProgress) -> None:
         """Show a moment of the run."""
 
     def write(self, line: str, file: TextIO) -> None:
-        """Print a line in a way that leaves bars as they are."""
+        """Print a line without disturbing the bars."""
         say(line, file)
         file.flush()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_remote_parents
+from snapmig.commands.arguments import Verbs, add_common, add_option
 from snapmig.commands.output import percent, print_json, say
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.chain import ChainLink, chain
@@ -23,13 +23,13 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "chain",
-        help="show what a snapshot builds on",
+        help="show a snapshot and its parents",
         usage="snapmig chain [options] SNAPSHOT",
-        description="Show a snapshot and those that it builds on, the youngest first.",
+        description="Show a snapshot and its parents, the newest first.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
-    add_remote_parents(parser)
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="a snapshot made by save")
+    add_option(parser, "follow_remote_parents")
     add_common(parser)
     parser.set_defaults(run=_run)
 

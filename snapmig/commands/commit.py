@@ -25,12 +25,12 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "commit",
-        help="make a snapshot of the shares that several hosts saved",
+        help="join the shares of several hosts to a snapshot",
         usage="snapmig commit [options] SNAPSHOT",
-        description="Make a snapshot of the shares that several hosts saved, once.",
+        description="Join the shares saved by several hosts to one snapshot.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what the shares are of")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="as given to save --share")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing SNAPSHOT")
     parser.add_argument("--abandon", action="store_true", help="remove the shares instead")
     add_common(parser)
@@ -40,7 +40,7 @@ def add_parser(verbs: Verbs) -> None:
 def _run(options: argparse.Namespace) -> int:
     if options.abandon:
         if options.force:
-            raise UsageError("--abandon makes no snapshot that --force could replace one by")
+            raise UsageError("--abandon makes no snapshot, so --force can't be used with it")
         abandon(options.snapshot)
         return 0
     result = commit(options.snapshot, force=options.force)

@@ -1,4 +1,4 @@
-"""``snapmig completion``: prints scripts made ahead, so that no Tab has to start the program."""
+"""``snapmig completion``: print ready-made scripts, so that no Tab starts the program."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "completion",
-        help="print a script that completes words in a shell",
+        help="print a completion script for a shell",
         usage="snapmig completion SHELL",
-        description="Print a script with which a shell completes verbs, options and file names.",
+        description="Print a shell's completion script for verbs, options and file names.",
         epilog=_EPILOG,
     )
     parser.add_argument(

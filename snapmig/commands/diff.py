@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import (
-    Verbs,
-    add_common,
-    add_jobs,
-    add_progress,
-    add_remote_parents,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
 from snapmig.commands.output import percent, print_json, print_warnings, say
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
@@ -25,8 +19,7 @@ examples:
   snapmig diff --ranges monday.snap tuesday.snap
   snapmig diff --json monday.snap tuesday.snap
 
-Addresses are guest physical ones where they are known, else offsets in the RAM
-block.
+Addresses are guest physical where known, else offsets in the RAM block.
 """
 
 
@@ -36,14 +29,14 @@ def add_parser(verbs: Verbs) -> None:
         "diff",
         help="show which pages of two snapshots differ",
         usage="snapmig diff [options] ONE OTHER",
-        description="Show which pages of two snapshots of a guest are not the same.",
+        description="Show the pages that differ in two snapshots of a guest.",
         epilog=_EPILOG,
     )
     parser.add_argument("one", metavar="ONE", help="a snapshot")
     parser.add_argument("other", metavar="OTHER", help="another one of the same RAM blocks")
-    add_jobs(parser)
-    parser.add_argument("--ranges", action="store_true", help="a line for each range of pages")
-    add_remote_parents(parser)
+    add_option(parser, "jobs")
+    parser.add_argument("--ranges", action="store_true", help="print each range of pages")
+    add_option(parser, "follow_remote_parents")
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)

@@ -25,12 +25,12 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "info",
-        help="show what a snapshot is",
+        help="show the facts of a snapshot",
         usage="snapmig info [options] SNAPSHOT",
-        description="Show what a snapshot is, without reading its packets.",
+        description="Show the facts of a snapshot without reading its packets.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="a snapshot made by save")
     add_common(parser)
     parser.set_defaults(run=_run)
 

@@ -1,4 +1,4 @@
-"""The program: one parser, one place where an error becomes a sentence and an exit code."""
+"""The program: one parser, and one place for turning errors into a sentence and an exit code."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _EPILOG = """\
 exit codes (any other is a failure):
   0  done                          5  a worker process died
   1  failure                       6  done with warnings
-  2  usage                         7  a lock was not had (backup)
+  2  usage                         7  lock not acquired (backup)
   3  corrupt snapshot          128+N  interrupted by signal N
   4  unsupported feature or format version
 
@@ -55,15 +55,15 @@ examples:
   snapmig verify guest.snap
   snapmig restore guest.snap guest.ram
 
-"snapmig VERB --help" tells more about each verb.
+"snapmig VERB --help" has the options of each verb.
 """
 
 
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """
-    Return the parser of all verbs, or of the one that is known already.
+    Return the parser of all verbs, or of a verb known already.
 
-    The others' modules are not imported then, which is a fifth of the start.
+    The other verbs' modules are not imported then, saving a fifth of the start.
 
     :param verb: the first word; with ``--version`` no verb is needed
     """
@@ -116,8 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             ),
         )
     except BrokenPipeError:
-        # Whoever read our output has left; say nothing, and keep the interpreter's own flush at
-        # the exit from failing a second time.
+        # The reader of our output is gone: keep the interpreter's flush at exit from failing, too.
         _drop_output()
         return 128 + signal.SIGPIPE
     except SnapmigError as error:
@@ -134,7 +133,7 @@ def _settle_streams() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # started with the descriptor closed
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - for good
-        getattr(sys, name).reconfigure(errors="backslashreplace")  # names that are no text
+        getattr(sys, name).reconfigure(errors="backslashreplace")  # for names outside UTF-8
 
 
 def _flushed(code: int) -> int:
@@ -149,6 +148,6 @@ def _flushed(code: int) -> int:
 
 
 def _drop_output() -> None:
-    # Keeps the interpreter's own flush at the exit from failing a second time.
+    # Keep the interpreter's flush at exit from failing, too.
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

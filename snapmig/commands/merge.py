@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import (
-    Verbs,
-    add_common,
-    add_jobs,
-    add_page_digests,
-    add_progress,
-    add_remote_parents,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.operations.rewrite import merge
@@ -29,17 +22,17 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "merge",
-        help="make a snapshot stand without its parents",
+        help="make a snapshot independent of its parents",
         usage="snapmig merge [options] SNAPSHOT OUT",
-        description="Make a snapshot that needs no parent of one that builds on others.",
+        description="Copy an incremental snapshot to one that needs no parent.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="one that save --parent made")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="an incremental snapshot")
     parser.add_argument("out", metavar="OUT", help="the file to make")
-    add_jobs(parser)
-    add_page_digests(parser, "as it is")
+    add_option(parser, "jobs")
+    add_option(parser, "page_digests", shown="unchanged")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing OUT")
-    add_remote_parents(parser)
+    add_option(parser, "follow_remote_parents")
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)

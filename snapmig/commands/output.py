@@ -33,7 +33,7 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 
 def say(line: str, stream: TextIO | None = None) -> None:
     """
-    Print a line for people, in which nothing acts on their terminal, whatever a name has in it.
+    Print a line for people, with control characters made visible.
 
     :param stream: standard output by default
     """
@@ -42,9 +42,9 @@ def say(line: str, stream: TextIO | None = None) -> None:
 
 def json_line(fields: Mapping[str, Any]) -> str:
     r"""
-    Return a line of JSON that every reader takes.
+    Return a line of JSON in ASCII, valid for every reader.
 
-    A path's byte that is not UTF-8, to Python half a character, becomes ``\xNN`` in its string.
+    A byte of a path outside UTF-8, half a character to Python, becomes ``\xNN`` in its string.
     """
     text = _SURROGATE.sub(
         lambda match: json.dumps(printable(match[0]))[1:-1], json.dumps(fields, ensure_ascii=False)
@@ -58,29 +58,29 @@ def print_json(command: str, result: Any) -> None:
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
-    """Print what the user should know, a line each, on stderr."""
+    """Print warnings on stderr, a line each."""
     for warning in warnings:
         say(f"snapmig: warning: {warning}", sys.stderr)
 
 
 def print_notice(sentence: str) -> None:
-    """Print what the user should read while something goes on, on stderr."""
+    """Print a notice on stderr while an operation goes on."""
     say(f"snapmig: {sentence}", sys.stderr)
 
 
 def percent(part: float, whole: float) -> str:
-    """Return a share in words, at most 100 %: a last page may reach past the end of its block."""
+    """Return a share as text, at most 100 %: a last page may reach past the end of its block."""
     return f"{100 * min(part / whole, 1):.1f} %" if whole else "0.0 %"
 
 
 def rate(size: int, seconds: float) -> str:
-    """Return what was done in which time, and how fast that is."""
+    """Return the amount done, the time it took, and the speed."""
     speed = f" ({format_size(size / seconds)}/s)" if seconds else ""
     return f"{format_size(size)} in {format_duration(seconds)}{speed}"
 
 
 def with_way(error: Exception) -> Exception:
-    """Return an error with the option that helps, which only a command knows."""
+    """Return an error with the flag to get past it, known to the commands only."""
     if not isinstance(error, DestinationExistsError):
         return error
     return DestinationExistsError(f"{error.message}, -f overwrites it", path=error.path)

@@ -28,10 +28,10 @@ _FORM = (
 @contextmanager
 def show_progress(kind: str, words: str) -> Iterator[ProgressCallback | None]:
     """
-    Give a callback that shows progress as ``--progress`` asks for.
+    Give a callback to show progress, in the form chosen by ``--progress``.
 
     :param kind: ``auto``, ``tty``, ``json`` or ``none``
-    :param words: what is being done
+    :param words: label of the work, such as ``saving``
     """
     if kind == "json":
         yield _JsonLines()
@@ -46,7 +46,7 @@ def show_progress(kind: str, words: str) -> Iterator[ProgressCallback | None]:
 
 
 def wants_bar(kind: str) -> bool:
-    """Say whether ``--progress`` asks for bars, on the stderr that there is."""
+    """Return true if ``--progress`` asks for bars on this stderr."""
     # TQDM_DISABLE is honoured here, because tqdm lets an explicit disable= defeat it.
     quiet = not sys.stderr.isatty() or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
     return kind == "tty" or (kind == "auto" and not quiet)
@@ -54,7 +54,7 @@ def wants_bar(kind: str) -> bool:
 
 @cache
 def bar_class() -> Any:
-    """Return the class of bars, imported only here: it takes 30 ms, which only a bar is worth."""
+    """Return the class of bars. The import takes 30 ms, so it happens for a bar only."""
     from tqdm import tqdm  # noqa: PLC0415
 
     class SizeBar(tqdm):  # type: ignore[type-arg]
@@ -79,9 +79,9 @@ def make_bar(words: str, total_bytes: int, started: float, **options: Any) -> An
     """
     Return a bar of bytes.
 
-    :param words: what is being done, or to whom
-    :param started: when it began, by ``time.time()``
-    :param options: of tqdm, where they are not the same for all bars
+    :param words: label of the work, or the name of the guest
+    :param started: start of the work, by ``time.time()``
+    :param options: tqdm's options for this bar
     """
     bar = bar_class()(
         desc=printable(words),
@@ -95,7 +95,7 @@ def make_bar(words: str, total_bytes: int, started: float, **options: Any) -> An
 
 
 def show_share(bar: Any, progress: Progress) -> None:
-    """Put behind a bar how small what was stored is."""
+    """Show the compression so far behind a bar."""
     if progress.stored_bytes and progress.done_bytes:
         share = 100 * progress.stored_bytes / progress.done_bytes
         bar.set_postfix_str(f"{share:.1f} % of RAM stored", refresh=False)

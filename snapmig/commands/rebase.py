@@ -4,14 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import (
-    Verbs,
-    add_common,
-    add_jobs,
-    add_page_digests,
-    add_progress,
-    add_remote_parents,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.operations.rewrite import rebase
@@ -23,7 +16,7 @@ examples:
   snapmig rebase tuesday.snap --parent sunday.snap
   snapmig rebase -j 2 tuesday.snap --parent sunday.snap --json
 
-The snapshot gets a new id: what builds on it must be rebased, too.
+The snapshot gets a new id, so its own children must be rebased, too.
 """
 
 
@@ -31,16 +24,16 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "rebase",
-        help="have a snapshot build on another parent",
+        help="give a snapshot another parent",
         usage="snapmig rebase [options] SNAPSHOT --parent OTHER",
-        description="Replace a snapshot by one with the same contents that builds on OTHER.",
+        description="Replace a snapshot by one with the same contents and the parent OTHER.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the one to replace")
-    parser.add_argument("--parent", metavar="OTHER", required=True, help="what it shall build on")
-    add_jobs(parser)
-    add_page_digests(parser, "as it is")
-    add_remote_parents(parser)
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the snapshot to replace")
+    parser.add_argument("--parent", metavar="OTHER", required=True, help="the new parent")
+    add_option(parser, "jobs")
+    add_option(parser, "page_digests", shown="unchanged")
+    add_option(parser, "follow_remote_parents")
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)

@@ -1,7 +1,7 @@
 """
 ``python -m snapmig.commands.remote PID ...``: the program, started by a worker of a cluster.
 
-It is told to end, as by a user, when what started it is gone: then there is nobody who would.
+The kernel ends it with SIGTERM, as a user would, after the death of its parent.
 """
 
 from __future__ import annotations

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
-from snapmig.commands.arguments import (
-    Verbs,
-    add_common,
-    add_encoding,
-    add_jobs,
-    add_progress,
-    add_remote_parents,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
+from snapmig.operations.options.table import OPTIONS, OUTPUT
 from snapmig.operations.rewrite import repack
 
 __all__ = ("add_parser",)
@@ -25,6 +20,12 @@ examples:
   snapmig repack guest.snap upload.snap --layout packed
 """
 
+_KEPT = ("compression", "layout", "packet_size", "page_digests", "window")
+_OPTIONS = (
+    *("compression", "level", "jobs", "force", "follow_remote_parents"),
+    *("layout", "packet_size", "page_digests", "accelerator", "depth", "window"),
+)
+
 
 def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
@@ -32,18 +33,20 @@ def add_parser(verbs: Verbs) -> None:
         "repack",
         help="store a snapshot in another form",
         usage="snapmig repack [options] SNAPSHOT OUT",
-        description="Make a snapshot with the same contents in another form. What is not given\n"
-        "stays as it is.",
+        description="Make a snapshot with the same contents in another form. Options that are\n"
+        "not given keep the form of SNAPSHOT.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="a snapshot")
     parser.add_argument("out", metavar="OUT", help="the file to make")
-    add_jobs(parser)
-    add_encoding(parser, again=True)
-    parser.add_argument("-f", "--force", action="store_true", help="replace an existing OUT")
-    add_remote_parents(parser)
-    add_progress(parser)
-    add_common(parser)
+    groups = add_groups(parser)
+    kept = {"default": None, "shown": "as it is"}
+    changes: dict[str, dict[str, Any]]
+    changes = {**dict.fromkeys(_KEPT, kept), "force": {"help": "replace an existing OUT"}}
+    for name in _OPTIONS:
+        add_option(groups[OPTIONS[name].group], name, **changes.get(name, {}))
+    add_progress(groups[OUTPUT])
+    add_common(groups[OUTPUT])
     parser.set_defaults(run=_run)
 
 
@@ -52,16 +55,7 @@ def _run(options: argparse.Namespace) -> int:
         result = repack(
             options.snapshot,
             options.out,
-            compression=options.compression,
-            accelerator=options.accelerator,
-            level=options.level,
-            window=options.window,
-            packet_size=options.packet_size,
-            layout=options.layout,
-            page_digests=options.page_digests,
-            jobs=options.jobs,
-            force=options.force,
-            follow_remote_parents=options.follow_remote_parents,
+            **{name: getattr(options, name) for name in _OPTIONS},
             progress=progress,
         )
     print_saved(options, "repack", result)

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import (
-    Verbs,
-    add_accelerator,
-    add_addresses,
-    add_bwlimit,
-    add_common,
-    add_jobs,
-    add_monitor_timeout,
-    add_progress,
-    add_remote_parents,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress
 from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
 from snapmig.commands.resume import resume_lines
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
+from snapmig.operations.options.table import GUEST, OPTIONS, OUTPUT
 from snapmig.operations.restore import restore
 from snapmig.units import format_count, format_size
 
@@ -40,43 +31,44 @@ def add_parser(verbs: Verbs) -> None:
         "restore",
         help="restore a snapshot to a guest RAM image",
         usage="snapmig restore [options] SNAPSHOT IMAGE",
-        description="Restore a snapshot to an image of the guest's RAM, or into a QEMU.",
+        description="Restore a snapshot to a guest RAM image, or into a waiting QEMU process.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="what save made")
-    parser.add_argument("image", metavar="IMAGE", help="the image to make or fill, or qmp:SOCKET")
     parser.add_argument(
-        "--format",
-        choices=format_names(),
-        metavar="FORMAT",
-        help=f"of IMAGE: {', '.join(format_names())} (as saved)",
+        "snapshot", metavar="SNAPSHOT", help="a file or s3://BUCKET/KEY made by save"
     )
-    add_jobs(parser)
+    parser.add_argument(
+        "image", metavar="IMAGE", help="the image to make or fill, or qmp:SOCKET of a QEMU"
+    )
+    groups = add_groups(parser)
+    add_option(parser, "jobs")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("-f", "--force", action="store_true", help="replace an existing IMAGE")
+    add_option(how, "force", help="replace an existing IMAGE")
     how.add_argument(
         "--in-place",
         action="store_true",
-        help="fill an existing IMAGE of the same size, also while\nit is mapped elsewhere",
+        help="fill an existing IMAGE of the same size; a running\nprogram may have it mapped",
     )
     how.add_argument(
         "--for-qemu",
         action="store_true",
-        help="make the directory IMAGE, and print the commands that\nresume the guest from it",
+        help="make IMAGE a directory, and print the commands that\nresume the guest from it",
     )
     parser.add_argument("--block", metavar="NAME", help="only this RAM block (all, in order)")
-    add_addresses(parser)
-    parser.add_argument(
+    formats = format_names()
+    words = f"of IMAGE: {', '.join(formats)}"
+    add_option(groups[GUEST], "format", choices=formats, help=words, shown="as saved")
+    for name in ("address", "arch"):
+        add_option(groups[GUEST], name)
+    groups[GUEST].add_argument(
         "--domain-xml",
         metavar="FILE",
-        help="the domain's definition, for --format libvirt\n(the attachment domain.xml)",
+        help="domain definition for --format libvirt (the\nattachment domain.xml)",
     )
-    add_accelerator(parser)
-    add_bwlimit(parser)
-    add_monitor_timeout(parser)
-    add_remote_parents(parser)
-    add_progress(parser)
-    add_common(parser)
+    for name in ("monitor_timeout", "follow_remote_parents", "bwlimit", "accelerator", "depth"):
+        add_option(groups[OPTIONS[name].group], name)
+    add_progress(groups[OUTPUT])
+    add_common(groups[OUTPUT])
     parser.set_defaults(run=_run)
 
 

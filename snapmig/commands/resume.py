@@ -1,4 +1,4 @@
-"""How a guest resumes from what a restore made, in lines for people."""
+"""Lines for people about how a guest resumes after a restore."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ("resume_lines",)
 
 
 def resume_lines(result: RestoreResult) -> list[str]:
-    """Return the commands of a restore for QEMU, as words of the snapshot; none of another one."""
+    """Return the commands after a restore for QEMU, quoted for a shell, else none."""
     if result.qemu_arguments is None:
         return []
     return [
-        "resume    by these commands; the first is the snapshot's own word, which is as good as",
-        "          who made that file: read it before you run it",
+        "resume    by these commands; the first comes from the snapshot: read it before you",
+        "          run it, unless you trust the maker of that file",
         f"start     {shell_words(result.qemu_arguments)}",
         *(f"monitor   {printable(command)}" for command in result.monitor_commands or ()),
     ]

@@ -1,4 +1,4 @@
-"""What the verbs that make a snapshot print."""
+"""Output of the verbs for making a snapshot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def print_saved(
     """
     Print warnings, and the result as lines for people or as JSON.
 
-    :param share: ``K/N`` where it is one of a snapshot that is not there yet
+    :param share: ``K/N`` for one part of a snapshot yet to be committed
     """
     print_warnings(result.warnings)
     if options.json:

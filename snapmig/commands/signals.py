@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as an exception, so that everything is cleaned up on the way out."""
+"""SIGINT, SIGTERM and SIGHUP as an exception, for an orderly clean-up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal asked the program to end; not an Exception, so that nothing mistakes it for one."""
+    """A signal asked the program to end. No ``except Exception`` catches it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -33,8 +33,8 @@ def interruptible() -> Iterator[None]:
     interrupted = False
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
-        # Blocked and not ignored: what is pending then is dropped when the process ends, where
-        # Python complains of a signal whose handler went away, and resets handlers on its way out.
+        # Blocked, not ignored: pending signals are dropped at the end of the process. Python
+        # resets handlers on its way out, and complains of signals without one.
         nonlocal interrupted
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         if not interrupted:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from snapmig.commands.arguments import (
-    Verbs,
-    add_accelerator,
-    add_common,
-    add_jobs,
-    add_progress,
-    add_remote_parents,
-)
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
 from snapmig.commands.output import fail, print_json, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
@@ -32,21 +25,22 @@ def add_parser(verbs: Verbs) -> None:
     """Add the verb's parser."""
     parser = verbs.add_parser(
         "verify",
-        help="check that snapshots are whole",
+        help="check snapshots for damage",
         usage="snapmig verify [options] SNAPSHOT...",
-        description="Check snapshots: every checksum, and every page decoded and compared.",
+        description="Check snapshots for damage: decode every page, and compare every checksum.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="what save made")
-    add_jobs(parser)
+    parser.add_argument("snapshots", metavar="SNAPSHOT", nargs="+", help="a snapshot made by save")
+    add_option(parser, "jobs")
     parser.add_argument(
         "--quick", action="store_true", help="check tables, index and unused space only"
     )
     parser.add_argument(
-        "--window", choices=WINDOWS, help="prove that a decoder with that much history is enough"
+        "--window", choices=WINDOWS, help="check that a decoder with this history is enough"
     )
-    add_accelerator(parser)
-    add_remote_parents(parser)
+    add_option(parser, "accelerator")
+    add_option(parser, "depth")
+    add_option(parser, "follow_remote_parents")
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)

@@ -169,9 +169,9 @@ class Shares:
         except FileNotFoundError as error:
             raise UsageError(missing, path=str(self.path)) from error
         except ValueError as error:
-            raise SnapmigError(f"is not what a share wrote: {error}", path=str(path)) from error
+            raise SnapmigError(f"not the mark of a share: {error}", path=str(path)) from error
         if not isinstance(content, dict):
-            raise SnapmigError("is not what a share wrote", path=str(path))
+            raise SnapmigError("not the mark of a share", path=str(path))
         return content
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from snapmig.container.format import Encoding
 from snapmig.encodings.coders import Coder
@@ -11,6 +12,8 @@ from snapmig.encodings.fallback import Failures
 from snapmig.encodings.packet import EncodedPacket, Summary, looks_random, pack, size_limit
 
 __all__ = ("PacketEncoder",)
+
+Key = TypeVar("Key")
 
 
 class PacketEncoder:
@@ -31,8 +34,8 @@ class PacketEncoder:
         return packet
 
     def encode_all(
-        self, summaries: Iterable[tuple[int, Summary]], level: int | None = None
-    ) -> Iterator[tuple[int, EncodedPacket]]:
+        self, summaries: Iterable[tuple[Key, Summary]], level: int | None = None
+    ) -> Iterator[tuple[Key, EncodedPacket]]:
         """
         Yield packets under the keys of their summaries, in any order.
 
@@ -43,13 +46,13 @@ class PacketEncoder:
         """
         encoding = self._settings.encoding
         coder = self._coder(self._settings.deflate.level if level is None else level)
-        waiting: dict[int, Summary] = {}
-        for key, summary in summaries:
+        waiting: dict[int, tuple[Key, Summary]] = {}
+        for job, (key, summary) in enumerate(summaries):
             if coder is None or len(summary.data) <= 1 or looks_random(summary.data):
                 yield key, pack(summary, encoding, None)
                 continue
-            waiting[key] = summary
-            coder.submit(key, summary.data, size_limit(summary.data))
+            waiting[job] = key, summary
+            coder.submit(job, summary.data, size_limit(summary.data))
             if len(waiting) >= coder.depth:
                 yield _reap(coder, waiting, encoding)
         while coder is not None and waiting:
@@ -64,9 +67,10 @@ class PacketEncoder:
 
 
 def _reap(
-    coder: Coder, waiting: dict[int, Summary], encoding: Encoding
-) -> tuple[int, EncodedPacket]:
+    coder: Coder, waiting: dict[int, tuple[Key, Summary]], encoding: Encoding
+) -> tuple[Key, EncodedPacket]:
     done = coder.reap()
     if done.error is not None:  # a failure of the reference itself
         raise RuntimeError(done.error)
-    return done.key, pack(waiting.pop(done.key), encoding, done.result)
+    key, summary = waiting.pop(done.key)
+    return key, pack(summary, encoding, done.result)

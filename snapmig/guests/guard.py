@@ -43,7 +43,7 @@ class Guard:
         try:
             self._process = start_apart([str(_PROGRAM), json.dumps(plan)], monitor.fileno())
         except OSError as error:
-            message = f"no process can be started that guards the guest: {error.strerror}"
+            message = f"can't start the process to guard the guest: {error.strerror}"
             raise SnapmigError(message, path=monitor.path) from error
 
     @property

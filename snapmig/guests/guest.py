@@ -135,14 +135,14 @@ class Guest:
         if (state := migration_of(self.monitor).status) not in AT_REST:
             message = (
                 f"a migration of this guest is under way: {words(state)}, expected none; wait "
-                "for its end, or tell the monitor migrate_cancel"
+                "for its end, or send the monitor migrate_cancel"
             )
             raise MonitorError(message, path=self.monitor.path)
         if self.status == "postmigrate":
             message = (
-                "the guest stands still since a migration, or since a save that was killed, and "
-                f"QEMU {self.facts.qemu_version} saves it again when it ran: unless it runs "
-                "elsewhere now, tell the monitor cont"
+                "the guest has been paused since a migration, or since a killed save, and "
+                f"QEMU {self.facts.qemu_version} can save it again only after it has run: unless "
+                "it runs elsewhere now, send the monitor cont"
             )
             raise MonitorError(message, path=self.monitor.path)
 
@@ -263,7 +263,7 @@ class Guest:
             guard.take_over()
             if not isinstance(error, MonitorError):
                 raise
-            message = f"{error.message}; process {guard.pid} stays to let the guest go"
+            message = f"{error.message}; process {guard.pid} will resume the guest"
             raise MonitorError(message, path=error.path) from error
         guard.dismiss()
 

@@ -80,5 +80,5 @@ def _property(monitor: Monitor, name: str, key: str, kind: Any) -> Any:
     try:
         return typed(value, kind)
     except WrongAnswerError as error:
-        message = f"QEMU's {key} of RAM block {words(name)} can't be: {words(str(error))}"
+        message = f"QEMU's {key} of RAM block {words(name)} is impossible: {words(str(error))}"
         raise MonitorError(message, path=monitor.path) from error

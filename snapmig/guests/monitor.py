@@ -100,7 +100,7 @@ class Monitor:
         try:
             return typed(self.execute(command, **arguments), kind)
         except WrongAnswerError as error:
-            message = f"QEMU's answer to {command} is not one: {words(str(error))}"
+            message = f"QEMU's answer to {command} is invalid: {words(str(error))}"
             raise MonitorError(message, path=self.path) from error
 
     def send_descriptor(self, fd: int, command: str, **arguments: Any) -> Any:
@@ -167,7 +167,7 @@ class Monitor:
             if waited >= self._wait.limit_s:
                 message = (
                     f"no QEMU monitor answers here in {self._wait.limit_s:g} s: somebody else may "
-                    "hold it, for it takes one client at a time, or QEMU itself stands still"
+                    "hold it, as it takes one client at a time, or QEMU itself stands still"
                 )
                 raise MonitorError(message, path=self.path)
             if waited >= _NOTICE_S and not told and self._wait.notice is not None:

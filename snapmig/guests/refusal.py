@@ -69,7 +69,7 @@ def _raise_reason(monitor: Monitor) -> None:
     end = time.monotonic() + _CLOSES_S
     while time.monotonic() < end and watch.look().status != "completed":
         time.sleep(POLL_S)
-    raise MonitorError("QEMU's stream ends before its end", path=monitor.path)
+    raise MonitorError("QEMU's stream ended early", path=monitor.path)
 
 
 class _Copy:
@@ -121,7 +121,7 @@ class _Copy:
         try:
             if not self._source.recv(_STEP):
                 return
-            message = "QEMU's stream goes on behind its end"
+            message = "QEMU's stream continues after its end"
         except TimeoutError:
             message = f"QEMU did not end its stream in {_CLOSES_S:.0f} s"
         raise MonitorError(message, path=self._monitor.path)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from snapmig.container.format import Encoding
+import numpy as np
 
-__all__ = ("Counter", "encoding_counter")
+from snapmig.container.format import Encoding
+from snapmig.container.index import Records
+from snapmig.workers.counters import Row
+
+__all__ = ("Counter", "count_packets", "encoding_counter")
 
 
 class Counter(IntEnum):
@@ -51,3 +55,22 @@ _BY_ENCODING: dict[int, Counter] = {
 def encoding_counter(encoding: int) -> Counter:
     """Return the counter of packets in an encoding."""
     return _BY_ENCODING[encoding]
+
+
+def count_packets(row: Row, records: Records, times: int) -> None:
+    """
+    Add the packets, pages and stored bytes of records to a row.
+
+    :param times: 1, or -1 to take back records about to be replaced
+    """
+    for encoding, count in enumerate(np.bincount(records["encoding"]).tolist()):
+        if count:
+            row[encoding_counter(Encoding(encoding))] += times * count
+    row[Counter.STORED_BYTES] += times * int(records["stored_size"].sum(dtype=np.int64))
+    low, high = records["kinds"] & 0x55, records["kinds"] >> 1 & 0x55  # each page's two bits
+    for counter, bits in (
+        (Counter.DATA_PAGES, low | high),
+        (Counter.SAME_PAGES, high & ~low),
+        (Counter.DELTA_PAGES, high & low),
+    ):
+        row[counter] += times * int(np.bitwise_count(bits).sum(dtype=np.int64))

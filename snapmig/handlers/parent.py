@@ -1,4 +1,4 @@
-"""What of a packet need not be stored, because the parent snapshot has it already."""
+"""Comparison with the parent snapshot: leave out pages it has already."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from snapmig.encodings.packet import (
     with_page_digests,
 )
 from snapmig.geometry import PAGE_SIZE
+from snapmig.handlers.pipeline import Candidate
 from snapmig.handlers.records import Batch
 from snapmig.pages import Bytes
 from snapmig.workers.tasks import Task
@@ -31,15 +32,15 @@ COMPARED_AT_ONCE = 8
 
 class ParentPackets:
     """
-    The parent's packets, as those of a batch are compared with them.
+    The parent's packets, for comparison with those of a batch.
 
-    A packet whose digest and zero pages are the parent's is the parent's: 128 bits tell, and
-    nothing is read. Of others the digests of pages are compared, where the parent has them; else,
-    or for differences from them, its pages are decoded and compared byte by byte.
+    A packet with the digest and zero pages of the parent's is equal to it: 128 bits are enough, and
+    nothing is read. In others, the digests of pages are compared if the parent has them; without
+    them, or for deltas, the parent's pages are decoded and compared byte by byte.
 
-    :param deltas: whether changed pages may be stored as differences; None: where the parent's
-        pages are decoded anyway
-    :param keep_digests: whether the new snapshot has page digests, too
+    :param deltas: allow changed pages stored as differences; None: where the parent's pages are
+        decoded anyway
+    :param keep_digests: give the new snapshot page digests, too
     """
 
     def __init__(
@@ -60,28 +61,25 @@ class ParentPackets:
         self._unpacked: list[StoredPacket] = []
         self._full: list[bytes | None] = []
         self._same: list[int] = []
-        self._drafts: dict[int, EncodedPacket | None] = {}
-
-    @property
-    def has_digests(self) -> bool:
-        """Whether those of pages are compared, so that only packets that changed need them."""
-        return self._digests is not None
+        self._rivals: dict[int, EncodedPacket | None] = {}
+        # Where page digests are compared, only packets that changed need them.
+        self._digest_all = keep_digests and self._digests is None
 
     @property
     def engine_failures(self) -> int:
-        """How many of the parent's packets an engine did not do, so that software did."""
+        """Number of the parent's packets decoded in software instead of the engine."""
         return self._chain.engine_failures
 
     def notes(self) -> list[str]:
-        """Return why, what was not returned before."""
+        """Return the reasons, those not returned before."""
         return self._chain.notes()
 
-    def look_at(self, task: Task) -> None:
-        """Read what the parent says of a batch's packets."""
+    def begin(self, task: Task) -> None:
+        """Read the parent's records of a batch."""
         first, end = task.first, task.first + task.count
         if not self._first <= first < end <= self._first + len(self._records):
             self._first, count = first, task.count
-            # Of a small batch those of the next ones, too, some of which come here.
+            # For a small batch read ahead: some of the next ones come here, too.
             if count < RECORDS_AT_ONCE // 4:
                 self._first -= first % RECORDS_AT_ONCE
                 known = self._chain.snapshot.geometry.packet_count
@@ -91,25 +89,28 @@ class ParentPackets:
         self._full = full_digests(self._batch)
         self._unpacked.clear()
         self._same.clear()
-        self._drafts.clear()
+        self._rivals.clear()
 
     def summarise(self, at: int, pages: Bytes) -> Summary | None:
         """
-        Return what a packet's ``(n, 4096)`` pages are, None where they are the parent's.
+        Return the summary of a packet's ``(n, 4096)`` pages, None if they equal the parent's.
 
-        Where the parent has no zero page in it, equal digests tell so before anything else is
-        looked at: of a guest at work that is most packets. See :meth:`take_same`. The digest of
-        others is computed again, over a copy: the image may have changed since.
+        For a parent's packet without zero pages, equal digests are enough: most packets of a busy
+        guest. See :meth:`take_same`. The digest of other packets is computed again, over a copy:
+        the image may have changed since.
         """
-        digests_all = self._keep_digests and self._digests is None
         expected = self._full[at]
-        if digests_all or expected is None or xxh3_128(pages.data) != expected:
-            return summarise(pages, page_digests=digests_all)
+        if self._digest_all or expected is None or xxh3_128(pages.data) != expected:
+            return summarise(pages, page_digests=self._digest_all)
         self._same.append(at)
         return None
 
+    def complete(self, summary: Summary) -> Summary:
+        """Return a summary with page digests, if all packets need them."""
+        return with_page_digests(summary) if self._digest_all else summary
+
     def take_same(self, batch: Batch) -> None:
-        """Give a batch the packets of which :meth:`summarise` found that they are the parent's."""
+        """Give a batch the packets found equal to the parent's by :meth:`summarise`."""
         if not self._same:
             return
         digests = []
@@ -121,17 +122,18 @@ class ParentPackets:
 
     @property
     def _packets(self) -> list[StoredPacket]:
-        # Of a batch that did not change, none is asked for.
+        # A batch without changes needs none.
         if not self._unpacked:
             self._unpacked = unpack_records(self._batch)
         return self._unpacked
 
-    def compare(self, summaries: Iterator[tuple[int, Summary]]) -> Iterator[tuple[int, Summary]]:
+    def candidates(
+        self, summaries: Iterator[tuple[int, Summary]]
+    ) -> Iterator[tuple[Candidate, Summary]]:
         """
-        Yield what must be stored of packets, in any order, under twice their keys.
+        Yield the candidates for each packet, in any order.
 
-        Where differences may be smaller than pages there are two ways to store a packet: the one
-        with differences has the odd key after it.
+        A packet has two where differences may be smaller than pages, the one with deltas first.
 
         :raises SnapmigError: the parent's pages, or their digests, can't be read
         """
@@ -141,9 +143,9 @@ class ParentPackets:
             in_use = parent.in_use[: len(summary.kinds)]
             same_places = in_use.tobytes() == summary.kinds.tobytes()
             if same_places and (not in_use.any() or parent.digest == summary.digest):
-                yield 2 * at, same_as_parent(summary, self._copied_digests(parent))
+                yield Candidate(at), same_as_parent(summary, self._copied_digests(parent))
             elif not in_use.any() or not len(summary.data):
-                yield 2 * at, self._digested(summary) if self._keep_digests else summary
+                yield Candidate(at), self._digested(summary) if self._keep_digests else summary
             elif self._digests is None:
                 changed[at] = summary
             else:
@@ -152,14 +154,14 @@ class ParentPackets:
                 if self._deltas and (plain.kinds[in_use] & 1).any():
                     changed[at] = digested
                 else:
-                    yield 2 * at, plain
+                    yield Candidate(at), plain
             if len(changed) == COMPARED_AT_ONCE:
                 yield from self._compare(changed)
                 changed.clear()
         yield from self._compare(changed)
 
     def _copied_digests(self, parent: StoredPacket) -> bytes | None:
-        # Of a packet that is the parent's as a whole: they need not be computed.
+        # For a packet equal to the parent's: no need to compute them.
         if self._digests is None or not self._keep_digests:
             return None
         return self._digests.of(parent)
@@ -167,8 +169,8 @@ class ParentPackets:
     def _digested(self, summary: Summary) -> Summary:
         return summary if summary.page_digests else with_page_digests(summary)
 
-    def _compare(self, changed: dict[int, Summary]) -> Iterator[tuple[int, Summary]]:
-        # With pages that are read together: of a long chain that takes a quarter less time.
+    def _compare(self, changed: dict[int, Summary]) -> Iterator[tuple[Candidate, Summary]]:
+        # Packets loaded together take a quarter less time in a long chain.
         first = self._packets[0].packet
         for found in self._chain.load_all([self._packets[at] for at in changed]):
             if found.pages is None:
@@ -177,28 +179,29 @@ class ParentPackets:
             pages = self._all_pages(found.packet, found.pages, len(changed[at].kinds))
             plain, mixed = against_parent(changed[at], pages, deltas=self._deltas is not False)
             if mixed is not None:
-                self._drafts[at] = None
-                yield 2 * at + 1, mixed
-            yield 2 * at, plain
+                self._rivals[at] = None
+                yield Candidate(at, deltas=True), mixed
+            yield Candidate(at), plain
 
-    def choose(self, key: int, packet: EncodedPacket) -> Iterator[tuple[int, EncodedPacket]]:
-        """Yield the smaller of a packet's two forms, when both are there, or its only one."""
-        at, mixed = divmod(key, 2)
-        if at not in self._drafts:
+    def choose(
+        self, candidate: Candidate, packet: EncodedPacket
+    ) -> Iterator[tuple[int, EncodedPacket]]:
+        """Yield a packet's only candidate, or the smaller one when both are encoded."""
+        at = candidate.place
+        if at not in self._rivals:
             yield at, packet
             return
-        other = self._drafts[at]
+        other = self._rivals[at]
         if other is None:
-            self._drafts[at] = packet.kept()
+            self._rivals[at] = packet.kept()
             return
-        del self._drafts[at]
-        with_differences, plain = (packet, other) if mixed else (other, packet)
-        # Where both take the same, a reader has less to do without differences.
-        smaller = with_differences.stored_size < plain.stored_size
-        yield at, with_differences if smaller else plain
+        del self._rivals[at]
+        with_deltas, plain = (packet, other) if candidate.deltas else (other, packet)
+        # At equal sizes, a reader has less to do without deltas.
+        yield at, with_deltas if with_deltas.stored_size < plain.stored_size else plain
 
     def _all_pages(self, parent: StoredPacket, used: Bytes, count: int) -> Bytes:
-        # Zero pages too; good until the next are asked for.
+        # Zero pages included; valid until the next call.
         in_use = parent.in_use[:count]
         if in_use.all():
             return used

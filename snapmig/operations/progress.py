@@ -37,7 +37,7 @@ def reporter(
 
     def report() -> None:
         if progress is not None:
-            row = pool.cells.total()
+            row = pool.counters.total()
             done, stored = int(row[Counter.RAM_BYTES]), int(row[Counter.STORED_BYTES])
             progress(Progress(total_bytes, done, stored))
 

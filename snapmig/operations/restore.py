@@ -19,6 +19,7 @@ from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeo
 from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.names import AcceleratorName, FormatName
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX, is_guest
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
@@ -29,10 +30,9 @@ from snapmig.operations.runs.restore import (
     restore_in_place,
     restore_new,
 )
-from snapmig.operations.runs.workers import choose_workers
+from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import check_new_name, parse_location, same_location
 from snapmig.units import format_size
-from snapmig.workers.pool import WorkersMaker
 
 LIBVIRT_FORMAT = "libvirt"
 _MAX_XML_SIZE = 16 << 20
@@ -76,7 +76,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
     snapshot: str | os.PathLike[str],
     image: str | os.PathLike[str],
     *,
-    format: str | None = None,  # noqa: A002 - the command line's word
+    format: FormatName | None = None,  # noqa: A002 - the command line's word
     jobs: int | None = None,
     force: bool = False,
     in_place: bool = False,
@@ -85,12 +85,12 @@ def restore(  # noqa: PLR0913 - the options of the command line
     arch: str | None = None,
     for_qemu: bool = False,
     domain_xml: str | os.PathLike[str] | None = None,
-    accelerator: str = AUTO,
+    accelerator: AcceleratorName = AUTO,
     depth: int | None = None,
     bwlimit: str | int | None = None,
     monitor_timeout: float | str | None = None,
     follow_remote_parents: bool = False,
-    workers: WorkersMaker | None = None,
+    workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
     notice: NoticeCallback | None = None,
 ) -> RestoreResult:
@@ -123,8 +123,8 @@ def restore(  # noqa: PLR0913 - the options of the command line
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
-    :param workers: worker processes shared by many jobs, of a
-        :class:`~snapmig.workers.shared_pool.SharedPool`
+    :param workers: worker processes shared with other saves and restores, with their own
+        ``bwlimit``
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :param notice: called with messages for the user during the run, such as a wait for a monitor
     :raises UsageError: an invalid argument

@@ -16,6 +16,13 @@ from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.names import (
+    AcceleratorName,
+    CompressionName,
+    LayoutName,
+    Level,
+    WindowName,
+)
 from snapmig.operations.options.parse import WINDOWS, parse_jobs, parse_layout, parse_packet_size
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
@@ -90,12 +97,13 @@ def repack(  # noqa: PLR0913 - the options of the command line
     snapshot: PathLike,
     out: PathLike,
     *,
-    compression: str | None = None,
-    accelerator: str = AUTO,
-    level: int | str | None = None,
-    window: str | None = None,
+    compression: CompressionName | None = None,
+    accelerator: AcceleratorName = AUTO,
+    level: Level | None = None,
+    window: WindowName | None = None,
+    depth: int | None = None,
     packet_size: str | int | None = None,
-    layout: str | None = None,
+    layout: LayoutName | None = None,
     page_digests: bool | None = None,
     follow_remote_parents: bool = False,
     jobs: int | None = None,
@@ -108,6 +116,7 @@ def repack(  # noqa: PLR0913 - the options of the command line
     A parent is kept.
 
     :param level: compression level, or ``auto``; default: the compression's own
+    :param depth: packets in flight per worker, for an asynchronous accelerator
     :param page_digests: store a digest of each page; default: as ``snapshot`` does
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
@@ -116,7 +125,7 @@ def repack(  # noqa: PLR0913 - the options of the command line
     """
     wishes = _Wishes(
         compression, accelerator, level, window, packet_size, layout, page_digests,
-        follow_remote_parents,
+        follow_remote_parents, depth,
     )  # fmt: skip
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         reading = stack.enter_context(Reading(file, wishes.reading(1)))
@@ -127,14 +136,15 @@ def repack(  # noqa: PLR0913 - the options of the command line
 @dataclass(frozen=True, slots=True)
 class _Wishes:
     # The requested form; None for no change.
-    compression: str | None = None
-    accelerator: str = AUTO
-    level: int | str | None = None
-    window: str | None = None
+    compression: CompressionName | None = None
+    accelerator: AcceleratorName = AUTO
+    level: Level | None = None
+    window: WindowName | None = None
     packet_size: str | int | None = None
-    layout: str | None = None
+    layout: LayoutName | None = None
     page_digests: bool | None = None
     follow_remote_parents: bool = False
+    depth: int | None = None
 
     def reading(self, jobs: int | None) -> ReadOptions:
         follow = self.follow_remote_parents
@@ -187,10 +197,12 @@ def _options(
         block.packet_size if wishes.packet_size is None else parse_packet_size(wishes.packet_size)
     )
     compression = wishes.compression or _compression(chain)
-    window = wishes.window
+    window: str | None = wishes.window
     if window is None and compression == "zlib":
         window = min((bits, name) for name, bits in WINDOWS.items() if bits >= block.window_bits)[1]
-    coding = choose_coding(compression, wishes.accelerator, wishes.level, window, "dynamic", None)
+    coding = choose_coding(
+        compression, wishes.accelerator, wishes.level, window, "dynamic", wishes.depth
+    )
     return SaveOptions(
         jobs=jobs,
         settings=coding.settings,

@@ -18,6 +18,15 @@ from snapmig.images.source import ImageSource
 from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.names import (
+    AcceleratorName,
+    CompressionName,
+    FormatName,
+    HuffmanName,
+    LayoutName,
+    Level,
+    WindowName,
+)
 from snapmig.operations.options.parse import (
     GUEST_PREFIX,
     is_guest,
@@ -28,9 +37,8 @@ from snapmig.operations.options.parse import (
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.save import open_save_run
-from snapmig.operations.runs.workers import choose_workers
+from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new
-from snapmig.workers.pool import WorkersMaker
 
 __all__ = ("ImageArgument", "SaveResult", "save")
 
@@ -43,19 +51,19 @@ def save(  # noqa: PLR0913 - the words of the command line
     image: ImageArgument,
     snapshot: str | os.PathLike[str],
     *,
-    format: str | None = None,  # noqa: A002 - the command line's word
+    format: FormatName | None = None,  # noqa: A002 - the command line's word
     base: Sequence[str | os.PathLike[str]] = (),
     parent: str | os.PathLike[str] | None = None,
     deltas: bool | None = None,
     jobs: int | None = None,
-    compression: str = "zlib",
-    accelerator: str = AUTO,
-    level: int | str | None = None,
-    window: str | None = None,
-    huffman: str = "dynamic",
+    compression: CompressionName = "zlib",
+    accelerator: AcceleratorName = AUTO,
+    level: Level | None = None,
+    window: WindowName | None = None,
+    huffman: HuffmanName = "dynamic",
     depth: int | None = None,
     packet_size: str | int | None = None,
-    layout: str | None = None,
+    layout: LayoutName | None = None,
     page_digests: bool | None = None,
     address: Mapping[str, int | str] | Sequence[str] = (),
     arch: str | None = None,
@@ -66,7 +74,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     share: str | None = None,
     bwlimit: str | int | None = None,
     monitor_timeout: float | str | None = None,
-    workers: WorkersMaker | None = None,
+    workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
     notice: NoticeCallback | None = None,
 ) -> SaveResult:
@@ -112,8 +120,8 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param bwlimit: bytes per second to write at most, a number or a text such as ``200M``; not
         applied to a live save while the guest is paused
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
-    :param workers: worker processes shared by many jobs, of a
-        :class:`~snapmig.workers.shared_pool.SharedPool`
+    :param workers: worker processes shared with other saves and restores, with their own
+        ``bwlimit``
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :param notice: called with messages for the user during the run, such as a wait for a monitor
     :raises UsageError: an invalid argument

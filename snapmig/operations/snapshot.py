@@ -18,6 +18,7 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.pages import Bytes
+from snapmig.units import format_count, format_size
 
 __all__ = ("Attachments", "Snapshot", "open_snapshot")
 
@@ -44,6 +45,9 @@ class Attachments(Mapping[str, bytes]):
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(map(repr, self))}>"
+
 
 class Snapshot:
     """
@@ -52,6 +56,7 @@ class Snapshot:
     :param path: a path, or ``s3://BUCKET/KEY``
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :ivar attachments: contents by name, read and checked on access
     :raises CorruptSnapshotError: not a snapshot, or damaged in its tables
     :raises UnsupportedError: needs a feature unknown to this version
     :raises StoreError: object storage can't be reached, or refused a request
@@ -70,7 +75,7 @@ class Snapshot:
             self._stack = stack.pop_all()
         self._geometry = self._file.geometry
         self._decoded: OrderedDict[int, Bytes] = OrderedDict()
-        self.attachments = Attachments(self._file)
+        self.attachments: Mapping[str, bytes] = Attachments(self._file)
 
     @property
     def blocks(self) -> tuple[RamBlock, ...]:
@@ -84,6 +89,10 @@ class Snapshot:
 
     def __len__(self) -> int:
         return self.length
+
+    def __repr__(self) -> str:
+        blocks = format_count(len(self.blocks), "block")
+        return f"<{type(self).__name__} {self._file.shown!r}: {format_size(self.length)}, {blocks}>"
 
     def read(self, offset: int, size: int, block: str | None = None) -> bytes:
         """

@@ -18,6 +18,7 @@ from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks, VerifyHandler
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.names import AcceleratorName, WindowName
 from snapmig.operations.options.parse import window_bits
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.runs.read import Reading, read_options
@@ -67,8 +68,8 @@ def verify(
     *,
     jobs: int | None = None,
     quick: bool = False,
-    window: str | None = None,
-    accelerator: str = AUTO,
+    window: WindowName | None = None,
+    accelerator: AcceleratorName = AUTO,
     depth: int | None = None,
     follow_remote_parents: bool = False,
     progress: ProgressCallback | None = None,
@@ -206,7 +207,7 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
         report = reporter(pool, source.geometry.ram_size, options.progress)
         pool.run(tasks, report, ahead=reading.ahead)
         report()
-        found.damaged_packets += int(pool.cells.total()[Counter.DAMAGED_PACKETS])
+        found.damaged_packets += int(pool.counters.total()[Counter.DAMAGED_PACKETS])
         reading.take_warnings(pool)
     found.warnings += reading.warnings
     for error in sorted(tasks.replies, key=lambda error: error.packet):

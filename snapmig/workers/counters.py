@@ -1,8 +1,8 @@
 """
 Counters in shared memory, written by workers and read by the parent without a lock.
 
-Each worker has a row of 64-bit cells per job, and is the only writer of its rows. A killed worker
-would hold a lock or a queue for ever; a cell just keeps its last value.
+Each worker has a row of 64-bit counters per job, and is the only writer of its rows. A killed
+worker would hold a lock or a queue for ever; a counter just keeps its last value.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy.typing as npt
 
 from snapmig.system.files import descriptor_path
 
-__all__ = ("CELLS", "JobCells", "Row", "SharedCounters", "open_row")
+__all__ = ("COUNTERS", "JobCounters", "Row", "SharedCounters", "open_row")
 
-CELLS = 24
-"""SharedCounters in a row: three cache lines, so that no two workers write into the same one."""
+COUNTERS = 24
+"""Counters in a row: three cache lines, so that no two workers write into the same one."""
 
 Row = npt.NDArray[np.int64]
 
@@ -31,15 +31,15 @@ class SharedCounters:
     """
 
     def __init__(self, workers: int, slots: int = 1) -> None:
-        self._fd = os.memfd_create("snapmig-cells", os.MFD_CLOEXEC)
-        size = workers * slots * CELLS * 8
+        self._fd = os.memfd_create("snapmig-counters", os.MFD_CLOEXEC)
+        size = workers * slots * COUNTERS * 8
         os.ftruncate(self._fd, size)
         self.slots = slots
-        self.rows = np.frombuffer(mmap.mmap(self._fd, size), np.int64).reshape(-1, CELLS)
+        self.rows = np.frombuffer(mmap.mmap(self._fd, size), np.int64).reshape(-1, COUNTERS)
 
     @property
     def path_for_workers(self) -> str:
-        """Path for workers to open the cells."""
+        """Path for workers to open the counters."""
         return descriptor_path(self._fd)
 
     def close(self) -> None:
@@ -49,22 +49,22 @@ class SharedCounters:
             self._fd = -1
 
 
-class JobCells:
+class JobCounters:
     """The rows of one job, all zero at its start. A later job may reuse its slot."""
 
-    def __init__(self, cells: SharedCounters, slot: int) -> None:
-        self._rows = cells.rows[slot :: cells.slots]
+    def __init__(self, counters: SharedCounters, slot: int) -> None:
+        self._rows = counters.rows[slot :: counters.slots]
         self._rows[:] = 0
-        self._past: Row = np.zeros(CELLS, np.int64)
+        self._past: Row = np.zeros(COUNTERS, np.int64)
 
     def total(self) -> Row:
-        """Return the sum over all workers, cell by cell."""
+        """Return the sum over all workers, counter by counter."""
         total: Row = self._rows.sum(axis=0) + self._past
         return total
 
-    def of(self, worker: int, cell: int) -> int:
-        """Return the value of one worker's cell."""
-        return int(self._rows[worker, cell])
+    def of(self, worker: int, counter: int) -> int:
+        """Return the value of one worker's counter."""
+        return int(self._rows[worker, counter])
 
     def retire(self, worker: int) -> None:
         """Keep the counts of a dead worker, and clear its row for the replacement."""
@@ -81,7 +81,7 @@ def open_row(path: str, number: int) -> Row:
     """Map the row of one worker for one job, in the worker's own process."""
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        cells = np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.int64)
+        counters = np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.int64)
     finally:
         os.close(fd)
-    return cells[number * CELLS : (number + 1) * CELLS]
+    return counters[number * COUNTERS : (number + 1) * COUNTERS]

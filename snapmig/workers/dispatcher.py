@@ -119,7 +119,7 @@ class Dispatcher:
         job, task = worker.tasks.popleft()
         job.waiting -= 1
         if self._limiter is not None:
-            self._limiter.spend(job.newly_written(worker.number, self._limiter.cell))
+            self._limiter.spend(job.newly_written(worker.number, self._limiter.counter))
         try:
             reply, notes = unpack_reply(raw)
             job.notes.update(dict.fromkeys(notes))

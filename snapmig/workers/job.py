@@ -8,13 +8,13 @@ import threading
 from collections.abc import Callable
 
 from snapmig.system.files import descriptor_path, pwrite_all
-from snapmig.workers.counters import JobCells, SharedCounters
+from snapmig.workers.counters import JobCounters, SharedCounters
 from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 
 __all__ = ("Describe", "Job")
 
 Describe = Callable[[int], str]
-"""Adds to the words for a worker that died of a signal what may explain it."""
+"""Returns a likely explanation for a worker's death by a signal, or an empty text."""
 
 
 class Job:
@@ -26,9 +26,9 @@ class Job:
     :ivar ended: set when a run is over, successful or not
     """
 
-    def __init__(self, slot: int, cells: SharedCounters, describe: Describe) -> None:
+    def __init__(self, slot: int, counters: SharedCounters, describe: Describe) -> None:
         self.slot = slot
-        self.cells = JobCells(cells, slot)
+        self.counters = JobCounters(counters, slot)
         self.describe = describe
         self.source: TaskSource | None = None
         self.failure: BaseException | None = None
@@ -69,21 +69,21 @@ class Job:
             self.failure = failure
             self.ended.set()
 
-    def newly_written(self, worker: int, cell: int) -> int:
+    def newly_written(self, worker: int, counter: int) -> int:
         """Return the bytes that a worker has written since the last call."""
-        now = self.cells.of(worker, cell)
+        now = self.counters.of(worker, counter)
         before = self._written.get(worker, 0)
         self._written[worker] = now
         return now - before
 
     def retire(self, worker: int) -> None:
         """Keep the counts of a dead worker."""
-        self.cells.retire(worker)
+        self.counters.retire(worker)
         self._written.pop(worker, None)
 
     def close(self) -> None:
         """Release slot and plan once no worker has a task of this job."""
-        self.cells.keep()
+        self.counters.keep()
         if self._plan >= 0:
             os.close(self._plan)
             self._plan = -1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from snapmig.workers.counters import JobCells
+from snapmig.workers.counters import JobCounters
 from snapmig.workers.dispatcher import Dispatcher
 from snapmig.workers.job import Describe, Job
 from snapmig.workers.processes import WorkerProcesses
@@ -24,11 +24,11 @@ class Workers(Protocol):
     """
     Worker processes for one job; a context manager.
 
-    :ivar cells: their counters
+    :ivar counters: their counters
     :ivar notes: remarks of workers for the user, each sentence once, in the order of arrival
     """
 
-    cells: JobCells
+    counters: JobCounters
     notes: dict[str, None]
 
     def __enter__(self) -> Workers: ...
@@ -78,10 +78,10 @@ class WorkerPool:
         self.jobs = jobs
         self._make_handler = make_handler
         self._processes = WorkerProcesses(jobs)
-        self._job = Job(0, self._processes.cells, describe)
+        self._job = Job(0, self._processes.counters, describe)
         self._dispatcher = Dispatcher(self._processes, limiter)
         self._dispatcher.jobs.append(self._job)
-        self.cells = self._job.cells
+        self.counters = self._job.counters
         self.notes = self._job.notes
 
     def __enter__(self) -> WorkerPool:

@@ -88,7 +88,7 @@ class WorkerProcesses:
     def __init__(self, size: int, slots: int = 1) -> None:
         self.size = size
         self.workers: dict[int, Worker] = {}
-        self.cells = SharedCounters(size, slots + 1)
+        self.counters = SharedCounters(size, slots + 1)
 
     def start(self, make_handler: Callable[[], Handler] | None = None) -> None:
         """
@@ -115,7 +115,7 @@ class WorkerProcesses:
         return bool(self._own_row(worker.number)[BUSY])
 
     def _own_row(self, number: int) -> Row:
-        row: Row = self.cells.rows[(number + 1) * self.cells.slots - 1]
+        row: Row = self.counters.rows[(number + 1) * self.counters.slots - 1]
         return row
 
     def remove(self, worker: Worker) -> None:
@@ -132,7 +132,7 @@ class WorkerProcesses:
             worker.process.kill()
         for worker in list(self.workers.values()):
             self.remove(worker)
-        self.cells.close()
+        self.counters.close()
 
     def _start(
         self,
@@ -150,9 +150,9 @@ class WorkerProcesses:
             inherited = [w.pipe.fileno() for w in self.workers.values()] + [ours.fileno()]
             plan = WorkerPlan(
                 number,
-                self.cells.slots,
+                self.counters.slots,
                 parent=getpid() if fork else None,
-                cells_path=self.cells.path_for_workers,
+                counters_path=self.counters.path_for_workers,
                 inherited=inherited if fork else (),
                 says_hello=says_hello,
             )
@@ -189,8 +189,8 @@ def _start_failures(number: int, size: int) -> Iterator[None]:
 
 @contextmanager
 def _without_main() -> Iterator[None]:
-    # A process of the fork server would run the caller's main module once more, for what may be
-    # defined there. Nothing of ours is; but a script without the usual guard would begin anew.
+    # A process of the fork server would run the caller's main module again, for definitions in it.
+    # Workers need none of them; but a script without the usual guard would begin anew.
     prepare = spawn.get_preparation_data
 
     def prepare_without(name: str) -> dict[str, Any]:

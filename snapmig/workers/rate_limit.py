@@ -24,11 +24,13 @@ class RateLimiter:
     seconds the rate holds; it is exceeded by at most one task per worker.
 
     :param rate: bytes per second
-    :param cell: the counter of bytes written
+    :param counter: the counter of bytes written
     """
 
-    def __init__(self, rate: int, cell: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.cell = cell
+    def __init__(
+        self, rate: int, counter: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.counter = counter
         self._rate = rate
         self._clock = clock
         self._bytes = rate * _BURST_S

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from snapmig.errors import SnapmigError
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import raise_if_cancelled
-from snapmig.workers.counters import JobCells
+from snapmig.workers.counters import JobCounters
 from snapmig.workers.dispatcher import POLL_S, Dispatcher
 from snapmig.workers.job import Describe, Job
 from snapmig.workers.processes import WorkerProcesses
@@ -86,7 +86,7 @@ class SharedPool:
         with self._changed:
             if not self._changed.wait_for(lambda: self._free, _SLOT_S):
                 raise SnapmigError("workers hang in jobs that were given up")
-            job = Job(self._free.pop(), self._processes.cells, describe)
+            job = Job(self._free.pop(), self._processes.counters, describe)
             job.store(make_handler)
             self._dispatcher.jobs.append(job)
         return job
@@ -162,7 +162,7 @@ class SharedPool:
 class SharedWorkers:
     """The workers of a shared pool for one job, in that job's thread; see :class:`Workers`."""
 
-    cells: JobCells
+    counters: JobCounters
     notes: dict[str, None]
 
     def __init__(
@@ -174,7 +174,7 @@ class SharedWorkers:
 
     def __enter__(self) -> SharedWorkers:
         self._job = self._pool.open(self._make_handler, self._describe)
-        self.cells, self.notes = self._job.cells, self._job.notes
+        self.counters, self.notes = self._job.counters, self._job.notes
         return self
 
     def __exit__(self, *_exc: object) -> None:

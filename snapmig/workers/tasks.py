@@ -166,8 +166,8 @@ def unpack_reply(raw: bytes) -> tuple[Any, tuple[str, ...]]:
 
 
 def _pickled(content: object) -> bytes:
-    # Without what libraries register for all: Dask's have exceptions pickled with their causes, of
-    # which not all can be.
+    # Without other libraries' global reducers: Dask's pickle exceptions with their causes, and
+    # not all causes can be pickled.
     buffer = io.BytesIO()
     pickler = pickle.Pickler(buffer)
     pickler.dispatch_table = {}

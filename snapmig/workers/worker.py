@@ -20,7 +20,7 @@ from snapmig.workers.tasks import Handler, Task, Word, pack_failure, pack_reply,
 __all__ = ("BUSY", "WORKER_SIGNALS", "WorkerPlan", "work")
 
 BUSY = 0
-"""The cell of a worker's own row that is 1 while it opens a job or does a task."""
+"""The counter of a worker's own row that is 1 while it opens a job or does a task."""
 
 LARGEST_BUFFER = 8 << 20
 """Bytes of the largest buffer that a worker uses again and again: packets have up to 4 MiB."""
@@ -35,7 +35,7 @@ class WorkerPlan(NamedTuple):
     """
     Parameters of a new worker.
 
-    :param slots: its rows in the cells: one for each job at a time
+    :param slots: its rows in the counters: one for each job at a time
     :param parent: process id of the parent if it started us itself, else None
     :param inherited: descriptors of other workers' pipes, inherited by a fork
     :param says_hello: send an empty message when ready
@@ -44,7 +44,7 @@ class WorkerPlan(NamedTuple):
     number: int
     slots: int
     parent: int | None
-    cells_path: str
+    counters_path: str
     inherited: Sequence[int]
     says_hello: bool = False
 
@@ -58,7 +58,7 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler] | None
     _settle(plan)
     # The parent is gone: there is nobody left to tell.
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        own = open_row(plan.cells_path, (plan.number + 1) * plan.slots - 1)
+        own = open_row(plan.counters_path, (plan.number + 1) * plan.slots - 1)
         jobs: dict[int, _Open] = {}
         queue: deque[_Message] = deque()
         if plan.says_hello:
@@ -108,7 +108,7 @@ class _Open:
         self._row: Row | None = None
         self._failure = b""
         try:
-            self._row = open_row(plan.cells_path, plan.number * plan.slots + slot)
+            self._row = open_row(plan.counters_path, plan.number * plan.slots + slot)
             self._handler = make_handler()
         except BaseException as error:  # noqa: BLE001 - whatever it is, the parent must hear of it
             self._failure = pack_failure(error)

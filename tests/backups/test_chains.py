@@ -54,7 +54,7 @@ def test_a_missing_parent_is_a_problem_of_all_its_children(snapshots):
 
     assert found == [
         "its parent, the snapshot with the id 00000000000000000000000000000001, is not here",
-        "2026-11-03T00-00-00Z.snap, which it needs: its parent, the snapshot with the id "
+        "needs 2026-11-03T00-00-00Z.snap: its parent, the snapshot with the id "
         "00000000000000000000000000000001, is not here",
         None,
     ]
@@ -76,7 +76,7 @@ def test_another_parent_of_the_same_id_is_a_problem(snapshots, tmp_path):
 
     assert problems(GuestDirectory(tmp_path, "web").read().snapshots) == [
         None,
-        "its parent 2026-11-02T00-00-00Z.snap is not what it was when this was made",
+        "its parent 2026-11-02T00-00-00Z.snap has changed since this was made",
     ]
 
 

@@ -26,7 +26,7 @@ def test_a_killed_run_leaves_no_snapshot_and_no_lock(big):
         send(signal.SIGCONT, alive(workers))
         outcome = big.backup("run", "-v", "--lock-wait=30")
 
-    assert (outcome.code, "which a killed run left" in outcome.out) == (0, True)
+    assert (outcome.code, "left by a killed run" in outcome.out) == (0, True)
     assert [name[-5:] for name in big.stored()] == [".snap"]
 
 

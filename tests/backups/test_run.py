@@ -312,7 +312,7 @@ def test_an_unreadable_snapshot_stops_removals(place):
     outcome = place.backup("run")
 
     assert (outcome.code, len(place.stored())) == (6, 3)
-    assert "nothing is removed: what 2001-01-01T00-00-00Z.snap builds on can't be read" in (
+    assert "nothing is removed: the parent of 2001-01-01T00-00-00Z.snap can't be read" in (
         outcome.err
     )
 

@@ -39,7 +39,7 @@ def _names(path):
         ("fail_fast = 1", "fail_fast: expected true or false, found a whole number"),
         ("bwlimit = 1.5", "bwlimit: expected a whole number or a string, found a number with a"),
         ('bwlimit = "fast"\n' + SAVE, "bwlimit is 'fast', expected bytes per second with an"),
-        ("bwlimit = 0\n" + SAVE, "bwlimit is 0, expected more than nothing"),
+        ("bwlimit = 0\n" + SAVE, "bwlimit must be positive, got 0"),
         ("defaults = 1", "defaults: expected a table, found a whole number"),
         ("[defaults]\nlevl = 1\n" + SAVE, "[defaults]: levl: unknown key, did you mean level?"),
         ("[defaults]\nname = 'x'\n" + SAVE, "[defaults]: name: unknown key"),

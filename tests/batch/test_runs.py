@@ -231,7 +231,7 @@ def test_a_limit_of_nothing_is_refused(cli, folder):
     """The option's name stands in the refusal."""
     outcome = cli("save", folder / "a.ram", folder / "out" / "a", "--bwlimit", "0")
 
-    assert (outcome.code, "argument --bwlimit: bwlimit is" in outcome.err) == (2, True)
+    assert (outcome.code, "argument --bwlimit: bwlimit must be" in outcome.err) == (2, True)
 
 
 @pytest.mark.root

@@ -29,7 +29,7 @@ def _job(pool, make_handler, tasks, describe=lambda _signal: ""):
     source = numbered(tasks)
     with pool.workers(0, make_handler, describe) as workers:
         workers.run(source)
-        return source.replies, workers.cells.total()
+        return source.replies, workers.counters.total()
 
 
 def _jobs(pool, *wanted):
@@ -85,7 +85,7 @@ def test_a_job_can_run_twice():
         workers.run(numbered(3))
         workers.run(numbered(4))
 
-        assert workers.cells.total()[0] == 7
+        assert workers.counters.total()[0] == 7
 
 
 def test_tasks_that_follow_a_reply_go_to_their_worker():

@@ -73,7 +73,7 @@ def test_help_names_every_option(cli, verb):
         ("save", f"({len(os.sched_getaffinity(0))})"),
         ("save", "(1)"),
         ("save", "(32k)"),
-        ("save", "64K to 4M of RAM at once (512K, or the parent has)"),
+        ("save", "64K to 4M of RAM at once (512K, or as OLDER)"),
         ("save", "(fixed)"),
         ("restore", f"({len(os.sched_getaffinity(0))})"),
         ("restore", "(all, in order)"),

@@ -116,7 +116,7 @@ def test_a_host_without_a_worker_is_refused_at_once(cluster: Cluster, write: Wri
     """No job begins, and the sentence says which hosts there are."""
     path = write(("a", "hostA"), ("b", "hostX"))
     done = run(cluster, path)
-    words = f"no worker serves host 'hostX' at {cluster.address}, which has hostA, hostB"
+    words = f"no worker serves host 'hostX' at {cluster.address}; it has hostA, hostB"
     assert (done.returncode, done.stderr) == (2, f"snapmig: {words}\n")
     assert list((path.parent / "out").iterdir()) == []
 

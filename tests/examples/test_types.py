@@ -1,6 +1,8 @@
 """What a type checker tells people who write programs with the package."""
 
+import dataclasses
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +12,13 @@ from pathlib import Path
 import pytest
 
 import snapmig
+from snapmig import backup
+from snapmig.container.format import Layout
+from snapmig.encodings.compressions import COMPRESSIONS
+from snapmig.encodings.engines import ENGINES
+from snapmig.images.formats import format_names
+from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.parse import WINDOWS
 from tests.support.requirements import lacks
 
 ROOT = Path(__file__).parents[2]
@@ -27,6 +36,12 @@ try:
     snapmig.batch("jobs.toml", scheduler=Scheduler("tcp://127.0.0.1:8786"))
 except MonitorError as error:
     code: int = error.exit_code
+
+compression: snapmig.CompressionName = "zstd"
+with snapmig.WorkerGroup(4, at_once=2, bwlimit="200M") as group:
+    snapmig.save("a.ram", "b.snap", compression=compression, layout="packed", workers=group)
+night: snapmig.backup.Outcome[snapmig.backup.BackupResult] = snapmig.backup.run("backup.toml")
+failed: list[str] = [each.guest for each in night.results if each.result == "failed"]
 NAMES = [{names}]
 """
 BAD = """
@@ -36,6 +51,8 @@ snapmig.svae("a.ram", "a.snap")
 snapmig.save("a.ram", "a.snap", job=4)
 number: int = snapmig.info("a.snap").snapshot_id
 snapmig.save(b"a.ram", "a.snap")
+snapmig.save("a.ram", "a.snap", compression="gzip")
+number = snapmig.backup.list("backup.toml").results[0].snapshot
 """
 
 
@@ -67,7 +84,15 @@ def test_the_packages_names_have_types(told):
 
 
 @pytest.mark.parametrize(
-    ("line", "kind"), [(4, "attr-defined"), (5, "call-arg"), (6, "assignment"), (7, "arg-type")]
+    ("line", "kind"),
+    [
+        (4, "attr-defined"),
+        (5, "call-arg"),
+        (6, "assignment"),
+        (7, "arg-type"),
+        (8, "arg-type"),
+        (9, "assignment"),
+    ],
 )
 def test_mistakes_are_found(told, line, kind):
     """A name that is none, a wrong word, and values of other types are errors."""
@@ -80,18 +105,70 @@ def _classes(hint):
     for argument in typing.get_args(hint):
         for each in argument if isinstance(argument, list) else [argument]:
             yield from _classes(each)
-    if isinstance(hint, type) and hint.__module__.startswith("snapmig."):
-        yield hint.__name__
+    origin = typing.get_origin(hint) or hint
+    if isinstance(origin, type) and origin.__module__.startswith("snapmig."):
+        yield origin
 
 
-@pytest.mark.parametrize("name", [n for n in snapmig.__all__ if n != "__version__"])
-def test_what_signatures_name_is_public(name):
-    """Types of parameters, results and fields can be imported from the package itself."""
-    thing = getattr(snapmig, name)
-    if not callable(thing) or typing.get_origin(thing) is not None:
-        return
-    hints = typing.get_type_hints(thing)
-    hints.pop("workers", None)  # made and given by the package alone
-    named = {each for hint in hints.values() for each in _classes(hint)}
+def _signatures(thing):
+    # A function, or a class with its fields, its constructor, and its public methods.
+    yield typing.get_type_hints(thing)
+    if inspect.isclass(thing):
+        for name, member in vars(thing).items():
+            method = getattr(member, "fget", member)
+            made = name == "__init__" and not dataclasses.is_dataclass(thing)  # else: its fields
+            if inspect.isfunction(method) and (made or not name.startswith("_")):
+                yield typing.get_type_hints(method)
 
-    assert named <= set(snapmig.__all__)
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (module, name)
+        for module in (snapmig, backup)
+        for name in module.__all__
+        if inspect.isfunction(getattr(module, name)) or inspect.isclass(getattr(module, name))
+    ],
+)
+def test_what_signatures_name_is_public(module, name):
+    """Types of parameters, results, fields and methods can be imported from the package itself."""
+    public = [getattr(home, each) for home in (snapmig, backup) for each in home.__all__]
+    named = {
+        each
+        for hints in _signatures(getattr(module, name))
+        for hint in hints.values()
+        for each in _classes(hint)
+    }
+
+    assert [each.__name__ for each in named if each not in public] == []
+
+
+@pytest.mark.parametrize(
+    ("names", "known"),
+    [
+        (snapmig.AcceleratorName, {AUTO, *ENGINES}),
+        (snapmig.CompressionName, set(COMPRESSIONS)),
+        (snapmig.FormatName, set(format_names())),
+        (
+            snapmig.HuffmanName,
+            {each for engine in ENGINES.values() for each in engine.facts().huffman},
+        ),
+        (snapmig.LayoutName, {layout.name.lower() for layout in Layout}),
+        (snapmig.WindowName, set(WINDOWS)),
+    ],
+)
+def test_types_of_words_have_all_words(names, known):
+    """A word that the verbs take passes the type checker, and no other one does."""
+    assert set(typing.get_args(names)) == known
+
+
+@pytest.mark.parametrize("module", [snapmig, backup])
+def test_public_things_have_docstrings(module):
+    """Every public function and class says what it does."""
+    things = [getattr(module, name) for name in module.__all__]
+
+    assert [
+        thing
+        for thing in things
+        if (inspect.isfunction(thing) or inspect.isclass(thing)) and not thing.__doc__
+    ] == []

@@ -1,4 +1,4 @@
-"""Work that is long enough to be disturbed, and the traces that a disturbed run may leave."""
+"""Work long enough to be disturbed, and the possible traces of a disturbed run."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def big_snapshot(session_shm: Path, big: Path) -> Path:
 
 @pytest.fixture
 def own_big(shm: Path, big: Path) -> Path:
-    """Give a copy of the big image that may be changed."""
+    """Give a writable copy of the big image."""
     (shm / "own").mkdir()
     (shm / "own" / "image").write_bytes(big.read_bytes())
     return shm / "own" / "image"
@@ -46,7 +46,7 @@ def own_big(shm: Path, big: Path) -> Path:
 
 @pytest.fixture
 def small_tmpfs(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
-    """Give a function that mounts a filesystem in memory of a size."""
+    """Give a function to mount a filesystem in memory of a size."""
     with ExitStack() as stack:
         yield lambda size: stack.enter_context(
             filesystems.mounted("tmpfs", tmp_path / "small", f"size={size}")

@@ -1,4 +1,4 @@
-"""Facts about files that a user names and that are something else: batches and configurations."""
+"""Facts about files given by a user in place of batches and configurations."""
 
 import os
 

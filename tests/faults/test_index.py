@@ -1,4 +1,4 @@
-"""Facts about indexes that are cut while a snapshot is open, or that are holes."""
+"""Facts about indexes truncated while a snapshot is open, or made of holes."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def sound(shared_shm: Path) -> Path:
 
 @pytest.fixture
 def own(sound: Path, shm: Path) -> Path:
-    """Give a copy of the snapshot that may be changed."""
+    """Give a writable copy of the snapshot."""
     (shm / "s").write_bytes(sound.read_bytes())
     return shm / "s"
 
 
 @pytest.fixture
 def hole(sound: Path, shm: Path) -> Path:
-    """Give what says that it is of 25 TiB, with an index of 40 GiB that nobody wrote."""
+    """Give a file that claims to be of 25 TiB, with a never written index of 40 GiB."""
     raw = sound.read_bytes()
     block = Superblock.unpack(raw[:4096])
     packets = (40 << 30) // RECORD
@@ -78,7 +78,7 @@ def hole(sound: Path, shm: Path) -> Path:
 
 @pytest.mark.parametrize("work", CUTS.values(), ids=CUTS)
 def test_a_snapshot_that_is_cut_is_corrupt(own, work):
-    """What is read of an open snapshot after it was cut is damaged, and the process lives on."""
+    """Reads of an open snapshot after a truncation report damage, and the process lives on."""
     lines = [
         "import os, sys, snapmig",
         "from snapmig.container.reader import SnapshotFile",
@@ -113,7 +113,7 @@ def test_a_snapshot_that_is_cut_is_corrupt(own, work):
 def test_an_index_that_is_a_hole_is_corrupt(
     hole: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str]
 ) -> None:
-    """A hole is refused without a look at its 40 GiB, and none of them is allocated."""
+    """A hole is refused without reading its 40 GiB, and none of them is allocated."""
     monkeypatch.chdir(hole.parent)
     before, began = os.stat(hole).st_blocks, time.process_time()
     outcome = cli(*arguments)
@@ -125,7 +125,7 @@ def test_an_index_that_is_a_hole_is_corrupt(
 
 
 def test_a_hole_where_no_record_starts_is_sound(own):
-    """A copy may leave out the zeros that a record ends with, and those after the last."""
+    """A copy may leave out the zeros at a record's end, and those after the last record."""
     block = Superblock.unpack(own.read_bytes()[:4096])
     end = block.index_offset + block.packet_count * RECORD
     copy = own.with_name("copy")

@@ -1,4 +1,4 @@
-"""Facts about snapshots of a MB whose attachments become a GB: memory stays as it is."""
+"""Facts about snapshots of a MB with attachments of a GB: memory use stays small."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ LARGE = ["source/format", "source/parent", "source/guest.json", "source/vmstate.
 
 
 def large_stream():
-    """Return a deflate stream of zeros, made of one piece again and again, and their SHA-256."""
+    """Return a deflate stream of zeros, made from one repeated piece, and their SHA-256."""
     encoder = zlib.compressobj(9, zlib.DEFLATED, -15)
     piece = encoder.compress(bytes(CHUNK)) + encoder.flush(zlib.Z_FULL_FLUSH)
     digest = hashlib.sha256()
@@ -36,7 +36,7 @@ def stream():
 
 @pytest.fixture
 def make(shm, stream):
-    """Give a function that makes a snapshot with a large attachment, and small ones."""
+    """Give a function to make a snapshot with a large attachment, and small ones."""
 
     def make_snapshot(large, **small):
         attachments = [builders.Attachment(large, b"", builders.DEFLATE)]
@@ -74,7 +74,7 @@ def limited(*arguments):
     ],
 )
 def test_what_looks_at_a_snapshot_takes_little_memory(make, verb, name):
-    """Contents that nobody asked for are not decoded, and a name of a GB is none."""
+    """Contents are not decoded unless needed, and a name of a GB is refused."""
     result = limited(*verb.split(), make(name))
     names_itself = name == "source/format" and verb.startswith("info")
 
@@ -84,7 +84,7 @@ def test_what_looks_at_a_snapshot_takes_little_memory(make, verb, name):
 
 
 def test_verify_reads_it_in_pieces(make):
-    """All of it is decoded and compared, and the memory does not grow with it."""
+    """All of it is decoded and compared, and memory use does not grow with it."""
     result = limited("verify", "-j1", make("note"))
 
     assert (result.returncode, result.stderr) == (0, "")
@@ -109,7 +109,7 @@ def test_a_wrong_sum_of_a_large_one_is_found(make):
 
 
 def test_it_is_copied_in_pieces(make, shm):
-    """A new snapshot has it, too, and the memory does not grow with it."""
+    """A new snapshot has it, too, and memory use does not grow with it."""
     result = limited("merge", "-j1", make("note"), shm / "new")
 
     assert (result.returncode, result.stderr) == (0, "")
@@ -153,7 +153,7 @@ def test_a_device_state_is_written_in_pieces(make, shm):
 
 
 def test_its_name_is_looked_up_without_its_contents(make, monkeypatch):
-    """Whether a snapshot has an attachment is known from its table."""
+    """The presence of an attachment is known from the snapshot's table."""
     monkeypatch.setattr("snapmig.operations.snapshot.load_attachment", None)
     with snapmig.open(make("note")) as snapshot:
         assert ("note" in snapshot.attachments, "nota" in snapshot.attachments) == (True, False)

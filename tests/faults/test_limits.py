@@ -31,7 +31,7 @@ else:
 
 @pytest.fixture
 def place(shm, monkeypatch):
-    """Give a directory that a program works in, with an image."""
+    """Give a working directory for a program, with an image."""
     monkeypatch.chdir(shm)
     ram.write(shm / "a.ram", ram.mixed(74 << 12))
     (shm / "jobs.toml").write_text('[[save]]\nimage = "a.ram"\nsnapshot = "b.snap"\n')
@@ -46,7 +46,7 @@ def place(shm, monkeypatch):
     ],
 )
 def test_a_worker_that_cant_be_forked(place, cli, monkeypatch, number, says):
-    """The number of the worker and the reason are told, and nothing is made."""
+    """The number of the worker and the reason are reported, and nothing is made."""
 
     def fork():
         raise OSError(number, os.strerror(number))
@@ -59,7 +59,7 @@ def test_a_worker_that_cant_be_forked(place, cli, monkeypatch, number, says):
 
 
 def test_a_thread_that_cant_be_started(place, cli, monkeypatch):
-    """A batch, which needs threads, says so."""
+    """A batch needs threads, and reports the failure."""
 
     def start(_thread):
         raise RuntimeError("can't start new thread")
@@ -76,9 +76,9 @@ def test_a_thread_that_cant_be_started(place, cli, monkeypatch):
 @pytest.mark.parametrize("children", [1, 2, 4, 5])
 def test_a_fork_server_under_a_limit(place, children):
     """
-    Server, tracker and three workers are five, for workers have no threads of numpy's.
+    Server, tracker and three workers are five, because workers have no threads of numpy's.
 
-    With fewer, neither the server's death nor the worker's is an end without a word.
+    With fewer, the end of neither the server nor the worker goes unexplained.
     """
     requires("setpriv")
     user = str(100_000 + 10 * os.getpid() + children)  # nobody else counts
@@ -107,7 +107,7 @@ def test_a_fork_server_under_a_limit(place, children):
 @pytest.mark.parametrize("mebibytes", [28, 60, 105, 120, 160])
 @pytest.mark.parametrize("words", ["save -j2 a.ram a.snap", "batch jobs.toml", "info a.ram"])
 def test_little_memory_is_a_sentence(place, words, mebibytes):
-    """However little address space there is, nothing but sentences comes of it."""
+    """However little address space there is, the output has nothing but sentences."""
     size = mebibytes << 20
 
     def limit():

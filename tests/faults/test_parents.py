@@ -1,4 +1,4 @@
-"""Facts about chains whose files are missing, damaged or others, and work on them that fails."""
+"""Facts about chains with missing, damaged or wrong files, and failing work on them."""
 
 import gc
 import hashlib
@@ -23,7 +23,7 @@ root = pytest.mark.root
 
 
 def changed(content, *packets):
-    """Return contents with a page of each of some packets written anew, and a few bytes more."""
+    """Return contents with a page of each of some packets rewritten, and a few bytes more."""
     made = bytearray(content)
     for packet in packets:
         at = packet * PACKET
@@ -84,7 +84,7 @@ NEEDS_PARENTS = [
 
 @pytest.mark.parametrize("words", NEEDS_PARENTS)
 def test_a_parent_that_is_missing_is_named(place, cli, words):
-    """Every verb that needs it says whose parent it is, what it was called, and where it looked."""
+    """Every verb in need of it names the child, the parent's old name, and the places searched."""
     (place / "monday.snap").unlink()
     outcome = cli(*words.split())
 
@@ -96,7 +96,7 @@ def test_a_parent_that_is_missing_is_named(place, cli, words):
 
 
 def test_damage_is_told_beside_a_parent_that_is_missing(place, cli):
-    """What a verification found before it needed the parent is not lost: exit code 3, and both."""
+    """Damage found before a verification needed the parent is not lost: exit code 3, and both."""
     (place / "monday.snap").unlink()
     with (place / "tuesday.snap").open("r+b") as file:
         file.seek(8192 + 60)  # in the index: a page's kind, so that only its digest tells
@@ -139,7 +139,7 @@ def test_parents_that_were_renamed_are_found(place):
 
 
 def test_a_folder_with_odd_things_in_it_is_searched(place):
-    """Links to themselves, pipes, folders and files that nobody may read are passed over."""
+    """Links to themselves, pipes, folders and unreadable files are passed over."""
     (place / "loop").symlink_to("loop")
     (place / "gone").symlink_to("nowhere")
     os.mkfifo(place / "fifo")
@@ -151,7 +151,7 @@ def test_a_folder_with_odd_things_in_it_is_searched(place):
 
 
 def test_a_snapshot_behind_a_link_finds_its_parent(place):
-    """The parent is looked for beside the link, and beside the file that it leads to."""
+    """The parent is searched beside the link, and beside the link's target."""
     (place / "links").mkdir()
     (place / "links" / "latest").symlink_to("../tuesday.snap")
 
@@ -159,7 +159,7 @@ def test_a_snapshot_behind_a_link_finds_its_parent(place):
 
 
 def test_an_open_snapshot_without_a_name_finds_its_parent(place):
-    """/proc/PID/fd/N leads to the folder that the file is in."""
+    """/proc/PID/fd/N leads to the file's folder."""
     with (place / "tuesday.snap").open("rb") as file:
         assert whole(f"/proc/{os.getpid()}/fd/{file.fileno()}") == NEWEST
 
@@ -185,7 +185,7 @@ def test_a_parent_in_another_folder(place, monkeypatch):
 
 
 def test_a_parent_that_moved_to_another_folder_is_missed(place, cli):
-    """Only its own folder and the old name are looked at."""
+    """Only its own folder and the old name are searched."""
     (place / "old").mkdir()
     (place / "monday.snap").rename(place / "old" / "monday.snap")
 
@@ -220,7 +220,7 @@ def test_a_name_that_plays_tricks_is_shown_harmlessly(place, cli):
     ("name", "packet"), [("sunday", 2), ("sunday", 0), ("monday", 2), ("tuesday", 9)]
 )
 def test_damage_that_a_restore_meets_is_named_with_its_file(place, cli, name, packet):
-    """A damaged packet anywhere in the chain that pages are taken from ends a restore."""
+    """A damaged packet with needed pages anywhere in the chain ends a restore."""
     damage(place / f"{name}.snap", packet)
     outcome = cli("restore", "tuesday.snap", "new")
 
@@ -230,7 +230,7 @@ def test_damage_that_a_restore_meets_is_named_with_its_file(place, cli, name, pa
 
 
 def store_other_pages(path, packet):
-    """Give a packet a sound stream of other pages, with sums of it, as a bad compressor would."""
+    """Give a packet a valid stream of other pages with correct checksums, like a bad compressor."""
     raw = bytearray(path.read_bytes())
     record = memoryview(raw)[8192 + packet * 104 : 8192 + (packet + 1) * 104]
     offset, size = struct.unpack_from("<QI", record, 8)
@@ -247,7 +247,7 @@ def store_other_pages(path, packet):
 
 @pytest.mark.parametrize("packet", [0, 5])
 def test_wrong_contents_are_told_of_the_file_that_has_them(place, cli, packet):
-    """Where nothing but a digest is wrong that file is named, whether its packet changed or not."""
+    """If only a digest is wrong the right file is named, for changed and unchanged packets."""
     store_other_pages(place / "sunday.snap", packet)
     outcome = cli("restore", "tuesday.snap", "new")
 
@@ -256,7 +256,7 @@ def test_wrong_contents_are_told_of_the_file_that_has_them(place, cli, packet):
 
 
 def test_damage_that_nobody_needs_is_no_harm(place):
-    """A packet of the parent whose pages all changed since is not read."""
+    """A packet of the parent with all its pages changed since is not read."""
     content = bytearray(NEWEST)
     content[9 * PACKET : 10 * PACKET] = ram.noise(16, 3).tobytes()
     ram.write(place / "a", bytes(content))
@@ -269,7 +269,7 @@ def test_damage_that_nobody_needs_is_no_harm(place):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_verify_lists_all_damaged_packets_of_a_chain(place, cli, jobs):
-    """Each packet that can't be had is told with the file that is damaged, and counted."""
+    """Each unreadable packet is reported with the damaged file, and counted."""
     damage(place / "sunday.snap", 0)
     damage(place / "sunday.snap", 5)
     damage(place / "monday.snap", 2)
@@ -288,7 +288,7 @@ def test_verify_lists_all_damaged_packets_of_a_chain(place, cli, jobs):
 
 @pytest.mark.parametrize("packet", [2, 3])
 def test_damaged_page_digests_of_a_parent_are_refused(place, cli, packet):
-    """A save names file and packet, whether it would compare them or copy them, and makes none."""
+    """A save that would compare or copy them names file and packet, and makes no snapshot."""
     snapmig.save("sunday.ram", "old.snap", page_digests=True, packet_size=PACKET, jobs=1)
     digests.damage("old.snap", packet)
     outcome = cli("save", "monday.ram", "new.snap", "--parent", "old.snap")
@@ -301,7 +301,7 @@ def test_damaged_page_digests_of_a_parent_are_refused(place, cli, packet):
 
 @pytest.mark.usefixtures("place")
 def test_damaged_page_digests_of_a_parent_that_nobody_needs_are_no_harm():
-    """A save without page digests does not look at those of packets that did not change."""
+    """A save without page digests ignores those of unchanged packets."""
     snapmig.save("sunday.ram", "old.snap", page_digests=True, packet_size=PACKET, jobs=1)
     digests.damage("old.snap", 3)
     snapmig.save("monday.ram", "new.snap", parent="old.snap", page_digests=False, jobs=1)
@@ -311,7 +311,7 @@ def test_damaged_page_digests_of_a_parent_that_nobody_needs_are_no_harm():
 
 @pytest.mark.usefixtures("place")
 def test_a_parent_with_page_digests_is_not_decoded():
-    """Damage of its stored bytes is not met by a save; with differences it is."""
+    """A save does not meet damage in its stored bytes; with differences it does."""
     snapmig.save("sunday.ram", "old.snap", page_digests=True, packet_size=PACKET, jobs=1)
     damage(Path("old.snap"), 2)
     snapmig.save("monday.ram", "new.snap", parent="old.snap", jobs=1)
@@ -321,7 +321,7 @@ def test_a_parent_with_page_digests_is_not_decoded():
 
 @pytest.mark.usefixtures("place")
 def test_a_diff_by_page_digests_decodes_nothing():
-    """Damaged stored bytes are not met by a comparison; damaged digests are refused."""
+    """A comparison does not meet damaged stored bytes; damaged digests are refused."""
     for name in ("sunday", "monday"):
         way = {"page_digests": True, "packet_size": PACKET, "jobs": 1}
         snapmig.save(f"{name}.ram", f"{name}.d", **way)
@@ -334,7 +334,7 @@ def test_a_diff_by_page_digests_decodes_nothing():
 
 
 def test_a_damaged_record_of_a_parent_is_told(place, cli):
-    """A parent's record is checked when a page of it is wanted; verify also checks the index."""
+    """A parent's record is checked when a page of it is needed; verify also checks the index."""
     raw = bytearray((place / "sunday.snap").read_bytes())
     raw[8192 + 7 * 104 + 40] ^= 1
     (place / "sunday.snap").write_bytes(raw)
@@ -347,7 +347,7 @@ def test_a_damaged_record_of_a_parent_is_told(place, cli):
 
 
 def test_a_damaged_record_is_no_harm_to_other_packets(place):
-    """Records are checked together, but what is read of their neighbours is whole."""
+    """Records are checked together, but their neighbours can still be read."""
     raw = bytearray((place / "sunday.snap").read_bytes())
     raw[8192 + 5 * 104 + 40] ^= 1
     (place / "sunday.snap").write_bytes(raw)
@@ -360,7 +360,7 @@ def test_a_damaged_record_is_no_harm_to_other_packets(place):
 
 
 def test_a_truncated_parent_is_named(place, cli):
-    """A parent that lost its end is corrupt, and the error is about that file."""
+    """A truncated parent is corrupt, and the error is about that file."""
     os.truncate(place / "sunday.snap", 3 * PACKET)
     outcome = cli("restore", "tuesday.snap", "new")
 
@@ -368,7 +368,7 @@ def test_a_truncated_parent_is_named(place, cli):
 
 
 def test_reading_goes_on_beside_damage_in_a_parent(place):
-    """Random access gives what is whole and refuses what is not."""
+    """Random access returns sound data and refuses damaged data."""
     damage(place / "sunday.snap", 5)
     with snapmig.open("tuesday.snap") as snapshot:
         found = snapshot.read(0, 5 * PACKET) + snapshot.read(6 * PACKET, SIZE)
@@ -380,7 +380,7 @@ def test_reading_goes_on_beside_damage_in_a_parent(place):
 
 @pytest.mark.parametrize("verb", ["merge", "repack", "rebase"])
 def test_a_damaged_record_does_not_become_zeros(place, cli, verb):
-    """A record that lost its kinds looks like a packet of zeros: nothing is made of it."""
+    """A record without its kinds looks like a packet of zeros: nothing is made from it."""
     raw = bytearray((place / "tuesday.snap").read_bytes())
     raw[8192 + 3 * 104 + 96 : 8192 + 4 * 104] = bytes(8)
     (place / "tuesday.snap").write_bytes(raw)
@@ -412,7 +412,7 @@ def test_a_damaged_record_does_not_become_zeros(place, cli, verb):
     ids=range(6),
 )
 def test_a_save_with_a_parent_that_can_not_be(place, cli, arguments, code, words):
-    """What is no parent of this image is refused, and nothing is made or replaced."""
+    """A file that can't be this image's parent is refused, and nothing is made or replaced."""
     ram.write(place / "big.ram", OLD + bytes(ram.PAGE))
     before = {path.name: path.stat().st_mtime_ns for path in place.iterdir()}
     outcome = cli("save", *arguments)
@@ -433,7 +433,7 @@ def test_what_a_snapshot_builds_on_is_not_replaced(cli, verb, name):
 
 @pytest.mark.parametrize("name", ["tuesday.snap", "monday.snap"])
 def test_a_rebase_onto_a_descendant_is_refused(place, cli, name):
-    """A snapshot can't build on what builds on it, or on itself."""
+    """A snapshot can't build on its own descendant, or on itself."""
     before = (place / "monday.snap").read_bytes()
     outcome = cli("rebase", "monday.snap", "--parent", name)
 
@@ -446,7 +446,7 @@ def test_a_rebase_onto_a_descendant_is_refused(place, cli, name):
 
 @pytest.mark.usefixtures("place")
 def test_a_rebased_snapshot_is_no_parent_any_more(cli):
-    """What builds on a snapshot that was rebased says that its parent is missing."""
+    """The child of a rebased snapshot reports its parent as missing."""
     snapmig.merge("sunday.snap", "other.snap", jobs=1)
     snapmig.rebase("monday.snap", parent="other.snap", jobs=1)
     outcome = cli("restore", "tuesday.snap", "new")
@@ -459,7 +459,7 @@ def test_a_rebased_snapshot_is_no_parent_any_more(cli):
     "arguments", [("merge", "tuesday.snap"), ("repack", "sunday.snap", "--compression", "none")]
 )
 def test_a_full_filesystem(place, cli, small_tmpfs, arguments):
-    """Where the space ends, merge and repack fail with path and space, and leave nothing."""
+    """On a full filesystem, merge and repack fail with path and space, and leave nothing."""
     out = small_tmpfs("64k") / "out"
     outcome = cli(arguments[0], place / arguments[1], out, *arguments[2:])
 
@@ -489,7 +489,7 @@ def test_a_rebase_on_a_full_filesystem_keeps_the_old_file(place, cli, small_tmpf
 
 @pytest.mark.parametrize("verb", ["merge", "rebase"])
 def test_a_killed_worker_leaves_the_old_file(shm, big, big_snapshot, verb):
-    """Exit code 5, and the snapshot is what it was before, with nothing beside it."""
+    """Exit code 5, and the snapshot is unchanged, with nothing beside it."""
     snapmig.save(big, shm / "s", parent=big_snapshot)
     before = (shm / "s").read_bytes()
     arguments = {
@@ -507,7 +507,7 @@ def test_a_killed_worker_leaves_the_old_file(shm, big, big_snapshot, verb):
 
 
 def test_a_chain_restored_in_place(place):
-    """An image that held something else is what the youngest snapshot says."""
+    """An image with older contents becomes that of the youngest snapshot."""
     ram.write(place / "r", b"?" * SIZE)
     snapmig.restore("tuesday.snap", "r", in_place=True)
 
@@ -551,7 +551,7 @@ def test_a_chain_that_is_too_long_is_refused(monkeypatch, cli):
 
 @pytest.fixture
 def file_limit():
-    """Give a function that limits the number of open files until more are asked for."""
+    """Give a function to limit the number of open files, up to the process's hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     yield lambda count: resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -559,7 +559,7 @@ def file_limit():
 
 @pytest.mark.usefixtures("place")
 def test_a_chain_has_as_many_files_open_as_it_needs(file_limit):
-    """Where a process may ask for more open files it does."""
+    """A process raises its limit of open files if it may."""
     file_limit(200)
 
     assert whole("tuesday.snap") == NEWEST
@@ -567,7 +567,7 @@ def test_a_chain_has_as_many_files_open_as_it_needs(file_limit):
 
 
 def test_a_chain_with_more_files_than_there_may_be(place):
-    """Where a process may not have so many open files, the sentence says so."""
+    """If a process may not open so many files, the sentence says so."""
     path = place / "tuesday.snap"
     result = program.run(
         "restore",
@@ -585,7 +585,7 @@ def test_a_chain_with_more_files_than_there_may_be(place):
 
 @pytest.mark.parametrize("words", NEEDS_PARENTS)
 def test_a_parent_whose_index_was_exchanged_is_refused(place, cli, words):
-    """A parent with the right id and another index is not what the child was made of."""
+    """A parent with the right id and another index is not the one the child was made from."""
     raw = bytearray((place / "monday.snap").read_bytes())
     other = bytearray((place / "sunday.snap").read_bytes())
     other[32:48] = raw[32:48]

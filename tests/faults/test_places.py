@@ -1,4 +1,4 @@
-"""Facts about images and destinations that can't be what they are asked to be."""
+"""Facts about unsuitable images and destinations."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ POWERLESS = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-
 
 @pytest.fixture
 def place(shm, monkeypatch):
-    """Give a directory that a program works in, with an image, a snapshot and other things."""
+    """Give a working directory for a program, with an image, a snapshot and other things."""
     monkeypatch.chdir(shm)
     ram.write(shm / "a.ram", ram.mixed(74 * ram.PAGE))
     snapmig.save("a.ram", "a.snap")
@@ -72,7 +72,7 @@ def place(shm, monkeypatch):
     ids=lambda value: value if isinstance(value, str) and ":" not in value else "",
 )
 def test_refusals(place, cli, arguments, code, err):
-    """What can't be done is refused with its code and one sentence, and changes nothing."""
+    """Impossible requests are refused with their code and one sentence, and change nothing."""
     before = sorted(place.iterdir())
     outcome = cli(*arguments.split())
 
@@ -123,7 +123,7 @@ def test_files_that_may_not_be_opened(place, name, arguments):
 @root
 @pytest.mark.parametrize("arguments", ["save a.ram ro/s", "restore a.snap ro/r"])
 def test_a_filesystem_that_may_not_be_written(place, cli, tmp_path, arguments):
-    """A read-only filesystem is named, by the name that the user gave."""
+    """A read-only filesystem is named, by the name given by the user."""
     with filesystems.mounted("tmpfs", tmp_path / "ro", "ro"):
         (place / "ro").symlink_to(tmp_path / "ro")
         outcome = cli(*arguments.split())
@@ -133,7 +133,7 @@ def test_a_filesystem_that_may_not_be_written(place, cli, tmp_path, arguments):
 
 
 def test_the_name_of_a_partial_file_is_in_no_message(place):
-    """Where the partial file can't be made, the message has the name that the user gave."""
+    """If the partial file can't be made, the message has the name given by the user."""
     requires("setpriv")
     (place / "dir").chmod(0o555)
     result = _run_powerless("restore", "a.snap", "dir/r")
@@ -143,7 +143,7 @@ def test_the_name_of_a_partial_file_is_in_no_message(place):
 
 @pytest.mark.parametrize("name", ["€" * 85, "a b\n'\"", "-x", "ü" * 127])
 def test_names_of_any_characters(place, name):
-    """A snapshot may have any name that its filesystem takes."""
+    """A snapshot may have any name accepted by its filesystem."""
     snapmig.save("a.ram", place / name)
 
     assert snapmig.verify(place / name).ok
@@ -151,7 +151,7 @@ def test_names_of_any_characters(place, name):
 
 @pytest.mark.parametrize("json", [(), ("--json",)])
 def test_names_that_are_no_text(place, json):
-    """A name of bytes that are no UTF-8 is saved to and shown without an error."""
+    """A name of bytes other than UTF-8 is saved to and shown without an error."""
     name = os.fsdecode(b"\xff\xfe.snap")
     environment = {**program.ENVIRONMENT, "PYTHONIOENCODING": "utf-8:strict"}
     result = program.run("save", "a.ram", name, *json, cwd=place, env=environment)
@@ -170,7 +170,7 @@ def _run_powerless(*arguments):
 
 
 def test_powerless_means_what_it_says(place):
-    """The tests above do run without the power over permissions."""
+    """The tests above really run without the power over permissions."""
     requires("setpriv")
     (place / "old").chmod(0)
     result = program.subprocess.run([*POWERLESS, shutil.which("cat"), "old"], capture_output=True)

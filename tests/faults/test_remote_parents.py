@@ -1,4 +1,4 @@
-"""Facts about parents that are elsewhere: whoever made a snapshot may have named anything."""
+"""Facts about parents elsewhere: a snapshot's author may have named any file."""
 
 import ctypes
 import os
@@ -29,7 +29,7 @@ NEEDS_PARENTS = [
 
 @pytest.fixture
 def place(shm, monkeypatch):
-    """Give a folder ``week`` with a snapshot whose parent is in another one."""
+    """Give a folder ``week`` with a snapshot and its parent in another folder."""
     monkeypatch.chdir(shm)
     (shm / "week").mkdir()
     (shm / "full").mkdir()
@@ -42,7 +42,7 @@ def place(shm, monkeypatch):
 
 
 def with_hint(path, hint):
-    """Have a snapshot name its parent otherwise: it is made again with that attachment."""
+    """Remake a snapshot with another name for its parent in the attachment."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "snapmig.operations.runs.save_inputs.parent_hint", lambda *_: os.fsencode(hint)
@@ -52,7 +52,7 @@ def with_hint(path, hint):
 
 @pytest.mark.parametrize("words", NEEDS_PARENTS)
 def test_a_parent_elsewhere_is_not_followed_unasked(place, cli, words):
-    """Exit code 1, what the snapshot says, and that it must be asked for."""
+    """Exit code 1, the name in the snapshot, and the option to follow it."""
     outcome = cli(*words.split())
 
     assert (outcome.code, (place / "new").exists()) == (1, False)
@@ -65,14 +65,14 @@ def test_a_parent_elsewhere_is_not_followed_unasked(place, cli, words):
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("words", NEEDS_PARENTS)
 def test_a_parent_elsewhere_is_followed_when_asked(cli, words):
-    """Each verb that reads parents has the option."""
+    """Each verb reading parents has the option."""
     outcome = cli(*words.split(), "--follow-remote-parents")
 
     assert outcome.code == 0, outcome.err
 
 
 def test_random_access_follows_when_asked(place):
-    """The library has the word, too."""
+    """The library has the option, too."""
     with snapmig.open("week/monday.snap", follow_remote_parents=True) as snapshot:
         assert snapshot.read(0, len(snapshot)) == NEW
     with pytest.raises(snapmig.SnapmigError, match="needs its parent"):
@@ -132,7 +132,7 @@ HINTS = [
 
 @pytest.mark.parametrize("hint", HINTS)
 def test_a_hint_is_no_request(place, cli, monkeypatch, hint):
-    """Nothing outside of the snapshot's folder is opened, and no server asked."""
+    """Nothing outside the snapshot's folder is opened, and no server contacted."""
     with_hint("week/monday.snap", hint)
     opened = []
     real = os.open
@@ -151,7 +151,7 @@ def test_a_hint_is_no_request(place, cli, monkeypatch, hint):
 
 
 class Watch:
-    """Sees by inotify whether something in a folder is opened."""
+    """Watches by inotify for opened files in a folder."""
 
     OPEN = 0x20
 
@@ -161,7 +161,7 @@ class Watch:
         libc.inotify_add_watch(self.fd, os.fsencode(folder), self.OPEN)
 
     def names(self):
-        """Return the names of what was opened so far."""
+        """Return the names of the files opened so far."""
         found = []
         try:
             raw = os.read(self.fd, 1 << 16)
@@ -178,7 +178,7 @@ class Watch:
 @pytest.mark.parametrize("kind", ["fifo", "socket", "device"])
 @pytest.mark.parametrize("follow", [[], ["--follow-remote-parents"]])
 def test_a_device_is_not_opened(place, cli, kind, follow):
-    """What is not a regular file is only looked at, wherever the name leads."""
+    """A file other than a regular one is examined without opening it, wherever the name leads."""
     odd = place / "week" / "odd"
     if kind == "device":
         os.mknod(odd, 0o600 | 0o020000, os.makedev(1, 3))
@@ -221,7 +221,7 @@ def test_a_device_is_not_opened(place, cli, kind, follow):
     ],
 )
 def test_what_is_near(place, name, near):
-    """A folder or a prefix, and what is below it."""
+    """A folder or a prefix, and everything below it."""
     assert is_near(Path(place) if isinstance(place, str) else place, name) == near
 
 
@@ -239,12 +239,12 @@ def test_what_is_near(place, name, near):
     ],
 )
 def test_how_a_parent_is_named(parent, snapshot, name):
-    """From the snapshot's own folder where it is near, else in full."""
+    """From the snapshot's own folder if it is near, else in full."""
     assert relative_name(parent, snapshot) == name
 
 
 def test_a_link_beside_is_not_searched(place, cli):
-    """Of what is only searched, links are passed over: they may lead anywhere."""
+    """A search passes over links, because they may lead anywhere."""
     (place / "week" / "link").symlink_to(place / "full" / "sunday.snap")
 
     assert cli("chain", "week/monday.snap").code == 1

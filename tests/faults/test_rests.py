@@ -1,4 +1,4 @@
-"""Facts about what slots hold beside stored pages: a guest that maps them would see it."""
+"""Facts about the bytes in slots beside stored pages, visible to a guest that maps them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _spoil(path: Path, packet: int, offset: int) -> int:
 @pytest.mark.parametrize("options", [(), ("--quick",)], ids=["whole", "quick"])
 @pytest.mark.parametrize(("packet", "offset"), PLACES.values(), ids=PLACES)
 def test_a_byte_beside_the_stored_pages(mappable, cli, packet, offset, options):
-    """Verify names packet and offset of what is not zero and should be."""
+    """Verify names packet and offset of a byte that should be zero."""
     at = _spoil(mappable, packet, offset)
     outcome = cli("verify", mappable, *options)
 
@@ -65,7 +65,7 @@ def test_each_packet_is_told_of_once(mappable):
 def test_what_is_mapped_is_checked_before(
     mappable: Path, shm: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The example that maps a snapshot refuses it, and writes nothing."""
+    """The example for mapping a snapshot refuses it, and writes nothing."""
     at = _spoil(mappable, 7, 1)
     code = map_snapshot.main([str(mappable), str(shm / "state")])
 
@@ -74,7 +74,7 @@ def test_what_is_mapped_is_checked_before(
 
 
 def test_nothing_is_asked_beside_a_stream(shm: Path, cli: Callable[..., Outcome]) -> None:
-    """What stands behind a stream is nobody's."""
+    """Bytes after a stream are free for anything."""
     ram.write(shm / "a", ram.text(16))
     snapmig.save(shm / "a", shm / "s", packet_size="64K")
     with (shm / "s").open("r+b") as file:
@@ -85,7 +85,7 @@ def test_nothing_is_asked_beside_a_stream(shm: Path, cli: Callable[..., Outcome]
 
 
 def test_holes_are_not_read(shm: Path) -> None:
-    """Verifying a mappable snapshot of 64 GiB that are holes allocates nothing."""
+    """Verifying a mappable snapshot with holes of 64 GiB allocates nothing."""
     ram.write_sparse(shm / "a", 64 << 30, {0: b"x"})
     snapmig.save(shm / "a", shm / "s", compression="none")
     before = ram.disk_bytes(shm / "s")

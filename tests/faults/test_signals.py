@@ -1,4 +1,4 @@
-"""Facts about a run that is asked to end: it says so, cleans up, and leaves nobody behind."""
+"""Facts about interrupted runs: they report it, clean up, and leave no process behind."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def arguments(shm, big, big_snapshot):
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_signal_ends_a_run(shm, arguments, verb, number):
-    """Exit code, message, no file and no worker are what a signal leaves."""
+    """A signal leaves an exit code and a message, but no file and no worker."""
     with stopped_midway(*arguments[verb]) as (process, workers):
         process.send_signal(number)
         out, err = process.communicate(timeout=30)
@@ -101,7 +101,7 @@ def test_an_interruption_is_a_line_of_json(arguments):
 
 
 def test_an_interrupted_restore_in_place_says_what_it_left(own_big, big_snapshot):
-    """An image that was being filled is partly restored, and the user is told."""
+    """An image being filled is partly restored, and the user is told."""
     with stopped_midway("restore", big_snapshot, own_big, "--in-place") as (process, _):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
@@ -110,7 +110,7 @@ def test_an_interrupted_restore_in_place_says_what_it_left(own_big, big_snapshot
 
 
 def test_nohup_keeps_a_run_going(arguments):
-    """Where SIGHUP is ignored it stays ignored."""
+    """An ignored SIGHUP stays ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stopped_midway(*arguments["verify"]) as (process, workers):
@@ -125,7 +125,7 @@ def test_nohup_keeps_a_run_going(arguments):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_workers_end_when_the_program_is_killed(shm, arguments, verb):
-    """A program that is killed leaves no worker, and no file under the final name."""
+    """A killed program leaves no worker, and no file under the final name."""
     with stopped_midway(*arguments[verb]) as (process, workers):
         processes.send(signal.SIGCONT, workers)
         process.kill()

@@ -1,4 +1,4 @@
-"""Facts about snapshots that are damaged, or that another version made."""
+"""Facts about damaged snapshots, and snapshots made by another version."""
 
 import hashlib
 import struct
@@ -25,7 +25,7 @@ def good(shared_shm):
 
 @pytest.fixture
 def place(shm, monkeypatch):
-    """Give a directory that the program works in."""
+    """Give a working directory for the program."""
     monkeypatch.chdir(shm)
     return shm
 
@@ -79,7 +79,7 @@ CASES = {
 @pytest.mark.parametrize(("change", "code", "words"), CASES.values(), ids=CASES)
 @pytest.mark.parametrize("verb", ["info", "restore", "verify"])
 def test_what_is_no_good_snapshot(place, cli, good, verb, change, code, words):
-    """A file that is no good snapshot has its exit code, its name and its cause in the error."""
+    """A bad snapshot has its exit code, its name and its cause in the error."""
     ram.write(place / "s", change(good))
     outcome = cli(verb, "s", *{"restore": ["r"]}.get(verb, []))
 
@@ -115,7 +115,7 @@ def test_verify_lists_all_damaged_packets(place, cli, good, jobs):
 
 
 def test_verify_counts_more_damage_than_it_lists(place):
-    """All damaged packets are counted, also where a batch has more than are described."""
+    """All damaged packets are counted, even if a batch has more than are described."""
     content = ram.text(300 * 16).tobytes()
     ram.write(place / "a", content)
     snapmig.save("a", "s", packet_size="64K")
@@ -130,7 +130,7 @@ def test_verify_counts_more_damage_than_it_lists(place):
 
 
 def test_quick_verify_does_not_read_packets(place, cli, good):
-    """With --quick damage inside of a packet is not looked for."""
+    """With --quick, damage inside a packet is not searched."""
     ram.write(place / "s", _damaged(good, 9))
 
     assert cli("verify", "--quick", "s").code == 0
@@ -150,7 +150,7 @@ def test_a_damaged_index_record_is_named(place, cli, good, quick):
 
 
 def test_a_damaged_index_is_no_info(place, cli, good):
-    """Nothing is said about a snapshot whose index is damaged."""
+    """Nothing is printed about a snapshot with a damaged index."""
     raw = bytearray(good)
     raw[8192 + 5 * 128 + 40] ^= 1
     ram.write(place / "s", bytes(raw))
@@ -160,7 +160,7 @@ def test_a_damaged_index_is_no_info(place, cli, good):
 
 
 def test_a_damaged_attachment_is_named(place, cli, good):
-    """An attachment's damage is found by verify and by whoever reads it, not by a restore."""
+    """Verify and readers of an attachment find its damage, a restore does not."""
     raw = bytearray(good)
     raw[PACKET + 16 * PACKET + 2000] ^= 1
     ram.write(place / "s", bytes(raw))
@@ -171,7 +171,7 @@ def test_a_damaged_attachment_is_named(place, cli, good):
 
 
 def test_a_good_packet_of_a_damaged_snapshot_can_be_read(place, good):
-    """Random access gives what is whole and refuses what is not."""
+    """Random access returns sound data and refuses damaged data."""
     ram.write(place / "s", _damaged(good, 9))
     with snapmig.open("s") as snapshot:
         whole = snapshot.read(0, 9 * PACKET)
@@ -201,7 +201,7 @@ def test_a_packet_that_decodes_to_other_pages_is_found(place, cli, good):
 
 
 def test_a_failure_in_place_says_what_it_left(place, cli, good):
-    """A damaged packet in place ends the restore with code 3 and tells of the image."""
+    """A damaged packet ends a restore in place with code 3, and the user learns of the image."""
     ram.write(place / "s", _damaged(good, 9))
     ram.write(place / "r", bytes(len(CONTENT)))
     outcome = cli("restore", "--in-place", "s", "r")
@@ -213,7 +213,7 @@ def test_a_failure_in_place_says_what_it_left(place, cli, good):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_damaged_packet_is_not_written_in_place(place, good, jobs):
-    """Pages of a packet that failed its check are not given to a guest."""
+    """Pages of a packet that failed its check are not written to a guest."""
     ram.write(place / "s", _damaged(good, 9))
     ram.write(place / "r", bytes(len(CONTENT)))
     with pytest.raises(snapmig.CorruptSnapshotError):
@@ -223,7 +223,7 @@ def test_a_damaged_packet_is_not_written_in_place(place, good, jobs):
 
 
 def test_all_snapshots_are_verified(place, cli, good):
-    """A damaged snapshot does not keep those after it from being checked."""
+    """Snapshots after a damaged one are still checked."""
     ram.write(place / "1", _damaged(good, 9))
     ram.write(place / "2", good)
     ram.write(place / "3", b"")
@@ -236,7 +236,7 @@ def test_all_snapshots_are_verified(place, cli, good):
 
 
 def test_a_missing_snapshot_does_not_end_a_verification(place, cli, good):
-    """A snapshot that can't be read does not keep those after it from being checked."""
+    """Snapshots after an unreadable one are still checked."""
     ram.write(place / "2", good)
     outcome = cli("verify", "1", "2")
 

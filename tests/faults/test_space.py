@@ -1,4 +1,4 @@
-"""Facts about filesystems that are full, and about writes that fail."""
+"""Facts about full filesystems and failing writes."""
 
 import errno
 import os
@@ -31,7 +31,7 @@ def snapshot(shared_shm, image):
 
 @pytest.fixture
 def file_size_limit():
-    """Give a function that limits the size of files that this process and its children write."""
+    """Give a function to limit the size of files written by this process and its children."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -67,7 +67,7 @@ def test_a_save_to_a_full_filesystem(cli, small_tmpfs, image, size, layout):
 def test_a_restore_to_a_small_filesystem_is_refused_before_the_work(
     cli, small_tmpfs, snapshot, size
 ):
-    """What can't fit is known from the index, and nothing is begun."""
+    """Too little space is known from the index, and nothing is begun."""
     place = small_tmpfs(size)
     outcome = cli("restore", snapshot, place / "r")
 
@@ -78,7 +78,7 @@ def test_a_restore_to_a_small_filesystem_is_refused_before_the_work(
 
 @root
 def test_a_restore_to_a_filesystem_that_fills_up_meanwhile(small_tmpfs, snapshot):
-    """When someone else takes the space, a restore fails with path and space."""
+    """If someone else takes the space, a restore fails with path and space."""
     place = small_tmpfs("14M")
 
     def take(_progress):
@@ -99,7 +99,7 @@ def test_a_restore_to_a_filesystem_that_fills_up_meanwhile(small_tmpfs, snapshot
 
 @root
 def test_a_restore_in_place_to_a_full_filesystem(cli, small_tmpfs, snapshot):
-    """A hole that can't be filled is named, and that the image is partly restored."""
+    """The error names a hole that can't be filled, and the image as partly restored."""
     place = small_tmpfs("1M")
     with (place / "r").open("wb") as file:
         file.truncate(16 * MIB)
@@ -112,7 +112,7 @@ def test_a_restore_in_place_to_a_full_filesystem(cli, small_tmpfs, snapshot):
 
 @root
 def test_what_needs_no_space_is_restored_to_a_small_filesystem(small_tmpfs, shm):
-    """Only pages that are not zero need space: 64 MiB of RAM fit into 1 MiB."""
+    """Only pages other than zero need space: 64 MiB of RAM fit into 1 MiB."""
     ram.write_sparse(shm / "a", 64 * MIB, {MIB: b"data"})
     snapmig.save(shm / "a", shm / "s")
     place = small_tmpfs("1M")
@@ -123,7 +123,7 @@ def test_what_needs_no_space_is_restored_to_a_small_filesystem(small_tmpfs, shm)
 
 @pytest.mark.parametrize("verb", ["save", "restore"])
 def test_a_limit_on_the_size_of_files(cli, shm, image, snapshot, file_size_limit, verb):
-    """Where files may not be so large, the error names the file and leaves nothing."""
+    """Beyond a limit on file sizes, the error names the file and leaves nothing."""
     arguments = {"save": ("save", image, shm / "x"), "restore": ("restore", snapshot, shm / "x")}
     file_size_limit(MIB)
     outcome = cli(*arguments[verb])
@@ -174,7 +174,7 @@ def test_a_disk_that_fails_to_write(cli, shm, image, snapshot, monkeypatch, verb
 @pytest.mark.parametrize(("verb", "syncs"), [("save", 2), ("restore", 1)])
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
 def test_a_sync_that_fails(cli, shm, image, snapshot, monkeypatch, verb, syncs, number):
-    """What may not have reached the disk does not get its name: every sync counts."""
+    """A file that may not have reached the disk does not get its name: every sync counts."""
     arguments = {"save": ("save", image, shm / "x"), "restore": ("restore", snapshot, shm / "x")}
     for count in range(1, syncs + 1):
         monkeypatch.setattr(os, "fsync", _failing(os.fsync, number, count))
@@ -204,7 +204,7 @@ def test_in_place_every_failure_says_what_it_left(cli, shm, snapshot, monkeypatc
 
 
 def test_memory_that_is_sealed_is_named(cli, shm):
-    """Memory that nobody may write any more is an error with its path, also where zeros go."""
+    """Sealed memory is an error with its path, also for zeros."""
     fcntl = pytest.importorskip("fcntl")
     snapmig.save(ram.write(shm / "a", bytes(MIB)), shm / "s")
     fd = os.memfd_create("guest", os.MFD_ALLOW_SEALING)
@@ -226,7 +226,7 @@ def test_a_snapshot_that_appears_meanwhile_is_kept(shm, image):
 
 @pytest.mark.parametrize("verb", ["save", "restore"])
 def test_a_failed_run_with_force_keeps_the_old_file(cli, shm, image, snapshot, monkeypatch, verb):
-    """What stood under the name stays when its replacement fails."""
+    """The old file keeps its name if its replacement fails."""
     arguments = {"save": ("save", image, shm / "x"), "restore": ("restore", snapshot, shm / "x")}
     (shm / "x").write_bytes(b"old")
     monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.ENOSPC, 3))
@@ -236,7 +236,7 @@ def test_a_failed_run_with_force_keeps_the_old_file(cli, shm, image, snapshot, m
 
 
 def test_a_snapshot_without_its_commit_is_none(shm, image, monkeypatch):
-    """All that a save writes before the commit record is not taken for a snapshot."""
+    """Files before the commit record are never taken for a snapshot."""
     kept = []
 
     def keep(self):
@@ -253,7 +253,7 @@ def test_a_snapshot_without_its_commit_is_none(shm, image, monkeypatch):
 
 
 def test_no_worker_is_left_after_failures(cli, shm, image, monkeypatch):
-    """When writes fail, no process stays."""
+    """Failed writes leave no process behind."""
     monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.ENOSPC, 3))
     cli("save", image, shm / "s", "-j", 4)
 

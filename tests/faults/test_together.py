@@ -1,4 +1,4 @@
-"""Facts about files that are of use together only: none is left alone, none beside another's."""
+"""Facts about files committed together: none is left alone, none beside another's."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ STEPS = range(1, 30)
 
 
 def at_step(monkeypatch, number, end, *, after):
-    """Have the n-th of the calls that change a folder end in something; return how many came."""
+    """Make the n-th of the calls that change a folder fail; return the number of calls."""
     done = []
 
     def patched(call):
@@ -49,7 +49,7 @@ def commit(folder, *, force):
 
 
 def found(folder):
-    """Return what has the final names."""
+    """Return the files under the final names."""
     return {name: (folder / name).read_bytes() for name in NAMES if (folder / name).exists()}
 
 
@@ -71,7 +71,7 @@ over_old_ones = pytest.mark.parametrize("old", [{}, OLD], ids=["new", "over old 
 @before_and_after
 @over_old_ones
 def test_a_step_that_fails(tmp_path, old, after):
-    """Whichever step fails, all files are the old ones or all are the new, and nothing else."""
+    """Whichever step fails, all files are old or all are new, and nothing else is left."""
     ends = []
     for number in STEPS:
         folder = tmp_path / str(number)
@@ -86,7 +86,7 @@ def test_a_step_that_fails(tmp_path, old, after):
             else:
                 expected = NEW
         there = found(folder)
-        # What fails after the last name was given changes nothing: the new files stay.
+        # A failure after the last name was given changes nothing: the new files stay.
         ends.append(there in (expected, NEW))
         if len(done) < number:
             break
@@ -96,7 +96,7 @@ def test_a_step_that_fails(tmp_path, old, after):
 @before_and_after
 @over_old_ones
 def test_killed_at_a_step(tmp_path, old, after):
-    """Killed at whichever step, the last file is there with the others of its own, or is not."""
+    """Killed at any step, the last file is there with its complete set, or is not."""
     torn, deaths = [], 0
     for number in STEPS:
         folder = tmp_path / str(number)
@@ -116,7 +116,7 @@ def test_killed_at_a_step(tmp_path, old, after):
 
 
 def test_what_someone_else_made_meanwhile_is_kept(tmp_path):
-    """A file of that name that appears at the last moment stays, alone."""
+    """A file that appears under the name at the last moment stays, alone."""
     (tmp_path / NAMES[1]).write_bytes(b"theirs")
     with pytest.raises(snapmig.DestinationExistsError):
         commit(tmp_path, force=False)
@@ -137,7 +137,7 @@ def snapshot(shm):
 
 @pytest.mark.parametrize("old", [{}, OLD], ids=["new", "over old ones"])
 def test_a_restore_of_a_microvm_that_fails_at_its_end(cli, shm, snapshot, monkeypatch, old):
-    """A restore whose memory can't get its name leaves what was there before."""
+    """A restore that can't name its memory leaves the old files."""
     (shm / "out").mkdir()
     written(shm / "out", old)
 
@@ -154,7 +154,7 @@ def test_a_restore_of_a_microvm_that_fails_at_its_end(cli, shm, snapshot, monkey
 
 
 def test_a_restore_of_a_microvm_without_room_for_its_state(cli, shm, snapshot, monkeypatch):
-    """A restore whose state finds no room leaves the old pair."""
+    """A restore without room for its state leaves the old pair."""
     (shm / "out").mkdir()
     written(shm / "out", OLD)
     pwrite = os.pwrite

@@ -1,4 +1,4 @@
-"""Facts about images that a guest goes on writing to, through a mapping, while they are saved."""
+"""Facts about images with a guest writing to them, through a mapping, while they are saved."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def folder(shared_shm: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_torn_snapshot_is_sound(folder, form):
-    """However its image is written to meanwhile, a snapshot is one that verifies."""
+    """A snapshot verifies even if its image was written to meanwhile."""
     parent = {"parent": folder / form["parent"]} if "parent" in form else {}
     result = snapmig.save(folder / "a", folder / "s", jobs=1, force=True, **form | parent)
     found = snapmig.verify(folder / "s", jobs=1)
@@ -77,7 +77,7 @@ def test_a_torn_snapshot_is_sound(folder, form):
 
 
 def test_a_torn_snapshot_is_told_of(folder, cli):
-    """A save of an image that was written to meanwhile ends with a warning."""
+    """Saving an image written to meanwhile ends with a warning."""
     outcome = cli("save", folder / "a", folder / "told", "-f")
 
     assert outcome.code == 6
@@ -86,7 +86,7 @@ def test_a_torn_snapshot_is_told_of(folder, cli):
 
 @pytest.mark.parametrize(("packet", "torn"), [(0, 1), (1, 0), (496, 1), (511, 0)])
 def test_a_sample_of_the_packets_is_looked_at_again(shm, packet, torn):
-    """Of 512 packets every 16th is looked at again when all are saved."""
+    """Of 512 packets every 16th is read again after all are saved."""
     image = ram.write(shm / "a", np.tile(ram.text(16), (512, 1)))
     with image.open("r+b") as file:
         memory = mmap.mmap(file.fileno(), 0)
@@ -102,7 +102,7 @@ def test_a_sample_of_the_packets_is_looked_at_again(shm, packet, torn):
 
 
 def test_the_image_is_not_told_of_when_it_rests(shm, cli):
-    """An image that nobody writes to gives no warning."""
+    """An image at rest gives no warning."""
     ram.write(shm / "a", ram.mixed(SIZE))
 
     assert cli("save", shm / "a", shm / "s").code == 0

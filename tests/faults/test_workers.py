@@ -1,4 +1,4 @@
-"""Facts about workers that die, and about images that change under them."""
+"""Facts about dying workers, and about images that change under them."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ def arguments(shm, big, big_snapshot):
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_killed_worker_ends_the_run(shm, arguments, verb, victim):
-    """Exit code 5, the signal's name, no file and no other worker are what is left."""
+    """Exit code 5 and the signal's name; no file and no other worker is left."""
     with stopped_midway(*arguments[verb]) as (process, workers):
         processes.send(signal.SIGKILL, [workers[victim]])
         out, err = process.communicate(timeout=30)
@@ -50,7 +50,7 @@ def test_the_last_worker_that_is_killed_ends_the_run(arguments, verb):
 
 
 def test_a_killed_worker_of_a_packed_save_ends_the_run(shm, big):
-    """Nobody waits for the places that follow the dead one's packets."""
+    """Nobody waits for places after the dead worker's packets."""
     arguments = ("save", big, shm / "s", "--level", 3, "--layout", "packed")
     with stopped_midway(*arguments) as (process, workers):
         processes.send(signal.SIGKILL, workers[:1])
@@ -61,7 +61,7 @@ def test_a_killed_worker_of_a_packed_save_ends_the_run(shm, big):
 
 
 def test_a_killed_worker_in_place_says_what_it_left(own_big, big_snapshot):
-    """An image that was being filled is partly restored, and the user is told."""
+    """An image being filled is partly restored, and the user is told."""
     with stopped_midway("restore", big_snapshot, own_big, "--in-place") as (process, workers):
         processes.send(signal.SIGKILL, workers[:1])
         _, err = process.communicate(timeout=30)
@@ -70,7 +70,7 @@ def test_a_killed_worker_in_place_says_what_it_left(own_big, big_snapshot):
 
 
 def test_an_image_that_shrinks_is_named(shm, own_big):
-    """Workers die of SIGBUS when the image is cut; the error says so and names the image."""
+    """Workers die of SIGBUS if the image is truncated; the error says so and names the image."""
     with stopped_midway("save", own_big, shm / "s", "--level", 3) as (process, workers):
         os.truncate(own_big, 0)
         processes.send(signal.SIGCONT, workers)
@@ -90,7 +90,7 @@ def test_an_image_that_shrinks_is_named(shm, own_big):
     ids=["written", "grown"],
 )
 def test_an_image_that_changes_is_named(shm, own_big, change, words):
-    """A save of an image that was written to meanwhile fails and leaves nothing."""
+    """Saving an image written to meanwhile fails and leaves nothing."""
     with stopped_midway("save", own_big, shm / "s", "--level", 3) as (process, workers):
         change(own_big)
         processes.send(signal.SIGCONT, workers)

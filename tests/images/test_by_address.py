@@ -1,4 +1,4 @@
-"""Facts about images in which RAM stands by its guest physical addresses: new cores, and raw."""
+"""Facts about images with RAM at its guest physical addresses: new cores, and raw."""
 
 import struct
 import subprocess
@@ -27,7 +27,7 @@ SPLIT = (
 
 
 def saved(directory: Path, *blocks: tuple[RamBlock, bytes], **options: Any) -> Path:
-    """Save raw blocks, of an x86 guest where nothing else is asked for."""
+    """Save raw blocks, of an x86 guest by default."""
     files = []
     for number, (block, data) in enumerate(blocks):
         (directory / f"block{number}").write_bytes(data)
@@ -37,20 +37,20 @@ def saved(directory: Path, *blocks: tuple[RamBlock, bytes], **options: Any) -> P
 
 
 def restored(snapshot: Path, form: str = "elf", **options: Any) -> Path:
-    """Return a new image by addresses of a snapshot."""
+    """Return a new image by addresses, made from a snapshot."""
     image = snapshot.with_name("image")
     snapmig.restore(snapshot, image, jobs=1, format=form, force=True, **options)
     return image
 
 
 def warnings(snapshot: Path, form: str = "elf", **options: Any) -> tuple[str, ...]:
-    """Return the warnings of that."""
+    """Return the warnings of such a restore."""
     image = snapshot.with_name("image")
     return snapmig.restore(snapshot, image, jobs=1, format=form, force=True, **options).warnings
 
 
 def test_blocks_become_segments_by_their_addresses(tmp_path):
-    """Each block with an address is a segment; what has none is left out."""
+    """Each block with an address is a segment; blocks without one are left out."""
     assert ram(restored(saved(tmp_path, AT_HIGH, ROM, AT_LOW))) == {
         0: LOW.data,
         4 * GIB: HIGH.data,
@@ -58,7 +58,7 @@ def test_blocks_become_segments_by_their_addresses(tmp_path):
 
 
 def test_a_block_in_two_pieces_becomes_two_segments(tmp_path):
-    """RAM below 4 GiB and above it is where the guest has it."""
+    """RAM below 4 GiB and above it is at the guest's addresses."""
     assert ram(restored(saved(tmp_path, SPLIT))) == {
         0: FIVE[: 2 * PAGE],
         4 * GIB: FIVE[2 * PAGE :],
@@ -76,14 +76,14 @@ def test_a_piece_at_two_addresses_stands_at_both(tmp_path):
 
 
 def test_a_part_without_address_is_in_no_segment(tmp_path):
-    """RAM that the guest does not see has no place in a core."""
+    """RAM invisible to the guest has no place in a core."""
     pieces = (RamPiece(0, PAGE, 0), RamPiece(3 * PAGE, 2 * PAGE, 3 * PAGE))
     found = ram(restored(saved(tmp_path, (RamBlock("ram", 5 * PAGE, pieces), FIVE))))
     assert found == {0: FIVE[:PAGE], 3 * PAGE: FIVE[3 * PAGE :]}
 
 
 def test_a_fresh_core_has_holes_where_pages_are_zero(tmp_path):
-    """Its memory stands at whole pages of the file."""
+    """Its memory is aligned to whole pages of the file."""
     block = (RamBlock.at(0, 8 * MIB), noise(1) + bytes(8 * MIB - PAGE))
     assert restored(saved(tmp_path, block)).stat().st_blocks * 512 < MIB
 
@@ -100,21 +100,21 @@ def test_a_sparse_image_has_ram_at_its_addresses(tmp_path):
 
 @pytest.mark.parametrize("form", ["elf", "raw-by-address"])
 def test_left_out_blocks_are_named(tmp_path, form):
-    """A warning names each RAM block that has no address."""
+    """A warning names each RAM block without an address."""
     (found,) = warnings(saved(tmp_path, AT_LOW, ROM), form)
     assert found == "RAM blocks without a known guest physical address are left out: 'rom'"
 
 
 @pytest.mark.parametrize("form", ["elf", "raw-by-address"])
 def test_nothing_is_left_out_without_a_word(tmp_path, form):
-    """Where all addresses are known there is no warning."""
+    """With all addresses known there is no warning."""
     assert warnings(saved(tmp_path, AT_LOW, AT_HIGH), form) == ()
 
 
 @pytest.mark.parametrize("form", ["elf", "raw-by-address"])
 @pytest.mark.parametrize("count", [1, 2])
 def test_ram_of_unknown_address_is_refused(tmp_path, form, count):
-    """Nothing is guessed, not even of a single block; a sentence names what helps."""
+    """Nothing is guessed, not even for a single block; a sentence names the remedy."""
     blocks = [(RamBlock("one", 5 * PAGE), LOW.data), (RamBlock("two", 3 * PAGE), HIGH.data)]
     snapshot = saved(tmp_path, *blocks[:count])
     with pytest.raises(UsageError, match=r"none is known of RAM block 'one'.*--address BLOCK="):
@@ -131,7 +131,7 @@ def test_a_core_of_unknown_processors_is_refused(tmp_path):
 @pytest.mark.parametrize("moment", ["save", "restore"])
 @pytest.mark.parametrize("form", ["elf", "raw-by-address"])
 def test_addresses_can_be_given(tmp_path, moment, form):
-    """What the user says at a save or at a restore is where RAM goes, also in parts."""
+    """Addresses given by the user at a save or a restore are used, also for parts."""
     given = {"address": ["ram=1G", "ram@0x2000=0x100000000"], "arch": "aarch64"}
     if form == "raw-by-address" and moment == "restore":
         del given["arch"]
@@ -152,7 +152,7 @@ def _words(image: Path, *starts: int) -> dict[int, bytes]:
 
 
 def test_given_addresses_go_before_those_of_a_core(tmp_path):
-    """A core that was saved becomes another one where the user says where its RAM is."""
+    """A saved core becomes a different one if the user gives other addresses."""
     snapmig.save(write(tmp_path, core(LOW, HIGH)), tmp_path / "snap", jobs=1)
     image = restored(tmp_path / "snap", address={"ram@0x0": "1G"})
     assert ram(image) == {GIB: LOW.data, 4 * GIB: HIGH.data}
@@ -253,7 +253,7 @@ def test_gdb_reads_memory_of_a_new_core(tmp_path, arch, gdb):
 
 
 def test_any_number_of_jobs_makes_the_same_image(tmp_path):
-    """Workers that place pages by address do not get into each other's way."""
+    """Workers placing pages by address do not disturb each other."""
     parts = tuple(RamPiece(at * MIB, MIB, (9 - at) * 3 * MIB) for at in range(8))
     snapshot = saved(tmp_path, (RamBlock("ram", 8 * MIB, parts), noise(2048)))
     made = set()

@@ -1,4 +1,4 @@
-"""Facts about images of every format that are made from snapshots that build on others."""
+"""Facts about images of every format restored from chains of snapshots."""
 
 from dataclasses import replace
 
@@ -40,7 +40,7 @@ def test_a_mapped_ram_file_of_a_chain(tmp_path):
 
 
 def test_an_elf_core_of_a_chain(tmp_path):
-    """A core is what was saved, byte for byte."""
+    """A core equals the saved one, byte for byte."""
     content = ram.mixed(3 * MIB, 2)
     changed = content[:MIB] + ram.text(3).tobytes() + content[MIB + 3 * ram.PAGE :]
     for name, data in (("old", content), ("new", changed)):
@@ -53,7 +53,7 @@ def test_an_elf_core_of_a_chain(tmp_path):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_chain_to_another_format(tmp_path, name):
-    """Any format that a snapshot can be restored to has the same bytes from a chain."""
+    """Any possible format of a snapshot has the same bytes from a chain."""
     content = ram.mixed(2 * MIB, 4)
     ram.write(tmp_path / "old", ram.mixed(2 * MIB, 5))
     ram.write(tmp_path / "new", content)

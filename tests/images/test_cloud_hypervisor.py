@@ -36,7 +36,7 @@ def state(table, mappings=None, **more: Any) -> dict[str, Any]:
 
 
 def nest(manager: Any) -> dict[str, Any]:
-    """Return a tree with the memory manager's state as it is."""
+    """Return a tree with the given state of the memory manager."""
     return {
         "snapshots": {
             "cpu-manager": {"snapshots": {}, "snapshot_data": {"state": "{}"}},
@@ -77,7 +77,7 @@ def snapshot(tmp_path):
 
 
 def test_a_directory_is_recognised(snapshot):
-    """The two JSON files say what it is."""
+    """The two JSON files identify it."""
     image = open_image(str(snapshot))
 
     assert image.format == "cloud-hypervisor"
@@ -126,7 +126,7 @@ def test_ranges_that_follow_each_other_are_one_block(tmp_path):
 
 
 def test_holes_are_zero_and_skipped(tmp_path):
-    """A sparse file of ranges has its holes asked for."""
+    """Holes of a sparse file of ranges are found."""
     image = open_image(str(make(tmp_path / "s", state([(0, 8 * MIB)]), 8 * MIB)))
 
     assert image.next_data(128 * KIB) is None
@@ -134,7 +134,7 @@ def test_holes_are_zero_and_skipped(tmp_path):
 
 
 def test_mappings_that_are_all_in_the_table_are_fine(tmp_path):
-    """A mapping may span ranges, and what of virtio-mem is not plugged is in none."""
+    """A mapping may span ranges, and unplugged parts of virtio-mem are in none."""
     mappings = [(0, 192 * KIB, False), (64 * GIB, GIB, True)]
     table = [(64 * KIB, 128 * KIB), (0, 64 * KIB)]
 
@@ -152,7 +152,7 @@ def test_mappings_that_are_all_in_the_table_are_fine(tmp_path):
     ],
 )
 def test_ram_that_stays_in_its_own_file_is_said(tmp_path, mappings, missing):
-    """A shared file with a name is not copied into a snapshot; RAM would be missing."""
+    """A named shared file is not copied into a snapshot; RAM would be missing."""
     with pytest.raises(SnapmigError, match=f"RAM from {missing:#x} is not in the snapshot"):
         open_image(str(make(tmp_path / "s", state(TABLE, mappings))))
 
@@ -167,7 +167,7 @@ def test_a_snapshot_without_ranges_says_where_ram_is(snapshot):
 
 @pytest.mark.parametrize("name", ["config.json", "state.json"])
 def test_a_directory_without_its_json_is_refused(snapshot, name):
-    """Asked for by name, what is missing is said."""
+    """Opened by the format's name, the missing part is reported."""
     (snapshot / name).unlink()
 
     with pytest.raises(SnapmigError, match=f"there is no {name}"):
@@ -194,7 +194,7 @@ def test_a_change_of_any_file_is_noticed(snapshot, name):
 
 
 def test_a_restore_makes_the_directory_again(snapshot):
-    """The plan is a directory with the file of ranges and the two others as they were."""
+    """The plan is a directory with the file of ranges and the two others unchanged."""
     image = open_image(str(snapshot))
     content = Content(image.blocks, dict(image.attachments), image.format, 128, lambda _: iter(()))
 
@@ -274,7 +274,7 @@ BAD = {
 
 @pytest.mark.parametrize("tree", BAD.values(), ids=BAD.keys())
 def test_a_bad_state_is_refused_in_one_sentence(tmp_path, tree):
-    """Whatever is wrong, it is a refusal of ours, soon and without much memory."""
+    """Any fault is refused by an error of ours, soon and without much memory."""
     directory = make(tmp_path / "s", tree)
     tracemalloc.start()
     try:
@@ -291,7 +291,7 @@ def test_a_bad_state_is_refused_in_one_sentence(tmp_path, tree):
 
 @pytest.mark.parametrize("name", ["state.json", "config.json"])
 def test_huge_json_is_not_read(snapshot, name):
-    """A file of more than any guest's state is refused by its size."""
+    """A file larger than any guest's state is refused by its size."""
     with (snapshot / name).open("r+b") as file:
         file.truncate(cloud_hypervisor.MAX_JSON_SIZE + 1)
 
@@ -329,7 +329,7 @@ VALID = json.dumps(state(TABLE, [(0, 128 * KIB, False)])).encode()
     cut=st.integers(0, 3),
 )
 def test_any_change_of_a_state_is_read_or_refused(tmp_path_factory, changes, cut):
-    """Nothing but the project's own errors comes out."""
+    """Only the project's own errors are raised."""
     content = bytearray(VALID)
     for at, value in changes:
         content[at] = value
@@ -349,7 +349,7 @@ def test_any_change_of_a_state_is_read_or_refused(tmp_path_factory, changes, cut
 @pytest.mark.parametrize("name", ["config.json", "state.json", "memory-ranges"])
 @pytest.mark.parametrize("where", ["outside", "inside"])
 def test_links_in_a_directory_are_not_followed(snapshot, tmp_path, cli, name, where):
-    """A link that somebody put there could lead to any file of this host."""
+    """A planted link could lead to any file of this host."""
     target = (tmp_path if where == "outside" else snapshot) / "target"
     (snapshot / name).rename(target)
     (snapshot / name).symlink_to(target)
@@ -369,7 +369,7 @@ def test_links_in_a_directory_are_not_followed(snapshot, tmp_path, cli, name, wh
 
 @pytest.mark.parametrize("name", ["config.json", "state.json", "memory-ranges"])
 def test_a_fifo_in_a_directory_is_refused(snapshot, tmp_path, cli, name):
-    """What is not a regular file is only looked at."""
+    """A file other than a regular one is examined without opening it."""
     (snapshot / name).unlink()
     os.mkfifo(snapshot / name)
     outcome = cli("save", "--format", "cloud-hypervisor", snapshot, tmp_path / "s")

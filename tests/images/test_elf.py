@@ -32,7 +32,7 @@ ABSENT = -1
 
 @dataclass(frozen=True)
 class Segment:
-    """A program header, and the bytes it is about unless it names an offset itself."""
+    """A program header, and its bytes unless it names an offset itself."""
 
     paddr: int
     data: bytes = b""
@@ -45,7 +45,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Core:
-    """What a core is built of; every field can be wrong."""
+    """The parts of a core; every field can be wrong."""
 
     segments: tuple[Segment, ...]
     width: int = 64
@@ -61,7 +61,7 @@ class Core:
     section_offset: int | None = None
 
     def build(self) -> bytes:
-        """Return the file: headers, notes, and memory at once behind them."""
+        """Return the file: headers, notes, and memory right after them."""
         wide = self.width == 64
         header, entry, section = (64, 56, 64) if wide else (52, 32, 40)
         total = len(self.segments) + 1
@@ -175,7 +175,7 @@ def test_blocks_are_named_by_address_and_sorted(tmp_path):
 
 
 def test_adjacent_segments_are_one_block(tmp_path):
-    """Ranges without a gap between them are one piece of RAM, also from far in the file."""
+    """Ranges without a gap between them are one piece of RAM, even if far apart in the file."""
     first, second = noise(2, 1), noise(2, 2)
     path = write(tmp_path, core(Segment(2 * PAGE_SIZE, second), HIGH, Segment(0, first)))
 
@@ -217,14 +217,14 @@ def test_bytes_come_before_the_zeros_of_another_segment(tmp_path):
 
 @pytest.mark.parametrize("width", [32, 64])
 def test_segments_that_were_left_out_are_not_ram(tmp_path, width):
-    """A filtered dump names ranges that it has not; they are not zero but unknown."""
+    """A filtered dump names ranges without their bytes; they are not zero but unknown."""
     left_out = Segment(GIB, offset=ABSENT, filesz=0, memsz=MIB)
 
     assert list(ram(write(tmp_path, core(LOW, left_out, width=width)))) == [0]
 
 
 def test_bytes_need_not_be_at_a_page_of_the_file(tmp_path):
-    """QEMU writes memory right behind the notes."""
+    """QEMU writes memory right after the notes."""
     for length in (0, 1, 777, 4095):
         assert ram(write(tmp_path, core(LOW, notes=b"n" * length))) == {0: LOW.data}
 
@@ -259,7 +259,7 @@ def test_more_segments_than_the_header_can_count(tmp_path):
 
 @pytest.mark.parametrize("width", [32, 64])
 def test_the_count_in_a_section_header_is_read(tmp_path, width):
-    """It stands there whenever the header's own says so."""
+    """It is there whenever the header's own count says so."""
     assert ram(write(tmp_path, core(LOW, width=width, many=True))) == {0: LOW.data}
 
 
@@ -276,7 +276,7 @@ def test_holes_of_a_sparse_core_are_skipped(tmp_path):
 
 @pytest.mark.parametrize("kind", [1, 2, 3])
 def test_another_elf_file_is_no_core(tmp_path, kind):
-    """Objects, programs and libraries are refused, with what they are."""
+    """Objects, programs and libraries are refused by their kind."""
     with pytest.raises(UnsupportedError, match="an ELF file that is no core dump"):
         open_image(str(write(tmp_path, core(LOW, kind=kind))))
 
@@ -323,7 +323,7 @@ def test_a_core_becomes_itself_again(tmp_path, built):
 
 
 def test_zero_pages_of_a_restored_core_are_holes(tmp_path):
-    """A core is not larger on disk than what it has."""
+    """A core takes no more disk space than its contents."""
     path = write(tmp_path, core(Segment(0, noise(1) + bytes(8 * MIB)), notes=b"x"))
 
     assert again(path).stat().st_blocks * 512 < MIB
@@ -339,7 +339,7 @@ def test_one_block_of_a_core_can_be_restored(tmp_path):
 
 
 def test_any_number_of_jobs_makes_the_same_core(tmp_path):
-    """Workers do not get into each other's way."""
+    """Workers do not disturb each other."""
     path = write(tmp_path, core(*[Segment(at * MIB, noise(200, at)) for at in range(1, 12)]))
     save(path, tmp_path / "snap", jobs=3)
     for jobs in (1, 4):
@@ -356,7 +356,7 @@ def test_any_number_of_jobs_makes_the_same_core(tmp_path):
     ],
 )
 def test_the_architecture_is_that_of_the_header(tmp_path, width, order, expected):
-    """Machine, width and byte order of a core are known of its guest."""
+    """A guest's machine, width and byte order are known from its core."""
     path = write(tmp_path, core(LOW, width=width, order=order))
     image = open_image(str(path))
     assert image.architecture == expected
@@ -417,7 +417,7 @@ BAD = {
 
 @pytest.mark.parametrize("built", BAD.values(), ids=BAD.keys())
 def test_a_bad_core_is_refused_in_one_sentence(tmp_path, built):
-    """Whatever is wrong, it is a refusal of ours, soon and without much memory."""
+    """Any fault is refused by an error of ours, soon and without much memory."""
     path = write(tmp_path, built)
     tracemalloc.start()
     try:
@@ -455,7 +455,7 @@ def test_without_pyelftools_a_sentence_says_how_to_get_it(tmp_path, monkeypatch)
 
 
 def content(attachments: dict[str, bytes], *blocks: RamBlock) -> Content:
-    """Return what a snapshot of a core knows."""
+    """Return a snapshot's content for a core."""
     return Content(blocks or (RamBlock.at(0, MIB),), attachments, "elf", 128, lambda _: iter(()))
 
 
@@ -482,7 +482,7 @@ BAD_PLACES = {
 
 @pytest.mark.parametrize("places", BAD_PLACES.values(), ids=BAD_PLACES.keys())
 def test_a_snapshot_with_bad_places_is_corrupt(places):
-    """What a save kept of a core is checked before it is used."""
+    """Places kept by a save of a core are checked before use."""
     with pytest.raises(CorruptSnapshotError):
         elf.plan_image(content({elf.PLACES: places, elf.REST: b""}))
 
@@ -500,7 +500,7 @@ numbers = st.one_of(
 
 @given(size=numbers, places=st.lists(st.lists(numbers, max_size=4), max_size=3))
 def test_any_places_are_a_plan_or_corrupt(size, places):
-    """Nothing but the project's own errors comes out."""
+    """Only the project's own errors are raised."""
     raw = json.dumps({"size": size, "places": places}).encode()
     plan = None
     try:
@@ -526,7 +526,7 @@ headers = st.sampled_from(
     cut=st.sampled_from([0, 0, 0, 1, 4096, 30_000]),
 )
 def test_any_change_of_a_header_is_read_or_refused(tmp_path_factory, valid, changes, cut):
-    """Nothing but the project's own errors comes out, and what is read can be a guest's RAM."""
+    """Only the project's own errors are raised, and any core read is a possible guest."""
     data = bytearray(valid)
     for at, value in changes:
         data[at] = value

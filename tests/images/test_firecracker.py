@@ -36,7 +36,7 @@ def opened(path: Path):
 
 @pytest.fixture
 def pair(tmp_path):
-    """Give a memory file of 4 MiB with a vmstate that has its name."""
+    """Give a memory file of 4 MiB with a vmstate named after it."""
     (tmp_path / "guest.mem.vmstate").write_bytes(vmstate())
     return memory(tmp_path / "guest.mem")
 
@@ -65,7 +65,7 @@ def test_the_vmstate_is_kept_as_it_is(pair):
 
 
 def test_holes_are_not_data(pair):
-    """The parent skips what is a hole."""
+    """The parent skips holes."""
     image = opened(pair)
 
     assert image.next_data(4096) == MIB
@@ -86,7 +86,7 @@ def test_holes_are_not_data(pair):
     ],
 )
 def test_regions_skip_the_gaps_of_addresses(tmp_path, size, magic, expected):
-    """RAM goes around the places of devices; in the file it does not."""
+    """RAM skips the addresses of devices in the guest, but not in the file."""
     (tmp_path / "mem.vmstate").write_bytes(vmstate(magic))
     image = opened(memory(tmp_path / "mem", size, {}))
 
@@ -152,7 +152,7 @@ def test_a_memory_file_is_recognised_by_its_vmstate(tmp_path, name, state):
     ],
 )
 def test_other_files_are_not_taken_for_memory(tmp_path, name, state, content):
-    """A raw image stays one, though some vmstate is near."""
+    """A raw image stays one, even with some vmstate near."""
     (tmp_path / state).write_bytes(content)
 
     assert open_image(str(memory(tmp_path / name))).format == "raw"
@@ -194,7 +194,7 @@ def test_a_directory_with_one_pair_is_a_snapshot(pair):
 
 @pytest.mark.parametrize("extra", ["memory", "vmstate"])
 def test_a_directory_with_more_is_refused(pair, extra):
-    """Which pair is meant must be clear."""
+    """The pair must be unambiguous."""
     if extra == "memory":
         memory(pair.parent / "disk")
     else:
@@ -225,7 +225,7 @@ def test_layers_of_other_sizes_are_refused(pair, tmp_path):
     """A diff is as long as its base."""
     diff = memory(tmp_path / "diff.mem", 5 * MIB)
 
-    with pytest.raises(SnapmigError, match=r"file has 4194304 bytes, .* on which it builds"):
+    with pytest.raises(SnapmigError, match=r"file has 4194304 bytes, its base .* has "):
         firecracker.open_layers([str(diff), str(pair)])
 
 
@@ -247,12 +247,12 @@ def test_a_change_of_the_vmstate_is_noticed(pair):
 
 
 def content_of(image) -> Content:
-    """Return what a snapshot of an image knows."""
+    """Return a snapshot's content for an image."""
     return Content(image.blocks, dict(image.attachments), image.format, 128, lambda _: iter(()))
 
 
 def test_a_restore_makes_memory_and_vmstate(pair):
-    """The plan has the same size, the blocks end to end, and the state beside."""
+    """The plan has the same size, the blocks end to end, and the state beside it."""
     image = opened(pair)
     plan = find_format("firecracker").plan_image(content_of(image))
 
@@ -290,7 +290,7 @@ def test_other_guests_can_not_become_firecracker():
     ],
 )
 def test_a_damaged_vmstate_is_refused(tmp_path, content, words):
-    """Its own sum finds what is missing or another."""
+    """Its own checksum finds missing or changed bytes."""
     (tmp_path / "mem.vmstate").write_bytes(content)
 
     with pytest.raises(SnapmigError, match=words) as caught:
@@ -307,7 +307,7 @@ def test_a_named_vmstate_that_is_none_is_refused(tmp_path):
 
 
 def test_a_huge_vmstate_is_not_read(tmp_path):
-    """More than Firecracker itself reads is no vmstate."""
+    """A file above Firecracker's own limit is no vmstate."""
     memory(tmp_path / "state", firecracker.MAX_VMSTATE_SIZE + 1, {0: vmstate()})
 
     with pytest.raises(SnapmigError, match="expected at most 10000000"):
@@ -325,7 +325,7 @@ def test_a_memory_file_that_was_cut_is_refused(tmp_path, size):
 
 @pytest.mark.parametrize(("states", "words"), [([], "no vmstate"), (["x", "y"], "2 vmstate files")])
 def test_it_must_be_clear_which_vmstate_is_meant(tmp_path, states, words):
-    """Without one, or with several of no name of its own, a sentence says what was expected."""
+    """Without a vmstate, or with several of other names, a sentence names the expected one."""
     for name in states:
         (tmp_path / name).write_bytes(vmstate())
 
@@ -343,7 +343,7 @@ def test_a_file_without_a_name_has_nothing_beside_it(tmp_path):
 
 
 def test_a_pipe_of_that_name_is_not_waited_for(tmp_path):
-    """What is beside a memory file is opened only if it is a regular file."""
+    """A file beside a memory file is opened only if it is regular."""
     os.mkfifo(tmp_path / "mem.vmstate")
     os.mkfifo(tmp_path / "vmstate")
 
@@ -357,7 +357,7 @@ def test_a_pipe_of_that_name_is_not_waited_for(tmp_path):
     sealed=st.booleans(),
 )
 def test_any_change_of_a_vmstate_is_read_or_refused(tmp_path_factory, changes, cut, sealed):
-    """Nothing but the project's own errors comes out."""
+    """Only the project's own errors are raised."""
     content = bytearray(vmstate())
     for at, value in changes:
         content[at] = value
@@ -381,7 +381,7 @@ def test_any_change_of_a_vmstate_is_read_or_refused(tmp_path_factory, changes, c
 
 @pytest.mark.parametrize("name", ["mem", "vmstate"])
 def test_links_in_a_directory_are_not_followed(tmp_path, name):
-    """A link that somebody put there could lead to any file of this host."""
+    """A planted link could lead to any file of this host."""
     folder = tmp_path / "folder"
     folder.mkdir()
     memory(folder / "mem")
@@ -395,7 +395,7 @@ def test_links_in_a_directory_are_not_followed(tmp_path, name):
 
 
 def test_a_vmstate_behind_a_link_is_not_taken(tmp_path):
-    """What was found beside a memory file is no link; one that is named may be."""
+    """A vmstate found beside a memory file must not be a link; one given by name may be."""
     memory(tmp_path / "mem")
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "s").write_bytes(vmstate())
@@ -406,7 +406,7 @@ def test_a_vmstate_behind_a_link_is_not_taken(tmp_path):
 
 
 def test_odd_files_in_a_directory_are_only_looked_at(tmp_path):
-    """A FIFO beside a memory file does not hold up who looks for a vmstate."""
+    """A FIFO beside a memory file does not delay the search for a vmstate."""
     memory(tmp_path / "mem")
     os.mkfifo(tmp_path / "vmstate")
 

@@ -1,4 +1,4 @@
-"""Facts about attachments of QEMU's and libvirt's state that somebody made up."""
+"""Facts about forged attachments with QEMU's and libvirt's state."""
 
 import copy
 import json
@@ -47,7 +47,7 @@ FORMS = {
 
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    """Give what a save keeps of a sound file, by its form."""
+    """Give the attachments of a valid file, by its form."""
     found = {}
     for form, content in FORMS.items():
         path = tmp_path_factory.mktemp(form) / "file"
@@ -59,7 +59,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, byte
 
 
 def write(path: Path, form: str, state: dict[str, bytes]) -> Path:
-    """Write a snapshot of the two RAM blocks with a state, its checksums right."""
+    """Write a snapshot of the two RAM blocks with a state and correct checksums."""
     attachments = {"format": form.encode(), **state}
     built = Snapshot(
         [SavedBlock("ram", RAM.content), SavedBlock("pc.bios", BIOS.content)],
@@ -70,7 +70,7 @@ def write(path: Path, form: str, state: dict[str, bytes]) -> Path:
 
 
 def refused(path: Path, form: str) -> str | None:
-    """Return why a snapshot that does not become a form is damaged, None where it does."""
+    """Return the reason why a snapshot is damaged for a form, None if it is not."""
     with SnapshotFile(str(path)) as source:
         try:
             plan_whole(source, form)
@@ -125,7 +125,7 @@ def with_wrong_fields(facts: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def test_no_wrong_field_is_believed(
     states: dict[str, dict[str, bytes]], tmp_path: Path, form: str
 ) -> None:
-    """Each field of vmstate.json that is missing, unknown or can't be makes a snapshot corrupt."""
+    """Each missing, unknown or impossible field of vmstate.json makes a snapshot corrupt."""
     facts = json.loads(states[form][FACTS])
     found = {
         name: refused(
@@ -149,7 +149,7 @@ def in_block(number: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
 
 
 def in_place(number: int, **fields: Any) -> Callable[[dict[str, Any]], None]:
-    """Return a change of where a block is in a mapped-ram file."""
+    """Return a change of a block's place in a mapped-ram file."""
     return lambda facts: facts["blocks"][number]["mapped"].update(fields)
 
 
@@ -187,7 +187,7 @@ MADE_UP = {
 def test_no_made_up_state_is_believed(
     states: dict[str, dict[str, bytes]], tmp_path: Path, kind: str
 ) -> None:
-    """A state of right types that no file can have makes a snapshot corrupt."""
+    """A state of right types but impossible in any file makes a snapshot corrupt."""
     state = states["mapped-ram"]
     facts = json.loads(state[FACTS])
     MADE_UP[kind](facts)
@@ -217,7 +217,7 @@ BYTES = {
 def test_no_other_bytes_are_believed(
     states: dict[str, dict[str, bytes]], tmp_path: Path, kind: str
 ) -> None:
-    """An attachment of a state that holds something else makes a snapshot corrupt."""
+    """An attachment with other contents makes a snapshot corrupt."""
     name, content = BYTES[kind]
     state = {**states["qemu-stream"], name: content}
     words = refused(write(tmp_path / "snap", "qemu-stream", state), "qemu-stream")
@@ -228,7 +228,7 @@ def test_no_other_bytes_are_believed(
 def test_a_missing_half_is_named(
     states: dict[str, dict[str, bytes]], tmp_path: Path, name: str
 ) -> None:
-    """Of a state that lacks one of its attachments the message says so."""
+    """The message names the missing attachment of an incomplete state."""
     state = {**states["qemu-stream"]}
     del state[name]
     words = refused(write(tmp_path / "snap", "qemu-stream", state), "qemu-stream")
@@ -236,7 +236,7 @@ def test_a_missing_half_is_named(
 
 
 def test_sound_states_are_believed(states: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
-    """What a save keeps is enough for each form."""
+    """The attachments made by a save are enough for each form."""
     ways = [(saved, form) for saved in FORMS for form in FORMS]
     paths = {saved: write(tmp_path / saved, saved, states[saved]) for saved in FORMS}
     assert [refused(paths[saved], form) for saved, form in ways] == [None] * 4
@@ -267,7 +267,7 @@ def head(
     place: int = len(XML),
     rest: bytes = XML + COOKIE + bytes(100),
 ) -> bytes:
-    """Return what stands before QEMU's stream in an image of libvirt."""
+    """Return the bytes before QEMU's stream in an image of libvirt."""
     length = len(rest) if size is None else size
     return struct.pack("<16s5I56x", magic, version, length, 1, kind, place) + rest
 
@@ -297,7 +297,7 @@ HEADS = {
 def test_no_made_up_head_is_believed(
     states: dict[str, dict[str, bytes]], tmp_path: Path, kind: str
 ) -> None:
-    """A head that no image of libvirt has makes a snapshot corrupt."""
+    """A head impossible in an image of libvirt makes a snapshot corrupt."""
     state = {**states["qemu-stream"], "libvirt.head": HEADS[kind]}
     words = refused(write(tmp_path / "snap", "libvirt", state), "libvirt")
     assert str(words).startswith("attachment 'source/libvirt.head': ")
@@ -307,7 +307,7 @@ def test_no_made_up_head_is_believed(
 def test_sound_head_is_believed(
     states: dict[str, dict[str, bytes]], tmp_path: Path, place: int
 ) -> None:
-    """A head as libvirt writes it is taken."""
+    """A head as written by libvirt is accepted."""
     state = {**states["qemu-stream"], "libvirt.head": head(place=place)}
     assert refused(write(tmp_path / "snap", "libvirt", state), "libvirt") is None
 

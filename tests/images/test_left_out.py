@@ -1,4 +1,4 @@
-"""Facts about migration files that leave shared RAM out, as QEMU's x-ignore-shared has it."""
+"""Facts about migration files without shared RAM, made with QEMU's x-ignore-shared."""
 
 import json
 from collections.abc import Callable
@@ -24,13 +24,13 @@ WHOLE = Mapped([Block(b"pc.ram", pages={3: 1}), Block(b"pc.rom", pages={1: 7})])
 
 @pytest.fixture(params=FILES)
 def saved(request: pytest.FixtureRequest, shm: Path, cli: Callable[..., Outcome]) -> Outcome:
-    """Give how a save of such a file ended."""
+    """Give the outcome of a save of such a file."""
     (shm / "state").write_bytes(FILES[request.param])
     return cli("save", shm / "state", shm / "snap")
 
 
 def test_a_save_warns(saved: Outcome, shm: Path) -> None:
-    """A file without the guest's RAM is saved with a warning that names what is missing."""
+    """A file without the guest's RAM is saved with a warning that names the missing RAM."""
     warning = (
         f"snapmig: warning: {shm}/state: was made with x-ignore-shared and does not have RAM "
         f"'pc.ram' of {16 * PAGE >> 10}.0 KiB, nor does the snapshot; save the running "
@@ -41,14 +41,14 @@ def test_a_save_warns(saved: Outcome, shm: Path) -> None:
 
 @pytest.mark.usefixtures("saved")
 def test_info_shows_it(shm: Path, cli: Callable[..., Outcome]) -> None:
-    """The RAM that is missing is a line of its own."""
+    """The missing RAM is a line of its own."""
     line = "RAM missing  pc.ram: 64.0 KiB, left out by x-ignore-shared\n"
     assert line in cli("info", shm / "snap").out
 
 
 @pytest.mark.usefixtures("saved")
 def test_info_shows_it_as_json(shm: Path, cli: Callable[..., Outcome]) -> None:
-    """The RAM that is missing is a field, and no RAM block of the snapshot."""
+    """The missing RAM is a field, and no RAM block of the snapshot."""
     found = json.loads(cli("info", "--json", shm / "snap").out)
     assert [item["name"] for item in found["blocks"]] == ["pc.rom"]
     assert [(item["name"], item["size"]) for item in found["left_out_blocks"]] == [

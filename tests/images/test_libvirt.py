@@ -39,7 +39,7 @@ class Image:
     body: bytes | None = None
 
     def head(self) -> bytes:
-        """Return what stands before QEMU's stream: header, XML, cookie, room to grow."""
+        """Return the bytes before QEMU's stream: header, XML, cookie, room to grow."""
         rest = XML + self.cookie + bytes(PADDING)
         size = len(rest) if self.size is None else self.size
         place = len(XML) if self.cookie else 0
@@ -84,7 +84,7 @@ def again(path: Path, kind: str | None = None) -> Path:
 
 @pytest.fixture(params=["raw", "sparse", "gzip", "bzip2", "xz", "zstd"])
 def kind(request: pytest.FixtureRequest) -> int:
-    """Give each kind of image that can be made here."""
+    """Give each kind of image possible here."""
     kinds = {"raw": RAW, "sparse": SPARSE, **{name: kind for kind, name in PROGRAMS.items()}}
     if request.param in PROGRAMS.values():
         requires(request.param)
@@ -104,7 +104,7 @@ def test_ram_is_read(write: Write, kind: int) -> None:
 
 
 def test_ram_is_restored(write: Write, kind: int) -> None:
-    """The RAM of a restored image is that of the one that was saved."""
+    """The RAM of a restored image is that of the saved one."""
     assert {"ram": RAM.content} == ram_of(again(write(Image(kind))))
 
 
@@ -112,7 +112,7 @@ def test_ram_is_restored(write: Write, kind: int) -> None:
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
 @pytest.mark.parametrize("kind", [RAW, SPARSE], ids=["raw", "sparse"])
 def test_head_is_kept(write: Write, kind: int, order: str, cookie: bytes) -> None:
-    """Header, XML, cookie and the room behind them are restored byte for byte."""
+    """Header, XML, cookie and the room after them are restored byte for byte."""
     image = Image(kind, order=order, cookie=cookie)
     head = image.head()
     assert head == again(write(image)).read_bytes()[: len(head)]
@@ -120,7 +120,7 @@ def test_head_is_kept(write: Write, kind: int, order: str, cookie: bytes) -> Non
 
 @pytest.mark.parametrize("order", ["<", ">"], ids=["little-endian", "big-endian"])
 def test_compressed_becomes_raw(write: Write, order: str) -> None:
-    """Only the kind changes in the head of an image that was compressed."""
+    """Only the kind changes in the head of a compressed image."""
     requires("gzip")
     image = Image(GZIP, order=order)
     head = replace(image, kind=RAW).head()
@@ -128,7 +128,7 @@ def test_compressed_becomes_raw(write: Write, order: str) -> None:
 
 
 def test_sparse_is_restored_as_it_was(write: Write) -> None:
-    """A sparse image is restored byte for byte, but for bytes that did not count."""
+    """A sparse image is restored byte for byte, except for stale bytes."""
     image = Image(SPARSE)
     head = image.head()
     whole = Mapped([replace(RAM, stale={})], start=len(head)).build()
@@ -145,7 +145,7 @@ def test_restored_in_other_forms(write: Write, kind: int, form: str) -> None:
 def test_no_file_is_left_of_a_decompressed_stream(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is decompressed lies in a file without a name, in the directory for such files."""
+    """A decompressed stream is in a nameless file, in the directory for such files."""
     requires("gzip")
     (tmp_path / "spool").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "spool"))
@@ -154,7 +154,7 @@ def test_no_file_is_left_of_a_decompressed_stream(
 
 
 def bomb(stream: bytes) -> Image:
-    """Return an image whose stream goes on with 800 MiB of zeros, in one MiB."""
+    """Return an image with 800 MiB of zeros at the end of its stream, in one MiB."""
     command = ["sh", "-c", "cat - /dev/zero | head -c 800M | gzip -1"]
     made = subprocess.run(command, input=stream, stdout=-1, check=True).stdout
     return Image(GZIP, body=made)
@@ -163,7 +163,7 @@ def bomb(stream: bytes) -> Image:
 @pytest.mark.parametrize(
     ("stream", "words"),
     [
-        (Stream([RECORDS]).build(), "decompressed it has more than 256.5 MiB, expected at most"),
+        (Stream([RECORDS]).build(), "decompressed, it has more than 256.5 MiB, the most expected"),
         (b"", "not a QEMU migration stream"),
     ],
     ids=["of a small guest", "of no stream"],
@@ -171,7 +171,7 @@ def bomb(stream: bytes) -> Image:
 def test_a_bomb_is_not_decompressed(
     write: Write, tmp_path: Path, cli: Callable[..., Outcome], stream: bytes, words: str
 ) -> None:
-    """What decompresses to more than its RAM can be is given up in one sentence."""
+    """A stream longer than its RAM allows is given up in one sentence."""
     requires("gzip")
     path = write(bomb(stream))
     outcome = cli("save", path, tmp_path / "snap", "-j", 1)
@@ -189,7 +189,7 @@ def test_decompressing_leaves_room(
     path = write(Image(GZIP, body=subprocess.run(
         ["gzip", "-c"], input=bytes(1 << 20), stdout=-1, check=True).stdout))  # fmt: skip
     outcome = cli("save", path, tmp_path / "snap", "-j", 1)
-    told = f"may be used in {tmp_path}, TMPDIR names another directory\n" in outcome.err
+    told = f"available in {tmp_path}; set TMPDIR to another directory\n" in outcome.err
     assert (outcome.code, told, [*tmp_path.iterdir()]) == (1, True, [path])
 
 
@@ -222,7 +222,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_image(write: Write, kind: str) -> None:
-    """What can't be is refused with the image's name and exit code 1."""
+    """An impossible field is refused with the image's name and exit code 1."""
     requires("gzip")
     path = write(MALFORMED[kind][0])
     with pytest.raises(SnapmigError) as caught:
@@ -232,7 +232,7 @@ def test_malformed_image(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_image_is_described(write: Write, kind: str) -> None:
-    """The refusal says what was found."""
+    """The refusal describes the fault."""
     requires("gzip")
     image, words = MALFORMED[kind]
     path = write(image)
@@ -243,7 +243,7 @@ def test_malformed_image_is_described(write: Write, kind: str) -> None:
 def test_decompressor_is_missing(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A program that an image needs and that is not installed is named."""
+    """A missing program needed for an image is named."""
     path = write(Image(LZOP, body=b"whatever"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SnapmigError) as caught:
@@ -252,7 +252,7 @@ def test_decompressor_is_missing(
 
 
 def is_refused(path: Path, content: bytes) -> bool:
-    """Say whether a file is refused as an error of its own kind that names it."""
+    """Return True if a file is refused by an error of its own kind with its name."""
     path.write_bytes(content)
     try:
         ram_of(path, "libvirt")
@@ -296,7 +296,7 @@ def test_any_header_is_read_or_refused(
 
 
 def given_xml(folder: Path, xml: bytes, *options: str) -> list[object]:
-    """Return how a stream's snapshot and an XML become a save image, by the command line."""
+    """Return the command line to make a save image of a stream's snapshot and an XML."""
     (folder / "stream").write_bytes(Stream([RECORDS]).build())
     (folder / "domain.xml").write_bytes(xml)
     snapmig.save(folder / "stream", folder / "snap", jobs=1)
@@ -305,7 +305,7 @@ def given_xml(folder: Path, xml: bytes, *options: str) -> list[object]:
 
 
 def test_a_stream_becomes_an_image_with_an_xml(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
-    """Header, XML, room to grow and the stream stand one behind the other."""
+    """Header, XML, room to grow and the stream follow each other."""
     assert cli(*given_xml(tmp_path, XML)).code == 0
     snapmig.restore(tmp_path / "snap", tmp_path / "again", format="qemu-stream")
     image = Image(cookie=b"", body=(tmp_path / "again").read_bytes())
@@ -313,7 +313,7 @@ def test_a_stream_becomes_an_image_with_an_xml(tmp_path: Path, cli: Callable[...
 
 
 def test_an_attached_xml_is_taken(tmp_path: Path) -> None:
-    """The attachment domain.xml is the definition where none is given."""
+    """The attachment domain.xml is the default definition."""
     (tmp_path / "stream").write_bytes(Stream([RECORDS]).build())
     attach: dict[str, snapmig.AttachmentSource] = {"domain.xml": XML.rstrip(b"\0")}
     snapmig.save(tmp_path / "stream", tmp_path / "snap", attach=attach)
@@ -322,7 +322,7 @@ def test_an_attached_xml_is_taken(tmp_path: Path) -> None:
 
 
 def test_another_xml_replaces_that_of_an_image(write: Write, tmp_path: Path) -> None:
-    """A definition that is given goes before that of the image that was saved."""
+    """A given definition takes precedence over the saved image's."""
     other = b"<domain type='kvm'><name>other</name></domain>"
     (tmp_path / "domain.xml").write_bytes(other)
     snapmig.save(write(Image()), tmp_path / "snap")
@@ -351,7 +351,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_is_no_xml_is_refused(tmp_path: Path, cli: Callable[..., Outcome], case: str) -> None:
-    """Without a definition that can be one, the reason is told and nothing is made."""
+    """Without a plausible definition the reason is reported and nothing is made."""
     xml, options, reason = REFUSED[case]
     outcome = cli(*given_xml(tmp_path, xml, *options))
     assert (outcome.code, reason in outcome.err) == (2, True), outcome.err
@@ -359,7 +359,7 @@ def test_what_is_no_xml_is_refused(tmp_path: Path, cli: Callable[..., Outcome], 
 
 
 def test_an_xml_does_not_help_raw_memory(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
-    """Without QEMU's device state that is what is missing, and not the definition."""
+    """Without QEMU's device state that is reported missing, and not the definition."""
     (tmp_path / "raw").write_bytes(b"x" * PAGE)
     snapmig.save(tmp_path / "raw", tmp_path / "snap")
     outcome = cli("restore", tmp_path / "snap", tmp_path / "made", "--format", "libvirt")

@@ -58,7 +58,7 @@ def again(path: Path, **options: int) -> bytes:
 
 
 def by_name(*blocks: Block) -> dict[str, bytes]:
-    """Return what blocks hold."""
+    """Return the contents of blocks."""
     return {block.name.decode(): block.content for block in blocks}
 
 
@@ -117,7 +117,7 @@ def test_restored_as_it_was(write: Write, mapped: Mapped) -> None:
 
 
 def test_left_out_blocks_are_not_zero_blocks(write: Write) -> None:
-    """A block that x-ignore-shared left out is not in the snapshot at all."""
+    """A block left out by x-ignore-shared is not in the snapshot at all."""
     blocks = [replace(RAM, gpa=0, left_out=True), replace(BIOS, gpa=1 << 32)]
     mapped = Mapped(blocks, capabilities=IGNORE_SHARED)
     assert by_name(BIOS) == ram_of(write(mapped))
@@ -159,7 +159,7 @@ def test_killed_save(write: Write) -> None:
 
 
 def test_a_file_that_is_cut_while_it_is_read(write: Write) -> None:
-    """Where the next data is, is asked in the caller's process, which outlives a cut."""
+    """The caller's process searches for data, and survives a truncated file."""
     path = write(PLAIN)
     image = open_image(str(path))
     os.truncate(path, 0)
@@ -228,7 +228,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_file(write: Write, kind: str) -> None:
-    """What can't be is refused with the file's name and the exit code of its kind."""
+    """An impossible field is refused with the file's name and the exit code of its kind."""
     built, code, _ = MALFORMED[kind]
     path = write(built)
     with pytest.raises(SnapmigError) as caught:
@@ -238,7 +238,7 @@ def test_malformed_file(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_file_is_described(write: Write, kind: str) -> None:
-    """The refusal says what was found."""
+    """The refusal describes the fault."""
     built, _, words = MALFORMED[kind]
     path = write(built)
     with pytest.raises(SnapmigError, match=words):
@@ -247,7 +247,7 @@ def test_malformed_file_is_described(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_file_takes_little_memory(write: Write, kind: str) -> None:
-    """A refusal comes before memory is taken by a number of the file."""
+    """A refusal comes before allocating memory by a number in the file."""
     path = write(MALFORMED[kind][0])
     tracemalloc.start()
     try:
@@ -259,7 +259,7 @@ def test_malformed_file_takes_little_memory(write: Write, kind: str) -> None:
 
 
 def is_refused(path: Path, content: bytes) -> bool:
-    """Say whether a file is refused as an error of its own kind that names it."""
+    """Return True if a file is refused by an error of its own kind with its name."""
     path.write_bytes(content)
     try:
         ram_of(path, "mapped-ram")
@@ -306,7 +306,7 @@ def test_any_bytes_are_read_or_refused(tmp_path: Path, changes: list[tuple[int, 
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_bitmap(tmp_path: Path, pages: dict[int, int], stale: dict[int, int]) -> None:
-    """Whatever bits are set, exactly their pages come, beside a block that follows."""
+    """Whatever bits are set, exactly their pages come, beside a following block."""
     old = {number: value for number, value in stale.items() if number not in pages}
     block = Block(b"first", 100 * PAGE, pages, old)
     (tmp_path / "file").write_bytes(Mapped([block, RAM]).build())

@@ -1,4 +1,4 @@
-"""Facts about files that are neither a guest's RAM nor a snapshot: named, and what helps."""
+"""Facts about files that are neither a guest's RAM nor a snapshot: kind and remedy are named."""
 
 import shutil
 import subprocess
@@ -47,7 +47,7 @@ HEADS = {
 
 @pytest.mark.parametrize("name", HEADS)
 def test_what_is_not_ram_is_refused_with_what_it_is(shm, cli, name):
-    """Exit code 4, its kind and what helps; nothing is made."""
+    """Exit code 4, kind and remedy; nothing is made."""
     head, words = HEADS[name]
     ram.write(shm / "f", head + RAM[len(head) :])
     outcome = cli("save", shm / "f", shm / "s")
@@ -58,7 +58,7 @@ def test_what_is_not_ram_is_refused_with_what_it_is(shm, cli, name):
 
 @pytest.mark.parametrize("name", HEADS)
 def test_as_format_raw_it_is_saved_byte_by_byte(shm, cli, name):
-    """Who says that it is RAM is believed."""
+    """A user who calls it RAM is believed."""
     content = HEADS[name][0] + RAM[len(HEADS[name][0]) :]
     ram.write(shm / "f", content)
 
@@ -87,7 +87,7 @@ MADE = {
 
 @pytest.mark.parametrize("name", MADE)
 def test_files_of_real_programs_are_known(shm, cli, name):
-    """What gzip, qemu-img and others write is refused by its kind."""
+    """Files of gzip, qemu-img and others are refused by their kind."""
     words, made, expected = MADE[name]
     requires(words[0])
     ram.write(shm / "ram", RAM)
@@ -124,7 +124,7 @@ def test_a_snapshot_is_restored_first(shm, cli):
 
 
 def test_ram_is_whole_pages(shm, cli):
-    """A file of another length says so, and is saved when it is called raw."""
+    """A file of another length is refused, and saved with format raw."""
     ram.write(shm / "a", (RAM * 2)[:100_001])
     outcome = cli("save", shm / "a", shm / "s")
 
@@ -133,7 +133,7 @@ def test_ram_is_whole_pages(shm, cli):
 
 
 def test_no_share_is_above_all(shm, cli):
-    """The last page of a file that ends inside of it counts as what there is of it."""
+    """A partial last page counts with its existing bytes."""
     ram.write(shm / "a", (RAM * 2)[:100_001])
     saved = cli("save", "-j1", "--format", "raw", shm / "a", shm / "s")
     outputs = (
@@ -153,7 +153,7 @@ READING = [
 
 @pytest.mark.parametrize("words", READING)
 def test_where_a_snapshot_is_expected_an_image_is_told(shm, cli, monkeypatch, words):
-    """Whatever reads snapshots says what a file seems to be instead."""
+    """Every reader of snapshots names the apparent kind of another file."""
     monkeypatch.chdir(shm)
     ram.write(shm / "ram", RAM)
     ram.write(shm / "FILE", b"QEVM\0\0\0\3\x07" + b"\x0amapped-ram" + RAM)
@@ -176,7 +176,7 @@ def test_where_a_snapshot_is_expected_an_image_is_told(shm, cli, monkeypatch, wo
     ids=range(6),
 )
 def test_what_a_file_is_instead_of_a_snapshot(shm, cli, head, words):
-    """Images are to be saved, packed files to be unpacked, and of others there is only a name."""
+    """Images should be saved, packed files unpacked; others are only named."""
     ram.write(shm / "f", head.ljust(8192, b"\0"))
     outcome = cli("info", shm / "f")
 
@@ -189,7 +189,7 @@ def test_what_a_file_is_instead_of_a_snapshot(shm, cli, head, words):
 @pytest.mark.parametrize("size", [0, 1, 3, 17, 300, 513, 4096, HEAD_SIZE])
 @given(st.data())
 def test_any_first_bytes_have_a_kind_or_none(size, data):
-    """No start of a file is too short or too odd to be looked at."""
+    """No start of a file is too short or too odd to be examined."""
     known = [head for head, _ in HEADS.values()]
     start = data.draw(st.sampled_from(known) | st.binary(max_size=64))
     kind = identify((start + data.draw(st.binary(max_size=64))).ljust(size, b"\xff")[:size])

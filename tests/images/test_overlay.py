@@ -1,4 +1,4 @@
-"""Facts about memory files with later ones of what changed upon them."""
+"""Facts about memory files overlaid with later files of changes."""
 
 import pickle
 from itertools import pairwise
@@ -23,7 +23,7 @@ HOLE, ZERO = -1, 0
 
 
 def write_layer(path: Path, pages: dict[int, int], size: int = SIZE) -> Path:
-    """Write a file with some pages full of a byte, also of zeros, and holes elsewhere."""
+    """Write a file with some pages filled with a byte, zeros included, and holes elsewhere."""
     with path.open("wb") as file:
         file.truncate(size)
         for page, value in pages.items():
@@ -34,13 +34,13 @@ def write_layer(path: Path, pages: dict[int, int], size: int = SIZE) -> Path:
 
 
 def open_overlay(*paths: Path) -> OverlayImage:
-    """Open files one upon the other as a single RAM block."""
+    """Open layers of files as a single RAM block."""
     files = [ImageFile(str(path)) for path in paths]
     return OverlayImage("overlay", [RamBlock("ram", files[0].size)], files)
 
 
 def values(reader: OverlayReader, size: int = SIZE, step: int = 8 * PAGE_SIZE) -> list[int]:
-    """Return the byte that each page is full of, read in packets as a save does."""
+    """Return the fill byte of each page, read in packets as a save does."""
     geometry = Geometry((RamBlock("ram", size),), step)
     found: list[int] = []
     for number in range(geometry.packet_count):
@@ -55,7 +55,7 @@ def values(reader: OverlayReader, size: int = SIZE, step: int = 8 * PAGE_SIZE) -
 
 @pytest.fixture
 def three(tmp_path):
-    """Give a base and two later files, with every kind of page upon another."""
+    """Give a base and two later files, with every combination of pages."""
     return (
         write_layer(tmp_path / "base", {0: 1, 1: 1, 2: 1, 10: 1, 63: 1}),
         write_layer(tmp_path / "one", {1: 2, 2: ZERO, 20: 2, 21: 2}),
@@ -64,7 +64,7 @@ def three(tmp_path):
 
 
 def test_the_last_file_that_has_a_page_says_what_it_is(three):
-    """Holes show the file before; what was written hides it."""
+    """Holes show the file before; written pages hide it."""
     expected = [0] * PAGES
     expected[0], expected[1], expected[2], expected[10], expected[21] = 1, 2, 3, 1, 2
 
@@ -129,7 +129,7 @@ def test_no_file_has_data(tmp_path):
 
 
 def test_release_keeps_the_contents(three):
-    """What was let go can be read again."""
+    """A released range can be read again."""
     reader = OverlayReader([str(path) for path in three])
     before = values(reader)
     reader.release(0, SIZE)
@@ -138,7 +138,7 @@ def test_release_keeps_the_contents(three):
 
 
 def test_a_reader_opens_elsewhere(three):
-    """What opens a reader can be sent to another process."""
+    """A reader's opener can be sent to another process."""
     image = open_overlay(*three)
     opener = pickle.loads(pickle.dumps(image.opener()))
 
@@ -157,12 +157,12 @@ def test_files_of_other_sizes_are_refused(three, tmp_path, size):
 
 def test_too_many_files_are_refused(three):
     """A chain has an end."""
-    with pytest.raises(SnapmigError, match=f"{MAX_LAYERS + 1} files one upon the other"):
+    with pytest.raises(SnapmigError, match=f"{MAX_LAYERS + 1} layers of memory"):
         open_overlay(*[three[0]] * (MAX_LAYERS + 1))
 
 
 def test_the_longest_chain_is_read(tmp_path):
-    """As many files as are allowed work."""
+    """The largest number of files works."""
     base = write_layer(tmp_path / "base", {0: 1, 1: 1})
     diff = write_layer(tmp_path / "diff", {1: 2})
     image = open_overlay(base, *[diff] * (MAX_LAYERS - 1))

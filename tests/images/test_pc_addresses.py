@@ -1,4 +1,4 @@
-"""Facts about PCs in migration files: addresses of RAM by the CMOS memory of the clock."""
+"""Facts about PCs in migration files: addresses of RAM from the CMOS memory of the clock."""
 
 import struct
 
@@ -26,7 +26,7 @@ ROMS = {"vga.vram": 16 * MIB, "pc.bios": 256 * KIB, "/rom@etc/acpi/tables": 128 
 
 
 def cmos(below: int, above: int = 0, **other: int) -> bytes:
-    """Return what a PC's firmware finds in CMOS memory, as SeaBIOS and OVMF read it."""
+    """Return CMOS memory as read by a PC's firmware, SeaBIOS and OVMF."""
     content = bytearray(128)
     struct.pack_into("<H", content, 0x15, 640)
     for at in (0x17, 0x30):
@@ -44,7 +44,7 @@ def clock(content: bytes) -> bytes:
 
 
 def vm_state(machine: str, blocks: tuple[QemuBlock, ...], after: bytes) -> VmState:
-    """Return what a migration file has besides pages."""
+    """Return a migration file without its pages."""
     return VmState(
         start=0,
         machine=machine,
@@ -61,7 +61,7 @@ def vm_state(machine: str, blocks: tuple[QemuBlock, ...], after: bytes) -> VmSta
 def placed(
     sizes: dict[str, int], sections: bytes, machine: str = "pc-q35-10.0"
 ) -> dict[str, tuple[RamPiece, ...]]:
-    """Return the pieces of a guest's blocks, which QEMU lists by size."""
+    """Return the pieces of a guest's blocks, listed by size as in QEMU."""
     listed = sorted({**ROMS, **sizes}.items(), key=lambda item: -item[1])
     blocks = tuple(QemuBlock(name, size) for name, size in listed)
     state = vm_state(machine, blocks, footer(2) + sections)
@@ -77,7 +77,7 @@ def split(size: int, below: int) -> tuple[RamPiece, ...]:
 @pytest.mark.parametrize("name", ["pc.ram", "ram", "/objects/ram0"])
 @pytest.mark.parametrize("below", [8 * MIB, 16 * MIB, 2 * GIB, 3 * GIB, 3 * GIB + 512 * MIB])
 def test_ram_is_split_as_the_firmware_is_told(name, below):
-    """Whatever the machine's rule is, the clock tells what is below 4 GiB, and above."""
+    """Whatever the machine's rule, the clock has the sizes below and above 4 GiB."""
     found = placed({name: 5 * GIB}, clock(cmos(below, 5 * GIB - below)))
     assert found == {name: split(5 * GIB, below)}
 
@@ -89,7 +89,7 @@ def test_ram_below_the_gap_is_one_piece(size):
 
 
 def test_nodes_of_libvirt_follow_each_other():
-    """RAM of NUMA nodes goes by their numbers, though the file lists it by size."""
+    """RAM of NUMA nodes is in order of their numbers, though the file lists it by size."""
     sizes = {f"ram-node{number}": (1 + number % 3) * GIB for number in range(11)}
     total = sum(sizes.values())
     found = placed(sizes, clock(cmos(2 * GIB, total - 2 * GIB)))
@@ -101,7 +101,7 @@ def test_nodes_of_libvirt_follow_each_other():
 
 @pytest.mark.parametrize("dimm", [GIB, 8 * GIB])
 def test_main_ram_is_told_from_a_dimm(dimm):
-    """RAM that the clock does not count is elsewhere, and no address of it is known."""
+    """RAM not counted by the clock is elsewhere, and its address is unknown."""
     found = placed({"ram": 5 * GIB, "dimm": dimm}, clock(cmos(2 * GIB, 3 * GIB)))
     assert found == {"ram": split(5 * GIB, 2 * GIB)}
 
@@ -120,7 +120,7 @@ def test_main_ram_is_told_from_a_dimm(dimm):
     ids=range(7),
 )
 def test_blocks_that_may_be_several_things_are_not_guessed(sizes):
-    """Where sizes do not tell which blocks are the main RAM, in which order, nothing is known."""
+    """If sizes don't identify the blocks of the main RAM and their order, nothing is known."""
     assert placed(sizes, clock(cmos(2 * GIB, 3 * GIB))) == {}
 
 
@@ -138,12 +138,12 @@ def test_blocks_that_may_be_several_things_are_not_guessed(sizes):
     ids=range(7),
 )
 def test_a_clock_that_says_something_else_is_not_believed(sections):
-    """CMOS memory that is missing, cut, or was written over by the guest tells nothing."""
+    """CMOS memory that is missing, cut, or overwritten by the guest is ignored."""
     assert placed({"pc.ram": 5 * GIB}, sections) == {}
 
 
 def test_ram_that_amd_has_at_1_tib_is_not_guessed():
-    """Above 1012 GiB it depends on the processor where RAM goes on."""
+    """Above 1012 GiB the continuation of RAM depends on the processor."""
     sections = clock(cmos(2 * GIB, 1010 * GIB))
     assert placed({"pc.ram": 1012 * GIB}, sections) == {}
 
@@ -157,7 +157,7 @@ def test_pcs_are_known_by_their_machine_type(machine):
 
 @pytest.mark.parametrize("machine", ["virt-10.0", "microvm", "isapc", "pseries-10.0", "pc-dimm"])
 def test_other_machines_tell_nothing(machine):
-    """Neither addresses nor an architecture is known of them."""
+    """Neither their addresses nor their architecture are known."""
     state = vm_state(machine, (QemuBlock("ram", 5 * GIB),), clock(cmos(2 * GIB, 3 * GIB)))
     assert place_pc_ram(state, [RamBlock("ram", 5 * GIB)]) == ((RamBlock("ram", 5 * GIB),), None)
 
@@ -174,7 +174,7 @@ FILES = {
 
 @pytest.mark.parametrize("name", FILES)
 def test_migration_files_have_addresses_and_architecture(tmp_path, name):
-    """Both of QEMU's formats know where a PC's RAM is."""
+    """Both of QEMU's formats give the addresses of a PC's RAM."""
     (tmp_path / "file").write_bytes(FILES[name])
     image = open_image(str(tmp_path / "file"))
     known = (image.format, image.blocks[0].pieces, image.architecture)

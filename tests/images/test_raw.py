@@ -55,7 +55,7 @@ def test_extents_are_what_is_not_a_hole(sparse):
 )
 @pytest.mark.parametrize("before", [(0, 8 * MIB), (5 * MIB, 6 * MIB), (0, 4096)])
 def test_extents_do_not_depend_on_what_was_asked_before(sparse, before, start, stop, expected):
-    """Asking in any order gives the same extents."""
+    """Queries in any order give the same extents."""
     reader = open_image(str(sparse)).opener()()
     list(reader.extents(*before))
 
@@ -63,7 +63,7 @@ def test_extents_do_not_depend_on_what_was_asked_before(sparse, before, start, s
 
 
 def test_a_packet_of_one_extent_shares_the_images_memory(sparse):
-    """Pages come straight from the mapping where no hole is among them."""
+    """Pages come straight from the mapping if there is no hole among them."""
     reader = open_image(str(sparse)).opener()()
     pages = read_pages(reader, PacketPlace(0, 0, MIB, MIB))
 
@@ -83,7 +83,7 @@ def test_pages_are_the_images_bytes(sparse, start):
 
 
 def test_a_packet_in_a_hole_has_no_pages(sparse):
-    """A packet that is a hole is not read at all."""
+    """A packet in a hole is not read at all."""
     assert read_pages(open_image(str(sparse)).opener()(), PacketPlace(0, 0, 3 * MIB, MIB)) is None
 
 
@@ -102,7 +102,7 @@ def test_reading_all_packets_adds_no_block_to_the_image(sparse):
     [(0, MIB), (MIB + 1, MIB + 1), (2 * MIB, 5 * MIB), (5 * MIB + 4096, None)],
 )
 def test_next_data(sparse, start, expected):
-    """The next data is where the next piece starts, or nowhere."""
+    """The next data is at the start of the next piece, or nowhere."""
     assert expected == open_image(str(sparse)).next_data(start)
 
 
@@ -121,7 +121,7 @@ def test_a_short_last_page_is_filled_up(pair):
 
 
 def test_releasing_keeps_the_contents(sparse):
-    """What was released can be read again."""
+    """A released range can be read again."""
     reader = open_image(str(sparse)).opener()()
     before = reader.view(MIB, 2 * MIB).tobytes()
     reader.release(MIB, 2 * MIB)
@@ -136,7 +136,7 @@ class _Refusing:
 
 
 def test_a_range_that_can_not_be_released_is_no_failure(sparse, monkeypatch):
-    """Dropping pages is a courtesy; where the kernel refuses it, the save goes on."""
+    """Dropping pages is a courtesy; if the kernel refuses it, the save continues."""
     file = MappedFile(str(sparse))
     monkeypatch.setattr(file, "raw", _Refusing())
 
@@ -153,7 +153,7 @@ def test_a_range_that_can_not_be_released_is_no_failure(sparse, monkeypatch):
     ids=["empty", "pipe", "device"],
 )
 def test_images_that_are_none(tmp_path, make, words):
-    """What can't be a guest's RAM is refused, with its path."""
+    """A file that can't be a guest's RAM is refused, with its path."""
     make(tmp_path / "a")
 
     with pytest.raises(SnapmigError, match=words) as caught:
@@ -178,7 +178,7 @@ def test_a_file_of_another_size_than_its_block(pair):
     ids=["shrunk", "grown", "written"],
 )
 def test_a_change_of_the_image_is_seen(sparse, change, words):
-    """Another size or time of change is an error with the image's path."""
+    """Another size or modification time is an error with the image's path."""
     image = open_image(str(sparse))
     change(sparse)
 

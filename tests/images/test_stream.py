@@ -62,7 +62,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def holding(pages: dict[str, dict[int, int]]) -> dict[str, bytes]:
-    """Return the RAM of blocks with some pages full of a byte."""
+    """Return the RAM of blocks with some pages filled with a byte."""
     return {
         name: Block(size=SIZES[name.encode()] * PAGE, pages=held).content
         for name, held in pages.items()
@@ -163,14 +163,14 @@ READ = {
 
 @pytest.mark.parametrize("kind", READ)
 def test_pages_are_sorted(write: Write, kind: str) -> None:
-    """The last copy of each page is what its block has; a block left out is not there."""
+    """A block has the last copy of each page; a block left out is absent."""
     stream, pages = READ[kind]
     assert holding(pages) == ram_of(write(stream))
 
 
 @pytest.mark.parametrize("kind", READ)
 def test_restored_stream_has_the_ram(write: Write, kind: str) -> None:
-    """A stream that is restored has the same RAM, found by a walk over its records."""
+    """A restored stream has the same RAM, found by a walk over its records."""
     stream, pages = READ[kind]
     restored = again(write(stream)).read_bytes()
     assert holding(pages) == walk(restored, stream)
@@ -178,7 +178,7 @@ def test_restored_stream_has_the_ram(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", READ)
 def test_what_is_not_ram_is_kept(write: Write, kind: str) -> None:
-    """The start of a stream and all that follows RAM are restored byte for byte."""
+    """The start of a stream and everything after RAM are restored byte for byte."""
     stream, _ = READ[kind]
     before, restored = stream.build(), again(write(stream)).read_bytes()
     listed = len(replace(stream, sections=[], last=b"", tail=b"").build())
@@ -186,7 +186,7 @@ def test_what_is_not_ram_is_kept(write: Write, kind: str) -> None:
 
 
 def walk(content: bytes, stream: Stream) -> dict[str, bytes]:
-    """Return the RAM that a restored stream has, by reading record after record."""
+    """Return the RAM in a restored stream, by reading record after record."""
     at = len(replace(stream, sections=[], last=b"", tail=b"").build())
     sent = [] if b"x-ignore-shared" in stream.capabilities else stream.blocks
     found = {block.name.decode(): bytearray(block.size) for block in sent}
@@ -203,7 +203,7 @@ def walk(content: bytes, stream: Stream) -> dict[str, bytes]:
 
 
 def walk_part(content: bytes, at: int, name: str, found: dict[str, bytearray]) -> tuple[int, str]:
-    """Read the pages of a section; return where it ends, and the block of the last one."""
+    """Read the pages of a section; return its end, and the block of the last page."""
     while not (word := int.from_bytes(content[at : at + 8])) & EOS:
         at += 8
         if not word & CONTINUE:
@@ -219,26 +219,26 @@ def walk_part(content: bytes, at: int, name: str, found: dict[str, bytearray]) -
 
 
 def test_block_never_sent_is_in_a_mapped_ram_file(write: Write) -> None:
-    """A block that is zero, as virtio-mem's with nothing plugged, is in what is written."""
+    """A zero block, such as virtio-mem's with nothing plugged, is in the written file."""
     stream, pages = READ["a block never sent"]
     assert holding(pages) == ram_of(again(write(stream), "mapped-ram"), "mapped-ram")
 
 
 def test_zero_blocks_are_not_sent_in_vain(write: Write) -> None:
-    """Without x-ignore-shared a stream that is restored has no records of zero pages."""
+    """Without x-ignore-shared a restored stream has no records of zero pages."""
     restored = again(write(READ["a block of zeros"][0])).read_bytes()
     assert short(b"pc.bios") not in restored[restored.index(footer(RAM_ID)) :]
 
 
 def test_flushes_behind_the_list_are_kept(write: Write) -> None:
-    """The words that end the list of RAM blocks are restored as they were, each of 8 bytes."""
+    """The words that end the list of RAM blocks are restored unchanged, each of 8 bytes."""
     stream, _ = READ["flushes of QEMU 8.1"]
     words = struct.pack(">QQ", FLUSH, EOS) + footer(RAM_ID)
     assert words in again(write(stream)).read_bytes()
 
 
 def test_mapped_ram_files_have_no_flush(write: Write) -> None:
-    """A mapped-ram file, in which QEMU takes a flush for an error, is written without."""
+    """A mapped-ram file is written without flushes, an error to QEMU there."""
     mapped = again(write(READ["flushes of QEMU 8.1"][0]), "mapped-ram").read_bytes()
     assert struct.pack(">Q", FLUSH) not in mapped
 
@@ -252,7 +252,7 @@ LENGTHS = st.builds(
 
 @given(length=LENGTHS, before=st.binary(max_size=12))
 def test_any_length_of_a_description(length: int, before: bytes) -> None:
-    """The end mark is found whatever bytes a description's length has, and whatever is before."""
+    """The end mark is found for any length of a description, and after any bytes."""
     head = before + b"\0\6" + struct.pack(">I", length) + b"{"
     size = len(head) + length - 1
 
@@ -265,7 +265,7 @@ def test_any_length_of_a_description(length: int, before: bytes) -> None:
 
 @pytest.mark.parametrize("length", [0x7B, 0x7B27, 0x17B27, 0x67B00, 0x60000, 0x10006, 0x17B7B])
 def test_description_of_a_length(write: Write, length: int) -> None:
-    """A sound file is read also where its description's length holds a brace, a zero or a six."""
+    """A valid file is read even if its description's length holds a brace, a zero or a six."""
     description = b'{"page_size": 4096}'.ljust(length)
     assert holding({"ram": {0: 1}}) == ram_of(write(Stream([FIRST], tail=ending(description))))
 
@@ -276,7 +276,7 @@ def test_restored_as_mapped_ram(write: Write) -> None:
 
 
 def test_device_states_are_kept(write: Write) -> None:
-    """Sections before RAM and behind the list of blocks are in a restored stream, in order."""
+    """Sections before RAM and after the list of blocks are in a restored stream, in order."""
     early, late = device(1, b"early"), device(4, b"late")
     restored = again(write(Stream([late, part(data(0, 1, b"ram"))], early=early))).read_bytes()
     assert 0 < restored.index(early) < restored.index(short(b"ram")) < restored.index(late)
@@ -305,7 +305,7 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("kind", UNKNOWN)
 def test_unknown_parts_of_streams(write: Write, kind: str) -> None:
-    """What QEMU can send and is not known here is refused as unsupported, with its name."""
+    """Parts that QEMU can send but are unknown here are refused as unsupported, by name."""
     section, words = UNKNOWN[kind]
     path = write(Stream([section]))
     with pytest.raises(UnsupportedError, match=words) as caught:
@@ -334,7 +334,7 @@ MALFORMED = {
     "bits of a flush and an end": (Stream([FIRST], list_end=(FLUSH | EOS,)), "end of the RAM bl"),
     "last device without an end": (
         Stream([FIRST], last=b"", tail=device(5)[:-5] + ending()[2 * len(device(5)) - 2 :]),
-        "the end of a device's section is not to be found",
+        "the end of a device's section can't be found",
     ),
     "end without a description": (Stream([FIRST], tail=device(5) + b"\0"), "no end mark"),
     "block of half a page": (
@@ -355,7 +355,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_stream(write: Write, kind: str) -> None:
-    """What can't be is refused with the file's name and exit code 1."""
+    """An impossible field is refused with the file's name and exit code 1."""
     path = write(MALFORMED[kind][0])
     with pytest.raises(SnapmigError) as caught:
         snapmig.save(path, path.with_name("snap"), format="qemu-stream", jobs=1)
@@ -364,7 +364,7 @@ def test_malformed_stream(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_malformed_stream_is_described(write: Write, kind: str) -> None:
-    """The refusal says what was found."""
+    """The refusal describes the fault."""
     stream, words = MALFORMED[kind]
     path = write(stream)
     with pytest.raises(SnapmigError, match=words):
@@ -373,7 +373,7 @@ def test_malformed_stream_is_described(write: Write, kind: str) -> None:
 
 @pytest.mark.parametrize("bits", [40, 44, 48, 52, 55])
 def test_absurd_ram_takes_little_memory(write: Write, bits: int) -> None:
-    """A small file that speaks of very much RAM ends in one sentence, or is read, in 1 GiB."""
+    """A small file claiming very much RAM ends in one sentence, or is read, in 1 GiB."""
     path = write(Stream([FIRST], [replace(RAM, stated_size=1 << bits)]))
     limit = (1 << 30, 1 << 30)
     code = (
@@ -392,7 +392,7 @@ def test_absurd_ram_takes_little_memory(write: Write, bits: int) -> None:
 
 
 def is_refused(path: Path, content: bytes) -> bool:
-    """Say whether a file is refused as an error of its own kind that names it."""
+    """Return True if a file is refused by an error of its own kind with its name."""
     path.write_bytes(content)
     try:
         ram_of(path, "qemu-stream")
@@ -416,7 +416,7 @@ SMALL = Stream(
 
 
 def read_or_refused(path: Path, content: bytes) -> bool:
-    """Say whether a file is read, or refused by an error of its own kind."""
+    """Return True if a file is read, or refused by an error of its own kind."""
     path.write_bytes(content)
     try:
         ram_of(path, "qemu-stream")

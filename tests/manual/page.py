@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import groupby
 
 from tests.manual.epilog import Epilog, read_epilog
 from tests.manual.roff import bold, escape, italic, item, literal, paragraph, section
@@ -88,7 +89,12 @@ def _place(place: Place) -> str:
 
 
 def _options(verb: Verb) -> list[str]:
-    return [line for option in verb.options for line in _option(option)]
+    lines = []
+    for group, options in groupby(verb.options, key=lambda option: option.group):
+        title = f"{group[:1].upper()}{group[1:]}"
+        lines += [] if group == "options" else [f'.SS "{title}"']
+        lines += [line for option in options for line in _option(option)]
+    return lines
 
 
 def _option(option: Option) -> list[str]:

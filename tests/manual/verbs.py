@@ -44,6 +44,7 @@ class Option(NamedTuple):
     :ivar help: as one line
     :ivar repeats: whether it may be given again
     :ivar excluded: flags of others that can't be given with it
+    :ivar group: its heading in the help
     """
 
     flags: tuple[str, ...]
@@ -51,6 +52,7 @@ class Option(NamedTuple):
     help: str
     repeats: bool
     excluded: tuple[str, ...]
+    group: str
 
 
 class Place(NamedTuple):
@@ -130,6 +132,7 @@ def _verb(parser: argparse.ArgumentParser, name: str, words: str) -> Verb:
         else:
             repeats = action.nargs in ("*", "+")
             places.append(Place(_value(action, _OF_PLACES), _help(action), repeats))
+    options.sort(key=lambda action: _group(parser, action))
     return Verb(
         name,
         words,
@@ -139,6 +142,12 @@ def _verb(parser: argparse.ArgumentParser, name: str, words: str) -> Verb:
         tuple(places),
         tuple(_option(parser, options, action) for action in options if _is_shown(action)),
         verbs,
+    )
+
+
+def _group(parser: argparse.ArgumentParser, action: argparse.Action) -> int:
+    return next(
+        at for at, group in enumerate(parser._action_groups) if action in group._group_actions
     )
 
 
@@ -162,7 +171,8 @@ def _option(
     ]
     repeats = isinstance(action, argparse._AppendAction)
     value = _value(action, _OF_OPTIONS)
-    return Option(tuple(flags), value, _help(action), repeats, tuple(excluded))
+    title = parser._action_groups[_group(parser, action)].title
+    return Option(tuple(flags), value, _help(action), repeats, tuple(excluded), str(title))
 
 
 def _value(action: argparse.Action, completed: dict[str, str]) -> Value:

@@ -1,4 +1,4 @@
-"""What tests with tiny guests share: the program of QEMU, and what its version can do."""
+"""Fixtures for tests with tiny guests: the program of QEMU, and the limits of its version."""
 
 import pytest
 
@@ -12,6 +12,6 @@ def program() -> str:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Have the mark ``qemu`` require the version that it names."""
+    """Make the mark ``qemu`` require the version it names."""
     for mark in item.iter_markers("qemu"):
         require_qemu(*mark.args)

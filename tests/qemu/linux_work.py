@@ -1,8 +1,8 @@
 """
-What a Linux guest does while it is saved: added to the functions of the guests' workload.py.
+Work of a Linux guest while it is saved: added to the functions of the guests' workload.py.
 
-Each pass has sums of a buffer, of files in memory, and of programs read from the disk anew, and
-SQLite's own check of a database. None of them must ever change.
+Each pass has checksums of a buffer, of files in memory, and of programs read afresh from the disk,
+and SQLite's own check of a database. None of them must ever change.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ def sum_of(paths: Iterable[Path]) -> str:
 
 
 def check_database() -> str:
-    """Return what SQLite finds wrong in the database, or `ok`."""
+    """Return SQLite's findings in the database, or `ok`."""
     database = sqlite3.connect(WORK / "messages.sqlite")
     try:
         return str(database.execute("pragma integrity_check").fetchone()[0])
@@ -49,7 +49,7 @@ def watch(buffer: bytes) -> None:
 
 
 def work() -> None:
-    """Fill some memory, say so, and count."""
+    """Fill some memory, report it, and count."""
     write_random(4 * MIB)
     write_logs(12 * MIB, random.Random(3))
     write_database(3 * MIB, random.Random(2))

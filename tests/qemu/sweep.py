@@ -1,4 +1,4 @@
-"""Ways of which ``make test`` goes some, and ``make test-more`` the others."""
+"""Variants of tests: some run in ``make test``, all others in ``make test-more``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def sweep(ways: Iterable[Any], essential: Callable[[Any], bool]) -> list[Any]:
-    """Return parameters of a test; those that are not essential have the mark ``sweep``."""
+    """Return parameters of a test; inessential ones have the mark ``sweep``."""
     found = []
     for way in ways:
         values = way if isinstance(way, tuple) else (way,)

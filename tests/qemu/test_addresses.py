@@ -1,4 +1,4 @@
-"""Facts about guest physical addresses: a snapshot's core has what QEMU's own dump has."""
+"""Facts about guest physical addresses: a snapshot's core agrees with QEMU's own dump."""
 
 import hashlib
 import re
@@ -28,7 +28,7 @@ SPLIT = Layout(ram=32 * MIB, below_4g=8 * MIB)
 
 @dataclass(frozen=True)
 class Kind:
-    """A guest whose RAM is in several places."""
+    """A guest with RAM in several places."""
 
     backends: Sequence[str] = (f"memory-backend-ram,id=ram,size={SPLIT.ram}",)
     machine: str = "q35"
@@ -61,7 +61,7 @@ class Made:
     dump: Path
 
     def core(self, **options: Any) -> Path:
-        """Return the core that the snapshot becomes."""
+        """Return the core made from the snapshot."""
         path = self.snapshot.with_suffix(".core")
         snapmig.restore(self.snapshot, path, format="elf", force=True, jobs=1, **options)
         return path
@@ -112,21 +112,21 @@ def save_kind(program: str, folder: Path, kind: Kind) -> dict[str, Made]:
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_core_has_the_ranges_of_the_dump(saved: Saved, name: str) -> None:
-    """A guest that was saved through its monitor has RAM and firmware where QEMU's dump has it."""
+    """A guest saved through its monitor has RAM and firmware at the addresses of QEMU's dump."""
     made = saved(name)["monitor"]
     assert cores.ranges(made.core()) == cores.ranges(made.dump)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_core_has_the_pages_of_the_dump(saved: Saved, name: str) -> None:
-    """Each page of that guest is the one that QEMU's dump has at its address."""
+    """Each page of that guest equals the page at its address in QEMU's dump."""
     made = saved(name)["monitor"]
     assert [*cores.differing(made.core(), made.dump)] == []
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_raw_image_by_address_has_the_bytes_of_the_dump(saved: Saved, name: str) -> None:
-    """The bytes at each address of raw-by-address are those that QEMU's dump has of it."""
+    """The bytes at each address of raw-by-address equal those in QEMU's dump."""
     made = saved(name)["monitor"]
     image = made.snapshot.with_suffix(".ram")
     snapmig.restore(made.snapshot, image, format="raw-by-address", force=True, jobs=1)
@@ -139,14 +139,14 @@ def test_a_raw_image_by_address_has_the_bytes_of_the_dump(saved: Saved, name: st
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_core_of_a_migration_file_has_the_pages_of_the_dump(saved: Saved, name: str) -> None:
-    """Of a migration file the main RAM is where QEMU's dump has it, without asking QEMU."""
+    """The main RAM of a migration file is at the addresses of QEMU's dump, without asking QEMU."""
     made = saved(name)["file"]
     assert [*cores.differing(made.core(), made.dump)] == []
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_core_of_a_migration_file_has_all_of_the_main_ram(saved: Saved, name: str) -> None:
-    """From a migration file comes RAM below and above 4 GiB as long as it is."""
+    """From a migration file RAM below and above 4 GiB comes in full length."""
     made = saved(name)["file"]
     expected = [(0, SPLIT.below_4g), (4 * GIB, 4 * GIB + SPLIT.ram - (SPLIT.below_4g or 0))]
     assert cores.ranges(made.core()) == expected
@@ -154,7 +154,7 @@ def test_a_core_of_a_migration_file_has_all_of_the_main_ram(saved: Saved, name: 
 
 @dataclass(frozen=True)
 class Still:
-    """A guest that never runs, so that its memory is what was written there before."""
+    """A guest that never runs, so that its memory keeps its prepared contents."""
 
     sizes: Sequence[int]
     machine: str = "q35"
@@ -202,7 +202,7 @@ def stamp(path: Path, size: int) -> None:
 
 @contextmanager
 def standing(folder: Path, still: Still) -> Iterator[Monitored]:
-    """Start a guest that does not run, with its memory in files of the folder."""
+    """Start a guest paused, with its memory in files of the folder."""
     backends = []
     for number, size in enumerate(still.sizes):
         file = folder / f"m{number}"
@@ -220,7 +220,7 @@ def standing(folder: Path, still: Still) -> Iterator[Monitored]:
 
 
 def check_still(folder: Path, still: Still) -> None:
-    """Compare a core of a guest that stands still with QEMU's dump, and its RAM with its files."""
+    """Compare a core of a paused guest with QEMU's dump, and its RAM with its files."""
     with standing(folder, still) as guest:
         migration.dump_memory(guest, folder / "dump")
         snapmig.save(guest.monitor, folder / "snap", jobs=1)
@@ -228,7 +228,7 @@ def check_still(folder: Path, still: Still) -> None:
     ours, theirs = cores.ranges(folder / "core"), cores.ranges(folder / "dump")
     assert [*cores.differing(folder / "core", folder / "dump")] == []
     assert all(any(a <= start and stop <= b for a, b in theirs) for start, stop in ours)
-    # Firmware is in no file that the guest shares, so only the dump has it.
+    # Firmware is in no shared file, so only the dump has it.
     sizes = [sum(stop - start for start, stop in found) for found in (ours, theirs)]
     assert sum(still.sizes) - MIB <= sizes[0] <= sizes[1] <= sizes[0] + MIB
     assert cores.machine(folder / "core") == MACHINES[still.program]
@@ -238,7 +238,7 @@ def check_still(folder: Path, still: Still) -> None:
 def test_a_core_of_a_guest_that_shares_memory_is_the_dump(
     program: str, tmp_path: Path, name: str
 ) -> None:
-    """Of RAM in files every page is where QEMU's dump has it, on PCs and on Arm."""
+    """Every page of RAM in files is at its address in QEMU's dump, on PCs and on Arm."""
     del program
     requires(SMALL[name].program)
     check_still(tmp_path, SMALL[name])
@@ -247,7 +247,7 @@ def test_a_core_of_a_guest_that_shares_memory_is_the_dump(
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", STILLS)
 def test_a_core_of_a_large_guest_is_the_dump(program: str, tmp_path: Path, name: str) -> None:
-    """So it is for guests of real sizes, without a word of where their machines split RAM."""
+    """The same holds for guests of real sizes, without being told how their machines split RAM."""
     del program
     requires(STILLS[name].program)
     check_still(tmp_path, STILLS[name])

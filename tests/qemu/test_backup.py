@@ -18,7 +18,7 @@ pytestmark = pytest.mark.guest
 
 @pytest.fixture(scope="module")
 def guest(program: str, shared_shm: Path) -> Iterator[Monitored]:
-    """Give a guest in a shared file that runs."""
+    """Give a running guest in a shared file."""
     with make_monitored(program, shared_shm, file_memory(shared_shm / "ram")) as guest:
         tiny.wait_passes(guest, 2)
         yield guest
@@ -36,7 +36,7 @@ def config(guest: Monitored, tmp_path: Path) -> Path:
 def test_a_running_guest_is_saved(
     guest: Monitored, config: Path, tmp_path: Path, cli: Callable[..., Outcome]
 ) -> None:
-    """A run saves RAM of one moment with the device state, and lets the guest go on."""
+    """A run saves RAM of one moment with the device state, and the guest continues."""
     outcome = cli("backup", "run", config)
     assert (outcome.code, outcome.err) == (0, "")
     (path,) = (tmp_path / "repo" / "web").glob("*.snap")
@@ -47,7 +47,7 @@ def test_a_running_guest_is_saved(
 
 
 def test_the_first_save_needs_room_for_the_ram(guest: Monitored, shared_shm: Path) -> None:
-    """What a running guest's RAM takes is asked of its files, without a pause."""
+    """The size of a running guest's RAM is taken from its files, without a pause."""
     expected = ((shared_shm / "ram").stat().st_blocks * 512, "the guest's RAM")
 
     assert expected_size((), Plan(None, ""), guest.monitor, USUAL_WAIT) == expected
@@ -56,7 +56,7 @@ def test_the_first_save_needs_room_for_the_ram(guest: Monitored, shared_shm: Pat
 def test_a_guest_that_is_off_may_be_skipped(
     config: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
-    """Where a guest is optional and its monitor is not there, that is a warning."""
+    """If a guest is optional and its monitor is missing, that is a warning."""
     source = f"qmp:{tmp_path}/none"
     config.write_text(f'repository = "repo"\n[guests.web]\nsource = "{source}"\noptional = true\n')
 

@@ -1,4 +1,4 @@
-"""Facts about files that a real QEMU wrote: saved, restored, and loaded by QEMU again."""
+"""Facts about files written by a real QEMU: saved, restored, and loaded by QEMU again."""
 
 import filecmp
 import os
@@ -45,7 +45,7 @@ EOS, FLUSH = struct.pack(">Q", 0x10), struct.pack(">Q", 0x200)
 
 
 def libvirt_head(kind: int) -> bytes:
-    """Return what libvirt writes before QEMU's stream."""
+    """Return libvirt's bytes before QEMU's stream."""
     size = len(XML) + len(COOKIE) + PADDING
     header = struct.pack("<16s5I56x", b"LibvirtQemudSave", 2, size, 1, kind, len(XML))
     return header + XML + COOKIE + bytes(PADDING)
@@ -56,7 +56,7 @@ LIBVIRT_RAW, LIBVIRT_SPARSE, LIBVIRT_ZSTD = (libvirt_head(kind) for kind in (0, 
 
 @dataclass(frozen=True)
 class Form:
-    """A way in which QEMU saves a guest: capabilities, place, what stands before, its name."""
+    """A way for QEMU to save a guest: capabilities, place, bytes before the stream, name."""
 
     format: str
     capabilities: tuple[str, ...] = ()
@@ -83,7 +83,7 @@ FORMS = {
 
 @dataclass(frozen=True)
 class Saved:
-    """A file that QEMU wrote, and the guest's memory and state at that moment."""
+    """A file written by QEMU, and the guest's memory and state at that moment."""
 
     path: Path
     ram: Path
@@ -98,7 +98,7 @@ def folder(shared_shm: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def guest(program: str, folder: Path) -> Iterator[Guest]:
-    """Give a guest that runs."""
+    """Give a running guest."""
     with make(program, folder, memory=folder / "ram") as guest:
         tiny.wait_passes(guest, 2)
         yield guest
@@ -118,7 +118,7 @@ def saved(guest: Guest, folder: Path) -> Callable[[str], Saved]:
 
 
 def save_by_qemu(guest: Guest, path: Path, form: Form) -> Saved:
-    """Have QEMU save a guest, and let it go on."""
+    """Have QEMU save a guest, then let it continue."""
     require_capabilities(form.capabilities)
     path.write_bytes(form.head)
     migration.prepare(guest, form.capabilities, **(LIVE if form.live else {}))
@@ -135,7 +135,7 @@ def save_by_qemu(guest: Guest, path: Path, form: Form) -> Saved:
 
 
 def settle(guest: Guest, form: Form) -> None:
-    """Let a saved guest run on, with no capability of its save."""
+    """Let a saved guest continue, with no capability of its save."""
     off = [{"capability": name, "state": False} for name in reversed(form.capabilities)]
     guest.execute("migrate-set-capabilities", capabilities=off)
     guest.cont()
@@ -170,7 +170,7 @@ def with_jobs(ways: Iterable[str]) -> list[Any]:
 
 @all_forms
 def test_the_source_is_named(snapshot: SnapshotOf, form: str) -> None:
-    """A snapshot says which format it was made of, found by content alone."""
+    """A snapshot names the format of its source, found by content alone."""
     assert FORMS[form].format == snapmig.info(snapshot(form, 2)).source
 
 
@@ -178,7 +178,7 @@ def test_the_source_is_named(snapshot: SnapshotOf, form: str) -> None:
 def test_block_is_the_memory(
     snapshot: SnapshotOf, saved: SavedAs, shm: Path, form: str, jobs: int
 ) -> None:
-    """The block that is the guest's RAM is its memory at the moment of the save."""
+    """The block of the guest's RAM is its memory at the moment of the save."""
     block = max(snapmig.info(snapshot(form, jobs)).blocks, key=lambda block: block.size).name
     snapmig.restore(snapshot(form, jobs), shm / "ram", block=block, jobs=jobs)
     assert filecmp.cmp(saved(form).ram, shm / "ram", shallow=False)
@@ -222,7 +222,7 @@ LOADS = {
 def test_qemu_resumes_it(
     snapshot: SnapshotOf, saved: SavedAs, program: str, shm: Path, load: str, jobs: int
 ) -> None:
-    """QEMU loads what was restored in the form it was saved in, and the guest counts on."""
+    """QEMU loads a file restored in the form it was saved in, and the guest continues counting."""
     form, capabilities, uri = LOADS[load]
     snapmig.restore(snapshot(form, jobs), shm / "again", jobs=jobs)
     place = uri.format(shm / "again")
@@ -256,7 +256,7 @@ def test_qemu_resumes_it_in_another_form(
     other: str,
     capabilities: tuple[str, ...],
 ) -> None:
-    """A snapshot of one form of file is restored as another one, which QEMU loads."""
+    """A snapshot of one form of file is restored as another one, and QEMU loads it."""
     snapmig.restore(snapshot(form, 2), shm / "again", format=other, jobs=2)
     assert goes_on(program, shm, f"file:{shm / 'again'}", saved(form).state, capabilities)
 
@@ -285,7 +285,7 @@ def test_readelf_agrees(snapshot: SnapshotOf, saved: SavedAs, shm: Path) -> None
 
 
 def test_gdb_reads_memory_in_a_core(snapshot: SnapshotOf, shm: Path) -> None:
-    """The debugger sees a page's stamp, which is its own address, in a restored core."""
+    """The debugger sees a page's stamp, its own address, in a restored core."""
     requires("gdb")
     snapmig.restore(snapshot("elf", 2), shm / "again", jobs=2)
     page = 0x301000  # written in the first pass only
@@ -298,7 +298,7 @@ def test_gdb_reads_memory_in_a_core(snapshot: SnapshotOf, shm: Path) -> None:
 
 
 def test_device_state_alone_has_no_ram(guest: Guest, folder: Path) -> None:
-    """RAM that QEMU left out of a stream, being shared, is not in the snapshot as zeros."""
+    """Shared RAM left out of a stream by QEMU is not in the snapshot as zeros."""
     form = Form("qemu-stream", (IGNORE_SHARED,))
     alone = save_by_qemu(guest, folder / "alone", form)
     snapmig.save(alone.path, folder / "alone.snap")
@@ -306,14 +306,14 @@ def test_device_state_alone_has_no_ram(guest: Guest, folder: Path) -> None:
 
 
 def ram_section(content: bytes) -> int:
-    """Return the number of the section that has RAM."""
+    """Return the number of the section with RAM."""
     at = content.index(b"\3ram" + struct.pack(">II", 0, 4))
     return int.from_bytes(content[at - 4 : at])
 
 
 @needs_file
 def test_flushes_of_qemu_8_1(saved: SavedAs, program: str, folder: Path, shm: Path) -> None:
-    """A stream with flushes among its pages is restored with those behind the list, and loaded."""
+    """A stream with flushes among its pages is restored with those after the list, and loaded."""
     made = saved("file")
     content = made.path.read_bytes()
     section = ram_section(content)
@@ -330,7 +330,7 @@ def test_flushes_of_qemu_8_1(saved: SavedAs, program: str, folder: Path, shm: Pa
 
 @pytest.fixture(scope="module")
 def background(program: str, folder: Path) -> Path:
-    """Give the snapshot of a file that QEMU made of a guest that ran on and wrote meanwhile."""
+    """Give the snapshot of a file made by QEMU while its guest ran and wrote."""
     requires("root")  # or the right to use userfaultfd
     with make(program, folder) as guest:
         tiny.wait_passes(guest, 2)
@@ -342,7 +342,7 @@ def background(program: str, folder: Path) -> Path:
 
 
 def test_background_snapshot_gets_an_end_of_ram(background: Path, shm: Path) -> None:
-    """QEMU leaves the section out that ends RAM in other streams; a restored one has it."""
+    """QEMU leaves out the section that ends RAM in other streams; a restored one has it."""
     snapmig.restore(background, shm / "again")
     before = background.with_suffix("").read_bytes()
     section = footer(ram_section(before))
@@ -354,7 +354,7 @@ def test_background_snapshot_gets_an_end_of_ram(background: Path, shm: Path) -> 
 def test_qemu_resumes_a_background_snapshot(
     background: Path, program: str, shm: Path, form: str, capabilities: tuple[str, ...]
 ) -> None:
-    """A background snapshot is of one moment, and QEMU resumes the guest of then from it."""
+    """A background snapshot is of one moment, and QEMU resumes the guest of that moment."""
     snapmig.restore(background, shm / "ram", block="ram")
     state = tiny.check_image(shm / "ram", LAYOUT)
     snapmig.restore(background, shm / "again", format=form)
@@ -372,7 +372,7 @@ VIRTIO_MEM = (
 def test_virtio_mem_with_nothing_plugged(
     program: str, shm: Path, form: str, capabilities: tuple[str, ...]
 ) -> None:
-    """A block of which no page comes stays a block, without which QEMU does not load."""
+    """A block without any page in the stream stays a block; QEMU would not load without it."""
     with make(program, shm, memory=shm / "ram", extra=VIRTIO_MEM) as guest:
         tiny.wait_passes(guest, 1)
         guest.stop()
@@ -387,7 +387,7 @@ def test_virtio_mem_with_nothing_plugged(
 
 @pytest.fixture(scope="module")
 def cut_short(program: str, folder: Path) -> Callable[[str, str], Path]:
-    """Give a function that has QEMU begin to save a guest, and ends that, once for each way."""
+    """Give a function that has QEMU begin a save and interrupts it, once for each way."""
     done: dict[tuple[str, str], Path] = {}
 
     def begin(name: str, way: str) -> Path:
@@ -400,7 +400,7 @@ def cut_short(program: str, folder: Path) -> Callable[[str, str], Path]:
 
 
 def cut_save(program: str, folder: Path, path: Path, form: Form, way: str) -> None:
-    """Have QEMU begin to save a guest slowly, and cancel that or kill QEMU in the middle."""
+    """Have QEMU begin a slow save, and cancel that or kill QEMU in the middle."""
     require_capabilities(form.capabilities)
     with make(program, folder) as guest:
         tiny.wait_passes(guest, 1)
@@ -427,7 +427,7 @@ def test_cut_short_file_is_refused(
     form: str,
     way: str,
 ) -> None:
-    """A file whose save did not end is refused with that reason, and nothing is made."""
+    """A file of an unfinished save is refused for that reason, and nothing is made."""
     path = cut_short(form, way)
     outcome = cli("save", path, shm / "snap")
     told = "the save was cut short" in outcome.err and str(path) in outcome.err
@@ -440,7 +440,7 @@ def test_cut_short_file_is_refused(
 )
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
 def test_truncated_file_is_refused(saved: SavedAs, shm: Path, form: str, share: float) -> None:
-    """A complete file of which the end was lost is refused."""
+    """A complete file with its end lost is refused."""
     shutil.copyfile(saved(form).path, shm / "cut")
     os.truncate(shm / "cut", int(saved(form).path.stat().st_size * share))
     with pytest.raises(SnapmigError, match=r"cut short|file ends|no RAM section"):

@@ -1,4 +1,4 @@
-"""Facts about guests whose snapmig is killed, or whose QEMU stands still, while they are saved."""
+"""Facts about guests whose snapmig is killed, or whose QEMU hangs, while they are saved."""
 
 from __future__ import annotations
 
@@ -61,13 +61,13 @@ def status(guest: Guest) -> str:
 
 
 def settings(guest: Guest) -> object:
-    """Return what QEMU is set to do in migrations."""
+    """Return QEMU's settings for migrations."""
     found = guest.execute("query-migrate-parameters")
     return guest.execute("query-migrate-capabilities"), found
 
 
 def is_free(guest: Monitored) -> bool:
-    """Say whether the monitor greets who comes."""
+    """Return True if the monitor greets a new client."""
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(0.2)
         try:
@@ -79,7 +79,7 @@ def is_free(guest: Monitored) -> bool:
 
 @contextmanager
 def saving(guest: Monitored, folder: Path, *options: object) -> Iterator[subprocess.Popen[str]]:
-    """Save a guest by a process, which is killed at the end with its group."""
+    """Save a guest in a process, killed at the end with its group."""
     process = snapmig_program.start("save", guest.monitor, folder / "snap", "-f", *options)
     try:
         yield process
@@ -89,13 +89,13 @@ def saving(guest: Monitored, folder: Path, *options: object) -> Iterator[subproc
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:
-    """Kill a process and all that it started, but for what has a session of its own."""
+    """Kill a process and all its children, except those in sessions of their own."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def stands_still(guest: Guest) -> bool:
-    """Say whether a guest stands still for a migration."""
+    """Return True if a guest is paused for a migration."""
     return status(guest) in ("finish-migrate", "postmigrate")
 
 
@@ -104,13 +104,13 @@ long_pause = pytest.mark.parametrize("guest", ["shared"], indirect=True)
 
 
 def is_guarded(process: subprocess.Popen[str]) -> bool:
-    """Say whether a process has started its guard, which is just before the pause."""
+    """Return True if a process has started its guard, just before the pause."""
     lines = [Path(f"/proc/{child}/cmdline") for child in children(process.pid)]
     return any(b"guard_process" in line.read_bytes() for line in lines if line.exists())
 
 
 def test_killed_when_the_pause_begins(guest: Monitored, shm: Path) -> None:
-    """A guest whose snapmig is killed when its pause begins runs on."""
+    """A guest whose snapmig is killed at the start of its pause runs on."""
     with saving(guest, shm, "-j", 2) as process:
         wait_for(lambda: is_guarded(process))
         kill_group(process)
@@ -150,7 +150,7 @@ def test_killed_at_any_moment(guest: Monitored, shm: Path, seed: int) -> None:
 def test_killed_together_with_its_guard(
     guest: Monitored, shm: Path, cli: Callable[..., Outcome]
 ) -> None:
-    """A guest that was left standing is refused with what helps, and saved when that was done."""
+    """A guest left paused is refused with a remedy, and saved after applying it."""
     with saving(guest, shm, "-j", 2) as process:
         wait_for(lambda: stands_still(guest))
         process.send_signal(signal.SIGSTOP)  # else it lets the guest go when it loses a worker
@@ -159,14 +159,14 @@ def test_killed_together_with_its_guard(
         kill_group(process)
     wait_for(lambda: status(guest) == "postmigrate")
     refused = cli("save", guest.monitor, shm / "snap", "-f")
-    assert (refused.code, "tell the monitor cont" in refused.err) == (1, True)
+    assert (refused.code, "send the monitor cont" in refused.err) == (1, True)
     guest.cont()
     assert cli("save", guest.monitor, shm / "snap", "-f", "-j", 2).code == 0
 
 
 @long_pause
 def test_qemu_that_stands_still(guest: Monitored, shm: Path) -> None:
-    """A QEMU that does not answer is an error in time, and its guest runs on when it wakes up."""
+    """An unresponsive QEMU is an error in time, and its guest runs on when it wakes up."""
     with saving(guest, shm, "-j", 2, "--monitor-timeout", 2) as process:
         wait_for(lambda: stands_still(guest))
         os.kill(guest.pid, signal.SIGSTOP)
@@ -182,7 +182,7 @@ def test_qemu_that_stands_still(guest: Monitored, shm: Path) -> None:
 def test_monitor_that_somebody_holds(
     guest: Monitored, shm: Path, cli: Callable[..., Outcome]
 ) -> None:
-    """A monitor with another client is an error of one sentence, and used when that has left."""
+    """A monitor with another client is an error of one sentence, and works once that has left."""
     with socket.socket(socket.AF_UNIX) as other:
         other.connect(guest.monitor.removeprefix("qmp:"))
         other.recv(1)
@@ -193,10 +193,10 @@ def test_monitor_that_somebody_holds(
 
 
 def test_killed_beside_a_guest_that_stays_stopped(guest: Monitored, shm: Path) -> None:
-    """A guest that its owner had stopped is as before when snapmig is killed, and can be saved."""
+    """A guest stopped by its owner is unchanged when snapmig is killed, and can be saved."""
     guest.stop()
     try:
-        for moment in (0.3, 0.5, 0.7):  # about where QEMU is asked
+        for moment in (0.3, 0.5, 0.7):  # about the time QEMU is asked
             with saving(guest, shm, "-j", 2) as process:
                 time.sleep(moment)
                 kill_group(process)

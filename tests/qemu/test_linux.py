@@ -1,4 +1,4 @@
-"""Facts about a Linux guest that is saved, whose QEMU ends, and that is resumed in a new one."""
+"""Facts about a Linux guest, saved, its QEMU ended, and resumed in a new one."""
 
 import re
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ COUNT_S = 60.0
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a guest printed until it was saved, and since it was resumed."""
+    """A guest's output before its save, and since it was resumed."""
 
     before: str
     after: str
 
     @property
     def counts(self) -> list[tuple[str, ...]]:
-        """All counts; a line that was being printed has its end in the second text."""
+        """All counts; a line interrupted by the save has its end in the second text."""
         return [tuple(found.groups()) for found in COUNT.finditer(self.before + self.after)]
 
 
 @pytest.fixture(scope="module")
 def system() -> linux.System:
-    """Give the kernel and the disk of the guest, made where the cache lacks them."""
+    """Give the kernel and the disk of the guest, made if missing from the cache."""
     try:
         return linux.prepare(RAM, build.CACHE)
     except PackagesError as error:
@@ -48,7 +48,7 @@ def system() -> linux.System:
 
 @pytest.fixture(scope="module")
 def config(system: linux.System, shared_shm: Path) -> GuestConfig:
-    """Give what the guest starts from, also when it is resumed."""
+    """Give the guest's configuration, also for its resumption."""
     folder = shared_shm / "boot"
     folder.mkdir()
     common = linux.WORKLOAD.read_text().rpartition("if __name__")[0]
@@ -84,13 +84,13 @@ def memory(path: Path) -> Memory:
 
 
 def test_counts_without_a_gap(resumed: Resumed) -> None:
-    """A process inside counts on where it stood: no count is lost, none comes twice."""
+    """A process inside continues counting: no count is lost, none comes twice."""
     numbers = [int(count[0]) for count in resumed.counts]
     assert [*range(1, len(numbers) + 1)] == numbers
 
 
 def test_counts_in_the_new_qemu(resumed: Resumed) -> None:
-    """Some counts are of the guest that was resumed."""
+    """Some counts come from the resumed guest."""
     assert len(COUNT.findall(resumed.after)) >= 2
 
 
@@ -98,7 +98,7 @@ def test_counts_in_the_new_qemu(resumed: Resumed) -> None:
     "column", [1, 2, 3], ids=["its own memory", "files in memory", "programs on the disk"]
 )
 def test_sums_stay(resumed: Resumed, column: int) -> None:
-    """What the guest had in its memory and files before it was saved it has afterwards."""
+    """The guest's memory and files are the same before the save and after it resumed."""
     assert len({count[column] for count in resumed.counts}) == 1
 
 

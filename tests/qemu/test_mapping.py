@@ -1,4 +1,4 @@
-"""Facts about guests whose RAM QEMU maps straight out of a snapshot that is not compressed."""
+"""Facts about guests with RAM mapped by QEMU straight out of an uncompressed snapshot."""
 
 import json
 import os
@@ -29,7 +29,7 @@ SCRIPT = Path(map_snapshot.__file__)
 
 @dataclass(frozen=True)
 class Mappable:
-    """A snapshot of a guest, and what the guest left in it."""
+    """A snapshot of a guest, and the guest's state in it."""
 
     path: Path
     offset: int
@@ -38,7 +38,7 @@ class Mappable:
 
     @property
     def end(self) -> int:
-        """Where the RAM ends in the file."""
+        """End of the RAM in the file."""
         return self.offset + LAYOUT.ram
 
 
@@ -47,7 +47,7 @@ class Mappable:
     params=sweep(["paused", "live", "repacked"], lambda way: way == "paused"),
 )
 def saved(request: pytest.FixtureRequest, program: str, shared_shm: Path) -> Path:
-    """Give a snapshot without compression of a guest that ran, in some way."""
+    """Give an uncompressed snapshot of a running guest, saved in some way."""
     folder = shared_shm / request.param
     folder.mkdir()
     live, repacked = request.param == "live", request.param == "repacked"
@@ -62,7 +62,7 @@ def saved(request: pytest.FixtureRequest, program: str, shared_shm: Path) -> Pat
 
 @pytest.fixture
 def snapshot(saved: Path, shm: Path, cli: Callable[..., Outcome]) -> Mappable:
-    """Give that snapshot, and where in the file ``info`` says that the RAM is."""
+    """Give that snapshot, and the place of the RAM in the file according to ``info``."""
     (block,) = json.loads(cli("info", "--json", saved).out)["blocks"]
     with saved.open("rb") as file:
         file.seek(block["offset"])
@@ -78,14 +78,14 @@ def copy(snapshot: Mappable, shm: Path) -> Path:
 
 
 def make_mapped(program: str, folder: Path, path: Path, offset: int, share: str) -> Monitored:
-    """Make a guest that waits, with RAM that is a part of a file."""
+    """Make a waiting guest with a part of a file as its RAM."""
     kind = f"memory-backend-file,id=ram,size={LAYOUT.ram},share={share}"
     memory = Memory([f"{kind},mem-path={path},offset={offset}"])
     return make_monitored(program, folder, memory, incoming=True)
 
 
 def resume(guest: Monitored, path: Path) -> list[int]:
-    """Give a guest its device state alone, and return the passes that it ends then."""
+    """Give a guest its device state alone, and return the passes it ends then."""
     with snapmig.open(path) as snapshot:
         state = snapshot.attachments["source/state"]
     fd = os.memfd_create("state")
@@ -102,7 +102,7 @@ def resume(guest: Monitored, path: Path) -> list[int]:
 def test_counts_on_in_a_copy_that_it_shares(
     snapshot: Mappable, copy: Path, program: str, shm: Path
 ) -> None:
-    """RAM mapped from the offset that info names is what the guest had, page for page."""
+    """RAM mapped from the offset given by info is the guest's, page for page."""
     with make_mapped(program, shm, copy, snapshot.offset, "on") as guest:
         counted = resume(guest, copy)
     assert tiny.goes_on(counted, snapshot.state, LAYOUT)
@@ -111,7 +111,7 @@ def test_counts_on_in_a_copy_that_it_shares(
 def test_writes_nothing_beside_its_block(
     snapshot: Mappable, copy: Path, program: str, shm: Path
 ) -> None:
-    """What a guest changes in a file that it shares is its own RAM in it."""
+    """A guest writing to a shared file changes only its own RAM in it."""
     with make_mapped(program, shm, copy, snapshot.offset, "on") as guest:
         resume(guest, copy)
     before, after = snapshot.path.read_bytes(), copy.read_bytes()
@@ -123,14 +123,14 @@ def test_writes_nothing_beside_its_block(
 def test_a_file_that_a_guest_wrote_into_is_no_snapshot(
     snapshot: Mappable, copy: Path, program: str, shm: Path
 ) -> None:
-    """Pages that do not fit their sums any more are found by ``verify``."""
+    """``verify`` finds pages that no longer match their checksums."""
     with make_mapped(program, shm, copy, snapshot.offset, "on") as guest:
         resume(guest, copy)
     assert snapmig.verify(copy).problems != ()
 
 
 def test_counts_on_in_a_private_mapping(snapshot: Mappable, program: str, shm: Path) -> None:
-    """A guest that keeps what it writes to itself needs no copy of the snapshot."""
+    """A guest with a private mapping needs no copy of the snapshot."""
     with make_mapped(program, shm, snapshot.path, snapshot.offset, "off") as guest:
         counted = resume(guest, snapshot.path)
     assert tiny.goes_on(counted, snapshot.state, LAYOUT)
@@ -139,7 +139,7 @@ def test_counts_on_in_a_private_mapping(snapshot: Mappable, program: str, shm: P
 def test_a_private_mapping_leaves_the_snapshot_as_it_was(
     snapshot: Mappable, copy: Path, program: str, shm: Path
 ) -> None:
-    """A guest ran from the snapshot, which verifies and has the bytes that it had."""
+    """After a guest ran from it, the snapshot verifies and has the same bytes."""
     with make_mapped(program, shm, snapshot.path, snapshot.offset, "off") as guest:
         resume(guest, snapshot.path)
     same = subprocess.run(["cmp", snapshot.path, copy], check=False).returncode == 0
@@ -154,14 +154,14 @@ def run_example(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def printed(path: Path, state: Path) -> tuple[Memory, Sequence[str]]:
-    """Return the memory, and the commands for the monitor, that the example prints."""
+    """Return the memory, and the commands for the monitor, printed by the example."""
     lines = run_example(path, state).stdout.splitlines()
     backends = [shlex.split(line)[1] for line in lines if line.startswith("-object ")]
     return Memory(backends), [line[7:] for line in lines if line.startswith("(qemu) ")]
 
 
 def test_resumes_as_the_example_says(snapshot: Mappable, program: str, shm: Path) -> None:
-    """Options and commands that the example prints resume the guest, the file being read only."""
+    """Options and commands printed by the example resume the guest, and the file is only read."""
     memory, commands = printed(snapshot.path, shm / "state")
     with make_monitored(program, shm, memory, incoming=True) as guest:
         for command in commands:
@@ -171,7 +171,7 @@ def test_resumes_as_the_example_says(snapshot: Mappable, program: str, shm: Path
 
 
 def test_two_guests_run_from_one_snapshot(snapshot: Mappable, program: str, shm: Path) -> None:
-    """Neither guest sees what the other writes: both count on from where the one stood."""
+    """Neither guest sees the other's writes: both continue counting from the saved state."""
     memory, _ = printed(snapshot.path, shm / "state")
     with (
         make_monitored(program, shm, memory, incoming=True) as one,
@@ -184,19 +184,19 @@ def test_two_guests_run_from_one_snapshot(snapshot: Mappable, program: str, shm:
 def test_a_guest_in_a_private_mapping_is_saved_again(
     snapshot: Mappable, program: str, shm: Path
 ) -> None:
-    """What it changed is in the new snapshot, page for page, though QEMU does not share it."""
+    """Its changes are in the new snapshot, page for page, though QEMU does not share them."""
     memory, _ = printed(snapshot.path, shm / "state")
     with make_monitored(program, shm, memory, incoming=True) as guest:
         resume(guest, snapshot.path)
         snapmig.save(guest.monitor, shm / "again")
     snapmig.restore(shm / "again", shm / "raw", format="raw")
-    os.truncate(shm / "raw", LAYOUT.ram)  # the firmware's own memory is behind it
+    os.truncate(shm / "raw", LAYOUT.ram)  # the firmware's own memory follows it
     assert tiny.check_image(shm / "raw", LAYOUT).number > snapshot.state.number
 
 
 @pytest.mark.parametrize("kind", ["compressed", "no guest"])
 def test_example_refuses_what_can_not_be_mapped(snapshot: Mappable, shm: Path, kind: str) -> None:
-    """One sentence says why, and no device state is written."""
+    """One sentence gives the reason, and no device state is written."""
     if kind == "compressed":
         snapmig.repack(snapshot.path, shm / "other", compression="zlib")
     else:

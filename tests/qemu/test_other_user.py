@@ -1,4 +1,4 @@
-"""Facts about guests whose QEMU is another user's, as libvirt's are."""
+"""Facts about guests whose QEMU runs as another user, like libvirt's."""
 
 import os
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
 
 
 class OtherUsers(Monitored):
-    """A guest whose QEMU is nobody's."""
+    """A guest whose QEMU runs as nobody."""
 
     def arguments(self) -> list[str]:
-        """Return the command that starts QEMU, without the rights of root."""
+        """Return the command to start QEMU without the rights of root."""
         user = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         return ["setpriv", *user, "--", *super().arguments()]
 
@@ -29,7 +29,7 @@ class OtherUsers(Monitored):
 def make_other_users(
     program: str, folder: Path, memory: Memory, *, incoming: bool = False
 ) -> OtherUsers:
-    """Make a guest of nobody's, whose files are in a folder of nobody's."""
+    """Make a guest run by nobody, with its files in a folder of nobody's."""
     requires("setpriv")
     config = tiny.config(tiny.write_sector(folder, LAYOUT), LAYOUT, incoming=incoming)
     guest = OtherUsers(program, config, memory)
@@ -40,7 +40,7 @@ def make_other_users(
 
 @pytest.fixture(autouse=True)
 def open_sockets() -> Iterator[None]:
-    """Have sockets of the tests be everybody's, for QEMU connects to one."""
+    """Make the tests' sockets accessible to everybody, because QEMU connects to one."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -48,7 +48,7 @@ def open_sockets() -> Iterator[None]:
 
 @pytest.fixture
 def ours(tmp_path: Path) -> Path:
-    """Give a directory that nobody else may look into."""
+    """Give a directory closed to all other users."""
     folder = tmp_path / "ours"
     folder.mkdir(mode=0o700)
     return folder
@@ -58,7 +58,7 @@ def ours(tmp_path: Path) -> Path:
 def test_saved_and_resumed(
     program: str, shm: Path, ours: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """A guest of another user's is saved to a place of ours and resumed, and nothing is left."""
+    """A guest of another user is saved to a place of ours and resumed, and nothing is left."""
     monkeypatch.setenv("TMPDIR", str(ours))
     memory = PRIVATE if kind == "private" else file_memory(shm / "ram")
     with make_other_users(program, shm, memory) as guest:

@@ -1,4 +1,4 @@
-"""Facts about guests that run: saved through QEMU's monitor, and resumed."""
+"""Facts about running guests: saved through QEMU's monitor, and resumed."""
 
 import json
 import os
@@ -54,7 +54,7 @@ all_ways = pytest.mark.parametrize(("live", "jobs"), sweep(WAYS, lambda way: way
 
 @dataclass(frozen=True)
 class Saved:
-    """A snapshot of a running guest, and what was seen around its making."""
+    """A snapshot of a running guest, and observations around its making."""
 
     result: SaveResult
     path: Path
@@ -69,7 +69,7 @@ SavedIn = Callable[[bool, int], Saved]
 
 @pytest.fixture(scope="module")
 def guest(program: str, shared_shm: Path) -> Iterator[Monitored]:
-    """Give a guest in a shared file that runs."""
+    """Give a running guest in a shared file."""
     memory = file_memory(shared_shm / "ram")
     with make_monitored(program, shared_shm, memory) as guest:
         tiny.wait_passes(guest, 2)
@@ -91,7 +91,7 @@ def saved(guest: Monitored, shared_shm: Path) -> SavedIn:
 
 
 def save_running(guest: Monitored, path: Path, ram: Path, live: bool, jobs: int) -> Saved:
-    """Save a running guest, and look at it before and afterwards."""
+    """Save a running guest, and inspect it before and afterwards."""
     before = ram.stat().st_blocks
     result = snapmig.save(guest.monitor, path, live=live, jobs=jobs)
     after = ram.stat().st_blocks
@@ -101,20 +101,20 @@ def save_running(guest: Monitored, path: Path, ram: Path, live: bool, jobs: int)
 
 
 def stood_at(path: Path, folder: Path, layout: Layout = LAYOUT) -> State:
-    """Return where a snapshot's guest stood; all pages of its RAM are right then."""
+    """Return the position of a snapshot's guest, after checking all pages of its RAM."""
     snapmig.restore(path, folder / "restored", format="raw", force=True)
     return tiny.check_image(folder / "restored", layout)
 
 
 @all_ways
 def test_guest_runs_afterwards(saved: SavedIn, live: bool, jobs: int) -> None:
-    """A guest that ran when it was saved runs when the save is over."""
+    """A guest running before the save runs after it."""
     assert saved(live, jobs).status == "running"
 
 
 @all_ways
 def test_guest_counts_on(saved: SavedIn, live: bool, jobs: int) -> None:
-    """The guest that was saved counts on without a gap, and finds no page wrong."""
+    """The saved guest continues counting without a gap, and finds no page wrong."""
     passed = saved(live, jobs).passed
     assert [*range(passed[0], passed[-1] + 1)] == passed
 
@@ -128,7 +128,7 @@ def test_memory_does_not_grow(saved: SavedIn, live: bool, jobs: int) -> None:
 
 @all_ways
 def test_pause_is_reported(saved: SavedIn, live: bool, jobs: int) -> None:
-    """The pause is some time, and no more than the save took."""
+    """The pause takes some time, and no longer than the save."""
     result = saved(live, jobs).result
     assert 0 < (result.pause_seconds or 0) <= result.seconds
 
@@ -141,7 +141,7 @@ def test_snapshot_is_sound(saved: SavedIn, live: bool, jobs: int) -> None:
 
 @all_ways
 def test_every_page_is_of_one_moment(saved: SavedIn, shm: Path, live: bool, jobs: int) -> None:
-    """The RAM in the snapshot is what the guest can have had at one moment, page for page."""
+    """The RAM in the snapshot is possible at one moment of the guest, page for page."""
     assert stood_at(saved(live, jobs).path, shm).number >= 2
 
 
@@ -160,7 +160,7 @@ def test_what_changed_since_a_parent_is_of_one_moment(
 def test_resumes_in_a_waiting_qemu(
     saved: SavedIn, program: str, shm: Path, live: bool, jobs: int
 ) -> None:
-    """A QEMU that waits gets RAM and device state, and its guest counts on from there."""
+    """A waiting QEMU gets RAM and device state, and its guest continues counting."""
     path = saved(live, jobs).path
     with make_monitored(program, shm, file_memory(shm / "ram"), incoming=True) as guest:
         snapmig.restore(path, guest.monitor, jobs=jobs)
@@ -173,7 +173,7 @@ def test_resumes_in_a_waiting_qemu(
 def test_resumes_from_a_stream_of_all(
     saved: SavedIn, program: str, shm: Path, live: bool, jobs: int, name: str
 ) -> None:
-    """Shared RAM and the device state without it become one stream, which QEMU loads."""
+    """Shared RAM and the device state without it become one stream, and QEMU loads it."""
     path, head = saved(live, jobs).path, 0
     options = {}
     if name == "libvirt":
@@ -188,7 +188,7 @@ def test_resumes_from_a_stream_of_all(
 def test_shared_memory_does_not_become_mapped_ram(
     saved: SavedIn, shm: Path, cli: Callable[..., Outcome]
 ) -> None:
-    """What can't be made of shared memory is refused with the reason and what can be made."""
+    """A format impossible from shared memory is refused with the reason and the alternatives."""
     outcome = cli("restore", saved(False, 2).path, shm / "new", "--format", "mapped-ram")
     told = "restore it to qemu-stream or libvirt" in outcome.err
     assert (outcome.code, told, [*shm.iterdir()]) == (2, True, [])
@@ -200,7 +200,7 @@ def status(guest: Guest) -> str:
 
 
 def tell(guest: Guest, commands: Sequence[str]) -> None:
-    """Tell a guest's monitor commands, each when the load that an earlier one began is over."""
+    """Send commands to a guest's monitor, each after any load begun earlier is over."""
     for command in commands:
         if command == "cont":
             wait_for(lambda: status(guest) != "inmigrate")
@@ -209,7 +209,7 @@ def tell(guest: Guest, commands: Sequence[str]) -> None:
 
 @pytest.mark.parametrize(("live", "jobs"), [(False, 2), (True, 2)])
 def test_resumes_by_the_printed_command(saved: SavedIn, shm: Path, live: bool, jobs: int) -> None:
-    """The command and the monitor's commands that a restore gives resume the guest."""
+    """The command and the monitor's commands printed by a restore resume the guest."""
     snapshot = saved(live, jobs)
     made = snapmig.restore(snapshot.path, shm / "new", for_qemu=True, jobs=jobs)
     with Printed(made.qemu_arguments or (), snapshot.folder) as guest:
@@ -220,9 +220,9 @@ def test_resumes_by_the_printed_command(saved: SavedIn, shm: Path, live: bool, j
 
 def split_memory(folder: Path, *, same: bool = False) -> Memory:
     """
-    Return memory in two files, of two nodes, one behind the other in the guest.
+    Return memory in two files, of two nodes, one after the other in the guest.
 
-    :param same: without names, in one directory, as libvirt has it with huge pages
+    :param same: without names, in one directory, like libvirt with huge pages
     """
     half = LAYOUT.ram // 2
     kind = f"memory-backend-file,size={half},share=on"
@@ -235,7 +235,7 @@ def split_memory(folder: Path, *, same: bool = False) -> Memory:
 
 
 def dimm_memory(folder: Path) -> Memory:
-    """Return memory in a file, and a second file as a module that was plugged in."""
+    """Return memory in a file, and a second file as a plugged-in module."""
     more = f"memory-backend-file,id=more,size=16M,share=on,mem-path={folder / 'more'}"
     return Memory(
         [*file_memory(folder / "ram").backends, more],
@@ -245,7 +245,7 @@ def dimm_memory(folder: Path) -> Memory:
 
 
 def described_memory(folder: Path) -> Memory:
-    """Return memory in a file, said in JSON as libvirt does."""
+    """Return memory in a file, described in JSON as by libvirt."""
     facts = {
         "qom-type": "memory-backend-file",
         "id": "ram",
@@ -291,7 +291,7 @@ ESSENTIAL = ("in a file", "in two files of a directory", "anonymous")
 
 
 def kinds(all_kinds: Iterable[str]) -> list[Any]:
-    """Return kinds of memory as parameters, of which some are for longer runs."""
+    """Return kinds of memory as parameters, some of them for longer runs."""
     return sweep(all_kinds, lambda kind: kind in ESSENTIAL)
 
 
@@ -327,7 +327,7 @@ KindSaved = Callable[[str], SavedKind]
 def save_kind(
     program: str, folder: Path, kind: str, *, machine: str = "q35", live: bool = False
 ) -> SavedKind:
-    """Save a guest with some kind of memory, which counts on then."""
+    """Save a guest with some kind of memory, which then continues counting."""
     memory = MEMORIES[kind](folder)
     with make_monitored(program, folder, memory, machine=machine) as guest:
         tiny.wait_passes(guest, 2)
@@ -339,14 +339,14 @@ def save_kind(
 
 
 def ram_of(snapshot: Path, folder: Path) -> State:
-    """Return where a snapshot's guest stood, whose RAM is the first of its blocks."""
+    """Return the position of a snapshot's guest, from its first block."""
     snapmig.restore(snapshot, folder / "restored", format="raw")
-    os.truncate(folder / "restored", LAYOUT.ram)  # modules and firmware are behind it
+    os.truncate(folder / "restored", LAYOUT.ram)  # modules and firmware follow it
     return tiny.check_image(folder / "restored", LAYOUT)
 
 
 def resumes(program: str, folder: Path, kind: str, snapshot: Path, machine: str = "q35") -> bool:
-    """Say whether a guest counts on in a new QEMU with some kind of memory."""
+    """Return True if a guest continues counting in a new QEMU with some kind of memory."""
     (folder / "new").mkdir()
     memory = MEMORIES[kind](folder / "new")
     with make_monitored(program, folder, memory, machine=machine, incoming=True) as guest:
@@ -357,33 +357,33 @@ def resumes(program: str, folder: Path, kind: str, snapshot: Path, machine: str 
 
 @pytest.mark.parametrize("kind", kinds(MEMORIES))
 def test_kinds_of_memory(kind_saved: KindSaved, program: str, shm: Path, kind: str) -> None:
-    """A guest with any kind of memory is saved and resumed, and counts on."""
+    """A guest with any kind of memory is saved and resumed, and continues counting."""
     assert resumes(program, shm, kind, kind_saved(kind).path)
 
 
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_another_machine(program: str, shm: Path, kind: str) -> None:
-    """A guest of the older machine type is saved and resumed, and counts on."""
+    """A guest of the older machine type is saved and resumed, and continues counting."""
     saved = save_kind(program, shm, kind, machine="pc")
     assert resumes(program, shm, kind, saved.path, "pc")
 
 
 @pytest.mark.parametrize("kind", kinds(["in two files", "in a file and a module", "at an offset"]))
 def test_kinds_of_memory_live(program: str, shm: Path, kind: str) -> None:
-    """A guest with any kind of shared memory is saved live and resumed, and counts on."""
+    """A guest with any kind of shared memory is saved live and resumed, and continues counting."""
     saved = save_kind(program, shm, kind, live=True)
     assert resumes(program, shm, kind, saved.path)
 
 
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_into_a_memfd(kind_saved: KindSaved, program: str, shm: Path, kind: str) -> None:
-    """A snapshot resumes in a QEMU whose memory has no name."""
+    """A snapshot resumes in a QEMU with nameless memory."""
     assert resumes(program, shm, "in a memfd", kind_saved(kind).path)
 
 
 @pytest.mark.parametrize("kind", kinds(MEMORIES))
 def test_printed_command_for_kinds_of_memory(kind_saved: KindSaved, shm: Path, kind: str) -> None:
-    """The printed command has memory of its own in place of what the saved guest had."""
+    """The printed command has new memory in place of the saved guest's."""
     saved = kind_saved(kind)
     made = snapmig.restore(saved.path, shm / "new", for_qemu=True, jobs=2)
     with Printed(made.qemu_arguments or (), saved.folder) as guest:
@@ -412,7 +412,7 @@ def test_shared_memory_is_saved_once(kind_saved: KindSaved, kind: str) -> None:
     ],
 )
 def test_unshared_memory_is_warned_of(kind_saved: KindSaved, kind: str, reason: str) -> None:
-    """A guest whose memory QEMU itself must write goes through a file, and the user reads why."""
+    """A guest whose memory QEMU itself must write goes through a file, and the user learns why."""
     if kind == "in a memfd":
         require_qemu("8.1")  # older ones leave it out of their state
     saved = kind_saved(kind)
@@ -427,18 +427,18 @@ def test_unshared_memory_is_warned_of(kind_saved: KindSaved, kind: str, reason: 
 
 @pytest.mark.parametrize("kind", kinds(UNSHARED))
 def test_unshared_memory_leaves_no_file(kind_saved: KindSaved, kind: str) -> None:
-    """The file through which a guest was saved is gone afterwards."""
+    """The temporary file of a guest's save is gone afterwards."""
     assert kind_saved(kind).left == ["snap"]
 
 
 def test_unshared_memory_is_not_saved_live(program: str, shm: Path) -> None:
-    """A live save of a guest whose memory is not shared is refused with what it needs."""
+    """A live save of a guest without shared memory is refused with its requirement."""
     with pytest.raises(SnapmigError, match="a live save needs shared guest memory"):
         save_kind(program, shm, "anonymous", live=True)
 
 
 def test_unshared_memory_is_written_once(program: str, shm: Path) -> None:
-    """A busy guest stands still while QEMU itself writes its memory, so each page once."""
+    """A busy guest is paused while QEMU itself writes its memory, so each page is written once."""
     backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
     with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
         tiny.wait_passes(guest, 1)
@@ -447,7 +447,7 @@ def test_unshared_memory_is_written_once(program: str, shm: Path) -> None:
 
 
 def test_unlinked_memory_file(program: str, shm: Path) -> None:
-    """A memory file that was deleted is found through the descriptors of QEMU."""
+    """A deleted memory file is found through QEMU's descriptors."""
     memory = file_memory(shm / "ram")
     with make_monitored(program, shm, memory) as guest:
         tiny.wait_passes(guest, 2)
@@ -461,7 +461,7 @@ def test_unlinked_memory_file(program: str, shm: Path) -> None:
 
 
 def test_replaced_memory_file(program: str, shm: Path) -> None:
-    """Another file that has the name of the memory file now is not taken for it."""
+    """Another file now under the memory file's name is not mistaken for it."""
     with make_monitored(program, shm, file_memory(shm / "ram")) as guest:
         tiny.wait_passes(guest, 2)
         (shm / "ram").unlink()
@@ -472,7 +472,7 @@ def test_replaced_memory_file(program: str, shm: Path) -> None:
 
 @pytest.fixture
 def small(program: str, shm: Path) -> Iterator[Monitored]:
-    """Give a guest of its own, in a shared file, that runs."""
+    """Give a small running guest of its own, in a shared file."""
     with make_monitored(program, shm, file_memory(shm / "ram")) as guest:
         tiny.wait_passes(guest, 2)
         yield guest
@@ -480,7 +480,7 @@ def small(program: str, shm: Path) -> Iterator[Monitored]:
 
 @pytest.mark.parametrize("live", [False, True])
 def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> None:
-    """A guest that its user had stopped counts no further when it was saved."""
+    """A guest stopped by its user counts no further after the save."""
     small.stop()
     small.expected_words = REFUSED
     before = small.read_serial()
@@ -492,9 +492,9 @@ def test_paused_guest_stays_paused(small: Monitored, shm: Path, live: bool) -> N
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None:
     """
-    A guest that its user had stopped is saved as often as one likes, and stays as it is.
+    A guest stopped by its user can be saved any number of times, and stays as it is.
 
-    An old QEMU does that once, and it is said what helps.
+    An old QEMU does that once, and the error names the remedy.
     """
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
         tiny.wait_passes(guest, 2)
@@ -502,7 +502,7 @@ def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None
         guest.expected_words = REFUSED
         if guest.version < (8, 0):
             snapmig.save(guest.monitor, shm / "0", jobs=2)
-            with pytest.raises(SnapmigError, match="saves it again when it ran"):
+            with pytest.raises(SnapmigError, match="can save it again only after it has run"):
                 snapmig.save(guest.monitor, shm / "1", jobs=2)
             return
         states = []
@@ -517,7 +517,7 @@ def test_paused_guest_is_saved_again(program: str, shm: Path, kind: str) -> None
 
 @pytest.mark.parametrize("kind", kinds(["in a file", "anonymous"]))
 def test_paused_guest_resumes_by_the_printed_command(program: str, shm: Path, kind: str) -> None:
-    """What is printed for a guest that was saved while it was stopped lets it run."""
+    """The commands printed for a guest saved while stopped let it run."""
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
         tiny.wait_passes(guest, 2)
         guest.stop()
@@ -532,7 +532,7 @@ def test_paused_guest_resumes_by_the_printed_command(program: str, shm: Path, ki
 
 
 def test_paused_guest_runs_when_told(small: Monitored, shm: Path) -> None:
-    """A guest that was saved while it was stopped counts on when its user continues it."""
+    """A guest saved while stopped continues counting when its user resumes it."""
     small.stop()
     small.expected_words = REFUSED
     snapmig.save(small.monitor, shm / "snap", jobs=2)
@@ -541,7 +541,7 @@ def test_paused_guest_runs_when_told(small: Monitored, shm: Path) -> None:
 
 
 def test_running_guest_is_saved_again(small: Monitored, shm: Path) -> None:
-    """A guest can be saved as often as one likes."""
+    """A guest can be saved any number of times."""
     for number in range(3):
         snapmig.save(small.monitor, shm / f"{number}", live=number == 1, jobs=2)
     assert len(tiny.wait_passes(small, 2)) >= 2
@@ -558,7 +558,7 @@ def test_capabilities_are_as_before(small: Monitored, shm: Path) -> None:
 
 @pytest.fixture
 def full(tmp_path: Path) -> Iterator[Path]:
-    """Give a directory with room for less than the guest."""
+    """Give a directory with less room than the guest needs."""
     with filesystems.mounted("tmpfs", tmp_path / "full", "size=1M") as place:
         yield place
 
@@ -566,7 +566,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.root
 @pytest.mark.parametrize("live", [False, True])
 def test_full_destination_lets_the_guest_go(small: Monitored, full: Path, live: bool) -> None:
-    """Where the space ends, a save fails, leaves nothing, and the guest counts on."""
+    """On a full filesystem a save fails, leaves nothing, and the guest continues counting."""
     with pytest.raises(NoSpaceError):
         snapmig.save(small.monitor, full / "snap", live=live, jobs=2)
     assert (len(tiny.wait_passes(small, 2)) >= 2, [*full.iterdir()]) == (True, [])
@@ -574,7 +574,7 @@ def test_full_destination_lets_the_guest_go(small: Monitored, full: Path, live: 
 
 @pytest.mark.root
 def test_full_destination_of_an_anonymous_guest(program: str, shm: Path, full: Path) -> None:
-    """Where QEMU itself finds no space, the save fails with its reason and the guest counts on."""
+    """If QEMU itself finds no space, the save fails with its reason and the guest continues."""
     memory = MEMORIES["anonymous"](shm)
     with make_monitored(program, shm, memory) as guest:
         guest.expected_words = UNWRITTEN
@@ -586,14 +586,14 @@ def test_full_destination_of_an_anonymous_guest(program: str, shm: Path, full: P
 
 
 def test_missing_destination_does_not_stop_the_guest(small: Monitored, shm: Path) -> None:
-    """A destination that can't be is refused before the guest is asked for anything."""
+    """An impossible destination is refused before the guest is touched."""
     with pytest.raises(SnapmigError, match="there is no directory"):
         snapmig.save(small.monitor, shm / "nowhere" / "snap")
     assert "STOP" not in events(small)
 
 
 def events(guest: Guest) -> list[str]:
-    """Return the names of the events that a guest's QEMU told of so far."""
+    """Return the names of the events sent so far by a guest's QEMU."""
     return [str(event["event"]) for event in guest._events.history]
 
 
@@ -609,7 +609,7 @@ def large(program: str, shared_shm: Path) -> Iterator[Monitored]:
 
 @pytest.fixture
 def busy(large: Monitored) -> Monitored:
-    """Give the large guest, which runs whatever a test left behind."""
+    """Give the large guest, running whatever state a test left it in."""
     if status(large) != "running":
         large.cont()
     return large
@@ -620,7 +620,7 @@ def busy(large: Monitored) -> Monitored:
 def test_signal_lets_the_guest_go(
     busy: Monitored, shm: Path, number: signal.Signals, options: tuple[str, ...]
 ) -> None:
-    """A program that is interrupted while its guest stands still lets it go on."""
+    """A program interrupted while its guest is paused resumes it."""
     process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, *options)
     try:
         wait_for(lambda: status(busy) == "postmigrate")
@@ -638,7 +638,7 @@ SLOW = ("--bwlimit", "8M")
 
 
 def test_signal_in_the_first_look(busy: Monitored, shm: Path) -> None:
-    """A live save that is interrupted before its pause leaves a guest that never stood still."""
+    """A live save interrupted before its pause leaves a guest that was never paused."""
     process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, "--live", *SLOW)
     try:
         wait_for(lambda: [*shm.iterdir()])
@@ -657,7 +657,7 @@ def test_interrupted_guest_counts_on(large: Monitored, shm: Path) -> None:
 
 
 def test_signal_while_qemu_writes(program: str, shm: Path) -> None:
-    """A program that is interrupted while QEMU itself saves a guest cancels that."""
+    """A program interrupted while QEMU itself saves a guest cancels that."""
     backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
     with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
         guest.expected_words = UNWRITTEN
@@ -675,7 +675,7 @@ def test_signal_while_qemu_writes(program: str, shm: Path) -> None:
 
 
 def test_killed_while_qemu_writes(program: str, shm: Path) -> None:
-    """A program that is killed while QEMU itself saves a guest leaves no file of its memory."""
+    """A program killed while QEMU itself saves a guest leaves no file of its memory."""
     backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
     with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
         guest.expected_words = UNWRITTEN
@@ -689,7 +689,7 @@ def test_killed_while_qemu_writes(program: str, shm: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["in a file", "anonymous"])
 def test_descriptors_are_taken_back(program: str, shm: Path, kind: str) -> None:
-    """QEMU keeps no descriptor of what it wrote to or read from."""
+    """QEMU keeps no descriptor of files it wrote or read."""
     (shm / "new").mkdir()
     with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
         tiny.wait_passes(guest, 1)
@@ -703,7 +703,7 @@ def test_descriptors_are_taken_back(program: str, shm: Path, kind: str) -> None:
 
 @dataclass(frozen=True)
 class Waiting:
-    """A QEMU that does not fit a snapshot, and why."""
+    """A QEMU that does not fit a snapshot, and the reason."""
 
     reason: str
     machine: str = "q35"
@@ -752,7 +752,7 @@ def test_unfit_qemu_is_refused(
 def test_unfit_qemu_is_not_touched(
     saved: SavedIn, program: str, shm: Path, cli: Callable[..., Outcome], unfit: str
 ) -> None:
-    """The memory of a QEMU that does not fit is as before, and it waits on."""
+    """The memory of a QEMU that does not fit is unchanged, and it continues to wait."""
     snapshot = saved(False, 2).path
     with make_unfit(program, shm, UNFIT[unfit]) as guest:
         before = (shm / "ram").stat()
@@ -770,7 +770,7 @@ def test_unfit_qemu_is_not_touched(
 def test_no_monitor(
     saved: SavedIn, shm: Path, cli: Callable[..., Outcome], verb: str, kind: str
 ) -> None:
-    """A socket at which no QEMU answers is refused in one sentence, with its path."""
+    """A socket without a QEMU behind it is refused in one sentence, with its path."""
     snapshot, path = saved(False, 2).path, shm / "socket"
     with socket.socket(socket.AF_UNIX) as listener:
         if kind == "silent":
@@ -787,7 +787,7 @@ def test_no_monitor(
 def test_snapshot_without_device_state(
     program: str, shm: Path, cli: Callable[..., Outcome], way: str
 ) -> None:
-    """A snapshot of a raw image has nothing that a QEMU could resume from, and that is said."""
+    """A snapshot of a raw image has nothing for a QEMU to resume from, and the error says so."""
     (shm / "raw").write_bytes(bytes(LAYOUT.ram - 1) + b"\1")
     snapmig.save(shm / "raw", shm / "snap")
     with make_monitored(program, shm, file_memory(shm / "ram"), incoming=True) as guest:
@@ -799,7 +799,7 @@ def test_snapshot_without_device_state(
 
 @needs_mapped_ram
 def test_file_snapshot_into_a_waiting_qemu(program: str, shm: Path) -> None:
-    """A snapshot of a mapped-ram file resumes in a QEMU that waits."""
+    """A snapshot of a mapped-ram file resumes in a waiting QEMU."""
     with make(program, shm, memory=shm / "ram") as guest:
         tiny.wait_passes(guest, 2)
         migration.prepare(guest, ("mapped-ram",))
@@ -813,7 +813,7 @@ def test_file_snapshot_into_a_waiting_qemu(program: str, shm: Path) -> None:
 
 @needs_mapped_ram
 def test_file_snapshot_into_another_size(program: str, shm: Path) -> None:
-    """A QEMU with more RAM than a migration file has is refused, which QEMU itself does not."""
+    """A QEMU with more RAM than a migration file is refused, though QEMU itself would accept it."""
     with make(program, shm, memory=shm / "ram") as guest:
         tiny.wait_passes(guest, 2)
         migration.prepare(guest, ("mapped-ram",))
@@ -829,7 +829,7 @@ def test_file_snapshot_into_another_size(program: str, shm: Path) -> None:
 
 
 def test_client_library_is_missing(shm: Path) -> None:
-    """Without QEMU's client library one sentence says what to install."""
+    """Without QEMU's client library one sentence names the package to install."""
     code = (
         "import sys; sys.modules['qemu.qmp'] = None\n"
         "from snapmig.commands import main; sys.exit(main(sys.argv[1:]))"

@@ -26,19 +26,19 @@ GIB_4 = 4 << 30
 
 @pytest.fixture
 def memory(shm: Path) -> Path:
-    """Give a name for the file of a guest's memory, where holes are kept and known."""
+    """Give a name for the file of a guest's memory, where holes are kept and reported."""
     return shm / "ram"
 
 
 def make(program: str, folder: Path, layout: Layout = LAYOUT, **options: Any) -> Guest:
-    """Make a tiny guest that is not yet started."""
+    """Make a tiny guest, not yet started."""
     sector = tiny.write_sector(folder, layout)
     return Guest(program, tiny.config(sector, layout, **options))
 
 
 @pytest.fixture
 def stopped(program: str, tmp_path: Path, memory: Path) -> Iterator[Guest]:
-    """Give a guest that ended two passes and was stopped in the third or later."""
+    """Give a guest stopped in its third pass or later."""
     with make(program, tmp_path, memory=memory) as guest:
         tiny.wait_passes(guest, 2)
         guest.stop()
@@ -46,7 +46,7 @@ def stopped(program: str, tmp_path: Path, memory: Path) -> Iterator[Guest]:
 
 
 def saved(guest: Guest, uri: str, capabilities: tuple[str, ...]) -> State:
-    """Save a guest by QEMU, end it, and return where it stood."""
+    """Save a guest by QEMU, end it, and return its position."""
     require_capabilities(capabilities)
     migration.prepare(guest, capabilities)
     migration.save_to(guest, uri)
@@ -57,7 +57,7 @@ def saved(guest: Guest, uri: str, capabilities: tuple[str, ...]) -> State:
 
 
 def resumed(guest: Guest, uri: str, capabilities: tuple[str, ...]) -> list[int]:
-    """Load a state into a waiting guest; return the two passes that it ends then."""
+    """Load a state into a waiting guest; return its next two passes."""
     migration.prepare(guest, capabilities)
     migration.load_from(guest, uri)
     return tiny.wait_passes(guest, 2, before=0)
@@ -72,7 +72,7 @@ def test_sector_is_what_a_bios_starts() -> None:
 
 @pytest.mark.parametrize("machine", ["q35", "pc"])
 def test_counts(program: str, tmp_path: Path, memory: Path, machine: str) -> None:
-    """A guest counts from 1 without a gap, and its stopped memory holds what it should."""
+    """A guest counts from 1 without a gap, and its memory when stopped is as expected."""
     with make(program, tmp_path, memory=memory, machine=machine) as guest:
         counted = tiny.wait_passes(guest, 3)
         guest.stop()
@@ -82,7 +82,7 @@ def test_counts(program: str, tmp_path: Path, memory: Path, machine: str) -> Non
 
 @pytest.mark.usefixtures("stopped")
 def test_leaves_holes(memory: Path) -> None:
-    """The stretch that is never touched takes no memory."""
+    """The stretch never touched takes no memory."""
     assert memory.stat().st_blocks * 512 <= LAYOUT.ram - (LAYOUT.hole_end - LAYOUT.hole_first)
 
 
@@ -118,7 +118,7 @@ def test_writes_only_hot_pages(program: str, tmp_path: Path, memory: Path) -> No
 
 @pytest.mark.parametrize("change", ["misplaced", "stale", "not zero"])
 def test_finds_a_wrong_page(stopped: Guest, memory: Path, change: str) -> None:
-    """A guest and the check of an image both see a page that is not what it should be."""
+    """A guest and the check of an image both notice a wrong page."""
     page = 2 << 20
     ram = np.memmap(memory, np.uint32, "r+").reshape(-1, tiny.WORDS)
     if change == "misplaced":
@@ -141,7 +141,7 @@ def test_finds_a_wrong_page(stopped: Guest, memory: Path, change: str) -> None:
 def test_resumes_from_a_file(
     stopped: Guest, program: str, tmp_path: Path, capabilities: tuple[str, ...]
 ) -> None:
-    """A guest that QEMU saved whole goes on in private memory where it stood."""
+    """A guest saved whole by QEMU continues in private memory."""
     uri = f"file:{tmp_path / 'state'}"
     state = saved(stopped, uri, capabilities)
     with make(program, tmp_path, incoming=True) as guest:
@@ -149,7 +149,7 @@ def test_resumes_from_a_file(
 
 
 def test_resumes_from_a_pipe(stopped: Guest, program: str, tmp_path: Path) -> None:
-    """A guest saved and loaded through a program goes on where it stood."""
+    """A guest saved and loaded through a program continues."""
     path = tmp_path / "state"
     state = saved(stopped, f"exec:cat > {path}", ())
     with make(program, tmp_path, incoming=True) as guest:
@@ -159,7 +159,7 @@ def test_resumes_from_a_pipe(stopped: Guest, program: str, tmp_path: Path) -> No
 def test_resumes_from_device_state_and_memory(
     stopped: Guest, program: str, tmp_path: Path, memory: Path
 ) -> None:
-    """A guest goes on from its device state and a copy of its memory file."""
+    """A guest continues from its device state and a copy of its memory file."""
     uri, copy = f"file:{tmp_path / 'state'}", memory.with_name("copy")
     state = saved(stopped, uri, (IGNORE_SHARED,))
     shutil.copyfile(memory, copy)
@@ -171,7 +171,7 @@ def test_resumes_from_device_state_and_memory(
 def test_resumes_from_a_live_save(
     program: str, tmp_path: Path, memory: Path, capabilities: tuple[str, ...]
 ) -> None:
-    """A guest saved while it ran goes on with every page as it was at the end of the save."""
+    """A guest saved while running continues with every page as at the end of the save."""
     require_capabilities(capabilities)
     uri, layout = f"file:{tmp_path / 'state'}", Layout(ram=32 << 20, hot_mask=7)
     with make(program, tmp_path, layout, memory=memory) as guest:
@@ -186,7 +186,7 @@ def test_resumes_from_a_live_save(
 def test_state_without_its_memory_is_found_out(
     stopped: Guest, program: str, tmp_path: Path, memory: Path
 ) -> None:
-    """A guest resumed with a page of its memory lost says so: resuming is a proof."""
+    """A guest resumed with a page of its memory lost notices it: resuming is a proof."""
     uri, copy = f"file:{tmp_path / 'state'}", memory.with_name("copy")
     saved(stopped, uri, (IGNORE_SHARED,))
     shutil.copyfile(memory, copy)
@@ -201,7 +201,7 @@ def test_state_without_its_memory_is_found_out(
 
 
 def test_load_that_fails_says_why(stopped: Guest, program: str, tmp_path: Path) -> None:
-    """An error of QEMU while it loads is told, though QEMU has ended."""
+    """An error of QEMU while it loads is reported, though QEMU has ended."""
     uri = f"file:{tmp_path / 'state'}"
     saved(stopped, uri, (MAPPED_RAM,))
     with make(program, tmp_path, incoming=True) as guest:
@@ -212,7 +212,7 @@ def test_load_that_fails_says_why(stopped: Guest, program: str, tmp_path: Path) 
 
 @needs_mapped_ram
 def test_save_that_is_cancelled(program: str, tmp_path: Path) -> None:
-    """A cancelled save leaves a guest that counts on and can be saved again."""
+    """A cancelled save leaves a guest that continues counting and can be saved again."""
     uri = f"file:{tmp_path / 'state'}"
     with make(program, tmp_path) as guest:
         tiny.wait_passes(guest, 2)

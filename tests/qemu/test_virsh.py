@@ -1,4 +1,4 @@
-"""Facts about libvirt itself: what it saves is restored so that it resumes it."""
+"""Facts about libvirt itself: it resumes its saved images after a restore."""
 
 import os
 import shutil
@@ -58,7 +58,7 @@ def start(program: str, shm: Path, image_format: str, backing: str = "") -> Sess
 
 @pytest.fixture
 def session(program: str, shm: Path, request: pytest.FixtureRequest) -> Iterator[Session]:
-    """Give a session with a guest that runs; its parameter: how images are saved, or SHARED."""
+    """Give a session with a running guest; its parameter: the way of saving images, or SHARED."""
     kind = getattr(request, "param", "raw")
     ways = ("raw", kind) if kind == SHARED else (kind, "")
     with start(program, shm, *ways) as session:
@@ -69,7 +69,7 @@ def session(program: str, shm: Path, request: pytest.FixtureRequest) -> Iterator
 
 @pytest.mark.parametrize("session", ["raw", "gzip"], indirect=True)
 def test_libvirt_resumes_a_restored_image(session: Session, shm: Path) -> None:
-    """A guest that `virsh save` wrote counts on when `virsh restore` reads what is restored."""
+    """A guest saved by `virsh save` continues when `virsh restore` reads the restored image."""
     folder = session.folder
     session.virsh("save", "tiny", folder / "image")
     snapmig.save(folder / "image", shm / "snap", jobs=2)
@@ -83,7 +83,7 @@ def test_libvirt_resumes_a_restored_image(session: Session, shm: Path) -> None:
 
 
 def test_core_of_virsh_dump(session: Session, shm: Path) -> None:
-    """A core that `virsh dump --memory-only` wrote is restored byte for byte."""
+    """A core written by `virsh dump --memory-only` is restored byte for byte."""
     core = session.folder / "core"
     session.virsh("dump", "--memory-only", "tiny", core)
     snapmig.save(core, shm / "snap", jobs=2)
@@ -98,11 +98,11 @@ MADE = {"shared": SHARED, "private": "raw"}
 def test_libvirt_restores_a_guest_saved_through_its_monitor(
     session: Session, shm: Path, way: str, cli: Callable[..., Outcome]
 ) -> None:
-    """The guest counts on when `virsh restore` reads an image made of it and of its domain."""
+    """The guest continues when `virsh restore` reads an image made of it and its domain."""
     folder = session.folder
     (shm / "domain.xml").write_text(session.virsh("dumpxml", "--migratable", "tiny"))
     attach = ("--attach", f"domain.xml={shm / 'domain.xml'}") if way == "private" else ()
-    # Beside the snapshot QEMU itself, which is another user, may have to write.
+    # QEMU itself, running as another user, may have to write beside the snapshot.
     assert cli("save", f"qmp:{folder / 'monitor'}", folder / "snap", *attach).code in (0, 6)
     session.virsh("destroy", "tiny")
     printed = cli("restore", "--for-qemu", folder / "snap", shm / "new")
@@ -123,7 +123,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "backup"
 
 @pytest.fixture
 def example(program: str, shm: Path) -> Iterator[Session]:
-    """Give a session with the guest of the examples: its places, size and accelerator replaced."""
+    """Give a session with the guest of the examples, with other places, size and accelerator."""
     with start(program, shm, "raw") as session:
         folder = session.folder
         disk = folder / "web.qcow2"
@@ -157,7 +157,7 @@ def example(program: str, shm: Path) -> Iterator[Session]:
 
 
 def configure(session: Session, shm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the examples' configuration for that session, whose hook finds its virsh."""
+    """Return the examples' configuration for that session, with a hook that finds its virsh."""
     socket = session.folder / "RU" / "libvirt" / "libvirt-sock"
     (shm / "bin").mkdir()
     virsh = f'exec {shutil.which("virsh")} -c "qemu+unix:///session?socket={socket}" "$@"'

@@ -13,7 +13,6 @@ import pytest
 import snapmig
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.upload import MIN_PART, PartialObject
-from snapmig.workers.shared_pool import SharedPool
 from tests.s3.conftest import BUCKET, CHANGED, RAM
 from tests.support import digests, ram
 from tests.support.processes import wait_for
@@ -43,10 +42,10 @@ def test_a_saved_object_is_what_an_independent_reader_expects(server, guest, nam
 
 
 def test_workers_that_jobs_share_save_and_restore_objects(guest, url, tmp_path):
-    """A pool of many jobs does for objects what an operation's own workers do."""
-    with SharedPool(2, 2) as pool:
-        snapmig.save(guest, url, workers=pool.workers)
-        snapmig.restore(url, tmp_path / "out.ram", workers=pool.workers)
+    """A group of workers for many jobs does for objects what an operation's own workers do."""
+    with snapmig.WorkerGroup(2, 2) as group:
+        snapmig.save(guest, url, workers=group)
+        snapmig.restore(url, tmp_path / "out.ram", workers=group)
 
     assert (tmp_path / "out.ram").read_bytes() == RAM
 

@@ -1,10 +1,10 @@
 """
-Build snapshots, right and wrong ones, from docs/format.md alone.
+Build snapshots, valid and broken ones, from docs/format.md alone.
 
-Nothing here imports snapmig: what snapmig reads from these files, it reads because the document
-says so. A `Snapshot` describes a file; `build()` returns its bytes. Each field of each structure
-can be replaced, and every checksum is computed after that, so that a file breaks the one rule it
-is made to break: a checksum is wrong only when it is replaced itself.
+Nothing here imports snapmig, so a snapshot that snapmig reads from here follows the document. A
+`Snapshot` describes a file; `build()` returns its bytes. Each field of each structure can be
+replaced, and every checksum is computed after that, so that a file breaks only the rule it is made
+to break: a checksum is wrong only if it is replaced itself.
 """
 
 import hashlib
@@ -93,12 +93,12 @@ ATTACHMENT_FIELDS = {
 
 
 def align(number: int, multiple: int) -> int:
-    """Return the smallest multiple that is not below `number`."""
+    """Return `number` rounded up to a multiple."""
     return -(-number // multiple) * multiple
 
 
 def pack(fields: dict[str, str], values: dict) -> bytes:
-    """Return a structure of the fields' values; what has no value is zero."""
+    """Return a structure of the fields' values; fields without a value are zero."""
     zeros = {name: b"" if code.endswith("s") else 0 for name, code in fields.items()}
     unknown = values.keys() - fields.keys()
     if unknown:
@@ -114,10 +114,10 @@ def deflate(data: bytes, window_bits: int = 15, level: int = 6) -> bytes:
 
 def zstd(data: bytes, size: int | None = None, window: int | None = None) -> bytes:
     """
-    Return one zstd frame (RFC 8878) of the data, made of repeated bytes and bytes as they are.
+    Return one zstd frame (RFC 8878) of the data, made of raw and run-length blocks.
 
-    :param size: what the header announces, the real one for None, and nothing for -1
-    :param window: descriptor of a window, for a frame that is not of a single segment
+    :param size: size in the header; None for the real one, -1 for no size
+    :param window: window descriptor, for a frame without a single segment
     """
     announced = b"" if size == -1 else struct.pack("<Q", len(data) if size is None else size)
     header = 0 if size == -1 else 3 << 6
@@ -134,7 +134,7 @@ def zstd(data: bytes, size: int | None = None, window: int | None = None) -> byt
 
 
 def zstd_blocks(data: bytes) -> list[tuple[int, int, bytes]]:
-    """Return type, size and bytes of raw blocks, 0, and of blocks of one repeated byte, 1."""
+    """Return type, size and bytes of raw blocks, 0, and of run-length blocks, 1."""
     blocks: list[tuple[int, int, bytes]] = []
     for byte, run in groupby(data):
         count = len(list(run))
@@ -148,13 +148,13 @@ def zstd_blocks(data: bytes) -> list[tuple[int, int, bytes]]:
 
 
 def zstd_program(data: bytes, *options: str) -> bytes:
-    """Return the frame that the program zstd makes of the data."""
+    """Return the frame made by the program zstd from the data."""
     command = ["zstd", "-q", "-c", "--no-check", f"--stream-size={len(data)}", *options]
     return subprocess.run(command, input=data, stdout=subprocess.PIPE, check=True).stdout
 
 
 def lz4(data: bytes) -> bytes:
-    """Return one block of the LZ4 block format; matches are where the same four bytes were last."""
+    """Return one block of the LZ4 block format, with matches at the last equal four bytes."""
     block, done, at, seen = b"", 0, 0, {}
     while at < len(data) - 12:  # no match starts in the last 12 bytes
         found = seen.get(data[at : at + 4])
@@ -178,7 +178,7 @@ def lz4_sequence(literals: bytes, offset: int = 0, length: int = 4) -> bytes:
 
 
 def lz4_rest(number: int) -> bytes:
-    """Return the bytes that follow a length of four bits."""
+    """Return the bytes after a length of four bits."""
     return b"" if number < 15 else b"\xff" * ((number - 15) // 255) + bytes([(number - 15) % 255])
 
 
@@ -216,7 +216,7 @@ class Attachment:
 
 @dataclass
 class Packet:
-    """A packet: its RAM, filled up with zeros to whole pages, and how it is stored."""
+    """A packet: its RAM, padded with zeros to whole pages, and its encoding."""
 
     number: int
     pages: list[bytes]
@@ -233,14 +233,13 @@ class Packet:
 @dataclass
 class Snapshot:
     """
-    What to build. Dictionaries replace fields: those of tables are by entry number, then by field.
+    Describes a snapshot to build; dictionaries replace fields of a table by entry, then field.
 
-    `encodings` asks for a packet's encoding, which is otherwise the smallest; `kinds` for kinds of
-    pages, by packet and page; `stored` and `attachments_stored` for other stored bytes. A record
-    has one field more, `filling`: what follows its kinds. `page_digests` asks for those, and
-    `other_page_digests` replaces those of packets, before their checksums. `patches` are written
-    over the finished file, with no checksum computed after them; `file_size` cuts it or makes it
-    grow.
+    `encodings` sets a packet's encoding, otherwise the smallest; `kinds` sets kinds of pages, by
+    packet and page; `stored` and `attachments_stored` set other stored bytes. A record has one
+    field more, `filling`, for the bytes after its kinds. `page_digests` adds page digests, and
+    `other_page_digests` replaces those of packets before their checksums. `patches` are written
+    over the finished file, without new checksums; `file_size` cuts or extends it.
     """
 
     blocks: list[Block]
@@ -264,7 +263,7 @@ class Snapshot:
 
     @property
     def image(self) -> bytes:
-        """The RAM that a reader restores: all blocks end to end."""
+        """The RAM restored by a reader: all blocks end to end."""
         return b"".join(block.contents for block in self.blocks)
 
     @property
@@ -419,11 +418,11 @@ class Snapshot:
             file[slot + number * PAGE : slot + number * PAGE + len(page)] = page
 
     def contents_and_kinds(self, packet: Packet) -> tuple[list[bytes], list[int]]:
-        """Return a packet's pages as the guest has them, and their kinds."""
+        """Return a packet's pages as in the guest, and their kinds."""
         return packet.pages, packet.kinds
 
     def digests_of(self, packet: Packet) -> bytes:
-        """Return the digest of each of a packet's pages, nothing where none are asked for."""
+        """Return the digest of each of a packet's pages, empty without page digests."""
         if not self.page_digests:
             return b""
         pages = zip(*self.contents_and_kinds(packet), strict=True)
@@ -482,17 +481,17 @@ SAME, DELTA = 2, 3
 @dataclass
 class Increment(Snapshot):
     """
-    A snapshot that builds on `parent`.
+    A snapshot built on `parent`.
 
-    Pages that are the parent's have kind 2 and are not stored, others are stored as they are;
-    `page_kinds` asks for other kinds, by packet and page, such as 3 for a difference.
+    Pages equal to the parent's have kind 2 and are not stored, others are stored in full;
+    `page_kinds` sets other kinds, by packet and page, such as 3 for a difference.
     """
 
     parent: Snapshot = field(kw_only=True)
     page_kinds: dict[int, dict[int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Name the parent, and take an id of its own."""
+        """Record the parent, and choose an id."""
         file = self.parent.build()
         names = {
             "snapshot_id": hashlib.sha256(b"child of" + file[32:48]).digest()[:16],
@@ -502,7 +501,7 @@ class Increment(Snapshot):
         self.superblock = names | self.superblock
 
     def pages_of(self, snapshot: Snapshot, number: int) -> list[bytes]:
-        """Return the pages of one of a snapshot's packets, filled up to a full packet."""
+        """Return the pages of one of a snapshot's packets, padded to a full packet."""
         starts = [
             (block, start)
             for block in snapshot.blocks
@@ -513,7 +512,7 @@ class Increment(Snapshot):
         return [ram[at : at + PAGE] for at in range(0, self.packet_size, PAGE)]
 
     def final_kinds(self, number: int) -> list[int]:
-        """Return the kinds that the record has."""
+        """Return the kinds in the record."""
         pairs = zip(self.pages_of(self, number), self.pages_of(self.parent, number), strict=True)
         kinds = [
             ZERO if not any(ours) else SAME if ours == theirs else DATA for ours, theirs in pairs
@@ -523,7 +522,7 @@ class Increment(Snapshot):
         return kinds
 
     def packet(self, number: int, _ram: bytes) -> Packet:
-        """Encode what is stored of one packet; its kinds say whether a page is stored, 0 or 1."""
+        """Encode the stored part of one packet; its kinds are 1 for stored pages, else 0."""
         kinds = self.final_kinds(number)
         stored = b""
         for page, (ours, theirs) in enumerate(
@@ -536,7 +535,7 @@ class Increment(Snapshot):
         return super().packet(number, stored)
 
     def contents_and_kinds(self, packet: Packet) -> tuple[list[bytes], list[int]]:
-        """Return a packet's pages as the guest has them, and their kinds."""
+        """Return a packet's pages as in the guest, and their kinds."""
         return self.pages_of(self, packet.number), self.final_kinds(packet.number)
 
     def build_record(self, packet: Packet, offset: int) -> bytes:

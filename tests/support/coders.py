@@ -1,4 +1,4 @@
-"""Coders and engines of the tests: asynchronous ones, and ones that fail in a known way."""
+"""Coders and engines for tests: asynchronous ones, and ones with known failures."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def deflate(data: Buffer, _limit: int) -> bytes:
 
 
 def inflate(stored: Buffer, _size: int) -> bytes:
-    """Return what a raw deflate stream is of."""
+    """Return the contents of a raw deflate stream."""
     return zlib.decompress(stored, -15)
 
 
 class Late:
     """
-    A coder with up to four jobs in flight, of which the one that came last is reaped first.
+    A coder with up to four jobs in flight; the last one submitted is reaped first.
 
-    :ivar submitted: keys of all jobs that were submitted
+    :ivar submitted: keys of all jobs submitted
     """
 
     depth = 4
@@ -47,7 +47,7 @@ class Late:
         self._flying.append((key, data, size))
 
     def reap(self) -> Done:
-        """Do a job and return what became of it."""
+        """Execute a job and return its outcome."""
         key, data, size = self._flying.pop()
         try:
             return Done(key, self._function(data, size))
@@ -56,7 +56,7 @@ class Late:
 
 
 def failing(function: Function, fails: Callable[[int], bool], words: str = "broke") -> Function:
-    """Return the function with calls, counted from 0, that are an engine's failures."""
+    """Return the function, with some calls, counted from 0, failing like an engine's."""
     calls = iter(range(1 << 30))
 
     def call(data: Buffer, size: int) -> Buffer | None:
@@ -73,16 +73,16 @@ def always(_call: int) -> bool:
 
 
 def never(_call: int) -> bool:
-    """Fail no time."""
+    """Never fail."""
     return False
 
 
 @dataclass
 class LateEngine:
     """
-    An engine of deflate that is not trusted, with late coders of functions.
+    An untrusted engine of deflate, with late coders made from functions.
 
-    :ivar settings: those that its compressors were made with
+    :ivar settings: the settings its compressors were made with
     """
 
     compress: Function = deflate
@@ -97,7 +97,7 @@ class LateEngine:
     coders: list[Late] = field(default_factory=list)
 
     def facts(self) -> EngineFacts:
-        """Say that it is here."""
+        """Report the engine as present."""
         return EngineFacts(
             name=self.name,
             title="an engine of the tests",

@@ -11,7 +11,7 @@ PAGE = 4096
 
 
 def place(path: Path | str) -> tuple[int, int, int]:
-    """Return where a snapshot's page digests are, zero for none, their size, and a packet's."""
+    """Return offset (0 for none) and size of a snapshot's page digests, and the size per packet."""
     raw = Path(path).read_bytes()[:PAGE]
     (packet_size,) = struct.unpack_from("<I", raw, 124)
     (packets,) = struct.unpack_from("<Q", raw, 136)
@@ -21,7 +21,7 @@ def place(path: Path | str) -> tuple[int, int, int]:
 
 
 def read(path: Path | str) -> bytes | None:
-    """Return all page digests of a snapshot, None where it has none."""
+    """Return all page digests of a snapshot, None if it has none."""
     offset, size, _ = place(path)
     return Path(path).read_bytes()[offset : offset + size] if offset else None
 

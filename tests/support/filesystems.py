@@ -1,4 +1,4 @@
-"""Filesystems that tests mount, and memory that only has a descriptor."""
+"""Filesystems mounted by tests, and memory without a name."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def huge_pages(count: int) -> Iterator[None]:
 
 @contextmanager
 def memfd(content: bytes) -> Iterator[Path]:
-    """Give the path of memory that has no name, as ``/proc/PID/fd/N``."""
+    """Give the path of nameless memory, as ``/proc/PID/fd/N``."""
     fd = os.memfd_create("guest")
     try:
         os.ftruncate(fd, len(content))
@@ -53,7 +53,7 @@ def memfd(content: bytes) -> Iterator[Path]:
 
 @contextmanager
 def deleted(path: Path, content: bytes) -> Iterator[Path]:
-    """Give the path of a file that is open and has no name any more."""
+    """Give the path of an open file without a name."""
     path.write_bytes(content)
     with path.open("r+b") as file:
         path.unlink()
@@ -63,11 +63,11 @@ def deleted(path: Path, content: bytes) -> Iterator[Path]:
 @contextmanager
 def slow(image: Path, place: Path, rate: int) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """
-    Mount a disk that is slow for one control group.
+    Mount a disk with slow writes for one control group.
 
-    :param image: the file that is the disk
-    :param rate: bytes that the group may write in a second
-    :returns: where it is mounted, and the words that start a command in the group
+    :param image: the file behind the disk
+    :param rate: bytes per second writable by the group
+    :returns: the mount point, and the words to start a command in the group
     """
     throttle = _BLKIO / f"snapmig-test-{os.getpid()}"
     if not (_BLKIO / "blkio.throttle.write_bps_device").exists():

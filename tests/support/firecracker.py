@@ -21,7 +21,7 @@ def crc64(data: bytes) -> int:
 
 
 def vmstate(magic: int = X86_64, body: bytes = b"state" * 20, before: bytes = b"") -> bytes:
-    """Return a vmstate: magic, anything, sum."""
+    """Return a vmstate: magic, any body, checksum."""
     content = before + struct.pack("<Q", magic) + body
     return content + struct.pack("<Q", crc64(content))
 

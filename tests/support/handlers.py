@@ -17,7 +17,7 @@ from snapmig.workers.tasks import Task
 
 
 class Silent:
-    """A handler without notes, that begins nothing early."""
+    """A handler without notes and without early work."""
 
     def expect(self, task: Task) -> None:
         """Do nothing."""
@@ -37,7 +37,7 @@ class Echo(Silent):
 
 
 class Heard(Silent):
-    """Replies with the tasks that it heard of so far."""
+    """Replies with the tasks announced to it so far."""
 
     def __init__(self) -> None:
         self._heard: list[int] = []
@@ -64,7 +64,7 @@ class Raise(Silent):
 
 
 class Unpicklable(Exception):  # noqa: N818 - what it is
-    """An exception that no pipe takes."""
+    """An exception that can't be sent through a pipe."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("can't be pickled")
@@ -72,7 +72,7 @@ class Unpicklable(Exception):  # noqa: N818 - what it is
 
 @dataclass
 class RaiseUnpicklable(Silent):
-    """Raises what no pipe takes."""
+    """Raises an exception that can't be sent through a pipe."""
 
     words: str
 
@@ -115,7 +115,7 @@ class Bus(Silent):
 
 
 class Leave(Silent):
-    """Ends its process without a word."""
+    """Ends its process without a message."""
 
     def run(self, _task: Task, _row: Row) -> NoReturn:
         """End."""
@@ -123,7 +123,7 @@ class Leave(Silent):
 
 
 class Sleep(Silent):
-    """Replies after a minute, except to packet 0, of which it dies."""
+    """Replies after a minute, except to packet 0, which kills it."""
 
     def run(self, task: Task, _row: Row) -> None:
         """Sleep or die."""
@@ -154,7 +154,7 @@ class Nap(Silent):
 
 
 def broken() -> NoReturn:
-    """Fail where a handler is made."""
+    """Fail while making a handler."""
     raise OSError(2, "No such file or directory", "image")
 
 
@@ -176,12 +176,12 @@ class Tasks:
         return self._left.popleft() if self._left else None
 
     def finished(self, worker: int, task: Task, reply: Any) -> list[tuple[int, Task]]:
-        """Keep the reply; give its worker what belongs after the task."""
+        """Keep the reply; give its worker the follow-up tasks."""
         self.replies.append(reply)
         return [(worker, self.more.pop(task.first))] if task.first in self.more else []
 
     def lost(self, _worker: int, tasks: Sequence[Task]) -> None:
-        """Hand out again what a dead worker had."""
+        """Hand out a dead worker's tasks again."""
         self._left.extend(tasks)
 
 

@@ -1,4 +1,4 @@
-"""What an index says of each page, read by docs/format.md alone."""
+"""Page kinds in an index, read by docs/format.md alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = 4096
 
 @dataclass(frozen=True)
 class PacketKinds:
-    """A packet's record: the kind of each page, and what is stored of them."""
+    """A packet's record: the kind of each page, and the stored part of them."""
 
     kinds: tuple[int, ...]
     offset: int
@@ -21,7 +21,7 @@ class PacketKinds:
 
 
 def read(path: Path | str) -> list[PacketKinds]:
-    """Return what a snapshot's index says, packet by packet."""
+    """Return the kinds in a snapshot's index, packet by packet."""
     raw = Path(path).read_bytes()
     packet_size, record_size = struct.unpack_from("<II", raw, 124)
     packets, index_at = struct.unpack_from("<QQ", raw, 136)
@@ -36,9 +36,9 @@ def read(path: Path | str) -> list[PacketKinds]:
 
 def expected(content: bytes, parent: bytes, packet_size: int) -> list[tuple[int, ...]]:
     """
-    Return the kinds of a block's pages beside its parent's contents, DATA where it may be DELTA.
+    Return the kinds of a block's pages beside its parent's contents, DATA where DELTA is allowed.
 
-    Zero pages have kind 0, pages that are the parent's are the parent's, all others are stored.
+    Zero pages have kind 0, pages equal to the parent's are the parent's, all others are stored.
     """
     packets = []
     for start in range(0, len(content), packet_size):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call of the program ended."""
+    """The result of a call of the program."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""Processes as /proc shows them: children, their time and memory, and whether they are gone."""
+"""Processes as seen in /proc: children, their time and memory, and their end."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ if os.getppid() == int(sys.argv[1]):
 
 def start_server(command: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     """
-    Start what must end with these tests, also where they are killed.
+    Start a process that must end with these tests, even if they are killed.
 
-    The kernel kills it when the thread that called this ends. A program in between asks for that,
-    since a function to be called in the new process is not safe beside threads.
+    The kernel kills it when the calling thread ends. A program in between arranges that, because a
+    function called in the new process is not safe beside threads.
     """
     before = [sys.executable, "-I", "-S", "-c", _ENDS_WITH_US, str(os.getpid())]
     return subprocess.Popen([*before, *command], **options)
 
 
 def wait_for(look: Callable[[], Found], seconds: float = SOON_S) -> Found:
-    """Return the first true value that a function gives."""
+    """Return the first true value of a function."""
     end = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < end, "what was waited for did not come"
@@ -60,7 +60,7 @@ def children(pid: int) -> list[int]:
 
 
 def state(pid: int) -> str:
-    """Return the letter of a process's state, X when it is gone."""
+    """Return the letter of a process's state, X if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -68,7 +68,7 @@ def state(pid: int) -> str:
 
 
 def alive(pids: Iterable[int]) -> list[int]:
-    """Return which processes are not gone; a zombie is gone."""
+    """Return the processes still alive; a zombie is gone."""
     return [pid for pid in pids if state(pid) not in "XZ"]
 
 
@@ -88,7 +88,7 @@ def cpu_ticks(pid: int) -> int:
 
 
 def private_bytes(pid: int) -> int:
-    """Return the anonymous memory of a process, 0 when it is gone."""
+    """Return the anonymous memory of a process, 0 if it is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
@@ -97,7 +97,7 @@ def private_bytes(pid: int) -> int:
 
 
 def peak_private_bytes(process: subprocess.Popen[str]) -> int:
-    """Return the most anonymous memory that any one child had while a process ran."""
+    """Return the highest anonymous memory of any one child while a process ran."""
     peak = 0
     while process.poll() is None:
         peak = max([peak, *map(private_bytes, children(process.pid))])

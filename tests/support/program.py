@@ -1,4 +1,4 @@
-"""The program ``snapmig`` as a process of its own."""
+"""The program ``snapmig`` in a separate process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Start the program in a session of its own, at a low priority, so that we overtake it."""
+    """Start the program in its own session, at a low priority, so that we overtake it."""
     pipe = subprocess.PIPE
     streams = {"stdout": pipe, "stderr": pipe}
     options = {**streams, "text": True, "env": ENVIRONMENT, "start_new_session": True, **options}

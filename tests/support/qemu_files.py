@@ -1,5 +1,5 @@
 """
-Migration files as QEMU writes them, built by hand from its documents; every field can be wrong.
+QEMU's migration files, built by hand from its documents; every field can be wrong.
 
 See docs/devel/migration/main.rst and mapped-ram.rst of QEMU, and migration/ram.c.
 """
@@ -28,12 +28,12 @@ MACHINE = b"pc-q35-10.0"
 
 
 def page(value: int) -> bytes:
-    """Return a page full of a byte."""
+    """Return a page filled with a byte."""
     return bytes([value]) * PAGE
 
 
 def short(name: bytes) -> bytes:
-    """Return a string as QEMU writes it, its length first."""
+    """Return a string in QEMU's form, its length first."""
     return bytes([len(name)]) + name
 
 
@@ -58,7 +58,7 @@ def configuration(*capabilities: bytes, more: bytes = b"", machine: bytes = MACH
 
 
 def ram_start(number: int = RAM_ID) -> bytes:
-    """Return the header of the section that lists RAM blocks."""
+    """Return the header of the section with the list of RAM blocks."""
     return struct.pack(">BI", 1, number) + short(b"ram") + struct.pack(">II", 0, 4)
 
 
@@ -72,12 +72,12 @@ DESCRIPTION = json.dumps({"page_size": PAGE, "devices": []}).encode()
 
 
 def ram_end() -> bytes:
-    """Return the section that ends RAM, without pages."""
+    """Return the section at the end of RAM, without pages."""
     return struct.pack(">BIQ", 3, RAM_ID, EOS) + footer(RAM_ID)
 
 
 def ending(description: bytes = DESCRIPTION) -> bytes:
-    """Return what follows RAM."""
+    """Return the bytes after RAM."""
     devices = device(5) + device(6, b"cpu")
     return devices + b"\0\x06" + struct.pack(">I", len(description)) + description
 
@@ -87,8 +87,8 @@ class Block:
     """
     A RAM block.
 
-    :param pages: what each page is full of, by its number; others are zero
-    :param stale: pages of which the bytes are in a mapped-ram file and do not count
+    :param pages: the fill byte of each page, by its number; others are zero
+    :param stale: pages with invalid bytes in a mapped-ram file
     :param left_out: with offsets of zero, as QEMU 11 writes a shared block
     """
 
@@ -174,7 +174,7 @@ def _stated(block: Block) -> int:
 
 
 def data(number: int, value: int, name: bytes | None = None, flags: int = 0) -> bytes:
-    """Return a page in a stream; without a name it is of the block of the one before."""
+    """Return a page in a stream; without a name it is in the same block as the one before."""
     return _record(number, DATA | flags, name) + page(value)
 
 

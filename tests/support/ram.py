@@ -19,7 +19,7 @@ def text(pages: int, seed: int = 1) -> np.ndarray:
 
 
 def noise(pages: int, seed: int = 1) -> np.ndarray:
-    """Return pages that nothing compresses."""
+    """Return incompressible pages."""
     drawn = np.random.default_rng(seed).integers(0, 256, pages * PAGE, np.uint8)
     return drawn.reshape(pages, PAGE)
 
@@ -30,7 +30,7 @@ def zeros(pages: int) -> np.ndarray:
 
 
 def specks(pages: int, seed: int = 1) -> np.ndarray:
-    """Return pages that have one byte each that is not zero."""
+    """Return pages with a single byte other than zero."""
     drawn = np.random.default_rng(seed).integers(0, PAGE, pages)
     made = zeros(pages)
     made[np.arange(pages), drawn] = 7
@@ -57,7 +57,7 @@ def write(path: Path, content: bytes | np.ndarray) -> Path:
 
 
 def write_sparse(path: Path, size: int, pieces: dict[int, bytes]) -> Path:
-    """Write an image that is a hole but for some pieces, and return its path."""
+    """Write an image of a hole with some pieces, and return its path."""
     with path.open("wb") as file:
         file.truncate(size)
         for offset, piece in pieces.items():
@@ -67,5 +67,5 @@ def write_sparse(path: Path, size: int, pieces: dict[int, bytes]) -> Path:
 
 
 def disk_bytes(path: Path | str) -> int:
-    """Return the bytes that a file takes on its filesystem."""
+    """Return a file's space on its filesystem, in bytes."""
     return Path(path).stat().st_blocks * 512

@@ -1,4 +1,4 @@
-"""Tools that a test needs: without them it skips, or fails where they should be installed."""
+"""Tools required by tests: without them a test skips, or fails where they should be installed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 
 def requires(tool: str) -> None:
     """
-    Skip a test that needs a program, or "root", which is not there.
+    Skip a test if a required program, or "root", is missing.
 
-    With SNAPMIG_REQUIRE_TOOLS=1 it fails instead: a machine that should have everything does.
+    With SNAPMIG_REQUIRE_TOOLS=1 it fails instead, for machines that should have everything.
     """
     there = os.geteuid() == 0 if tool == "root" else shutil.which(tool) is not None
     if not there:
@@ -21,7 +21,7 @@ def requires(tool: str) -> None:
 
 
 def lacks(tool: str) -> NoReturn:
-    """Skip a test for what it needs and has not, or fail as :func:`requires` says."""
+    """Skip a test for a missing requirement, or fail as in :func:`requires`."""
     if os.environ.get("SNAPMIG_REQUIRE_TOOLS") == "1":
         pytest.fail(f"needs {tool}, and SNAPMIG_REQUIRE_TOOLS=1 says that it is here")
     pytest.skip(f"needs {tool}")

@@ -1,4 +1,4 @@
-"""A small reader of snapshots that shares nothing with snapmig's own."""
+"""A small reader of snapshots, independent of snapmig's own."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def decoded(slot: Slot, window_bits: int) -> dict[int, bytes]:
 
 
 def without_places(index: bytes, slots: tuple[Slot, ...]) -> list[bytes]:
-    """Return index records without what depends on where their packets are."""
+    """Return index records without the fields that depend on places of packets."""
     size = len(index) // len(slots)
     records = [index[at : at + size] for at in range(0, len(index), size)]
     return [record[:8] + record[16:28] + record[32:] for record in records]

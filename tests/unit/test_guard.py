@@ -158,7 +158,7 @@ def test_monitor_that_falls_silent(monitor: FakeMonitor) -> None:
     fd = os.memfd_create("state")
     wait = MonitorWait(0.3)
     with Guest(str(monitor.path), wait) as guest:  # noqa: SIM117 - the pause is what raises
-        with pytest.raises(MonitorError, match=r"query-migrate in .*; process \d+ stays to let"):
+        with pytest.raises(MonitorError, match=r"query-migrate in .*; process \d+ will resume"):
             with guest.paused():
                 guest.save_state(fd)
     os.close(fd)
@@ -179,10 +179,10 @@ def test_migration_of_somebody_else(monitor: FakeMonitor) -> None:
 
 
 def test_guest_after_a_migration(monitor: FakeMonitor) -> None:
-    """A guest that stands still since a migration is refused with what helps, and not continued."""
+    """A guest paused since a migration is refused with a remedy, and not resumed."""
     monitor.status, monitor.migration = "postmigrate", "completed"
     with Guest(str(monitor.path)) as guest:  # noqa: SIM117 - the pause is what raises
-        with pytest.raises(MonitorError, match="unless it runs elsewhere now, tell"):
+        with pytest.raises(MonitorError, match="unless it runs elsewhere now, send"):
             with guest.paused():
                 pass
     assert monitor.status == "postmigrate"

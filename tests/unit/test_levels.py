@@ -5,7 +5,7 @@ import pytest
 
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.level import SAMPLE_NS, AdaptiveLevel
-from snapmig.workers.counters import CELLS
+from snapmig.workers.counters import COUNTERS
 
 STEPS = (0, 1, 3, 6)
 
@@ -14,7 +14,7 @@ class Disk:
     """Counters of workers whose writing takes a share of their time."""
 
     def __init__(self, start=1, steps=STEPS):
-        self.row = np.zeros(CELLS, np.int64)
+        self.row = np.zeros(COUNTERS, np.int64)
         self.level = AdaptiveLevel(steps, start, lambda: self.row)
 
     def after(self, share, work=SAMPLE_NS):

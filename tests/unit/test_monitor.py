@@ -176,7 +176,7 @@ def test_wrong_answer(fake: Callable[..., FakeMonitor], command: str, hostile: s
     with pytest.raises(MonitorError) as refused:
         touch(monitor.path)
     words = str(refused.value)
-    named = re.search(rf"QEMU's answer to {command} is not one: found .*, expected ", words)
+    named = re.search(rf"QEMU's answer to {command} is invalid: found .*, expected ", words)
     assert (bool(named), len(words) < 1000, "\n" in words) == (True, True, False)
 
 
@@ -187,7 +187,7 @@ def test_wrong_answer_on_the_command_line(
     """An answer of a wrong type ends a save with one sentence and exit code 1, and no file."""
     monitor = fake(**{command.replace("-", "_"): 7})
     outcome = cli("save", f"qmp:{monitor.path}", shm / "snap", "-j", 1)
-    said = outcome.err.startswith(f"snapmig: {monitor.path}: QEMU's answer to {command} is not one")
+    said = outcome.err.startswith(f"snapmig: {monitor.path}: QEMU's answer to {command} is invalid")
     assert (outcome.code, said, outcome.err.count("\n")) == (1, True, 1)
     assert not (shm / "snap").exists()
 

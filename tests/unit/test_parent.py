@@ -8,6 +8,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.packet import against_parent, same_as_parent, summarise
 from snapmig.handlers.parent import ParentPackets
+from snapmig.handlers.pipeline import Candidate
 from tests.support import ram
 
 ZERO, DATA, SAME, DELTA = PageKind
@@ -69,12 +70,13 @@ def test_the_digest_is_that_of_all_pages():
 def _chosen(pages, parent, *, reverse):
     # What is stored of a packet of which both forms are encoded, in one order or the other.
     packets = ParentPackets.__new__(ParentPackets)
-    packets._drafts = {3: None}
-    drafts = zip((6, 7), against_parent(summarise(pages), parent), strict=True)
-    order = sorted(drafts, key=lambda draft: draft[0], reverse=reverse)
+    packets._rivals = {3: None}
+    keys = (Candidate(3), Candidate(3, deltas=True))
+    rivals = zip(keys, against_parent(summarise(pages), parent), strict=True)
+    order = sorted(rivals, key=lambda rival: rival[0], reverse=reverse)
     encoder = PacketEncoder(PacketSettings())
     found = [
-        each for key, draft in order for each in packets.choose(key, encoder.encode(draft))
+        each for key, rival in order for each in packets.choose(key, encoder.encode(rival))
     ]  # fmt: skip
     ((at, packet),) = found
     return at, packet.kinds.tolist()

@@ -107,7 +107,7 @@ def test_stream_that_only_looked_complete(shm: Path) -> None:
     """A stream that goes on behind what looked like its end is an error."""
     with (
         Source(shm / "qmp", [STREAM], b"more") as monitor,
-        pytest.raises(MonitorError, match="goes on behind its end"),
+        pytest.raises(MonitorError, match="continues after its end"),
     ):
         save(monitor)
 

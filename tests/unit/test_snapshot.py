@@ -334,3 +334,10 @@ def test_force_and_in_place_are_one_too_many(saved, shm):
     """A restore either makes a new file or keeps the old one."""
     with pytest.raises(UsageError, match="exclude each other"):
         snapmig.restore(saved.snapshot, shm / "r", force=True, in_place=True)
+
+
+def test_a_snapshot_shows_what_it_is(saved):
+    """The repr of an open snapshot has its name, size and number of blocks."""
+    with snapmig.open(saved.snapshot) as snapshot:
+        assert repr(snapshot) == f"<Snapshot {saved.snapshot!r}: 3.1 MiB, 2 blocks>"
+        assert repr(snapshot.attachments) == "<Attachments 'state', 'domain.xml', 'nothing'>"

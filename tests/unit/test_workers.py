@@ -15,7 +15,7 @@ import pytest
 
 from snapmig import errors
 from snapmig.errors import CorruptSnapshotError, WorkerDiedError
-from snapmig.workers.counters import CELLS, SharedCounters, open_row
+from snapmig.workers.counters import COUNTERS, SharedCounters, open_row
 from snapmig.workers.pool import WorkerPool
 from snapmig.workers.tasks import Task, pack_failure, pack_reply
 from tests.support import handlers, processes
@@ -29,7 +29,7 @@ def _run(make_handler, *, jobs=2, tasks=10, **options):
     source = numbered(tasks)
     with WorkerPool(jobs, make_handler, **options) as pool:
         pool.run(source)
-        return source.replies, pool.cells.total()
+        return source.replies, pool.counters.total()
 
 
 def _script(code, *arguments):
@@ -60,10 +60,10 @@ def test_workers_are_other_processes():
 
 
 def test_what_workers_count_adds_up():
-    """The cells of all workers together have counted every task."""
+    """The counters of all workers together have counted every task."""
     _, total = _run(handlers.Echo, jobs=3, tasks=100)
 
-    assert total.tolist() == [100] + [0] * (CELLS - 1)
+    assert total.tolist() == [100] + [0] * (COUNTERS - 1)
 
 
 def test_tasks_that_follow_a_reply_go_to_their_worker():
@@ -206,10 +206,10 @@ def test_workers_do_not_heed_ctrl_c():
 
 def test_a_worker_maps_its_own_row():
     """What a worker adds to its row is seen in that row only."""
-    cells = SharedCounters(3)
-    open_row(cells.path_for_workers, 1)[2] += 5
+    counters = SharedCounters(3)
+    open_row(counters.path_for_workers, 1)[2] += 5
 
-    assert (cells.rows.sum(), cells.rows[1, 2]) == (5, 5)
+    assert (counters.rows.sum(), counters.rows[1, 2]) == (5, 5)
 
 
 @pytest.mark.parametrize(

@@ -65,15 +65,15 @@ _snapmig_verbs() {
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --format --base --parent --deltas --no-deltas --address --arch -j --jobs --compression --accelerator --depth --level --window --huffman --packet-size --layout --page-digests --no-page-digests --attach -f --force --live --share --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
-    'restore') echo '-h --help --format -j --jobs -f --force --in-place --for-qemu --block --address --arch --domain-xml --accelerator --depth --bwlimit --monitor-timeout --follow-remote-parents --progress --json --debug' ;;
+    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --attach --format --base --address --arch --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
+    'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
     'info') echo '-h --help --json --debug' ;;
     'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
     'chain') echo '-h --help --follow-remote-parents --json --debug' ;;
     'diff') echo '-h --help -j --jobs --ranges --follow-remote-parents --progress --json --debug' ;;
     'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug' ;;
     'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --follow-remote-parents --progress --json --debug' ;;
-    'repack') echo '-h --help -j --jobs --compression --accelerator --depth --level --window --packet-size --layout --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug' ;;
+    'repack') echo '-h --help --compression --level -j --jobs -f --force --follow-remote-parents --progress --json --debug --layout --packet-size --page-digests --no-page-digests --accelerator --depth --window' ;;
     'batch') echo '-h --help -j --jobs -g --guests-at-once --fail-fast --no-fail-fast --bwlimit --monitor-timeout --scheduler --tls-ca --tls-cert --tls-key --progress --json --debug' ;;
     'backup') echo '-h --help' ;;
     'backup run') echo '-h --help -n --dry-run --full --no-prune --lock-wait --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
@@ -93,21 +93,11 @@ _snapmig_options() {
 _snapmig_values() {
     local before=${2-} choices=
     case $1 in
+    'save --compression' | \
+        'repack --compression') choices='zlib zstd lz4 none' ;;
     'save --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw' ;;
     'save --arch' | \
         'restore --arch') choices='x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' ;;
-    'save --compression' | \
-        'repack --compression') choices='zlib zstd lz4 none' ;;
-    'save --accelerator' | \
-        'restore --accelerator' | \
-        'verify --accelerator' | \
-        'repack --accelerator') choices='auto isal python qpl qpl:software qat' ;;
-    'save --window' | \
-        'verify --window' | \
-        'repack --window') choices='4k 32k' ;;
-    'save --huffman') choices='dynamic fixed trained' ;;
-    'save --layout' | \
-        'repack --layout') choices='fixed packed' ;;
     'save --progress' | \
         'restore --progress' | \
         'verify --progress' | \
@@ -119,12 +109,22 @@ _snapmig_values() {
         'backup run --progress' | \
         'backup restore --progress' | \
         'backup check --progress') choices='auto tty json none' ;;
+    'save --layout' | \
+        'repack --layout') choices='fixed packed' ;;
+    'save --accelerator' | \
+        'restore --accelerator' | \
+        'verify --accelerator' | \
+        'repack --accelerator') choices='auto isal python qpl qpl:software qat' ;;
+    'save --window' | \
+        'verify --window' | \
+        'repack --window') choices='4k 32k' ;;
+    'save --huffman') choices='dynamic fixed trained' ;;
     'restore --format' | \
         'backup restore --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw raw-by-address' ;;
     'completion 0') choices='bash zsh fish' ;;
-    'save --base' | \
-        'save --parent' | \
+    'save --parent' | \
         'save --attach' | \
+        'save --base' | \
         'save 0' | \
         'save 1' | \
         'restore --domain-xml' | \

@@ -1,4 +1,4 @@
-"""The attachment ``elf.json``: where a core that was saved had its RAM."""
+"""The attachment ``elf.json``: the places of RAM in a saved core."""
 
 from __future__ import annotations
 

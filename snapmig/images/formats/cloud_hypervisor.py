@@ -112,7 +112,7 @@ def plan_image(content: Content) -> ImagePlan:
 def _check_files(directory: Path) -> None:
     for name in (CONFIG, STATE):
         if not os.path.lexists(directory / name):
-            message = f"there is no {name}, as a snapshot of Cloud Hypervisor has"
+            message = f"there is no {name}, expected in a snapshot of Cloud Hypervisor"
             raise SnapmigError(message, path=str(directory))
     if not os.path.lexists(directory / MEMORY):
         message = (

@@ -95,7 +95,7 @@ def _blocks(loads: Sequence[Load], file: ImageFile) -> tuple[RamBlock, ...]:
         raise SnapmigError(message, path=file.shown)
     total = sum(stop - start for start, stop in ranges)
     if total > file.size + MAX_ABSENT_SIZE:
-        message = f"core speaks of {total} bytes of RAM and has {file.size} bytes"
+        message = f"core lists {total} bytes of RAM, but the file has {file.size} bytes"
         raise SnapmigError(message, path=file.shown)
     return tuple(RamBlock.at(start, stop - start) for start, stop in ranges)
 

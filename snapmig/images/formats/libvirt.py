@@ -205,8 +205,8 @@ def _decompress(file: ImageFile, program: str, spool: NamelessFile, folder: Path
         for piece in pieces:
             if size + len(piece) > room:
                 raise NoSpaceError(
-                    f"decompressed it has more than the {format_size(room)} that may be used in "
-                    f"{folder}, TMPDIR names another directory",
+                    f"decompressed, it needs more than the {format_size(room)} available in "
+                    f"{folder}; set TMPDIR to another directory",
                     path=file.shown,
                 )
             spool.write(piece, size)
@@ -215,8 +215,8 @@ def _decompress(file: ImageFile, program: str, spool: NamelessFile, folder: Path
                 limit = _size_limit(file, spool)
             if limit is not None and size > limit:
                 raise SnapmigError(
-                    f"decompressed it has more than {format_size(limit)}, expected at most that "
-                    "from the RAM that its start names",
+                    f"decompressed, it has more than {format_size(limit)}, the most expected for "
+                    "the RAM listed at its start",
                     path=file.shown,
                 )
 

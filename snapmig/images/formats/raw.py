@@ -27,7 +27,7 @@ _NAMED = 20
 
 
 def recognises(file: ImageFile) -> bool:
-    """Return True: the format has no magic, so any file may be raw."""
+    """Return False: the format has no magic, and is the fallback for all files."""
     del file
     return False
 

@@ -195,7 +195,7 @@ def _early_end(state: VmState) -> int:
     while at is not None and stop is not None and after[at] == SECTION_FULL:
         at = skip_full(after, at, stop)
     if at is None:
-        message = "a device's state follows the list of RAM blocks, and its end is not to be found"
+        message = "a device's state follows the list of RAM blocks, and its end can't be found"
         raise UnsupportedError(message)
     return at
 

@@ -41,7 +41,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def parse_facts(raw: bytes) -> Facts:
     """
-    Return the facts that an attachment keeps.
+    Return the facts in an attachment.
 
     :raises ValueError: it is not JSON, or a value has another type or is out of range
     """

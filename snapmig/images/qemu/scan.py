@@ -116,7 +116,7 @@ class StreamScan:
             # A device with its state early, such as virtio-mem, or after the last pages.
             end = skip_full(self._mapped.raw, start, self._stop)
             if end is None:
-                raise self._refuse(start, "the end of a device's section is not to be found")
+                raise self._refuse(start, "the end of a device's section can't be found")
             self._offset = end
         elif kind == SECTION_START:
             raise self._unsupported("a device sends its state in parts between the pages")

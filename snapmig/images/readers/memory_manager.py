@@ -23,7 +23,7 @@ class _Mapping(msgspec.Struct):
 
 
 class MemoryManager(msgspec.Struct):
-    """The guest's RAM: ranges that are in the snapshot, and all mappings."""
+    """The guest's RAM: ranges in the snapshot, and all mappings."""
 
     memory_ranges: _Table
     guest_ram_mappings: list[_Mapping] = []
@@ -47,7 +47,7 @@ class _Tree(msgspec.Struct):
 
 def parse_memory_manager(state: bytes) -> MemoryManager:
     """
-    Return what the memory manager keeps.
+    Return the memory manager's state.
 
     :raises ValueError: not JSON, or a value has another type
     """

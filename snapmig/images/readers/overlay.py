@@ -102,9 +102,9 @@ class OverlayImage(FilesImage):
 def _check_layers(layers: Sequence[ImageFile]) -> None:
     base = layers[0]
     if len(layers) > MAX_LAYERS:
-        message = f"{len(layers)} files one upon the other, expected at most {MAX_LAYERS}"
+        message = f"{len(layers)} layers of memory, expected at most {MAX_LAYERS}"
         raise SnapmigError(message, path=base.shown)
     for file in layers:
         if file.size != base.size:
-            message = f"file has {file.size} bytes, {base.shown} on which it builds {base.size}"
+            message = f"file has {file.size} bytes, its base {base.shown} has {base.size}"
             raise SnapmigError(message, path=file.shown)

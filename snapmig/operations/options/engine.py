@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
@@ -20,7 +20,7 @@ from snapmig.operations.options.parse import (
 
 __all__ = ("AUTO", "Coding", "choose_coding", "choose_to_read", "failure_warnings")
 
-AUTO = "auto"
+AUTO: Final = "auto"
 
 
 class Coding(NamedTuple):

@@ -12,7 +12,7 @@ from snapmig.container.format import (
     is_packet_size,
 )
 from snapmig.encodings.compressions import COMPRESSIONS, Compression
-from snapmig.errors import UsageError
+from snapmig.errors import SnapmigError, UsageError
 from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
@@ -28,6 +28,7 @@ __all__ = (
     "parse_layout",
     "parse_level",
     "parse_packet_size",
+    "parse_rate",
     "parse_window",
     "window_bits",
 )
@@ -141,6 +142,22 @@ def parse_layout(layout: str | None, location: Location | None = None) -> Layout
         message = f"layout is {layout}, expected packed: an object has no holes"
         raise UsageError(message, path=str(location))
     return names[layout]
+
+
+def parse_rate(rate: str | int) -> int:
+    """
+    Return a rate in bytes per second, given as a number or as text like ``200M``.
+
+    :raises UsageError: not a size, or not positive
+    """
+    try:
+        number = parse_size(rate)
+    except SnapmigError as error:
+        words = f"bwlimit is {rate!r}, expected bytes per second with an optional K, M, G or T"
+        raise UsageError(words) from error
+    if number <= 0:
+        raise UsageError(f"bwlimit must be positive, got {rate!r}")
+    return number
 
 
 def parse_packet_size(size: str | int) -> int:

@@ -97,7 +97,7 @@ class Reading:
 
     def take_warnings(self, pool: Workers) -> None:
         """Keep messages from workers."""
-        failures = int(pool.cells.total()[Counter.ENGINE_FAILURES])
+        failures = int(pool.counters.total()[Counter.ENGINE_FAILURES])
         self.warnings += failure_warnings(list(pool.notes), failures)
 
     def _choose(self, file: SnapshotFile) -> ReadSettings:

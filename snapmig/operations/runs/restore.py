@@ -326,4 +326,4 @@ def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
         pool.run(LoadTasks(reading.snapshot, part.packets), report, ahead=reading.ahead)
         report()
         reading.take_warnings(pool)
-        return int(pool.cells.total()[Counter.DATA_PAGES])
+        return int(pool.counters.total()[Counter.DATA_PAGES])

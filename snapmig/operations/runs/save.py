@@ -38,7 +38,7 @@ from snapmig.operations.runs.save_warnings import (
 )
 from snapmig.operations.runs.space import check_save_space
 from snapmig.stores.location import Location
-from snapmig.workers.counters import CELLS, Row
+from snapmig.workers.counters import COUNTERS, Row
 from snapmig.workers.pool import Workers
 
 __all__ = ("SaveRun", "open_save_run")
@@ -91,10 +91,10 @@ class SaveRun:
         self._output = output
         self._workers = workers
         self._started = started
-        self._counts: Row = np.zeros(CELLS, np.int64)
+        self._counts: Row = np.zeros(COUNTERS, np.int64)
         self._torn = 0
         level = options.settings.deflate.level
-        self._level = AdaptiveLevel(options.steps, level, workers.cells.total)
+        self._level = AdaptiveLevel(options.steps, level, workers.counters.total)
         ram_size = len(inputs.geometry.ram_range(output.packets))
         self._report = reporter(workers, ram_size, options.progress)
         self.warnings = [
@@ -126,7 +126,7 @@ class SaveRun:
         poll = _silent if changed_only else self._report
         self._workers.run(tasks, poll, limited=not changed_only)
         poll()
-        self._counts = self._workers.cells.total()
+        self._counts = self._workers.counters.total()
         if writer.plan.layout == Layout.PACKED:
             writer.end_packed_data(tasks.end)
 
@@ -150,7 +150,7 @@ class SaveRun:
             part=self._output.packets,
         )
         self._workers.run(tasks, _silent, limited=False)
-        total = self._workers.cells.total()
+        total = self._workers.counters.total()
         self._torn = int(total[Counter.CHANGED_PACKETS])
         self.warnings += torn_image(total)
 

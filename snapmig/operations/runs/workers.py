@@ -3,30 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from types import TracebackType
 
-from snapmig.errors import SnapmigError, UsageError
 from snapmig.handlers.counters import Counter
-from snapmig.units import parse_size
+from snapmig.operations.options.parse import parse_rate
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 from snapmig.workers.rate_limit import RateLimiter
+from snapmig.workers.shared_pool import SharedPool
 
-__all__ = ("choose_workers", "make_limiter", "parse_rate")
-
-
-def parse_rate(rate: str | int) -> int:
-    """
-    Return the bytes per second in a number or in a text such as ``200M``.
-
-    :raises UsageError: not a size, or zero
-    """
-    try:
-        number = parse_size(rate)
-    except SnapmigError as error:
-        message = f"bwlimit is {rate!r}, expected bytes per second with an optional K, M, G or T"
-        raise UsageError(message) from error
-    if number <= 0:
-        raise UsageError(f"bwlimit is {rate!r}, expected more than nothing")
-    return number
+__all__ = ("WorkerGroup", "choose_workers", "make_limiter")
 
 
 def make_limiter(bwlimit: str | int | None) -> RateLimiter | None:
@@ -34,12 +19,49 @@ def make_limiter(bwlimit: str | int | None) -> RateLimiter | None:
     return None if bwlimit is None else RateLimiter(parse_rate(bwlimit), Counter.WRITTEN_BYTES)
 
 
-def choose_workers(bwlimit: str | int | None, shared: WorkersMaker | None) -> WorkersMaker:
+class WorkerGroup:
+    """
+    Worker processes for several saves and restores, each in its own thread; a context manager.
+
+    Enter it before starting threads: workers are forked.
+
+    :param size: number of worker processes
+    :param at_once: saves and restores under way at a time
+    :param bwlimit: bytes per second to write at most, all together; a number or a text such as
+        ``200M``
+    :raises UsageError: an invalid ``bwlimit``
+    """
+
+    def __init__(self, size: int, at_once: int, *, bwlimit: str | int | None = None) -> None:
+        self._pool = SharedPool(size, at_once, make_limiter(bwlimit))
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.size}>"
+
+    def __enter__(self) -> WorkerGroup:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.__exit__(kind, error, trace)
+
+    @property
+    def size(self) -> int:
+        """Number of worker processes."""
+        return self._pool.size
+
+
+def choose_workers(bwlimit: str | int | None, shared: WorkerGroup | None) -> WorkersMaker:
     """
     Return the factory of an operation's workers.
 
-    :param shared: workers of a batch, with their own limit
+    :param shared: a group with its own limit
     """
     if shared is not None:
-        return shared
+        return shared._pool.workers
     return partial(WorkerPool, limiter=make_limiter(bwlimit))

@@ -1,4 +1,4 @@
-"""Builds a memory image of a real Linux guest, or a stand-in where no guest can be run."""
+"""Build a memory image of a real Linux guest, or a stand-in if no guest can run."""
 
 import argparse
 import json
@@ -31,7 +31,7 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for."""
+    """An image to build."""
 
     ram: int
     output: Path
@@ -41,17 +41,17 @@ class Request:
 
     @property
     def facts_path(self) -> Path:
-        """Where the facts about the image are written."""
+        """Path for the facts about the image."""
         return self.output.with_name(self.output.name + ".json")
 
 
 def progress(text: str) -> None:
-    """Say on standard error what is being done."""
+    """Print a step of the work on standard error."""
     print(f"guest: {text}", file=sys.stderr, flush=True)
 
 
 def build(request: Request) -> tuple[Facts, bool]:
-    """Make the image unless it is there; return its facts and whether it was made now."""
+    """Make the image unless it exists; return its facts, and True if it is new."""
     qemu = Qemu(reason="a stand-in was asked for") if request.stand_in else find_qemu()
     system, reason = _system(request, qemu)
     recipe = linux.recipe(request.ram) if system else standin.RECIPE
@@ -76,7 +76,7 @@ def build(request: Request) -> tuple[Facts, bool]:
 
 
 def read_facts(request: Request) -> Facts:
-    """Return the facts about the image that is there, or none where the image is not whole."""
+    """Return the facts about an existing image, or none if it is not complete."""
     try:
         facts = json.loads(request.facts_path.read_text())
         whole = request.output.stat().st_size == facts["ram_bytes"]
@@ -96,7 +96,7 @@ def summary(facts: Facts, output: Path, made: bool) -> str:
 
 
 def _system(request: Request, qemu: Qemu) -> tuple[linux.System | None, str]:
-    """Return the system for a guest, or the reason why there can be none."""
+    """Return the system for a guest, or the reason for its absence."""
     if qemu.path is None:
         return None, qemu.reason
     progress("getting the guest's kernel and packages, or taking them from the cache")

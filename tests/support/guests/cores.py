@@ -1,4 +1,4 @@
-"""ELF cores as their readers see them: pages by guest physical address."""
+"""ELF cores as seen by their readers: pages by guest physical address."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEP = 16 << 20
 
 
 class Load(NamedTuple):
-    """A segment of RAM: its addresses, and where the file has it."""
+    """A segment of RAM: its addresses, and its place in the file."""
 
     start: int
     stop: int
@@ -29,7 +29,7 @@ def loads(core: Path) -> list[Load]:
 
 
 def ranges(core: Path) -> list[tuple[int, int]]:
-    """Return the addresses that a core has, as ranges that do not touch."""
+    """Return the addresses in a core, as ranges that do not touch."""
     joined: list[tuple[int, int]] = []
     for start, stop, _ in loads(core):
         if joined and start <= joined[-1][1]:
@@ -40,7 +40,7 @@ def ranges(core: Path) -> list[tuple[int, int]]:
 
 
 def differing(one: Path, other: Path) -> Iterator[int]:
-    """Yield the address of each page that both cores have and that is not the same."""
+    """Yield the address of each page present in both cores and different."""
     ours = np.memmap(one, np.uint8, "r")
     theirs = np.memmap(other, np.uint8, "r")
     for a in loads(one):
@@ -55,7 +55,7 @@ def differing(one: Path, other: Path) -> Iterator[int]:
 
 
 def machine(core: Path) -> tuple[str, int, bool]:
-    """Return the processor that a core is of, its width, and whether it is little-endian."""
+    """Return a core's processor, its width, and True if it is little-endian."""
     with core.open("rb") as file:
         found = ELFFile(file)
         return found.header.e_machine, found.elfclass, found.little_endian

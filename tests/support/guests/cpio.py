@@ -1,5 +1,5 @@
 """
-A writer of cpio archives in the "newc" form, which Linux unpacks as its first file system.
+A writer of cpio archives in the "newc" form, unpacked by Linux as its first file system.
 
 Owners are always root and times always zero, so that it needs no privileges and the same entries
 give the same bytes.
@@ -20,7 +20,7 @@ class CpioWriter:
         self._entries = 0
 
     def folder(self, name: str, mode: int = 0o755) -> None:
-        """Add a folder; Linux wants it before what lies in it."""
+        """Add a folder; Linux wants it before its contents."""
         self._entry(name, stat.S_IFDIR | mode, b"")
 
     def file(self, name: str, content: bytes, mode: int = 0o644) -> None:
@@ -32,11 +32,11 @@ class CpioWriter:
         self._entry(name, stat.S_IFLNK | 0o777, target.encode())
 
     def character_device(self, name: str, major: int, minor: int) -> None:
-        """Add a character device, such as the console that the first process talks to."""
+        """Add a character device, such as the console of the first process."""
         self._entry(name, stat.S_IFCHR | 0o600, b"", (major, minor))
 
     def close(self) -> None:
-        """Write the entry that ends the archive."""
+        """Write the archive's last entry."""
         self._entry(TRAILER, 0, b"")
 
     def _entry(

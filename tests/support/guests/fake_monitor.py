@@ -1,8 +1,8 @@
 """
-A monitor without a QEMU: it answers as told, and plausibly where it is told nothing.
+A monitor without a QEMU, with given answers and plausible defaults.
 
-It is a thread of the test's process, and so the process that its peer finds behind the socket is
-the test's own: what that has open or mapped is "the guest's" memory.
+It is a thread of the test's process, so its peer finds the test's own process behind the socket:
+files open or mapped there are "the guest's" memory.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CAPABILITIES = ("return-path", "x-ignore-shared", "multifd", "mapped-ram")
 
 @dataclass(frozen=True)
 class Refused:
-    """An answer: the command fails with these words."""
+    """An answer: the command fails with this reason."""
 
     words: str
     kind: str = "GenericError"
@@ -32,7 +32,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class Raw:
-    """An answer: these bytes, whatever they are."""
+    """An answer: these bytes, valid or not."""
 
     data: bytes
 
@@ -46,11 +46,11 @@ class FakeMonitor:
     """
     A monitor at a socket; as a context manager it listens inside.
 
-    :param path: the socket to make
+    :param path: the socket to create
     :param answers: by command, with ``_`` for ``-``: a value, a function of the arguments that
         returns one, :class:`Refused`, :class:`Raw` or :class:`Silent`
-    :param memory: a file of whole pages that is the guest's RAM, shared
-    :param greets: whether who connects is greeted; a monitor with a client keeps others waiting
+    :param memory: a file of whole pages, the guest's shared RAM
+    :param greets: greet new clients; a monitor with a client keeps others waiting
     """
 
     def __init__(
@@ -93,12 +93,12 @@ class FakeMonitor:
 
     @property
     def has_client(self) -> bool:
-        """Whether somebody is connected."""
+        """True while a client is connected."""
         return self._client is not None
 
     @property
     def names(self) -> list[str]:
-        """The commands that came, in their order."""
+        """The commands received, in their order."""
         return [name for name, _ in self.commands]
 
     def _serve(self) -> None:
@@ -200,7 +200,7 @@ class FakeMonitor:
 
 
 def _values(data: bytes) -> list[bytes]:
-    # The JSON values in what came, and behind them the beginning of the next.
+    # The complete JSON values received, and the beginning of the next.
     values, decoder, text = [], json.JSONDecoder(), data.decode()
     while text := text.lstrip():
         try:

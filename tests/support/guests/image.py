@@ -1,4 +1,4 @@
-"""Writing memory images: sparse where memory is zero, and whole or not there at all."""
+"""Write memory images: sparse for zero memory, and complete or absent."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ def write_image(path: Path, size: int, pieces: Iterable[tuple[int, bytes]]) -> i
     """
     Write an image from pieces at page offsets, atomically; return its non-zero pages.
 
-    What no piece covers, and every zero page in a piece, becomes a hole.
+    Everything outside the pieces, and every zero page in a piece, becomes a hole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

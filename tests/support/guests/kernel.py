@@ -1,4 +1,4 @@
-"""The guest's kernel, and the first file system that it unpacks: from Debian's cloud package."""
+"""The guest's kernel and its first file system, from Debian's cloud package."""
 
 import lzma
 import re
@@ -9,7 +9,7 @@ from tests.support.guests import packages
 from tests.support.guests.cpio import CpioWriter
 
 PACKAGE = "linux-image-cloud-amd64"
-# What a disk needs, in the order of loading; a kernel that has one built in has no file of it.
+# Modules for a disk, in the order of loading; built-in ones have no file.
 MODULES = (
     "virtio_ring",
     "virtio",
@@ -44,7 +44,7 @@ class Kernel:
 
     @property
     def image(self) -> Path:
-        """The file that QEMU starts."""
+        """The file started by QEMU."""
         found = sorted((self.root / "boot").glob("vmlinuz-*"))
         if not found:
             raise packages.PackagesError(f"{PACKAGE} holds no kernel")
@@ -52,11 +52,11 @@ class Kernel:
 
     @property
     def version(self) -> str:
-        """The kernel's version, as its file is named."""
+        """The kernel's version, from its file's name."""
         return self.image.name.removeprefix("vmlinuz-")
 
     def modules(self) -> list[bytes]:
-        """Return the modules that a disk needs, in the order of loading."""
+        """Return the modules for a disk, in the order of loading."""
         found = []
         for name in MODULES:
             for path in self.root.rglob(f"{name}.ko*"):
@@ -75,7 +75,7 @@ def make_kernel(root: Path) -> None:
 
 
 def write_initramfs(kernel: Kernel, busybox: Path, workload: Path, path: Path) -> None:
-    """Write the archive that the kernel unpacks and starts `/init` from."""
+    """Write the archive unpacked by the kernel, with `/init` to start."""
     with path.open("wb") as stream:
         archive = CpioWriter(stream)
         for name in ("dev", "modules", "system"):

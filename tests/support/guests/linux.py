@@ -22,35 +22,35 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class System:
-    """What a guest starts from, in the cache: its kernel, and the folder of its disk."""
+    """Files to start a guest from, in the cache: its kernel, and the folder of its disk."""
 
     kernel: kernel.Kernel
     folder: Path
 
     @property
     def disk(self) -> Path:
-        """The disk image, which no guest writes to."""
+        """The disk image, never written by a guest."""
         return self.folder / "disk.ext4"
 
     @property
     def busybox(self) -> Path:
-        """The program that starts the guest's system."""
+        """The program to start the guest's system with."""
         return self.folder / "tree" / "usr" / "bin" / "busybox"
 
 
 def package_names(ram: int) -> tuple[str, ...]:
-    """Return the packages asked for in a guest of a size; a larger guest has a larger system."""
+    """Return the packages for a guest of a size; a larger guest has a larger system."""
     return LARGE if ram >= LARGE_FROM else SMALL
 
 
 def recipe(ram: int) -> str:
-    """Return a short text that changes whenever a guest would be made in another way."""
+    """Return a short text that changes whenever a guest would be made differently."""
     parts = (kernel.INIT, kernel.COMMAND_LINE, WORKLOAD.read_text(), *package_names(ram))
     return _digest(*parts, *LEFT_OUT)
 
 
 def prepare(ram: int, cache: Path) -> System:
-    """Return the system for a guest of a size, downloaded only where the cache lacks it."""
+    """Return the system for a guest of a size, downloading the parts missing from the cache."""
     names = package_names(ram)
     folder = cache / f"system-{_digest(*names, *LEFT_OUT)}"
     kernel_folder = _cached(cache / "kernel", kernel.make_kernel)
@@ -61,7 +61,7 @@ def prepare(ram: int, cache: Path) -> System:
 
 @contextmanager
 def linux_guest(program: str, system: System, ram: int, memory: Path) -> Iterator[Guest]:
-    """Start a Linux guest; it is at work when the block begins, and ended when it ends."""
+    """Start a Linux guest; it is at work inside the block, and ended afterwards."""
     with tempfile.TemporaryDirectory(prefix="boot-") as name:
         initramfs = Path(name, "initramfs")
         kernel.write_initramfs(system.kernel, system.busybox, WORKLOAD, initramfs)
@@ -71,7 +71,7 @@ def linux_guest(program: str, system: System, ram: int, memory: Path) -> Iterato
 
 
 def boot_arguments(system: System, initramfs: Path) -> tuple[str, ...]:
-    """Return what the command line of QEMU says about a system."""
+    """Return QEMU's arguments for a system."""
     disk = f"driver=raw,node-name=disk,read-only=on,file.driver=file,file.filename={system.disk}"
     boot = ("-kernel", str(system.kernel.image), "-initrd", str(initramfs))
     return (
@@ -87,7 +87,7 @@ def _digest(*parts: str) -> str:
 
 
 def _cached(folder: Path, make: Callable[[Path], None]) -> Path:
-    """Return a folder of the cache, made under another name so that it is whole or not there."""
+    """Return a folder of the cache, made under another name so that it is complete or absent."""
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix="making-") as name:

@@ -1,4 +1,4 @@
-"""Saving a guest's state to files by QEMU itself, loading it again, and dumping memory."""
+"""Guest states saved to files and loaded by QEMU itself, and memory dumps."""
 
 import time
 from collections.abc import Sequence
@@ -29,10 +29,10 @@ class MigrationError(GuestError):
 
 def prepare(guest: Guest, capabilities: Sequence[str] = (), **parameters: Any) -> None:
     """
-    Set capabilities and parameters for one migration of a guest, and an unlimited bandwidth.
+    Set capabilities and parameters for one migration of a guest, with unlimited bandwidth.
 
     Events are always on. Names of parameters are written with `_` for `-`, as in
-    `multifd_channels=2`. A guest that loads needs the same settings as the one that saved.
+    `multifd_channels=2`. A loading guest needs the same settings as the saving one.
     """
     states = [{"capability": name, "state": True} for name in (EVENTS, *capabilities)]
     _ask(guest, "migrate-set-capabilities", capabilities=states)
@@ -41,10 +41,10 @@ def prepare(guest: Guest, capabilities: Sequence[str] = (), **parameters: Any) -
 
 def save_to(guest: Guest, uri: str, timeout: float = SECONDS) -> dict[str, Any]:
     """
-    Save a guest's state to a place such as `file:PATH`; return what QEMU says about it.
+    Save a guest's state to a place such as `file:PATH`; return QEMU's report.
 
-    A running guest goes on until the last moment, and stands still afterwards. QEMU refuses to
-    save it again before it ran on.
+    A running guest runs until the last moment, and is paused afterwards. QEMU refuses to save it
+    again before it has run.
     """
     _ask(guest, "migrate", uri=writable(guest, uri))
     found = _wait_end(guest, f"save to {uri}", timeout)
@@ -54,9 +54,9 @@ def save_to(guest: Guest, uri: str, timeout: float = SECONDS) -> dict[str, Any]:
 
 def load_from(guest: Guest, uri: str, timeout: float = SECONDS) -> None:
     """
-    Load a state into a guest that was started with `-incoming defer`, and let it run.
+    Load a state into a guest started with `-incoming defer`, and let it run.
 
-    Where that fails QEMU ends, and the error has the last lines that it wrote.
+    On failure QEMU ends, and the error has its last lines of output.
     """
     _ask(guest, "migrate-incoming", uri=_readable(guest, uri))
     _wait_end(guest, f"load from {uri}", timeout)
@@ -73,7 +73,7 @@ def cancel(guest: Guest, uri: str, after: float, timeout: float = SECONDS) -> No
 
 
 def writable(guest: Guest, uri: str) -> str:
-    """Return a place to save to; `file:PATH` is a program that writes it for an old QEMU."""
+    """Return a place to save to; an old QEMU gets a program in place of `file:PATH`."""
     if not uri.startswith("file:") or guest.version >= FILE_SINCE:
         return uri
     return f"exec:cat > {uri.removeprefix('file:')}"
@@ -92,12 +92,12 @@ def dump_memory(guest: Guest, path: Path, *, paging: bool = False) -> None:
 
 
 def save_physical(guest: Guest, path: Path, address: int, size: int) -> None:
-    """Write a range of the guest's physical memory to a file, as it is."""
+    """Write a range of the guest's physical memory to a file."""
     _ask(guest, "pmemsave", val=address, size=size, filename=str(path))
 
 
 def monitor(guest: Guest, command: str) -> str:
-    """Return what the human monitor answers to a command such as `info mtree`."""
+    """Return the human monitor's answer to a command such as `info mtree`."""
     return str(_ask(guest, "human-monitor-command", command_line=command))
 
 
@@ -109,7 +109,7 @@ def _wait_end(guest: Guest, what: str, timeout: float) -> dict[str, Any]:
 
 
 def _wait_status(guest: Guest, what: str, timeout: float) -> str:
-    """Wait until the migration that began last has ended; return how."""
+    """Wait for the end of the last migration; return its status."""
     deadline = time.monotonic() + timeout
     seen: list[str] = []
     # Events of an earlier one may still be there: nothing counts before this one's start.
@@ -126,7 +126,7 @@ def _wait_status(guest: Guest, what: str, timeout: float) -> str:
 
 
 def _wait_finished(guest: Guest, timeout: float) -> None:
-    """Wait until QEMU, which tells of a save's end early, lets the guest go on."""
+    """Wait until QEMU, which reports a save's end early, has finished with the guest."""
     deadline = time.monotonic() + timeout
     while _ask(guest, "query-status")["status"] == "finish-migrate":
         if time.monotonic() > deadline:
@@ -135,7 +135,7 @@ def _wait_finished(guest: Guest, timeout: float) -> None:
 
 
 def _reason(guest: Guest) -> str:
-    """Return why a migration failed: by QMP, or in QEMU's last lines where it has ended."""
+    """Return the reason of a failed migration: by QMP, or QEMU's last lines if it ended."""
     try:
         reason = str(_ask(guest, "query-migrate").get("error-desc", ""))
     except MigrationError:

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-# Alternatives and helpers that installation scripts want and a file tree does not.
+# Alternatives and helpers for installation scripts, useless in a plain file tree.
 UNWANTED = frozenset({"locales", "locales-all", "mailcap", "mime-support", "debconf", "dpkg"})
 MERGED = ("bin", "lib", "lib64", "sbin")
 UNPACK = 'dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" --no-same-owner --keep-directory-symlink'
@@ -16,11 +16,11 @@ DEPENDENCY = re.compile(r"^ ([ |])(?:Pre)?Depends: (\S+)$")
 
 
 class PackagesError(Exception):
-    """The packages cannot be had here; the text says why."""
+    """The packages are not available here; the text gives the reason."""
 
 
 def run_tool(*command: str, folder: Path | None = None) -> str:
-    """Run a program and return what it printed; raise PackagesError where it fails."""
+    """Run a program and return its output; raise PackagesError if it fails."""
     program = shutil.which(command[0], path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
     if program is None:
         raise PackagesError(f"{command[0]} is not on this machine")
@@ -34,7 +34,7 @@ def run_tool(*command: str, folder: Path | None = None) -> str:
 
 
 def first_alternatives(listing: str) -> set[str]:
-    """Read `apt-cache depends`: of each dependency the first package that would satisfy it."""
+    """Read `apt-cache depends`: the first package to satisfy each dependency."""
     found: set[str] = set()
     in_alternative = virtual = False
     for line in listing.splitlines():
@@ -52,7 +52,7 @@ def first_alternatives(listing: str) -> set[str]:
 
 
 def closure(names: Iterable[str]) -> list[str]:
-    """Return the named packages and all that they depend on, sorted."""
+    """Return the named packages and all their dependencies, sorted."""
     known: set[str] = set()
     fresh = set(names)
     while fresh:
@@ -74,7 +74,7 @@ def unpack(names: Iterable[str], root: Path) -> None:
 
 
 def merge_usr(root: Path) -> None:
-    """Lays out /bin, /lib, /lib64 and /sbin as links into /usr, as Debian does."""
+    """Make /bin, /lib, /lib64 and /sbin links into /usr, as Debian does."""
     for name in MERGED:
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
         (root / name).symlink_to(f"usr/{name}")

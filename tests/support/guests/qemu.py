@@ -26,12 +26,12 @@ POLL_SECONDS = 0.1
 
 
 class GuestError(Exception):
-    """A guest did not start, ended by itself, or did not do in time what it was waited for."""
+    """A guest did not start, ended by itself, or exceeded a time limit."""
 
 
 @dataclass(frozen=True)
 class Qemu:
-    """What `find_qemu` found: a program and its version, or the reason why there is none."""
+    """The result of `find_qemu`: a program and its version, or the reason for its absence."""
 
     path: str | None = None
     version: str = ""
@@ -40,7 +40,7 @@ class Qemu:
 
 @dataclass
 class GuestConfig:
-    """How a guest is started; `memory` is the file that holds its RAM, shared with QEMU."""
+    """Settings of a guest; `memory` is the file of its RAM, shared with QEMU."""
 
     ram: int
     memory: Path | None = None
@@ -51,13 +51,13 @@ class GuestConfig:
 
 
 def parse_version(text: str) -> tuple[str, int]:
-    """Return the version, and its first number, in what `qemu-system-x86_64 --version` prints."""
+    """Return the version, and its first number, from QEMU's answer to ``--version``."""
     match = re.search(r"version ((\d+)(?:\.\d+)*)", text)
     return (match[1], int(match[2])) if match else ("", 0)
 
 
 def find_qemu() -> Qemu:
-    """Find a QEMU that is new enough for the guests: SNAPMIG_TEST_QEMU, or the machine's own."""
+    """Find a QEMU new enough for the guests: SNAPMIG_TEST_QEMU, or the machine's own."""
     path = shutil.which(os.environ.get("SNAPMIG_TEST_QEMU", PROGRAM))
     if path is None:
         return Qemu(reason=f"{PROGRAM} is not installed")
@@ -73,7 +73,7 @@ class Guest:
     """
     A running guest; as a context manager it ends its QEMU in every case.
 
-    It then raises where QEMU wrote a line that `expected_words` does not match.
+    Then it raises if QEMU wrote a line not matched by `expected_words`.
     """
 
     def __init__(self, program: str, config: GuestConfig) -> None:
@@ -107,7 +107,7 @@ class Guest:
             raise GuestError(f"QEMU wrote: {' / '.join(lines)}")
 
     def unexpected_lines(self) -> list[str]:
-        """Return what QEMU wrote by itself, such as warnings, but for what is expected."""
+        """Return QEMU's own output, such as warnings, except for expected lines."""
         expected = self.expected_words
         lines = self._written.splitlines()
         return [line for line in lines if expected is None or not expected.search(line)]
@@ -121,7 +121,7 @@ class Guest:
 
     @property
     def serial(self) -> Path:
-        """The file that takes what the guest writes to its serial port."""
+        """The file with the guest's output on its serial port."""
         return self.folder / "serial"
 
     @property
@@ -147,7 +147,7 @@ class Guest:
         return command
 
     def start(self) -> None:
-        """Start QEMU and return once it answers on QMP."""
+        """Start QEMU and wait until it answers on QMP."""
         self._qmp.register_listener(self._events)
         self._run(self._qmp.start_server(str(self.folder / "qmp")))
         with (self.folder / "errors").open("wb") as errors:
@@ -172,22 +172,22 @@ class Guest:
         return found["major"], found["minor"]
 
     def stop(self) -> None:
-        """Pauses the guest's processors."""
+        """Pause the guest's processors."""
         self.execute("stop")
 
     def cont(self) -> None:
-        """Lets a paused guest go on."""
+        """Resume a paused guest."""
         self.execute("cont")
 
     def wait_event(self, name: str, timeout: float) -> dict[str, Any]:
-        """Wait for the next QMP event of that name, dropping the others that come before it."""
+        """Wait for the next QMP event of this name, dropping others before it."""
         try:
             return dict(self._run(asyncio.wait_for(self._next_event(name), timeout)))
         except TimeoutError:
             raise GuestError(f"no event {name} in {timeout:g} s") from None
 
     def wait_serial(self, text: str, timeout: float) -> str:
-        """Wait until the serial port has shown a text; return all that it has shown."""
+        """Wait until a text has appeared on the serial port; return all output so far."""
         deadline = time.monotonic() + timeout
         while text not in (shown := self.read_serial()):
             if not self.is_running():
@@ -198,15 +198,15 @@ class Guest:
         return shown
 
     def read_serial(self) -> str:
-        """Return what the guest has written to its serial port so far."""
+        """Return the guest's output on its serial port so far."""
         return self.serial.read_text("utf-8", "replace") if self.serial.exists() else ""
 
     def is_running(self) -> bool:
-        """Whether QEMU's process is alive."""
+        """Return True if QEMU's process is alive."""
         return self._process is not None and self._process.poll() is None
 
     def quit(self) -> None:
-        """End QEMU, by force where it does not end when asked; safe to call again."""
+        """End QEMU, by force if it does not end when asked; safe to call again."""
         try:
             self._end_qmp()
         finally:

@@ -1,4 +1,4 @@
-"""Tiny guests that are made, saved, and resumed from what was restored."""
+"""Tiny guests, made and saved, then resumed from restored files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LAYOUT = Layout(ram=32 << 20, hot_mask=7)
 
 
 def make(program: str, folder: Path, layout: Layout = LAYOUT, **options: Any) -> Guest:
-    """Make a tiny guest that is not yet started."""
+    """Make a tiny guest, not yet started."""
     return Guest(program, tiny.config(tiny.write_sector(folder, layout), layout, **options))
 
 
@@ -30,9 +30,9 @@ def goes_on(
     extra: Sequence[str] = (),
 ) -> bool:
     """
-    Say whether a new QEMU loads a file and its guest counts on from where it stood.
+    Return True if a new QEMU loads a file and its guest continues counting from its saved state.
 
-    A guest that finds a wrong page raises; the second pass that it ends has seen every page.
+    A guest that finds a wrong page raises; by the end of its second pass it has seen every page.
     """
     require_capabilities(capabilities)
     with make(program, folder, layout, incoming=True, extra=extra) as guest:
@@ -43,7 +43,7 @@ def goes_on(
 
 @dataclass(frozen=True)
 class Memory:
-    """What QEMU's command line says about a guest's memory."""
+    """The part of QEMU's command line about a guest's memory."""
 
     backends: Sequence[str]
     machine: str = ",memory-backend=ram"
@@ -64,7 +64,7 @@ class Monitored(Guest):
 
     @property
     def monitor(self) -> str:
-        """How snapmig is told of this guest."""
+        """The monitor's address for snapmig."""
         return f"qmp:{self.folder / 'monitor'}"
 
     def arguments(self) -> list[str]:
@@ -78,7 +78,7 @@ class Monitored(Guest):
 
 
 class Printed(Guest):
-    """A guest that is started by a command that snapmig printed, with files of its own."""
+    """A guest started by a command printed by snapmig, with files of its own."""
 
     def __init__(self, command: Sequence[str], before: Path) -> None:
         super().__init__(command[0], GuestConfig(LAYOUT.ram))
@@ -93,6 +93,6 @@ class Printed(Guest):
 def make_monitored(
     program: str, folder: Path, memory: Memory, layout: Layout = LAYOUT, **options: Any
 ) -> Monitored:
-    """Make a tiny guest with a second monitor that is not yet started."""
+    """Make a tiny guest with a second monitor, not yet started."""
     config = tiny.config(tiny.write_sector(folder, layout), layout, **options)
     return Monitored(program, config, memory)

@@ -1,7 +1,7 @@
 """
-A stand-in for a guest's memory where no guest can be run: files, text, random data, holes.
+A stand-in for a guest's memory if no guest can run: files, text, random data, holes.
 
-It is made from what lies on the machine and is the same on each run on the same machine.
+It is made from files of this machine, and is the same on each run on the same machine.
 """
 
 import os
@@ -23,12 +23,12 @@ WORDS = ("accepted", "closed", "retry", "timeout", "commit", "flush", "lookup", 
 
 
 def source_folders() -> tuple[Path, ...]:
-    """Where programs, libraries and Python's own files lie on this machine."""
+    """Folders of programs, libraries and Python's own files on this machine."""
     return Path("/usr/bin"), Path("/usr/lib"), Path(sysconfig.get_path("stdlib"))
 
 
 def standin_pieces(size: int, folders: Sequence[Path]) -> Iterator[tuple[int, bytes]]:
-    """Give the pieces of an image of a size in whole pages; what they leave out is zero."""
+    """Yield the pieces of an image, its size in whole pages; everything else is zero."""
     source = random.Random(SEED)
     makers = {
         "files": _file_bytes(folders, source),

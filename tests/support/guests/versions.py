@@ -32,7 +32,7 @@ def require_qemu(oldest: str) -> None:
     """
     Skip a test that needs a newer QEMU.
 
-    Where SNAPMIG_TEST_QEMU chose the program it skips even if SNAPMIG_REQUIRE_TOOLS=1.
+    If SNAPMIG_TEST_QEMU chose the program it skips even if SNAPMIG_REQUIRE_TOOLS=1.
     """
     version = find_qemu().version
     if not version or _numbers(version) >= _numbers(oldest):

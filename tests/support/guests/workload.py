@@ -1,9 +1,9 @@
 """
-The work that a Linux guest does: run inside the guest by its own Python, never imported.
+The work of a Linux guest: run inside the guest by its own Python, never imported.
 
-It fills memory with what programs leave there (text, databases, objects, file copies, a little
-random data), frees some of it again, says that it is ready and goes on counting, each pass with
-the SHA-256 of a buffer that must never change.
+It fills memory with typical contents (text, databases, objects, file copies, a little random data),
+frees some of it again, reports that it is ready and then counts, each pass with the SHA-256 of a
+buffer that must never change.
 """
 
 import gc
@@ -20,7 +20,7 @@ from pathlib import Path
 
 READY = "snapmig-guest: ready"
 WORK = Path("/job")
-# Shares of the memory that is free at the start that each kind of work takes.
+# Share of each kind of work in the memory free at the start.
 LOGS = 0.18
 DATABASE = 0.11
 RANDOM = 0.03
@@ -97,7 +97,7 @@ def write_logs(size: int, source: random.Random) -> None:
 
 
 def write_random(size: int) -> None:
-    """Write data that does not compress, as keys, media files and encrypted data do not."""
+    """Write incompressible data, such as keys, media files and encrypted data."""
     with (WORK / "random").open("wb") as stream:
         for _ in range(max(1, size >> 20)):
             stream.write(os.urandom(1 << 20))
@@ -137,7 +137,7 @@ def make_objects(size: int, source: random.Random) -> list[object]:
 
 
 def resident() -> int:
-    """Bytes of memory that this process has."""
+    """Resident memory of this process in bytes."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
@@ -152,7 +152,7 @@ def program_files() -> Iterator[Path]:
 
 
 def read_programs(free: int) -> None:
-    """Read the system's files, which stay in the page cache, until so much memory is free."""
+    """Read the system's files into the page cache until so much memory is free."""
     for path in program_files():
         with path.open("rb") as stream:
             while stream.read(1 << 20):
@@ -170,7 +170,7 @@ def copy_programs(free: int) -> None:
 
 
 def in_child(work: Callable[[], None]) -> int:
-    """Do work in a process of its own, so that both processors are busy."""
+    """Do work in a child process, so that both processors are busy."""
     child = os.fork()
     if child:
         return child
@@ -185,20 +185,20 @@ def in_child(work: Callable[[], None]) -> int:
 
 
 def write_files(free: int) -> None:
-    """All the work that ends in files."""
+    """Do all work on files."""
     write_random(int(free * RANDOM))
     write_database(int(free * DATABASE), random.Random(2))
     say("database written")
 
 
 def wait_child(child: int) -> None:
-    """Wait for a process and fail where it failed."""
+    """Wait for a process and fail if it failed."""
     if os.waitpid(child, 0)[1]:
         raise SystemExit("snapmig-guest: failed")
 
 
 def fill() -> list[object]:
-    """Do all the work once; return what has to stay in memory."""
+    """Do all the work once; return everything to keep in memory."""
     total, free = memory("MemTotal"), memory("MemFree")
     say(f"work starts, {free >> 20} of {total >> 20} MiB free")
     child = in_child(lambda: write_files(free))
@@ -228,7 +228,7 @@ def count(buffer: bytes) -> None:
 
 
 def main() -> None:
-    """Fill memory, say so, and count."""
+    """Fill memory, report it, and count."""
     kept = fill()
     buffer = random.Random(5).randbytes(BUFFER_BYTES)
     print(READY, flush=True)

@@ -1,8 +1,8 @@
 """
-The tiny guest: its boot sector, its configuration, and what its memory must hold.
+The tiny guest: its boot sector, its configuration, and the expected contents of its memory.
 
-boot.S says what the guest does. Here its parameters are set, and an independent computation says
-what each page holds after so many passes.
+boot.S describes the guest's work. This module sets its parameters, and computes independently the
+contents of each page after some passes.
 """
 
 import functools
@@ -27,7 +27,7 @@ ORIGIN = 0x7C00
 SECTOR = 512
 SIGNATURE = b"\x55\xaa"
 PARAMETERS = struct.Struct("<12H10I")
-STATE = 0xA000  # two words: the pass that is under way, and the page that it has reached
+STATE = 0xA000  # two words: the current pass, and the page reached in it
 MIB = 1 << 20
 PAGE = 4096
 WORDS = PAGE // 4
@@ -45,12 +45,12 @@ Mask = npt.NDArray[np.bool_]
 
 
 class ImageError(Exception):
-    """A memory image holds what the tiny guest did not leave there."""
+    """A memory image has contents the tiny guest did not write."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """How a stamped page is filled behind its address and count: v = v * factor + step."""
+    """Contents of a stamped page after its address and count: v = v * factor + step."""
 
     words: int
     factor: int = 1
@@ -68,12 +68,12 @@ KINDS = (
 @dataclass(frozen=True)
 class Layout:
     """
-    What a tiny guest does to which part of its RAM; all addresses are offsets in RAM.
+    The parts of a tiny guest's RAM and its work on each; all addresses are offsets in RAM.
 
-    From 1 MiB pages are stamped; in the middle lies a stretch of pages that are always zero, one
-    of pages that are zero in even passes, and one that is never touched. A page is hot, that is,
-    written in every pass, where its number modulo `hot_mask` + 1 is below `hot_limit`; the others
-    are written in the first pass and only checked from then on.
+    From 1 MiB pages are stamped; in the middle lies a stretch of pages that are always zero, one of
+    pages that are zero in even passes, and one that is never touched. A page is hot, that is,
+    written in every pass, if its number modulo `hot_mask` + 1 is below `hot_limit`; the others are
+    written in the first pass and only checked from then on.
     """
 
     ram: int = 64 * MIB
@@ -89,22 +89,22 @@ class Layout:
 
     @property
     def zero_first(self) -> int:
-        """The first page that is always zero."""
+        """The first page of the stretch that is always zero."""
         return self.ram // 4
 
     @property
     def blink_first(self) -> int:
-        """The first page that is zero in even passes."""
+        """The first page of the stretch that is zero in even passes."""
         return self.zero_first + self.ram // 32
 
     @property
     def hole_first(self) -> int:
-        """The first page that is never touched."""
+        """The first page of the stretch never touched."""
         return self.blink_first + self.ram // 32
 
     @property
     def hole_end(self) -> int:
-        """The end of what is never touched."""
+        """The end of the stretch never touched."""
         return self.hole_first + self.ram // 8
 
     def addresses(self) -> Words:
@@ -112,23 +112,23 @@ class Layout:
         return np.arange(self.first, self.ram, PAGE, dtype=np.uint32)
 
     def is_hot(self, addresses: Words) -> Mask:
-        """Say which pages are written in every pass, if they are touched at all."""
+        """Return a mask of the pages written in every pass, if they are touched at all."""
         hot: Mask = (addresses // PAGE & self.hot_mask) < self.hot_limit
         return hot
 
     def is_hole(self, addresses: Words) -> Mask:
-        """Say which pages are never touched."""
+        """Return a mask of the pages never touched."""
         return (addresses >= self.hole_first) & (addresses < self.hole_end)
 
     def is_zero(self, addresses: Words, counts: Words) -> Mask:
-        """Say which pages are zero after the pass that wrote them last."""
+        """Return a mask of the pages that are zero after their last write."""
         never = (addresses >= self.zero_first) & (addresses < self.blink_first)
         blinks = (addresses >= self.blink_first) & (addresses < self.hole_first)
         zero: Mask = never | (blinks & (counts % 2 == 0)) | self.is_hole(addresses)
         return zero
 
     def changing(self) -> Words:
-        """Return the addresses of the pages that hold something else after each pass."""
+        """Return the addresses of the pages with new contents after each pass."""
         pages = self.addresses()
         zero = (pages >= self.zero_first) & (pages < self.blink_first)
         return pages[self.is_hot(pages) & ~zero & ~self.is_hole(pages)]
@@ -136,14 +136,14 @@ class Layout:
 
 @dataclass(frozen=True)
 class State:
-    """Where a guest stood: the pass that was under way, and the page that it had reached."""
+    """A guest's position: the current pass, and the page reached in it."""
 
     number: int
     current: int
 
 
 def build_sector(layout: Layout) -> bytes:
-    """Return the boot sector of a guest: 512 bytes that a BIOS starts."""
+    """Return the boot sector of a guest: 512 bytes, started by a BIOS."""
     _check_layout(layout)
     parameters = _parameters(layout)
     code = _assemble()
@@ -170,21 +170,21 @@ def config(
     extra: Sequence[str] = (),
 ) -> GuestConfig:
     """
-    Return how a tiny guest is started.
+    Return the configuration of a tiny guest.
 
-    Its memory is shared through the file `memory`, or private where there is none. With
-    `incoming` it waits for `migrate-incoming`.
+    Its memory is shared through the file `memory`, or private without one. With `incoming` it waits
+    for `migrate-incoming`.
     """
     if layout.below_4g is not None:
         machine += f",max-ram-below-4g={layout.below_4g}"
-    # Read only, so that the guest that saved and the one that loads can have it at once.
+    # Read only, so that the saving and the loading guest can have it at once.
     drive = ("-drive", f"file={sector},format=raw,if=floppy,readonly=on")
     wait = ("-incoming", "defer") if incoming else ()
     return GuestConfig(layout.ram, memory, machine, cpus=1, extra=(*drive, *wait, *extra))
 
 
 def passes(text: str) -> list[int]:
-    """Return the passes that a serial text tells of; raise where it tells of a wrong page."""
+    """Return the passes reported in serial output; raise if it reports a wrong page."""
     bad = BAD.search(text)
     if bad:
         raise GuestError(f"the guest found a wrong word at offset 0x{bad[1]} of its RAM")
@@ -197,9 +197,8 @@ def wait_passes(
     """
     Wait until a guest has ended some more passes than `before`, or than now; return these.
 
-    Ask for a resumed guest with `before=0`, for it may run before this is called. The first pass
-    that it ends has checked only what it had not reached when it was saved; the second one has
-    checked every page.
+    Use `before=0` for a resumed guest, because it may run before this is called. Its first pass
+    checks only the pages not yet reached when it was saved; the second one checks every page.
     """
     if before is None:
         before = len(passes(guest.read_serial()))
@@ -214,7 +213,7 @@ def wait_passes(
 
 
 def goes_on(counted: Sequence[int], state: State, layout: Layout) -> bool:
-    """Say whether the passes that a resumed guest ended follow the state that it was saved in."""
+    """Return True if the passes ended by a resumed guest follow the state it was saved in."""
     # A guest is often stopped while it prints, and then its next whole line is of the next pass.
     printing = state.current == layout.ram - PAGE
     first = {state.number, state.number + printing}
@@ -222,7 +221,7 @@ def goes_on(counted: Sequence[int], state: State, layout: Layout) -> bool:
 
 
 def check_image(path: Path, layout: Layout) -> State:
-    """Check each page of the raw RAM image of a stopped guest; return where the guest stood."""
+    """Check each page of the raw RAM image of a stopped guest; return the guest's position."""
     if path.stat().st_size != layout.ram:
         raise ImageError(f"{path}: {path.stat().st_size} bytes, expected {layout.ram}")
     # Read, not mapped: looking at the holes of a tmpfs file through a map would fill them.
@@ -236,7 +235,7 @@ def check_image(path: Path, layout: Layout) -> State:
 
 
 def read_state(image: Words, layout: Layout) -> State:
-    """Return where a guest stood, from the rows of its pages."""
+    """Return a guest's position, from the rows of its pages."""
     number, current = (int(word) for word in image[STATE // PAGE, :2])
     if number == 0 or current % PAGE or not layout.first <= current < layout.ram:
         raise ImageError(f"no pass is under way: pass {number}, page {current:#x}")
@@ -244,13 +243,13 @@ def read_state(image: Words, layout: Layout) -> State:
 
 
 def counts_at(layout: Layout, state: State, addresses: Words) -> Words:
-    """Return which pass wrote each page last; 0 where none did yet."""
+    """Return the last pass to write each page; 0 for none."""
     done = np.where(addresses < state.current, state.number, state.number - 1)
     return np.where(layout.is_hot(addresses), done, np.minimum(done, 1)).astype(np.uint32)
 
 
 def expected_pages(layout: Layout, addresses: Words, counts: Words) -> Words:
-    """Return the contents of pages, a row for each, that these passes wrote last."""
+    """Return the contents of pages, a row each, last written by these passes."""
     rows = np.zeros((len(addresses), WORDS), np.uint32)
     rows[:, 0] = addresses
     rows[:, 1] = counts
@@ -278,7 +277,7 @@ def _wrong_pages(image: Words, layout: Layout, state: State) -> Iterator[int]:
 
 @functools.cache
 def _coefficients(kind: Kind) -> tuple[Words, Words]:
-    """Return what the start of a page is multiplied by, and what is added, for each word."""
+    """Return factor and summand of each word, applied to the start of a page."""
     powers, sums = [1], [0]
     for _ in range(kind.words):
         powers.append(powers[-1] * kind.factor % (1 << 32))

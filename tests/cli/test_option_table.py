@@ -1,0 +1,92 @@
+"""Facts about the table of options of a save, and about those who offer them."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import snapmig
+from snapmig.commands.main import build_parser
+from snapmig.operations.options.table import API_ONLY, GROUPS, OPTIONS, names_in
+
+DOCS = Path(__file__).parents[2] / "docs"
+TABLES = ("save", "restore", "defaults", "backup")
+WORDS = {
+    int: "number",
+    float: "number",
+    str: "string",
+    bool: "true, false",
+    list[str]: "array of strings",
+    dict[str, str]: "table of strings",
+    dict[str, int | str]: "table of numbers, strings",
+}
+
+
+def _type_words(kind):
+    return WORDS[kind] if kind in WORDS else ", ".join(sorted(WORDS[one] for one in get_args(kind)))
+
+
+def _arguments(function):
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def test_the_function_has_every_option():
+    """snapmig.save() takes each option, with its default, and besides them callbacks only."""
+    arguments = _arguments(snapmig.save)
+
+    assert {name: arguments.pop(name, ...) for name in OPTIONS} == {
+        name: option.default for name, option in OPTIONS.items()
+    }
+    assert sorted(arguments) == sorted(API_ONLY)
+
+
+def test_the_command_line_has_every_option():
+    """Each is an option with its default; what may be repeated begins as an empty list."""
+    parsed = vars(build_parser("save").parse_args(["save", "image", "snapshot"]))
+
+    assert {name: parsed[name] or None for name in OPTIONS} == {
+        name: option.default or None for name, option in OPTIONS.items()
+    }
+
+
+def test_restores_take_the_options_of_their_table():
+    """What a [[restore]] shares with a save is an argument of snapmig.restore()."""
+    assert set(names_in("restore")) <= set(_arguments(snapmig.restore))
+
+
+@pytest.mark.parametrize("table", ["save", "restore", "defaults"])
+def test_the_batch_document_has_the_types(table):
+    """docs/batch.md gives each key the type that it has."""
+    text = re.split(rf"^## .*{table}.*$", (DOCS / "batch.md").read_text(), flags=re.MULTILINE)[1]
+    types = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \|", text.split("\n## ")[0], re.MULTILINE))
+
+    assert {name: types.get(name) for name in names_in(table)} == {
+        name: _type_words(OPTIONS[name].kind) for name in names_in(table)
+    }
+
+
+def test_the_backup_document_has_every_key():
+    """docs/backups.md lists the keys of [save]."""
+    (row,) = re.findall(
+        r"^\| `save` \| table: (.*?), as the options", (DOCS / "backups.md").read_text(), re.M
+    )
+
+    assert sorted(re.findall(r"`(\w+)`", row)) == sorted(names_in("backup"))
+
+
+def test_entries_are_sound():
+    """An entry has a known group, known tables, and help that ends without its default."""
+    assert [
+        option.name
+        for option in OPTIONS.values()
+        if option.group not in GROUPS
+        or not set(option.tables.split()) <= set(TABLES)
+        or not option.help
+        or option.help.endswith((")", "."))
+    ] == []
