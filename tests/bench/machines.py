@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ STEP = 1 << 21
 EVENT = "no such event"
 TICKS = slice(11, 15)
 """User and system time of a process and of the children that it waited for, in /proc/PID/stat."""
+REFUSED = re.compile("Sibling indicated error")
+"""What QEMU writes where snapmig refuses the state of a guest that is to stay stopped."""
 
 Ranges = list[tuple[int, int]]
 
@@ -90,6 +93,7 @@ def started(machine: Machine, folder: Path, *, incoming: bool = False) -> Iterat
         extra = ("-qmp", f"unix:{monitor},server=on,wait=off")
         wait = ("-incoming", "defer") if incoming else ()
         with Guest(machine.program, machine.configure(memory, (*extra, *wait))) as guest:
+            guest.expected_words = REFUSED
             yield Running(guest, folder, memory, monitor)
 
 
