@@ -52,7 +52,7 @@ def test_names_of_blocks(shm: Path) -> None:
 def test_command_of_the_snapshot(
     shm: Path, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, verb: str
 ) -> None:
-    """The snapshot's command is shown quoted, with escapes, and as the snapshot's own word."""
+    """The snapshot's command is shown quoted, with escapes, and as coming from the snapshot."""
     monkeypatch.setattr(guests, "_command_line", lambda _: tuple(HARM))
     if verb == "restore":
         outcome = cli("restore", save(shm, ["ram"]), shm / "new", "--for-qemu", "-j", 1)
@@ -61,7 +61,7 @@ def test_command_of_the_snapshot(
     shown = outcome.out.splitlines()
     (at,) = [number for number, line in enumerate(shown) if line.startswith("start ")]
     assert shown[at] == (r"start     sh -c $'echo \x1b[2J; rm -rf ~' $'\u009b2J' -incoming defer")
-    assert "the snapshot's own word" in shown[at - 2]
+    assert "comes from the snapshot" in shown[at - 2]
     assert all(line.isprintable() for line in shown)
 
 

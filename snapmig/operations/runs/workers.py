@@ -9,7 +9,6 @@ from snapmig.handlers.counters import Counter
 from snapmig.operations.options.parse import parse_rate
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 from snapmig.workers.rate_limit import RateLimiter
-from snapmig.workers.shared_pool import SharedPool
 
 __all__ = ("WorkerGroup", "choose_workers", "make_limiter")
 
@@ -33,6 +32,9 @@ class WorkerGroup:
     """
 
     def __init__(self, size: int, at_once: int, *, bwlimit: str | int | None = None) -> None:
+        # Imported only here: a single save needs neither threads nor their dispatcher.
+        from snapmig.workers.shared_pool import SharedPool  # noqa: PLC0415
+
         self._pool = SharedPool(size, at_once, make_limiter(bwlimit))
 
     def __repr__(self) -> str:
