@@ -192,6 +192,7 @@ def test_monitor_that_somebody_holds(
     assert cli("save", guest.monitor, shm / "snap", "-j", 2).code == 0
 
 
+@pytest.mark.qemu("10.0")  # QEMU 7.2 ends in postmigrate when it had given its state already
 def test_killed_beside_a_guest_that_stays_stopped(guest: Monitored, shm: Path) -> None:
     """A guest stopped by its owner is unchanged when snapmig is killed, and can be saved."""
     guest.stop()
