@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +13,7 @@ from tests.bench.contestants import PYTHON
 from tests.bench.measure import CommandError, run_command
 from tests.bench.runner import say
 from tests.support.guests import kernel, linux
-from tests.support.guests.qemu import Guest, GuestConfig, GuestError, Qemu
+from tests.support.guests.qemu import REFUSED, Guest, GuestConfig, GuestError, Qemu
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
 
@@ -26,8 +25,6 @@ STEP = 1 << 21
 EVENT = "no such event"
 TICKS = slice(11, 15)
 """User and system time of a process and of the children that it waited for, in /proc/PID/stat."""
-REFUSED = re.compile("Sibling indicated error")
-"""What QEMU writes where snapmig refuses the state of a guest that is to stay stopped."""
 
 Ranges = list[tuple[int, int]]
 

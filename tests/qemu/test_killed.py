@@ -23,7 +23,7 @@ from tests.support.guests.resume import Memory, Monitored, file_memory, make_mon
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
 from tests.support.outcome import Outcome
-from tests.support.processes import children, wait_for
+from tests.support.processes import caught, children, wait_for
 
 pytestmark = pytest.mark.guest
 
@@ -78,9 +78,15 @@ def is_free(guest: Monitored) -> bool:
 
 
 @contextmanager
-def saving(guest: Monitored, folder: Path, *options: object) -> Iterator[subprocess.Popen[str]]:
-    """Save a guest in a process, killed at the end with its group."""
-    process = snapmig_program.start("save", guest.monitor, folder / "snap", "-f", *options)
+def saving(
+    guest: Monitored,
+    folder: Path,
+    *options: object,
+    until: Callable[[subprocess.Popen[str]], bool] = lambda _: True,
+) -> Iterator[subprocess.Popen[str]]:
+    """Save a guest in a process, up to some moment; killed at the end with its group."""
+    arguments = ("save", guest.monitor, folder / "snap", "-f", *options)
+    process = caught(lambda: snapmig_program.start(*arguments), until)
     try:
         yield process
     finally:
@@ -111,8 +117,7 @@ def is_guarded(process: subprocess.Popen[str]) -> bool:
 
 def test_killed_when_the_pause_begins(guest: Monitored, shm: Path) -> None:
     """A guest whose snapmig is killed at the start of its pause runs on."""
-    with saving(guest, shm, "-j", 2) as process:
-        wait_for(lambda: is_guarded(process))
+    with saving(guest, shm, "-j", 2, until=is_guarded) as process:
         kill_group(process)
     wait_for(lambda: is_free(guest))
     assert status(guest) == "running"
@@ -122,8 +127,7 @@ def test_killed_when_the_pause_begins(guest: Monitored, shm: Path) -> None:
 def test_killed_in_the_pause(guest: Monitored, shm: Path) -> None:
     """A guest whose snapmig is killed with its group in the pause runs on, with QEMU's settings."""
     before = settings(guest)
-    with saving(guest, shm, "-j", 2) as process:
-        wait_for(lambda: stands_still(guest))
+    with saving(guest, shm, "-j", 2, until=lambda _: stands_still(guest)) as process:
         kill_group(process)
     wait_for(lambda: is_free(guest))
     assert (status(guest), settings(guest) == before) == ("running", True)
@@ -151,8 +155,7 @@ def test_killed_together_with_its_guard(
     guest: Monitored, shm: Path, cli: Callable[..., Outcome]
 ) -> None:
     """A guest left paused is refused with a remedy, and saved after applying it."""
-    with saving(guest, shm, "-j", 2) as process:
-        wait_for(lambda: stands_still(guest))
+    with saving(guest, shm, "-j", 2, until=lambda _: stands_still(guest)) as process:
         process.send_signal(signal.SIGSTOP)  # else it lets the guest go when it loses a worker
         for child in children(process.pid):
             os.kill(child, signal.SIGKILL)
@@ -167,8 +170,8 @@ def test_killed_together_with_its_guard(
 @long_pause
 def test_qemu_that_stands_still(guest: Monitored, shm: Path) -> None:
     """An unresponsive QEMU is an error in time, and its guest runs on when it wakes up."""
-    with saving(guest, shm, "-j", 2, "--monitor-timeout", 2) as process:
-        wait_for(lambda: stands_still(guest))
+    options = ("-j", 2, "--monitor-timeout", 2)
+    with saving(guest, shm, *options, until=lambda _: stands_still(guest)) as process:
         os.kill(guest.pid, signal.SIGSTOP)
         try:
             _, err = process.communicate(timeout=60)

@@ -10,7 +10,7 @@ import snapmig
 from tests.qemu import linux_work
 from tests.support.guests import build, kernel, linux
 from tests.support.guests.packages import PackagesError
-from tests.support.guests.qemu import GuestConfig
+from tests.support.guests.qemu import REFUSED, GuestConfig
 from tests.support.guests.resume import Memory, Monitored
 from tests.support.requirements import requires
 
@@ -63,6 +63,7 @@ def resumed(program: str, config: GuestConfig, shared_shm: Path) -> Resumed:
     """Save a guest, end its QEMU, and resume it in a new one with new memory."""
     snapshot = shared_shm / "snap"
     with Monitored(program, config, memory(shared_shm / "first")) as guest:
+        guest.expected_words = REFUSED
         guest.wait_serial(linux.READY, READY_S)
         guest.wait_serial("\ncount 3 ", COUNT_S)
         guest.stop()

@@ -22,7 +22,7 @@ from tests.qemu.sweep import sweep
 from tests.support import filesystems
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
-from tests.support.guests.qemu import Guest
+from tests.support.guests.qemu import REFUSED, Guest
 from tests.support.guests.resume import (
     LAYOUT,
     Memory,
@@ -37,13 +37,11 @@ from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
 from tests.support.guests.versions import needs_mapped_ram, require_qemu
 from tests.support.outcome import Outcome
-from tests.support.processes import wait_for
+from tests.support.processes import caught, wait_for
 
 pytestmark = pytest.mark.guest
 
 WAYS = [(live, jobs) for live in (False, True) for jobs in (1, 2, 4)]
-REFUSED = re.compile("Sibling indicated error")
-"""What QEMU writes where snapmig refuses the state of a guest that its owner had stopped."""
 UNWRITTEN = re.compile("No space left on device|failed to save SaveStateEntry")
 """What QEMU writes where it can't write a guest to the end."""
 LARGE = Layout(ram=128 << 20)
@@ -656,15 +654,24 @@ def test_interrupted_guest_counts_on(large: Monitored, shm: Path) -> None:
     assert stood_at(shm / "snap", shm, LARGE).number >= 1
 
 
+def while_qemu_writes(guest: Monitored, path: Path) -> subprocess.Popen[str]:
+    """Start a save of a guest's private memory; return it while QEMU writes that."""
+
+    def start() -> subprocess.Popen[str]:
+        path.unlink(missing_ok=True)
+        return snapmig_program.start("save", guest.monitor, path, "-j", 2)
+
+    return caught(start, lambda _: guest.execute("query-migrate").get("status") == "active")
+
+
 def test_signal_while_qemu_writes(program: str, shm: Path) -> None:
     """A program interrupted while QEMU itself saves a guest cancels that."""
     backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
     with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
         guest.expected_words = UNWRITTEN
         tiny.wait_passes(guest, 1)
-        process = snapmig_program.start("save", guest.monitor, shm / "snap", "-j", 2)
+        process = while_qemu_writes(guest, shm / "snap")
         try:
-            wait_for(lambda: guest.execute("query-migrate").get("status") == "active")
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
         finally:
@@ -680,8 +687,7 @@ def test_killed_while_qemu_writes(program: str, shm: Path) -> None:
     with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
         guest.expected_words = UNWRITTEN
         tiny.wait_passes(guest, 1)
-        process = snapmig_program.start("save", guest.monitor, shm / "snap", "-j", 2)
-        wait_for(lambda: guest.execute("query-migrate").get("status") == "active")
+        process = while_qemu_writes(guest, shm / "snap")
         process.kill()
         process.communicate()
         assert [item.name for item in shm.iterdir()] == ["tiny.sector"]

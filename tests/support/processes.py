@@ -16,6 +16,7 @@ from tests.support import program
 
 Found = TypeVar("Found")
 
+TRIES = 20
 SOON_S = 20.0
 """More than any of these waits takes on a busy machine."""
 _BUSY_TICKS = 2
@@ -37,6 +38,24 @@ def start_server(command: Sequence[str], **options: Any) -> subprocess.Popen[byt
     """
     before = [sys.executable, "-I", "-S", "-c", _ENDS_WITH_US, str(os.getpid())]
     return subprocess.Popen([*before, *command], **options)
+
+
+def caught(
+    start: Callable[[], subprocess.Popen[str]], look: Callable[[subprocess.Popen[str]], bool]
+) -> subprocess.Popen[str]:
+    """
+    Return a process in a moment seen by ``look``, started again if it ended before.
+
+    On a busy machine a moment of milliseconds may pass between two looks.
+    """
+    for _ in range(TRIES):
+        process = start()
+        while process.poll() is None:
+            if look(process):
+                return process
+            time.sleep(0.004)
+        process.communicate()
+    raise AssertionError(f"the moment was not seen in {TRIES} runs")
 
 
 def wait_for(look: Callable[[], Found], seconds: float = SOON_S) -> Found:

@@ -21,6 +21,8 @@ from tests.support.processes import start_server
 PROGRAM = "qemu-system-x86_64"
 OLDEST = 7
 """The first that the guests are started with; what needs a newer one has the mark ``qemu``."""
+REFUSED = re.compile("Sibling indicated error")
+"""Words of QEMU if snapmig refuses the state of a guest that its owner had stopped."""
 START_SECONDS = 30.0
 POLL_SECONDS = 0.1
 
