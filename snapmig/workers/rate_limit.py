@@ -13,7 +13,7 @@ from collections.abc import Callable
 __all__ = ("RateLimiter",)
 
 _BURST_S = 0.1
-"""What may be saved up while nothing is written, as seconds of the rate."""
+"""Allowance saved up while nothing is written, in seconds of the rate."""
 
 
 class RateLimiter:
