@@ -16,9 +16,10 @@ from snapmig.container.format import Layout
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import UsageError
+from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.addresses import parse_addresses
-from snapmig.operations.options.parse import WINDOWS, parse_packet_size, parse_rate
+from snapmig.operations.options.parse import WAYS, WINDOWS, parse_packet_size, parse_rate
 
 __all__ = (
     "API_ONLY",
@@ -132,6 +133,20 @@ _ENTRIES = (
     SaveOption(
         "arch", str, GUEST, "architecture of the guest, such as aarch64", "save restore",
         metavar="NAME", choices=ARCHITECTURES,
+    ),
+    SaveOption(
+        "via", str, GUEST, "how to get a running guest's RAM: shared, multifd\nor mapped-ram",
+        "save defaults backup", shown="the best", metavar="WAY", choices=WAYS,
+    ),
+    SaveOption(
+        "max_downtime", float, GUEST, "pause of a live save over multifd, at most",
+        "save defaults backup", shown="300", metavar="MS",
+        parse=lambda text: parse_live_limits(text, None).downtime_ms,
+    ),
+    SaveOption(
+        "pause_after", float, GUEST, "pause the guest after so long a live save",
+        "save defaults backup", shown="300", metavar="S",
+        parse=lambda text: parse_live_limits(None, text).pause_after_s,
     ),
     SaveOption(
         "monitor_timeout", float, GUEST, "seconds to wait for answers of QEMU", "backup",
