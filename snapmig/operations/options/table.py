@@ -99,8 +99,7 @@ _ENTRIES = (
     ),
     SaveOption(
         "level", int | str, GENERAL,
-        "zlib 0 to 3 (4 to 9 are slow), zstd -7 to 19, lz4 1 to\n"
-        "12, or auto, which follows the disk's speed",
+        "zlib 0 to 9, zstd -7 to 19, lz4 1 to 12, or auto",
         "save defaults backup", shown="1", metavar="N",
     ),
     SaveOption(
@@ -135,16 +134,16 @@ _ENTRIES = (
         metavar="NAME", choices=ARCHITECTURES,
     ),
     SaveOption(
-        "via", str, GUEST, "how to get a running guest's RAM: shared, multifd\nor mapped-ram",
-        "save defaults backup", shown="the best", metavar="WAY", choices=WAYS,
+        "via", str, GUEST, "shared, multifd or mapped-ram, see docs/guests.md",
+        "save defaults backup", shown="auto", metavar="WAY", choices=WAYS,
     ),
     SaveOption(
-        "max_downtime", float, GUEST, "pause of a live save over multifd, at most",
+        "max_downtime", float, GUEST, "longest pause of a live save via multifd",
         "save defaults backup", shown="300", metavar="MS",
         parse=lambda text: parse_live_limits(text, None).downtime_ms,
     ),
     SaveOption(
-        "pause_after", float, GUEST, "pause the guest after so long a live save",
+        "pause_after", float, GUEST, "pause it then, though much is left to save",
         "save defaults backup", shown="300", metavar="S",
         parse=lambda text: parse_live_limits(None, text).pause_after_s,
     ),
