@@ -10,13 +10,17 @@ import numpy as np
 
 from tests.support.multifd.wire import PAGE, PAGES
 
-Page = tuple[int, int]
-"""A page's number in its block, and the number of its contents; 0 is a page of zeros."""
+Fill = int | bytes
+"""A page's contents, or a number for made-up ones; 0 is a page of zeros."""
+Page = tuple[int, Fill]
+"""A page's number in its block, and its contents."""
 
 
 @functools.lru_cache(maxsize=4096)
-def contents(fill: int) -> bytes:
+def contents(fill: Fill) -> bytes:
     """Return a page: zeros for 0, noise for each third number, else repeated words."""
+    if isinstance(fill, bytes):
+        return fill
     if fill == 0:
         return bytes(PAGE)
     if fill % 3 == 0:
@@ -125,6 +129,28 @@ def some(blocks: Sequence[Block], channels: int, seed: int, share: float = 0.2) 
         ).tolist()
         packets += grouped(index, zip(numbers, fills, strict=True), channels, len(packets))
     return tuple(packets)
+
+
+def real(ram: dict[str, bytes], channels: int) -> Plan:
+    """
+    Return a plan for the RAM of a real guest, which takes three rounds.
+
+    The first has wrong contents for one page in three, the second for one in seven, zero pages
+    among them, and the last mends all of these.
+    """
+    blocks = [Block(name.encode(), len(content) // PAGE) for name, content in ram.items()]
+    packets: list[list[Packet]] = [[], [], []]
+    for index, content in enumerate(ram.values()):
+        true: list[Fill] = [content[at : at + PAGE] for at in range(0, len(content), PAGE)]
+        pages = [(at, fill if fill != bytes(PAGE) else 0) for at, fill in enumerate(true)]
+        sent = (
+            [(at, fill if at % 3 else 1 + at % 4) for at, fill in pages],
+            [(at, 0 if at % 2 else 5) for at, _ in pages if at % 7 == 0],
+            [(at, fill) for at, fill in pages if at % 3 == 0 or at % 7 == 0],
+        )
+        for made, some_pages in zip(packets, sent, strict=True):
+            made += grouped(index, some_pages, channels, len(made))
+    return Plan(tuple(blocks), channels, tuple(map(tuple, packets)))
 
 
 BLOCKS = (Block(b"pc.ram", 700), Block(b"0000:00:02.0/vga.vram", 130), Block(b"pc.bios", 3))

@@ -234,6 +234,7 @@ class _Channel:
         if normal:
             payload = self._compress(b"".join(contents(fill) for _, fill in normal))
             size = len(payload)
+        if normal or zero:
             flags |= wire.COMPRESSIONS[self.compression]
         places = [PAGE * at for at, _ in normal], [PAGE * at for at, _ in zero]
         kind = "sync" if flags & wire.SYNC else "packet"
