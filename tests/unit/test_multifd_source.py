@@ -5,12 +5,14 @@ import threading
 from contextlib import suppress
 
 import pytest
+from hypothesis import given
 
-from tests.support.multifd import reader
+from tests.support.multifd import faults, reader
 from tests.support.multifd.dialects import DIALECTS, QEMU_7_2, QEMU_9_2, QEMU_10
 from tests.support.multifd.plain import background, write_plain
 from tests.support.multifd.plan import Block, Packet, Plan, usual
 from tests.support.multifd.play import play
+from tests.support.multifd.strategies import talks
 from tests.support.multifd.talk import Step, late, write
 
 SMALL = Plan(
@@ -81,6 +83,34 @@ def test_compressed_channels_are_one_stream_each(compression):
     main, *others = talk.lines
     found = [reader.read_channel(line.data) for line in others]
     assert reader.restored(reader.read_main(main.data), found) == talk.plan.expected()
+
+
+@given(talk=talks())
+def test_drawn_talks_make_the_ram_of_their_plan(talk):
+    """Whatever the rounds, the release and the compression, the RAM is the plan's."""
+    main, *others = talk.lines
+
+    found = [reader.read_channel(line.data) for line in others]
+    assert reader.restored(reader.read_main(main.data), found) == talk.plan.expected()
+
+
+@pytest.mark.parametrize("name", [*faults.FAULTS, *faults.STALLS])
+def test_a_fault_is_one(name):
+    """A talk with a fault is another than the good one."""
+    good = write(SMALL)
+
+    assert {**faults.FAULTS, **faults.STALLS}[name](good).lines != good.lines
+
+
+@pytest.mark.parametrize(
+    ("compression", "name"),
+    [(one, name) for one in faults.COMPRESSED for name in faults.COMPRESSED[one]],
+)
+def test_a_compressed_fault_is_one(compression, name):
+    """A compressed talk with a fault is another than the good one."""
+    good = write(SMALL, compression=compression)
+
+    assert faults.COMPRESSED[compression][name](good).lines != good.lines
 
 
 def test_the_last_sync_of_qemu_9_2_has_no_mark():
