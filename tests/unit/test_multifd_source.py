@@ -129,6 +129,14 @@ def test_qemu_7_sends_pages_with_syncs_and_sizes_of_nothing():
     assert (channel.sync_with_pages, channel.empty, channel.stale > 0) == (1, 1, True)
 
 
+def test_qemu_7_repeats_a_page_of_a_full_packet():
+    """Its last page is the next packet's first, here on another channel."""
+    talk = write(usual(2, 1), QEMU_7_2)
+
+    first, second = (reader.read_channel(line.data).epochs[1].pages for line in talk.lines[1:])
+    assert len(first.keys() & second.keys()) > 0
+
+
 @pytest.mark.parametrize("return_path", [True, False])
 @pytest.mark.parametrize("dialect", [QEMU_10, QEMU_7_2], ids=lambda one: one.name)
 def test_what_is_played_arrives(tmp_path, dialect, return_path):

@@ -22,6 +22,8 @@ class Dialect:
     :param alloc_in_sync: SYNC packets state the size of the offsets' list
     :param end_sync: a SYNC at the very end of RAM besides the last round's
     :param end_mark: this SYNC has its mark
+    :param repeats: the last page of a full packet can be the first of the next one too, on any
+        channel: a race between the thread that fills packets and those that send them
     :param eager: the main channel begins before the others are connected
     :param switchover: a command tells when the guest stopped
     """
@@ -35,6 +37,7 @@ class Dialect:
     alloc_in_sync: bool = False
     end_sync: bool = False
     end_mark: bool = False
+    repeats: bool = False
     eager: bool = False
     switchover: bool = False
 
@@ -50,6 +53,7 @@ QEMU_8_2 = replace(
     sync_with_pages=True,
     stale_size=True,
     zeros_in_packets=False,
+    repeats=True,
     eager=True,
 )
 QEMU_7_2 = replace(QEMU_8_2, name="qemu-7.2", machine=b"pc-q35-7.2", per_section=True)

@@ -153,7 +153,8 @@ def write(
     main.open(return_path=return_path)
     for one in channels:
         one.sync(-1)
-    for number, packets in enumerate(plan.rounds):
+    rounds = [_repeating(packets) if dialect.repeats else packets for packets in plan.rounds]
+    for number, packets in enumerate(rounds):
         main.round(number, packets, last=number == len(plan.rounds) - 1)
         for one in channels:
             mine = [packet for packet in packets if packet.channel == one.number]
@@ -186,6 +187,17 @@ def late(talk: Talk, name: str, number: int) -> Talk:
         if line.name not in (name, MAIN):
             held = held.edited(line.name, ahead)
     return held
+
+
+def _repeating(packets: Round) -> Round:
+    made: list[Packet] = []
+    for packet in packets:
+        before = made[-1] if made else packet
+        full = len(before.pages) == wire.PAGES > len(packet.pages) and before.pages[-1][1]
+        if before is not packet and full and before.block == packet.block:
+            packet = replace(packet, pages=(before.pages[-1], *packet.pages))
+        made.append(packet)
+    return tuple(made)
 
 
 def records(plan: Plan, packets: Iterable[Packet]) -> Iterator[tuple[Block, int]]:
