@@ -9,11 +9,12 @@ from hypothesis import given
 
 from tests.support.multifd import faults, reader
 from tests.support.multifd.dialects import DIALECTS, QEMU_7_2, QEMU_9_2, QEMU_10
+from tests.support.multifd.order import channels_first, in_pieces, late
 from tests.support.multifd.plain import background, write_plain
 from tests.support.multifd.plan import Block, Packet, Plan, usual
 from tests.support.multifd.play import play
 from tests.support.multifd.strategies import talks
-from tests.support.multifd.talk import Step, late, write
+from tests.support.multifd.talk import Step, write
 
 SMALL = Plan(
     (Block(b"ram", 4),),
@@ -149,6 +150,17 @@ def test_what_is_played_arrives(tmp_path, dialect, return_path):
     received = sink.finish()
     assert [received["main"], received[0], received[1]] == [line.data for line in talk.lines]
     assert (report.shut, report.failures, report.unfinished) == (0, {}, [])
+
+
+def test_other_orders_and_pieces_are_the_same_bytes(tmp_path):
+    """Connections made in another order, and steps cut to pieces, say the same."""
+    talk = write(SMALL)
+    sink = Sink(tmp_path / "in", talk)
+
+    play(in_pieces(channels_first(talk), 1000), f"unix:{sink.path}")
+
+    received = sink.finish()
+    assert [received["main"], received[0], received[1]] == [line.data for line in talk.lines]
 
 
 def test_a_late_channel_comes_after_the_next_round(tmp_path):

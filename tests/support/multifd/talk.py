@@ -170,25 +170,6 @@ def write(
     return Talk(plan, tuple(lines), return_path, dialect.eager)
 
 
-def late(talk: Talk, name: str, number: int) -> Talk:
-    """Return the talk with a connection's part of a round sent when others began the next one."""
-    gate = f"late {name} {number}"
-
-    def hold(steps: list[Step]) -> None:
-        at = next(i for i, step in enumerate(steps) if step.round == number)
-        steps[at] = steps[at]._replace(waits=gate)
-
-    def ahead(steps: list[Step]) -> None:
-        at = next(i for i, step in enumerate(steps) if step.round == number + 1)
-        steps[at] = steps[at]._replace(opens=gate)
-
-    held = talk.edited(name, hold)
-    for line in talk.lines:
-        if line.name not in (name, MAIN):
-            held = held.edited(line.name, ahead)
-    return held
-
-
 def _repeating(packets: Round) -> Round:
     made: list[Packet] = []
     for packet in packets:
