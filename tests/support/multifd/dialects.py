@@ -53,10 +53,9 @@ QEMU_8_2 = replace(
     sync_with_pages=True,
     stale_size=True,
     zeros_in_packets=False,
-    repeats=True,
     eager=True,
 )
-QEMU_7_2 = replace(QEMU_8_2, name="qemu-7.2", machine=b"pc-q35-7.2", per_section=True)
+QEMU_7_2 = replace(QEMU_8_2, name="qemu-7.2", machine=b"pc-q35-7.2", per_section=True, repeats=True)
 QEMU_10_OLD_MACHINE = replace(
     QEMU_10,
     name="qemu-10-machine-8.0",

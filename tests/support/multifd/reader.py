@@ -30,7 +30,7 @@ class Epoch:
 
     pages: dict[Place, bytes] = field(default_factory=dict)
     repeated: list[Place] = field(default_factory=list)
-    """Pages that came twice: up to 8.2 the last of a full packet can be the next one's first."""
+    """Pages that came twice: up to 7.2 the last of a full packet can be the next one's first."""
     unsure: set[Place] = field(default_factory=set)
     """Those of them with different contents, as a running guest makes them."""
 
