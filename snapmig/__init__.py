@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from snapmig.cluster.scheduler import Scheduler
     from snapmig.geometry import RamBlock, RamPiece
     from snapmig.guests.monitor import MonitorError
+    from snapmig.migration.wire import MigrationError
     from snapmig.operations.accelerators import AcceleratorInfo, Speed, accelerators
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
         HuffmanName,
         LayoutName,
         Level,
+        ViaName,
         WindowName,
     )
     from snapmig.operations.options.save import SaveResult
     from snapmig.operations.progress import Progress, ProgressCallback
+    from snapmig.operations.receive import receive
     from snapmig.operations.restore import RestoreResult, restore
     from snapmig.operations.rewrite import merge, rebase, repack
     from snapmig.operations.runs.workers import WorkerGroup
@@ -78,6 +81,7 @@ __all__ = (
     "ImageChangedError",
     "LayoutName",
     "Level",
+    "MigrationError",
     "MonitorError",
     "NoSpaceError",
     "PageRange",
@@ -96,6 +100,7 @@ __all__ = (
     "UnsupportedError",
     "UsageError",
     "VerifyResult",
+    "ViaName",
     "WindowName",
     "WorkerDiedError",
     "WorkerGroup",
@@ -111,6 +116,7 @@ __all__ = (
     "merge",
     "open",
     "rebase",
+    "receive",
     "repack",
     "restore",
     "save",
@@ -124,6 +130,7 @@ _HOMES = {
     "HuffmanName": "snapmig.operations.options.names",
     "LayoutName": "snapmig.operations.options.names",
     "Level": "snapmig.operations.options.names",
+    "ViaName": "snapmig.operations.options.names",
     "WindowName": "snapmig.operations.options.names",
     "WorkerGroup": "snapmig.operations.runs.workers",
     "BatchJob": "snapmig.batches.results",
@@ -137,11 +144,13 @@ _HOMES = {
     "chain": "snapmig.operations.chain",
     "diff": "snapmig.operations.diff",
     "merge": "snapmig.operations.rewrite",
+    "receive": "snapmig.operations.receive",
     "rebase": "snapmig.operations.rewrite",
     "repack": "snapmig.operations.rewrite",
     "Scheduler": "snapmig.cluster.scheduler",
     "RamBlock": "snapmig.geometry",
     "RamPiece": "snapmig.geometry",
+    "MigrationError": "snapmig.migration.wire",
     "MonitorError": "snapmig.guests.monitor",
     "Speed": "snapmig.operations.accelerators",
     "AttachmentSource": "snapmig.attachments",

@@ -23,6 +23,7 @@ __all__ = ("build_parser", "main")
 
 VERBS = (
     "save",
+    "receive",
     "restore",
     "info",
     "verify",

@@ -26,7 +26,7 @@ from snapmig.handlers.parent import compare_with
 from snapmig.handlers.pipeline import PageEncoding
 from snapmig.handlers.received_slots import ReceivedSlots, is_stored
 from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages, StagedReader
-from snapmig.migration.channel import Channel, Received
+from snapmig.migration.channel import Channel, Received, Secured
 from snapmig.migration.wire import Blocks
 from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
@@ -101,6 +101,7 @@ class ReceivePlan(NamedTuple):
     :param deltas: allow pages stored as differences from the parent's
     :param tables: paths of the staged pages: one for each worker, and the parent process's
     :param target_page: bytes of a page of the guest's processors
+    :param tls: for channels whose handshake is the worker's
     """
 
     parents: Sequence[ReadPlan]
@@ -111,6 +112,7 @@ class ReceivePlan(NamedTuple):
     target_page: int = PAGE_SIZE
     paced: bool = False
     deltas: bool | None = None
+    tls: Secured | None = None
 
 
 class ReceiveHandler:
@@ -163,7 +165,7 @@ class _Receive:
     def run(self, task: Task, row: Row) -> int:
         number = task.first
         if task.descriptor >= 0:
-            self._channels[number] = Channel(task.descriptor, number, self._blocks)
+            self._channels[number] = Channel(task.descriptor, number, self._blocks, self._plan.tls)
             self._tables[number] = StagedPages(self._plan.tables[number])
         channel, table = self._channels[number], self._tables[number]
         for _ in range(task.count):
@@ -201,8 +203,10 @@ class _Receive:
         return (first[:, None] + np.arange(several)).reshape(-1)
 
     def _store_whole(self, part: _Part, zeros: Numbers, level: int, row: Row) -> bool:
+        # QEMU 7.2 may send the last page of a packet in the next one too, on another channel: two
+        # workers may have the same packet whole if it is of a single page.
         place = self._plan.geometry.place(part.slot)
-        if len(part.numbers) + len(zeros) < place.pages:
+        if len(part.numbers) + len(zeros) < place.pages or place.pages == 1:
             return False
         inside = part.numbers - place.ram_offset // PAGE_SIZE
         pages = part.pages

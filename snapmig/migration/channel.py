@@ -5,19 +5,41 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from snapmig.migration.payload import make_inflater
-from snapmig.migration.wire import HEAD_SIZE, Blocks, MigrationError, PacketHead, RamPacket
+from snapmig.migration.tls import SecureConnection
+from snapmig.migration.wire import (
+    HEAD_SIZE,
+    HELLO_SIZE,
+    Blocks,
+    MigrationError,
+    PacketHead,
+    RamPacket,
+    unpack_hello,
+)
 from snapmig.pages import Bytes
 
-__all__ = ("Channel", "Received")
+__all__ = ("Channel", "Received", "Secured")
 
 STILL_S = 60
 """Seconds without a byte in the middle of a packet."""
+
+
+class Secured(NamedTuple):
+    """
+    What channels with TLS have in common.
+
+    :param folder: with the certificates
+    :param channels: their number
+    """
+
+    folder: str
+    channels: int
 
 
 class Received(NamedTuple):
@@ -42,10 +64,16 @@ class Channel:
     Reads packets from a connection that has sent its first packet already.
 
     :param descriptor: of the connection, becomes the channel's own
+    :param tls: for a connection without a handshake, and so without its first packet
     """
 
-    def __init__(self, descriptor: int, number: int, blocks: Blocks) -> None:
-        self._connection = connection = socket.socket(fileno=descriptor)
+    def __init__(
+        self, descriptor: int, number: int, blocks: Blocks, tls: Secured | None = None
+    ) -> None:
+        connection: Any = socket.socket(fileno=descriptor)
+        if tls is not None:
+            connection = _secure(connection, number, tls)
+        self._connection = connection
         self._number = number
         self._blocks = blocks
         self._buffer: Bytes = np.empty(0, np.uint8)
@@ -54,6 +82,7 @@ class Channel:
         connection.setblocking(True)
         limit = struct.pack("ll", STILL_S, 0)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._buffered: Callable[[], int] = getattr(connection, "pending", lambda: 0)
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)
 
@@ -64,7 +93,7 @@ class Channel:
         :raises MigrationError: it is impossible, or the connection ends or stands still inside it
         :raises UnsupportedError: it has something unknown here
         """
-        if not self._poll.poll(1000 * wait_s):
+        if not self._buffered() and not self._poll.poll(1000 * wait_s):
             return None
         try:
             return self._read()
@@ -96,3 +125,18 @@ class Channel:
                 raise MigrationError("connection ended too early")
             done += count
         return self._buffer[:length]
+
+
+def _secure(connection: socket.socket, number: int, tls: Secured) -> SecureConnection:
+    secure = SecureConnection(connection, tls.folder, STILL_S)
+    raw = b""
+    while len(raw) < HELLO_SIZE:
+        try:
+            more = secure.recv(HELLO_SIZE - len(raw))
+        except BlockingIOError:
+            more = b""
+        if not more:
+            raise MigrationError(f"channel {number}: no first packet came")
+        raw += more
+    unpack_hello(raw, tls.channels)
+    return secure

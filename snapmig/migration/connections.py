@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from snapmig.errors import SnapmigError
 from snapmig.images.qemu.sections import MAGIC
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import (
     CHANNEL_MAGIC,
     HELLO_SIZE,
@@ -45,7 +46,7 @@ class Connections(NamedTuple):
     :param uuid: of the guest as said on the channels, 16 bytes; empty without channels
     """
 
-    main: socket.socket
+    main: socket.socket | SecureConnection
     channels: tuple[socket.socket, ...]
     uuid: bytes = b""
 

@@ -34,6 +34,7 @@ from snapmig.images.qemu.sections import (
 )
 from snapmig.images.qemu.state import VmState
 from snapmig.migration.return_path import Command, ReturnPath, command_problem
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes
 from snapmig.system.signals import raise_if_cancelled
@@ -41,8 +42,8 @@ from snapmig.system.signals import raise_if_cancelled
 __all__ = ("MainChannel", "PageSink")
 
 _STEP = 1 << 20
-_AT_ONCE = 64
-"""Reads of one call, so that the caller can look at other things in between."""
+_AT_ONCE = 1 << 12
+"""Reads of one call at most, so that the caller can look at other things in between."""
 
 _HEAD_LIMIT = 80 << 20
 """Bytes before the pages: the list of blocks, and devices that send their state early."""
@@ -86,7 +87,9 @@ class MainChannel:
     :ivar received: bytes so far
     """
 
-    def __init__(self, connection: socket.socket, name: str, *, multifd: bool) -> None:
+    def __init__(
+        self, connection: socket.socket | SecureConnection, name: str, *, multifd: bool
+    ) -> None:
         self.shown = name
         self.marks = 0
         self.passed = 0

@@ -24,6 +24,7 @@ from snapmig.handlers.staging import StagingTables
 from snapmig.images.qemu.attachments import attach_vm_state
 from snapmig.images.qemu.state import VmState
 from snapmig.images.source import ImageReader
+from snapmig.migration.channel import Secured
 from snapmig.migration.connections import Connections
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
@@ -150,11 +151,13 @@ def open_receiver(
     state: VmState,
     path: Location,
     options: SaveOptions,
+    certificates: str | None = None,
 ) -> Iterator[Receiver]:
     """
     Open the snapshot of a guest that is about to come, and its workers.
 
     :param state: the head of the main connection
+    :param certificates: their folder, if workers do the channels' TLS handshakes
     :raises UsageError: the options don't fit a guest that is received
     """
     if options.layout != Layout.FIXED:
@@ -163,7 +166,8 @@ def open_receiver(
     channels = connections.channels
     with ExitStack() as stack:
         tables = stack.enter_context(StagingTables(len(channels) + 2))
-        make = partial(_plan_handler, tables.paths, target_page(state))
+        tls = None if certificates is None else Secured(certificates, len(channels))
+        make = partial(_plan_handler, tables.paths, target_page(state), tls)
         run = stack.enter_context(open_save_run(source, path, options, make_handler=make))
         pages = ParentPages(tables.paths[len(channels) :], run.geometry, run.stored_packets)
         main.begin(state, run.geometry, pages)
@@ -193,7 +197,11 @@ def target_page(state: VmState) -> int:
 
 
 def _plan_handler(
-    tables: Sequence[str], page: int, inputs: SaveInputs, output: SaveOutput
+    tables: Sequence[str],
+    page: int,
+    tls: Secured | None,
+    inputs: SaveInputs,
+    output: SaveOutput,
 ) -> Callable[[], Handler]:
     plan = ReceivePlan(
         [] if inputs.parent is None else inputs.parent.plans,
@@ -204,5 +212,6 @@ def _plan_handler(
         page,
         paced=len(inputs.options.steps) > 1,
         deltas=inputs.options.deltas,
+        tls=tls,
     )
     return partial(ReceiveHandler, plan)
