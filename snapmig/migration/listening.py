@@ -7,8 +7,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,14 +17,7 @@ from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.system.signals import raise_if_cancelled
 
-__all__ = (
-    "Address",
-    "accept_plain",
-    "accept_secure",
-    "check_no_more",
-    "listening",
-    "parse_address",
-)
+__all__ = ("Address", "Listener", "parse_address")
 
 _BACKLOG = 256
 _MOMENT_S = 0.05
@@ -75,35 +67,112 @@ def parse_address(text: str) -> Address:
     raise UsageError(message)
 
 
-@contextmanager
-def listening(address: Address) -> Iterator[tuple[socket.socket, Address]]:
+class Listener:
     """
-    Listen inside the block; yield the socket, and the address with the port chosen by the kernel.
+    A socket at an address; a context manager.
 
     A UNIX socket has mode 0600, and is removed at the end.
 
+    :ivar address: with the port chosen by the kernel
     :raises SnapmigError: the address is in use, or not ours
     """
-    family = socket.AF_UNIX if address.path else socket.AF_INET
-    family = socket.AF_INET6 if ":" in address.host else family
-    with socket.socket(family) as listener:
+
+    def __init__(self, address: Address) -> None:
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        self._socket = socket.socket(socket.AF_UNIX if address.path else family)
+        self._bound = False
         try:
             if address.path:
-                _bind_private(listener, address.path)
+                _bind_private(self._socket, address.path)
+                self._bound = True
             else:
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                listener.bind((address.host, address.port))
-                address = address._replace(port=listener.getsockname()[1])
-            listener.listen(_BACKLOG)
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                self._socket.bind((address.host, address.port))
+                address = address._replace(port=self._socket.getsockname()[1])
+            self._socket.listen(_BACKLOG)
         except OSError as error:
+            self.close()
             message = f"can't listen at {address}: {error.strerror or error}"
             raise SnapmigError(message) from error
+        self._socket.setblocking(False)
+        self.address = address
+
+    def close(self) -> None:
+        """Stop listening. Connections stay open."""
+        self._socket.close()
+        if self._bound:
+            with suppress(OSError):
+                Path(self.address.path).unlink()
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+    def accept(
+        self, channels: int, certificates: str | None, first_s: float, all_s: float
+    ) -> Connections:
+        """
+        Accept the main connection and all channels.
+
+        :param certificates: a folder as of QEMU's ``tls-creds-x509``; then the main connection must
+            come first, and the handshakes of the channels are their workers'
+        :param first_s: seconds to wait for the first connection
+        :param all_s: seconds to wait for the others
+        :raises MigrationError: too many or too few come, or the source has no valid certificate
+        """
+        self._wait_for_first(first_s)
+        if certificates is None:
+            return accept_all(self._socket, channels, all_s)
+        first = self._accept(all_s, "main connection")
+        opened: list[socket.socket] = []
+        main = SecureConnection(first, certificates, _HANDSHAKE_S)
         try:
-            yield listener, address
-        finally:
-            if address.path:
-                with suppress(OSError):
-                    Path(address.path).unlink()
+            for number in range(channels):
+                opened += [self._accept(all_s, f"channel {number} of {channels}")]
+        except BaseException:
+            Connections(main, tuple(opened)).close()
+            raise
+        return Connections(main, tuple(opened))
+
+    def check_no_more(self, channels: int) -> None:
+        """
+        Refuse further connections: pages on a channel nobody expected would be missing.
+
+        :param channels: their expected number
+        :raises MigrationError: there is one
+        """
+        with suppress(BlockingIOError):
+            self._socket.accept()[0].close()
+            message = (
+                f"more than {channels} channels came, expected as many as the parameter "
+                "multifd-channels of the source"
+            )
+            raise MigrationError(message)
+
+    def _wait_for_first(self, limit_s: float) -> None:
+        deadline = time.monotonic() + limit_s
+        while not self._is_readable():
+            raise_if_cancelled()
+            if time.monotonic() > deadline:
+                raise MigrationError(f"no migration came in {limit_s:g} s")
+
+    def _accept(self, limit_s: float, name: str) -> socket.socket:
+        deadline = time.monotonic() + limit_s
+        while time.monotonic() < deadline:
+            raise_if_cancelled()
+            if self._is_readable():
+                with suppress(BlockingIOError):
+                    connection, _ = self._socket.accept()
+                    connection.setblocking(True)
+                    return connection
+        raise MigrationError(f"{name} did not come in {limit_s:g} s")
+
+    def _is_readable(self) -> bool:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(1000 * _MOMENT_S))
 
 
 def _bind_private(listener: socket.socket, path: str) -> None:
@@ -112,87 +181,3 @@ def _bind_private(listener: socket.socket, path: str) -> None:
         listener.bind(path)
     finally:
         os.umask(before)
-
-
-def check_no_more(listener: socket.socket, wanted: int) -> None:
-    """
-    Refuse further connections: pages on a channel nobody expected would be missing.
-
-    :param wanted: number of channels expected
-    :raises MigrationError: there is one
-    """
-    with suppress(BlockingIOError):
-        listener.accept()[0].close()
-        message = (
-            f"more than {wanted} channels came: expected as many as the source's parameter "
-            "multifd-channels says"
-        )
-        raise MigrationError(message)
-
-
-def accept_plain(
-    listener: socket.socket, channels: int, first_s: float, all_s: float
-) -> Connections:
-    """
-    Accept the main connection and all channels, once the first has come.
-
-    :param first_s: seconds to wait for the first
-    :param all_s: seconds to wait for the others
-    :raises MigrationError: too many or too few come
-    """
-    wait_for_first(listener, first_s)
-    return accept_all(listener, channels, all_s)
-
-
-def accept_secure(
-    listener: socket.socket, channels: int, folder: str, first_s: float, all_s: float
-) -> Connections:
-    """
-    Accept the main connection first, and then all channels, whose handshakes are their workers'.
-
-    :param folder: certificates as of QEMU's ``tls-creds-x509``
-    :raises MigrationError: the source has no valid certificate, or too few connections come
-    """
-    wait_for_first(listener, first_s)
-    main = SecureConnection(_accept(listener, all_s, "main connection"), folder, _HANDSHAKE_S)
-    opened: list[socket.socket] = []
-    try:
-        for number in range(channels):
-            opened.append(_accept(listener, all_s, f"channel {number} of {channels}"))
-    except BaseException:
-        for connection in (main, *opened):
-            connection.close()
-        raise
-    return Connections(main, tuple(opened))
-
-
-def wait_for_first(listener: socket.socket, limit_s: float) -> None:
-    """
-    Wait for a first connection, and leave it to be accepted.
-
-    :raises MigrationError: none comes in time
-    """
-    deadline = time.monotonic() + limit_s
-    while not _is_readable(listener, _MOMENT_S):
-        raise_if_cancelled()
-        if time.monotonic() > deadline:
-            raise MigrationError(f"no migration came in {limit_s:g} s")
-
-
-def _accept(listener: socket.socket, limit_s: float, name: str) -> socket.socket:
-    deadline = time.monotonic() + limit_s
-    listener.setblocking(False)
-    while time.monotonic() < deadline:
-        raise_if_cancelled()
-        if _is_readable(listener, _MOMENT_S):
-            with suppress(BlockingIOError):
-                connection, _ = listener.accept()
-                connection.setblocking(True)
-                return connection
-    raise MigrationError(f"{name} did not come in {limit_s:g} s")
-
-
-def _is_readable(listener: socket.socket, seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(listener, select.POLLIN)
-    return bool(poll.poll(1000 * seconds))

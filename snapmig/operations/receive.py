@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
 
 from snapmig.architectures import find_architecture
 from snapmig.attachments import AttachmentSource
 from snapmig.errors import UsageError
 from snapmig.guests.wait import NoticeCallback
 from snapmig.migration.connections import Connections
-from snapmig.migration.listening import (
-    Address,
-    accept_plain,
-    accept_secure,
-    check_no_more,
-    listening,
-    parse_address,
-)
+from snapmig.migration.listening import Address, Listener, parse_address
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.tls import check_certificates
 from snapmig.operations.options.arguments import checks_arguments
@@ -33,10 +26,6 @@ from snapmig.operations.runs.receive import HEAD_S, open_receiver
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new
 from snapmig.stores.opening import check_location
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Iterator
 
 __all__ = ("receive",)
 
@@ -128,11 +117,11 @@ def receive(  # noqa: PLR0913 - the words of the command line
     )
     check_location(location, force=force)
     folder = None if tls is None else os.fspath(tls)
-    with listening(address) as (listener, place):
+    with Listener(address) as listener:
         if notice is not None:
-            notice(f"waiting for a migration at {place}, {_shown(channels)}")
-        with _accepted(listener, channels, folder, first_s) as connections:
-            return _store(listener, connections, place, location, options, folder)
+            notice(f"waiting for a migration at {listener.address}, {_shown(channels)}")
+        with closing(listener.accept(channels, folder, first_s, HEAD_S)) as connections:
+            return _store(listener, connections, location, options, folder)
 
 
 def _shown(channels: int) -> str:
@@ -154,34 +143,18 @@ def _parse_listen(listen: str, tls: str | os.PathLike[str] | None, *, insecure: 
     return address
 
 
-@contextmanager
-def _accepted(
-    listener: socket.socket, channels: int, folder: str | None, first_s: float
-) -> Iterator[Connections]:
-    if folder is None:
-        connections = accept_plain(listener, channels, first_s, HEAD_S)
-    else:
-        connections = accept_secure(listener, channels, folder, first_s, HEAD_S)
-    with closing(connections):
-        yield connections
-
-
 def _store(
-    listener: socket.socket,
+    listener: Listener,
     connections: Connections,
-    place: Address,
     location: Location,
     options: SaveOptions,
-    folder: str | None,
+    certificates: str | None,
 ) -> SaveResult:
     channels = len(connections.channels)
-
-    def check() -> None:
-        check_no_more(listener, channels)
-
-    main = MainChannel(connections.main, str(place), multifd=channels > 0)
+    check = partial(listener.check_no_more, channels)
+    main = MainChannel(connections.main, str(listener.address), multifd=channels > 0)
     state = main.read_head(HEAD_S, check)
-    with open_receiver(connections, main, state, location, options, folder) as receiver:
+    with open_receiver(connections, main, state, location, options, certificates) as receiver:
         receiver.receive(check)
         check()
         receiver.source.attachments = receiver.attachments()
