@@ -150,7 +150,6 @@ def endless_devices(talk: Talk) -> Talk:
     return talk.inserted(MAIN, "devices", *steps)
 
 
-_SYNC = changed(wire.packet(b"", (), payload_size=0), flags=wire.SYNC)
 _RECORD = b"\x03ram"
 _STATE = wire.device_state(b"vfio", 0, b"state")
 _NAME = b"a" * 256
@@ -267,7 +266,6 @@ FAULTS: dict[str, Change] = {
     "a description without an end": on(MAIN, "description", lambda data: data[:1] + b"\xff" * 4),
     "endless devices": endless_devices,
     # Barriers
-    "one SYNC more than other channels": extra(SECOND, "sync", _SYNC, after=True, nth=-1),
     "one SYNC less than other channels": one_sync_less,
     "a mark without SYNC": extra(MAIN, "section end", word(wire.FLUSH), nth=-1),
 }  # fmt: skip
