@@ -1,10 +1,10 @@
 """
 Jobs on the hosts of a Dask cluster, each a process of its own. The only module that imports Dask.
 
-A worker declares the hosts it serves as resources. A job is pinned to one worker, so that it is
-lost together with that worker, and Dask does not run it again elsewhere. Jobs report through events
-under one topic; the worker sees a cancellation in the state of its own task, which also changes
-when the client is gone.
+A worker declares the hosts it serves as resources. A job is pinned to one worker: it is lost
+together with that worker, and Dask does not run it again elsewhere. Jobs report through events
+under one topic; the worker sees a cancellation in the state of its own task, and that state also
+changes when the client is gone.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Cluster:
                 raise SnapmigError(message)
 
     def places(self, host: str) -> int:
-        """Return the number of jobs a host may run at a time; at least 1, so that one can fail."""
+        """Return the number of jobs a host may run at a time; at least 1, for one to fail."""
         return max(1, sum(worker.places.get(host, 0) for worker in self._workers.values()))
 
     def run(
