@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
+from snapmig.batches.checks import SchedulerMissingError
 from snapmig.batches.cluster_executor import ClusterExecutor, cluster_warnings, hosts_of
 from snapmig.batches.executor import Executor, LocalExecutor
 from snapmig.batches.file import read_batch_file
@@ -28,7 +29,7 @@ from snapmig.operations.restore import RestoreResult
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
 
-__all__ = ("Batch", "batch")
+__all__ = ("Batch", "SchedulerMissingError", "batch")
 
 _POLL_S = 0.1
 

@@ -99,17 +99,20 @@ def _scheduler(options: argparse.Namespace) -> Scheduler | None:
 
 def _run(options: argparse.Namespace) -> int:
     # Only here: the file's reader takes 20 ms to import.
-    from snapmig.batches.run import Batch  # noqa: PLC0415
+    from snapmig.batches.run import Batch, SchedulerMissingError  # noqa: PLC0415
 
-    run = Batch(
-        options.file,
-        jobs=options.jobs,
-        max_guests_at_once=options.guests_at_once,
-        fail_fast=options.fail_fast,
-        bwlimit=options.bwlimit,
-        monitor_timeout=options.monitor_timeout,
-        scheduler=_scheduler(options),
-    )
+    try:
+        run = Batch(
+            options.file,
+            jobs=options.jobs,
+            max_guests_at_once=options.guests_at_once,
+            fail_fast=options.fail_fast,
+            bwlimit=options.bwlimit,
+            monitor_timeout=options.monitor_timeout,
+            scheduler=_scheduler(options),
+        )
+    except SchedulerMissingError as error:
+        raise UsageError(f"{error.message}: give one by --scheduler") from error
     print_warnings(run.warnings)
     with show_batch_progress(options.progress, run.at_once) as display:
         result = run.run(

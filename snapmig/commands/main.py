@@ -83,11 +83,12 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, way: str | None = None) -> int:
     """
     Run the program and return its exit code.
 
     :param argv: the arguments, default those of the process
+    :param way: see :func:`with_way`; default: ``-f``, or nothing beside ``--json``
     """
     _settle_streams()
     try:
@@ -120,7 +121,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 128 + signal.SIGPIPE
     except SnapmigError as error:
-        return fail(options, *describe(error if options.json else with_way(error)))
+        if way is None:
+            way = "" if options.json else "-f"
+        return fail(options, *describe(with_way(error, way)))
     except (OSError, MemoryError, ImportError) as error:
         _flushed(0)
         return fail(options, *describe(error))

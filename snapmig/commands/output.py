@@ -79,11 +79,15 @@ def rate(size: int, seconds: float) -> str:
     return f"{format_size(size)} in {format_duration(seconds)}{speed}"
 
 
-def with_way(error: Exception) -> Exception:
-    """Return an error with the flag to get past it, known to the commands only."""
-    if not isinstance(error, DestinationExistsError):
+def with_way(error: Exception, way: str = "-f") -> Exception:
+    """
+    Return an error with the way to get past it, known to the commands only.
+
+    :param way: the user's word for ``force``; empty if a program reads the error
+    """
+    if not way or not isinstance(error, DestinationExistsError):
         return error
-    return DestinationExistsError(f"{error.message}, -f overwrites it", path=error.path)
+    return DestinationExistsError(f"{error.message}, {way} overwrites it", path=error.path)
 
 
 def fail(options: argparse.Namespace, code: int, message: str) -> int:

@@ -105,6 +105,14 @@ def test_progress_comes_back(watched: Done) -> None:
     }
 
 
+def test_a_job_names_the_key_that_overwrites(cluster: Cluster, write: Write) -> None:
+    """A refusal on another host ends with the same words as one on this host."""
+    path = write(("a", "hostA"))
+    (path.parent / "out" / "a.snap").touch()
+    first = run(cluster, path).stderr.splitlines()[0]
+    assert first.endswith("out/a.snap: exists already, force = true overwrites it")
+
+
 def test_the_table_has_the_hosts(watched: Done) -> None:
     """People see where each job was done."""
     rows = [line.split()[:3] for line in watched.stdout.splitlines()]
@@ -140,7 +148,8 @@ def test_jobs_with_hosts_need_a_scheduler(cli: Callable[..., Any], write: Write)
     """Without one they would be done on the wrong machine."""
     outcome = cli("batch", write(("a", "hostA")))
     assert outcome.code == 2
-    assert "host is 'hostA', but there is no scheduler of a cluster" in outcome.err
+    words = "host is 'hostA', but there is no scheduler of a cluster: give one by --scheduler"
+    assert words in outcome.err
 
 
 def test_a_cluster_needs_a_host_for_each_job(cli: Callable[..., Any], write: Write) -> None:
