@@ -7,10 +7,17 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from snapmig.backups import names
-from snapmig.backups.errors import RepositoryError
 from snapmig.backups.object_lock import ObjectLock
-from snapmig.backups.stored import Contents, StoredSnapshot, contents_of, read_one
+from snapmig.backups.stored import (
+    LOCK_NAME,
+    Contents,
+    RepositoryError,
+    StoredSnapshot,
+    contents_of,
+    is_snapshot,
+    new_name,
+    read_one,
+)
 from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.opening import load_s3
@@ -51,7 +58,7 @@ class GuestPrefix:
         :raises LockedError: another process has it
         :raises StoreError: it can't be made
         """
-        with ObjectLock(self.url.inside(names.LOCK_NAME), self.shown, wait) as self._lock:
+        with ObjectLock(self.url.inside(LOCK_NAME), self.shown, wait) as self._lock:
             try:
                 yield
             finally:
@@ -66,9 +73,9 @@ class GuestPrefix:
         """
         found, foreign = [], []
         for name in self._names():
-            if names.is_snapshot(name):
+            if is_snapshot(name):
                 found.append(name)
-            elif name != names.LOCK_NAME:
+            elif name != LOCK_NAME:
                 foreign.append(name)
         items = load_s3().together(lambda name: read_one(name, self.place(name)), found)
         return contents_of(items, foreign)
@@ -76,7 +83,7 @@ class GuestPrefix:
     def new_name(self, now: datetime) -> str:
         """Return an unused name. The save takes it only if it is still unused then."""
         taken = set(self._names())
-        return names.new_name(now, taken.__contains__)
+        return new_name(now, taken.__contains__)
 
     def place(self, name: str) -> ObjectUrl:
         """Return the object of a snapshot."""
@@ -109,7 +116,7 @@ class GuestPrefix:
         return None
 
     def _client(self) -> Any:
-        return load_s3().PrefixClient(self.place(names.LOCK_NAME))
+        return load_s3().PrefixClient(self.place(LOCK_NAME))
 
     def _names(self) -> list[str]:
         found = sorted(self._client().entries(MAX_OBJECTS + 1))
@@ -121,4 +128,4 @@ class GuestPrefix:
 
 def _is_ours(name: str) -> bool:
     # Also uploads of locks: a run that loses one asks again, and learns the holder.
-    return names.is_snapshot(name) or name == names.LOCK_NAME
+    return is_snapshot(name) or name == LOCK_NAME

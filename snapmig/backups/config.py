@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from snapmig.backups.durations import Duration, parse_duration
-from snapmig.backups.errors import ConfigError
 from snapmig.backups.hooks import Hooks
 from snapmig.backups.retention import UNLIMITED, Rules
 from snapmig.backups.saving import refused_option
@@ -28,7 +27,12 @@ from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
 from snapmig.toml_errors import explain, kind_of, parse_toml, read_text
 
-__all__ = ("Config", "GuestConfig", "IoPriority", "load_config", "parse_config")
+__all__ = ("Config", "ConfigError", "GuestConfig", "IoPriority", "load_config", "parse_config")
+
+
+class ConfigError(UsageError):
+    """Invalid configuration; the message has the place."""
+
 
 _GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 Table = TypeVar("Table", bound=msgspec.Struct)

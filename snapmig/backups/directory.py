@@ -8,10 +8,18 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 
-from snapmig.backups import names
-from snapmig.backups.errors import RepositoryError
 from snapmig.backups.lock import locked
-from snapmig.backups.stored import Contents, StoredSnapshot, contents_of, read_one
+from snapmig.backups.stored import (
+    LOCK_NAME,
+    Contents,
+    RepositoryError,
+    StoredSnapshot,
+    contents_of,
+    is_leftover,
+    is_snapshot,
+    new_name,
+    read_one,
+)
 from snapmig.system.files import free_bytes, sync_directory
 
 __all__ = ("GuestDirectory",)
@@ -71,15 +79,15 @@ class GuestDirectory:
         """
         found, foreign = [], []
         for entry in self._entries():
-            if names.is_snapshot(entry.name) and entry.is_file(follow_symlinks=False):
+            if is_snapshot(entry.name) and entry.is_file(follow_symlinks=False):
                 found.append(read_one(entry.name, Path(entry.path)))
-            elif entry.name != names.LOCK_NAME and not names.is_leftover(entry.name):
+            elif entry.name != LOCK_NAME and not is_leftover(entry.name):
                 foreign.append(entry.name)
         return contents_of(found, foreign)
 
     def new_name(self, now: datetime) -> str:
         """Return an unused name for a snapshot of this moment."""
-        return names.new_name(now, lambda name: os.path.lexists(self.path / name))
+        return new_name(now, lambda name: os.path.lexists(self.path / name))
 
     def place(self, name: str) -> Path:
         """Return the path of a snapshot."""
@@ -87,7 +95,7 @@ class GuestDirectory:
 
     def remove_leftovers(self) -> list[str]:
         """Remove temporary files of killed runs. Return their names."""
-        found = [entry.name for entry in self._entries() if names.is_leftover(entry.name)]
+        found = [entry.name for entry in self._entries() if is_leftover(entry.name)]
         for name in found:
             (self.path / name).unlink()
         return found

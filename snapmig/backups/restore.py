@@ -7,10 +7,9 @@ from datetime import UTC, datetime
 
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.durations import parse_duration
-from snapmig.backups.errors import RepositoryError
 from snapmig.backups.plan import Chains
 from snapmig.backups.repository import guest_folder
-from snapmig.backups.stored import Contents, StoredSnapshot
+from snapmig.backups.stored import Contents, RepositoryError, StoredSnapshot
 from snapmig.errors import CorruptSnapshotError, UsageError
 from snapmig.guests.wait import NoticeCallback
 from snapmig.operations.options.names import FormatName

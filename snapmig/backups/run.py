@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from snapmig.backups.config import Config, GuestConfig
-from snapmig.backups.errors import HookError, LockedError
-from snapmig.backups.hooks import run_hook
+from snapmig.backups.hooks import HookError, run_hook
+from snapmig.backups.lock import LockedError
 from snapmig.backups.plan import Plan, plan_next
 from snapmig.backups.prune import future_snapshots, prune_folder
 from snapmig.backups.report import Report, sentence

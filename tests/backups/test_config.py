@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from snapmig.backups.config import load_config, parse_config
-from snapmig.backups.errors import ConfigError
+from snapmig.backups.config import ConfigError, load_config, parse_config
 from snapmig.backups.retention import UNLIMITED
 from snapmig.backups.schema import TABLES, GuestTable, TopTable
 from snapmig.backups.template import TEMPLATE

@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from snapmig.backups.errors import LockedError
-from snapmig.backups.lock import LOCK_NAME, locked
+from snapmig.backups.lock import LOCK_NAME, LockedError, locked
 
 HOLD = """\
 import sys

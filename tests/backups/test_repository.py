@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from snapmig.backups.directory import GuestDirectory
-from snapmig.backups.errors import RepositoryError
+from snapmig.backups.stored import RepositoryError
 from tests.support.backups import built
 from tests.support.builders import Block, Snapshot
 

@@ -9,7 +9,7 @@ import signal
 import pytest
 
 from snapmig.backups.bucket import GuestPrefix
-from snapmig.backups.errors import LockedError
+from snapmig.backups.lock import LockedError
 from snapmig.backups.object_lock import ObjectLock
 from snapmig.errors import StoreError
 from tests.s3.conftest import BUCKET
