@@ -17,6 +17,7 @@ from snapmig.backups.prune import prune
 from snapmig.backups.report import Report
 from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
 from snapmig.backups.run import RunOptions, run
+from snapmig.commands.arguments import call
 from snapmig.commands.backup_output import InitResult, Output, RestoredGuest, Summary
 from snapmig.commands.output import with_way
 from snapmig.commands.progress import show_progress
@@ -67,15 +68,8 @@ def _run(options: argparse.Namespace) -> int:
         if not guests:
             report.warn(f"{config.path} has no guests")
         step_back(config, report)
-        settings = RunOptions(
-            dry_run=options.dry_run,
-            prune=not options.no_prune,
-            full=options.full,
-            lock_wait=options.lock_wait,
-            jobs=options.jobs,
-            monitor_timeout=options.monitor_timeout,
-            progress=_progress(options, "saving"),
-        )
+        progress = _progress(options, "saving")
+        settings = call(RunOptions, options, prune=not options.no_prune, progress=progress)
         run(config, guests, report, settings)
 
     return _with_guests(options, work, loud=options.dry_run or None)
@@ -88,12 +82,7 @@ def _list(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
         step_back(config, report)
-        settings = CheckOptions(
-            everything=options.all,
-            days=options.days,
-            jobs=options.jobs,
-            progress=_progress(options, "checking"),
-        )
+        settings = call(CheckOptions, options, progress=_progress(options, "checking"))
         check(config, guests, report, settings)
 
     return _with_guests(options, work)
@@ -115,15 +104,10 @@ def _restore(options: argparse.Namespace) -> int:
         guest = config.guest(options.guest)
         before = None if options.before is None else parse_moment(options.before)
         with _progress(options, "restoring")(guest.name) as progress:
-            settings = RestoreOptions(
+            settings = call(
+                RestoreOptions,
+                options,
                 before=before,
-                snapshot=options.snapshot,
-                format=options.format,
-                jobs=options.jobs,
-                force=options.force,
-                in_place=options.in_place,
-                for_qemu=options.for_qemu,
-                monitor_timeout=options.monitor_timeout,
                 progress=progress,
                 notice=lambda text: report.remark(text, guest.name),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_option
+from snapmig.commands.arguments import Verbs, add_common, add_option, call
 from snapmig.commands.output import percent, print_json, say
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.chain import ChainLink, chain
@@ -35,7 +35,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    for link in chain(options.snapshot, follow_remote_parents=options.follow_remote_parents):
+    for link in call(chain, options):
         if options.json:
             print_json("chain", link)
         else:

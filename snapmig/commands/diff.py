@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
 from snapmig.commands.output import percent, print_json, print_warnings, say
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
@@ -44,13 +44,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "comparing") as progress:
-        result = diff(
-            options.one,
-            options.other,
-            jobs=options.jobs,
-            follow_remote_parents=options.follow_remote_parents,
-            progress=progress,
-        )
+        result = call(diff, options, progress=progress)
     print_warnings(result.warnings)
     if options.json:
         print_json("diff", result)
