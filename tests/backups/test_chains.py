@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from snapmig.backups.directory import GuestDirectory
 from snapmig.backups.durations import parse_duration
 from snapmig.backups.plan import Chains, plan_next
+from snapmig.backups.repository import guest_folder
 from tests.support.backups import built
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -18,7 +18,7 @@ def snapshots(tmp_path):
     """Give a function that makes a snapshot a day, each on the parent of a number."""
 
     def make(*parents, **damage):
-        folder = GuestDirectory(tmp_path, "web")
+        folder = guest_folder(tmp_path, "web")
         folder.make()
         for number, parent in enumerate(parents, 1):
             time = START + timedelta(days=number)
@@ -74,7 +74,7 @@ def test_another_parent_of_the_same_id_is_a_problem(snapshots, tmp_path):
     path = tmp_path / "web" / f"{time:%Y-%m-%dT%H-%M-%SZ}.snap"
     path.write_bytes(built(1, time, contents=b"other contents"))
 
-    assert problems(GuestDirectory(tmp_path, "web").read().snapshots) == [
+    assert problems(guest_folder(tmp_path, "web").read().snapshots) == [
         None,
         "its parent 2026-11-02T00-00-00Z.snap has changed since this was made",
     ]
@@ -144,7 +144,7 @@ def test_of_two_copies_the_whole_one_counts(snapshots, tmp_path):
     raw = bytearray(built(1, now(1)))
     raw[4096] ^= 1
     (tmp_path / "web" / "2027-01-01T00-00-00Z.snap").write_bytes(raw)
-    found = GuestDirectory(tmp_path, "web").read().snapshots
+    found = guest_folder(tmp_path, "web").read().snapshots
 
     assert [problem is None for problem in problems(found)] == [True, False, True]
 

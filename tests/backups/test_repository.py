@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from snapmig.backups.directory import GuestDirectory
+from snapmig.backups.repository import guest_folder
 from snapmig.backups.stored import RepositoryError
 from tests.support.backups import built
 from tests.support.builders import Block, Snapshot
@@ -16,7 +16,7 @@ NAME = "2026-11-23T02-15-00Z.snap"
 @pytest.fixture
 def folder(tmp_path):
     """Give the folder of a guest in an empty repository."""
-    folder = GuestDirectory(tmp_path, "web")
+    folder = guest_folder(tmp_path, "web")
     folder.make()
     return folder
 
@@ -136,7 +136,7 @@ def test_two_snapshots_of_a_second_have_two_names(folder):
 def test_a_missing_repository_is_not_made(tmp_path):
     """A disk that is not mounted is not mistaken for an empty one."""
     with pytest.raises(RepositoryError, match="there is no such directory"):
-        GuestDirectory(tmp_path / "mnt", "web").make()
+        guest_folder(tmp_path / "mnt", "web").make()
 
 
 def test_folders_are_their_owners_alone(folder):
@@ -146,4 +146,4 @@ def test_folders_are_their_owners_alone(folder):
 
 def test_a_guest_without_a_folder_has_nothing(tmp_path):
     """Before its first save a guest has no snapshots."""
-    assert GuestDirectory(tmp_path, "web").read().snapshots == ()
+    assert guest_folder(tmp_path, "web").read().snapshots == ()

@@ -11,7 +11,7 @@ import pytest
 
 import snapmig
 from snapmig.backups import saving
-from snapmig.backups.directory import GuestDirectory
+from snapmig.backups.repository import guest_folder
 from snapmig.errors import UsageError
 from tests.support import filesystems, program
 from tests.support.backups import RAM
@@ -21,7 +21,7 @@ DB = '[guests.db]\nsource = "db.ram"'
 
 def kinds(place):
     """Return the kinds of what is in the folder of the guest web."""
-    return [item.kind for item in GuestDirectory(place.folder / "repo", "web").read().snapshots]
+    return [item.kind for item in guest_folder(place.folder / "repo", "web").read().snapshots]
 
 
 def test_a_guest_is_saved(place):

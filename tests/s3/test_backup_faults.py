@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from snapmig.backups.bucket import GuestPrefix
+from snapmig.backups import repository
 from snapmig.backups.lock import LockedError
 from snapmig.backups.object_lock import ObjectLock
 from snapmig.errors import StoreError
@@ -198,7 +198,7 @@ def test_a_missing_bucket_is_named(place):
 def test_a_snapshot_that_is_removed_meanwhile_is_no_error(place, monkeypatch):
     """What was listed and is gone is left out."""
     place.put(1, 1)
-    monkeypatch.setattr(GuestPrefix, "_names", lambda _: ["2001-01-01T00-00-00Z.snap"])
+    monkeypatch.setattr(repository._Prefix, "_names", lambda _: ["2001-01-01T00-00-00Z.snap"])
 
     assert place.guest.read().snapshots == place.guest.read().unreadable == ()
 
