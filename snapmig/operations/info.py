@@ -17,7 +17,7 @@ from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.images.qemu.attachments import left_out
 from snapmig.operations.options.arguments import checks_arguments
-from snapmig.operations.runs.restore import SourceAttachments
+from snapmig.operations.runs.restore_inputs import SourceAttachments
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")
 

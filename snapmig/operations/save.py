@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from snapmig.architectures import find_architecture
 from snapmig.attachments import AttachmentSource, source_attachments
 from snapmig.errors import UsageError
 from snapmig.geometry import RamBlock
@@ -15,7 +14,7 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
-from snapmig.operations.options.addresses import parse_addresses
+from snapmig.operations.options.addresses import parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.names import (
@@ -136,6 +135,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     """
     location = parse_new(snapshot)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
+    placing = parse_placing(address, arch)
     options = SaveOptions(
         jobs=parse_jobs(jobs),
         settings=coding.settings,
@@ -152,8 +152,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         page_digests=page_digests,
         follow_remote_parents=follow_remote_parents,
         workers=choose_workers(bwlimit, workers),
-        addresses=parse_addresses(address),
-        architecture=None if arch is None else find_architecture(arch),
+        addresses=placing.addresses,
+        architecture=placing.architecture,
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
     )
     if isinstance(image, str) and is_guest(image):

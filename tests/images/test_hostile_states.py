@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError
 from snapmig.images.formats import open_image
-from snapmig.operations.runs.restore import plan_whole
+from snapmig.operations.runs.restore_inputs import plan_whole
 from tests.support.builders import Attachment, Snapshot
 from tests.support.builders import Block as SavedBlock
 from tests.support.outcome import Outcome
