@@ -8,14 +8,14 @@ from typing import Any
 from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress, call
 from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate, say
 from snapmig.commands.progress import show_progress
-from snapmig.commands.resume import resume_lines
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.options.table import OUTPUT, options_of
-from snapmig.operations.restore import restore
+from snapmig.operations.restore import RestoreResult, restore
+from snapmig.printable import printable, shell_words
 from snapmig.units import format_count, format_size
 
-__all__ = ("add_parser",)
+__all__ = ("add_parser", "resume_lines")
 
 _EPILOG = """\
 examples:
@@ -71,3 +71,15 @@ def _run(options: argparse.Namespace) -> int:
     for line in resume_lines(result):
         say(line)
     return 0
+
+
+def resume_lines(result: RestoreResult) -> list[str]:
+    """Return the commands after a restore for QEMU, quoted for a shell, else none."""
+    if result.qemu_arguments is None:
+        return []
+    return [
+        "resume    by these commands; the first comes from the snapshot: read it before you",
+        "          run it, unless you trust the maker of that file",
+        f"start     {shell_words(result.qemu_arguments)}",
+        *(f"monitor   {printable(command)}" for command in result.monitor_commands or ()),
+    ]
