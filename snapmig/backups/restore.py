@@ -12,7 +12,7 @@ from snapmig.backups.repository import guest_folder
 from snapmig.backups.stored import Contents, RepositoryError, StoredSnapshot
 from snapmig.errors import CorruptSnapshotError, UsageError
 from snapmig.guests.wait import NoticeCallback
-from snapmig.operations.options.names import FormatName
+from snapmig.operations.options.parse import FormatName
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 

@@ -18,8 +18,13 @@ from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeo
 from snapmig.operations.options.addresses import Placing, parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
-from snapmig.operations.options.names import AcceleratorName, FormatName
-from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX, is_guest
+from snapmig.operations.options.parse import (
+    GUEST_FORMAT,
+    GUEST_PREFIX,
+    AcceleratorName,
+    FormatName,
+    is_guest,
+)
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole

@@ -16,14 +16,17 @@ from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
-from snapmig.operations.options.names import (
+from snapmig.operations.options.parse import (
+    WINDOWS,
     AcceleratorName,
     CompressionName,
     LayoutName,
     Level,
     WindowName,
+    parse_jobs,
+    parse_layout,
+    parse_packet_size,
 )
-from snapmig.operations.options.parse import WINDOWS, parse_jobs, parse_layout, parse_packet_size
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, ReadOptions, read_options

@@ -17,7 +17,8 @@ from snapmig.images.source import ImageSource
 from snapmig.operations.options.addresses import parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
-from snapmig.operations.options.names import (
+from snapmig.operations.options.parse import (
+    GUEST_PREFIX,
     AcceleratorName,
     CompressionName,
     FormatName,
@@ -25,9 +26,6 @@ from snapmig.operations.options.names import (
     LayoutName,
     Level,
     WindowName,
-)
-from snapmig.operations.options.parse import (
-    GUEST_PREFIX,
     is_guest,
     parse_jobs,
     parse_layout,

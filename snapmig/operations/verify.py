@@ -18,8 +18,7 @@ from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks, VerifyHandler
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
-from snapmig.operations.options.names import AcceleratorName, WindowName
-from snapmig.operations.options.parse import window_bits
+from snapmig.operations.options.parse import AcceleratorName, WindowName, window_bits
 from snapmig.operations.progress import ProgressCallback, reporter
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.pages import Mask
