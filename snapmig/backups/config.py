@@ -183,7 +183,8 @@ class _Parser:
         return str(self._folder / text)
 
     def _save(self, guest: GuestTable, table: Any, place: str) -> dict[str, Any]:
-        options = {key: value for key, value in _items(table) if value is not None}
+        given = msgspec.structs.asdict(table)
+        options = {key: value for key, value in given.items() if value is not None}
         if (refused := refused_option(options, self._repository)) is not None:
             raise self._error(f"{place}.save", *refused)
         if guest.format is not None:
@@ -272,7 +273,3 @@ class _Parser:
     def _error(self, place: str, key: str, message: str) -> ConfigError:
         where = ".".join(part for part in (place, key) if part)
         return ConfigError(f"{where}: {message}" if where else message, path=str(self._path))
-
-
-def _items(table: msgspec.Struct) -> list[tuple[str, Any]]:
-    return [(name, getattr(table, name)) for name in table.__struct_fields__]

@@ -111,7 +111,8 @@ class _GuestRun:
 
         :raises SnapmigError: it failed; the hook for errors has not run yet
         """
-        if self._guest.optional and not _is_there(self._guest.source):
+        source = Path(self._guest.source.removeprefix(GUEST_PREFIX))
+        if self._guest.optional and not source.exists():
             message = f"skipped: its source {self._guest.source} is not there"
             self._report.warn(message, self._guest.name)
             self._finish("skipped", reason="its source is not there")
@@ -260,7 +261,3 @@ class _GuestRun:
     def _finish(self, result: str, **changes: Any) -> None:
         seconds = round(time.monotonic() - self._started, 3)
         self._report.result(replace(self._result, result=result, seconds=seconds, **changes))
-
-
-def _is_there(source: str) -> bool:
-    return Path(source.removeprefix(GUEST_PREFIX)).exists()

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from snapmig.batches.checks import SchedulerMissingError, check_restore, check_save, placed
 from snapmig.batches.file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.errors import UsageError
@@ -200,10 +202,9 @@ def _fill(text: str, known: Mapping[str, str], place: str) -> str:
 
 
 def _given(table: Table) -> dict[str, Any]:
-    options = {name: getattr(table, name) for name in table.__struct_fields__}
     return {
         name: value
-        for name, value in options.items()
+        for name, value in msgspec.structs.asdict(table).items()
         if value is not None and name not in Table.__struct_fields__
     }
 

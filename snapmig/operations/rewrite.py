@@ -196,9 +196,10 @@ def _options(
 ) -> SaveOptions:
     file = chain[0]
     block = file.superblock
-    size = (
-        block.packet_size if wishes.packet_size is None else parse_packet_size(wishes.packet_size)
-    )
+    size = block.packet_size
+    if wishes.packet_size is not None:
+        size = parse_packet_size(wishes.packet_size)
+    digests = file.page_digests is not None if wishes.page_digests is None else wishes.page_digests
     compression = wishes.compression or _compression(chain)
     window: str | None = wishes.window
     if window is None and compression == "zlib":
@@ -218,13 +219,9 @@ def _options(
         live=False,
         progress=progress,
         parent=parent,
-        page_digests=_page_digests(file, wishes.page_digests),
+        page_digests=digests,
         follow_remote_parents=wishes.follow_remote_parents,
     )
-
-
-def _page_digests(file: SnapshotFile, wish: bool | None) -> bool:
-    return file.page_digests is not None if wish is None else wish
 
 
 def _layout(file: SnapshotFile, place: Location, wish: str | None) -> Layout:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -172,25 +172,24 @@ def _check_records(source: SnapshotFile, found: _Findings) -> None:
         except StoreError:
             raise
         except SnapmigError:
-            _check_each_record(source, packets, found)
+            errors = _wrong_records(source, packets)
         else:
-            stored_pages = partial(_stored_pages, records, first)
-            for error in wrong_rests(source, packets, stored_pages):
-                found.damaged_packets += 1
-                found.add(error)
+            errors = wrong_rests(source, packets, partial(_stored_pages, records, first))
+        for error in errors:
+            found.damaged_packets += 1
+            found.add(error)
 
 
 def _stored_pages(records: Records, first: int, number: int) -> Mask | None:
     return pages_of_record(records[number - first])
 
 
-def _check_each_record(source: SnapshotFile, packets: range, found: _Findings) -> None:
+def _wrong_records(source: SnapshotFile, packets: range) -> Iterator[SnapmigError]:
     for packet in packets:
         try:
             source.packet(source.geometry.place(packet))
         except SnapmigError as error:
-            found.damaged_packets += 1
-            found.add(error)
+            yield error
 
 
 def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None:
