@@ -19,10 +19,9 @@ from snapmig.handlers.load import LoadTasks, VerifyHandler
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
 from snapmig.operations.options.parse import AcceleratorName, WindowName, window_bits
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.pages import Mask
-from snapmig.workers.pool import WorkerPool
 
 __all__ = ("VerifyResult", "verify")
 
@@ -193,7 +192,7 @@ def _wrong_records(source: SnapshotFile, packets: range) -> Iterator[SnapmigErro
 
 
 def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None:
-    source, options = reading.snapshot, reading.options
+    source = reading.snapshot
     source.keep_page_digests()
     for file in reading.chain[1:]:
         found.attempt(file.index.check_digest)
@@ -201,12 +200,8 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]
     tasks = LoadTasks(source, range(source.geometry.packet_count))
-    with WorkerPool(options.jobs, partial(VerifyHandler, plans)) as pool:
-        report = reporter(pool, source.geometry.ram_size, options.progress)
-        pool.run(tasks, report, ahead=reading.ahead)
-        report()
-        found.damaged_packets += int(pool.counters.total()[Counter.DAMAGED_PACKETS])
-        reading.take_warnings(pool)
+    counters = reading.run(tasks, partial(VerifyHandler, plans), source.geometry.ram_size)
+    found.damaged_packets += int(counters[Counter.DAMAGED_PACKETS])
     found.warnings += reading.warnings
     for error in sorted(tasks.replies, key=lambda error: error.packet):
         found.add(error)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snapmig.attachments import StoredAttachment, source_format
+from snapmig.attachments import SOURCE_PREFIX, Attachments, StoredAttachment, source_format
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
@@ -19,7 +19,7 @@ from snapmig.images.target import TargetPlan
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.operations.runs.read import Reading
-from snapmig.operations.runs.restore_inputs import SourceAttachments, plan_block, plan_whole
+from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
 from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.save_guest import STATE
 from snapmig.system.files import descriptor_path, pwrite_all
@@ -55,7 +55,7 @@ def load_guest(source: SnapshotFile) -> SavedGuest:
     :raises UsageError: the saved image had no device state of QEMU
     :raises CorruptSnapshotError: its attachments were not written by snapmig
     """
-    attachments = SourceAttachments(source)
+    attachments = Attachments(source, SOURCE_PREFIX, limited=True)
     try:
         return _load_guest(attachments, source)
     except SnapmigError as error:
@@ -63,7 +63,7 @@ def load_guest(source: SnapshotFile) -> SavedGuest:
         raise
 
 
-def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGuest:
+def _load_guest(attachments: Attachments, source: SnapshotFile) -> SavedGuest:
     from_guest = source_format(source) == GUEST_FORMAT
     for name in (FACTS, STATE):
         if from_guest and name not in attachments:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
 from snapmig.attachments import (
     SOURCE_PREFIX,
-    StoredAttachment,
+    Attachments,
     load_attachment,
     source_format,
 )
@@ -22,7 +22,7 @@ from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.operations.options.addresses import Placing, place_blocks
 from snapmig.pages import Mask
 
-__all__ = ("Part", "SourceAttachments", "plan_block", "plan_whole")
+__all__ = ("Part", "plan_block", "plan_whole")
 
 
 DOMAIN_XML = "domain.xml"
@@ -57,7 +57,7 @@ def plan_whole(
     """
     geometry = source.geometry
     # The user's addresses take precedence over those of a saved core.
-    kept = {} if any(placing) else SourceAttachments(source)
+    kept = {} if any(placing) else Attachments(source, SOURCE_PREFIX, limited=True)
     content = Content(
         blocks=place_blocks(geometry.blocks, placing.addresses),
         attachments=kept,
@@ -102,34 +102,6 @@ def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
     plan = ImagePlan(size, (file_offset,) * len(names))
     packets, pages = geometry.block_packets(number), -(-size // PAGE_SIZE)
     return Part(packets, size, pages, plan, Placer(plan.block_offsets, starts))
-
-
-class SourceAttachments(Mapping[str, bytes]):
-    """The saved image's contents besides pages, under its format's names."""
-
-    def __init__(self, source: SnapshotFile) -> None:
-        self._source = source
-        self._entries = {
-            entry.name.removeprefix(SOURCE_PREFIX): entry
-            for entry in source.attachments
-            if entry.name.startswith(SOURCE_PREFIX)
-        }
-
-    def __getitem__(self, name: str) -> bytes:
-        return load_attachment(self._source, self._entries[name], limited=True)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def pieces(self, name: str) -> StoredAttachment:
-        """Return the contents of a possibly large attachment."""
-        return StoredAttachment(self._source, self._entries[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:

@@ -13,7 +13,6 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks, RestoreHandler, RestorePlan
 from snapmig.images.target import TargetPlan
-from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import Part
 from snapmig.system.files import (
@@ -166,11 +165,6 @@ def _partly_restored(path: Path) -> Iterator[None]:
 def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
     """Have workers write a part's pages into a file; return the number of nonzero pages."""
     plan = RestorePlan(reading.plans, target, part.placer)
-    options = reading.options
-    make_handler = partial(RestoreHandler, plan)
-    with options.workers(options.jobs, make_handler, lambda _signal: "") as pool:
-        report = reporter(pool, part.ram_size, options.progress)
-        pool.run(LoadTasks(reading.snapshot, part.packets), report, ahead=reading.ahead)
-        report()
-        reading.take_warnings(pool)
-        return int(pool.counters.total()[Counter.DATA_PAGES])
+    tasks = LoadTasks(reading.snapshot, part.packets)
+    counters = reading.run(tasks, partial(RestoreHandler, plan), part.ram_size)
+    return int(counters[Counter.DATA_PAGES])
