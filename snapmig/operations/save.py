@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from snapmig.attachments import AttachmentSource, source_attachments
@@ -34,6 +35,7 @@ from snapmig.operations.options.parse import (
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.save import open_save_run
+from snapmig.operations.runs.save_output import OpenOutput, whole_snapshot
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new
 
@@ -165,19 +167,17 @@ def save(  # noqa: PLR0913 - the words of the command line
         return save_guest(image.removeprefix(GUEST_PREFIX), location, options)
     if live:
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
-    source = _open_image(image, format, base)
-    try:
+    with closing(_open_image(image, format, base)) as source:
+        open_output: OpenOutput = whole_snapshot
         if share is not None:
-            from snapmig.operations.shares import parse_share, save_share  # noqa: PLC0415 - rare
+            from snapmig.operations.shares import parse_share, share_output  # noqa: PLC0415 - rare
 
-            return save_share(source, _shared(location), options, parse_share(share))
-        with open_save_run(source, location, options) as run:
+            open_output = share_output(_shared(location), options, parse_share(share))
+        with open_save_run(source, location, options, open_output) as run:
             run.write_pass()
             run.sample_changes()
             source.check_unchanged()
             return run.finish(source_attachments(source))
-    finally:
-        source.close()
 
 
 def _shared(location: Location) -> Path:
