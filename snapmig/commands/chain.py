@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import Verbs, add_common, add_option, call
-from snapmig.commands.output import percent, print_json, say
+from snapmig.commands.output import percent, say, show
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.chain import ChainLink, chain
 from snapmig.units import format_size
@@ -36,10 +36,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     for link in call(chain, options):
-        if options.json:
-            print_json("chain", link)
-        else:
-            _print(link)
+        show(options, "chain", link, _print)
     return 0
 
 

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -24,6 +24,7 @@ __all__ = (
     "print_warnings",
     "rate",
     "say",
+    "show",
     "with_way",
 )
 
@@ -55,6 +56,21 @@ def json_line(fields: Mapping[str, Any]) -> str:
 def print_json(command: str, result: Any) -> None:
     """Print a result's fields as one line of JSON."""
     print(json_line({"message_type": command, **asdict(result)}))
+
+
+def show(
+    options: argparse.Namespace, command: str, result: Any, print_lines: Callable[[Any], None]
+) -> None:
+    """
+    Print a result's warnings, and the result for a program or for people.
+
+    :param print_lines: prints a result for people
+    """
+    print_warnings(getattr(result, "warnings", ()))
+    if options.json:
+        print_json(command, result)
+    else:
+        print_lines(result)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

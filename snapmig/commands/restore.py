@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress, call
-from snapmig.commands.output import percent, print_json, print_notice, print_warnings, rate, say
+from snapmig.commands.output import percent, print_notice, rate, say, show
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
@@ -60,17 +60,17 @@ def add_parser(verbs: Verbs) -> None:
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "restoring") as progress:
         result = call(restore, options, progress=progress, notice=print_notice)
-    print_warnings(result.warnings)
-    if options.json:
-        print_json("restore", result)
-        return 0
+    show(options, "restore", result, _print)
+    return 0
+
+
+def _print(result: RestoreResult) -> None:
     data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     say(f"restored {rate(result.ram_size, result.seconds)}, {format_count(result.jobs, 'job')}")
     say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     say(f"image     {result.image}")
     for line in resume_lines(result):
         say(line)
-    return 0
 
 
 def resume_lines(result: RestoreResult) -> list[str]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
-from snapmig.commands.output import fail, print_json, print_warnings, rate, say
+from snapmig.commands.output import fail, rate, say, show
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
 from snapmig.operations.failures import describe
@@ -60,11 +60,7 @@ def _run(options: argparse.Namespace) -> int:
                 code = code or failed
                 continue
         code = code or result.exit_code
-        print_warnings(result.warnings)
-        if options.json:
-            print_json("verify", result)
-        else:
-            _print(result)
+        show(options, "verify", result, _print)
     return code
 
 
