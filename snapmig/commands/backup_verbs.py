@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,7 +13,6 @@ from snapmig.backup import init
 from snapmig.backups.check import CheckOptions, check
 from snapmig.backups.config import Config, GuestConfig, load_config
 from snapmig.backups.listing import list_snapshots
-from snapmig.backups.priorities import step_back
 from snapmig.backups.prune import prune
 from snapmig.backups.report import Report
 from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
@@ -23,6 +23,7 @@ from snapmig.commands.output import with_way
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
 from snapmig.operations.progress import ProgressCallback
+from snapmig.system.libc import set_io_priority
 
 __all__ = ("VERBS",)
 
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
     def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
         if not guests:
             report.warn(f"{config.path} has no guests")
-        step_back(config, report)
+        _step_back(config, report)
         progress = _progress(options, "saving")
         settings = call(RunOptions, options, prune=not options.no_prune, progress=progress)
         run(config, guests, report, settings)
@@ -81,7 +82,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
-        step_back(config, report)
+        _step_back(config, report)
         settings = call(CheckOptions, options, progress=_progress(options, "checking"))
         check(config, guests, report, settings)
 
@@ -127,6 +128,20 @@ def _init(options: argparse.Namespace) -> int:
     except (SnapmigError, OSError) as error:
         report.fail(with_way(error))
     return output.exit_code(report)
+
+
+def _step_back(config: Config, report: Report) -> None:
+    """Set the configured priorities. A refusal by the system is a warning."""
+    if config.nice is not None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, config.nice)
+        except OSError as error:
+            report.warn(f"nice = {config.nice}: {error.strerror}")
+    if config.ionice is not None:
+        try:
+            set_io_priority(config.ionice.name, config.ionice.level)
+        except OSError as error:
+            report.warn(f"ionice = {config.ionice.name!r}: {error.strerror}")
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
