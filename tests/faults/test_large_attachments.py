@@ -154,6 +154,6 @@ def test_a_device_state_is_written_in_pieces(make, shm):
 
 def test_its_name_is_looked_up_without_its_contents(make, monkeypatch):
     """The presence of an attachment is known from the snapshot's table."""
-    monkeypatch.setattr("snapmig.operations.snapshot.load_attachment", None)
+    monkeypatch.setattr("snapmig.attachments.load_attachment", None)
     with snapmig.open(make("note")) as snapshot:
         assert ("note" in snapshot.attachments, "nota" in snapshot.attachments) == (True, False)
