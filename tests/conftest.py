@@ -72,6 +72,6 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
             code = main([str(argument) for argument in arguments])
         except SystemExit as stop:
             code = int(stop.code or 0)
-        return Outcome(code, *capsys.readouterr())
+        return Outcome(code, *capsys.readouterr(), ("snapmig", *arguments))
 
     return call
