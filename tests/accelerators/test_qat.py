@@ -84,7 +84,7 @@ def allocated() -> int:
 def run(program: str) -> subprocess.CompletedProcess[str]:
     """Run a program of Python in a process that never used QATzip."""
     command = [sys.executable, "-c", program]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return program.call(command, timeout=60)
 
 
 @pytest.mark.parametrize("plain", PLAINS.values(), ids=PLAINS)
@@ -309,7 +309,7 @@ def test_nothing_is_said_to_the_user() -> None:
         "coder.submit(0, b'bad', 4096)\n"
         "assert coder.reap().error\n"
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done.ok(out="")
 
 
 def test_two_coders_work_in_turn() -> None:

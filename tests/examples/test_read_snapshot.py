@@ -8,6 +8,7 @@ import xxhash
 
 import snapmig
 from examples import read_snapshot
+from tests.support import program
 from tests.support.builders import Attachment, Block, Snapshot, deflate, noise, text
 
 SCRIPT = Path(read_snapshot.__file__)
@@ -196,8 +197,8 @@ def test_wrong_usage(snapshot):
 
 def test_one_line_for_an_error(image):
     """The program says what is wrong in one sentence."""
-    result = subprocess.run([sys.executable, SCRIPT, image], capture_output=True, text=True)
-    assert (3, f"{image}: This is not a snapshot.\n") == (result.returncode, result.stderr)
+    result = program.call([sys.executable, SCRIPT, image])
+    result.fails(3, err=f"{image}: This is not a snapshot.\n")
 
 
 @pytest.mark.parametrize(

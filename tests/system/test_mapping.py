@@ -1,6 +1,5 @@
 """Facts about snapshots without compression: RAM blocks are mapped from the file as they are."""
 
-import json
 import mmap
 
 import pytest
@@ -49,7 +48,7 @@ def test_blocks_are_mapped_from_the_snapshot(blocks, tmp_path, shm, place, packe
 def test_the_command_line_names_the_offsets(blocks, shm, cli):
     """``info --json`` has the offset of each block, a multiple of a page."""
     snapmig.save(blocks, shm / "s", compression="none")
-    shown = json.loads(cli("info", "--json", shm / "s").out)["blocks"]
+    shown = cli("info", "--json", shm / "s").json["blocks"]
     offsets = [block["offset"] for block in shown]
 
     assert [offset % mmap.PAGESIZE for offset in offsets] == [0, 0, 0]
