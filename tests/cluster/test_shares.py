@@ -83,8 +83,8 @@ def test_processes_on_two_workers_write_at_a_time(
     (tmp_path / "jobs.toml").write_text("bwlimit = '10M'\n" + "".join(tables))
     words = ("batch", tmp_path / "jobs.toml", "--scheduler", cluster.address)
     done = program.run(*words)
-    assert done.returncode == 0, done.stderr
-    assert program.run("commit", snapshot).returncode == 0
+    done.ok()
+    program.run("commit", snapshot).ok()
     assert parts(snapshot) == single
 
 
@@ -164,7 +164,7 @@ def test_shares_have_fixed_places_only(guest: Path, snapshot: Path) -> None:
 def test_abandoned_shares_are_gone(guest: Path, snapshot: Path) -> None:
     """Nothing is left."""
     snapmig.save(guest, snapshot, share="1/2", jobs=1)
-    assert program.run("commit", "--abandon", snapshot).returncode == 0
+    program.run("commit", "--abandon", snapshot).ok()
     assert list(snapshot.parent.iterdir()) == []
 
 
