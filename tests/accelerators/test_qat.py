@@ -246,7 +246,7 @@ def test_a_damaged_stream_gives_what_zlib_gives_or_an_error() -> None:
 
 
 def test_noise_is_an_error() -> None:
-    """What is no stream at all does not hang."""
+    """Bytes without any stream do not hang."""
     coder = QatEngine().decompressor(15)
     noise = PLAINS["noise"]
     for start in range(100):
@@ -336,7 +336,7 @@ def test_the_librarys_defaults_are_where_the_structure_has_them() -> None:
 
 
 def test_the_facts_are_those_of_the_devices() -> None:
-    """Whether it is usable is up to the devices, for the library is here."""
+    """Its devices decide if it is usable, for the library is here."""
     facts = QatEngine().facts()
     report = find_qat()
     assert (facts.devices, facts.problem, facts.remedy) == (

@@ -46,7 +46,7 @@ def test_damage_is_found(place):
 
 
 def test_damage_of_one_does_not_stop_the_check(place):
-    """What comes after a damaged snapshot is read too."""
+    """Snapshots after a damaged one are read too."""
     damage(place.put(TIME, 1))
     place.put(TIME + timedelta(days=1), 2)
 
@@ -65,14 +65,14 @@ def test_a_missing_parent_is_found(place):
     ("content", "code"), [(b"", 3), (built(1, TIME, version_major=9), 4)], ids=["empty", "newer"]
 )
 def test_an_unreadable_snapshot_is_found(place, content, code):
-    """What does not say what it is has the exit code of the reason."""
+    """A file that can't be read as a snapshot has the exit code of the reason."""
     place.put(TIME, 1).write_bytes(content)
 
     place.backup("check").ends(code)
 
 
 def test_foreign_files_are_skipped_with_a_warning(place):
-    """What is not of a backup is not checked, and that is said."""
+    """Foreign files are not checked, and a warning names them."""
     place.put(TIME, 1)
     (place.folder / "repo/web/notes.txt").write_text("mine")
     outcome = place.backup("check")

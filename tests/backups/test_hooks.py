@@ -75,7 +75,7 @@ def test_an_error_is_told(noted):
 
 
 def test_an_error_before_the_save_is_told_too(noted):
-    """What fails before any hook ran has one hook, that for errors."""
+    """A failure before any hook ran has one hook, that for errors."""
     (noted.folder / "web.ram").unlink()
     noted.backup("run")
 
@@ -141,7 +141,7 @@ def test_what_hooks_print_is_not_in_the_results(place):
 
 
 def test_a_dry_run_runs_no_hooks(noted):
-    """What is only talked about disturbs no guest."""
+    """A dry run disturbs no guest."""
     (noted.folder / "web.ram").unlink()
     noted.backup("run", "--dry-run")
 
@@ -149,7 +149,7 @@ def test_a_dry_run_runs_no_hooks(noted):
 
 
 def test_a_signal_during_a_hook_runs_the_hook_for_errors(place):
-    """What "before" did is undone also when the run is interrupted."""
+    """The work of "before" is undone also when the run is interrupted."""
     here = place.folder
     place.configure(
         web=f'hooks.before = ["sh", "-c", "echo > {here}/begun; sleep 300"]\n'

@@ -72,7 +72,7 @@ def test_sizes_are_those_on_disk(place):
 
 
 def test_names_play_no_tricks_on_a_terminal(place):
-    """What a foreign name has of control characters is written out, on one line."""
+    """Control characters of a foreign name are written out, on one line."""
     place.put(TIME, 1)
     (place.folder / "repo/web/a\x1b[2J\nb").write_text("")
     outcome = place.backup("list")

@@ -27,7 +27,7 @@ def test_what_the_rules_do_not_keep_is_removed(filled):
 
 
 def test_a_dry_run_removes_nothing(filled):
-    """What would be removed is said, and stays."""
+    """Snapshots to be removed are named, and stay."""
     outcome = filled.backup("prune", "--dry-run")
 
     outcome.ok()
@@ -43,7 +43,7 @@ def test_a_dry_run_makes_no_lock(filled):
 
 
 def test_each_snapshot_has_a_line_with_its_reasons(filled):
-    """Why a snapshot stays is said."""
+    """The reason why a snapshot stays is given."""
     *found, _ = filled.told("prune", "-n")
 
     assert [(item["action"], item["reasons"]) for item in found] == [
@@ -75,7 +75,7 @@ def test_only_snapshots_are_removed(filled):
 
 
 def test_an_unreadable_snapshot_stops_removals(filled):
-    """What it builds on is not known, so all stays, with a warning."""
+    """Its parent is not known, so all stay, with a warning."""
     (filled.folder / "repo/web/2001-01-01T00-00-00Z.snap").write_bytes(b"")
     outcome = filled.backup("prune")
 

@@ -76,7 +76,7 @@ def test_a_damaged_one_is_not_passed_over(filled):
 
 
 def test_a_missing_parent_is_an_error(filled):
-    """What can't be restored whole is not restored at all."""
+    """A snapshot that can't be restored whole is not restored at all."""
     filled.put(TIME + timedelta(days=5), 9, parent=8)
     outcome = filled.backup("restore", "web", filled.folder / "out")
 
@@ -118,7 +118,7 @@ def test_a_restore_needs_no_lock(filled):
 
 
 def test_a_time_that_is_none_is_an_error_of_usage(filled):
-    """What is neither a time nor a duration is one sentence with examples."""
+    """A text that is neither a time nor a duration is refused in one sentence with examples."""
     outcome = filled.backup("restore", "--before=yesterday", "web", "out")
 
     outcome.fails(2, "time is 'yesterday', expected one like 2026-11-23")
@@ -130,7 +130,7 @@ def test_how_long_ago_is_a_time():
 
 
 def test_a_time_without_a_zone_is_local(monkeypatch):
-    """What a person reads off a clock on the wall is what is meant."""
+    """A time is read as local, like that of a clock on the wall."""
     import time
 
     monkeypatch.setenv("TZ", "Etc/GMT-5")

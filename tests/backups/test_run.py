@@ -25,7 +25,7 @@ def kinds(place):
 
 
 def test_a_guest_is_saved(place):
-    """What a run saved is the guest's RAM."""
+    """A saved snapshot holds the guest's RAM."""
     place.backup("run").ok()
     (name,) = place.stored()
     snapmig.restore(place.folder / "repo" / "web" / name, place.folder / "out")
@@ -48,7 +48,7 @@ def test_a_run_says_what_it_did_when_asked(place):
 
 
 def test_json_has_a_line_for_each_guest_and_a_summary(place):
-    """What was done can be read by a program."""
+    """Results can be read by a program."""
     place.configure(guests=DB)
     web, db, summary = place.told("run")
 
@@ -87,7 +87,7 @@ def test_one_guests_failure_does_not_stop_the_others(place):
 
 
 def test_a_failure_is_a_result_too(place):
-    """Who reads only the results learns of what failed."""
+    """Failures are among the results too."""
     (place.folder / "web.ram").unlink()
     web, _ = place.told("run")
 
@@ -146,7 +146,7 @@ def test_a_missing_repository_is_not_made(place):
 
 
 def test_options_of_save_are_handed_on(place):
-    """What the configuration says of saves is what the snapshots are."""
+    """Snapshots have the options given for saves in the configuration."""
     place.configure(web='save.layout = "packed"\nsave.packet_size = "64K"\nattach."a/b" = "db.ram"')
     place.backup("run")
     facts = snapmig.info(place.folder / "repo" / "web" / place.stored()[0])
@@ -192,7 +192,7 @@ def test_a_run_may_leave_pruning_out(place):
 
 
 def test_a_dry_run_changes_nothing(place):
-    """What would be done is said, and neither a folder nor a lock is made."""
+    """A dry run prints its plan, and makes neither a folder nor a lock."""
     place.configure(web='hooks.before = ["touch", "hook"]')
     outcome = place.backup("run", "--dry-run")
 
@@ -223,7 +223,7 @@ def test_full_and_incremental_take_turns(place):
 
 
 def test_a_dry_run_knows_what_the_next_one_builds_on(place):
-    """What an incremental save would leave room for is what a dry run says."""
+    """A dry run foretells the room left for an incremental save."""
     place.configure("full_every = 3\n[retention]\nkeep_last = 2")
     place.backup("run", "--full", "--no-prune")
     place.backup("run", "--full", "--no-prune")
@@ -297,7 +297,7 @@ def test_a_snapshot_of_the_future_is_warned_of(place):
 
 
 def test_an_unreadable_snapshot_stops_removals(place):
-    """What builds on what is not known then, so all stays, with a warning."""
+    """The parents are not known then, so all stay, with a warning."""
     place.configure("[retention]\nkeep_last = 1")
     place.backup("run")
     (place.folder / "repo/web/2001-01-01T00-00-00Z.snap").write_bytes(b"\x93SNAPMIG")

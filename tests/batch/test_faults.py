@@ -141,7 +141,7 @@ def _descendants(pid):
 
 
 def test_an_exception_of_the_callers_ends_all_jobs(write, big):
-    """What a progress function raises leaves nothing behind, and arrives."""
+    """An exception of a progress function leaves nothing behind, and arrives."""
 
     class EnoughError(Exception):
         pass

@@ -194,7 +194,7 @@ def test_jobs_in_each_others_way_are_refused_before_the_start(cli, write, folder
 
 
 def test_arguments_are_stronger_than_the_file(write):
-    """What the command line gives holds instead."""
+    """Options of the command line go before those of the file."""
     path = write("jobs = 3\nmax_guests_at_once = 1\nfail_fast = true\n" + SAVE)
     batch = Batch(path, jobs=2, max_guests_at_once=5, fail_fast=False)
 

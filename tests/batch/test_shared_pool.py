@@ -63,7 +63,7 @@ def test_every_task_of_every_job_is_done_once(workers, jobs):
 
 
 def test_each_job_has_counters_of_its_own():
-    """What a worker counts for one job is not in another's sum."""
+    """A worker's count for one job is not in another's sum."""
     with SharedPool(2, 3) as pool:
         outcomes = _jobs(pool, *[(handlers.Echo, count) for count in (5, 50, 500)])
 
@@ -146,7 +146,7 @@ def test_a_worker_that_dies_fails_the_job_that_it_worked_for(make_handler, words
 
 
 def test_a_death_is_explained_by_its_own_job():
-    """What may explain the signal is asked of the job that failed."""
+    """The job that failed is asked for what may explain the signal."""
     with SharedPool(2, 2) as pool:
         failed, _ = _jobs(
             pool,

@@ -114,7 +114,7 @@ def test_an_increment_has_the_addresses_of_its_parent(cli: Call) -> None:
 
 
 def test_an_increment_may_be_given_others(cli: Call) -> None:
-    """What the user says goes before what the parent has."""
+    """Addresses given by the user go before those of the parent."""
     parent = save(cli, *GIVEN)
     more = ("--parent", parent, "--address", "ram=1G", "--arch", "arm")
     cli("save", "later.ram", "later.snap", *more).ok()
@@ -220,7 +220,7 @@ def test_a_raw_file_of_several_blocks_is_made(cli: Call) -> None:
 
 
 def test_one_block_is_restored_without_a_word(cli: Call) -> None:
-    """What the warning names gives the RAM alone."""
+    """The option named by the warning gives the RAM alone."""
     several(cli)
     outcome = cli("restore", "-f", "blocks.snap", "image", "--block", "pc.ram")
     outcome.ok()

@@ -101,7 +101,7 @@ def test_debug_shows_where_it_failed(cli):
 
 @pytest.mark.usefixtures("guest")
 def test_a_bug_is_called_a_bug(cli, monkeypatch):
-    """What nobody thought of ends with a traceback and code 1."""
+    """An unexpected exception ends with a traceback and code 1."""
 
     def broken(*_arguments, **_options):
         raise LookupError("oops")
@@ -126,7 +126,7 @@ def test_progress_lines_are_json(cli, verb):
 
 @pytest.mark.usefixtures("place")
 def test_progress_lines_of_a_save_have_the_ratio(cli):
-    """What is stored so far is in the progress lines."""
+    """Progress lines have the bytes stored so far."""
     outcome = cli("save", "guest.ram", "new.snap", "--progress", "json", "--json")
 
     assert json.loads(outcome.err.splitlines()[-1])["stored_bytes"] == (outcome.json["stored_size"])

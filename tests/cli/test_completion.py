@@ -85,7 +85,7 @@ def test_scripts_are_made_from_the_options():
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_program_prints_a_shells_script(cli, name):
-    """What is printed is the package's script."""
+    """The printed script is the package's."""
     outcome = cli("completion", name)
 
     outcome.ok(out=(COMPLETIONS / SCRIPTS[name]).read_text())

@@ -91,7 +91,7 @@ def test_the_result_says_what_compressed(cli, options, line):
 @pytest.mark.parametrize("engine", ["isal", "python"])
 @pytest.mark.parametrize("reader", ["isal", "python"])
 def test_engines_read_each_other(guest, cli, engine, reader):
-    """What one engine made another restores and verifies."""
+    """A snapshot made by one engine is restored and verified by another."""
     _saved(cli, "--accelerator", engine, "--level", 3)
     restored = cli("restore", "guest.snap", "new.ram", "--accelerator", reader, "--json")
     verified = cli("verify", "guest.snap", "--accelerator", reader, "--json")
@@ -138,7 +138,7 @@ def test_a_missing_package_is_named_where_it_is_needed(guest, cli, compression, 
 @pytest.mark.parametrize("compression", PACKAGES)
 @pytest.mark.parametrize("arguments", [("info", "guest.snap"), ("verify", "--quick", "guest.snap")])
 def test_a_missing_package_is_not_missed(cli, compression, arguments):
-    """What decodes no packet needs no package."""
+    """Verbs that decode no packet need no package."""
     _saved(cli, "--compression", compression)
 
     _without(PACKAGES[compression], *arguments).ok()
@@ -281,7 +281,7 @@ def test_a_large_window_is_found_by_verify(guest, cli, jobs):
 
 @pytest.mark.parametrize(("made", "checked"), [("4k", "4k"), ("4k", "32k"), ("32k", "32k")])
 def test_a_small_window_is_proved_by_verify(guest, cli, made, checked):
-    """What keeps to a window passes with it, and with a larger one."""
+    """Streams that keep to a window pass with it, and with a larger one."""
     _far_repeats(guest, cli, made)
 
     cli("verify", "far.snap", "--window", checked).ok()
@@ -289,7 +289,7 @@ def test_a_small_window_is_proved_by_verify(guest, cli, made, checked):
 
 @pytest.mark.parametrize("engine", ["isal", "python"])
 def test_engines_keep_to_the_window(guest, cli, engine):
-    """What either engine makes for 4 KiB passes, of all kinds of pages."""
+    """Streams made by either engine for 4 KiB pass, of all kinds of pages."""
     ram.write(guest / "mixed.ram", ram.mixed(8 << 20))
     cli("save", "mixed.ram", "s", "--accelerator", engine, "--window", "4k", "--level", 3)
 
@@ -307,7 +307,7 @@ def test_an_image_of_holes_is_compressed_at_no_level(cli, tmp_path):
 
 @pytest.mark.usefixtures("guest")
 def test_a_level_that_leaves_isal_is_warned_of(cli):
-    """Who asks for level 6 alone hears that Python's zlib does it, and how to say that it may."""
+    """Level 6 alone gives a warning that Python's zlib does it, with options that silence it."""
     assert cli("save", "guest.ram", "new.snap", "--level", "6").err == (
         "snapmig: warning: ISA-L has levels 0 to 3 of zlib, so Python's own zlib compresses at "
         "level 6, which takes many times as long; accelerator python takes it without this "
@@ -323,7 +323,7 @@ def test_a_level_that_was_meant_is_not_warned_of(cli, options):
 
 
 def test_the_examples_batch_stays_with_isal():
-    """What users copy has only levels that the accelerated engine has."""
+    """Commands that users copy have only levels of the accelerated engine."""
     text = (Path(__file__).parents[2] / "examples" / "batch.toml").read_text()
     batch = tomllib.loads(text)
     jobs = [batch["defaults"], *batch["save"]]

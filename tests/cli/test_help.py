@@ -83,7 +83,7 @@ def test_help_names_every_option(cli, verb):
     ids=range(8),
 )
 def test_help_gives_defaults_and_units(verb, words):
-    """What an option is when it is not given stands in its help."""
+    """The default of an option stands in its help."""
     assert words in HELP[verb]
 
 

@@ -68,7 +68,7 @@ def test_groff_finds_no_fault(name):
 
 @pytest.mark.parametrize(("name", "words"), HELPS, ids=[" ".join(words) for _, words in HELPS])
 def test_a_page_has_every_option_of_the_help(cli, name, words):
-    """What --help lists is what the page explains, in the same words."""
+    """The page explains the options listed by --help, in the same words."""
     page = _read(name)
     text = cli(*words, "--help").out.split("options:\n")[1]
     options = re.findall(r"^  (-\S.*?)(?:  |$)", text, re.MULTILINE)

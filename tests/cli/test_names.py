@@ -81,7 +81,7 @@ def test_json_of_names_is_read_by_every_reader(name):
 
 
 def test_json_of_other_scripts_comes_back():
-    """What is UTF-8 is kept, characters outside of the first plane too."""
+    """UTF-8 is kept, characters outside of the first plane too."""
     from snapmig.commands.output import json_line
 
     fields = {"message": 'naïve "日本" \U0001f642 \\ \x1b', "list": ["é", 1, None]}

@@ -1,4 +1,4 @@
-"""How the program starts and ends: what it leaves out, and what it must not."""
+"""The program's start and end: its imports, its settings, its exit."""
 
 import os
 import sys
@@ -28,7 +28,7 @@ def test_programs_that_are_started_see_no_setting_of_blas():
 
 
 def test_a_users_setting_of_blas_stays():
-    """What the environment says already is not touched."""
+    """A setting made in the environment is not touched."""
     done = _run("print(os.environ['OPENBLAS_NUM_THREADS']) or 0", OPENBLAS_NUM_THREADS="2")
     assert done.out == "2\n"
 
@@ -46,7 +46,7 @@ def test_dill_can_be_imported_by_who_needs_it():
 
 
 def test_a_library_user_has_multiprocess_with_dill():
-    """Who imports the package gets worker processes that take what dill pickles."""
+    """A program that imports the package gets worker processes that take what dill pickles."""
     code = "import snapmig, snapmig.workers.processes, sys; print(bool(sys.modules['dill']))"
     done = program.call([sys.executable, "-c", code])
     done.ok(out="True\n")

@@ -1,4 +1,4 @@
-"""What people see on a real terminal while the program works, and what is left behind it."""
+"""The program on a real terminal: its bars, and its remains."""
 
 import os
 import re

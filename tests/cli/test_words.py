@@ -1,4 +1,4 @@
-"""Who says what: flags are the commands' words, keys those of files, and the library has facts."""
+"""The place of words: flags in commands, keys in files, and only facts in the library."""
 
 import json
 

@@ -84,7 +84,7 @@ def test_options_of_a_job_reach_its_host(place: Path, mixed: dict[str, dict[str,
 
 @pytest.mark.usefixtures("restored")
 def test_a_remote_snapshot_restores_to_its_image(place: Path) -> None:
-    """What a host saved is the guest's memory, byte for byte."""
+    """A snapshot saved by a host holds the guest's memory, byte for byte."""
     assert (place / "out" / "back").read_bytes() == (place / "a.ram").read_bytes()
 
 
@@ -150,7 +150,7 @@ def test_a_cluster_needs_a_host_for_each_job(cli: Callable[..., Any], write: Wri
 
 
 def test_a_cluster_takes_no_patterns(cli: Callable[..., Any], write: Write) -> None:
-    """Which files a host has is not known here."""
+    """The files of a host are not known here."""
     outcome = cli("batch", write(("*", "hostA")), "--scheduler", NOBODY)
     outcome.fails(2, "is a pattern, a cluster needs each file's own name")
 

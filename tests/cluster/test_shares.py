@@ -131,7 +131,7 @@ def test_a_second_commit_is_refused(guest: Path, snapshot: Path) -> None:
 def test_a_share_with_other_settings_is_refused(
     guest: Path, snapshot: Path, words: dict[str, str], found: str
 ) -> None:
-    """What a single snapshot has once must be one."""
+    """Things that a single snapshot has once must be one."""
     snapmig.save(guest, snapshot, share="1/2", jobs=1)
     with pytest.raises(UsageError, match=found):
         snapmig.save(guest, snapshot, jobs=1, **words)

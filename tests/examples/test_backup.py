@@ -101,7 +101,7 @@ def test_each_service_has_a_timer(name):
 
 @pytest.mark.parametrize("name", [*SERVICES, "crontab"])
 def test_commands_run(name, programs, configured):
-    """What is started at night works, with only the place of the configuration replaced."""
+    """The commands started at night work, with only the place of the configuration replaced."""
     for line in commands(name):
         command = f"snapmig {line}".replace("/etc/snapmig/backup.toml", str(configured))
         result = run(["sh", "-c", command], programs)
@@ -134,7 +134,7 @@ def test_the_script_saves_and_checks(programs, configured, tmp_path):
 
 
 def test_the_script_notes_warnings(programs, configured, tmp_path):
-    """What was skipped is noted as a warning, and is the exit code."""
+    """A skipped guest is noted as a warning, and decides the exit code."""
     configured.write_text(configured.read_text() + "optional = true\n")
     (tmp_path / "web.ram").unlink()
     result = run([EXAMPLES / "nightly.sh", configured], programs)

@@ -88,7 +88,7 @@ def test_reads_zstd_where_python_does(image, tmp_path, capsys):
 
 
 def test_info_needs_no_decoder(image, tmp_path, monkeypatch):
-    """What a snapshot is can be said of one that can't be decoded."""
+    """A snapshot is described even if it can't be decoded."""
     monkeypatch.setattr(read_snapshot, "zstd", None)
     snapmig.save(image, tmp_path / "snapshot", jobs=1, compression="zstd", format="raw")
     assert run(tmp_path / "snapshot", "--info") == 0

@@ -1,4 +1,4 @@
-"""What a type checker tells people who write programs with the package."""
+"""A type checker's view of programs written with the package."""
 
 import dataclasses
 import importlib.util

@@ -44,7 +44,7 @@ def test_a_second_run_is_refused(place):
 
 
 def test_a_run_of_another_host_is_refused(place, tmp_path, monkeypatch):
-    """Who shares no files with the other host is told by the bucket, and what to do."""
+    """A host without the other's files learns of the lock, and of a remedy, from the bucket."""
     with ObjectLock(place.lock, place.guest.shown, 0):
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
         outcomes = [place.backup("run", "--lock-wait", "0.1"), place.backup("prune")]
@@ -57,7 +57,7 @@ def test_a_run_of_another_host_is_refused(place, tmp_path, monkeypatch):
 
 
 def test_a_lock_of_another_host_is_waited_for(place, tmp_path, monkeypatch):
-    """Who waits has the lock when the other host gives it back."""
+    """A waiting run has the lock when the other host gives it back."""
     held = ObjectLock(place.lock, place.guest.shown, 0)
     held.__enter__()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
@@ -197,7 +197,7 @@ def test_a_missing_bucket_is_named(place):
 
 
 def test_a_snapshot_that_is_removed_meanwhile_is_no_error(place, monkeypatch):
-    """What was listed and is gone is left out."""
+    """A snapshot that was listed and is gone is left out."""
     place.put(1, 1)
     monkeypatch.setattr(GuestPrefix, "_names", lambda _: ["2001-01-01T00-00-00Z.snap"])
 

@@ -69,7 +69,7 @@ def test_check_finds_damage(place):
 
 
 def test_prune_keeps_needed_parents(place):
-    """What a kept snapshot builds on stays, what nothing builds on goes."""
+    """The parents of a kept snapshot stay, snapshots without children go."""
     place.configure("[retention]\nkeep_last = 1")
     place.put(4, 1)
     kept = [place.put(3, 2), place.put(1, 3, parent=2)]
@@ -80,7 +80,7 @@ def test_prune_keeps_needed_parents(place):
 
 
 def test_a_dry_run_changes_nothing(place):
-    """What would be done is said, and no object is made or removed."""
+    """A dry run prints its plan, and no object is made or removed."""
     place.configure("[retention]\nkeep_last = 1")
     names = [place.put(2, 1), place.put(1, 2)]
     planned = place.told("run", "--dry-run")[0]
@@ -118,7 +118,7 @@ def test_an_object_that_says_nothing_stops_removals(place):
 
 
 def test_hooks_are_told_urls(place):
-    """What a hook gets to know of snapshots are names that snapmig takes."""
+    """Hooks get names of snapshots that snapmig takes."""
     command = f"echo $SNAPMIG_SNAPSHOT > {place.folder}/told"
     place.configure(f'[hooks]\nafter = ["sh", "-c", "{command}"]')
     place.backup("run")

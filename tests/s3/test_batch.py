@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 
 def test_guests_go_up_and_come_down(cli, folder, prefix):
-    """What a batch saved into a bucket another one restores."""
+    """Snapshots saved by a batch into a bucket are restored by another."""
     names = ("web", "db")
     restores = [
         f'[[restore]]\nsnapshot = "{prefix}/{name}.snap"\nimage = "{name}.out"' for name in names

@@ -38,7 +38,7 @@ REFUSED = "ignores If-None-Match, so two runs can't be kept apart: expected it t
 
 @pytest.mark.parametrize("verb", ["run", "prune"])
 def test_nobody_has_a_lock(careless_place, careless, verb):
-    """What needs the lock ends with exit code 1 and a sentence, and has changed nothing."""
+    """Verbs that need the lock end with exit code 1 and a sentence, and have changed nothing."""
     names = [careless_place.put(days, days) for days in (2, 1)]
     careless_place.configure("[retention]\nkeep_last = 1")
     outcome = careless_place.backup(verb)
@@ -91,7 +91,7 @@ def test_the_lock_of_another_host_stays(careless_place):
 
 
 def test_verbs_without_a_lock_go_on(careless_place):
-    """What is there can be listed, checked and restored."""
+    """Snapshots can be listed, checked and restored."""
     careless_place.put(1, 7, contents=b"kept")
 
     careless_place.backup("list").ok()
@@ -100,7 +100,7 @@ def test_verbs_without_a_lock_go_on(careless_place):
 
 
 def test_a_save_does_not_overwrite_what_appeared_meanwhile(careless, server, guest, name, url):
-    """What came while parts were sent is seen before the end, and stays."""
+    """An object that came while parts were sent is seen before the end, and stays."""
     careless.hold(PART)
     late = program.start("save", "-j1", guest, url, env=dict(os.environ))
     assert careless.reached.wait(30)

@@ -116,7 +116,7 @@ def test_another_host_saves_what_changed(grown: dict[str, dict[str, Any]]) -> No
 
 @pytest.mark.usefixtures("grown")
 def test_hosts_restore_from_a_bucket(cluster: Cluster, place: Path) -> None:
-    """What one host saved another one restores, byte for byte, also with a parent."""
+    """A snapshot saved by one host is restored by another, byte for byte, also with a parent."""
     tables = [
         job("restore", host, snapshot=f"{FOLDER}/{name}.snap", image=f"{name}.out")
         for name, host in (("web", "hostB"), ("later", "hostA"))

@@ -121,7 +121,7 @@ def test_an_interrupted_upload_leaves_nothing(proxy, server, guest, name, url, n
 
 
 def test_of_two_saves_of_a_name_one_wins(proxy, server, guest, url, tmp_path, monkeypatch):
-    """Who completes first has the name; the other says so, and leaves nothing."""
+    """The first to complete has the name; the other reports it, and leaves nothing."""
     proxy.rule = Hold(COMPLETE)
     late = program.start("save", "-j1", guest, url, env=dict(os.environ))
     assert proxy.rule.reached.wait(30)

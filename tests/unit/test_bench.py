@@ -164,7 +164,7 @@ def test_only_what_is_asked_for_is_measured():
 
 
 def test_a_restore_alone_is_warmed_up_by_a_save(tmp_path):
-    """What it reads must have been made; the rounds do not save."""
+    """Its input must have been made; the rounds do not save."""
     alone = config(tmp_path, operations=("restore",))
     planned = items(alone, contestants(), ())
     assert {item.operation for item in planned} == {"restore", "start"}
@@ -281,7 +281,7 @@ def test_limits_leave_holes_alone(codec, image, tmp_path):
 
 
 def test_streams_hold_the_pages_that_are_not_zero(image):
-    """What the decompression of limits is given is the image, packet by packet."""
+    """The input of the limits' decompression is the image, packet by packet."""
     packets = Packets(image, 2)
     content = image.read_bytes()
     streams = Streams(packets, ZSTD_1, 2)

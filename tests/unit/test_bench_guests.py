@@ -108,7 +108,7 @@ def test_lz4_needs_its_package(monkeypatch):
 
 
 def test_only_zeros_are_given_back(memory):
-    """What a hole holds by now stays."""
+    """The present contents of a hole stay."""
     with memory.open("r+b") as file:
         file.seek(MIB)
         file.write(bytes(2 * MIB))

@@ -130,6 +130,6 @@ def test_any_json_is_facts_or_corrupt(changes, complete):
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_any_bytes_are_corrupt(raw):
-    """What is no JSON is refused."""
+    """A text that is no JSON is refused."""
     with pytest.raises(CorruptSnapshotError):
         parse_facts(raw, (), complete=False)

@@ -177,7 +177,7 @@ def test_hidden_process_and_a_file_that_is_too_short(ram: Path) -> None:
 
 
 def test_hidden_process_and_a_memfd() -> None:
-    """What has no path can't be opened without a look at the process, and that is said."""
+    """Memory without a path can't be opened without a look at the process, an error says."""
     with pytest.raises(SnapmigError, match="this user may not look into process 0"):
         inode(backend(None), HIDDEN)
 

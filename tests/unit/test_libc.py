@@ -22,7 +22,7 @@ def full(request, tmp_path, shm):
 
 
 def test_a_punched_hole_is_zero(full):
-    """What is punched out reads as zeros, and nothing else does."""
+    """A punched range reads as zeros, and nothing else does."""
     before = full.read_bytes()
     with full.open("r+b") as file:
         libc.punch_hole(file.fileno(), 4096, 8192)

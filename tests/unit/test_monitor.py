@@ -209,7 +209,7 @@ JUNK = {
 def test_junk(
     fake: Callable[..., FakeMonitor], shm: Path, cli: Callable[..., Outcome], junk: str
 ) -> None:
-    """What is no QMP at all is an error of one sentence, with exit code 1."""
+    """Anything but QMP is an error of one sentence, with exit code 1."""
     monitor = fake(query_version=Raw(JUNK[junk]))
     path = f"qmp:{monitor.path}"
     outcome = cli("save", "--monitor-timeout", "5", path, shm / "snap")
