@@ -14,13 +14,14 @@ __all__ = ("Commands", "capabilities", "known_capabilities", "parameters", "sett
 Commands = list[tuple[str, dict[str, Any]]]
 """Monitor commands, each with its arguments."""
 
-_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path")
+_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path", "auto-converge")
 _PARAMETERS = (
     "multifd-channels",
     "multifd-compression",
     "direct-io",
     "max-bandwidth",
     "downtime-limit",
+    "zero-page-detection",
 )
 
 

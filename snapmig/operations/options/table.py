@@ -16,9 +16,10 @@ from snapmig.container.format import Layout
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import UsageError
+from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.addresses import parse_addresses
-from snapmig.operations.options.parse import WINDOWS, parse_packet_size, parse_rate
+from snapmig.operations.options.parse import WAYS, WINDOWS, parse_packet_size, parse_rate
 
 __all__ = (
     "API_ONLY",
@@ -98,8 +99,7 @@ _ENTRIES = (
     ),
     SaveOption(
         "level", int | str, GENERAL,
-        "zlib 0 to 3 (4 to 9 are slow), zstd -7 to 19, lz4 1 to\n"
-        "12, or auto, which follows the disk's speed",
+        "zlib 0 to 9, zstd -7 to 19, lz4 1 to 12, or auto",
         "save defaults backup", shown="1", metavar="N",
     ),
     SaveOption(
@@ -132,6 +132,20 @@ _ENTRIES = (
     SaveOption(
         "arch", str, GUEST, "architecture of the guest, such as aarch64", "save restore",
         metavar="NAME", choices=ARCHITECTURES,
+    ),
+    SaveOption(
+        "via", str, GUEST, "shared, multifd or mapped-ram, see docs/guests.md",
+        "save defaults backup", shown="auto", metavar="WAY", choices=WAYS,
+    ),
+    SaveOption(
+        "max_downtime", float, GUEST, "longest pause of a live save via multifd",
+        "save defaults backup", shown="300", metavar="MS",
+        parse=lambda text: parse_live_limits(text, None).downtime_ms,
+    ),
+    SaveOption(
+        "pause_after", float, GUEST, "pause it then, though much is left to save",
+        "save defaults backup", shown="300", metavar="S",
+        parse=lambda text: parse_live_limits(None, text).pause_after_s,
     ),
     SaveOption(
         "monitor_timeout", float, GUEST, "seconds to wait for answers of QEMU", "backup",

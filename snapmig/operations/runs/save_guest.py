@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,16 +14,27 @@ from snapmig.container.format import Layout
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
-from snapmig.guests.guest import Guest
+from snapmig.guests.guest import MOST_CHANNELS, Guest
+from snapmig.guests.outgoing import Outgoing, migrating
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
 from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
 from snapmig.images.source import ImageSource
-from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.migration.connections import Connections, PrivateSocket, accept_all
+from snapmig.migration.main_channel import MainChannel
+from snapmig.migration.wire import MigrationError
+from snapmig.operations.options.parse import (
+    GUEST_FORMAT,
+    GUEST_PREFIX,
+    MAPPED_RAM,
+    MULTIFD,
+    SHARED,
+)
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
+from snapmig.operations.runs.receive import HEAD_S, open_receiver
 from snapmig.operations.runs.save import open_save_run
 from snapmig.stores.location import Location
 from snapmig.stores.opening import check_location
@@ -41,17 +52,33 @@ def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
     Save the guest behind a monitor's socket, and let it continue.
 
     :raises MonitorError: QEMU's monitor can't be reached, or refused a command
-    :raises UsageError: a live save of a guest without shared memory
+    :raises UsageError: the way asked for can't be gone with this guest
     """
     check_location(path, force=options.force)
     with Guest(socket, options.monitor) as guest:
         guest.check_can_be_saved()
-        if guest.unshared is None:
-            return _save_shared(guest, socket, path, options)
-        if options.live:
-            message = f"a live save needs shared guest memory, but {guest.unshared}; {_REMEDY}"
-            raise UsageError(message, path=socket)
-        return _save_through_file(guest, socket, path, options)
+        way = _choose_way(guest, options)
+        result = _WAYS[way](guest, socket, path, options)
+        return replace(result, via=way)
+
+
+def _choose_way(guest: Guest, options: SaveOptions) -> str:
+    problems = {SHARED: guest.unshared, MULTIFD: None, MAPPED_RAM: None}
+    if options.layout != Layout.FIXED:
+        problems[MULTIFD] = "packets sent again need the fixed layout"
+    elif options.via == MULTIFD or guest.unshared is not None:
+        problems[MULTIFD] = guest.multifd_problem
+    if options.live:
+        problems[MAPPED_RAM] = "QEMU stops the guest for it, so it is not live"
+    if options.via is not None:
+        if problem := problems[options.via]:
+            raise UsageError(f"the guest can't be saved via {options.via}: {problem}")
+        return options.via
+    way = next((way for way, problem in problems.items() if problem is None), None)
+    if way is None:
+        reasons = "; ".join(f"via {way}: {problem}" for way, problem in problems.items())
+        raise UsageError(f"the guest can't be saved live: {reasons}")
+    return way
 
 
 def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions) -> SaveResult:
@@ -104,6 +131,48 @@ def _save_through_file(
         return run.finish(source_attachments(source), pause.seconds)
 
 
+def _save_over_multifd(
+    guest: Guest, socket: str, path: Location, options: SaveOptions
+) -> SaveResult:
+    # QEMU migrates the guest to us. It is acknowledged once the snapshot is on stable storage, so
+    # that until then the guest is QEMU's.
+    channels = min(options.jobs, MOST_CHANNELS)
+    limits = options.live_limits if options.live else None
+    with PrivateSocket(guest.monitor.peer.uid) as private, guest.paused() as pause:
+        taken = not guest.keeps_state
+        with (
+            migrating(guest, private.uri, channels, limits) as outgoing,
+            _received(guest, outgoing, private, channels) as connections,
+        ):
+            main = MainChannel(connections.main, f"{GUEST_PREFIX}{socket}", multifd=True)
+            state = main.read_head(HEAD_S, outgoing.check)
+            with open_receiver(connections, main, state, path, options) as receiver:
+                receiver.receive(outgoing.check)
+                place_ram(receiver.source, find_addresses(guest.monitor))
+                kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
+                receiver.source.attachments = kept
+                result = receiver.finish()
+            main.return_path.finish(taken=taken)
+            outgoing.wait_for_end(taken=taken)
+    return replace(result, pause_seconds=round(pause.seconds, 4))
+
+
+@contextmanager
+def _received(
+    guest: Guest, outgoing: Outgoing, private: PrivateSocket, channels: int
+) -> Iterator[Connections]:
+    # Whatever QEMU knows about the end of a connection is a better reason than its end.
+    try:
+        peer = guest.monitor.peer
+        connections = accept_all(
+            private.listener, channels, HEAD_S, outgoing.check, peer=(peer.pid, peer.uid)
+        )
+        with closing(connections):
+            yield connections
+    except MigrationError as error:
+        raise outgoing.reason() or error from None
+
+
 @contextmanager
 def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
     memory = guest.facts.memory
@@ -131,6 +200,9 @@ def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
         yield source
     finally:
         source.close()
+
+
+_WAYS = {SHARED: _save_shared, MULTIFD: _save_over_multifd, MAPPED_RAM: _save_through_file}
 
 
 def place_ram(source: ImageSource, addresses: Addresses) -> None:
