@@ -44,7 +44,7 @@ def problems(snapshots):
 
 
 def test_a_whole_chain_has_no_problem(snapshots):
-    """What is there with all that it builds on can be restored."""
+    """A snapshot can be restored if all that it builds on is there."""
     assert problems(snapshots(None, 1, 2, None)) == [None] * 4
 
 
@@ -115,7 +115,7 @@ def test_the_rule_of_full_ones(snapshots, every, parents, kind):
 
 
 def test_the_newest_whole_one_is_the_parent(snapshots):
-    """What can't be restored is not built on."""
+    """A snapshot that can't be restored is no parent."""
     plan = plan_next(snapshots(None, 1, 2, damaged=3), 9, now(4))
 
     assert plan.parent.snapshot_id[-1] == 2

@@ -55,7 +55,7 @@ def test_snapshots_are_in_the_order_of_their_times(folder):
     ],
 )
 def test_other_files_are_foreign(folder, name):
-    """What has not the name of a snapshot is reported, and nothing else is done with it."""
+    """A file without the name of a snapshot is reported, and left alone."""
     (folder.path / name).write_bytes(built(1, TIME))
     folder.remove_leftovers()
 
@@ -70,7 +70,7 @@ def test_a_folder_with_the_name_of_a_snapshot_is_foreign(folder):
 
 
 def test_a_link_with_the_name_of_a_snapshot_is_foreign(folder, tmp_path):
-    """What a link leads to is not in the repository."""
+    """The target of a link is not in the repository."""
     (tmp_path / "else").write_bytes(built(1, TIME))
     (folder.path / NAME).symlink_to(tmp_path / "else")
 

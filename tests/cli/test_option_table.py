@@ -58,7 +58,7 @@ def test_the_command_line_has_every_option(verb):
 
 
 def test_restores_take_the_options_of_their_table():
-    """What a [[restore]] shares with a save is an argument of snapmig.restore()."""
+    """The options that a [[restore]] shares with a save are arguments of snapmig.restore()."""
     assert set(names_in("restore")) <= set(_arguments(snapmig.restore))
 
 

@@ -76,5 +76,5 @@ class Place:
         """Restore the guest, and return the image."""
         image = self.folder / "out.ram"
         outcome = self.backup("restore", "-f", "web", image, *arguments)
-        assert (outcome.code, outcome.err) == (0, "")
+        outcome.ok()
         return image.read_bytes()
