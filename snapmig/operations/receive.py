@@ -18,8 +18,15 @@ from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.tls import check_certificates
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
-from snapmig.operations.options.names import AcceleratorName, CompressionName, Level, WindowName
-from snapmig.operations.options.parse import parse_jobs, parse_layout, parse_packet_size
+from snapmig.operations.options.parse import (
+    AcceleratorName,
+    CompressionName,
+    Level,
+    WindowName,
+    parse_jobs,
+    parse_layout,
+    parse_packet_size,
+)
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.receive import HEAD_S, open_receiver
