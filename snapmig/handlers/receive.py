@@ -26,7 +26,8 @@ from snapmig.handlers.parent import compare_with
 from snapmig.handlers.pipeline import PageEncoding
 from snapmig.handlers.received_slots import ReceivedSlots, is_stored
 from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages, StagedReader
-from snapmig.migration.channel import Channel, Received, Secured
+from snapmig.migration.channel import Channel, Received
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import Blocks
 from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
@@ -103,7 +104,7 @@ class ReceivePlan(NamedTuple):
     :param deltas: allow pages stored as differences from the parent's
     :param tables: paths of the staged pages: one for each worker, and the parent process's
     :param target_page: bytes of a page of the guest's processors
-    :param tls: for channels whose handshake is the worker's
+    :param secure: channels with TLS; a forked worker has them, others can't get them
     """
 
     parents: Sequence[ReadPlan]
@@ -114,7 +115,7 @@ class ReceivePlan(NamedTuple):
     target_page: int = PAGE_SIZE
     paced: bool = False
     deltas: bool | None = None
-    tls: Secured | None = None
+    secure: Sequence[SecureConnection] = ()
 
 
 class ReceiveHandler:
@@ -166,8 +167,10 @@ class _Receive:
 
     def run(self, task: Task, row: Row) -> int:
         number = task.first
-        if task.descriptor >= 0:
-            self._channels[number] = Channel(task.descriptor, number, self._blocks, self._plan.tls)
+        if number not in self._channels:
+            secure = self._plan.secure
+            connection = secure[number] if secure else task.descriptor
+            self._channels[number] = Channel(connection, number, self._blocks)
             self._tables[number] = StagedPages(self._plan.tables[number])
         channel, table = self._channels[number], self._tables[number]
         for _ in range(task.count):

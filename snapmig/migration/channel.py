@@ -13,33 +13,13 @@ import numpy.typing as npt
 
 from snapmig.migration.payload import make_inflater
 from snapmig.migration.tls import SecureConnection
-from snapmig.migration.wire import (
-    HEAD_SIZE,
-    HELLO_SIZE,
-    Blocks,
-    MigrationError,
-    PacketHead,
-    RamPacket,
-    unpack_hello,
-)
+from snapmig.migration.wire import HEAD_SIZE, Blocks, MigrationError, PacketHead, RamPacket
 from snapmig.pages import Bytes
 
-__all__ = ("Channel", "Received", "Secured")
+__all__ = ("Channel", "Received")
 
 STILL_S = 60
 """Seconds without a byte in the middle of a packet."""
-
-
-class Secured(NamedTuple):
-    """
-    What channels with TLS have in common.
-
-    :param folder: with the certificates
-    :param channels: their number
-    """
-
-    folder: str
-    channels: int
 
 
 class Received(NamedTuple):
@@ -63,30 +43,27 @@ class Channel:
     """
     Reads packets from a connection that has sent its first packet already.
 
-    :param descriptor: of the connection, becomes the channel's own
-    :param tls: for a connection without a handshake, and so without its first packet
+    :param connection: becomes the channel's own; a descriptor if it is without TLS
     :ivar ended: the source has closed the connection after a whole packet
     """
 
-    def __init__(
-        self, descriptor: int, number: int, blocks: Blocks, tls: Secured | None = None
-    ) -> None:
-        connection: Any = socket.socket(fileno=descriptor)
-        if tls is not None:
-            connection = _secure(connection, number, tls)
-        self._connection = connection
+    def __init__(self, connection: int | SecureConnection, number: int, blocks: Blocks) -> None:
+        if isinstance(connection, int):
+            self._connection: Any = socket.socket(fileno=connection)
+        else:
+            self._connection = connection
         self._number = number
         self._blocks = blocks
         self.ended = False
         self._buffer: Bytes = np.empty(0, np.uint8)
         self._inflater = make_inflater()
         # A time limit of the kernel's, so that one call still takes a whole packet.
-        connection.setblocking(True)
+        self._connection.setblocking(True)
         limit = struct.pack("ll", STILL_S, 0)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-        self._buffered: Callable[[], int] = getattr(connection, "pending", lambda: 0)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._buffered: Callable[[], int] = getattr(self._connection, "pending", lambda: 0)
         self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
+        self._poll.register(self._connection, select.POLLIN)
 
     def next(self, wait_s: float) -> Received | None:
         """
@@ -133,18 +110,3 @@ class Channel:
                 raise MigrationError("connection ended too early")
             done += count
         return self._buffer[:length]
-
-
-def _secure(connection: socket.socket, number: int, tls: Secured) -> SecureConnection:
-    secure = SecureConnection(connection, tls.folder, STILL_S)
-    raw = b""
-    while len(raw) < HELLO_SIZE:
-        try:
-            more = secure.recv(HELLO_SIZE - len(raw))
-        except BlockingIOError:
-            more = b""
-        if not more:
-            raise MigrationError(f"channel {number}: no first packet came")
-        raw += more
-    unpack_hello(raw, tls.channels)
-    return secure

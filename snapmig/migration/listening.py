@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.migration.connections import Connections, accept_all
+from snapmig.migration.connections import Connections, accept_all, add_secure
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.system.signals import raise_if_cancelled
@@ -117,7 +117,7 @@ class Listener:
         Accept the main connection and all channels.
 
         :param certificates: a folder as of QEMU's ``tls-creds-x509``; then the main connection must
-            come first, and the handshakes of the channels are their workers'
+            come first
         :param first_s: seconds to wait for the first connection
         :param all_s: seconds to wait for the others
         :raises MigrationError: too many or too few come, or the source has no valid certificate
@@ -125,16 +125,20 @@ class Listener:
         self._wait_for_first(first_s)
         if certificates is None:
             return accept_all(self._socket, channels, all_s)
-        first = self._accept(all_s, "main connection")
-        opened: list[socket.socket] = []
-        main = SecureConnection(first, certificates, _HANDSHAKE_S)
+        opened: list[SecureConnection] = []
+        found: dict[int, SecureConnection] = {}
+        names = ["main connection", *(f"channel {at} of {channels}" for at in range(channels))]
         try:
-            for number in range(channels):
-                opened += [self._accept(all_s, f"channel {number} of {channels}")]
+            for name in names:
+                plain = self._accept(all_s, name)
+                opened += [SecureConnection(plain, certificates, _HANDSHAKE_S)]
+                if len(opened) > 1:
+                    add_secure(found, opened[-1], channels)
         except BaseException:
-            Connections(main, tuple(opened)).close()
+            for connection in opened:
+                connection.close()
             raise
-        return Connections(main, tuple(opened))
+        return Connections(opened[0], tuple(found[number] for number in range(channels)))
 
     def check_no_more(self, channels: int) -> None:
         """

@@ -67,6 +67,10 @@ class SecureConnection:
             raise MigrationError(f"no TLS connection: {reason}") from error
         self._kept = b""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Only a fork has what was agreed on in the handshake.
+        raise UsageError("with TLS a migration can't be received in a program with threads")
+
     def fileno(self) -> int:
         """Return its descriptor."""
         return self._socket.fileno()

@@ -96,7 +96,7 @@ def receive(  # noqa: PLR0913 - the words of the command line
     :raises WorkerDiedError: a worker process was killed
     :raises SnapmigError: any other failure
     """
-    address = _parse_listen(listen, tls, insecure=insecure)
+    address = _parse_listen(listen, tls, workers, insecure=insecure)
     if not 0 <= channels <= _MOST_CHANNELS:
         raise UsageError(f"channels are {channels}, expected 0 to {_MOST_CHANNELS}")
     first_s = FIRST_S if timeout is None else float(timeout)
@@ -128,18 +128,26 @@ def receive(  # noqa: PLR0913 - the words of the command line
         if notice is not None:
             notice(f"waiting for a migration at {listener.address}, {_shown(channels)}")
         with closing(listener.accept(channels, folder, first_s, HEAD_S)) as connections:
-            return _store(listener, connections, location, options, folder)
+            return _store(listener, connections, location, options)
 
 
 def _shown(channels: int) -> str:
     return f"with {channels} multifd channels" if channels else "without multifd"
 
 
-def _parse_listen(listen: str, tls: str | os.PathLike[str] | None, *, insecure: bool) -> Address:
+def _parse_listen(
+    listen: str,
+    tls: str | os.PathLike[str] | None,
+    workers: WorkerGroup | None,
+    *,
+    insecure: bool,
+) -> Address:
     address = parse_address(listen)
     if tls is not None:
         if address.path:
             raise UsageError("TLS is for TCP: a UNIX socket does not leave this host")
+        if workers is not None:
+            raise UsageError("with TLS a migration needs workers of its own")
         check_certificates(os.fspath(tls))
     elif not address.is_local and not insecure:
         message = (
@@ -155,13 +163,12 @@ def _store(
     connections: Connections,
     location: Location,
     options: SaveOptions,
-    certificates: str | None,
 ) -> SaveResult:
     channels = len(connections.channels)
     check = partial(listener.check_no_more, channels)
     main = MainChannel(connections.main, str(listener.address), multifd=channels > 0)
     state = main.read_head(HEAD_S, check)
-    with open_receiver(connections, main, state, location, options, certificates) as receiver:
+    with open_receiver(connections, main, state, location, options) as receiver:
         receiver.receive(check)
         check()
         receiver.source.attachments = receiver.attachments()

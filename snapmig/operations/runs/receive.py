@@ -24,9 +24,9 @@ from snapmig.handlers.staging import StagingTables
 from snapmig.images.qemu.attachments import attach_vm_state
 from snapmig.images.qemu.state import VmState
 from snapmig.images.source import ImageReader
-from snapmig.migration.channel import Secured
 from snapmig.migration.connections import Connections
 from snapmig.migration.main_channel import MainChannel
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.save import SaveRun, open_save_run
@@ -153,13 +153,11 @@ def open_receiver(
     state: VmState,
     path: Location,
     options: SaveOptions,
-    certificates: str | None = None,
 ) -> Iterator[Receiver]:
     """
     Open the snapshot of a guest that is about to come, and its workers.
 
     :param state: the head of the main connection
-    :param certificates: their folder, if workers do the channels' TLS handshakes
     :raises UsageError: the options don't fit a guest that is received
     """
     if options.layout != Layout.FIXED:
@@ -168,15 +166,15 @@ def open_receiver(
     channels = connections.channels
     with ExitStack() as stack:
         tables = stack.enter_context(StagingTables(len(channels) + 2))
-        tls = None if certificates is None else Secured(certificates, len(channels))
-        make = partial(_plan_handler, tables.paths, target_page(state), tls)
+        secure = tuple(each for each in channels if isinstance(each, SecureConnection))
+        make = partial(_plan_handler, tables.paths, target_page(state), secure)
         run = stack.enter_context(open_save_run(source, path, options, make_handler=make))
         pages = ParentPages(tables.paths[len(channels) :], run.geometry, run.stored_packets)
         main.begin(state, run.geometry, pages)
         tasks = ReceiveTasks(
             run.geometry,
             main,
-            [channel.fileno() for channel in channels],
+            [-1 if secure else channel.fileno() for channel in channels],
             run.worker_count,
             tables.paths,
             pages,
@@ -201,7 +199,7 @@ def target_page(state: VmState) -> int:
 def _plan_handler(
     tables: Sequence[str],
     page: int,
-    tls: Secured | None,
+    secure: Sequence[SecureConnection],
     inputs: SaveInputs,
     output: SaveOutput,
 ) -> Callable[[], Handler]:
@@ -214,6 +212,6 @@ def _plan_handler(
         page,
         paced=len(inputs.options.steps) > 1,
         deltas=inputs.options.deltas,
-        tls=tls,
+        secure=secure,
     )
     return partial(ReceiveHandler, plan)
