@@ -302,8 +302,9 @@ class _Main:
         start = struct.pack(">BI", 3 if last else 2, self._guest.section)
         self._add("section", start, number)
         if not self._dialect.zeros_in_packets:
-            for block, page in records(self._plan, packets):
-                self._add("zero", self._record(block.name, page), number)
+            zeros = [self._record(b.name, page) for b, page in records(self._plan, packets)]
+            if zeros:
+                self._add("zeros", b"".join(zeros), number)
         self._mark(number)
         if last and self._dialect.end_mark:
             self._mark(number)
