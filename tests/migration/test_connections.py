@@ -20,7 +20,7 @@ def test_too_few_bytes_are_waited_for_calmly(start):
         source.connect(private.uri.removeprefix("unix:"))
         source.sendall(start)
 
-        with pytest.raises(MigrationError, match="sent nothing|expected 1 main"):
+        with pytest.raises(MigrationError, match="expected 1 main"):
             accept_all(private.listener, 1, 0.5, lambda: looks.append(1))
 
     assert len(looks) < LOOKS
