@@ -1,6 +1,5 @@
 """Facts about all migrations: well-formed ones are received, damaged ones end."""
 
-import os
 import warnings
 
 import pytest
@@ -10,10 +9,10 @@ from hypothesis import strategies as st
 from snapmig.errors import SnapmigError
 from tests.support.multifd.strategies import damaged, talks
 
-LONG = os.environ.get("SNAPMIG_LONG_TESTS") == "1"
-FEW, MANY = (60, 400) if LONG else (12, 12)
-
-shared = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
+FEW, MANY, MOST = (
+    settings(max_examples=count, suppress_health_check=CHECKS) for count in (12, 80, 400)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -21,28 +20,55 @@ def _large_talks() -> None:
     warnings.filterwarnings("ignore", "Generating overly large repr")
 
 
-@settings(max_examples=FEW, suppress_health_check=shared)
-@given(talk=talks())
-def test_a_drawn_guest_is_received(receive, talk):
-    """Whatever the plan, the release and the compression, the RAM is the source's."""
+def check_received(receive, talk):
+    """Receive a good talk, and check its RAM."""
     received = receive(talk)
 
     assert received.error is None
     assert received.ram == talk.plan.all_ram
 
 
-@settings(max_examples=MANY, suppress_health_check=shared)
-@given(data=st.data())
-def test_a_damaged_talk_ends(receive, data):
-    """It is received, or refused in one sentence, and nothing is left of it."""
-    talk = data.draw(talks().flatmap(damaged))
-
-    received = receive(talk, patience=2)
+def check_ended(receive, talk):
+    """Receive a damaged talk: it may be a good one still, or it is refused."""
+    received = receive(talk, patience=4)
 
     if received.error is None:
         assert len(received.ram) > 0
     else:
         assert isinstance(received.error, SnapmigError), repr(received.error)
+        assert "\n" not in str(received.error)
         assert received.files == []
         assert received.report.shut != 0
     assert received.processes == []
+
+
+@FEW
+@given(talk=talks())
+def test_a_drawn_guest_is_received(receive, talk):
+    """Whatever the plan, the release and the compression, the RAM is the source's."""
+    check_received(receive, talk)
+
+
+@FEW
+@given(data=st.data())
+def test_a_damaged_talk_ends(receive, data):
+    """It is received, or refused in one sentence, and nothing is left of it."""
+    check_ended(receive, data.draw(talks().flatmap(damaged)))
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(1200)
+@MANY
+@given(talk=talks())
+def test_many_drawn_guests_are_received(receive, talk):
+    """The same for more of them."""
+    check_received(receive, talk)
+
+
+@pytest.mark.sweep
+@pytest.mark.timeout(1200)
+@MOST
+@given(data=st.data())
+def test_many_damaged_talks_end(receive, data):
+    """The same for more of them."""
+    check_ended(receive, data.draw(talks().flatmap(damaged)))

@@ -258,6 +258,8 @@ FAULTS: dict[str, Change] = {
     **{f"command {number}": extra(MAIN, "section", command(number))
        for number in (0, 3, 4, 5, 6, 7, 8, 9, 10, 12, 0xFFFF)},
     "a command without an end": extra(MAIN, "section", b"\x08\0\x02\xff\xff"),
+    "a command cut short before RAM": extra(MAIN, "ram", b"\x08\0\x02"),
+    "a ping cut short before RAM": extra(MAIN, "ram", b"\x08\0\x02\0\x04\0"),
     "a ping without a number": extra(MAIN, "section", command(wire.PING)),
     "an unknown section": extra(MAIN, "section", b"\x09" + bytes(40)),
     "a section of a device nobody began": extra(MAIN, "section", b"\x02\0\0\0\x63" + bytes(40)),

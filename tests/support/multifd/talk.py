@@ -17,6 +17,8 @@ from tests.support.multifd.plan import Block, Packet, Plan, Round, contents
 from tests.support.multifd.wire import PAGE, word
 
 MAIN = "main"
+SENT = "sent "
+"""How gates begin that are open as soon as a step was sent, read or not."""
 RAM_ID = 2
 FOOTER = struct.pack(">BI", 0x7E, RAM_ID)
 DESCRIPTION = json.dumps({"page_size": PAGE, "devices": []}).encode()
@@ -163,6 +165,9 @@ def write(
     for one in channels:
         if dialect.end_sync and not dialect.per_section:
             one.sync(len(plan.rounds))
+            gate = f"{SENT}{one.number}"
+            one.steps[-1] = one.steps[-1]._replace(opens=gate)
+            main.wait(gate)
         mine = [state for state in states if state[0] == one.number]
         one.steps += [Step("state", wire.device_state(*state[1:])) for state in mine]
     lines = [Line(MAIN, tuple(main.steps))]
@@ -302,8 +307,9 @@ class _Main:
         start = struct.pack(">BI", 3 if last else 2, self._guest.section)
         self._add("section", start, number)
         if not self._dialect.zeros_in_packets:
-            for block, page in records(self._plan, packets):
-                self._add("zero", self._record(block.name, page), number)
+            zeros = [self._record(b.name, page) for b, page in records(self._plan, packets)]
+            if zeros:
+                self._add("zeros", b"".join(zeros), number)
         self._mark(number)
         if last and self._dialect.end_mark:
             self._mark(number)
@@ -315,6 +321,11 @@ class _Main:
         text = self._guest.description
         if text is not None:
             self._add("description", struct.pack(">BI", 6, len(text)) + text)
+
+    def wait(self, gate: str) -> None:
+        # QEMU ends RAM when the channels have sent their last SYNC.
+        at = Line(MAIN, tuple(self.steps)).find("section end", -1)
+        self.steps.insert(at, Step("wait", waits=gate))
 
     def _record(self, block: bytes, page: int) -> bytes:
         if block == self._block:
