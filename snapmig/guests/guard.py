@@ -28,17 +28,24 @@ class Guard:
 
     :param resume: True if the guest must run afterwards
     :param undo: commands with their arguments, to restore QEMU's settings
+    :param socket: a path to remove together with its folder if we are killed, empty for none
     :raises SnapmigError: it can't be started
     """
 
     def __init__(
-        self, monitor: Monitor, *, resume: bool, undo: Sequence[tuple[str, dict[str, Any]]]
+        self,
+        monitor: Monitor,
+        *,
+        resume: bool,
+        undo: Sequence[tuple[str, dict[str, Any]]],
+        socket: str = "",
     ) -> None:
         plan = {
             "parent": os.getpid(),
             "monitor": monitor.fileno(),
             "resume": resume,
             "undo": list(undo),
+            "socket": socket,
         }
         try:
             self._process = start_apart([str(_PROGRAM), json.dumps(plan)], monitor.fileno())

@@ -31,13 +31,15 @@ def main(arguments: list[str]) -> int:
     Wait for the parent's end, then resume its guest unless that was done.
 
     :param arguments: one string of JSON: ``parent``, a process id; ``monitor``, a descriptor;
-        ``resume``, true if the guest was running; ``undo``, commands with their arguments
+        ``resume``, true if the guest was running; ``undo``, commands with their arguments;
+        ``socket``, a path to remove together with its folder, empty for none
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     plan = json.loads(arguments[0])
     if not _is_left_alone(plan["parent"]):
         return 0
+    _remove(plan["socket"])
     with socket.socket(fileno=plan["monitor"]) as connection:
         try:
             _let_go(_Monitor(connection), plan)
@@ -59,6 +61,15 @@ def _is_left_alone(parent: int) -> bool:
         return not os.read(0, 1)
     except BlockingIOError:
         return True
+
+
+def _remove(path: str) -> None:
+    # Our parent has done that itself unless it was killed before QEMU had connected. Without
+    # pathlib, which takes as long to import as all the rest.
+    with contextlib.suppress(OSError):
+        os.unlink(path)  # noqa: PTH108
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(path))  # noqa: PTH106, PTH120
 
 
 def _let_go(monitor: _Monitor, plan: dict[str, Any]) -> None:

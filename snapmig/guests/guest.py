@@ -148,12 +148,13 @@ class Guest:
             raise MonitorError(message, path=self.monitor.path)
 
     @contextmanager
-    def paused(self) -> Iterator[Pause]:
+    def paused(self, socket: str = "") -> Iterator[Pause]:
         """
         Keep the guest paused inside the block, and resume it afterwards in every case.
 
         If we are killed, or QEMU does not answer, a guard process resumes it; it is started first.
 
+        :param socket: a path that the guard removes then, with its folder; empty for none
         :raises MonitorError: QEMU would not save it now, or does not resume it
         :raises SnapmigError: the guard can't be started
         """
@@ -162,7 +163,7 @@ class Guest:
             pause = Pause(was_running=self.status == "running")
             self._refuse = not pause.was_running and self._can_be_refused()
             undo = settings_now(self.monitor)
-            guard = Guard(self.monitor, resume=pause.was_running, undo=undo)
+            guard = Guard(self.monitor, resume=pause.was_running, undo=undo, socket=socket)
             pause.started = time.monotonic()
             try:
                 with signals.let_in():

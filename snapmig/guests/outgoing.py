@@ -61,7 +61,6 @@ class Outgoing:
         self._asked = time.monotonic()
         self._look: Callable[[], Migration | None] | None = None
         self._stop_at = None if pause_after_s is None else self._asked + pause_after_s
-        self.stopped_late = False
 
     def check(self) -> None:
         """
@@ -72,7 +71,6 @@ class Outgoing:
         now = time.monotonic()
         if self._stop_at is not None and now > self._stop_at:
             self._stop_at = None
-            self.stopped_late = True
             values = {"downtime-limit": LONGEST_DOWNTIME_MS}
             self._monitor.begin(dict, "migrate-set-parameters", **values)
         if self._look is not None:

@@ -61,12 +61,13 @@ class PrivateSocket:
     A listening UNIX socket in a folder of its own, with mode 0700; a context manager.
 
     :param uid: the user that connects, given the folder if that is possible and not ourselves
+    :ivar path: of the socket, alone in its folder
     :raises SnapmigError: no folder can be made
     """
 
     def __init__(self, uid: int | None = None) -> None:
         self._folder = _make_folder()
-        path = self._folder / "migration"
+        self.path = path = self._folder / "migration"
         self.listener = socket.socket(socket.AF_UNIX)
         try:
             self.listener.bind(str(path))

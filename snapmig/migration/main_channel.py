@@ -219,6 +219,7 @@ class MainChannel:
         before = state.before
         while before[:1] == bytes([SECTION_COMMAND]):
             number, length = int.from_bytes(before[1:3]), int.from_bytes(before[3:5])
+            self._check_command(number, length)
             if len(before) < 5 + length:
                 raise self._refuse(f"command {number} has fewer than its {length} bytes")
             self._obey(number, before[5 : 5 + length])
@@ -228,10 +229,13 @@ class MainChannel:
         self.marks = words.count(RAM_FLUSH) or 1
         return state._replace(before=before)
 
+    def _check_command(self, number: int, length: int) -> None:
+        # Before its data is waited for, which may never come.
+        if problem := command_problem(number, length):
+            raise UnsupportedError(problem, path=self.shown)
+
     def _obey(self, number: int, data: bytes) -> bool:
         # True if the command belongs to the guest rather than to this migration.
-        if problem := command_problem(number, len(data)):
-            raise UnsupportedError(problem, path=self.shown)
         return self.return_path.obey(Command(number), data)
 
     # Pages.
@@ -281,6 +285,7 @@ class MainChannel:
     def _command(self) -> Parser:
         head = yield from self._take(4)
         number, length = struct.unpack(">HH", head)
+        self._check_command(number, length)
         data = yield from self._take(length)
         if self._obey(number, data):
             self._kept += bytes([SECTION_COMMAND]) + head + data

@@ -38,6 +38,7 @@ WORDS = {
     "a page on main": "main connection has pages",
     "command 7": "PACKAGED",
     "command 65535": "command 65535",
+    "a command without an end": "PING has 65535 bytes, expected 4",
     "a ping without a number": "PING has 0 bytes, expected 4",
     "an unknown section": "section type is 0x9",
     "endless devices": "more than 268435456 bytes",

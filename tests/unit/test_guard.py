@@ -23,7 +23,7 @@ from tests.support.processes import children, state, wait_for
 KILLED = """\
 import os, signal, sys
 from snapmig.guests.guest import Guest
-with Guest(sys.argv[1]) as guest, guest.paused():
+with Guest(sys.argv[1]) as guest, guest.paused(sys.argv[3]):
     state = os.memfd_create("state")
     if sys.argv[2] == "after":
         guest.save_state(state)
@@ -41,9 +41,9 @@ def monitor(shm: Path) -> Iterator[FakeMonitor]:
         yield monitor
 
 
-def die(monitor: FakeMonitor, moment: str) -> int:
+def die(monitor: FakeMonitor, moment: str, path: str = "") -> int:
     """Have a process pause a guest, and its whole group killed then; return how it ended."""
-    code = [sys.executable, "-c", KILLED, str(monitor.path), moment]
+    code = [sys.executable, "-c", KILLED, str(monitor.path), moment, path]
     return subprocess.run(code, start_new_session=True, check=False).returncode
 
 
@@ -74,6 +74,16 @@ def test_killed_during_a_migration(monitor: FakeMonitor) -> None:
     die(monitor, "under way")
     wait_for(lambda: not monitor.has_client)
     assert (cancelled, monitor.status) == (["device", "cancelling", "cancelling"], "running")
+
+
+def test_killed_while_qemu_is_awaited(monitor: FakeMonitor, shm: Path) -> None:
+    """The socket for a migration goes with its folder when snapmig is killed."""
+    place = shm / "private"
+    place.mkdir()
+    (place / "socket").touch()
+    die(monitor, "before", str(place / "socket"))
+    wait_for(lambda: not monitor.has_client)
+    assert not place.exists()
 
 
 def test_killed_beside_a_paused_guest(monitor: FakeMonitor) -> None:

@@ -138,7 +138,10 @@ def _save_over_multifd(
     # that until then the guest is QEMU's.
     channels = min(options.jobs, MOST_CHANNELS)
     limits = options.live_limits if options.live else None
-    with PrivateSocket(guest.monitor.peer.uid) as private, guest.paused() as pause:
+    with (
+        PrivateSocket(guest.monitor.peer.uid) as private,
+        guest.paused(str(private.path)) as pause,
+    ):
         taken = not guest.keeps_state
         with (
             migrating(guest, private.uri, channels, limits) as outgoing,
