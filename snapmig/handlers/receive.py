@@ -38,8 +38,13 @@ __all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan")
 _LEVELS = 1 << 10
 """More than there are tables, and twice as many as any level, negative ones included."""
 
-_IDLE_S = 0.05
-"""Seconds that a worker waits for a packet before it asks for another task."""
+_IDLE_S = 0.01
+"""
+Seconds that a worker waits for a packet before it asks for another task.
+
+A worker shared by several guests has other channels meanwhile: a live save of two by one worker
+took 38 s with 0.05, 9 s with 0.01.
+"""
 
 
 class ReceiveKind(IntEnum):

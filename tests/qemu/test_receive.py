@@ -35,8 +35,10 @@ ACKNOWLEDGED = (MULTIFD, "return-path")
 FAILED = re.compile(
     "[Ee]rror.*(migrat|writ|channel)|Unable to (read|write)|failed to save|Channel error"
     "|Sibling indicated error|[Tt][Ll][Ss]|[Hh]andshake|certificate|Broken pipe|multifd"
+    "|Unable to shutdown|Failed to connect"
 )
 """What QEMU says of a migration that its destination does not take."""
+OVER = ("completed", "failed", "cancelled")
 END_S = 60
 
 
@@ -96,7 +98,7 @@ def guest(source: Monitored) -> Iterator[Monitored]:
     yield source
     names = source.execute("query-migrate-capabilities")
     states = [{"capability": item["capability"], "state": False} for item in names]
-    wait_for(lambda: source.execute("query-migrate").get("status") not in ("active", "cancelling"))
+    wait_for(lambda: migration_status(source) in (None, "none", *OVER))
     source.execute("migrate-set-capabilities", capabilities=states)
     source.execute(
         "migrate-set-parameters",
@@ -111,8 +113,23 @@ def guest(source: Monitored) -> Iterator[Monitored]:
 
 def migrate(guest: Guest, address: str, capabilities: Sequence[str], **settings: Any) -> None:
     """Migrate a guest as its owner would do, to the end; the guest stands still afterwards."""
+    begin(guest, address, capabilities, **settings)
+    wait_for(lambda: migration_status(guest) in OVER, END_S)
+    assert migration_status(guest) == "completed"
+
+
+def begin(
+    guest: Guest, address: str, capabilities: Sequence[str] = ACKNOWLEDGED, **settings: Any
+) -> None:
+    """Begin a migration."""
     migration.prepare(guest, capabilities, **settings)
-    migration.save_to(guest, address)
+    guest.execute("migrate", uri=address)
+
+
+def migration_status(guest: Guest) -> str | None:
+    """Return the status of the last migration."""
+    found: str | None = guest.execute("query-migrate").get("status")
+    return found
 
 
 def counts_on(program: str, folder: Path, snapshot: Path) -> bool:
@@ -150,9 +167,7 @@ def test_a_guest_is_received(
 
 
 @pytest.mark.parametrize("names", [(), ("return-path",)], ids=["alone", "acknowledged"])
-def test_a_plain_stream(
-    guest: Monitored, program: str, shm: Path, names: tuple[str, ...]
-) -> None:
+def test_a_plain_stream(guest: Monitored, program: str, shm: Path, names: tuple[str, ...]) -> None:
     """Without multifd all of a guest comes over one connection."""
     options = ("--channels", 0, "-j", 2, "--json")
     with receiving(f"unix:{shm / 'socket'}", shm / "snap", *options) as receiver:
@@ -163,9 +178,7 @@ def test_a_plain_stream(
 
 
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
-def test_compressed_channels(
-    guest: Monitored, program: str, shm: Path, compression: str
-) -> None:
+def test_compressed_channels(guest: Monitored, program: str, shm: Path, compression: str) -> None:
     """Pages that QEMU compresses on the way are stored like others."""
     with receiving(LOCAL, shm / "snap", "-j", 2) as receiver:
         migrate(guest, receiver.address, ACKNOWLEDGED, multifd_compression=compression)
@@ -181,34 +194,23 @@ def test_without_a_return_path(guest: Monitored, program: str, shm: Path) -> Non
     assert counts_on(program, shm, shm / "snap")
 
 
-def refused(guest: Guest, address: str, **settings: Any) -> None:
-    """Begin a migration that must fail, and wait until QEMU has noticed."""
-    migration.prepare(guest, ACKNOWLEDGED, **settings)
-    guest.execute("migrate", uri=address)
-    wait_for(lambda: guest.execute("query-migrate").get("status") in ("failed", "cancelled"))
-
-
 @pytest.mark.parametrize(
     ("given", "sent", "words"),
     [
-        (1, 2, "more than 1 channels came"),
-        (0, 2, "more than 0 channels came"),
+        (1, 2, "more than"),
+        (0, 2, "more than"),
         pytest.param(4, 2, "in 60 s there came", marks=pytest.mark.sweep),
-        (2, None, "starts with"),
+        pytest.param(2, None, "in 60 s there came", marks=pytest.mark.sweep),
     ],
 )
 def test_another_number_of_channels(
     guest: Monitored, shm: Path, given: int, sent: int | None, words: str
 ) -> None:
     """Channels other than those awaited are one sentence, and the guest runs on."""
-    del words
     with receiving(LOCAL, shm / "snap", "--channels", given, "-j", 1) as receiver:
         names = ACKNOWLEDGED if sent else ("return-path",)
-        migration.prepare(guest, names, multifd_channels=sent or 2)
-        guest.execute("migrate", uri=receiver.address)
-        outcome = receiver.end(timeout=90)
-    print(outcome)
-    outcome.fails(1, lines=1)
+        begin(guest, receiver.address, names, multifd_channels=sent or 2)
+        receiver.end(timeout=90).fails(1, words, lines=1)
     wait_for(lambda: status(guest) == "running")
     assert [*shm.iterdir()] == []
 
@@ -252,18 +254,15 @@ def is_sending(guest: Guest) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda number: number.name)
-def test_a_signal_while_it_receives(
-    guest: Monitored, shm: Path, number: signal.Signals
-) -> None:
+def test_a_signal_while_it_receives(guest: Monitored, shm: Path, number: signal.Signals) -> None:
     """The migration fails when its destination goes, and the guest runs on."""
     with receiving(LOCAL, shm / "snap", "-j", 2) as receiver:
-        migration.prepare(guest, ACKNOWLEDGED, **SLOW)
-        guest.execute("migrate", uri=receiver.address)
+        begin(guest, receiver.address, **SLOW)
         wait_for(lambda: is_sending(guest))
         receiver.process.send_signal(number)
         outcome = receiver.end()
     assert outcome.code == (130 if number == signal.SIGINT else -9)
-    wait_for(lambda: guest.execute("query-migrate")["status"] == "failed")
+    wait_for(lambda: migration_status(guest) == "failed")
     assert status(guest) == "running"
     assert not (shm / "snap").exists()
 
@@ -271,8 +270,7 @@ def test_a_signal_while_it_receives(
 def test_a_migration_that_its_owner_cancels(guest: Monitored, shm: Path) -> None:
     """A migration that is given up is one sentence, and leaves no file."""
     with receiving(LOCAL, shm / "snap", "-j", 2) as receiver:
-        migration.prepare(guest, ACKNOWLEDGED, **SLOW)
-        guest.execute("migrate", uri=receiver.address)
+        begin(guest, receiver.address, **SLOW)
         wait_for(lambda: is_sending(guest))
         guest.execute("migrate_cancel")
         receiver.end().fails(1, "connection", lines=1)
@@ -282,14 +280,15 @@ def test_a_migration_that_its_owner_cancels(guest: Monitored, shm: Path) -> None
 def test_a_qemu_that_is_killed(program: str, shm: Path) -> None:
     """A source that goes is one sentence, and leaves no file."""
     (shm / "guest").mkdir()
-    with receiving(LOCAL, shm / "snap", "-j", 2) as receiver:
-        with make_monitored(program, shm / "guest", private_memory()) as guest:
-            tiny.wait_passes(guest, 1)
-            migration.prepare(guest, ACKNOWLEDGED, **SLOW)
-            guest.execute("migrate", uri=receiver.address)
-            wait_for(lambda: is_sending(guest))
-            os.kill(guest.pid, signal.SIGKILL)
-            receiver.end().fails(1, "connection", lines=1)
+    with (
+        receiving(LOCAL, shm / "snap", "-j", 2) as receiver,
+        make_monitored(program, shm / "guest", private_memory()) as guest,
+    ):
+        tiny.wait_passes(guest, 1)
+        begin(guest, receiver.address, **SLOW)
+        wait_for(lambda: is_sending(guest))
+        os.kill(guest.pid, signal.SIGKILL)
+        receiver.end().fails(1, "connection", lines=1)
     assert [item.name for item in shm.iterdir()] == ["guest"]
 
 
@@ -314,9 +313,8 @@ def ends(authority: Path) -> Path:
 def credentials(guest: Guest, folder: Path) -> Iterator[str]:
     """Give QEMU a folder of certificates as credentials, and take them back."""
     name = "tls0"
-    guest.execute(
-        "object-add", qom_type="tls-creds-x509", id=name, dir=str(folder), endpoint="client"
-    )
+    facts = {"qom_type": "tls-creds-x509", "endpoint": "client", "sanity_check": False}
+    guest.execute("object-add", id=name, dir=str(folder), **facts)
     try:
         yield name
     finally:
@@ -332,9 +330,7 @@ def test_a_guest_is_received_by_tls(
     options = ("--tls", ends, "--channels", channels, "-j", 2)
     with receiving(LOCAL, shm / "snap", *options) as receiver, credentials(guest, ends) as tls:
         names = ACKNOWLEDGED if channels else ("return-path",)
-        migrate(
-            guest, receiver.address, names, multifd_channels=max(1, channels), tls_creds=tls
-        )
+        migrate(guest, receiver.address, names, multifd_channels=max(1, channels), tls_creds=tls)
         receiver.end().ok(err=None)
     assert counts_on(program, shm, shm / "snap")
 
@@ -359,20 +355,14 @@ def impostor(ends: Path, strangers: Path) -> Path:
 
 @pytest.mark.parametrize("who", ["strangers", "impostor", "nobody"])
 def test_a_source_without_a_valid_certificate(
-    guest: Monitored, shm: Path, ends: Path, who: str, request: pytest.FixtureRequest
+    guest: Monitored, shm: Path, ends: Path, strangers: Path, impostor: Path, who: str
 ) -> None:
     """A source of another authority, and one without TLS, is refused, and its guest runs on."""
     with receiving(LOCAL, shm / "snap", "--tls", ends, "-j", 1) as receiver:
-        if who == "nobody":
-            migration.prepare(guest, ACKNOWLEDGED)
-            guest.execute("migrate", uri=receiver.address)
-            outcome = receiver.end()
-        else:
-            with credentials(guest, request.getfixturevalue(who)) as tls:
-                refused(guest, receiver.address, tls_creds=tls)
-                outcome = receiver.end()
-    print(outcome)
-    outcome.fails(1, "no TLS connection", lines=1)
+        with credentials(guest, strangers if who == "strangers" else impostor) as tls:
+            begin(guest, receiver.address, tls_creds="" if who == "nobody" else tls)
+            wait_for(lambda: migration_status(guest) in OVER)
+        receiver.end().fails(1, "no TLS connection", lines=1)
     wait_for(lambda: status(guest) == "running")
     assert [*shm.iterdir()] == []
 
@@ -404,9 +394,7 @@ def test_a_guest_of_another_host(
         elsewhere.before = link.command(0)
         options = ("--tls", ends, "--channels", channels, "-j", 2)
         with (
-            receiving(
-                f"tcp:{here}:0", shm / "snap", *options, before=link.command(1)
-            ) as receiver,
+            receiving(f"tcp:{here}:0", shm / "snap", *options, before=link.command(1)) as receiver,
             elsewhere as guest,
             credentials(guest, ends) as tls,
         ):

@@ -89,9 +89,7 @@ def _open_device(name: str) -> int:
     return fd
 
 
-def _carry(
-    link: Link, ends: list[int], delay_s: float, loss: float, over: threading.Event
-) -> None:
+def _carry(link: Link, ends: list[int], delay_s: float, loss: float, over: threading.Event) -> None:
     drawn = random.Random(1)
     held: list[tuple[float, int, int, bytes]] = []
     while not over.is_set():

@@ -1,0 +1,159 @@
+"""Facts about batches of guests that QEMU itself must send, by workers shared by all of them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from tests.support import program as snapmig_program
+from tests.support.guests.resume import Memory, Monitored, file_memory, make_monitored
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import Layout
+from tests.support.processes import children, cpu_ticks, wait_for
+
+pytestmark = pytest.mark.guest
+
+LAYOUT = Layout(ram=32 << 20, hot_mask=7)
+NAMES = ("one", "two", "three")
+CUT_OFF = re.compile(
+    "Channel error|[Ee]rror.*(migrat|writ)|Unable to|failed to save|multifd|Broken pipe|Sibling"
+)
+"""What QEMU says of a migration whose destination goes."""
+PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
+
+
+@pytest.fixture
+def guests(program: str, shm: Path) -> Iterator[list[Monitored]]:
+    """Give three guests that run, the last of them with memory in a shared file."""
+    with ExitStack() as stack:
+        found = []
+        for name in NAMES:
+            (shm / name).mkdir()
+            memory = file_memory(shm / name / "ram", LAYOUT) if name == "three" else PRIVATE
+            found.append(stack.enter_context(make_monitored(program, shm / name, memory, LAYOUT)))
+        for guest in found:
+            guest.expected_words = CUT_OFF
+            tiny.wait_passes(guest, 2)
+        yield found
+
+
+def jobs(folder: Path, guests: Sequence[Monitored], before: str = "", each: str = "") -> Path:
+    """Write the batch's file."""
+    text = before
+    for name, guest in zip(NAMES, guests, strict=True):
+        text += f'[[save]]\nname = "{name}"\nimage = "{guest.monitor}"\n'
+        text += f'snapshot = "{{name}}.snap"\n{each}\n'
+    (folder / "jobs.toml").write_text(text)
+    return folder / "jobs.toml"
+
+
+def check(folder: Path, name: str) -> None:
+    """Check all pages of a saved guest's main RAM, and the snapshot."""
+    snapmig.restore(folder / f"{name}.snap", folder / "restored", format="raw", force=True)
+    os.truncate(folder / "restored", LAYOUT.ram)
+    tiny.check_image(folder / "restored", LAYOUT)
+    assert snapmig.verify(folder / f"{name}.snap").problems == ()
+
+
+def check_goes_on(guest: Monitored) -> None:
+    """Check that a guest runs and counts without a gap."""
+    wait_for(lambda: guest.execute("query-status")["status"] == "running")
+    passed = tiny.wait_passes(guest, 2)
+    assert [*range(passed[0], passed[-1] + 1)] == passed
+
+
+BUSY_TICKS = 10
+AT_ONCE = "max_guests_at_once = 3\n"
+
+
+@pytest.mark.parametrize("each", ["", "live = true"], ids=["paused", "live"])
+@pytest.mark.parametrize(
+    "workers",
+    [pytest.param(1, marks=pytest.mark.sweep), 2, pytest.param(5, marks=pytest.mark.sweep)],
+)
+def test_several_at_once(shm: Path, guests: list[Monitored], each: str, workers: int) -> None:
+    """Guests of both kinds are saved side by side, their memory is right, and all count on."""
+    result = snapmig.batch(jobs(shm, guests, f"jobs = {workers}\n{AT_ONCE}", each))
+
+    assert [job.message for job in result.jobs] == [None] * 3
+    for name, guest in zip(NAMES, guests, strict=True):
+        check_goes_on(guest)
+        check(shm, name)
+
+
+def test_a_qemu_that_ends_fails_alone(shm: Path, guests: list[Monitored]) -> None:
+    """A source that goes in the middle is one job's failure, and the others are right."""
+
+    def end(progress: snapmig.BatchProgress) -> None:
+        if progress.running.get("one") is not None and guests[0].is_running():
+            guests[0].quit()
+
+    result = snapmig.batch(jobs(shm, guests, f"bwlimit = '20M'\n{AT_ONCE}"), progress=end)
+
+    assert [job.state for job in result.jobs] == ["failed", "done", "done"]
+    assert not (shm / "one.snap").exists()
+    for name, guest in zip(NAMES[1:], guests[1:], strict=True):
+        check_goes_on(guest)
+        check(shm, name)
+
+
+def test_a_worker_that_dies_fails_those_it_received(shm: Path, guests: list[Monitored]) -> None:
+    """A killed worker takes what it received with it; nobody hangs, and all guests run on."""
+    path = jobs(shm, guests, f"jobs = 2\nbwlimit = '5M'\n{AT_ONCE}")
+    process = snapmig_program.start("batch", path)
+    try:
+        wait_for(lambda: guests[0].execute("query-migrate").get("status") == "active")
+        workers = wait_for(lambda: _busy(process.pid))
+        os.kill(workers[0], signal.SIGKILL)
+        outcome = snapmig_program.end(process, timeout=90)
+    finally:
+        process.kill()
+        process.communicate()
+    outcome.fails(1)
+    assert not (shm / "one.snap").exists()
+    for guest in guests:
+        check_goes_on(guest)
+
+
+def _busy(pid: int) -> list[int]:
+    """Return the children of a process that have worked; guards have not."""
+    return [child for child in children(pid) if cpu_ticks(child) >= BUSY_TICKS]
+
+
+def test_fail_fast_lets_the_others_go(shm: Path, guests: list[Monitored]) -> None:
+    """Guests whose saves are cancelled under way run on, and leave no file."""
+    (shm / "three.snap").write_bytes(b"taken")
+    text = f"bwlimit = '2M'\nfail_fast = true\n{AT_ONCE}"
+    result = snapmig.batch(jobs(shm, guests, text))
+
+    assert [job.state for job in result.jobs] == ["cancelled", "cancelled", "failed"]
+    for guest in guests:
+        check_goes_on(guest)
+    assert [path.name for path in shm.iterdir() if "snap" in path.name] == ["three.snap"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT])
+def test_a_signal_lets_all_guests_go_on(
+    shm: Path, guests: list[Monitored], number: signal.Signals
+) -> None:
+    """All migrations are cancelled, all guests run, and nothing is left beside them."""
+    path = jobs(shm, guests, f"bwlimit = '2M'\n{AT_ONCE}")
+    process = snapmig_program.start("batch", path)
+    try:
+        wait_for(lambda: guests[0].execute("query-migrate").get("status") == "active")
+        process.send_signal(number)
+        outcome = snapmig_program.end(process, timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
+    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
+    for guest in guests:
+        check_goes_on(guest)
+    assert [path.name for path in shm.iterdir() if "snap" in path.name] == []
