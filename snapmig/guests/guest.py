@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from snapmig.guests.answers import Name, Status, Version
 from snapmig.guests.backing import open_backings
@@ -41,6 +42,10 @@ _CANCEL_S = 30.0
 LONGEST_DOWNTIME_MS = 2_000_000
 MOST_CHANNELS = 255
 _MAPPED, _STREAM = "mapped-ram", "qemu-stream"
+_SEES_ALL_WRITES = (8, 0)
+"""
+Seen with 7.2: emulated guests migrated while they ran lacked pages at QEMU's own destination, too.
+"""
 _ONLY_NAMED_FILES = (8, 1)
 """From this version on x-ignore-shared leaves out only shared memory in files with a path."""
 
@@ -185,6 +190,16 @@ class Guest:
         if not self._describes_devices:
             return "its machine has suppress-vmdesc=on, so the stream's end can't be recognised"
         return None
+
+    @property
+    def live_problem(self) -> str | None:
+        """The reason why QEMU can't migrate the guest while it runs, None if it can."""
+        if self._version >= _SEES_ALL_WRITES:
+            return None
+        if self.monitor.ask(dict[str, Any], "query-kvm").get("enabled"):
+            return None
+        version = self.facts.qemu_version
+        return f"QEMU {version} misses writes of an emulated guest that runs meanwhile"
 
     def save_state(self, fd: int) -> None:
         """

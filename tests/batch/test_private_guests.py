@@ -16,6 +16,7 @@ from tests.support import program as snapmig_program
 from tests.support.guests.resume import Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
+from tests.support.guests.versions import require_qemu
 from tests.support.processes import children, cpu_ticks, wait_for
 
 pytestmark = pytest.mark.guest
@@ -80,6 +81,8 @@ AT_ONCE = "max_guests_at_once = 3\n"
 )
 def test_several_at_once(shm: Path, guests: list[Monitored], each: str, workers: int) -> None:
     """Guests of both kinds are saved side by side, their memory is right, and all count on."""
+    if each:
+        require_qemu("8.0")
     result = snapmig.batch(jobs(shm, guests, f"jobs = {workers}\n{AT_ONCE}", each))
 
     assert [job.message for job in result.jobs] == [None] * 3
@@ -116,7 +119,7 @@ def test_a_worker_that_dies_fails_those_it_received(shm: Path, guests: list[Moni
     finally:
         process.kill()
         process.communicate()
-    outcome.fails(1)
+    outcome.fails(5)
     assert not (shm / "one.snap").exists()
     for guest in guests:
         check_goes_on(guest)

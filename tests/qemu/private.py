@@ -11,6 +11,7 @@ from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
+from tests.support.guests.versions import require_qemu
 
 HALF = LAYOUT.ram // 2
 HUGE_PAGES = LAYOUT.ram >> 21
@@ -43,6 +44,12 @@ MEMORIES: dict[str, Callable[[Path], Memory]] = {
     ),
 }
 """Memories by their names; a folder may get a file."""
+
+
+def require_live(*, live: bool = True) -> None:
+    """Skip a test with a QEMU that misses writes of an emulated guest while it is migrated."""
+    if live:
+        require_qemu("8.0")
 
 
 def status(guest: Guest) -> str:

@@ -19,14 +19,18 @@ from tests.qemu.private import (
     MEMORIES,
     private_memory,
     ram_of,
+    require_live,
     status,
 )
 from tests.qemu.sweep import sweep
 from tests.support import filesystems
+from tests.support.guests import migration
 from tests.support.guests.migration import MAPPED_RAM
+from tests.support.guests.qemu import REFUSED, GuestConfig
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, goes_on, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
+from tests.support.requirements import requires
 
 pytestmark = pytest.mark.guest
 
@@ -34,6 +38,9 @@ WAYS = [(live, channels) for live in (False, True) for channels in (1, 2, 4)]
 SPLIT = Layout(ram=32 << 20, hot_mask=7, below_4g=16 << 20)
 SLOW = re.compile("max.ram.below.4g")
 """What QEMU writes of RAM that is split at a few MiB."""
+ARM = "qemu-system-aarch64"
+ARM_RAM = 1 << 30
+"""Where the machine virt has its RAM."""
 FORMATS = [("qemu-stream", ()), ("mapped-ram", (MAPPED_RAM,))]
 
 all_ways = pytest.mark.parametrize(("live", "channels"), sweep(WAYS, lambda way: way[1] == 2))
@@ -67,6 +74,7 @@ def saved(guest: Monitored, shared_shm: Path) -> SavedIn:
     done: dict[tuple[bool, int], Saved] = {}
 
     def save(live: bool, channels: int) -> Saved:
+        require_live(live=live)
         if (live, channels) not in done:
             path = shared_shm / f"{live}{channels}.snap"
             done[live, channels] = save_running(guest, path, live=live, jobs=channels)
@@ -191,6 +199,7 @@ def kinds_of(live: bool) -> list[Any]:
 @pytest.mark.parametrize(("kind", "live"), kinds_of(False) + kinds_of(True))
 def test_kinds_of_memory(program: str, shm: Path, kind: str, live: bool) -> None:
     """A guest with any kind of memory is saved over multifd, counts on, and is resumed."""
+    require_live(live=live)
     with pool_for(kind):
         with make_monitored(program, shm, MEMORIES[kind](shm)) as guest:
             tiny.wait_passes(guest, 2)
@@ -208,6 +217,7 @@ def test_machines_with_memory_above_4_gib(
     program: str, shm: Path, machine: str, live: bool
 ) -> None:
     """A guest of either machine type, with RAM on both sides of 4 GiB, is saved and resumed."""
+    require_live(live=live)
     with make_monitored(program, shm, private_memory(), SPLIT, machine=machine) as guest:
         guest.expected_words = SLOW
         tiny.wait_passes(guest, 2)
@@ -215,6 +225,26 @@ def test_machines_with_memory_above_4_gib(
     assert saved.result.via == "multifd"
     state = ram_of(shm / "snap", shm, SPLIT)
     assert resumes(program, shm, shm / "snap", state, SPLIT, machine=machine)
+
+
+@pytest.mark.parametrize("channels", sweep([1, 2], lambda channels: channels == 2))
+def test_memory_of_an_arm_guest(shm: Path, channels: int) -> None:
+    """The RAM of a guest of another architecture is as QEMU itself reads it, at its addresses."""
+    requires(ARM)
+    (shm / "ram").write_bytes(os.urandom(9 << 20) + bytes(LAYOUT.ram - (9 << 20)))
+    backend = f"memory-backend-file,id=ram,size={LAYOUT.ram},share=off,mem-path={shm / 'ram'}"
+    config = GuestConfig(LAYOUT.ram, machine="virt", extra=("-cpu", "cortex-a57", "-S"))
+    with Monitored(ARM, config, Memory([backend])) as guest:
+        guest.expected_words = REFUSED
+        before = status(guest)
+        migration.save_physical(guest, shm / "read", ARM_RAM, LAYOUT.ram)
+        result = snapmig.save(guest.monitor, shm / "snap", jobs=channels)
+        assert (result.via, status(guest)) == ("multifd", before)
+    with snapmig.open(shm / "snap") as found:
+        (ram,) = (block for block in found.blocks if block.name == "ram")
+        assert found.read(0, LAYOUT.ram, "ram") == (shm / "read").read_bytes()
+    assert ram.pieces[0].gpa == ARM_RAM
+    assert snapmig.info(shm / "snap").architecture == "aarch64"
 
 
 @pytest.mark.sweep

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import snapmig
-from tests.qemu.private import private_memory, ram_of
+from tests.qemu.private import private_memory, ram_of, require_live
 from tests.qemu.sweep import sweep
 from tests.support import slots
 from tests.support.guests.qemu import REFUSED
@@ -63,6 +63,7 @@ def of_first(options: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize("live", [False, True], ids=["paused", "live"])
 def test_a_chain_of_a_running_guest(guest: Monitored, shm: Path, name: str, live: bool) -> None:
     """Two snapshots on an older one are each of one moment, sound, and take pages from it."""
+    require_live(live=live)
     options = OPTIONS[name]
     paths = [shm / "0.snap", shm / "1.snap", shm / "2.snap"]
     snapmig.save(guest.monitor, paths[0], jobs=2, live=live, **of_first(options))

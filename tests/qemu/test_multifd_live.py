@@ -13,7 +13,13 @@ import pytest
 
 import snapmig
 from snapmig.errors import NoSpaceError, SnapmigError
-from tests.qemu.private import migration_settings, private_memory, ram_of, status
+from tests.qemu.private import (
+    migration_settings,
+    private_memory,
+    ram_of,
+    require_live,
+    status,
+)
 from tests.qemu.sweep import sweep
 from tests.support import filesystems
 from tests.support import program as snapmig_program
@@ -68,6 +74,7 @@ def busy(guest: Monitored) -> Iterator[Monitored]:
 @pytest.mark.parametrize("live", [False, True])
 def test_settings_are_as_before(busy: Monitored, shm: Path, live: bool) -> None:
     """A save leaves QEMU's settings for migrations as their owner had set them."""
+    require_live(live=live)
     result = snapmig.save(busy.monitor, shm / "snap", jobs=2, live=live, pause_after=0.5)
     assert result.via == "multifd"
 
@@ -76,6 +83,7 @@ def test_settings_are_as_before(busy: Monitored, shm: Path, live: bool) -> None:
 @pytest.mark.parametrize("live", [False, True])
 def test_settings_are_as_before_on_a_full_disk(busy: Monitored, tmp_path: Path, live: bool) -> None:
     """A save without room leaves the guest, its settings and the disk as they were."""
+    require_live(live=live)
     with filesystems.mounted("tmpfs", tmp_path / "full", "size=1M") as full:
         with pytest.raises(NoSpaceError):
             snapmig.save(busy.monitor, full / "snap", jobs=2, live=live)
@@ -102,6 +110,7 @@ def test_settings_are_as_before_after_a_signal(
     busy: Monitored, shm: Path, options: tuple[str, ...], number: signal.Signals
 ) -> None:
     """An interrupted save cancels the migration, and leaves no file."""
+    require_live(live=bool(options))
     process = receiving(busy, shm / "snap", *options)
     try:
         process.send_signal(number)
@@ -118,6 +127,7 @@ def test_settings_are_as_before_after_a_kill(
     busy: Monitored, shm: Path, options: tuple[str, ...]
 ) -> None:
     """A guest whose snapmig is killed while it receives runs on, and QEMU's settings are back."""
+    require_live(live=bool(options))
     process = receiving(busy, shm / "snap", *options)
     process.kill()
     process.communicate()
@@ -128,6 +138,7 @@ def test_a_guest_that_writes_all_the_time_is_stopped_in_time(
     busy: Monitored, shm: Path, cli: Callable[..., Outcome]
 ) -> None:
     """A live save that QEMU would never end is ended after the seconds given for it."""
+    require_live()
     limits = ("--max-downtime", 1, "--pause-after", 1)
     found = cli("save", "--json", busy.monitor, shm / "snap", "--live", "-j", 2, *limits).json
 
@@ -140,6 +151,7 @@ def test_a_guest_that_writes_all_the_time_is_stopped_in_time(
 
 def test_a_long_downtime_ends_a_live_save(busy: Monitored, shm: Path) -> None:
     """A guest that may stand still for long is stopped as soon as QEMU sees that this suffices."""
+    require_live()
     started = time.monotonic()
     result = snapmig.save(
         busy.monitor, shm / "snap", live=True, jobs=2, max_downtime=60_000, pause_after=LONG_S
@@ -153,12 +165,14 @@ def test_a_long_downtime_ends_a_live_save(busy: Monitored, shm: Path) -> None:
 @pytest.mark.parametrize("live", [True, False])
 def test_packets_with_a_limit_on_writes(busy: Monitored, shm: Path, live: bool) -> None:
     """A save that must write slowly is right, and does not hang."""
+    require_live(live=live)
     snapmig.save(busy.monitor, shm / "snap", jobs=2, live=live, bwlimit="60M", pause_after=2)
     assert ram_of(shm / "snap", shm, BUSY).number >= 1
 
 
 def test_a_destination_that_exists(busy: Monitored, shm: Path) -> None:
     """A snapshot that is there is not replaced, and the guest is not touched."""
+    require_live()
     (shm / "snap").write_bytes(b"here")
     with pytest.raises(SnapmigError, match="exists"):
         snapmig.save(busy.monitor, shm / "snap", live=True)

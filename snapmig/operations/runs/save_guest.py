@@ -67,7 +67,7 @@ def _choose_way(guest: Guest, options: SaveOptions) -> str:
     if options.layout != Layout.FIXED:
         problems[MULTIFD] = "packets sent again need the fixed layout"
     elif options.via == MULTIFD or guest.unshared is not None:
-        problems[MULTIFD] = guest.multifd_problem
+        problems[MULTIFD] = guest.multifd_problem or (guest.live_problem if options.live else None)
     if options.live:
         problems[MAPPED_RAM] = "QEMU stops the guest for it, so it is not live"
     if options.via is not None:
