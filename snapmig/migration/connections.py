@@ -30,11 +30,13 @@ from snapmig.migration.wire import (
 )
 from snapmig.system.signals import raise_if_cancelled
 
-__all__ = ("Connections", "PrivateSocket", "accept_all", "add_secure")
+__all__ = ("Connections", "PrivateSocket", "accept_all", "add_secure", "take_latecomers")
 
 _MOMENT_S = 0.02
 _FOLDERS = ("/run/user/{uid}", "/run", "/tmp")
 _BACKLOG = 256
+_QUIET_S = 0.3
+_LATEST_S = 3.0
 _CHANNEL_START = CHANNEL_MAGIC.to_bytes(4)
 
 
@@ -136,6 +138,21 @@ def accept_all(
         raise
 
 
+def take_latecomers(listener: socket.socket) -> list[socket.socket]:
+    """
+    Return further connections, until none has come for a moment.
+
+    A QEMU whose main connection ends while it opens channels may abort (7.2), or wait for ever
+    (10.0), so a refusal comes when they are there.
+    """
+    found = []
+    end = time.monotonic() + _LATEST_S
+    while time.monotonic() < end and select.select([listener], [], [], _QUIET_S)[0]:
+        with suppress(BlockingIOError):
+            found.append(listener.accept()[0])
+    return found
+
+
 class _Arrivals:
     # Connections so far: those whose first bytes are known, and the others.
     def __init__(self, channels: int) -> None:
@@ -172,6 +189,7 @@ class _Arrivals:
                 connection.close()
             if len(self.unsorted) + len(self._channels) > self._count + 1:
                 message = f"more than {self._count + 1} connections came, expected {self.wanted}"
+                self.unsorted += take_latecomers(listener)
                 raise MigrationError(message)
 
     def wait(self, listener: socket.socket) -> set[int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.migration.connections import Connections, accept_all, add_secure
+from snapmig.migration.connections import Connections, accept_all, add_secure, take_latecomers
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.system.signals import raise_if_cancelled
@@ -148,7 +148,9 @@ class Listener:
         :raises MigrationError: there is one
         """
         with suppress(BlockingIOError):
-            self._socket.accept()[0].close()
+            surplus = [self._socket.accept()[0], *take_latecomers(self._socket)]
+            for connection in surplus:
+                connection.close()
             message = (
                 f"more than {channels} channels came, expected as many as the parameter "
                 "multifd-channels of the source"

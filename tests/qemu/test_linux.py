@@ -58,29 +58,47 @@ def config(system: linux.System, shared_shm: Path) -> GuestConfig:
     return GuestConfig(RAM, extra=linux.boot_arguments(system, folder / "initramfs"))
 
 
-@pytest.fixture(scope="module")
-def resumed(program: str, config: GuestConfig, shared_shm: Path) -> Resumed:
+@pytest.fixture(scope="module", params=["shared", "multifd", "multifd live"])
+def resumed(
+    request: pytest.FixtureRequest, program: str, config: GuestConfig, shared_shm: Path
+) -> Resumed:
     """Save a guest, end its QEMU, and resume it in a new one with new memory."""
-    snapshot = shared_shm / "snap"
-    with Monitored(program, config, memory(shared_shm / "first")) as guest:
+    way, _, live = request.param.partition(" ")
+    snapshot = shared_shm / f"{way}{live}.snap"
+    with Monitored(program, config, memory(shared_shm / "first", way)) as guest:
         guest.expected_words = REFUSED
         guest.wait_serial(linux.READY, READY_S)
         guest.wait_serial("\ncount 3 ", COUNT_S)
-        guest.stop()
-        snapmig.save(guest.monitor, snapshot, jobs=2)
+        if not live:
+            guest.stop()
+        result = snapmig.save(guest.monitor, snapshot, jobs=2, live=bool(live))
+        assert result.via == way
+        if live:
+            guest.stop()
         before = guest.read_serial().replace("\r", "")
-    (shared_shm / "first").unlink()
+    (shared_shm / "first").unlink(missing_ok=True)
     waiting = GuestConfig(RAM, extra=(*config.extra, "-incoming", "defer"))
-    with Monitored(program, waiting, memory(shared_shm / "second")) as guest:
+    with Monitored(program, waiting, memory(shared_shm / "second", way)) as guest:
         snapmig.restore(snapshot, guest.monitor, jobs=2)
         last = COUNT.findall(before)[-1][0]
         guest.wait_serial(f"\ncount {int(last) + 4} ", COUNT_S)
         after = guest.read_serial().replace("\r", "")
-    return Resumed(before, after[: after.rindex("\n")])
+    (shared_shm / "second").unlink(missing_ok=True)
+    after = after[: after.rindex("\n")]
+    return Resumed(until_resumed(before, after) if live else before, after)
 
 
-def memory(path: Path) -> Memory:
-    """Return memory that is a shared file."""
+def until_resumed(before: str, after: str) -> str:
+    """Return the counts of a guest that ran on after its save, up to those that came twice."""
+    first = int(COUNT.findall(after)[0][0])
+    lines = [found for found in COUNT.finditer(before) if int(found[1]) < first]
+    return "".join(f"{found[0]}\n" for found in lines)
+
+
+def memory(path: Path, way: str) -> Memory:
+    """Return memory that is a shared file, or memory of QEMU's own."""
+    if way == "multifd":
+        return Memory([f"memory-backend-ram,id=ram,size={RAM}"])
     return Memory([f"memory-backend-file,id=ram,size={RAM},share=on,mem-path={path}"])
 
 
