@@ -22,7 +22,7 @@ from snapmig.backups.space import check_space, expected_size
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.guests.wait import MonitorWait, parse_monitor_timeout
-from snapmig.operations.options.parse import GUEST_PREFIX
+from snapmig.operations.options.parse import parse_guest
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult
 from snapmig.stores.location import Location
@@ -112,7 +112,7 @@ class _GuestRun:
 
         :raises SnapmigError: it failed; the hook for errors has not run yet
         """
-        if self._guest.optional and not _is_there(self._guest.source):
+        if self._guest.optional and not self._is_there():
             message = f"skipped: its source {self._guest.source} is not there"
             self._report.warn(message, self._guest.name)
             self._finish("skipped", reason="its source is not there")
@@ -132,6 +132,14 @@ class _GuestRun:
             removed = self._prune(self._folder.read) if self._options.prune else ()
         self._finish("saved", removed=removed)
 
+    def _is_there(self) -> bool:
+        guest = parse_guest(self._guest.source, self._guest.save.get("connect"))
+        if isinstance(guest, str):
+            return Path(guest).exists()
+        from snapmig.guests.monitor import is_there  # noqa: PLC0415 - asyncio takes 30 ms
+
+        return is_there(guest, self._wait_for_monitor())
+
     def failed(self, error: Exception, message: str) -> None:
         """Report a failure, also to the hook."""
         code = error.exit_code if isinstance(error, SnapmigError) else 1
@@ -146,9 +154,7 @@ class _GuestRun:
             self._report.warn(message, self._guest.name)
         every = 1 if self._options.full else self._guest.full_every
         plan = plan_next(contents.snapshots, every, now)
-        expected = expected_size(
-            contents.snapshots, plan, self._guest.source, self._wait_for_monitor()
-        )
+        expected = expected_size(contents.snapshots, plan, self._guest, self._wait_for_monitor())
         self._result = replace(
             self._result,
             snapshot=self._folder.new_name(now),
@@ -262,7 +268,3 @@ class _GuestRun:
     def _finish(self, result: str, **changes: Any) -> None:
         seconds = round(time.monotonic() - self._started, 3)
         self._report.result(replace(self._result, result=result, seconds=seconds, **changes))
-
-
-def _is_there(source: str) -> bool:
-    return Path(source.removeprefix(GUEST_PREFIX)).exists()

@@ -21,7 +21,7 @@ from snapmig.guests.backing import open_backings
 from snapmig.guests.guard import Guard
 from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
-from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.guests.monitor import Domain, Monitor, MonitorError, Peer, words
 from snapmig.guests.refusal import CAPABILITY, copy_and_refuse
 from snapmig.guests.settings import (
     Commands,
@@ -69,15 +69,15 @@ class Pause:
 
 class Guest:
     """
-    A guest behind a monitor's socket.
+    A guest behind a monitor.
 
-    :param path: the socket
+    :param source: the monitor's socket, or a domain of libvirt's
     :param wait: limit for each answer
     :raises MonitorError: no monitor answers there
     """
 
-    def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
-        self.monitor = Monitor(path, wait)
+    def __init__(self, source: str | Domain, wait: MonitorWait = USUAL_WAIT) -> None:
+        self.monitor = Monitor(source, wait)
         self._refuse = False
         try:
             self.facts = self._learn()
@@ -90,11 +90,6 @@ class Guest:
 
     def __exit__(self, *_exc: object) -> None:
         self.monitor.close()
-
-    @property
-    def pid(self) -> int:
-        """QEMU's process id."""
-        return self.monitor.peer.pid
 
     @property
     def unshared(self) -> str | None:
@@ -110,6 +105,10 @@ class Guest:
                     f"RAM block {item.name!r} is a memfd, and QEMU {self.facts.qemu_version} "
                     "leaves only files that have a path out of its device state"
                 )
+        if self.monitor.peer is None:
+            return (
+                "QEMU's process, which proves the files of RAM to be its own, is hidden from here"
+            )
         return None
 
     def open_memory(self, access: int) -> AbstractContextManager[tuple[int, ...]]:
@@ -119,7 +118,10 @@ class Guest:
         :param access: ``os.O_RDONLY`` or ``os.O_RDWR``
         :raises SnapmigError: a file named by QEMU is not the memory of its process
         """
-        return open_backings(self.facts.memory, self.monitor.peer, access)
+        peer = self.monitor.peer
+        if peer is None:
+            raise MonitorError(self.unshared or "QEMU's process is hidden", path=self.monitor.path)
+        return open_backings(self.facts.memory, peer, access)
 
     @property
     def status(self) -> str:
@@ -293,7 +295,7 @@ class Guest:
         return GuestFacts(
             machine=machine.removesuffix("-machine"),
             qemu_version=str(monitor.ask(Version, "query-version")),
-            command_line=_command_line(self.pid),
+            command_line=_command_line(monitor.peer),
             memory=find_memory(monitor),
         )
 
@@ -326,9 +328,11 @@ class Guest:
                 time.sleep(POLL_S)
 
 
-def _command_line(pid: int) -> tuple[str, ...]:
+def _command_line(peer: Peer | None) -> tuple[str, ...]:
+    if peer is None:
+        return ()
     try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        raw = Path(f"/proc/{peer.pid}/cmdline").read_bytes()
     except OSError:  # hidden from this user, or in a container
         return ()
     return tuple(os.fsdecode(part) for part in raw.split(b"\0")[:-1])

@@ -20,7 +20,7 @@ from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
 from snapmig.operations.options.names import AcceleratorName, FormatName
-from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX, is_guest
+from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX, is_waiting_guest
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.operations.runs.restore import (
@@ -138,7 +138,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
     :raises OSError: a system call failed; with the path
     """
     started = time.monotonic()
-    to_guest = is_guest(image)
+    to_guest = is_waiting_guest(image)
     if not to_guest:
         _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)

@@ -21,7 +21,7 @@ OPTIONS = {
     "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
     "--no-page-digests --address --arch --attach --share --bwlimit -f --force --json "
     "--progress --debug -h --help "
-    "--follow-remote-parents --monitor-timeout",
+    "--follow-remote-parents --monitor-timeout --connect",
     "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
     "--in-place --block --address --arch --bwlimit --monitor-timeout "
     "--follow-remote-parents --json --progress --debug -h --help",

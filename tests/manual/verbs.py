@@ -14,7 +14,20 @@ from snapmig.operations.options.parse import default_jobs
 # behind the first "="), or nothing. A new word must be given its place here.
 _OF_OPTIONS = dict.fromkeys(("FILE", "OLDER", "OTHER"), "file") | {"NAME=FILE": "assignment"}
 _OF_OPTIONS |= dict.fromkeys(
-    ("ADDRESS", "BLOCK=GPA", "K/N", "KIND", "N", "NAME", "RATE", "S", "SECONDS", "SIZE", "TIME"),
+    (
+        "ADDRESS",
+        "BLOCK=GPA",
+        "K/N",
+        "KIND",
+        "N",
+        "NAME",
+        "RATE",
+        "S",
+        "SECONDS",
+        "SIZE",
+        "TIME",
+        "URI",
+    ),
     "nothing",
 )
 _OF_PLACES = dict.fromkeys(

@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
+        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -76,7 +76,7 @@ complete -c snapmig -n '__snapmig_at 0' -l version -d 'show program\'s version n
 complete -c snapmig -n '__snapmig_at save' -s h -l help -d 'show this help message and exit'
 complete -c snapmig -n '__snapmig_at save' -l parent -r -F -d 'an older snapshot: store only the changes since then'
 complete -c snapmig -n '__snapmig_at save' -l compression -r -f -a 'zlib zstd lz4 none' -d 'zlib, zstd, lz4 or none (zlib)'
-complete -c snapmig -n '__snapmig_at save' -l level -r -f -d 'zlib 0 to 3 (4 to 9 are slow), zstd -7 to 19, lz4 1 to 12, or auto, which follows the disk\'s speed (1)'
+complete -c snapmig -n '__snapmig_at save' -l level -r -f -d 'zlib 0 to 9, zstd -7 to 19, lz4 1 to 12, or auto (1)'
 complete -c snapmig -n '__snapmig_at save' -s j -l jobs -r -f -d 'worker processes (one for each processor)'
 complete -c snapmig -n '__snapmig_at save' -s f -l force -d 'replace an existing SNAPSHOT'
 complete -c snapmig -n '__snapmig_at save' -l live -d 'save while the guest runs, pause it only briefly'
@@ -85,6 +85,7 @@ complete -c snapmig -n '__snapmig_at save' -l format -r -f -a 'cloud-hypervisor 
 complete -c snapmig -n '__snapmig_at save' -l base -r -F -d 'the file that IMAGE, a Firecracker diff, builds on'
 complete -c snapmig -n '__snapmig_at save' -l address -r -f -d 'guest physical address of BLOCK[@OFFSET]'
 complete -c snapmig -n '__snapmig_at save' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'architecture of the guest, such as aarch64'
+complete -c snapmig -n '__snapmig_at save' -l connect -r -f -d 'libvirt\'s, like qemu:///system'
 complete -c snapmig -n '__snapmig_at save' -l monitor-timeout -r -f -d 'seconds to wait for answers of QEMU (30)'
 complete -c snapmig -n '__snapmig_at save' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
 complete -c snapmig -n '__snapmig_at save' -l share -r -f -d 'save part K of N (docs/cluster.md); then commit'
@@ -172,7 +173,7 @@ complete -c snapmig -n '__snapmig_at rebase' -l debug -d 'show a traceback after
 complete -c snapmig -n '__snapmig_at 0 rebase' -F
 complete -c snapmig -n '__snapmig_at repack' -s h -l help -d 'show this help message and exit'
 complete -c snapmig -n '__snapmig_at repack' -l compression -r -f -a 'zlib zstd lz4 none' -d 'zlib, zstd, lz4 or none (as it is)'
-complete -c snapmig -n '__snapmig_at repack' -l level -r -f -d 'zlib 0 to 3 (4 to 9 are slow), zstd -7 to 19, lz4 1 to 12, or auto, which follows the disk\'s speed (1)'
+complete -c snapmig -n '__snapmig_at repack' -l level -r -f -d 'zlib 0 to 9, zstd -7 to 19, lz4 1 to 12, or auto (1)'
 complete -c snapmig -n '__snapmig_at repack' -s j -l jobs -r -f -d 'worker processes (one for each processor)'
 complete -c snapmig -n '__snapmig_at repack' -s f -l force -d 'replace an existing OUT'
 complete -c snapmig -n '__snapmig_at repack' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'

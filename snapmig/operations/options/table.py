@@ -98,8 +98,7 @@ _ENTRIES = (
     ),
     SaveOption(
         "level", int | str, GENERAL,
-        "zlib 0 to 3 (4 to 9 are slow), zstd -7 to 19, lz4 1 to\n"
-        "12, or auto, which follows the disk's speed",
+        "zlib 0 to 9, zstd -7 to 19, lz4 1 to 12, or auto",
         "save defaults backup", shown="1", metavar="N",
     ),
     SaveOption(
@@ -132,6 +131,10 @@ _ENTRIES = (
     SaveOption(
         "arch", str, GUEST, "architecture of the guest, such as aarch64", "save restore",
         metavar="NAME", choices=ARCHITECTURES,
+    ),
+    SaveOption(
+        "connect", str, GUEST, "libvirt's, like qemu:///system",
+        "save defaults backup", metavar="URI",
     ),
     SaveOption(
         "monitor_timeout", float, GUEST, "seconds to wait for answers of QEMU", "backup",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from snapmig.architectures import Architecture
 from snapmig.attachments import (
+    DOMAIN_XML,
     SOURCE_PREFIX,
     StoredAttachment,
     load_attachment,
@@ -57,9 +58,6 @@ __all__ = (
     "restore_in_place",
     "restore_new",
 )
-
-DOMAIN_XML = "domain.xml"
-"""The attachment of users that has libvirt's definition of the guest."""
 
 _INDEX_STEP = 4096
 
