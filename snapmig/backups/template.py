@@ -63,6 +63,9 @@ keep_monthly = 12
 #page_digests = true
 #deltas = true
 #live = true
+#via = "multifd"
+#max_downtime = 300
+#pause_after = 300
 #connect = "qemu:///system"
 #monitor_timeout = 30
 

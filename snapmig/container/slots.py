@@ -101,6 +101,12 @@ class SlotWriter:
         raw = pread_all(self._fd, count * dtype.itemsize, offset)
         return np.frombuffer(bytearray(raw), dtype)
 
+    def read_packet(self, packet: StoredPacket) -> bytes:
+        """Return the stored bytes of a packet written before."""
+        return read_stored(
+            lambda offset, length: pread_all(self._fd, length, offset), self.plan.layout, packet
+        )
+
     def write_records(self, records: Records) -> None:
         """Write sealed records of consecutive packets."""
         first = int(records["packet"][0])

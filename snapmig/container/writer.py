@@ -14,6 +14,8 @@ import time
 from types import TracebackType
 from typing import NamedTuple
 
+import numpy as np
+
 from snapmig.architectures import Architecture
 from snapmig.checksums import crc32
 from snapmig.container.format import (
@@ -26,6 +28,7 @@ from snapmig.container.format import (
     page_digests_size,
     record_size,
 )
+from snapmig.container.index import Records, record_dtype
 from snapmig.container.slots import SlotPlan
 from snapmig.container.tables import (
     PIECE_ENTRY_SIZE,
@@ -145,6 +148,12 @@ class SnapshotWriter:
         :raises StoreError: the upload failed
         """
         return self._file.has_room
+
+    def written_records(self, first: int, count: int) -> Records:
+        """Return the records of consecutive packets as they are now, unchecked."""
+        dtype = record_dtype(self.plan.packet_size)
+        offset = self.plan.index_offset + first * dtype.itemsize
+        return np.frombuffer(pread_all(self._file.fd, count * dtype.itemsize, offset), dtype)
 
     def advance(self, end: int) -> None:
         """Note that all packets' bytes up to an offset are final."""

@@ -72,11 +72,13 @@ class Migration(Struct, frozen=True):
 
     :param status: ``none`` before the first migration
     :param reason: of its failure
+    :param downtime_ms: milliseconds for which the guest stood still, known at the end
     """
 
     status: Name = "none"
     reason: str | None = field(default=None, name="error-desc")
     ram: _RamCounters = _RamCounters()
+    downtime_ms: Size | None = field(default=None, name="downtime")
 
 
 class Capability(Struct, frozen=True):

@@ -163,10 +163,13 @@ def _find_process(found: _Found) -> Peer | None:
             file = folder / f"{found.name}.pid"
             pid, owner = int(file.read_text("ascii")), file.stat().st_uid
             process = Path(f"/proc/{pid}")
+            user = process.stat().st_uid
             command = (process / "cmdline").read_bytes().split(b"\0")
             (process / "maps").open().close()
-            if found.uuid.encode() in command and b"-uuid" in command:
-                return Peer(pid, owner)
+            # A system's daemon gives QEMU to a user of its own.
+            is_domain = found.uuid.encode() in command and b"-uuid" in command
+            if is_domain and owner in (0, user):
+                return Peer(pid, user)
     return None
 
 

@@ -5,7 +5,7 @@ It is run by its path and imports nothing of snapmig, so it is small and starts 
 standard input is a pipe from its parent: a byte means the guest was resumed; end of file without
 one means nobody else will do it. It holds the parent's own connection to the monitor, because a
 monitor takes one client at a time; the parent's commands are executed before those sent from here.
-If that is a bridge to libvirt and has ended, it starts another.
+If that is a bridge to libvirt that has ended or lost libvirt, it starts another.
 """
 
 from __future__ import annotations
@@ -48,6 +48,8 @@ def main(arguments: list[str]) -> int:
             try:
                 _let_go(_Monitor(connection, end), plan)
                 return 0
+            except _Gone:
+                return 1
             except OSError:
                 if plan["renewal"] is None or time.monotonic() > end:
                     return 1  # QEMU has gone, or did not answer
@@ -99,6 +101,19 @@ def _word(monitor: _Monitor, command: str, default: str) -> str:
     return str(answer.get("status", default)) if isinstance(answer, dict) else default
 
 
+class _Gone(Exception):  # noqa: N818 - no fault
+    """The domain has ended."""
+
+
+def _raise_failure(answer: dict[str, Any]) -> None:
+    # A bridge answers even if libvirt does not.
+    if answer.get("absent"):
+        raise _Gone
+    error = answer.get("error")
+    if isinstance(error, str) or (isinstance(error, dict) and error.get("class") == "LibvirtError"):
+        raise ConnectionError
+
+
 class _Monitor:
     def __init__(self, connection: socket.socket, end: float) -> None:
         self._connection = connection
@@ -115,8 +130,10 @@ class _Monitor:
         while True:
             with contextlib.suppress(ValueError):  # the rest of a line that the parent began
                 answer = json.loads(self._line())
-                if isinstance(answer, dict) and answer.get("id") == asked["id"]:
-                    return answer.get("return")
+                if isinstance(answer, dict):
+                    _raise_failure(answer)
+                    if answer.get("id") == asked["id"]:
+                        return answer.get("return")
 
     def _line(self) -> bytes:
         while b"\n" not in self._rest:

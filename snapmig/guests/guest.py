@@ -22,7 +22,8 @@ from snapmig.guests.guard import Guard
 from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
 from snapmig.guests.monitor import Domain, Monitor, MonitorError, Peer, words
-from snapmig.guests.refusal import CAPABILITY, copy_and_refuse
+from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
+from snapmig.guests.refusal import copy_and_refuse
 from snapmig.guests.settings import (
     Commands,
     capabilities,
@@ -34,12 +35,13 @@ from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
 from snapmig.system.signals import HeldSignals
 
-__all__ = ("Guest", "GuestFacts", "Pause")
+__all__ = ("LONGEST_DOWNTIME_MS", "MOST_CHANNELS", "Guest", "GuestFacts", "Pause")
 
 _CANCEL_S = 30.0
-_LONGEST_DOWNTIME_MS = 2_000_000
-_MOST_CHANNELS = 255
+LONGEST_DOWNTIME_MS = 2_000_000
+MOST_CHANNELS = 255
 _MAPPED, _STREAM = "mapped-ram", "qemu-stream"
+_HIDDEN = "the process that must prove to be QEMU is hidden from here"
 _ONLY_NAMED_FILES = (8, 1)
 """From this version on x-ignore-shared leaves out only shared memory in files with a path."""
 
@@ -106,9 +108,7 @@ class Guest:
                     "leaves only files that have a path out of its device state"
                 )
         if self.monitor.peer is None:
-            return (
-                "QEMU's process, which proves the files of RAM to be its own, is hidden from here"
-            )
+            return _HIDDEN
         return None
 
     def open_memory(self, access: int) -> AbstractContextManager[tuple[int, ...]]:
@@ -118,10 +118,18 @@ class Guest:
         :param access: ``os.O_RDONLY`` or ``os.O_RDWR``
         :raises SnapmigError: a file named by QEMU is not the memory of its process
         """
-        peer = self.monitor.peer
-        if peer is None:
-            raise MonitorError(self.unshared or "QEMU's process is hidden", path=self.monitor.path)
-        return open_backings(self.facts.memory, peer, access)
+        return open_backings(self.facts.memory, self.process, access)
+
+    @property
+    def process(self) -> Peer:
+        """
+        QEMU's process.
+
+        :raises MonitorError: it is hidden
+        """
+        if self.monitor.peer is None:
+            raise MonitorError(_HIDDEN, path=self.monitor.path)
+        return self.monitor.peer
 
     @property
     def status(self) -> str:
@@ -171,6 +179,23 @@ class Guest:
             finally:
                 self._let_go(pause, guard, undo)
 
+    @property
+    def keeps_state(self) -> bool:
+        """True if a migration must be refused at its end: the guest's owner had stopped it."""
+        return self._refuse
+
+    @property
+    def multifd_problem(self) -> str | None:
+        """The reason why QEMU can't migrate over channels to us, None if it can."""
+        if self.monitor.peer is None:
+            return _HIDDEN
+        missing = {"multifd", RETURN_PATH} - known_capabilities(self.monitor).keys()
+        if missing:
+            return f"this QEMU has no migration capability {min(missing)}"
+        if not self._describes_devices:
+            return "its machine has suppress-vmdesc=on, so the stream's end can't be recognised"
+        return None
+
     def save_state(self, fd: int) -> None:
         """
         Have QEMU stop the guest and write its device state, without shared RAM.
@@ -215,11 +240,11 @@ class Guest:
         :raises MonitorError: QEMU could not, with its reason
         """
         wanted = {
-            "multifd-channels": min(channels, _MOST_CHANNELS),
+            "multifd-channels": min(channels, MOST_CHANNELS),
             "multifd-compression": "none",
             "direct-io": False,  # needs a descriptor of its own
             "max-bandwidth": 0,  # unlimited
-            "downtime-limit": _LONGEST_DOWNTIME_MS,  # stop at once, write each page once
+            "downtime-limit": LONGEST_DOWNTIME_MS,  # stop at once, write each page once
         }
         with parameters(self.monitor, wanted):
             if self._refuse:
@@ -258,7 +283,8 @@ class Guest:
             self._end_migration()
             if pause.was_running:
                 self._resume()
-            pause.seconds = time.monotonic() - pause.started
+            exact = self.monitor.last_pause() if pause.was_running else None
+            pause.seconds = time.monotonic() - pause.started if exact is None else exact
             for command, values in undo:  # once more, because QEMU refuses it during a migration
                 self.monitor.execute(command, **values)
         except BaseException as error:
@@ -314,14 +340,16 @@ class Guest:
             time.sleep(POLL_S)
 
     def _can_be_refused(self) -> bool:
+        return RETURN_PATH in known_capabilities(self.monitor) and self._describes_devices
+
+    @property
+    def _describes_devices(self) -> bool:
         # The end of a stream is recognisable only if it has a description of all devices.
-        if CAPABILITY not in known_capabilities(self.monitor):
-            return False
         place = {"path": "/machine", "property": "suppress-vmdesc"}
         return not self.monitor.ask(bool, "qom-get", **place)
 
     def _migrate_refused(self, fd: int, *names: str) -> None:
-        with capabilities(self.monitor, CAPABILITY, *names):
+        with capabilities(self.monitor, RETURN_PATH, *names):
             copy_and_refuse(self.monitor, fd)
             deadline = time.monotonic() + _CANCEL_S
             while migration_of(self.monitor).status not in AT_REST and time.monotonic() < deadline:

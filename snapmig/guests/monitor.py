@@ -15,7 +15,7 @@ import logging
 import select
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from snapmig.errors import UsageError
@@ -37,6 +37,7 @@ __all__ = ("Domain", "Monitor", "MonitorError", "Peer", "is_there", "words")
 Answer = TypeVar("Answer")
 _NOTICE_S = 5.0
 _MOMENT_S = 0.1
+_GLANCE_S = 0.001
 _AFTER_SILENCE_S = 2.0
 """Seconds to wait for an answer while an earlier one is still missing."""
 _QUIET = logging.NullHandler()
@@ -68,6 +69,7 @@ class Monitor:
         self.path = self._connection.path
         self._wait = wait
         self._silent = False
+        self._pending: list[asyncio.Task[Any]] = []
         # If the peer is no QEMU, the library logs the JSON reader's exception and passes it on.
         logging.getLogger("qemu.qmp").addHandler(_QUIET)
         self._refusal = ExecuteError
@@ -94,8 +96,35 @@ class Monitor:
         try:
             return typed(self.execute(command, **arguments), kind)
         except WrongAnswerError as error:
-            message = f"QEMU's answer to {command} is invalid: {words(str(error))}"
-            raise MonitorError(message, path=self.path) from error
+            raise self._wrong(command, error) from error
+
+    def begin(
+        self, kind: type[Answer], command: str, **arguments: Any
+    ) -> Callable[[], Answer | None]:
+        """
+        Send a command without waiting, and return a function that returns its answer, once known.
+
+        While QEMU sends a guest it may not answer before its data is taken.
+
+        :raises MonitorError: by that function, as :meth:`ask`
+        """
+        named = {name.replace("_", "-"): value for name, value in arguments.items()}
+        task = self._loop.create_task(self._client.execute(command, named or None))
+        self._pending.append(task)
+
+        def look() -> Answer | None:
+            with HeldSignals():
+                self._loop.run_until_complete(asyncio.wait({task}, timeout=_GLANCE_S))
+            if not task.done():
+                return None
+            try:
+                return typed(task.result(), kind)
+            except WrongAnswerError as error:
+                raise self._wrong(command, error) from error
+            except self._errors as error:
+                raise self._refused(command, error) from error
+
+        return look
 
     def send_descriptor(self, fd: int, command: str, **arguments: Any) -> Any:
         """
@@ -109,6 +138,18 @@ class Monitor:
             return await self._client.execute(command, arguments)
 
         return self._answer(command, send())
+
+    def last_pause(self) -> float | None:
+        """Return the seconds from the guest's last stop to its resumption, by QEMU's clock."""
+        seen: dict[str, float] = {}
+        for event in self._client.events.history:
+            with contextlib.suppress(KeyError, TypeError):
+                at: Any = event["timestamp"]
+                seen[str(event["event"])] = at["seconds"] + at["microseconds"] / 1e6
+        stopped, resumed = seen.get("STOP"), seen.get("RESUME")
+        if stopped is None or resumed is None or resumed < stopped:
+            return None
+        return resumed - stopped
 
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
@@ -131,6 +172,10 @@ class Monitor:
             try:
                 with contextlib.suppress(*self._errors), HeldSignals():
                     self._run(self._client.disconnect(), _AFTER_SILENCE_S)
+                for task in self._pending:
+                    if task.done() and not task.cancelled():
+                        task.exception()  # retrieved, or asyncio prints it
+                    task.cancel()
             finally:
                 self._loop.close()
         self._connection.close()
@@ -186,14 +231,20 @@ class Monitor:
             message = f"QEMU did not answer {command} in {limit:g} s"
             raise MonitorError(message, path=self.path) from error
         except self._errors as error:
-            verb, who = "did not answer", "QEMU"
-            if isinstance(error, self._refusal):
-                verb = "refused"
-                who = "libvirt" if error.error_class == "LibvirtError" else who
-            message = f"{who} {verb} {command}: {_words(error)}"
-            raise MonitorError(message, path=self.path) from error
+            raise self._refused(command, error) from error
         self._silent = False
         return answer
+
+    def _wrong(self, command: str, error: WrongAnswerError) -> MonitorError:
+        message = f"QEMU's answer to {command} is invalid: {words(str(error))}"
+        return MonitorError(message, path=self.path)
+
+    def _refused(self, command: str, error: BaseException) -> MonitorError:
+        who, verb = "QEMU", "did not answer"
+        if isinstance(error, self._refusal):
+            who = "libvirt" if error.error_class == "LibvirtError" else who
+            verb = "refused"
+        return MonitorError(f"{who} {verb} {command}: {_words(error)}", path=self.path)
 
     def _run(self, work: Coroutine[Any, Any, Any], limit_s: float) -> Any:
         task = self._loop.create_task(work)

@@ -17,13 +17,14 @@ Commands = list[tuple[str, dict[str, Any]]]
 _EVENTS = "events"
 """Capability that libvirt sets once, when a domain starts, and relies on; it only tells."""
 
-_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path")
+_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path", "auto-converge")
 _PARAMETERS = (
     "multifd-channels",
     "multifd-compression",
     "direct-io",
     "max-bandwidth",
     "downtime-limit",
+    "zero-page-detection",
 )
 
 

@@ -45,7 +45,14 @@ class Watch:
 
         :raises MonitorError: it failed, is in an unknown state, or stands still
         """
-        answer = migration_of(self._monitor)
+        return self.judge(migration_of(self._monitor))
+
+    def judge(self, answer: Migration) -> Migration:
+        """
+        Return a state just learnt.
+
+        :raises MonitorError: as :meth:`look`
+        """
         if answer.status in ("failed", "cancelled"):
             reason = "it does not say why" if answer.reason is None else words(answer.reason)
             raise self._error(f"QEMU could not {self._command.replace('-', ' ')}: {reason}")

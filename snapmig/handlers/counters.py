@@ -41,6 +41,10 @@ class Counter(IntEnum):
     """Bytes written of packets, including those written again by a second pass."""
     SAMPLED_PACKETS = 16
     """Packets read again to see if the image changed meanwhile."""
+    REWRITTEN_BYTES = 17
+    """Stored bytes of packets written over older ones, because the guest sent pages again."""
+    RECEIVED_BYTES = 18
+    """Bytes of guest RAM received over channels, pages sent again included."""
 
 
 _BY_ENCODING: dict[int, Counter] = {

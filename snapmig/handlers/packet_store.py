@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import deque
 from time import perf_counter_ns
 
+import numpy as np
+
 from snapmig.container.format import Encoding, page_digests_size
-from snapmig.container.index import Records, empty_records, seal_records
+from snapmig.container.index import Records, StoredPacket, empty_records, seal_records
 from snapmig.container.slots import SlotPlan, SlotWriter
 from snapmig.encodings.packet import EncodedPacket
-from snapmig.geometry import Geometry
+from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.counters import Counter, count_packets
 from snapmig.handlers.records import Batch
 from snapmig.workers.counters import Row
@@ -91,6 +93,43 @@ class PacketStore:
     def count_ram(self, task: Task, row: Row) -> None:
         """Count the RAM of a finished batch."""
         row[Counter.RAM_BYTES] += len(self._geometry.ram_range(task.packets))
+
+    def put(
+        self, number: int, packet: EncodedPacket | None, batch: Batch, before: Records, row: Row
+    ) -> None:
+        """
+        Write one packet and its record in the fixed layout, over an older one if there is any.
+
+        :param packet: None if the batch has it, because it equals the parent's
+        :param batch: a batch of this packet only
+        :param before: its present record
+        """
+        records = empty_records(number, 1, self._plan.packet_size)
+        rest = (np.zeros(self._plan.packet_size // PAGE_SIZE, np.bool_), 0, Encoding.EMPTY)
+        if packet is not None:
+            batch.add(0, self.write_to_slot(number, packet), packet)
+            rest = (packet.mask, packet.stored_size, packet.encoding)
+            self.write_back(self._plan.slot_offset(number), packet.stored_size)
+        batch.fill(records)
+        if int(before["stored_size"][0]):
+            self._slots.free_rest(number, *rest)
+            row[Counter.CHANGED_PACKETS] += 1
+            row[Counter.REWRITTEN_BYTES] += int(records["stored_size"][0])
+        if self._has_digests:
+            none = {0: bytes(page_digests_size(self._plan.packet_size))}
+            self._slots.write_page_digests(number, batch.page_digests or none)
+        self.replace_records(before, records, row)
+
+    def read_packet(self, packet: StoredPacket) -> bytes:
+        """Return the stored bytes of a packet written before."""
+        return self._slots.read_packet(packet)
+
+    def write_empty(self, task: Task, row: Row) -> None:
+        """Write records of a batch without pages, for packets to come."""
+        records = empty_records(task.first, task.count, self._plan.packet_size)
+        seal_records(records)
+        self._slots.write_records(records)
+        count_packets(row, records, 1)
 
     def read_records(self, task: Task) -> Records:
         """Return the records of a batch written before."""

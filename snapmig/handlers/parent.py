@@ -9,6 +9,7 @@ import numpy as np
 from snapmig.chains.reader import RECORDS_AT_ONCE, ReadPlan, open_chain
 from snapmig.checksums import xxh3_128
 from snapmig.container.index import StoredPacket, empty_records, full_digests, unpack_records
+from snapmig.container.slots import SlotPlan
 from snapmig.encodings.packet import (
     EncodedPacket,
     Summary,
@@ -19,15 +20,28 @@ from snapmig.encodings.packet import (
     with_page_digests,
 )
 from snapmig.geometry import PAGE_SIZE
-from snapmig.handlers.pipeline import Candidate
+from snapmig.handlers.pipeline import Candidate, Comparison, WithoutParent
 from snapmig.handlers.records import Batch
 from snapmig.pages import Bytes
 from snapmig.workers.tasks import Task
 
-__all__ = ("ParentPackets",)
+__all__ = ("ParentPackets", "compare_with")
 
 COMPARED_AT_ONCE = 8
 """Packets that wait for their parents' pages: 4 MiB of memory at the usual size."""
+
+
+def compare_with(parents: Sequence[ReadPlan], plan: SlotPlan, *, deltas: bool | None) -> Comparison:
+    """
+    Return the comparison for a new snapshot.
+
+    :param parents: the youngest first; none for a snapshot without a parent
+    :param deltas: as in :class:`ParentPackets`
+    """
+    page_digests = plan.page_digests_offset > 0
+    if not parents:
+        return WithoutParent(page_digests=page_digests)
+    return ParentPackets(parents, deltas=deltas, keep_digests=page_digests)
 
 
 class ParentPackets:

@@ -1,13 +1,14 @@
 """
 Packets on their way from an image to their stored form: read, summarise, compare, encode.
 
-All save handlers share this pipeline. Another comparison replaces the :class:`Comparison`; a step
-on stored bytes, such as a cipher, follows the encoder in :meth:`PacketPipeline._encode`.
+All save handlers share this pipeline; pages that come from elsewhere than an image enter it behind
+the reading, at :class:`PageEncoding`. Another comparison replaces the :class:`Comparison`; a step
+on stored bytes, such as a cipher, follows the encoder in :meth:`PageEncoding.encode`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -22,7 +23,7 @@ from snapmig.images.source import ImageReader, read_batch, read_pages
 from snapmig.pages import Bytes
 from snapmig.workers.tasks import Task
 
-__all__ = ("Candidate", "Comparison", "PacketPipeline", "WithoutParent")
+__all__ = ("Candidate", "Comparison", "PacketPipeline", "PageEncoding", "WithoutParent")
 
 
 class Candidate(NamedTuple):
@@ -113,6 +114,52 @@ class WithoutParent:
         return ()
 
 
+class PageEncoding:
+    """The pipeline from pages on: summarise, compare, encode."""
+
+    def __init__(self, encoder: PacketEncoder, comparison: Comparison) -> None:
+        self._encoder = encoder
+        self.comparison = comparison
+
+    @property
+    def engine_failures(self) -> int:
+        """Number of packets done in software instead of an engine."""
+        return self._encoder.failures.count + self.comparison.engine_failures
+
+    def notes(self) -> list[str]:
+        """Return new remarks on failures of an engine."""
+        return [*self._encoder.failures.take(), *self.comparison.notes()]
+
+    def encode(
+        self, task: Task, summaries: Iterator[tuple[int, Summary]]
+    ) -> Iterator[tuple[int, EncodedPacket]]:
+        """Yield packets of a batch by their places in it, in any order."""
+        self.comparison.begin(task)
+        candidates = self.comparison.candidates(summaries)
+        for candidate, packet in self._encoder.encode_all(candidates, task.argument):
+            yield from self.comparison.choose(candidate, packet)
+
+    def summaries(self, contents: Iterable[tuple[int, Bytes]]) -> Iterator[tuple[int, Summary]]:
+        """Yield the summaries of packets, except those equal to the parent's."""
+        for at, pages in contents:
+            summary = self.comparison.summarise(at, pages)
+            if summary is not None:
+                yield at, summary
+
+    def encode_pages(self, task: Task, pages: Bytes, batch: Batch) -> EncodedPacket | None:
+        """
+        Return a single packet; None if ``batch`` got it, because it equals the parent's.
+
+        :param task: names the packet, and the level
+        :param pages: all of its pages, as ``(n, 4096)``
+        """
+        found = None
+        for _, packet in self.encode(task, self.summaries([(0, pages)])):
+            found = packet
+        self.comparison.take_same(batch)
+        return found
+
+
 class PacketPipeline:
     """Turns the packets of an image into encoded ones, in one worker."""
 
@@ -125,17 +172,7 @@ class PacketPipeline:
     ) -> None:
         self._image = image
         self._geometry = geometry
-        self._encoder = encoder
-        self._comparison = comparison
-
-    @property
-    def engine_failures(self) -> int:
-        """Number of packets done in software instead of an engine."""
-        return self._encoder.failures.count + self._comparison.engine_failures
-
-    def notes(self) -> list[str]:
-        """Return new remarks on failures of an engine."""
-        return [*self._encoder.failures.take(), *self._comparison.notes()]
+        self.encoding = PageEncoding(encoder, comparison)
 
     def expect(self, task: Task) -> None:
         """Prefetch the pages of a batch."""
@@ -154,16 +191,17 @@ class PacketPipeline:
         Packets in holes are left out; those equal to the parent's go straight to ``batch``, at the
         end. A packet's payload is valid until the next one.
         """
-        yield from self._encode(task, self._summaries(task))
-        self._comparison.take_same(batch)
+        yield from self.encoding.encode(task, self.encoding.summaries(self._contents(task)))
+        self.encoding.comparison.take_same(batch)
 
     def encode_changed(
         self, task: Task, records: Records, suspects: Sequence[int]
     ) -> Iterator[tuple[int, EncodedPacket]]:
         """Yield those of some packets whose pages differ from their records."""
         changed = self.changed(task, records, suspects)
-        complete = self._comparison.complete
-        yield from self._encode(task, ((at, complete(summary)) for at, summary in changed))
+        complete = self.encoding.comparison.complete
+        summaries = ((at, complete(summary)) for at, summary in changed)
+        yield from self.encoding.encode(task, summaries)
 
     def changed(
         self, task: Task, records: Records, suspects: Sequence[int]
@@ -180,19 +218,8 @@ class PacketPipeline:
             if not same or records["digest"][at].tobytes() != summary.digest:
                 yield at, summary
 
-    def _summaries(self, task: Task) -> Iterator[tuple[int, Summary]]:
+    def _contents(self, task: Task) -> Iterator[tuple[int, Bytes]]:
         places = self._geometry.places(task.first, task.count)
         for at, pages in enumerate(read_batch(self._image, places)):
-            if pages is None:
-                continue
-            summary = self._comparison.summarise(at, pages)
-            if summary is not None:
-                yield at, summary
-
-    def _encode(
-        self, task: Task, summaries: Iterator[tuple[int, Summary]]
-    ) -> Iterator[tuple[int, EncodedPacket]]:
-        self._comparison.begin(task)
-        candidates = self._comparison.candidates(summaries)
-        for candidate, packet in self._encoder.encode_all(candidates, task.argument):
-            yield from self._comparison.choose(candidate, packet)
+            if pages is not None:
+                yield at, pages

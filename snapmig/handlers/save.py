@@ -14,8 +14,8 @@ from snapmig.encodings.encoder import PacketEncoder
 from snapmig.geometry import Geometry
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.packet_store import PacketStore
-from snapmig.handlers.parent import ParentPackets
-from snapmig.handlers.pipeline import Comparison, PacketPipeline, WithoutParent
+from snapmig.handlers.parent import compare_with
+from snapmig.handlers.pipeline import PacketPipeline
 from snapmig.handlers.refresh import Refresh, Sample
 from snapmig.handlers.save_fixed import SaveEmpty, SaveFixed
 from snapmig.handlers.save_packed import SavePacked
@@ -51,7 +51,8 @@ class SaveHandler:
 
     def __init__(self, plan: SavePlan) -> None:
         image, encoder = plan.open_image(), PacketEncoder(plan.settings)
-        self._pipeline = PacketPipeline(image, plan.geometry, encoder, _comparison(plan))
+        comparison = compare_with(plan.parents, plan.slots, deltas=plan.deltas)
+        self._pipeline = PacketPipeline(image, plan.geometry, encoder, comparison)
         self._store = PacketStore(plan.slots, plan.geometry, paced=plan.paced)
         self._handlers = _handlers(self._pipeline, self._store, plan.slots.layout)
 
@@ -61,7 +62,7 @@ class SaveHandler:
         waiting = self._handlers[task.kind](task, row)
         row[Counter.WORK_NS] += perf_counter_ns() - started
         self._store.count(row)
-        row[Counter.ENGINE_FAILURES] = self._pipeline.engine_failures
+        row[Counter.ENGINE_FAILURES] = self._pipeline.encoding.engine_failures
         return waiting
 
     def expect(self, task: Task) -> None:
@@ -71,7 +72,7 @@ class SaveHandler:
 
     def notes(self) -> Sequence[str]:
         """Return new remarks on failures of an engine."""
-        return self._pipeline.notes()
+        return self._pipeline.encoding.notes()
 
 
 def _handlers(
@@ -87,10 +88,3 @@ def _handlers(
         Kind.REFRESH_EMPTY: Refresh(pipeline, store, holes=True).run,
         Kind.SAMPLE: Sample(pipeline, store).run,
     }
-
-
-def _comparison(plan: SavePlan) -> Comparison:
-    page_digests = plan.slots.page_digests_offset > 0
-    if not plan.parents:
-        return WithoutParent(page_digests=page_digests)
-    return ParentPackets(plan.parents, deltas=plan.deltas, keep_digests=page_digests)

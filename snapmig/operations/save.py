@@ -10,6 +10,7 @@ from snapmig.architectures import find_architecture
 from snapmig.attachments import AttachmentSource, source_attachments
 from snapmig.errors import UsageError
 from snapmig.geometry import RamBlock
+from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
 from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
@@ -25,6 +26,7 @@ from snapmig.operations.options.names import (
     HuffmanName,
     LayoutName,
     Level,
+    ViaName,
     WindowName,
 )
 from snapmig.operations.options.parse import (
@@ -34,6 +36,7 @@ from snapmig.operations.options.parse import (
     parse_jobs,
     parse_layout,
     parse_packet_size,
+    parse_via,
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
@@ -72,6 +75,9 @@ def save(  # noqa: PLR0913 - the words of the command line
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     live: bool = False,
+    via: ViaName | None = None,
+    max_downtime: float | None = None,
+    pause_after: float | None = None,
     share: str | None = None,
     bwlimit: str | int | None = None,
     connect: str | None = None,
@@ -117,6 +123,12 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param attach: byte strings, or files, to keep in the snapshot, by name
     :param force: replace an existing file
     :param live: let the guest run during a first pass, and pause it only to save changed pages
+    :param via: the way to a running guest's RAM: ``shared`` files, QEMU's ``multifd`` channels, or
+        a ``mapped-ram`` file that QEMU writes first; default: the first of them possible
+    :param max_downtime: milliseconds that a guest saved live over multifd may stand still;
+        default: as QEMU is set, usually 300
+    :param pause_after: seconds after which such a guest is stopped, however much is left; default:
+        300
     :param share: ``K/N``, to save only the K-th of N parts of the packets, beside other processes
         with the others on one filesystem; :func:`commit` then makes the snapshot
     :param bwlimit: bytes per second to write at most, a number or a text such as ``200M``; not
@@ -159,6 +171,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         addresses=parse_addresses(address),
         architecture=None if arch is None else find_architecture(arch),
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
+        via=None if via is None else parse_via(via),
+        live_limits=parse_live_limits(max_downtime, pause_after),
     )
     if isinstance(image, str) and is_guest(image):
         if format is not None:

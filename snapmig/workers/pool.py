@@ -7,8 +7,8 @@ nothing is left behind.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 from snapmig.workers.counters import JobCounters
 from snapmig.workers.dispatcher import Dispatcher
@@ -17,17 +17,23 @@ from snapmig.workers.processes import WorkerProcesses
 from snapmig.workers.rate_limit import RateLimiter
 from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 
-__all__ = ("WorkerPool", "Workers", "WorkersMaker")
+__all__ = ("Wakers", "WorkerPool", "Workers", "WorkersMaker")
+
+
+Wakers = Callable[[], Sequence[Any]]
+"""Returns files, or objects with a descriptor, to wait for besides workers."""
 
 
 class Workers(Protocol):
     """
     Worker processes for one job; a context manager.
 
+    :ivar size: their number
     :ivar counters: their counters
     :ivar notes: remarks of workers for the user, each sentence once, in the order of arrival
     """
 
+    size: int
     counters: JobCounters
     notes: dict[str, None]
 
@@ -42,6 +48,7 @@ class Workers(Protocol):
         *,
         limited: bool = ...,
         ahead: int = ...,
+        wakers: Wakers = ...,
     ) -> None:
         """
         Execute all tasks of a source.
@@ -49,6 +56,7 @@ class Workers(Protocol):
         :param poll: called often, for progress
         :param limited: apply the limit on bytes written per second
         :param ahead: tasks in a worker's pipe, unless a limit applies
+        :param wakers: returns files; call ``poll`` at once if one of them is readable
         :raises WorkerDiedError: a worker ended without a message
         :raises Exception: the exception of a worker, as it raised it
         """
@@ -75,7 +83,7 @@ class WorkerPool:
         describe: Describe = lambda _signal: "",
         limiter: RateLimiter | None = None,
     ) -> None:
-        self.jobs = jobs
+        self.size = jobs
         self._make_handler = make_handler
         self._processes = WorkerProcesses(jobs)
         self._job = Job(0, self._processes.counters, describe)
@@ -102,6 +110,7 @@ class WorkerPool:
         *,
         limited: bool = True,
         ahead: int = TASKS_AHEAD,
+        wakers: Wakers = tuple,
     ) -> None:
         """Execute all tasks of a source; see :meth:`Workers.run`."""
         job, dispatcher = self._job, self._dispatcher
@@ -110,7 +119,7 @@ class WorkerPool:
             pause = dispatcher.hand_out()
             if not job.running:
                 break
-            dispatcher.take(dispatcher.wait(pause))
+            dispatcher.take(dispatcher.wait(pause, wakers()))
             poll()
         if job.failure is not None:
             raise job.failure

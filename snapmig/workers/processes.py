@@ -18,6 +18,7 @@ from typing import Any
 
 import multiprocess
 from multiprocess import spawn
+from multiprocess.reduction import send_handle
 
 from snapmig.system.limits import start_failure
 from snapmig.workers.counters import Row, SharedCounters
@@ -56,6 +57,9 @@ class Worker:
         self.tasks.append((job, task))
         job.waiting += 1
         self._tell(pack_message(Word.TASK, job.slot, task.pack()))
+        if task.has_descriptor:
+            with suppress(BrokenPipeError, ConnectionResetError):
+                send_handle(self.pipe, task.descriptor, None)
 
     def close(self, slot: int) -> None:
         """Have it drop a job's handler after its remaining tasks."""

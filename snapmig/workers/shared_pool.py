@@ -10,7 +10,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from multiprocess.connection import wait
 
 from snapmig.errors import SnapmigError
 from snapmig.system.limits import start_thread
@@ -18,6 +21,7 @@ from snapmig.system.signals import raise_if_cancelled
 from snapmig.workers.counters import JobCounters
 from snapmig.workers.dispatcher import POLL_S, Dispatcher
 from snapmig.workers.job import Describe, Job
+from snapmig.workers.pool import Wakers
 from snapmig.workers.processes import WorkerProcesses
 from snapmig.workers.rate_limit import RateLimiter
 from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
@@ -31,6 +35,9 @@ _LAST_TASKS_S = 5.0
 """Seconds that the workers of a job that is given up have for the tasks that they are at."""
 
 _SLOT_S = 60.0
+
+_WAKER_S = 0.02
+"""Seconds between two looks at a job's end while its thread waits for something else, too."""
 
 
 class SharedPool:
@@ -169,6 +176,7 @@ class SharedWorkers:
         self, pool: SharedPool, make_handler: Callable[[], Handler], describe: Describe
     ) -> None:
         self._pool = pool
+        self.size = pool.size
         self._make_handler = make_handler
         self._describe = describe
 
@@ -187,12 +195,20 @@ class SharedWorkers:
         *,
         limited: bool = True,
         ahead: int = TASKS_AHEAD,
+        wakers: Wakers = tuple,
     ) -> None:
         """Execute all tasks of a source. A cancellation of this thread can arrive meanwhile."""
         job = self._job
         self._pool.begin(job, source, limited=limited, ahead=ahead)
-        while not job.ended.wait(POLL_S):
+        while not _wait_for_end(job, wakers()):
             raise_if_cancelled()
             poll()
         if job.failure is not None:
             raise job.failure
+
+
+def _wait_for_end(job: Job, wakers: Sequence[Any]) -> bool:
+    if not wakers:
+        return job.ended.wait(POLL_S)
+    wait(wakers, _WAKER_S)
+    return job.ended.is_set()

@@ -34,7 +34,7 @@ __all__ = (
 TASKS_AHEAD = 2
 """Tasks in a worker's pipe: the one it does and the next, so that it never waits for the parent."""
 
-_TASK = struct.Struct("<BQQq")
+_TASK = struct.Struct("<BQQq?")
 _WORD = struct.Struct("<BH")
 
 
@@ -55,21 +55,29 @@ class Task(NamedTuple):
 
     :param kind: a number defined by the handler
     :param argument: another number, for kinds with a parameter
+    :param descriptor: of an open file given to the worker with the task, -1 for none
     """
 
     kind: int
     first: int
     count: int  # type: ignore[assignment]  # a tuple's own "count" is of no use here
     argument: int = 0
+    descriptor: int = -1
+
+    @property
+    def has_descriptor(self) -> bool:
+        """True if a descriptor goes with it."""
+        return self.descriptor >= 0
 
     def pack(self) -> bytes:
-        """Return the task as bytes for the pipe."""
-        return _TASK.pack(*self)
+        """Return the task as bytes for the pipe, with no more than a note of its descriptor."""
+        return _TASK.pack(*self[:4], self.has_descriptor)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Task:
-        """Return the task in a message."""
-        return cls(*_TASK.unpack(raw))
+        """Return the task in a message; a descriptor, still to be received, is 0."""
+        kind, first, count, argument, has_descriptor = _TASK.unpack(raw)
+        return cls(kind, first, count, argument, 0 if has_descriptor else -1)
 
     @property
     def packets(self) -> range:
@@ -98,13 +106,11 @@ class Handler(Protocol):
 
 
 class TaskSource(Protocol):
-    """
-    Hands out tasks and takes replies, in the parent.
+    """Hands out tasks and takes replies, in the parent."""
 
-    :ivar waiting: nobody has a task, and there will be some later
-    """
-
-    waiting: bool
+    @property
+    def waiting(self) -> bool:
+        """True if there will be tasks later although nobody has one now."""
 
     def next_for(self, worker: int) -> Task | None:
         """Return the next task for a worker, or None if it has none for it now."""

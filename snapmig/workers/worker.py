@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from multiprocess.reduction import recv_handle
+
 from snapmig.system.libc import die_with_parent, keep_freed_memory
 from snapmig.workers.counters import Row, open_row
 from snapmig.workers.tasks import Handler, Task, Word, pack_failure, pack_reply, unpack_message
@@ -60,7 +62,7 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler] | None
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         own = open_row(plan.counters_path, (plan.number + 1) * plan.slots - 1)
         jobs: dict[int, _Open] = {}
-        queue: deque[_Message] = deque()
+        queue: deque[_Asked] = deque()
         if plan.says_hello:
             pipe.send_bytes(b"")
         if make_handler is not None:
@@ -68,31 +70,38 @@ def work(plan: WorkerPlan, pipe: Any, make_handler: Callable[[], Handler] | None
         while True:
             own[BUSY] = 0
             while not queue or pipe.poll():
-                _hear(unpack_message(pipe.recv_bytes()), jobs, queue)
+                _hear(pipe, jobs, queue)
             own[BUSY] = 1
-            word, slot, content = queue.popleft()
-            if word == Word.TASK:
-                pipe.send_bytes(jobs[slot].reply_to(Task.unpack(content)))
+            slot, asked = queue.popleft()
+            if isinstance(asked, Task):
+                pipe.send_bytes(jobs[slot].reply_to(asked))
             else:
-                jobs[slot] = _Open(plan, slot, partial(_make_stored, os.fsdecode(content)))
-                for later in [each for each in queue if each[1] == slot]:
-                    jobs[slot].expect(Task.unpack(later[2]))
+                jobs[slot] = _Open(plan, slot, partial(_make_stored, asked))
+                for _, later in [each for each in queue if each[0] == slot]:
+                    if isinstance(later, Task):
+                        jobs[slot].expect(later)
 
 
-_Message = tuple[Word, int, bytes]
+_Asked = tuple[int, Task | str]
+"""A slot, and a task for its job or the path of the job's handler."""
 
 
-def _hear(message: _Message, jobs: dict[int, _Open], queue: deque[_Message]) -> None:
+def _hear(pipe: Any, jobs: dict[int, _Open], queue: deque[_Asked]) -> None:
     # Tasks queue in order, so that the parent knows the current task of a dead worker. A task is
     # announced at once if its handler exists, otherwise as soon as it is made.
-    word, slot, content = message
+    word, slot, content = unpack_message(pipe.recv_bytes())
     if word == Word.CLOSE:  # comes when all tasks of the job are done
         if jobs.pop(slot, None) is not None:
             gc.collect()  # mappings and files end with their last reference
-        return
-    queue.append(message)
-    if word == Word.TASK and slot in jobs:
-        jobs[slot].expect(Task.unpack(content))
+    elif word == Word.OPEN:
+        queue.append((slot, os.fsdecode(content)))
+    else:
+        task = Task.unpack(content)
+        if task.has_descriptor:
+            task = task._replace(descriptor=recv_handle(pipe))
+        queue.append((slot, task))
+        if slot in jobs:
+            jobs[slot].expect(task)
 
 
 def _make_stored(path: str) -> Handler:

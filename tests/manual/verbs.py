@@ -19,6 +19,7 @@ _OF_OPTIONS |= dict.fromkeys(
         "BLOCK=GPA",
         "K/N",
         "KIND",
+        "MS",
         "N",
         "NAME",
         "RATE",

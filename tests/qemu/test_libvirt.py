@@ -7,13 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import pytest
 
 import snapmig
 from snapmig.guests import domain as domains
+from tests.qemu.sweep import sweep
 from tests.support.guests.libvirt import SHARED, Session, make_session
 from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
@@ -27,6 +29,7 @@ pytestmark = pytest.mark.guest
 BACKINGS = {"shared": SHARED, "private": ""}
 WAYS = ("binding", "virsh")
 VIRSH_ONLY = (sys.executable, None)
+Test = TypeVar("Test", bound=Callable[..., None])
 PROGRAM = """\
 import sys
 from snapmig.guests import domain
@@ -49,7 +52,7 @@ def session(program: str, shared_shm: Path, request: pytest.FixtureRequest) -> I
         yield session
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Give a way to libvirt: its Python binding, or virsh alone."""
     if request.param == "virsh":
@@ -65,7 +68,20 @@ def both(*states: str) -> pytest.MarkDecorator:
 
 
 only_shared = both("shared")
-each_way = pytest.mark.usefixtures("way")
+
+
+def over(ways: Iterable[Any]) -> Callable[[Test], Test]:
+    """Run a test over each of some ways to libvirt."""
+
+    def decorate(test: Test) -> Test:
+        pytest.mark.usefixtures("way")(test)
+        return cast(Test, pytest.mark.parametrize("way", ways, indirect=True)(test))
+
+    return decorate
+
+
+each_way = over(WAYS)
+best_way = over(sweep(WAYS, lambda way: way == "binding"))
 
 
 def restart(session: Session, shm: Path) -> None:
@@ -91,7 +107,7 @@ def test_running(session: Session, shm: Path, cli: Callable[..., Outcome]) -> No
 
 
 @both()
-@each_way
+@best_way
 def test_paused(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     """A domain that its owner suspended is saved and stays so, for the same reason."""
     session.virsh("suspend", "tiny")
@@ -101,22 +117,33 @@ def test_paused(session: Session, shm: Path, cli: Callable[..., Outcome]) -> Non
     restart(session, shm)
 
 
-@only_shared
-@each_way
+@both()
+@best_way
 def test_live(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
-    """A live save of a domain with shared memory is restored as of its pause."""
-    saved = cli("save", "--live", "--connect", session.uri, "libvirt:tiny", shm / "snap")
+    """A live save of a domain is restored as of its pause."""
+    words = ("save", "--live", "--pause-after", "3", "--connect", session.uri)
+    saved = cli(*words, "libvirt:tiny", shm / "snap")
     assert (saved.code, session.state()) == (0, "running"), saved.err
     restart(session, shm)
 
 
 @both("private")
-def test_live_without_shared_memory(
-    session: Session, shm: Path, cli: Callable[..., Outcome]
-) -> None:
-    """A live save of a domain with private memory is refused with the words of its definition."""
-    saved = cli("save", "--live", "--connect", session.uri, "libvirt:tiny", shm / "snap")
-    assert (saved.code, "<access mode='shared'/> in the domain's" in saved.err) == (2, True)
+def test_pause_of_a_live_save(session: Session, shm: Path) -> None:
+    """The pause told of a live save that has to stop its guest is the guest's."""
+    save = {"connect": session.uri, "live": True, "max_downtime": 0, "pause_after": 4}
+    result = snapmig.save("libvirt:tiny", shm / "snap", **save)
+    assert result.pause_seconds < result.seconds - 2
+
+
+@both("private")
+@best_way
+def test_by_a_file(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
+    """A domain with private memory is saved through a file of QEMU's, too."""
+    words = ("save", "--via", "mapped-ram", "--connect", session.uri)
+    saved = cli(*words, "libvirt:tiny", shm / "snap")
+    said = "<access mode='shared'/> in the domain's <memoryBacking> avoid that"
+    assert (saved.code, said in saved.err, session.state()) == (0, True, "running"), saved.err
+    restart(session, shm)
 
 
 @only_shared
@@ -286,8 +313,9 @@ def bridges(of: int) -> list[int]:
     return [pid for pid in children(of) if program(pid).endswith(b"bridge_process.py")]
 
 
-@only_shared
+@both()
 @pytest.mark.parametrize("also", ["alone", "with its bridge"])
+@over(sweep(WAYS, lambda way: way == "virsh"))
 def test_killed(session: Session, way: str, shm: Path, also: str) -> None:
     """A domain whose snapmig is killed while it is paused runs on."""
     process = start(session, way, shm)
@@ -302,6 +330,7 @@ def test_killed(session: Session, way: str, shm: Path, also: str) -> None:
 
 
 @only_shared
+@each_way
 def test_interrupted(session: Session, way: str, shm: Path) -> None:
     """Ctrl-C during the pause lets the domain run on at once."""
     process = start(session, way, shm)
@@ -325,6 +354,7 @@ def test_libvirt_that_hangs(session: Session, shm: Path, cli: Callable[..., Outc
 
 
 @only_shared
+@each_way
 def test_libvirt_that_hangs_during_the_pause(session: Session, way: str, shm: Path) -> None:
     """A domain whose libvirt stops answering is resumed once it answers again."""
     process = start(session, way, shm, "--monitor-timeout", "2")

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from snapmig.guests import domain as domains
+from snapmig.guests.guard import Guard
 from snapmig.guests.monitor import Domain, Monitor, MonitorError
 from snapmig.guests.wait import MonitorWait
 from tests.support.outcome import Outcome
-from tests.support.processes import children, wait_for
+from tests.support.processes import children, state, wait_for
 
 UUIDS = ("f89fd232-97fe-49fb-8dea-d4f47a589e30", "0a9fd232-97fe-49fb-8dea-d4f47a589e31")
 VIRSH = """\
@@ -150,6 +151,41 @@ def test_nothing_is_left_of_a_slow_virsh(virsh: Make) -> None:
     with Monitor(Domain("web"), MonitorWait(0.5)) as monitor, pytest.raises(MonitorError):
         monitor.execute("query-x")
     wait_for(lambda: children(os.getpid()) == before)
+
+
+STATES = """\
+test -e {0}/up || {{ echo 'error: no daemon' >&2; exit 1; }}
+case "$*" in
+*query-status*) echo "{{\\"return\\":{{\\"status\\":\\"$(cat {0}/status)\\"}}}}";;
+*) echo '{{"return":{{"status":"completed"}}}}';;
+esac
+"""
+
+
+def test_guard_waits_for_libvirt(virsh: Make, tmp_path: Path) -> None:
+    """A guard whose libvirt is down resumes the guest when it is up again."""
+    (tmp_path / "status").write_text("postmigrate")
+    resume = f"test -e {tmp_path}/up || exit 1; echo running > {tmp_path}/status"
+    virsh(command=STATES.format(tmp_path), other=resume)
+    with Monitor(Domain("web")) as monitor:
+        guard = Guard(monitor, resume=True, undo=[])
+        guard.take_over()
+        called = (tmp_path / "called").read_text
+        wait_for(lambda: called().count("query-migrate") > 1)
+        assert (tmp_path / "status").read_text() == "postmigrate"
+        (tmp_path / "up").touch()
+        wait_for(lambda: (tmp_path / "status").read_text() == "running\n")
+        wait_for(lambda: state(guard.pid) in "ZX")
+
+
+def test_guard_of_a_domain_that_ended(virsh: Make) -> None:
+    """A guard ends when its domain is off."""
+    virsh(command="echo 'error: domain is not running' >&2; exit 1")
+    with Monitor(Domain("web")) as monitor:
+        virsh(listed="", command="exit 1")
+        guard = Guard(monitor, resume=True, undo=[])
+        guard.take_over()
+        wait_for(lambda: state(guard.pid) in "ZX")
 
 
 def test_unknown_domain(virsh: Make) -> None:

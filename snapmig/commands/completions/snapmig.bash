@@ -35,7 +35,7 @@ _snapmig_place() {
             place=$((place + 1))
         elif [[ ${words[i]} == -- ]]; then
             only_places=yes
-        elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" ${words[i]} "* ]]; then
+        elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --via --window -g -j " == *" ${words[i]} "* ]]; then
             i=$((i + 1))
         elif [[ ${words[i]} != -?* ]]; then
             place=$((place + 1))
@@ -65,7 +65,7 @@ _snapmig_verbs() {
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --attach --format --base --address --arch --connect --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
+    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --attach --format --base --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
     'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
     'info') echo '-h --help --json --debug' ;;
     'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
@@ -98,6 +98,7 @@ _snapmig_values() {
     'save --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw' ;;
     'save --arch' | \
         'restore --arch') choices='x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' ;;
+    'save --via') choices='shared multifd mapped-ram' ;;
     'save --progress' | \
         'restore --progress' | \
         'verify --progress' | \
@@ -172,7 +173,7 @@ _snapmig() {
         _snapmig_offer "$verbs"
     elif [[ -n $only_places ]]; then
         _snapmig_values "$verb $place"
-    elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j " == *" $last "* ]]; then
+    elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --via --window -g -j " == *" $last "* ]]; then
         _snapmig_values "$verb $last"
     elif [[ $current == --*=* ]]; then
         _snapmig_values "$verb ${current%%=*}" "${current%%=*}="

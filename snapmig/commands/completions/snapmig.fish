@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --monitor-timeout --packet-size --parent --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --window -g -j
+        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --via --window -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -86,6 +86,9 @@ complete -c snapmig -n '__snapmig_at save' -l base -r -F -d 'the file that IMAGE
 complete -c snapmig -n '__snapmig_at save' -l address -r -f -d 'guest physical address of BLOCK[@OFFSET]'
 complete -c snapmig -n '__snapmig_at save' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'architecture of the guest, such as aarch64'
 complete -c snapmig -n '__snapmig_at save' -l connect -r -f -d 'libvirt\'s, like qemu:///system'
+complete -c snapmig -n '__snapmig_at save' -l via -r -f -a 'shared multifd mapped-ram' -d 'shared, multifd or mapped-ram, see docs/guests.md (auto)'
+complete -c snapmig -n '__snapmig_at save' -l max-downtime -r -f -d 'longest pause of a live save via multifd (300)'
+complete -c snapmig -n '__snapmig_at save' -l pause-after -r -f -d 'pause it then, though much is left to save (300)'
 complete -c snapmig -n '__snapmig_at save' -l monitor-timeout -r -f -d 'seconds to wait for answers of QEMU (30)'
 complete -c snapmig -n '__snapmig_at save' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
 complete -c snapmig -n '__snapmig_at save' -l share -r -f -d 'save part K of N (docs/cluster.md); then commit'

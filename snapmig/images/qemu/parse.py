@@ -23,7 +23,7 @@ from snapmig.images.qemu.sections import (
 )
 from snapmig.images.qemu.state import MappedPlace, QemuBlock, VmState
 
-__all__ = ("Readable", "parse_vm_state")
+__all__ = ("NoRamSectionError", "Readable", "parse_vm_state")
 
 _SUBSECTION_SIZES = {"configuration/target-page-bits": 4, "configuration/uuid": 16}
 
@@ -32,6 +32,10 @@ _MAX_CAPABILITIES = 256
 _MAX_FLUSHES = 16
 _SEARCH_BYTES = 64 << 20
 """Bytes after the configuration searched for the RAM section."""
+
+
+class NoRamSectionError(SnapmigError):
+    """A stream has no RAM section, as far as it goes."""
 
 
 class Readable(Protocol):
@@ -160,7 +164,8 @@ def _find_ram(file: Readable, cursor: Cursor) -> bytes:
             cursor.offset += at - 5 + length
             return window[at - 5 : at + len(tail)]
         at = window.find(tail, at + 1)
-    raise cursor.refuse("there is no RAM section of version 4")
+    message = "there is no RAM section of version 4"
+    raise NoRamSectionError(message, path=cursor.shown, offset=cursor.offset)
 
 
 def _parse_blocks(

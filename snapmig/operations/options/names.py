@@ -11,6 +11,7 @@ __all__ = (
     "HuffmanName",
     "LayoutName",
     "Level",
+    "ViaName",
     "WindowName",
 )
 
@@ -29,4 +30,5 @@ FormatName = Literal[
 HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
+ViaName = Literal["shared", "multifd", "mapped-ram"]
 WindowName = Literal["4k", "32k"]

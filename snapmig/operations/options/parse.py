@@ -38,6 +38,7 @@ __all__ = (
     "parse_level",
     "parse_packet_size",
     "parse_rate",
+    "parse_via",
     "parse_window",
     "window_bits",
 )
@@ -47,6 +48,9 @@ WINDOWS = {"4k": 12, "32k": 15}
 
 MAX_JOBS = 1024
 MAX_DEPTH = 64
+
+WAYS = SHARED, MULTIFD, MAPPED_RAM = "shared", "multifd", "mapped-ram"
+"""Ways to a running guest's RAM: its shared files, QEMU's channels, or a file that QEMU writes."""
 
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
@@ -196,6 +200,17 @@ def window_bits(window: str) -> int:
     if window not in WINDOWS:
         raise UsageError(f"window is {window!r}, expected {' or '.join(WINDOWS)}")
     return WINDOWS[window]
+
+
+def parse_via(way: str) -> str:
+    """
+    Return a way to a running guest's RAM.
+
+    :raises UsageError: there is none of that name
+    """
+    if way not in WAYS:
+        raise UsageError(f"via is {way!r}, expected {', '.join(WAYS)}")
+    return way
 
 
 def parse_layout(layout: str | None, location: Location | None = None) -> Layout:

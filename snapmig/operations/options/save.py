@@ -10,6 +10,7 @@ from snapmig.architectures import Architecture
 from snapmig.attachments import AttachmentSource
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import PacketSettings
+from snapmig.guests.limits import LiveLimits
 from snapmig.guests.wait import MonitorWait
 from snapmig.operations.options.addresses import GivenAddress
 from snapmig.operations.progress import ProgressCallback
@@ -34,6 +35,8 @@ class SaveOptions(NamedTuple):
     :param addresses: guest physical addresses, replacing the source's own
     :param architecture: the guest's processors, replacing the source's own
     :param monitor: time limits for a guest's monitor
+    :param via: one of :data:`~snapmig.operations.options.parse.WAYS`; None: the best for the guest
+    :param live_limits: limits of a live save over multifd
     """
 
     jobs: int
@@ -54,6 +57,8 @@ class SaveOptions(NamedTuple):
     addresses: Sequence[GivenAddress] = ()
     architecture: Architecture | None = None
     monitor: MonitorWait = MonitorWait()
+    via: str | None = None
+    live_limits: LiveLimits = LiveLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,9 @@ class SaveResult:
     :param packets: number of packets per encoding
     :param pause_seconds: length of a running guest's pause
     :param changed_packets: packets of a live save changed after their first pass
+    :param via: the way to a running guest's RAM: ``shared``, ``multifd`` or ``mapped-ram``
+    :param rounds: passes of QEMU over the RAM, via multifd
+    :param rewritten_size: stored bytes written over older ones, since the guest sent pages again
     :param left_out_blocks: names of RAM blocks missing from a migration file made with
         x-ignore-shared, and so from the snapshot
     :param torn_packets: packets of a sample found changed at the end, because nobody had paused the
@@ -101,6 +109,9 @@ class SaveResult:
     seconds: float
     pause_seconds: float | None = None
     changed_packets: int | None = None
+    via: str | None = None
+    rounds: int | None = None
+    rewritten_size: int | None = None
     torn_packets: int = 0
     left_out_blocks: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

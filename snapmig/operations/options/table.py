@@ -16,9 +16,10 @@ from snapmig.container.format import Layout
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import UsageError
+from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.addresses import parse_addresses
-from snapmig.operations.options.parse import WINDOWS, parse_packet_size, parse_rate
+from snapmig.operations.options.parse import WAYS, WINDOWS, parse_packet_size, parse_rate
 
 __all__ = (
     "API_ONLY",
@@ -135,6 +136,20 @@ _ENTRIES = (
     SaveOption(
         "connect", str, GUEST, "libvirt's, like qemu:///system",
         "save defaults backup", metavar="URI",
+    ),
+    SaveOption(
+        "via", str, GUEST, "shared, multifd or mapped-ram, see docs/guests.md",
+        "save defaults backup", shown="auto", metavar="WAY", choices=WAYS,
+    ),
+    SaveOption(
+        "max_downtime", float, GUEST, "longest pause of a live save via multifd",
+        "save defaults backup", shown="300", metavar="MS",
+        parse=lambda text: parse_live_limits(text, None).downtime_ms,
+    ),
+    SaveOption(
+        "pause_after", float, GUEST, "pause it then, though much is left to save",
+        "save defaults backup", shown="300", metavar="S",
+        parse=lambda text: parse_live_limits(None, text).pause_after_s,
     ),
     SaveOption(
         "monitor_timeout", float, GUEST, "seconds to wait for answers of QEMU", "backup",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from snapmig.attachments import StoredAttachment
 from snapmig.container.format import Layout
 from snapmig.errors import SnapmigError
+from snapmig.geometry import Geometry
 from snapmig.handlers.batch_size import LARGEST, SMALLEST
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.level import AdaptiveLevel
@@ -37,9 +38,11 @@ from snapmig.operations.runs.save_warnings import (
     torn_image,
 )
 from snapmig.operations.runs.space import check_save_space
+from snapmig.pages import Mask
 from snapmig.stores.location import Location
 from snapmig.workers.counters import COUNTERS, Row
-from snapmig.workers.pool import Workers
+from snapmig.workers.pool import Wakers, Workers
+from snapmig.workers.tasks import Handler, TaskSource
 
 __all__ = ("SaveRun", "open_save_run")
 
@@ -50,17 +53,23 @@ SAMPLE_LEAST = 32
 SAMPLE_MOST = 1024
 
 
+MakeHandler = Callable[[SaveInputs, SaveOutput], Callable[[], Handler]]
+"""Returns what each worker calls for its handler."""
+
+
 @contextmanager
 def open_save_run(
     source: ImageSource,
     path: Location,
     options: SaveOptions,
     open_output: OpenOutput = whole_snapshot,
+    make_handler: MakeHandler | None = None,
 ) -> Iterator[SaveRun]:
     """
     Open everything a save needs, workers included; close it at the end.
 
     :param source: stays the caller's to close
+    :param make_handler: how workers get the pages; default: they read the source
     :raises UsageError: attachments, RAM blocks or a parent unfit for this snapshot
     :raises DestinationExistsError: the snapshot exists, and overwriting was not asked for
     :raises NoSpaceError: the snapshot can't fit
@@ -70,9 +79,9 @@ def open_save_run(
         inputs = stack.enter_context(open_inputs(source, path, options))
         output = stack.enter_context(open_output(inputs))
         check_save_space(output.writer, path)
-        make_handler = partial(SaveHandler, _worker_plan(inputs, output))
+        handler = (make_handler or _read_image)(inputs, output)
         explain = partial(_explain_death, source)
-        workers = stack.enter_context(options.workers(options.jobs, make_handler, explain))
+        workers = stack.enter_context(options.workers(options.jobs, handler, explain))
         yield SaveRun(inputs, output, workers, started)
 
 
@@ -129,6 +138,46 @@ class SaveRun:
         self._counts = self._workers.counters.total()
         if writer.plan.layout == Layout.PACKED:
             writer.end_packed_data(tasks.end)
+
+    def receive(self, tasks: TaskSource, poll: Callable[[], None], wakers: Wakers) -> None:
+        """
+        Store packets that come by themselves.
+
+        :param poll: called often, and when something is readable
+        :param wakers: as in :meth:`~snapmig.workers.pool.Workers.run`
+        :raises SnapmigError: any failure of a worker
+        """
+
+        def poll_and_report() -> None:
+            poll()
+            self._report()
+
+        self._workers.run(tasks, poll_and_report, ahead=1, wakers=wakers)
+        self._report()
+        self._counts = self._workers.counters.total()
+
+    @property
+    def geometry(self) -> Geometry:
+        """The RAM of the snapshot."""
+        return self._inputs.geometry
+
+    @property
+    def worker_count(self) -> int:
+        """Number of workers."""
+        return self._workers.size
+
+    def level(self) -> int:
+        """Return the level for the next batch."""
+        return self._level(0)
+
+    def counts(self) -> Row:
+        """Return the workers' counters, added up."""
+        return self._workers.counters.total()
+
+    def stored_packets(self, first: int, count: int) -> Mask:
+        """Return a mask of consecutive packets: True for those stored with pages by now."""
+        kinds = self._output.writer.written_records(first, count)["kinds"]
+        return np.asarray(kinds.any(axis=1))
 
     def sample_changes(self) -> None:
         """
@@ -187,8 +236,8 @@ class SaveRun:
         return SMALLEST if follows else LARGEST
 
 
-def _worker_plan(inputs: SaveInputs, output: SaveOutput) -> SavePlan:
-    return SavePlan(
+def _read_image(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
+    plan = SavePlan(
         inputs.source.opener(),
         [] if inputs.parent is None else inputs.parent.plans,
         inputs.geometry,
@@ -197,6 +246,7 @@ def _worker_plan(inputs: SaveInputs, output: SaveOutput) -> SavePlan:
         paced=len(inputs.options.steps) > 1,
         deltas=inputs.options.deltas,
     )
+    return partial(SaveHandler, plan)
 
 
 def _explain_death(source: ImageSource, number: int) -> str:

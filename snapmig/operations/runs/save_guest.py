@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +15,27 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.domain import Domain
-from snapmig.guests.guest import Guest
+from snapmig.guests.guest import MOST_CHANNELS, Guest
+from snapmig.guests.outgoing import Outgoing, migrating
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
 from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
 from snapmig.images.source import ImageSource
-from snapmig.operations.options.parse import GUEST_FORMAT, guest_name
+from snapmig.migration.connections import Connections, PrivateSocket, accept_all
+from snapmig.migration.main_channel import MainChannel
+from snapmig.migration.wire import MigrationError
+from snapmig.operations.options.parse import (
+    GUEST_FORMAT,
+    MAPPED_RAM,
+    MULTIFD,
+    SHARED,
+    guest_name,
+)
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
+from snapmig.operations.runs.receive import HEAD_S, open_receiver
 from snapmig.operations.runs.save import open_save_run
 from snapmig.stores.location import Location
 from snapmig.stores.opening import check_location
@@ -46,20 +57,34 @@ def save_guest(source: str | Domain, path: Location, options: SaveOptions) -> Sa
     Save the guest behind a monitor's socket, or of libvirt's, and let it continue.
 
     :raises MonitorError: QEMU's monitor can't be reached, or refused a command
-    :raises UsageError: a live save of a guest without shared memory
+    :raises UsageError: the way asked for can't be gone with this guest
     """
     check_location(path, force=options.force)
     shown = guest_name(source)
     with Guest(source, options.monitor) as guest:
         guest.check_can_be_saved()
-        if guest.unshared is None:
-            return _save_shared(guest, shown, path, options)
-        if options.live:
-            message = (
-                f"a live save needs shared guest memory, but {guest.unshared}; {_remedy(guest)}"
-            )
-            raise UsageError(message, path=guest.monitor.path)
-        return _save_through_file(guest, shown, path, options)
+        way = _choose_way(guest, options)
+        result = _WAYS[way](guest, shown, path, options)
+        return replace(result, via=way)
+
+
+def _choose_way(guest: Guest, options: SaveOptions) -> str:
+    problems = {SHARED: guest.unshared, MULTIFD: None, MAPPED_RAM: None}
+    if options.layout != Layout.FIXED:
+        problems[MULTIFD] = "packets sent again need the fixed layout"
+    elif options.via == MULTIFD or guest.unshared is not None:
+        problems[MULTIFD] = guest.multifd_problem
+    if options.live:
+        problems[MAPPED_RAM] = "QEMU stops the guest for it, so it is not live"
+    if options.via is not None:
+        if problem := problems[options.via]:
+            raise UsageError(f"the guest can't be saved via {options.via}: {problem}")
+        return options.via
+    way = next((way for way, problem in problems.items() if problem is None), None)
+    if way is None:
+        reasons = "; ".join(f"via {way}: {problem}" for way, problem in problems.items())
+        raise UsageError(f"the guest can't be saved live: {reasons}")
+    return way
 
 
 def _save_shared(guest: Guest, shown: str, path: Location, options: SaveOptions) -> SaveResult:
@@ -73,8 +98,8 @@ def _save_shared(guest: Guest, shown: str, path: Location, options: SaveOptions)
         state = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
         stack.callback(os.close, state)
         with guest.paused() as pause:
-            guest.save_state(state)
             domain = _domain_xml(guest, options)
+            guest.save_state(state)
             place_ram(
                 source, find_addresses(guest.monitor)
             )  # firmware may have moved some of it meanwhile
@@ -97,18 +122,19 @@ def _save_through_file(
     with ExitStack() as stack:
         file = stack.enter_context(NamelessFile(folder))
         with guest.paused() as pause:
-            kind = guest.save_file(file.fd, options.jobs)
             domain = _domain_xml(guest, options)
+            kind = guest.save_file(file.fd, options.jobs)
             addresses = find_addresses(guest.monitor)
         source = open_image(descriptor_path(file.fd), kind)
         place_ram(source, addresses)
         source.shown = shown
         stack.callback(source.close)
         run = stack.enter_context(open_save_run(source, path, options))
-        run.warnings.append(
-            f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; "
-            f"{_remedy(guest)}"
-        )
+        if guest.unshared is not None:
+            run.warnings.append(
+                f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; "
+                f"{_remedy(guest)}"
+            )
         run.write_pass()
         kept = {**source.attachments, FACTS: describe(guest.facts)}
         source.attachments = kept
@@ -122,9 +148,52 @@ def _remedy(guest: Guest) -> str:
 
 
 def _domain_xml(guest: Guest, options: SaveOptions) -> dict[str, bytes]:
-    # The definition at the moment of the pause, since devices come and go.
+    # Asked before QEMU stops the guest, for the pause to be short. No device comes or goes later:
+    # QEMU refuses that during a migration.
     xml = None if DOMAIN_XML in options.attach else guest.monitor.domain_xml()
     return {} if xml is None else {DOMAIN_XML: xml}
+
+
+def _save_over_multifd(
+    guest: Guest, shown: str, path: Location, options: SaveOptions
+) -> SaveResult:
+    # QEMU migrates the guest to us. It is acknowledged once the snapshot is on stable storage, so
+    # that until then the guest is QEMU's.
+    channels = min(options.jobs, MOST_CHANNELS)
+    limits = options.live_limits if options.live else None
+    with PrivateSocket(guest.process.uid) as private, guest.paused() as pause:
+        domain = _domain_xml(guest, options)
+        taken = not guest.keeps_state
+        with (
+            migrating(guest, private.uri, channels, limits) as outgoing,
+            _received(guest, outgoing, private, channels) as connections,
+        ):
+            main = MainChannel(connections.main, shown, multifd=True)
+            state = main.read_head(HEAD_S, outgoing.check)
+            with open_receiver(connections, main, state, path, options) as receiver:
+                receiver.receive(outgoing.check)
+                place_ram(receiver.source, find_addresses(guest.monitor))
+                kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
+                receiver.source.attachments = kept
+                result = receiver.finish(domain)
+            main.return_path.finish(taken=taken)
+            outgoing.wait_for_end(taken=taken)
+            pause.started = outgoing.stopped_at or pause.started
+    return replace(result, pause_seconds=round(pause.seconds, 4))
+
+
+@contextmanager
+def _received(
+    guest: Guest, outgoing: Outgoing, private: PrivateSocket, channels: int
+) -> Iterator[Connections]:
+    # Whatever QEMU knows about the end of a connection is a better reason than its end.
+    try:
+        process = guest.process
+        connections = accept_all(private.listener, channels, HEAD_S, outgoing.check, peer=process)
+        with closing(connections):
+            yield connections
+    except MigrationError as error:
+        raise outgoing.reason() or error from None
 
 
 @contextmanager
@@ -154,6 +223,9 @@ def _open_ram(guest: Guest, shown: str) -> Iterator[PartsImage]:
         yield source
     finally:
         source.close()
+
+
+_WAYS = {SHARED: _save_shared, MULTIFD: _save_over_multifd, MAPPED_RAM: _save_through_file}
 
 
 def place_ram(source: ImageSource, addresses: Addresses) -> None:

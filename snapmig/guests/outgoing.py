@@ -1,0 +1,117 @@
+"""A migration of a guest to somebody who listens, from QEMU's side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from snapmig.guests.answers import Migration
+from snapmig.guests.guest import LONGEST_DOWNTIME_MS, MOST_CHANNELS, Guest
+from snapmig.guests.limits import LiveLimits
+from snapmig.guests.monitor import MonitorError
+from snapmig.guests.settings import capabilities, parameters
+from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
+
+__all__ = ("Outgoing", "migrating")
+
+_ASK_S = 0.5
+"""Seconds between two questions for the migration's state."""
+_REST_S = 30.0
+
+
+@contextmanager
+def migrating(guest: Guest, uri: str, channels: int, live: LiveLimits | None) -> Iterator[Outgoing]:
+    """
+    Have QEMU migrate the guest over multifd inside the block, and put its settings back.
+
+    :param uri: of the listening socket
+    :param live: None to stop the guest at once
+    :raises MonitorError: QEMU refuses
+    """
+    wanted: dict[str, object] = {
+        "multifd-channels": min(channels, MOST_CHANNELS),
+        "multifd-compression": "none",
+        "zero-page-detection": "multifd",
+        "max-bandwidth": 0,  # unlimited
+    }
+    names = ["multifd", "return-path"]
+    if live is None:
+        wanted["downtime-limit"] = LONGEST_DOWNTIME_MS
+    else:
+        names.append("auto-converge")
+        if live.downtime_ms is not None:
+            wanted["downtime-limit"] = live.downtime_ms
+    with parameters(guest.monitor, wanted), capabilities(guest.monitor, *names):
+        guest.monitor.execute("migrate", uri=uri)
+        yield Outgoing(guest, None if live is None else live.pause_after_s)
+
+
+class Outgoing:
+    """
+    A migration under way.
+
+    :param pause_after_s: stop the guest after so many seconds; None if that was asked for already
+    """
+
+    def __init__(self, guest: Guest, pause_after_s: float | None) -> None:
+        self._guest = guest
+        self._monitor = guest.monitor
+        self._watch = Watch(guest.monitor, "migrate")
+        self._asked = time.monotonic()
+        self._look: Callable[[], Migration | None] | None = None
+        self._stop_at = None if pause_after_s is None else self._asked + pause_after_s
+        self.stopped_late = False
+        self.stopped_at: float | None = None
+        """When the guest was stopped, known at the end."""
+
+    def check(self) -> None:
+        """
+        Look at the migration now and then, and stop the guest when its time has come.
+
+        :raises MonitorError: it failed, with QEMU's reason
+        """
+        now = time.monotonic()
+        if self._stop_at is not None and now > self._stop_at:
+            self._stop_at = None
+            self.stopped_late = True
+            values = {"downtime-limit": LONGEST_DOWNTIME_MS}
+            self._monitor.begin(dict, "migrate-set-parameters", **values)
+        if self._look is not None:
+            answer = self._look()
+            if answer is not None:
+                self._look, self._asked = None, now
+                self._watch.judge(answer)
+        elif now - self._asked > _ASK_S:
+            self._look = self._monitor.begin(Migration, "query-migrate")
+
+    def reason(self) -> MonitorError | None:
+        """Return QEMU's reason for a failure that was noticed at its connections, if it has one."""
+        end = time.monotonic() + _ASK_S
+        while time.monotonic() < end:
+            try:
+                self._watch.look()
+            except MonitorError as error:
+                return error
+            time.sleep(POLL_S)
+        return None
+
+    def wait_for_end(self, *, taken: bool) -> None:
+        """
+        Wait until QEMU has ended the migration.
+
+        :param taken: False if it was refused, so that the guest stays QEMU's
+        :raises MonitorError: it failed
+        """
+        if taken:
+            # QEMU reports this a moment before it is done with the guest.
+            while (answer := self._watch.look()).status != "completed" or (
+                self._guest.status == "finish-migrate"
+            ):
+                time.sleep(POLL_S)
+            if answer.downtime_ms is not None:
+                self.stopped_at = time.monotonic() - answer.downtime_ms / 1000
+            return
+        deadline = time.monotonic() + _REST_S
+        while migration_of(self._monitor).status not in AT_REST and time.monotonic() < deadline:
+            time.sleep(POLL_S)

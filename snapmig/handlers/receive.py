@@ -1,0 +1,255 @@
+"""
+A worker that receives a guest: packets from its channels, encoded and written as they come.
+
+A packet received whole goes to its slot at once. Pages of a packet received in part are staged, and
+merged into their slots when all workers rest: at a barrier of the channels, or when a table is
+full. Between two barriers QEMU sends no page twice, so neither order matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from time import perf_counter_ns
+from typing import NamedTuple
+
+import numpy as np
+
+from snapmig.chains.reader import ReadPlan
+from snapmig.container.slots import SlotPlan
+from snapmig.encodings.compressions import PacketSettings, ReadSettings
+from snapmig.encodings.encoder import PacketEncoder
+from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.handlers.counters import Counter
+from snapmig.handlers.packet_store import PacketStore
+from snapmig.handlers.parent import compare_with
+from snapmig.handlers.pipeline import PageEncoding
+from snapmig.handlers.received_slots import ReceivedSlots, is_stored
+from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages, StagedReader
+from snapmig.migration.channel import Channel, Received
+from snapmig.migration.wire import Blocks
+from snapmig.pages import Bytes
+from snapmig.workers.counters import Row
+from snapmig.workers.tasks import Task
+
+__all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan")
+
+_LEVELS = 1 << 10
+"""More than there are tables, and twice as many as any level, negative ones included."""
+
+_IDLE_S = 0.05
+"""Seconds that a worker waits for a packet before it asks for another task."""
+
+
+class ReceiveKind(IntEnum):
+    """Kinds of tasks for a worker that receives."""
+
+    EMPTY = 0
+    """Write records of packets without pages, because those of zeros may never come."""
+    RECEIVE = 1
+    """Take up to ``count`` packets from channel ``first``; the argument is the level."""
+    MERGE = 2
+    """Merge staged pages into packets; the argument is a :class:`Merge`."""
+
+
+class Outcome(IntEnum):
+    """Reply to a task of kind RECEIVE."""
+
+    MORE = 0
+    IDLE = 1
+    """Nothing came for a moment."""
+    SYNC = 2
+    """The channel has reached a barrier."""
+    FULL = 3
+    """The worker can stage no more pages."""
+
+
+class Merge(NamedTuple):
+    """
+    The argument of a task of kind MERGE.
+
+    :param generation: another number after each change of the tables
+    :param tables: the first of them and the one after the last
+    :param level: of the compression
+    """
+
+    generation: int
+    tables: tuple[int, int]
+    level: int
+
+    def pack(self) -> int:
+        """Return all of it as a number."""
+        number = self.generation
+        for value in (*self.tables, self.level + _LEVELS // 2):
+            number = number * _LEVELS + value
+        return number
+
+    @classmethod
+    def unpack(cls, number: int) -> Merge:
+        """Return it from a number."""
+        number, level = divmod(number, _LEVELS)
+        number, stop = divmod(number, _LEVELS)
+        generation, first = divmod(number, _LEVELS)
+        return cls(generation, (first, stop), level - _LEVELS // 2)
+
+
+class ReceivePlan(NamedTuple):
+    """
+    Everything a worker needs to receive, picklable.
+
+    :param parents: snapshots whose pages need not be stored again, the youngest first
+    :param deltas: allow pages stored as differences from the parent's
+    :param tables: paths of the staged pages: one for each worker, and the parent process's
+    :param target_page: bytes of a page of the guest's processors
+    """
+
+    parents: Sequence[ReadPlan]
+    geometry: Geometry
+    slots: SlotPlan
+    settings: PacketSettings
+    tables: Sequence[str]
+    target_page: int = PAGE_SIZE
+    paced: bool = False
+    deltas: bool | None = None
+
+
+class ReceiveHandler:
+    """Receives packets and merges staged ones."""
+
+    def __init__(self, plan: ReceivePlan) -> None:
+        comparison = compare_with(plan.parents, plan.slots, deltas=plan.deltas)
+        self._encoding = PageEncoding(PacketEncoder(plan.settings), comparison)
+        self._store = PacketStore(plan.slots, plan.geometry, paced=plan.paced)
+        reading = ReadSettings(window_bits=plan.settings.deflate.window_bits)
+        slots = ReceivedSlots(self._encoding, self._store, plan.geometry, reading, plan.parents)
+        self._handlers: dict[int, Callable[[Task, Row], int]] = {
+            ReceiveKind.EMPTY: self._write_empty,
+            ReceiveKind.RECEIVE: _Receive(plan, slots).run,
+            ReceiveKind.MERGE: _Merge(plan, slots).run,
+        }
+
+    def run(self, task: Task, row: Row) -> int:
+        """Do one task; return an :class:`Outcome`."""
+        started = perf_counter_ns()
+        outcome = self._handlers[task.kind](task, row)
+        row[Counter.WORK_NS] += perf_counter_ns() - started
+        self._store.count(row)
+        row[Counter.ENGINE_FAILURES] = self._encoding.engine_failures
+        return outcome
+
+    def expect(self, task: Task) -> None:
+        """Do nothing: nobody knows what comes next."""
+
+    def notes(self) -> Sequence[str]:
+        """Return new remarks on failures of an engine."""
+        return self._encoding.notes()
+
+    def _write_empty(self, task: Task, row: Row) -> int:
+        self._store.write_empty(task, row)
+        return Outcome.MORE
+
+
+class _Receive:
+    # Packets of the channels that this worker has.
+    def __init__(self, plan: ReceivePlan, slots: ReceivedSlots) -> None:
+        self._plan = plan
+        self._slots = slots
+        self._blocks = Blocks(plan.geometry, plan.target_page)
+        self._packets = PacketNumbers(plan.geometry)
+        self._channels: dict[int, Channel] = {}
+        self._tables: dict[int, StagedPages] = {}
+        self._most = self._blocks.pages_per_packet * plan.target_page // PAGE_SIZE
+
+    def run(self, task: Task, row: Row) -> int:
+        number = task.first
+        if task.descriptor >= 0:
+            self._channels[number] = Channel(task.descriptor, number, self._blocks)
+            self._tables[number] = StagedPages(self._plan.tables[number])
+        channel, table = self._channels[number], self._tables[number]
+        for _ in range(task.count):
+            if table.room < self._most:
+                return Outcome.FULL
+            packet = channel.next(_IDLE_S)
+            if packet is None:
+                return Outcome.IDLE
+            if len(packet.data) or len(packet.zeros):
+                self._take(packet, table, task.argument, row)
+            if packet.sync:
+                return Outcome.SYNC
+        return Outcome.MORE
+
+    def _take(self, packet: Received, table: StagedPages, level: int, row: Row) -> None:
+        numbers, pages = self._small_pages(packet.data), packet.pages.reshape(-1, PAGE_SIZE)
+        zeros = self._small_pages(packet.zeros)
+        size = (len(numbers) + len(zeros)) * PAGE_SIZE
+        row[Counter.RECEIVED_BYTES] += size
+        row[Counter.RAM_BYTES] += size
+        data_slots = self._packets.of(numbers)
+        zero_slots = self._packets.of(zeros)
+        for slot in np.unique(np.concatenate([data_slots, zero_slots])).tolist():
+            own = data_slots == slot
+            part = _Part(slot, numbers[own], pages if own.all() else pages[own])
+            part_zeros = zeros[zero_slots == slot]
+            if not self._store_whole(part, part_zeros, level, row):
+                self._stage(part, part_zeros, table)
+
+    def _small_pages(self, offsets: Numbers) -> Numbers:
+        first = offsets // PAGE_SIZE
+        several = self._plan.target_page // PAGE_SIZE
+        if several == 1:
+            return first
+        return (first[:, None] + np.arange(several)).reshape(-1)
+
+    def _store_whole(self, part: _Part, zeros: Numbers, level: int, row: Row) -> bool:
+        place = self._plan.geometry.place(part.slot)
+        if len(part.numbers) + len(zeros) < place.pages:
+            return False
+        inside = part.numbers - place.ram_offset // PAGE_SIZE
+        pages = part.pages
+        if len(zeros) or (inside[1:] < inside[:-1]).any():
+            pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
+            pages[inside] = part.pages
+        task = Task(ReceiveKind.RECEIVE, part.slot, 1, level)
+        self._slots.put(task, self._slots.record(part.slot), pages, row)
+        return True
+
+    def _stage(self, part: _Part, zeros: Numbers, table: StagedPages) -> None:
+        table.add(part.numbers, part.pages)
+        if len(zeros) and is_stored(self._slots.record(part.slot)):
+            table.add_zeros(zeros)
+
+
+class _Part(NamedTuple):
+    # The pages of one packet among those received, by their numbers in RAM offsets.
+    slot: int
+    numbers: Numbers
+    pages: Bytes
+
+
+class _Merge:
+    # Staged pages of several tables into packets.
+    def __init__(self, plan: ReceivePlan, slots: ReceivedSlots) -> None:
+        self._geometry = plan.geometry
+        self._slots = slots
+        self._paths = plan.tables
+        self._generation = -1
+        self._tables: list[StagedReader] = []
+
+    def run(self, task: Task, row: Row) -> int:
+        merge = Merge.unpack(task.argument)
+        if merge.generation != self._generation:
+            first, stop = merge.tables
+            self._tables = [StagedReader(path) for path in self._paths[first:stop]]
+            self._generation = merge.generation
+        for slot in task.packets:
+            place = self._geometry.place(slot)
+            first = place.ram_offset // PAGE_SIZE
+            tables = [table for table in self._tables if table.has(first, place.pages)]
+            if not tables:
+                continue
+            record = self._slots.record(slot)
+            pages = self._slots.pages(record)
+            for table in tables:
+                table.overlay(first, pages)
+            self._slots.put(Task(task.kind, slot, 1, merge.level), record, pages, row)
+        return Outcome.MORE

@@ -1,0 +1,247 @@
+"""
+Tasks of a receive: packets from channels, barriers between them, and merges of staged pages.
+
+The k-th barrier is passed when all channels and the main connection have reached theirs: only then
+may anybody apply what came after it. Pages are merged while no worker receives.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from snapmig.errors import WorkerDiedError
+from snapmig.geometry import Geometry
+from snapmig.handlers.receive import Merge, Outcome, ReceiveKind
+from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages
+from snapmig.migration.main_channel import MainChannel
+from snapmig.pages import Bytes, Mask
+from snapmig.workers.tasks import Task
+
+__all__ = ("ParentPages", "ReceiveTasks")
+
+_EMPTY_BATCH_PACKETS = 4096
+_RECEIVED_AT_ONCE = 32
+"""Packets of a channel per task: 16 MiB of RAM."""
+_MERGED_AT_ONCE = 8
+"""Packets with staged pages per task."""
+_RUN = 1 << 10
+"""Entries that the parent's table must have room for to take more: a run of records."""
+
+
+class ParentPages:
+    """
+    Pages of the main connection, staged by the parent process.
+
+    :param paths: of two tables, filled in turn
+    :param stored: returns a mask of the packets with pages in the snapshot, among consecutive ones
+    :ivar frozen: take no pages, because workers read the table
+    """
+
+    def __init__(
+        self, paths: Sequence[str], geometry: Geometry, stored: Callable[[int, int], Mask]
+    ) -> None:
+        self._tables = [StagedPages(path) for path in paths]
+        self._packets = PacketNumbers(geometry)
+        self._staged = [np.zeros(geometry.packet_count, np.bool_) for _ in paths]
+        self._stored = stored
+        self.active = 0
+        self.frozen = False
+
+    @property
+    def full(self) -> bool:
+        """True if no more pages can be taken now."""
+        return self.frozen or self._tables[self.active].room < _RUN
+
+    @property
+    def count(self) -> int:
+        """Number of pages in the table being filled."""
+        return self._tables[self.active].count
+
+    def take_pages(self, first: int, pages: Bytes) -> None:
+        """Stage consecutive pages, as ``(n, 4096)``."""
+        numbers = np.arange(first, first + len(pages))
+        self._tables[self.active].add(numbers, pages)
+        self._staged[self.active][self._packets.of(numbers)] = True
+
+    def take_zeros(self, first: int, count: int) -> None:
+        """Stage zero pages of packets with pages already; all pages of others are zero."""
+        numbers = np.arange(first, first + count)
+        packets = self._packets.of(numbers)
+        start, stop = int(packets[0]), int(packets[-1]) + 1
+        known = self._staged[0][start:stop] | self._staged[1][start:stop]
+        known |= self._stored(start, stop - start)  # later, since pages go from there to here
+        numbers = numbers[known[packets - start]]
+        self._tables[self.active].add_zeros(numbers)
+
+    def swap(self) -> int:
+        """Fill the other table from now on; return the number of the one filled so far."""
+        filled = self.active
+        self.active = 1 - filled
+        return filled
+
+    def clear(self, number: int) -> None:
+        """Empty a table."""
+        self._tables[number].clear()
+        self._staged[number][:] = False
+
+    def numbers(self, number: int) -> Numbers:
+        """Return the numbers of the pages in a table."""
+        return self._tables[number].page_numbers()
+
+
+class ReceiveTasks:
+    """
+    Hands out what there is to receive and to merge.
+
+    :param channels: descriptors of connections by channel number, given to the workers
+    :param workers: their number; channel ``k`` belongs to worker ``k`` modulo that
+    :param tables: paths of the staged pages: one for each channel, then two of the parent's
+    :param level: called for the level of each batch
+    :ivar rounds: barriers passed so far
+    """
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        main: MainChannel,
+        channels: Sequence[int],
+        workers: int,
+        tables: Sequence[str],
+        parent: ParentPages,
+        level: Callable[[], int],
+    ) -> None:
+        self._main = main
+        self._parent = parent
+        self._level = level
+        self._workers = workers
+        self._packets = PacketNumbers(geometry)
+        self._staged = [StagedPages(path) for path in tables[: len(channels)]]
+        self._new = dict(enumerate(channels))
+        self._at_barrier = [False] * len(channels)
+        self._idle = set(range(len(channels)))
+        self._queue = deque(_empty_tasks(geometry))
+        self._in_flight = 0
+        self._after: Callable[[], None] | None = None
+        self._full = False
+        self._generation = 0
+        self._done = False
+        self.rounds = 0
+
+    @property
+    def waiting(self) -> bool:
+        """True until all has been received."""
+        self._turn()
+        return not self._done
+
+    def next_for(self, worker: int) -> Task | None:
+        """Return a merge, or packets to receive from one of the worker's channels."""
+        self._turn()
+        if self._queue:
+            self._in_flight += 1
+            return self._queue.popleft()
+        if self._in_flight or self._full or self._parent.full or self._is_complete:
+            return None
+        for channel in range(worker % self._workers, len(self._at_barrier), self._workers):
+            if channel in self._idle and not self._at_barrier[channel]:
+                self._idle.remove(channel)
+                fd = self._new.pop(channel, -1)
+                kind = ReceiveKind.RECEIVE
+                return Task(kind, channel, _RECEIVED_AT_ONCE, self._level(), fd)
+        return None
+
+    def finished(self, _worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
+        """Take an outcome."""
+        if task.kind == ReceiveKind.RECEIVE:
+            self._idle.add(task.first)
+            self._at_barrier[task.first] = reply == Outcome.SYNC
+            self._full = self._full or reply == Outcome.FULL
+        else:
+            self._in_flight -= 1
+        return []
+
+    def lost(self, worker: int, _tasks: Sequence[Task]) -> None:
+        """
+        Note the death of a worker: its channels are lost with it.
+
+        :raises WorkerDiedError: always
+        """
+        raise WorkerDiedError(f"worker {worker} died, and with it what it was receiving")
+
+    def _turn(self) -> None:
+        # One step at a time, when nobody is at work on the one before.
+        if self._queue or self._in_flight or self._done:
+            return
+        if self._after is not None:
+            after, self._after = self._after, None
+            after()
+        if not self._at_barrier:
+            self._turn_stream()
+        elif len(self._idle) == len(self._at_barrier):
+            self._turn_channels()
+
+    def _turn_stream(self) -> None:
+        # All pages come over the main connection. The parent fills one table while workers merge
+        # the other.
+        if self._parent.full or (self._main.ended and self._parent.count):
+            number = self._parent.swap()
+            tables = len(self._staged) + number
+            self._merge(tables, tables + 1, self._parent.numbers(number))
+            self._after = lambda: self._parent.clear(number)
+        elif self._main.ended:
+            self._done = True
+
+    def _turn_channels(self) -> None:
+        barrier = all(self._at_barrier) and self._main.marks > self.rounds
+        if barrier:
+            self._after = self._pass_barrier
+        elif self._full or self._parent.full or (self._is_complete and self._has_staged):
+            self._after = self._clear
+        elif self._is_complete:
+            self._done = True
+        if self._after is not None:
+            self._parent.frozen = True
+            numbers = [table.page_numbers() for table in self._staged]
+            numbers.append(self._parent.numbers(0))
+            self._merge(0, len(self._staged) + 1, np.concatenate(numbers))
+            if not self._queue:
+                self._turn()
+
+    @property
+    def _has_staged(self) -> bool:
+        return any(table.count for table in self._staged)
+
+    @property
+    def _is_complete(self) -> bool:
+        # QEMU 9.1 and 9.2 send another barrier after the last mark, and nothing behind it.
+        return self._main.ended and self.rounds == self._main.marks
+
+    def _merge(self, first: int, stop: int, numbers: Numbers) -> None:
+        self._generation += 1
+        packets = np.unique(self._packets.of(numbers))
+        for at in range(0, len(packets), _MERGED_AT_ONCE):
+            own = packets[at : at + _MERGED_AT_ONCE]
+            argument = Merge(self._generation, (first, stop), self._level()).pack()
+            start, count = int(own[0]), int(own[-1] - own[0]) + 1
+            self._queue.append(Task(ReceiveKind.MERGE, start, count, argument))
+
+    def _clear(self) -> None:
+        for table in self._staged:
+            table.clear()
+        self._parent.clear(0)
+        self._parent.frozen = self._full = False
+
+    def _pass_barrier(self) -> None:
+        self._clear()
+        self._at_barrier = [False] * len(self._at_barrier)
+        self.rounds += 1
+        self._main.passed = self.rounds
+
+
+def _empty_tasks(geometry: Geometry) -> list[Task]:
+    count, most = geometry.packet_count, _EMPTY_BATCH_PACKETS
+    return [
+        Task(ReceiveKind.EMPTY, first, min(most, count - first)) for first in range(0, count, most)
+    ]

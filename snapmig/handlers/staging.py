@@ -1,0 +1,154 @@
+"""
+Staged pages: those of packets received in part, until they are merged into their slots.
+
+One process writes a table. While nobody writes it, all workers read it.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+import numpy as np
+import numpy.typing as npt
+
+from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.pages import Bytes
+from snapmig.system.files import descriptor_path
+
+__all__ = ("Numbers", "PacketNumbers", "StagedPages", "StagedReader", "StagingTables")
+
+_ALL_ENTRIES = 1 << 16
+"""Entries of all tables together: 256 MiB of pages."""
+_LARGEST = 1 << 14
+_SMALLEST = 1 << 11
+"""Entries of a table: room for several full packets in any case."""
+
+_ZERO = 1 << 62
+"""The bit of an entry for a zero page, without contents."""
+
+_ENTRY_SIZE = PAGE_SIZE + 8
+"""Bytes in a table: a page, and its number. One entry more has the count of them."""
+
+Numbers = npt.NDArray[np.int64]
+
+
+class StagingTables:
+    """
+    Empty tables for other processes, there until closed; a context manager.
+
+    :ivar paths: by which they are opened
+    """
+
+    def __init__(self, count: int) -> None:
+        entries = max(_SMALLEST, min(_LARGEST, _ALL_ENTRIES // count))
+        self._files = [os.memfd_create("snapmig-staged", os.MFD_CLOEXEC) for _ in range(count)]
+        for fd in self._files:
+            os.ftruncate(fd, (entries + 1) * _ENTRY_SIZE)
+        self.paths = [descriptor_path(fd) for fd in self._files]
+
+    def __enter__(self) -> StagingTables:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        for fd in self._files:
+            os.close(fd)
+
+
+class _Table:
+    # Pages first, where they are aligned, then their numbers, then the count.
+    def __init__(self, path: str) -> None:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            size = os.fstat(fd).st_size
+            mapped = mmap.mmap(fd, size)
+        finally:
+            os.close(fd)
+        self.capacity = size // _ENTRY_SIZE - 1
+        self._pages = np.frombuffer(mapped, np.uint8, self.capacity * PAGE_SIZE)
+        self._pages = self._pages.reshape(-1, PAGE_SIZE)
+        numbers = np.frombuffer(mapped, np.int64, self.capacity + 1, self._pages.nbytes)
+        self._entries, self._count = numbers[:-1], numbers[-1:]
+
+
+class StagedPages(_Table):
+    """A table, for the process that writes it."""
+
+    @property
+    def count(self) -> int:
+        """Number of entries."""
+        return int(self._count[0])
+
+    @property
+    def room(self) -> int:
+        """Number of entries that can be added."""
+        return self.capacity - self.count
+
+    def add(self, numbers: Numbers, pages: Bytes) -> None:
+        """Add pages, as ``(n, 4096)``, by their numbers in RAM offsets; there must be room."""
+        start = self.count
+        stop = start + len(numbers)
+        self._entries[start:stop] = numbers
+        self._pages[start:stop] = pages
+        self._count[0] = stop
+
+    def add_zeros(self, numbers: Numbers) -> None:
+        """Add zero pages."""
+        start = self.count
+        stop = start + len(numbers)
+        self._entries[start:stop] = numbers | _ZERO
+        self._count[0] = stop
+
+    def page_numbers(self) -> Numbers:
+        """Return the number of each page."""
+        return self._entries[: self.count] & ~_ZERO
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        self._count[0] = 0
+
+
+class StagedReader(_Table):
+    """A table, for a process that reads it while it does not change."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        entries = self._entries[: int(self._count[0])]
+        numbers = entries & ~_ZERO
+        self._order = numbers.argsort(kind="stable")
+        self._sorted = numbers[self._order]
+
+    def has(self, first: int, count: int) -> bool:
+        """Return whether any of consecutive pages is in the table."""
+        start, stop = self._sorted.searchsorted([first, first + count])
+        return bool(start < stop)
+
+    def overlay(self, first: int, pages: Bytes) -> None:
+        """
+        Put the staged ones among consecutive pages to their places.
+
+        :param first: number of the first page
+        :param pages: ``(n, 4096)``
+        """
+        start, stop = self._sorted.searchsorted([first, first + len(pages)])
+        found = self._order[start:stop]
+        zero = self._entries[found] >= _ZERO
+        places = self._sorted[start:stop] - first
+        pages[places[~zero]] = self._pages[found[~zero]]
+        pages[places[zero]] = 0
+
+
+class PacketNumbers:
+    """The packet of each page of RAM, for many pages at once."""
+
+    def __init__(self, geometry: Geometry) -> None:
+        blocks = range(len(geometry.blocks))
+        self._pages = geometry.packet_pages
+        self._starts = np.array([geometry.block_start(each) // PAGE_SIZE for each in blocks])
+        self._first = np.array([geometry.block_packets(each).start for each in blocks])
+
+    def of(self, numbers: Numbers) -> Numbers:
+        """Return the packet's number for each page number in RAM offsets."""
+        block = self._starts.searchsorted(numbers, "right") - 1
+        inside = (numbers - self._starts[block]) // self._pages
+        return np.asarray(self._first[block] + inside, np.int64)

@@ -1,0 +1,1 @@
+"""QEMU's migration connections: snapmig as the destination of a guest."""

@@ -1,0 +1,98 @@
+"""One multifd channel in the process that receives it."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from snapmig.migration.payload import make_inflater
+from snapmig.migration.wire import HEAD_SIZE, Blocks, MigrationError, PacketHead, RamPacket
+from snapmig.pages import Bytes
+
+__all__ = ("Channel", "Received")
+
+STILL_S = 60
+"""Seconds without a byte in the middle of a packet."""
+
+
+class Received(NamedTuple):
+    """
+    A packet.
+
+    :param sync: a barrier follows it
+    :param data: RAM offsets of its target pages other than zero
+    :param zeros: RAM offsets of its zero pages
+    :param pages: contents of the first, as ``(n, bytes in a target page)``; valid until the next
+        packet
+    """
+
+    sync: bool
+    data: npt.NDArray[np.int64]
+    zeros: npt.NDArray[np.int64]
+    pages: Bytes
+
+
+class Channel:
+    """
+    Reads packets from a connection that has sent its first packet already.
+
+    :param descriptor: of the connection, becomes the channel's own
+    """
+
+    def __init__(self, descriptor: int, number: int, blocks: Blocks) -> None:
+        self._connection = connection = socket.socket(fileno=descriptor)
+        self._number = number
+        self._blocks = blocks
+        self._buffer: Bytes = np.empty(0, np.uint8)
+        self._inflater = make_inflater()
+        # A time limit of the kernel's, so that one call still takes a whole packet.
+        connection.setblocking(True)
+        limit = struct.pack("ll", STILL_S, 0)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+
+    def next(self, wait_s: float) -> Received | None:
+        """
+        Return the next packet, None if none begins in time.
+
+        :raises MigrationError: it is impossible, or the connection ends or stands still inside it
+        :raises UnsupportedError: it has something unknown here
+        """
+        if not self._poll.poll(1000 * wait_s):
+            return None
+        try:
+            return self._read()
+        except MigrationError as error:
+            raise MigrationError(f"channel {self._number}: {error.message}") from error
+
+    def _read(self) -> Received:
+        head = PacketHead.unpack(bytes(self._fill(HEAD_SIZE)), self._blocks)
+        packet = RamPacket.unpack(bytes(self._fill(head.rest)), head, self._blocks)
+        raw = self._fill(packet.payload_size)
+        page = self._blocks.target_page
+        pages = self._inflater(head.compression, raw, len(packet.data) * page)
+        return Received(head.sync, packet.data, packet.zeros, pages.reshape(-1, page))
+
+    def _fill(self, length: int) -> Bytes:
+        if length > len(self._buffer):
+            self._buffer = np.empty(length, np.uint8)
+        view = memoryview(self._buffer)[:length]  # type: ignore[arg-type]  # of numpy's stubs
+        done = 0
+        while done < length:
+            try:
+                count = self._connection.recv_into(view[done:], 0, socket.MSG_WAITALL)
+            except BlockingIOError:
+                message = f"sent nothing in {STILL_S} s in the middle of a packet"
+                raise MigrationError(message) from None
+            except OSError as error:
+                raise MigrationError(f"connection failed: {error.strerror}") from error
+            if not count:
+                raise MigrationError("connection ended too early")
+            done += count
+        return self._buffer[:length]

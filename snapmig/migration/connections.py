@@ -1,0 +1,234 @@
+"""
+A private socket for QEMU to migrate into: one main connection, and one for each channel.
+
+QEMU connects all of them to one address. The main connection starts with the magic of a stream, a
+channel with that of multifd, and nothing orders them.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import struct
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from snapmig.errors import SnapmigError
+from snapmig.images.qemu.sections import MAGIC
+from snapmig.migration.wire import (
+    CHANNEL_MAGIC,
+    HELLO_SIZE,
+    MigrationError,
+    unpack_hello,
+)
+from snapmig.system.signals import raise_if_cancelled
+
+__all__ = ("Connections", "PrivateSocket", "accept_all")
+
+_MOMENT_S = 0.05
+_FOLDERS = ("/run/user/{uid}", "/run", "/tmp")
+_BACKLOG = 256
+_CHANNEL_START = CHANNEL_MAGIC.to_bytes(4)
+
+
+class Connections(NamedTuple):
+    """
+    Connections of one migration.
+
+    :param channels: by channel number, each after its first packet
+    :param uuid: of the guest as said on the channels, 16 bytes; empty without channels
+    """
+
+    main: socket.socket
+    channels: tuple[socket.socket, ...]
+    uuid: bytes = b""
+
+    def close(self) -> None:
+        """Close all of them."""
+        for connection in (self.main, *self.channels):
+            connection.close()
+
+
+class PrivateSocket:
+    """
+    A listening UNIX socket in a folder of its own, with mode 0700; a context manager.
+
+    :param uid: the user that connects, given the folder if that is possible and not ourselves
+    :raises SnapmigError: no folder can be made
+    """
+
+    def __init__(self, uid: int | None = None) -> None:
+        self._folder = _make_folder()
+        path = self._folder / "migration"
+        self.listener = socket.socket(socket.AF_UNIX)
+        try:
+            self.listener.bind(str(path))
+            self.listener.listen(_BACKLOG)
+            if uid not in (None, os.geteuid()):
+                with suppress(PermissionError):  # QEMU gives the reason when it can't connect
+                    os.chown(path, uid, -1)
+                    os.chown(self._folder, uid, -1)
+        except BaseException:
+            self.close()
+            raise
+        self.uri = f"unix:{path}"
+
+    def close(self) -> None:
+        """Remove the socket. Connections stay open."""
+        self.listener.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> PrivateSocket:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
+
+
+def _make_folder() -> Path:
+    for name in _FOLDERS:
+        with suppress(OSError):  # not ours, or not there
+            return Path(tempfile.mkdtemp(prefix="snapmig-", dir=name.format(uid=os.geteuid())))
+    raise SnapmigError("no folder for a socket can be made in /run or /tmp")
+
+
+def accept_all(
+    listener: socket.socket,
+    channels: int,
+    limit_s: float,
+    check: Callable[[], None] = lambda: None,
+    *,
+    peer: tuple[int, int] | None = None,
+) -> Connections:
+    """
+    Accept the main connection and all channels, in any order.
+
+    :param check: called several times a second; raises if the migration failed
+    :param peer: process and user id of the only process that may connect; 0 for an unknown process
+    :raises MigrationError: a connection is of neither kind, or too many or too few come in time
+    """
+    arrivals = _Arrivals(channels)
+    deadline = time.monotonic() + limit_s
+    listener.setblocking(False)
+    try:
+        while not arrivals.complete:
+            raise_if_cancelled()
+            check()
+            poll = select.poll()
+            for each in (listener, *arrivals.unsorted):
+                poll.register(each, select.POLLIN)
+            poll.poll(1000 * _MOMENT_S)
+            arrivals.accept_from(listener, peer)
+            arrivals.sort()
+            if time.monotonic() > deadline:
+                message = (
+                    f"in {limit_s:g} s there came {arrivals.shown}, expected {arrivals.wanted}"
+                )
+                raise MigrationError(message)
+        return arrivals.connections()
+    except BaseException:
+        arrivals.close()
+        raise
+
+
+class _Arrivals:
+    # Connections so far: those whose first bytes are known, and the others.
+    def __init__(self, channels: int) -> None:
+        self._count = channels
+        self._main: socket.socket | None = None
+        self._channels: dict[int, socket.socket] = {}
+        self._uuid = b""
+        self.unsorted: list[socket.socket] = []
+
+    @property
+    def complete(self) -> bool:
+        return self._main is not None and len(self._channels) == self._count
+
+    @property
+    def wanted(self) -> str:
+        return _shown(1, self._count)
+
+    @property
+    def shown(self) -> str:
+        silent = f" and {len(self.unsorted)} that sent nothing" if self.unsorted else ""
+        return _shown(int(self._main is not None), len(self._channels)) + silent
+
+    def accept_from(self, listener: socket.socket, peer: tuple[int, int] | None) -> None:
+        while True:
+            try:
+                connection, _address = listener.accept()
+            except BlockingIOError:
+                return
+            connection.setblocking(False)
+            if peer is None or _is(connection, peer):
+                self.unsorted.append(connection)
+            else:
+                connection.close()
+            if len(self.unsorted) + len(self._channels) > self._count + 1:
+                message = f"more than {self._count + 1} connections came, expected {self.wanted}"
+                raise MigrationError(message)
+
+    def sort(self) -> None:
+        for connection in list(self.unsorted):
+            try:
+                start = connection.recv(HELLO_SIZE, socket.MSG_PEEK)
+            except BlockingIOError:
+                continue
+            if not start:
+                raise MigrationError("a connection ended before it sent anything")
+            if len(start) >= len(MAGIC) and self._take(connection, start):
+                self.unsorted.remove(connection)
+
+    def _take(self, connection: socket.socket, start: bytes) -> bool:
+        # True if the connection is known for what it is.
+        if start.startswith(MAGIC):
+            if self._main is not None:
+                raise MigrationError("a second main connection came, expected one")
+            self._main = connection
+            return True
+        if not start.startswith(_CHANNEL_START):
+            message = f"a connection starts with {start[:4].hex()}, expected QEVM or 11223344"
+            raise MigrationError(message)
+        if len(start) < HELLO_SIZE:
+            return False
+        hello = unpack_hello(connection.recv(HELLO_SIZE), self._count)
+        if hello.channel in self._channels:
+            raise MigrationError(f"channel {hello.channel} was opened twice")
+        if self._channels and hello.uuid != self._uuid:
+            found, others = hello.uuid.hex(), self._uuid.hex()
+            message = f"channel {hello.channel} has the UUID {found}, others {others}"
+            raise MigrationError(message)
+        self._uuid = hello.uuid
+        self._channels[hello.channel] = connection
+        return True
+
+    def connections(self) -> Connections:
+        if self._main is None:
+            raise RuntimeError("incomplete")
+        for connection in (self._main, *self._channels.values()):
+            connection.setblocking(True)
+        channels = tuple(self._channels[number] for number in range(self._count))
+        return Connections(self._main, channels, self._uuid)
+
+    def close(self) -> None:
+        if self._main is not None:
+            self._main.close()
+        for connection in (*self.unsorted, *self._channels.values()):
+            connection.close()
+
+
+def _is(connection: socket.socket, peer: tuple[int, int]) -> bool:
+    pid, uid, _gid = struct.unpack(
+        "iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    )
+    return (pid in (0, peer[0]) or not peer[0]) and uid in (peer[1], 0)
+
+
+def _shown(mains: int, channels: int) -> str:
+    return f"{mains} main connection and {channels} channels"

@@ -1,0 +1,385 @@
+"""
+The main connection of a migration, parsed as it arrives.
+
+It has the list of RAM blocks, marks at which the channels must be level with it, zero pages of
+older QEMUs, and the state of all devices. Without multifd it has all pages, too.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import time
+from collections.abc import Callable, Generator
+from typing import Protocol
+
+import numpy as np
+
+from snapmig.errors import SnapmigError, UnsupportedError
+from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.images.qemu.attachments import MAX_STATE_SIZE
+from snapmig.images.qemu.parse import NoRamSectionError, parse_vm_state
+from snapmig.images.qemu.records import RAM_CONTINUE, RAM_PAGE, RAM_ZERO, STRIDE, ZERO_STRIDE
+from snapmig.images.qemu.sections import (
+    RAM_EOS,
+    RAM_FLAGS,
+    RAM_FLUSH,
+    SECTION_COMMAND,
+    SECTION_END,
+    SECTION_FOOTER,
+    SECTION_FULL,
+    SECTION_PART,
+    SECTION_START,
+    find_end_mark,
+)
+from snapmig.images.qemu.state import VmState
+from snapmig.migration.return_path import Command, ReturnPath, command_problem
+from snapmig.migration.wire import MigrationError
+from snapmig.pages import Bytes
+from snapmig.system.signals import raise_if_cancelled
+
+__all__ = ("MainChannel", "PageSink")
+
+_STEP = 1 << 20
+_AT_ONCE = 64
+"""Reads of one call, so that the caller can look at other things in between."""
+
+_HEAD_LIMIT = 80 << 20
+"""Bytes before the pages: the list of blocks, and devices that send their state early."""
+
+_RECORDS = 1024
+"""Records examined together."""
+
+_MOMENT_S = 0.02
+_OTHER_PAGES = {0x40: "XBZRLE deltas", 0x80: "RDMA hooks", 0x100: "compressed pages"}
+
+Parser = Generator[None, None, None]
+
+
+class PageSink(Protocol):
+    """Takes the pages of the main connection."""
+
+    @property
+    def full(self) -> bool:
+        """True if no more pages can be taken now."""
+
+    def take_pages(self, first: int, pages: Bytes) -> None:
+        """Take consecutive pages, as ``(n, 4096)``, from a page number in RAM offsets on."""
+
+    def take_zeros(self, first: int, count: int) -> None:
+        """Take consecutive zero pages."""
+
+
+class _IncompleteError(Exception):
+    """The bytes needed have not arrived yet."""
+
+
+class MainChannel:
+    """
+    The main connection.
+
+    :param multifd: pages have channels of their own
+    :param name: of the source, for errors
+    :ivar marks: marks passed so far
+    :ivar passed: barriers of all channels so far; parsing waits at a mark beyond them
+    :ivar ended: the whole stream has arrived
+    :ivar received: bytes so far
+    """
+
+    def __init__(self, connection: socket.socket, name: str, *, multifd: bool) -> None:
+        self.shown = name
+        self.marks = 0
+        self.passed = 0
+        self.ended = False
+        self.received = 0
+        self.return_path = ReturnPath(connection)
+        self._connection = connection
+        connection.setblocking(False)
+        self._multifd = multifd
+        self._buffer = bytearray()
+        self._at = 0
+        self._eof = False
+        self._tail = bytearray()
+        self._kept = bytearray()
+        self._footer = b""
+        self._sink: PageSink | None = None
+        self._block: tuple[int, int] | None = None
+        self._blocks: dict[bytes, tuple[int, int]] = {}
+
+    def read_head(self, limit_s: float, check: Callable[[], None]) -> VmState:
+        """
+        Wait for everything before the pages, and return it: a state without ``after``.
+
+        :param check: called several times a second; raises if the migration failed
+        :raises MigrationError: it does not arrive in time, or is not a stream
+        :raises UnsupportedError: the stream uses something unknown here
+        """
+        deadline = time.monotonic() + limit_s
+        while (state := self._parse_head()) is None:
+            if self._eof:
+                raise self._refuse(f"connection ended after {self.received} bytes")
+            if len(self._buffer) > _HEAD_LIMIT:
+                raise self._refuse(f"no page came in {_HEAD_LIMIT} bytes")
+            if time.monotonic() > deadline:
+                raise self._refuse(f"no list of RAM blocks came in {limit_s:g} s")
+            if not self._receive_some():
+                raise_if_cancelled()
+                check()
+                time.sleep(_MOMENT_S)
+        return state
+
+    def begin(self, state: VmState, geometry: Geometry, sink: PageSink) -> None:
+        """
+        Prepare for the pages.
+
+        :param geometry: of the state's RAM blocks
+        """
+        self._state = state
+        self._sink = sink
+        self._blocks = {
+            block.name.encode(): (geometry.block_start(number) // PAGE_SIZE, block.size)
+            for number, block in enumerate(geometry.blocks)
+        }
+        self._parser: Parser = self._sections()
+
+    def receive(self) -> bool:
+        """
+        Take all that has arrived; return False if nothing had, or if it must wait.
+
+        :raises MigrationError: it is impossible, or the connection ended too early
+        """
+        moved = False
+        for _ in range(_AT_ONCE):
+            before = self._at
+            self._parse()
+            moved = moved or self._at != before
+            if self.ended or self._is_held or not self._receive_some():
+                break
+            moved = True
+        return moved
+
+    def fileno(self) -> int:
+        """Return the descriptor of the connection."""
+        return self._connection.fileno()
+
+    @property
+    def is_readable(self) -> bool:
+        """True if more may arrive and can be taken."""
+        return not (self.ended or self._eof or self._is_held)
+
+    def state(self) -> VmState:
+        """Return the state of all devices, once the stream has ended."""
+        end = struct.pack(">BIQ", SECTION_END, self._state.section_id, RAM_EOS) + self._footer
+        after = b"".join([self._footer, self._kept, end, self._tail])
+        return self._state._replace(list_end=struct.pack(">Q", RAM_EOS), after=after)
+
+    @property
+    def _is_held(self) -> bool:
+        full = self._sink is not None and self._sink.full
+        return full or (self._multifd and self.marks > self.passed)
+
+    # Bytes.
+
+    def _receive_some(self) -> bool:
+        try:
+            data = self._connection.recv(_STEP)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise self._refuse(f"connection failed: {error.strerror}") from error
+        self._eof = self._eof or not data
+        self.received += len(data)
+        if self._at > _STEP or self._at == len(self._buffer):
+            del self._buffer[: self._at]
+            self._at = 0
+        self._buffer += data
+        return bool(data)
+
+    def _take(self, length: int) -> Generator[None, None, bytes]:
+        while len(self._buffer) - self._at < length:
+            yield
+        data = bytes(self._buffer[self._at : self._at + length])
+        self._at += length
+        return data
+
+    def _number(self, size: int) -> Generator[None, None, int]:
+        return int.from_bytes((yield from self._take(size)))
+
+    # Before the pages.
+
+    def _parse_head(self) -> VmState | None:
+        try:
+            state, end = parse_vm_state(_Arrived(self._buffer, self.shown))
+        except (_IncompleteError, NoRamSectionError):
+            return None
+        self._at = end
+        before = state.before
+        while before[:1] == bytes([SECTION_COMMAND]):
+            number, length = struct.unpack_from(">HH", before, 1)
+            self._obey(number, before[5 : 5 + length])
+            before = before[5 + length :]
+        words = struct.unpack(f">{len(state.list_end) // 8}Q", state.list_end)
+        self._marks_are_flushes = RAM_FLUSH in words
+        self.marks = words.count(RAM_FLUSH) or 1
+        return state._replace(before=before)
+
+    def _obey(self, number: int, data: bytes) -> bool:
+        # True if the command belongs to the guest rather than to this migration.
+        if problem := command_problem(number):
+            raise UnsupportedError(problem, path=self.shown)
+        return self.return_path.obey(Command(number), data)
+
+    # Pages.
+
+    def _parse(self) -> None:
+        try:
+            next(self._parser)
+        except StopIteration:
+            self._take_tail()
+        if self._eof and not self.ended and not self._is_held:
+            raise self._refuse(f"connection ended too early, after {self.received} bytes")
+
+    def _sections(self) -> Parser:
+        self._footer = yield from self._read_footer()
+        while True:
+            kind = yield from self._number(1)
+            if kind in (SECTION_PART, SECTION_END):
+                number = yield from self._number(4)
+                if number != self._state.section_id:
+                    raise self._in_parts()
+                yield from self._words()
+                yield from self._read_footer()
+                if kind == SECTION_END:
+                    return
+            elif kind == SECTION_COMMAND:
+                yield from self._command()
+            elif kind == SECTION_FULL:  # a background snapshot ends its pages so
+                self._at -= 1
+                return
+            elif kind == SECTION_START:
+                raise self._in_parts()
+            else:
+                raise self._refuse(f"section type is {kind:#x} where RAM goes on")
+
+    def _read_footer(self) -> Generator[None, None, bytes]:
+        kind = yield from self._number(1)
+        self._at -= 1
+        return (yield from self._take(5)) if kind == SECTION_FOOTER else b""
+
+    def _command(self) -> Parser:
+        head = yield from self._take(4)
+        number, length = struct.unpack(">HH", head)
+        data = yield from self._take(length)
+        if self._obey(number, data):
+            self._kept += bytes([SECTION_COMMAND]) + head + data
+
+    def _words(self) -> Parser:
+        while True:
+            word = yield from self._number(8)
+            address, flags = word & ~RAM_FLAGS, word & RAM_FLAGS
+            if flags == RAM_EOS:
+                if not self._marks_are_flushes:
+                    yield from self._mark()
+                return
+            if flags & ~RAM_CONTINUE == RAM_FLUSH:
+                yield from self._mark()
+            else:
+                yield from self._page(address, flags)
+
+    def _mark(self) -> Parser:
+        self.marks += 1
+        while self._is_held:
+            yield
+
+    def _page(self, address: int, flags: int) -> Parser:
+        kind = flags & ~RAM_CONTINUE
+        if kind not in (RAM_ZERO, RAM_PAGE):
+            names = [words for bit, words in _OTHER_PAGES.items() if flags & bit]
+            found = names[0] if names else f"flags {flags:#x}"
+            raise UnsupportedError(f"main connection has {found}, not known here", path=self.shown)
+        if kind == RAM_PAGE and self._multifd:
+            raise self._refuse("main connection has pages, expected them on the channels")
+        if not flags & RAM_CONTINUE:
+            length = yield from self._number(1)
+            self._block = self._find_block((yield from self._take(length)))
+        if self._block is None or address >= self._block[1]:
+            raise self._refuse(f"page {address:#x} is in no RAM block")
+        start, size = self._block
+        left = (size - address) // PAGE_SIZE
+        page = start + address // PAGE_SIZE
+        body, stride = (PAGE_SIZE, STRIDE) if kind == RAM_PAGE else (1, ZERO_STRIDE)
+        while len(self._buffer) - self._at < body:
+            yield
+        count = self._run(body, stride, address, kind | RAM_CONTINUE, left)
+        raw = np.frombuffer(self._buffer, np.uint8, (count - 1) * stride + body, self._at)
+        rows = np.lib.stride_tricks.as_strided(raw, (count, body), (stride, 1))
+        sink = self._sink
+        if sink is None:
+            raise RuntimeError("pages before begin()")
+        if kind == RAM_PAGE:
+            sink.take_pages(page, rows)
+        elif rows.any():
+            raise UnsupportedError("a page is filled with a byte that is not zero", path=self.shown)
+        else:
+            sink.take_zeros(page, count)
+        del raw, rows  # the buffer can't be resized while they exist
+        self._at += (count - 1) * stride + body
+        while self._is_held:
+            yield
+
+    def _run(self, body: int, stride: int, address: int, flags: int, left: int) -> int:
+        # Number of whole records in the buffer that continue this one, itself included.
+        room = (len(self._buffer) - self._at - body) // stride
+        count = min(_RECORDS, room, left - 1)
+        if count <= 0:
+            return 1
+        words = np.ndarray((count,), ">u8", self._buffer, self._at + body, (stride,))
+        expected = address + PAGE_SIZE * np.arange(1, count + 1, dtype=np.uint64) + flags
+        wrong = np.flatnonzero(words != expected)
+        return 1 + (int(wrong[0]) if wrong.size else count)
+
+    def _find_block(self, name: bytes) -> tuple[int, int]:
+        if name not in self._blocks:
+            raise self._refuse(f"page of a RAM block {name!r}, which is not in the list")
+        return self._blocks[name]
+
+    # Devices.
+
+    def _take_tail(self) -> None:
+        self._tail += self._buffer[self._at :]
+        self._at = len(self._buffer)
+        size = len(self._tail)
+        if size > MAX_STATE_SIZE:
+            message = f"device state has more than {MAX_STATE_SIZE} bytes"
+            raise self._refuse(message)
+        # QEMU waits for an acknowledgement before it closes the connection.
+        if self._tail.endswith(b"}") or self._eof:
+            tail = bytes(self._tail)
+            mark = find_end_mark(lambda start, length: tail[start : start + length], 0, size)
+            self.ended = mark is not None
+
+    # Errors.
+
+    def _refuse(self, words: str) -> SnapmigError:
+        return MigrationError(words, path=self.shown)
+
+    def _in_parts(self) -> UnsupportedError:
+        message = "a device sends its state in parts between the pages, which is not known here"
+        return UnsupportedError(message, path=self.shown)
+
+
+class _Arrived:
+    # The bytes of a connection so far, readable like a file.
+    def __init__(self, buffer: bytearray, shown: str) -> None:
+        self._buffer = buffer
+        self.shown = shown
+
+    @property
+    def size(self) -> int:
+        return len(self._buffer)
+
+    def read(self, offset: int, length: int) -> bytes:
+        found = bytes(self._buffer[offset : offset + length])
+        if len(found) < length:
+            raise _IncompleteError
+        return found
