@@ -174,7 +174,8 @@ class _Parser:
     def _source(self, text: str, place: str) -> str:
         self._text(text, place, "source")
         if text.startswith(DOMAIN_PREFIX):
-            self._text(text.removeprefix(DOMAIN_PREFIX), place, "source")
+            if text == DOMAIN_PREFIX:
+                raise self._error(place, "source", "expected the name of a domain, found ''")
             return text
         if text.startswith(GUEST_PREFIX):
             socket = self._text(text.removeprefix(GUEST_PREFIX), place, "source")

@@ -163,7 +163,8 @@ def _find_process(found: _Found) -> Peer | None:
             file = folder / f"{found.name}.pid"
             pid, owner = int(file.read_text("ascii")), file.stat().st_uid
             process = Path(f"/proc/{pid}")
-            user = process.stat().st_uid
+            status = (process / "status").read_text("utf-8", "replace")
+            user = int(status.partition("\nUid:")[2].split(maxsplit=2)[1])
             command = (process / "cmdline").read_bytes().split(b"\0")
             (process / "maps").open().close()
             # A system's daemon gives QEMU to a user of its own.

@@ -190,6 +190,7 @@ def _received(
     try:
         process = guest.process
         connections = accept_all(private.listener, channels, HEAD_S, outgoing.check, peer=process)
+        private.close()
         with closing(connections):
             yield connections
     except MigrationError as error:
