@@ -24,7 +24,8 @@ _LONGEST_S = 600.0
 """Longest wait in seconds for an unresponsive QEMU, or for the end of a migration."""
 
 _POLL_S = 0.01
-_RENEW_S = 1.0
+_SHORTEST_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 16.0
 _AT_REST = ("none", "completed", "failed", "cancelled")
 
 
@@ -41,7 +42,7 @@ def main(arguments: list[str]) -> int:
     plan = json.loads(arguments[0])
     if not _is_left_alone(plan["parent"]):
         return 0
-    end = time.monotonic() + _LONGEST_S
+    end, pause = time.monotonic() + _LONGEST_S, _SHORTEST_PAUSE_S
     connection = socket.socket(fileno=plan["monitor"])
     while True:
         with connection:
@@ -53,7 +54,8 @@ def main(arguments: list[str]) -> int:
             except OSError:
                 if plan["renewal"] is None or time.monotonic() > end:
                     return 1  # QEMU has gone, or did not answer
-        time.sleep(_RENEW_S)
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
         connection = _renew(*plan["renewal"])
 
 

@@ -1,4 +1,4 @@
-"""What the parsers say of each verb, as values that pages and completions are made from."""
+"""The parsers' facts about each verb, as values for pages and completions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OF_PLACES = dict.fromkeys(
 
 class Value(NamedTuple):
     """
-    What is to be given.
+    The value to be given.
 
     :ivar name: as in the help; empty where nothing is to be given
     :ivar choices: all there are, where there are only so many
@@ -102,7 +102,7 @@ class Verb(NamedTuple):
 
     @property
     def command(self) -> str:
-        """What is typed."""
+        """The command as typed."""
         return f"snapmig {self.name}".rstrip()
 
     def walk(self) -> Iterator[Verb]:

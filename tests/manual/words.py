@@ -1,4 +1,4 @@
-"""What manual pages say and the parsers do not: variables, files, and other pages."""
+"""Words of manual pages that parsers do not have: variables, files, and other pages."""
 
 from __future__ import annotations
 

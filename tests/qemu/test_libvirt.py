@@ -20,7 +20,7 @@ from tests.support.guests.libvirt import SHARED, Session, make_session
 from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
-from tests.support.processes import children, wait_for
+from tests.support.processes import children, state, wait_for
 from tests.support.program import ENVIRONMENT
 from tests.support.requirements import lacks
 
@@ -304,13 +304,14 @@ def start(session: Session, way: str, shm: Path, *options: str) -> subprocess.Po
     return process
 
 
-def bridges(of: int) -> list[int]:
-    """Return the processes of a snapmig that speak to libvirt; a guard names that program too."""
+def process_of(name: str, snapmig: int) -> int:
+    """Return a snapmig's bridge or guard; the guard's arguments name the bridge's program too."""
 
     def program(pid: int) -> bytes:
         return b"".join(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[4:5])
 
-    return [pid for pid in children(of) if program(pid).endswith(b"bridge_process.py")]
+    (found,) = [pid for pid in children(snapmig) if program(pid).endswith(f"{name}.py".encode())]
+    return found
 
 
 @both()
@@ -319,12 +320,13 @@ def bridges(of: int) -> list[int]:
 def test_killed(session: Session, way: str, shm: Path, also: str) -> None:
     """A domain whose snapmig is killed while it is paused runs on."""
     process = start(session, way, shm)
+    guard = process_of("guard_process", process.pid)
     if also == "with its bridge":
-        (bridge,) = bridges(process.pid)
-        os.kill(bridge, signal.SIGKILL)
+        os.kill(process_of("bridge_process", process.pid), signal.SIGKILL)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     wait_for(lambda: session.state() == "running")
+    wait_for(lambda: state(guard) in "ZX")
     passes = len(session.wait_passes(0))
     session.wait_passes(passes + 2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from typing import Literal
 
 from snapmig.container.format import (
     MAX_PACKET_SIZE,
@@ -24,6 +25,14 @@ __all__ = (
     "GUEST_PREFIX",
     "GUEST_PREFIXES",
     "WINDOWS",
+    "AcceleratorName",
+    "CompressionName",
+    "FormatName",
+    "HuffmanName",
+    "LayoutName",
+    "Level",
+    "ViaName",
+    "WindowName",
     "check_connect",
     "default_jobs",
     "guest_name",
@@ -42,6 +51,25 @@ __all__ = (
     "parse_window",
     "window_bits",
 )
+
+AcceleratorName = Literal["auto", "isal", "python", "qat", "qpl", "qpl:software"]
+CompressionName = Literal["zlib", "zstd", "lz4", "none"]
+FormatName = Literal[
+    "cloud-hypervisor",
+    "elf",
+    "firecracker",
+    "libvirt",
+    "mapped-ram",
+    "qemu-stream",
+    "raw",
+    "raw-by-address",
+]
+HuffmanName = Literal["dynamic", "fixed", "trained"]
+LayoutName = Literal["fixed", "packed"]
+Level = int | Literal["auto"]
+ViaName = Literal["shared", "multifd", "mapped-ram"]
+WindowName = Literal["4k", "32k"]
+
 
 WINDOWS = {"4k": 12, "32k": 15}
 """Names of deflate windows, and their sizes in bits."""

@@ -1,36 +1,20 @@
-"""A restore under way: packets, their places in a file, and the workers."""
+"""Outputs of a restore: a new image, a nameless one, or an existing one, filled by workers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
-from snapmig.architectures import Architecture
-from snapmig.attachments import (
-    DOMAIN_XML,
-    SOURCE_PREFIX,
-    StoredAttachment,
-    load_attachment,
-    source_format,
-)
-from snapmig.container.format import PageKind
-from snapmig.container.index import unpack_kinds
-from snapmig.container.reader import SnapshotFile
-from snapmig.errors import NoSpaceError, SnapmigError, UsageError
+from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks, RestoreHandler, RestorePlan
-from snapmig.images.formats import find_format
-from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.images.target import TargetPlan
-from snapmig.operations.options.addresses import GivenAddress, place_blocks
-from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
-from snapmig.pages import Mask
+from snapmig.operations.runs.restore_inputs import Part
 from snapmig.system.files import (
     NamelessFile,
     NewFile,
@@ -48,143 +32,7 @@ from snapmig.system.libc import huge_page_size
 from snapmig.system.together import commit_together
 from snapmig.units import format_size
 
-__all__ = (
-    "Part",
-    "Placing",
-    "SourceAttachments",
-    "fill",
-    "plan_block",
-    "plan_whole",
-    "restore_in_place",
-    "restore_new",
-)
-
-_INDEX_STEP = 4096
-
-
-class Part(NamedTuple):
-    """Packets to restore, the size of their RAM, and the places of everything."""
-
-    packets: range
-    ram_size: int
-    pages: int
-    image: ImagePlan
-    placer: Placer
-
-
-class Placing(NamedTuple):
-    """
-    The guest's RAM layout given by the user, instead of the snapshot's own.
-
-    :param addresses: guest physical addresses
-    :param architecture: the guest's processors
-    """
-
-    addresses: Sequence[GivenAddress] = ()
-    architecture: Architecture | None = None
-
-
-AS_KNOWN = Placing()
-
-
-def plan_whole(
-    source: SnapshotFile,
-    name: str,
-    domain_xml: bytes | None = None,
-    placing: Placing = AS_KNOWN,
-) -> Part:
-    """
-    Plan a whole snapshot as an image of a format.
-
-    :param domain_xml: libvirt's definition of the guest, preferred to any in the snapshot
-
-    :raises UsageError: the snapshot lacks something needed by the format
-    :raises CorruptSnapshotError: an attachment needed for it is invalid
-    """
-    geometry = source.geometry
-    # The user's addresses take precedence over those of a saved core.
-    kept = {} if any(placing) else SourceAttachments(source)
-    content = Content(
-        blocks=place_blocks(geometry.blocks, placing.addresses),
-        attachments=kept,
-        format=source_format(source),
-        packet_pages=geometry.packet_pages,
-        data_pages=partial(_data_pages, source),
-        architecture=placing.architecture or source.architecture,
-        domain_xml=domain_xml or _attached_xml(source),
-    )
-    try:
-        plan = find_format(name).plan_image(content)
-    except SnapmigError as error:
-        error.path = error.path or source.shown
-        raise
-    placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
-    pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
-    return Part(range(geometry.packet_count), geometry.ram_size, pages, plan, placer)
-
-
-def _attached_xml(source: SnapshotFile) -> bytes | None:
-    # A save image's definition is better: it was the guest's at that moment.
-    entries = {entry.name: entry for entry in source.attachments}
-    if DOMAIN_XML not in entries or f"{SOURCE_PREFIX}libvirt.head" in entries:
-        return None
-    return load_attachment(source, entries[DOMAIN_XML])
-
-
-def plan_block(source: SnapshotFile, name: str, file_offset: int = 0) -> Part:
-    """
-    Plan one RAM block of a snapshot as a raw image, or as a part of a file.
-
-    :raises UsageError: there is no block of that name
-    """
-    geometry = source.geometry
-    names = [known.name for known in geometry.blocks]
-    if name not in names:
-        message = f"has no RAM block {name!r}, it has {', '.join(names[:20])}"
-        raise UsageError(message, path=source.shown)
-    number = names.index(name)
-    size = geometry.blocks[number].size
-    starts = [geometry.block_start(number)] * len(names)
-    plan = ImagePlan(size, (file_offset,) * len(names))
-    packets, pages = geometry.block_packets(number), -(-size // PAGE_SIZE)
-    return Part(packets, size, pages, plan, Placer(plan.block_offsets, starts))
-
-
-class SourceAttachments(Mapping[str, bytes]):
-    """The saved image's contents besides pages, under its format's names."""
-
-    def __init__(self, source: SnapshotFile) -> None:
-        self._source = source
-        self._entries = {
-            entry.name.removeprefix(SOURCE_PREFIX): entry
-            for entry in source.attachments
-            if entry.name.startswith(SOURCE_PREFIX)
-        }
-
-    def __getitem__(self, name: str) -> bytes:
-        return load_attachment(self._source, self._entries[name], limited=True)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def pieces(self, name: str) -> StoredAttachment:
-        """Return the contents of a possibly large attachment."""
-        return StoredAttachment(self._source, self._entries[name])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
-    packets = source.geometry.block_packets(block)
-    for first in range(packets.start, packets.stop, _INDEX_STEP):
-        records = source.checked_records(first, min(_INDEX_STEP, packets.stop - first))
-        kinds = records["kinds"].reshape(-1)
-        pages = len(records) * source.geometry.packet_pages
-        yield unpack_kinds(kinds, pages) != PageKind.ZERO
+__all__ = ("fill", "restore_in_place", "restore_nameless", "restore_new")
 
 
 def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int:
@@ -317,11 +165,6 @@ def _partly_restored(path: Path) -> Iterator[None]:
 def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
     """Have workers write a part's pages into a file; return the number of nonzero pages."""
     plan = RestorePlan(reading.plans, target, part.placer)
-    options = reading.options
-    make_handler = partial(RestoreHandler, plan)
-    with options.workers(options.jobs, make_handler, lambda _signal: "") as pool:
-        report = reporter(pool, part.ram_size, options.progress)
-        pool.run(LoadTasks(reading.snapshot, part.packets), report, ahead=reading.ahead)
-        report()
-        reading.take_warnings(pool)
-        return int(pool.counters.total()[Counter.DATA_PAGES])
+    tasks = LoadTasks(reading.snapshot, part.packets)
+    counters = reading.run(tasks, partial(RestoreHandler, plan), part.ram_size)
+    return int(counters[Counter.DATA_PAGES])
