@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from snapmig.cluster.scheduler import Scheduler
     from snapmig.geometry import RamBlock, RamPiece
     from snapmig.guests.monitor import MonitorError
+    from snapmig.migration.wire import MigrationError
     from snapmig.operations.accelerators import AcceleratorInfo, Speed, accelerators
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
         HuffmanName,
         LayoutName,
         Level,
+        ViaName,
         WindowName,
     )
     from snapmig.operations.options.save import SaveResult
     from snapmig.operations.progress import Progress, ProgressCallback
+    from snapmig.operations.receive import receive
     from snapmig.operations.restore import RestoreResult, restore
     from snapmig.operations.rewrite import merge, rebase, repack
     from snapmig.operations.runs.workers import WorkerGroup
@@ -78,6 +81,7 @@ __all__ = (
     "ImageChangedError",
     "LayoutName",
     "Level",
+    "MigrationError",
     "MonitorError",
     "NoSpaceError",
     "PageRange",
@@ -96,6 +100,7 @@ __all__ = (
     "UnsupportedError",
     "UsageError",
     "VerifyResult",
+    "ViaName",
     "WindowName",
     "WorkerDiedError",
     "WorkerGroup",
@@ -111,6 +116,7 @@ __all__ = (
     "merge",
     "open",
     "rebase",
+    "receive",
     "repack",
     "restore",
     "save",
@@ -124,14 +130,16 @@ _NAMES = {
     "snapmig.cluster.scheduler": "Scheduler",
     "snapmig.geometry": "RamBlock RamPiece",
     "snapmig.guests.monitor": "MonitorError",
+    "snapmig.migration.wire": "MigrationError",
     "snapmig.operations.accelerators": "AcceleratorInfo Speed accelerators",
     "snapmig.operations.chain": "ChainLink chain",
     "snapmig.operations.diff": "BlockDiff DiffResult PageRange diff",
     "snapmig.operations.info": "AttachmentInfo BlockInfo SnapshotInfo info",
     "snapmig.operations.options.parse": "AcceleratorName CompressionName FormatName HuffmanName "
-    "LayoutName Level WindowName",
+    "LayoutName Level ViaName WindowName",
     "snapmig.operations.options.save": "SaveResult",
     "snapmig.operations.progress": "Progress ProgressCallback",
+    "snapmig.operations.receive": "receive",
     "snapmig.operations.restore": "RestoreResult restore",
     "snapmig.operations.rewrite": "merge rebase repack",
     "snapmig.operations.runs.workers": "WorkerGroup",

@@ -26,6 +26,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 VERBS = (
     "save",
+    "receive",
     "restore",
     "info",
     "verify",

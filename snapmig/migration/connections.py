@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from snapmig.errors import SnapmigError
 from snapmig.images.qemu.sections import MAGIC
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import (
     CHANNEL_MAGIC,
     HELLO_SIZE,
@@ -29,9 +30,9 @@ from snapmig.migration.wire import (
 )
 from snapmig.system.signals import raise_if_cancelled
 
-__all__ = ("Connections", "PrivateSocket", "accept_all")
+__all__ = ("Connections", "PrivateSocket", "accept_all", "add_secure")
 
-_MOMENT_S = 0.05
+_MOMENT_S = 0.02
 _FOLDERS = ("/run/user/{uid}", "/run", "/tmp")
 _BACKLOG = 256
 _CHANNEL_START = CHANNEL_MAGIC.to_bytes(4)
@@ -45,8 +46,8 @@ class Connections(NamedTuple):
     :param uuid: of the guest as said on the channels, 16 bytes; empty without channels
     """
 
-    main: socket.socket
-    channels: tuple[socket.socket, ...]
+    main: socket.socket | SecureConnection
+    channels: tuple[socket.socket | SecureConnection, ...]
     uuid: bytes = b""
 
     def close(self) -> None:
@@ -121,12 +122,9 @@ def accept_all(
         while not arrivals.complete:
             raise_if_cancelled()
             check()
-            poll = select.poll()
-            for each in (listener, *arrivals.unsorted):
-                poll.register(each, select.POLLIN)
-            poll.poll(1000 * _MOMENT_S)
+            ended = arrivals.wait(listener)
             arrivals.accept_from(listener, peer)
-            arrivals.sort()
+            arrivals.sort(ended)
             if time.monotonic() > deadline:
                 message = (
                     f"in {limit_s:g} s there came {arrivals.shown}, expected {arrivals.wanted}"
@@ -146,6 +144,7 @@ class _Arrivals:
         self._channels: dict[int, socket.socket] = {}
         self._uuid = b""
         self.unsorted: list[socket.socket] = []
+        self._begun: set[socket.socket] = set()
 
     @property
     def complete(self) -> bool:
@@ -175,7 +174,17 @@ class _Arrivals:
                 message = f"more than {self._count + 1} connections came, expected {self.wanted}"
                 raise MigrationError(message)
 
-    def sort(self) -> None:
+    def wait(self, listener: socket.socket) -> set[int]:
+        # Until something comes, or a moment. Returns descriptors of connections that have ended.
+        # One with some bytes, too few to know it, stays readable: it is looked at every moment.
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        for each in self.unsorted:
+            poll.register(each, select.POLLRDHUP | (0 if each in self._begun else select.POLLIN))
+        events = poll.poll(1000 * _MOMENT_S)
+        return {fd for fd, found in events if found & (select.POLLRDHUP | select.POLLHUP)}
+
+    def sort(self, ended: set[int]) -> None:
         for connection in list(self.unsorted):
             try:
                 start = connection.recv(HELLO_SIZE, socket.MSG_PEEK)
@@ -185,6 +194,11 @@ class _Arrivals:
                 raise MigrationError("a connection ended before it sent anything")
             if len(start) >= len(MAGIC) and self._take(connection, start):
                 self.unsorted.remove(connection)
+                self._begun.discard(connection)
+            elif connection.fileno() in ended:
+                raise MigrationError(f"a connection ended after {len(start)} bytes")
+            else:
+                self._begun.add(connection)
 
     def _take(self, connection: socket.socket, start: bytes) -> bool:
         # True if the connection is known for what it is.
@@ -222,6 +236,30 @@ class _Arrivals:
             self._main.close()
         for connection in (*self.unsorted, *self._channels.values()):
             connection.close()
+
+
+def add_secure(
+    channels: dict[int, SecureConnection], connection: SecureConnection, count: int
+) -> None:
+    """
+    Take a channel's first packet, and put the channel to the others.
+
+    :param count: expected number of channels
+    :raises MigrationError: the packet is impossible, or does not come
+    """
+    raw = b""
+    while len(raw) < HELLO_SIZE:
+        try:
+            more = connection.recv(HELLO_SIZE - len(raw))
+        except BlockingIOError:
+            more = b""
+        if not more:
+            raise MigrationError(f"a connection ended after {len(raw)} bytes")
+        raw += more
+    hello = unpack_hello(raw, count)
+    if hello.channel in channels:
+        raise MigrationError(f"channel {hello.channel} was opened twice")
+    channels[hello.channel] = connection
 
 
 def _is(connection: socket.socket, peer: tuple[int, int]) -> bool:

@@ -34,6 +34,7 @@ from snapmig.images.qemu.sections import (
 )
 from snapmig.images.qemu.state import VmState
 from snapmig.migration.return_path import Command, ReturnPath, command_problem
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes
 from snapmig.system.signals import raise_if_cancelled
@@ -41,8 +42,8 @@ from snapmig.system.signals import raise_if_cancelled
 __all__ = ("MainChannel", "PageSink")
 
 _STEP = 1 << 20
-_AT_ONCE = 64
-"""Reads of one call, so that the caller can look at other things in between."""
+_AT_ONCE = 1 << 12
+"""Reads of one call at most, so that the caller can look at other things in between."""
 
 _HEAD_LIMIT = 80 << 20
 """Bytes before the pages: the list of blocks, and devices that send their state early."""
@@ -86,7 +87,9 @@ class MainChannel:
     :ivar received: bytes so far
     """
 
-    def __init__(self, connection: socket.socket, name: str, *, multifd: bool) -> None:
+    def __init__(
+        self, connection: socket.socket | SecureConnection, name: str, *, multifd: bool
+    ) -> None:
         self.shown = name
         self.marks = 0
         self.passed = 0
@@ -215,7 +218,9 @@ class MainChannel:
         self._at = end
         before = state.before
         while before[:1] == bytes([SECTION_COMMAND]):
-            number, length = struct.unpack_from(">HH", before, 1)
+            number, length = int.from_bytes(before[1:3]), int.from_bytes(before[3:5])
+            if len(before) < 5 + length:
+                raise self._refuse(f"command {number} has fewer than its {length} bytes")
             self._obey(number, before[5 : 5 + length])
             before = before[5 + length :]
         words = struct.unpack(f">{len(state.list_end) // 8}Q", state.list_end)
@@ -225,7 +230,7 @@ class MainChannel:
 
     def _obey(self, number: int, data: bytes) -> bool:
         # True if the command belongs to the guest rather than to this migration.
-        if problem := command_problem(number):
+        if problem := command_problem(number, len(data)):
             raise UnsupportedError(problem, path=self.shown)
         return self.return_path.obey(Command(number), data)
 
@@ -248,7 +253,8 @@ class MainChannel:
                 if number != self._state.section_id:
                     raise self._in_parts()
                 yield from self._words()
-                yield from self._read_footer()
+                if (yield from self._read_footer()) != self._footer:
+                    raise self._refuse("a section has a footer and another one has none")
                 if kind == SECTION_END:
                     return
             elif kind == SECTION_COMMAND:
@@ -264,7 +270,13 @@ class MainChannel:
     def _read_footer(self) -> Generator[None, None, bytes]:
         kind = yield from self._number(1)
         self._at -= 1
-        return (yield from self._take(5)) if kind == SECTION_FOOTER else b""
+        if kind != SECTION_FOOTER:  # machine types before 2.4 have none
+            return b""
+        footer = yield from self._take(5)
+        number, expected = int.from_bytes(footer[1:]), self._state.section_id
+        if number != expected:
+            raise self._refuse(f"RAM ends with the footer of section {number}, not {expected}")
+        return footer
 
     def _command(self) -> Parser:
         head = yield from self._take(4)
@@ -330,7 +342,7 @@ class MainChannel:
     def _run(self, body: int, stride: int, address: int, flags: int, left: int) -> int:
         # Number of whole records in the buffer that continue this one, itself included.
         room = (len(self._buffer) - self._at - body) // stride
-        count = min(_RECORDS, room, left - 1)
+        count = min(_RECORDS - 1, room, left - 1)
         if count <= 0:
             return 1
         words = np.ndarray((count,), ">u8", self._buffer, self._at + body, (stride,))

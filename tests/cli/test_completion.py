@@ -13,7 +13,7 @@ FORMATS = "cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw"
 GUESTS = "guest.ram guest.snap"
 COMPLETED = {
     "snapmig ": " ".join(VERBS),
-    "snapmig re": "rebase repack restore",
+    "snapmig re": "rebase receive repack restore",
     "snapmig --": "--help --version",
     "snapmig backup ": "check init list prune restore run",
     "snapmig backup r": "restore run",

@@ -14,13 +14,17 @@ from tests.support import program
 from tests.support.filesystems import memfd
 
 # That of backups has its tests in tests/backups.
-VERBS = ("save", "restore", "info", "verify", "commit", "accelerators", "completion")
+VERBS = ("save", "receive", "restore", "info", "verify", "commit", "accelerators", "completion")
 OPTIONS = {
     "save": "--format --base --parent --deltas --no-deltas --live -j --jobs --compression "
     "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
     "--no-page-digests --address --arch --attach --share --bwlimit -f --force --json "
     "--progress --debug -h --help "
     "--follow-remote-parents --monitor-timeout --via --max-downtime --pause-after --connect",
+    "receive": "--listen --channels --tls --insecure --timeout --parent --compression --level -j "
+    "--jobs -f --force --attach --arch --follow-remote-parents --bwlimit --packet-size "
+    "--page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --json "
+    "--progress --debug -h --help",
     "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
     "--in-place --block --address --arch --bwlimit --monitor-timeout "
     "--follow-remote-parents --json --progress --debug -h --help",
@@ -43,7 +47,9 @@ EXAMPLES = [
 # by test_chain_verbs.py.
 CHAIN_VERBS = ("chain", "diff", "merge", "rebase", "repack")
 IMAGE_EXAMPLES = [
-    example for example in EXAMPLES if "qmp:" not in example[1] and example[0] not in CHAIN_VERBS
+    (verb, line)
+    for verb, line in EXAMPLES
+    if "qmp:" not in line and verb not in (*CHAIN_VERBS, "receive")
 ]
 
 

@@ -12,7 +12,7 @@ from snapmig.operations.options.parse import default_jobs
 
 # What completes a value, by the word that stands for it in the help: "file", "assignment" (a file
 # behind the first "="), or nothing. A new word must be given its place here.
-_OF_OPTIONS = dict.fromkeys(("FILE", "OLDER", "OTHER"), "file") | {"NAME=FILE": "assignment"}
+_OF_OPTIONS = dict.fromkeys(("DIR", "FILE", "OLDER", "OTHER"), "file") | {"NAME=FILE": "assignment"}
 _OF_OPTIONS |= dict.fromkeys(
     (
         "ADDRESS",

@@ -137,6 +137,7 @@ FILES: dict[str, Pairs] = {
 
 SEE_ALSO: dict[str, tuple[str, ...]] = {
     "save": ("restore", "verify", "backup", "accelerators"),
+    "receive": ("save", "restore"),
     "restore": ("save", "info"),
     "info": ("save", "chain"),
     "verify": ("save", "accelerators"),

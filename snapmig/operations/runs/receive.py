@@ -26,6 +26,7 @@ from snapmig.images.qemu.state import VmState
 from snapmig.images.source import ImageReader
 from snapmig.migration.connections import Connections
 from snapmig.migration.main_channel import MainChannel
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.save import SaveRun, open_save_run
@@ -94,7 +95,7 @@ class Receiver:
         self._main = main
         self._tasks = tasks
         self._moved = time.monotonic()
-        self._last = (0, 0)
+        self._last: tuple[int, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -113,14 +114,14 @@ class Receiver:
         if not self._main.ended:
             raise RuntimeError("tasks ended before the migration")
 
-    def finish(self, more: Mapping[str, bytes]) -> SaveResult:
+    def finish(self, more: Mapping[str, bytes] | None = None) -> SaveResult:
         """
         Put the snapshot on stable storage, under its name.
 
         :param more: attachments besides those of the source
         :raises NoSpaceError: the destination's filesystem is full
         """
-        result = self.run.finish({**source_attachments(self.source), **more})
+        result = self.run.finish({**source_attachments(self.source), **(more or {})})
         rewritten = int(self.run.counts()[Counter.REWRITTEN_BYTES])
         return replace(result, rounds=self.rounds or None, rewritten_size=rewritten)
 
@@ -135,9 +136,11 @@ class Receiver:
         self._main.receive()
         check()
         counts = self.run.counts()
-        seen = (self._main.received, int(counts[Counter.RECEIVED_BYTES]))
+        # Before anything is received workers write the records of empty packets.
+        done = (int(counts[each]) for each in (Counter.RECEIVED_BYTES, Counter.EMPTY_PACKETS))
+        seen = (self._main.received, *done)
         now = time.monotonic()
-        if seen != self._last or counts[Counter.RAM_BYTES] == 0:
+        if seen != self._last:
             self._last, self._moved = seen, now
         elif now - self._moved > _STILL_S:
             message = f"nothing came over any connection in {_STILL_S:.0f} s"
@@ -164,14 +167,15 @@ def open_receiver(
     channels = connections.channels
     with ExitStack() as stack:
         tables = stack.enter_context(StagingTables(len(channels) + 2))
-        make = partial(_plan_handler, tables.paths, target_page(state))
+        secure = tuple(each for each in channels if isinstance(each, SecureConnection))
+        make = partial(_plan_handler, tables.paths, target_page(state), secure)
         run = stack.enter_context(open_save_run(source, path, options, make_handler=make))
         pages = ParentPages(tables.paths[len(channels) :], run.geometry, run.stored_packets)
         main.begin(state, run.geometry, pages)
         tasks = ReceiveTasks(
             run.geometry,
             main,
-            [channel.fileno() for channel in channels],
+            [-1 if secure else channel.fileno() for channel in channels],
             run.worker_count,
             tables.paths,
             pages,
@@ -194,7 +198,11 @@ def target_page(state: VmState) -> int:
 
 
 def _plan_handler(
-    tables: Sequence[str], page: int, inputs: SaveInputs, output: SaveOutput
+    tables: Sequence[str],
+    page: int,
+    secure: Sequence[SecureConnection],
+    inputs: SaveInputs,
+    output: SaveOutput,
 ) -> Callable[[], Handler]:
     plan = ReceivePlan(
         [] if inputs.parent is None else inputs.parent.plans,
@@ -205,5 +213,6 @@ def _plan_handler(
         page,
         paced=len(inputs.options.steps) > 1,
         deltas=inputs.options.deltas,
+        secure=secure,
     )
     return partial(ReceiveHandler, plan)
