@@ -38,7 +38,7 @@ __all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan")
 _LEVELS = 1 << 10
 """More than there are tables, and twice as many as any level, negative ones included."""
 
-_IDLE_S = 0.05
+_IDLE_S = 0.01
 """Seconds that a worker waits for a packet before it asks for another task."""
 
 
