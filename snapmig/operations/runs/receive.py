@@ -6,9 +6,10 @@ The list of RAM blocks comes first, so the snapshot is opened while the migratio
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -94,8 +95,13 @@ class Receiver:
         self.run = run
         self._main = main
         self._tasks = tasks
+        self._always_ready = os.eventfd(1, os.EFD_CLOEXEC)
         self._moved = time.monotonic()
         self._last: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Release what it waits with."""
+        os.close(self._always_ready)
 
     @property
     def rounds(self) -> int:
@@ -130,6 +136,8 @@ class Receiver:
         return attach_vm_state(self._main.state())
 
     def _wakers(self) -> Sequence[object]:
+        if self._main.is_behind:  # since a barrier was passed, or a table was emptied
+            return [self._always_ready]
         return [self._main] if self._main.is_readable else []
 
     def _poll(self, check: Callable[[], None]) -> None:
@@ -181,7 +189,8 @@ def open_receiver(
             pages,
             run.level,
         )
-        yield Receiver(main, source, run, tasks)
+        with closing(Receiver(main, source, run, tasks)) as receiver:
+            yield receiver
 
 
 def target_page(state: VmState) -> int:

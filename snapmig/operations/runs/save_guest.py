@@ -16,6 +16,7 @@ from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.domain import Domain
 from snapmig.guests.guest import MOST_CHANNELS, Guest
+from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import Outgoing, migrating
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
@@ -45,6 +46,12 @@ from snapmig.system.libc import huge_page_size
 __all__ = ("STATE", "save_guest")
 
 STATE = SHARED_STATE
+
+
+class UnreachableError(MonitorError):
+    """QEMU could not connect to us: our socket is not in its mount namespace, or forbidden."""
+
+
 _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
 _DOMAIN_REMEDY = (
     "<source type='file'/> and <access mode='shared'/> in the domain's <memoryBacking> avoid that"
@@ -64,7 +71,15 @@ def save_guest(source: str | Domain, path: Location, options: SaveOptions) -> Sa
     with Guest(source, options.monitor) as guest:
         guest.check_can_be_saved()
         way = _choose_way(guest, options)
-        result = _WAYS[way](guest, shown, path, options)
+        try:
+            result = _WAYS[way](guest, shown, path, options)
+        except UnreachableError as error:
+            if options.via is not None or options.live:
+                raise
+            way = MAPPED_RAM
+            result = _save_through_file(guest, shown, path, options)
+            warning = f"QEMU can't connect to a socket of ours: {error.message}"
+            result = replace(result, warnings=(warning, *result.warnings))
         return replace(result, via=way)
 
 
@@ -189,7 +204,12 @@ def _received(
     # Whatever QEMU knows about the end of a connection is a better reason than its end.
     try:
         process = guest.process
-        connections = accept_all(private.listener, channels, HEAD_S, outgoing.check, peer=process)
+        try:
+            connections = accept_all(
+                private.listener, channels, HEAD_S, outgoing.check, peer=process
+            )
+        except MonitorError as error:
+            raise UnreachableError(error.message, path=error.path) from error
         private.close()
         with closing(connections):
             yield connections
