@@ -132,6 +132,20 @@ class Guest:
         return self.monitor.peer
 
     @property
+    def process_now(self) -> Peer:
+        """
+        QEMU's process with its present user: it may have given up root's rights meanwhile.
+
+        :raises MonitorError: it is hidden
+        """
+        peer = self.process
+        try:
+            status = Path(f"/proc/{peer.pid}/status").read_text("utf-8", "replace")
+        except OSError:
+            return peer
+        return peer._replace(uid=int(status.partition("\nUid:")[2].split(maxsplit=2)[1]))
+
+    @property
     def status(self) -> str:
         """QEMU's run state, for example ``running``, ``paused`` or ``inmigrate``."""
         return self.monitor.ask(Status, "query-status").status

@@ -176,7 +176,7 @@ def _save_over_multifd(
     # that until then the guest is QEMU's.
     channels = min(options.jobs, MOST_CHANNELS)
     limits = options.live_limits if options.live else None
-    with PrivateSocket(guest.process.uid) as private, guest.paused() as pause:
+    with PrivateSocket(guest.process_now.uid) as private, guest.paused() as pause:
         domain = _domain_xml(guest, options)
         taken = not guest.keeps_state
         with (
@@ -203,7 +203,7 @@ def _received(
 ) -> Iterator[Connections]:
     # Whatever QEMU knows about the end of a connection is a better reason than its end.
     try:
-        process = guest.process
+        process = guest.process_now
         try:
             connections = accept_all(
                 private.listener, channels, HEAD_S, outgoing.check, peer=process
