@@ -52,12 +52,13 @@ class Outgoing:
     A migration under way.
 
     :param pause_after_s: stop the guest after so many seconds; None if that was asked for already
+    :param command: that began it
     """
 
-    def __init__(self, guest: Guest, pause_after_s: float | None) -> None:
+    def __init__(self, guest: Guest, pause_after_s: float | None, command: str = "migrate") -> None:
         self._guest = guest
         self._monitor = guest.monitor
-        self._watch = Watch(guest.monitor, "migrate")
+        self._watch = Watch(guest.monitor, command)
         self._asked = time.monotonic()
         self._look: Callable[[], Migration | None] | None = None
         self._stop_at = None if pause_after_s is None else self._asked + pause_after_s

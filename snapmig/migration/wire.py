@@ -21,6 +21,8 @@ __all__ = (
     "CHANNEL_MAGIC",
     "HEAD_SIZE",
     "HELLO_SIZE",
+    "PACKET_BYTES",
+    "SYNC",
     "Blocks",
     "Compression",
     "Hello",
@@ -39,13 +41,13 @@ HEAD_SIZE = _HEAD.size
 """Bytes of a packet to read first: they tell how many follow."""
 
 _REST = struct.Struct(">IIIQI28x256s")
-_PACKET_BYTES = 512 << 10
+PACKET_BYTES = 512 << 10
 """Bytes of RAM in a full packet, whatever the size of a target page."""
 
-_SYNC = 0x01
+SYNC = 0x01
 _COMPRESSION = 0x3E
 _DEVICE_STATE = 0x40
-_LARGEST_PAYLOAD = 2 * _PACKET_BYTES
+_LARGEST_PAYLOAD = 2 * PACKET_BYTES
 """Bytes of a packet's compressed pages: more than any codec makes of incompressible ones."""
 
 
@@ -118,7 +120,7 @@ class Blocks:
     @property
     def pages_per_packet(self) -> int:
         """Target pages in a full packet."""
-        return _PACKET_BYTES // self.target_page
+        return PACKET_BYTES // self.target_page
 
     @property
     def sizes(self) -> Mapping[bytes, tuple[int, int]]:
@@ -169,10 +171,10 @@ class PacketHead(NamedTuple):
                 "it back: set the property x-migration-multifd-transfer=off of the VFIO device"
             )
             raise UnsupportedError(message)
-        if flags & ~(_SYNC | _COMPRESSION):
+        if flags & ~(SYNC | _COMPRESSION):
             raise UnsupportedError(f"packet has flags {flags:#x}, which are not known here")
         return cls(
-            bool(flags & _SYNC),
+            bool(flags & SYNC),
             _compression(flags & _COMPRESSION),
             _REST.size + blocks.pages_per_packet * 8,
         )

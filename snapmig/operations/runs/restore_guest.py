@@ -16,10 +16,12 @@ from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
+from snapmig.migration.wire import Compression
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
+from snapmig.operations.runs.restore_multifd import send_to_guest
 from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.save_guest import STATE
 from snapmig.system.files import descriptor_path, pwrite_all
@@ -95,6 +97,8 @@ def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str
     saved = load_guest(source)
     with Guest(socket, wait) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
+        if guest.unshared is not None and guest.multifd_problem is None:
+            return name, send_to_guest(reading, guest, Compression.NONE)
         if saved.state is None:
             return name, _start_from_file(reading, guest)
         with guest.open_memory(os.O_RDWR) as opened:
@@ -115,12 +119,12 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
         message = f"QEMU's machine type is {guest.facts.machine}, the snapshot's {saved.machine}"
         raise SnapmigError(message, path=path)
     wanted = {block.name: block.size for block in blocks}
-    if saved.state is None:  # a migration file, with the blocks of firmware too
+    if saved.state is None or guest.unshared is not None:  # with the blocks of firmware too
         found = {item.name: item.size for item in guest.facts.memory}
         wanted = {name: size for name, size in wanted.items() if name in found}
     else:
         found = {item.name: item.size for item in guest.facts.memory if item.shared}
-    kind = "RAM" if saved.state is None else "shared RAM"
+    kind = "shared RAM" if guest.unshared is None else "RAM"
     if found != wanted:
         message = f"QEMU's {kind} is {_layout(found)}, the snapshot's {_layout(wanted)}"
         raise SnapmigError(message, path=path)
