@@ -21,7 +21,7 @@ from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
-from snapmig.operations.runs.restore_multifd import send_to_guest
+from snapmig.operations.runs.restore_multifd import has_flushes, send_to_guest
 from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.save_guest import STATE
 from snapmig.system.files import descriptor_path, pwrite_all
@@ -97,8 +97,10 @@ def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str
     saved = load_guest(source)
     with Guest(socket, wait) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
-        if guest.unshared is not None and guest.multifd_problem is None:
-            return name, send_to_guest(reading, guest, Compression.NONE)
+        if guest.unshared is not None:
+            if _multifd_problem(guest, saved) is None:
+                return name, send_to_guest(reading, guest, Compression.NONE)
+            return name, _start_from_file(reading, guest)
         if saved.state is None:
             return name, _start_from_file(reading, guest)
         with guest.open_memory(os.O_RDWR) as opened:
@@ -108,6 +110,13 @@ def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str
             )
         _start(guest, saved.state)
     return name, data_pages
+
+
+def _multifd_problem(guest: Guest, saved: SavedGuest) -> str | None:
+    if saved.state is not None and not has_flushes(guest, saved.machine):
+        # Its state has sections of its own with pages, and each section is a mark there.
+        return "QEMU 7.2 and 8.0 can't be sent pages that are a part of the device state"
+    return guest.multifd_problem
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:

@@ -9,7 +9,6 @@ from functools import partial
 
 import numpy as np
 
-from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.guest import MOST_CHANNELS, Guest
 from snapmig.guests.incoming import awaiting, guest_uuid, wait_until_loaded
@@ -36,7 +35,7 @@ from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
 
-__all__ = ("send_to_guest",)
+__all__ = ("has_flushes", "send_to_guest")
 
 _END_S = 600.0
 _FLUSH_SINCE = (8, 1)
@@ -109,7 +108,7 @@ class _Stream:
     # The main connection's bytes, in the dialect of the destination.
     def __init__(self, content: Content, state: VmState, guest: Guest) -> None:
         self._content = content
-        self._flushes = _has_flushes(guest, state.machine)
+        self._flushes = has_flushes(guest, state.machine)
         words = (RAM_FLUSH, RAM_EOS) if self._flushes else (RAM_EOS,)
         opening = state._replace(
             before=OPENING + state.before, list_end=struct.pack(f">{len(words)}Q", *words)
@@ -123,9 +122,6 @@ class _Stream:
         self.opening = whole[len(self.header) :] + self._footer
         memory = {item.name: item for item in guest.facts.memory}
         self._fresh = {name for name, item in memory.items() if item.path is None}
-        if not self._flushes and self._after[:1] == self._part[:1]:
-            message = "QEMU 7.2 and 8.0 can't be sent pages that are a part of the device state"
-            raise UsageError(message)
 
     @property
     def block_names(self) -> tuple[bytes, ...]:
@@ -159,7 +155,8 @@ class _Stream:
         return first + bytes([len(name)]) + name + raw[8:]
 
 
-def _has_flushes(guest: Guest, machine: str) -> bool:
+def has_flushes(guest: Guest, machine: str) -> bool:
+    """Return True if a QEMU's marks are words of their own, False if each section is one."""
     version = tuple(int(part) for part in guest.facts.qemu_version.split(".")[:2])
     found = re.search(r"-(\d+)\.(\d+)$", machine)
     kind = tuple(int(part) for part in found.groups()) if found else version
