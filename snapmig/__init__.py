@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Level,
         ViaName,
         WindowName,
+        WireName,
     )
     from snapmig.operations.options.save import SaveResult
     from snapmig.operations.progress import Progress, ProgressCallback
@@ -102,6 +103,7 @@ __all__ = (
     "VerifyResult",
     "ViaName",
     "WindowName",
+    "WireName",
     "WorkerDiedError",
     "WorkerGroup",
     "__version__",
@@ -136,7 +138,7 @@ _NAMES = {
     "snapmig.operations.diff": "BlockDiff DiffResult PageRange diff",
     "snapmig.operations.info": "AttachmentInfo BlockInfo SnapshotInfo info",
     "snapmig.operations.options.parse": "AcceleratorName CompressionName FormatName HuffmanName "
-    "LayoutName Level ViaName WindowName",
+    "LayoutName Level ViaName WindowName WireName",
     "snapmig.operations.options.save": "SaveResult",
     "snapmig.operations.progress": "Progress ProgressCallback",
     "snapmig.operations.receive": "receive",

@@ -68,6 +68,8 @@ def _print(result: RestoreResult) -> None:
     data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     say(f"restored {rate(result.ram_size, result.seconds)}, {format_count(result.jobs, 'job')}")
     say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
+    if result.via is not None:
+        say(f"via       {result.via}")
     say(f"image     {result.image}")
     for line in resume_lines(result):
         say(line)

@@ -22,7 +22,7 @@ from snapmig.handlers.load import LoadTasks
 from snapmig.migration.deflater import Deflater, make_deflater
 from snapmig.migration.packing import PACKET_PAGES
 from snapmig.migration.sender import ChannelSender
-from snapmig.migration.wire import Compression
+from snapmig.migration.wire import WireCompression
 from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
@@ -50,7 +50,7 @@ class SendPlan(NamedTuple):
 
     read: Sequence[ReadPlan]
     blocks: Sequence[bytes]
-    compression: Compression
+    compression: WireCompression
 
 
 class SendHandler:
@@ -90,7 +90,7 @@ class SendHandler:
 
     def _send_frame(self, packet: StoredPacket, row: Row) -> bool:
         # A stored zstd packet is a frame of its own, and QEMU takes one for each of its packets.
-        fits = self._plan.compression == Compression.ZSTD and packet.encoding == Encoding.ZSTD
+        fits = self._plan.compression == WireCompression.ZSTD and packet.encoding == Encoding.ZSTD
         if not fits or packet.needs_parent or packet.stored_pages > PACKET_PAGES:
             return False
         stored = self._chain.snapshot.stored(packet)  # checksums compared

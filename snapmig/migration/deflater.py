@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from snapmig.errors import UsageError
-from snapmig.migration.wire import Compression
+from snapmig.migration.wire import WireCompression
 from snapmig.pages import Bytes
 
 __all__ = ("Deflater", "make_deflater")
@@ -17,7 +17,7 @@ Deflater = Callable[[Bytes], Any]
 _LEVEL = 1
 
 
-def make_deflater(compression: Compression) -> Deflater:
+def make_deflater(compression: WireCompression) -> Deflater:
     """
     Return the deflater of a worker.
 
@@ -25,7 +25,7 @@ def make_deflater(compression: Compression) -> Deflater:
 
     :raises UsageError: the library is not installed
     """
-    if compression == Compression.NONE:
+    if compression == WireCompression.NONE:
         return lambda pages: pages.data
     try:
         import zstandard  # noqa: PLC0415 - optional

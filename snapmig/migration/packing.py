@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snapmig.geometry import PAGE_SIZE
-from snapmig.migration.wire import CHANNEL_MAGIC, PACKET_BYTES, SYNC, Compression
+from snapmig.migration.wire import CHANNEL_MAGIC, PACKET_BYTES, SYNC, WireCompression
 
 __all__ = ("PACKET_PAGES", "pack_hello", "pack_pages", "pack_sync")
 
@@ -34,7 +34,7 @@ def pack_hello(channel: int, uuid: bytes) -> bytes:
 
 
 def pack_pages(
-    block: bytes, offsets: npt.NDArray[np.int64], size: int, compression: Compression
+    block: bytes, offsets: npt.NDArray[np.int64], size: int, compression: WireCompression
 ) -> bytes:
     """
     Return a packet without its payload.
@@ -49,7 +49,7 @@ def pack_pages(
     return _FIELDS.pack(*fields) + listed.ljust(PACKET_PAGES * 8, b"\0")
 
 
-def pack_sync(compression: Compression) -> bytes:
+def pack_sync(compression: WireCompression) -> bytes:
     """Return a packet that is a barrier, without pages: QEMU 9.2.0 loses those beside one."""
     fields = (CHANNEL_MAGIC, _VERSION, SYNC | compression, 0, 0, 0, 0, 0, b"")
     return _FIELDS.pack(*fields).ljust(_SIZE, b"\0")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snapmig.migration.packing import pack_hello, pack_pages, pack_sync
-from snapmig.migration.wire import Compression, MigrationError
+from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("ChannelSender", "MainSender", "connect", "connect_channel")
@@ -60,7 +60,7 @@ class ChannelSender:
     :param descriptor: of the connection, becomes its own
     """
 
-    def __init__(self, descriptor: int, number: int, compression: Compression) -> None:
+    def __init__(self, descriptor: int, number: int, compression: WireCompression) -> None:
         self._connection = socket.socket(fileno=descriptor)
         self._connection.setblocking(True)
         limit = struct.pack("ll", STILL_S, 0)

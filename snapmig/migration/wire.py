@@ -24,11 +24,11 @@ __all__ = (
     "PACKET_BYTES",
     "SYNC",
     "Blocks",
-    "Compression",
     "Hello",
     "MigrationError",
     "PacketHead",
     "RamPacket",
+    "WireCompression",
     "unpack_hello",
 )
 
@@ -55,7 +55,7 @@ class MigrationError(SnapmigError):
     """A migration sends something unexpected, ends early, or stands still."""
 
 
-class Compression(IntEnum):
+class WireCompression(IntEnum):
     """The flags for compressed payloads."""
 
     NONE = 0
@@ -66,7 +66,7 @@ class Compression(IntEnum):
     QATZIP = 16 << 1
 
 
-_READABLE = (Compression.NONE, Compression.ZLIB, Compression.ZSTD)
+_READABLE = (WireCompression.NONE, WireCompression.ZLIB, WireCompression.ZSTD)
 
 
 class Hello(NamedTuple):
@@ -152,7 +152,7 @@ class PacketHead(NamedTuple):
     """
 
     sync: bool
-    compression: Compression
+    compression: WireCompression
     rest: int
 
     @classmethod
@@ -180,9 +180,9 @@ class PacketHead(NamedTuple):
         )
 
 
-def _compression(flag: int) -> Compression:
+def _compression(flag: int) -> WireCompression:
     try:
-        found = Compression(flag)
+        found = WireCompression(flag)
     except ValueError:
         raise UnsupportedError(f"packet has compression {flag:#x}, not known here") from None
     if found not in _READABLE:
@@ -225,7 +225,7 @@ class RamPacket(NamedTuple):
         if not count:  # up to QEMU 8.2 other fields are those of the packet before
             return cls(_NONE, _NONE, 0)
         plain = normal * blocks.target_page
-        if head.compression == Compression.NONE and normal and size != plain:
+        if head.compression == WireCompression.NONE and normal and size != plain:
             raise MigrationError(f"packet of {normal} pages has {size} bytes, expected {plain}")
         if size > _LARGEST_PAYLOAD or (normal and not size):
             message = f"packet of {normal} pages has {size} bytes, expected 1 to {_LARGEST_PAYLOAD}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from snapmig.container.format import (
     MAX_PACKET_SIZE,
@@ -16,6 +16,7 @@ from snapmig.container.format import (
 from snapmig.encodings.compressions import COMPRESSIONS, Compression
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.domain import Domain
+from snapmig.migration.wire import WireCompression
 from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
@@ -25,6 +26,7 @@ __all__ = (
     "GUEST_PREFIX",
     "GUEST_PREFIXES",
     "WINDOWS",
+    "WIRES",
     "AcceleratorName",
     "CompressionName",
     "FormatName",
@@ -32,7 +34,9 @@ __all__ = (
     "LayoutName",
     "Level",
     "ViaName",
+    "WayIn",
     "WindowName",
+    "WireName",
     "check_connect",
     "default_jobs",
     "guest_name",
@@ -49,6 +53,7 @@ __all__ = (
     "parse_rate",
     "parse_via",
     "parse_window",
+    "parse_wire",
     "window_bits",
 )
 
@@ -67,6 +72,7 @@ FormatName = Literal[
 HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
+WireName = Literal["none", "zstd"]
 ViaName = Literal["shared", "multifd", "mapped-ram"]
 WindowName = Literal["4k", "32k"]
 
@@ -79,6 +85,9 @@ MAX_DEPTH = 64
 
 WAYS = SHARED, MULTIFD, MAPPED_RAM = "shared", "multifd", "mapped-ram"
 """Ways to a running guest's RAM: its shared files, QEMU's channels, or a file that QEMU writes."""
+
+WIRES = ("none", "zstd")
+"""Forms of pages sent to a QEMU: as they are, or each packet as a zstd frame."""
 
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
@@ -239,6 +248,29 @@ def parse_via(way: str) -> str:
     if way not in WAYS:
         raise UsageError(f"via is {way!r}, expected {', '.join(WAYS)}")
     return way
+
+
+def parse_wire(form: str | None) -> WireCompression:
+    """
+    Return the form of pages on the wire, plain ones for None.
+
+    :raises UsageError: there is none of that name
+    """
+    if form not in (None, *WIRES):
+        raise UsageError(f"wire is {form!r}, expected {' or '.join(WIRES)}")
+    return WireCompression[(form or WIRES[0]).upper()]
+
+
+class WayIn(NamedTuple):
+    """
+    The way into a QEMU that waits.
+
+    :param via: one of :data:`WAYS`; None: the first possible
+    :param compression: of pages sent over multifd
+    """
+
+    via: str | None = None
+    compression: WireCompression = WireCompression.NONE
 
 
 def parse_layout(layout: str | None, location: Location | None = None) -> Layout:

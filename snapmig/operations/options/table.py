@@ -20,7 +20,7 @@ from snapmig.errors import UsageError
 from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.addresses import parse_addresses
-from snapmig.operations.options.parse import WAYS, WINDOWS, parse_packet_size, parse_rate
+from snapmig.operations.options.parse import WAYS, WINDOWS, WIRES, parse_packet_size, parse_rate
 
 __all__ = (
     "API_ONLY",
@@ -165,7 +165,12 @@ _ENTRIES = (
     ),
     Option(
         "via", str, GUEST, "shared, multifd or mapped-ram, see docs/guests.md",
-        "save defaults backup", default_text="auto", metavar="WAY", choices=WAYS,
+        "save restore defaults backup", verbs=_BOTH, default_text="auto", metavar="WAY",
+        choices=WAYS,
+    ),
+    Option(
+        "wire", str, GUEST, "form of pages sent via multifd: none, or zstd frames", "restore",
+        verbs="restore", default_text="none", metavar="FORM", choices=WIRES,
     ),
     Option(
         "max_downtime", float, GUEST, "longest pause of a live save via multifd",

@@ -9,15 +9,23 @@ from pathlib import Path
 
 from snapmig.attachments import SOURCE_PREFIX, Attachments, StoredAttachment, source_format
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
-from snapmig.migration.wire import Compression
-from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.migration.wire import WireCompression
+from snapmig.operations.options.parse import (
+    GUEST_FORMAT,
+    GUEST_PREFIX,
+    MAPPED_RAM,
+    MULTIFD,
+    SHARED,
+    WAYS,
+    WayIn,
+)
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
@@ -86,10 +94,13 @@ def _load_guest(attachments: Attachments, source: SnapshotFile) -> SavedGuest:
     return replace(saved, command_line=facts.command_line, qemu_version=version)
 
 
-def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str, int]:
+def restore_guest(
+    reading: Reading, socket: str, wait: MonitorWait, way: WayIn
+) -> tuple[str, int, str]:
     """
-    Load a snapshot into a waiting QEMU and let it run; return format and number of nonzero pages.
+    Load a snapshot into a waiting QEMU and let it run; return format, nonzero pages, and the way.
 
+    :raises UsageError: the way asked for can't be gone with this QEMU or snapshot
     :raises SnapmigError: the QEMU does not fit; it is still untouched
     """
     source = reading.snapshot
@@ -97,19 +108,30 @@ def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str
     saved = load_guest(source)
     with Guest(socket, wait) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
-        if guest.unshared is not None:
-            if _multifd_problem(guest, saved) is None:
-                return name, send_to_guest(reading, guest, Compression.NONE)
-            return name, _start_from_file(reading, guest)
-        if saved.state is None:
-            return name, _start_from_file(reading, guest)
+        via = _choose_way(guest, saved, way)
+        if via == MULTIFD:
+            return name, send_to_guest(reading, guest, way.compression), via
+        if via == MAPPED_RAM or saved.state is None:
+            return name, _start_from_file(reading, guest), via
         with guest.open_memory(os.O_RDWR) as opened:
             data_pages = sum(
                 _fill_memory(reading, socket, memory, fd)
                 for memory, fd in zip(guest.facts.memory, opened, strict=True)
             )
         _start(guest, saved.state)
-    return name, data_pages
+    return name, data_pages, via
+
+
+def _choose_way(guest: Guest, saved: SavedGuest, way: WayIn) -> str:
+    shared = guest.unshared
+    if shared is None and saved.state is None:
+        shared = "its device state is not apart from its RAM"
+    problems = {SHARED: shared, MULTIFD: _multifd_problem(guest, saved), MAPPED_RAM: None}
+    if way.compression != WireCompression.NONE:
+        problems[SHARED] = problems[MAPPED_RAM] = "only multifd has compressed pages"
+    if way.via is not None and (problem := problems[way.via]):
+        raise UsageError(f"the guest can't be restored via {way.via}: {problem}")
+    return way.via or next((each for each in WAYS if problems[each] is None), MULTIFD)
 
 
 def _multifd_problem(guest: Guest, saved: SavedGuest) -> str | None:

@@ -30,7 +30,7 @@ from snapmig.images.qemu.state import VmState
 from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.return_path import OPENING
 from snapmig.migration.sender import MainSender, connect, connect_channel
-from snapmig.migration.wire import Compression, MigrationError
+from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
@@ -42,7 +42,7 @@ _FLUSH_SINCE = (8, 1)
 """From this QEMU and machine type on, marks are words of their own."""
 
 
-def send_to_guest(reading: Reading, guest: Guest, compression: Compression) -> int:
+def send_to_guest(reading: Reading, guest: Guest, compression: WireCompression) -> int:
     """
     Send a snapshot into a QEMU that waits, and let the guest run; return its nonzero pages.
 
@@ -70,7 +70,7 @@ def _send(
     stream: _Stream,
     folder: PrivateFolder,
     loading: Outgoing,
-    compression: Compression,
+    compression: WireCompression,
     channels: int,
     guest: Guest,
 ) -> int:
