@@ -45,9 +45,9 @@ NOTES = (
     "cold: the file's pages are dropped by posix_fadvise, not those of directories or programs; "
     "what the host of a virtual machine keeps is not known.",
     "pause: by the clock of snapmig; thrown away: QEMU's downtime, to a millisecond, in the "
-    "background from its event STOP to RESUME. Scan: zero pages, and the digest of the others, by "
-    "as many processes, page tables complete: what a live save of shared memory has to do at "
-    "least.",
+    "background from its event STOP to RESUME. downtime: by QEMU, where it migrates the guest. "
+    "Scan: zero pages, and the digest of the others, by as many processes, page tables complete: "
+    "what a live save of shared memory has to do at least.",
 )
 
 
@@ -180,18 +180,20 @@ def _restores(results: Results, place: str, jobs: int) -> Iterator[list[str]]:
 
 
 def _pauses(results: Results, jobs: int) -> Iterator[list[str]]:
-    yield ["", "median s", "min", "max", "whole s", "changed packets", "time / live"]
+    yield ["", "median s", "min", "max", "downtime", "whole s", "changed packets", "time / live"]
     for load in _loads(results):
         found = results.rows("pause", load, jobs, SNAPMIG, "limit")
         live = results.times("pause", load, LIVE, jobs, "pause_s")
-        yield [f"{load}:", *[""] * 6]
+        yield [f"{load}:", *[""] * 7]
         for name in (name for name in NAMES if name in found):
             pauses = results.times("pause", load, name, jobs, "pause_s")
             whole = results.times("pause", load, name, jobs)
+            downtime = results.times("pause", load, name, jobs, "downtime_s")
             changed = results.times("pause", load, name, jobs, "changed_packets")
             yield [
                 f"  {name}",
                 *seconds(pauses),
+                middle(downtime, "{:.3f}"),
                 middle(whole),
                 middle(changed, "{:.0f}"),
                 relative(ratio(pauses, live)),

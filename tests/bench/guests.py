@@ -48,8 +48,8 @@ ORDER = (
     *(limit.name for limit in GUEST_LIMITS),
     *(name for name in guest_pauses.NAMES if name not in {one.name for one in CONTESTANTS}),
 )
-SAID = ("changed_packets", "rounds", "rewritten_size")
-"""What snapmig says about a save besides times."""
+SAID = ("changed_packets", "rounds", "rewritten_size", "downtime_s")
+"""What snapmig and QEMU say about a save besides times."""
 
 
 @dataclass(frozen=True)

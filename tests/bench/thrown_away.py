@@ -4,6 +4,7 @@ import socket
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from tests.bench.codecs import PACKET
 from tests.bench.guest_runs import POLL_SECONDS, SECONDS, Took
@@ -40,9 +41,9 @@ def throw_away(running: Running, channels: int) -> Took:
             running.guest.execute("migrate", uri=f"unix:{path}")
             received = wait()
             wall = time.monotonic() - begun
-        downtime = _wait_completed(running)
+        seconds = downtime(_wait_completed(running))
         cpu = running.cpu_seconds() - before + received.cpu
-    return Took(wall, cpu, {"pause_seconds": downtime})
+    return Took(wall, cpu, {"pause_seconds": seconds, "downtime_s": seconds})
 
 
 def forget(listener: socket.socket) -> None:
@@ -63,8 +64,12 @@ def stood_still(running: Running) -> float:
     return float(resumed["seconds"] - stopped["seconds"] + microseconds / 1e6)
 
 
-def _wait_completed(running: Running) -> float:
-    # Returns the seconds that QEMU gives for the guest's pause, to a millisecond.
+def downtime(answer: dict[str, Any]) -> float:
+    """Return the seconds of the guest's pause by an answer to query-migrate, to a millisecond."""
+    return float(answer["downtime"] / 1000)
+
+
+def _wait_completed(running: Running) -> dict[str, Any]:
     deadline = time.monotonic() + SECONDS
     while True:
         found = running.guest.execute("query-migrate")
@@ -76,4 +81,4 @@ def _wait_completed(running: Running) -> float:
         time.sleep(POLL_SECONDS)
     if found["status"] != "completed":
         raise MigrationError(f"thrown away: {found['status']}: {found.get('error-desc')}")
-    return float(found["downtime"] / 1000)
+    return dict(found)
