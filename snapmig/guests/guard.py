@@ -37,6 +37,7 @@ class Guard:
         plan = {
             "parent": os.getpid(),
             "monitor": monitor.fileno(),
+            "renewal": monitor.renewal,
             "resume": resume,
             "undo": list(undo),
         }

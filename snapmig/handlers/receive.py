@@ -3,7 +3,8 @@ A worker that receives a guest: packets from its channels, encoded and written a
 
 A packet received whole goes to its slot at once. Pages of a packet received in part are staged, and
 merged into their slots when all workers rest: at a barrier of the channels, or when a table is
-full. Between two barriers QEMU sends no page twice, so neither order matters.
+full. Between two barriers QEMU sends no page twice (7.2 may, where either is good), so neither
+order matters.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ __all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan")
 _LEVELS = 1 << 10
 """More than there are tables, and twice as many as any level, negative ones included."""
 
-_IDLE_S = 0.05
+_IDLE_S = 0.01
 """Seconds that a worker waits for a packet before it asks for another task."""
 
 

@@ -102,6 +102,7 @@ class MainChannel:
         self._buffer = bytearray()
         self._at = 0
         self._eof = False
+        self._stopped = False
         self._tail = bytearray()
         self._kept = bytearray()
         self._footer = b""
@@ -156,7 +157,8 @@ class MainChannel:
             before = self._at
             self._parse()
             moved = moved or self._at != before
-            if self.ended or self._is_held or not self._receive_some():
+            self._stopped = self._is_held
+            if self.ended or self._stopped or not self._receive_some():
                 break
             moved = True
         return moved
@@ -164,6 +166,11 @@ class MainChannel:
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
         return self._connection.fileno()
+
+    @property
+    def is_behind(self) -> bool:
+        """True if bytes that are here already have become readable since :meth:`receive`."""
+        return self._stopped and not (self.ended or self._is_held)
 
     @property
     def is_readable(self) -> bool:

@@ -6,9 +6,10 @@ The list of RAM blocks comes first, so the snapshot is opened while the migratio
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -94,8 +95,13 @@ class Receiver:
         self.run = run
         self._main = main
         self._tasks = tasks
+        self._always_ready = os.eventfd(1, os.EFD_CLOEXEC)
         self._moved = time.monotonic()
         self._last: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Release what it waits with."""
+        os.close(self._always_ready)
 
     @property
     def rounds(self) -> int:
@@ -114,13 +120,14 @@ class Receiver:
         if not self._main.ended:
             raise RuntimeError("tasks ended before the migration")
 
-    def finish(self) -> SaveResult:
+    def finish(self, more: Mapping[str, bytes] | None = None) -> SaveResult:
         """
         Put the snapshot on stable storage, under its name.
 
+        :param more: attachments besides those of the source
         :raises NoSpaceError: the destination's filesystem is full
         """
-        result = self.run.finish(source_attachments(self.source))
+        result = self.run.finish({**source_attachments(self.source), **(more or {})})
         rewritten = int(self.run.counts()[Counter.REWRITTEN_BYTES])
         return replace(result, rounds=self.rounds or None, rewritten_size=rewritten)
 
@@ -129,6 +136,8 @@ class Receiver:
         return attach_vm_state(self._main.state())
 
     def _wakers(self) -> Sequence[object]:
+        if self._main.is_behind:  # since a barrier was passed, or a table was emptied
+            return [self._always_ready]
         return [self._main] if self._main.is_readable else []
 
     def _poll(self, check: Callable[[], None]) -> None:
@@ -180,7 +189,8 @@ def open_receiver(
             pages,
             run.level,
         )
-        yield Receiver(main, source, run, tasks)
+        with closing(Receiver(main, source, run, tasks)) as receiver:
+            yield receiver
 
 
 def target_page(state: VmState) -> int:

@@ -1,4 +1,4 @@
-"""``save qmp:SOCKET``: a running guest, its RAM and its device state in one snapshot."""
+"""``save qmp:SOCKET`` and ``libvirt:DOMAIN``: a running guest, its RAM and its device state."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from snapmig.attachments import source_attachments
+from snapmig.attachments import DOMAIN_XML, source_attachments
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
+from snapmig.guests.domain import Domain
 from snapmig.guests.guest import MOST_CHANNELS, Guest
+from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import Outgoing, migrating
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
@@ -27,10 +29,10 @@ from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.parse import (
     GUEST_FORMAT,
-    GUEST_PREFIX,
     MAPPED_RAM,
     MULTIFD,
     SHARED,
+    guest_name,
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
@@ -44,21 +46,40 @@ from snapmig.system.libc import huge_page_size
 __all__ = ("STATE", "save_guest")
 
 STATE = SHARED_STATE
+
+
+class UnreachableError(MonitorError):
+    """QEMU could not connect to us: our socket is not in its mount namespace, or forbidden."""
+
+
 _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
+_DOMAIN_REMEDY = (
+    "<source type='file'/> and <access mode='shared'/> in the domain's <memoryBacking> avoid that"
+)
+_HIDDEN_REMEDY = "root, or QEMU's user, can avoid that"
 
 
-def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
+def save_guest(source: str | Domain, path: Location, options: SaveOptions) -> SaveResult:
     """
-    Save the guest behind a monitor's socket, and let it continue.
+    Save the guest behind a monitor's socket, or of libvirt's, and let it continue.
 
     :raises MonitorError: QEMU's monitor can't be reached, or refused a command
     :raises UsageError: the way asked for can't be gone with this guest
     """
     check_location(path, force=options.force)
-    with Guest(socket, options.monitor) as guest:
+    shown = guest_name(source)
+    with Guest(source, options.monitor) as guest:
         guest.check_can_be_saved()
         way = _choose_way(guest, options)
-        result = _WAYS[way](guest, socket, path, options)
+        try:
+            result = _WAYS[way](guest, shown, path, options)
+        except UnreachableError as error:
+            if options.via is not None or options.live:
+                raise
+            way = MAPPED_RAM
+            result = _save_through_file(guest, shown, path, options)
+            warning = f"QEMU can't connect to a socket of ours: {error.message}"
+            result = replace(result, warnings=(warning, *result.warnings))
         return replace(result, via=way)
 
 
@@ -81,17 +102,18 @@ def _choose_way(guest: Guest, options: SaveOptions) -> str:
     return way
 
 
-def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions) -> SaveResult:
+def _save_shared(guest: Guest, shown: str, path: Location, options: SaveOptions) -> SaveResult:
     if options.live and options.layout != Layout.FIXED:
         raise UsageError("a live save writes packets again, so it needs the fixed layout")
     with ExitStack() as stack:
-        source = stack.enter_context(_open_ram(guest, socket))
+        source = stack.enter_context(_open_ram(guest, shown))
         run = stack.enter_context(open_save_run(source, path, options))
         if options.live:
             run.write_pass()
         state = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
         stack.callback(os.close, state)
         with guest.paused() as pause:
+            domain = _domain_xml(guest, options)
             guest.save_state(state)
             place_ram(
                 source, find_addresses(guest.monitor)
@@ -104,56 +126,74 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
             STATE: pread_all(state, os.fstat(state).st_size, 0),
         }
         source.attachments = kept
-        return run.finish(source_attachments(source), pause.seconds)
+        return run.finish({**source_attachments(source), **domain}, pause.seconds)
 
 
 def _save_through_file(
-    guest: Guest, socket: str, path: Location, options: SaveOptions
+    guest: Guest, shown: str, path: Location, options: SaveOptions
 ) -> SaveResult:
     # Only QEMU can read this guest's memory, so it writes a file, and the file is saved.
     folder = path.parent if isinstance(path, Path) else Path(tempfile.gettempdir())
     with ExitStack() as stack:
         file = stack.enter_context(NamelessFile(folder))
         with guest.paused() as pause:
+            domain = _domain_xml(guest, options)
             kind = guest.save_file(file.fd, options.jobs)
             addresses = find_addresses(guest.monitor)
         source = open_image(descriptor_path(file.fd), kind)
         place_ram(source, addresses)
-        source.shown = f"{GUEST_PREFIX}{socket}"
+        source.shown = shown
         stack.callback(source.close)
         run = stack.enter_context(open_save_run(source, path, options))
-        run.warnings.append(
-            f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; {_REMEDY}"
-        )
+        if guest.unshared is not None:
+            run.warnings.append(
+                f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; "
+                f"{_remedy(guest)}"
+            )
         run.write_pass()
         kept = {**source.attachments, FACTS: describe(guest.facts)}
         source.attachments = kept
-        return run.finish(source_attachments(source), pause.seconds)
+        return run.finish({**source_attachments(source), **domain}, pause.seconds)
+
+
+def _remedy(guest: Guest) -> str:
+    if guest.monitor.peer is None and all(item.shared for item in guest.facts.memory):
+        return _HIDDEN_REMEDY
+    return _REMEDY if guest.monitor.renewal is None else _DOMAIN_REMEDY
+
+
+def _domain_xml(guest: Guest, options: SaveOptions) -> dict[str, bytes]:
+    # Asked before QEMU stops the guest, for the pause to be short. No device comes or goes later:
+    # QEMU refuses that during a migration.
+    xml = None if DOMAIN_XML in options.attach else guest.monitor.domain_xml()
+    return {} if xml is None else {DOMAIN_XML: xml}
 
 
 def _save_over_multifd(
-    guest: Guest, socket: str, path: Location, options: SaveOptions
+    guest: Guest, shown: str, path: Location, options: SaveOptions
 ) -> SaveResult:
     # QEMU migrates the guest to us. It is acknowledged once the snapshot is on stable storage, so
     # that until then the guest is QEMU's.
     channels = min(options.jobs, MOST_CHANNELS)
     limits = options.live_limits if options.live else None
-    with PrivateSocket(guest.monitor.peer.uid) as private, guest.paused() as pause:
+    with PrivateSocket(guest.process_now.uid) as private, guest.paused() as pause:
+        domain = _domain_xml(guest, options)
         taken = not guest.keeps_state
         with (
             migrating(guest, private.uri, channels, limits) as outgoing,
             _received(guest, outgoing, private, channels) as connections,
         ):
-            main = MainChannel(connections.main, f"{GUEST_PREFIX}{socket}", multifd=True)
+            main = MainChannel(connections.main, shown, multifd=True)
             state = main.read_head(HEAD_S, outgoing.check)
             with open_receiver(connections, main, state, path, options) as receiver:
                 receiver.receive(outgoing.check)
                 place_ram(receiver.source, find_addresses(guest.monitor))
                 kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
                 receiver.source.attachments = kept
-                result = receiver.finish()
+                result = receiver.finish(domain)
             main.return_path.finish(taken=taken)
             outgoing.wait_for_end(taken=taken)
+            pause.started = outgoing.stopped_at or pause.started
     return replace(result, pause_seconds=round(pause.seconds, 4))
 
 
@@ -163,10 +203,13 @@ def _received(
 ) -> Iterator[Connections]:
     # Whatever QEMU knows about the end of a connection is a better reason than its end.
     try:
-        peer = guest.monitor.peer
-        connections = accept_all(
-            private.listener, channels, HEAD_S, outgoing.check, peer=(peer.pid, peer.uid)
-        )
+        process = guest.process_now
+        try:
+            connections = accept_all(
+                private.listener, channels, HEAD_S, outgoing.check, peer=process
+            )
+        except MonitorError as error:
+            raise UnreachableError(error.message, path=error.path) from error
         private.close()
         with closing(connections):
             yield connections
@@ -175,7 +218,7 @@ def _received(
 
 
 @contextmanager
-def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
+def _open_ram(guest: Guest, shown: str) -> Iterator[PartsImage]:
     memory = guest.facts.memory
     with guest.open_memory(os.O_RDONLY) as opened:
         paths = [descriptor_path(fd) for fd in opened]
@@ -195,7 +238,7 @@ def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
         for number, (file, item) in enumerate(zip(files, memory, strict=True))
     ]
     source = PartsImage(GUEST_FORMAT, blocks, parts, files)
-    source.shown = f"{GUEST_PREFIX}{socket}"
+    source.shown = shown
     place_ram(source, find_addresses(guest.monitor))
     try:
         yield source
