@@ -21,10 +21,11 @@ from snapmig.guests.backing import open_backings
 from snapmig.guests.guard import Guard
 from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
-from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.guests.monitor import Monitor, MonitorError, Stop, words
 from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
 from snapmig.guests.refusal import copy_and_refuse
 from snapmig.guests.settings import (
+    BACKGROUND,
     Commands,
     capabilities,
     known_capabilities,
@@ -61,9 +62,14 @@ class GuestFacts:
 
 @dataclass
 class Pause:
-    """A pause of a guest, and its length."""
+    """
+    A pause of a guest, and its length.
+
+    :param stops: number of stops before it, during the monitor's connection
+    """
 
     was_running: bool
+    stops: int = 0
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
@@ -159,7 +165,7 @@ class Guest:
         """
         with HeldSignals() as signals:
             self.check_can_be_saved()
-            pause = Pause(was_running=self.status == "running")
+            pause = Pause(self.status == "running", len(self.monitor.stops()))
             self._refuse = not pause.was_running and self._can_be_refused()
             undo = settings_now(self.monitor)
             guard = Guard(self.monitor, resume=pause.was_running, undo=undo)
@@ -170,6 +176,10 @@ class Guest:
             finally:
                 self._let_go(pause, guard, undo)
 
+    def stop_of(self, pause: Pause) -> Stop | None:
+        """Return the first stop of a pause that was over or is under way, None if there is none."""
+        return next(iter(self.monitor.stops()[pause.stops :]), None)
+
     @property
     def keeps_state(self) -> bool:
         """True if a migration must be refused at its end: the guest's owner had stopped it."""
@@ -178,12 +188,15 @@ class Guest:
     @property
     def multifd_problem(self) -> str | None:
         """The reason why QEMU can't migrate over channels to us, None if it can."""
-        missing = {"multifd", RETURN_PATH} - known_capabilities(self.monitor).keys()
-        if missing:
-            return f"this QEMU has no migration capability {min(missing)}"
-        if not self._describes_devices:
-            return "its machine has suppress-vmdesc=on, so the stream's end can't be recognised"
-        return None
+        return self._lacks("multifd", RETURN_PATH)
+
+    def stream_problem(self, *, background: bool) -> str | None:
+        """
+        Return the reason why QEMU can't send a stream to us, None if it can.
+
+        :param background: of the guest as it is at the start, while it runs on
+        """
+        return self._lacks(BACKGROUND if background else RETURN_PATH)
 
     def save_state(self, fd: int) -> None:
         """
@@ -271,8 +284,9 @@ class Guest:
         try:
             self._end_migration()
             if pause.was_running:
-                self._resume()
-            exact = self.monitor.last_pause() if pause.was_running else None
+                self._resume(pause)
+            stop = self.stop_of(pause) if pause.was_running else None
+            exact = None if stop is None else stop.seconds
             pause.seconds = time.monotonic() - pause.started if exact is None else exact
             for command, values in undo:  # once more, because QEMU refuses it during a migration
                 self.monitor.execute(command, **values)
@@ -293,8 +307,10 @@ class Guest:
             self.monitor.execute("migrate_cancel")
             time.sleep(POLL_S)
 
-    def _resume(self) -> None:
+    def _resume(self, pause: Pause) -> None:
         # If it ended meanwhile, or its owner stopped it, it is left alone.
+        if self._is_left_stopped(pause):
+            self.monitor.execute("cont")
         deadline = time.monotonic() + _CANCEL_S
         while (status := self.status) in ("finish-migrate", "postmigrate"):
             if time.monotonic() > deadline:
@@ -303,6 +319,23 @@ class Guest:
             if status == "postmigrate":
                 self.monitor.execute("cont")
             time.sleep(POLL_S)
+
+    def _is_left_stopped(self, pause: Pause) -> bool:
+        # QEMU stops a guest for a background snapshot, and leaves it so if that fails then.
+        stop = self.stop_of(pause)
+        return (
+            stop is not None
+            and stop.resumed_ns is None
+            and self.status == "paused"
+            and migration_of(self.monitor).status == "failed"
+        )
+
+    def _lacks(self, *names: str) -> str | None:
+        if missing := set(names) - known_capabilities(self.monitor).keys():
+            return f"this QEMU has no migration capability {min(missing)}"
+        if not self._describes_devices:
+            return "its machine has suppress-vmdesc=on, so the stream's end can't be recognised"
+        return None
 
     def _learn(self) -> GuestFacts:
         monitor = self.monitor

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from snapmig.guests.answers import Migration
 from snapmig.guests.guest import LONGEST_DOWNTIME_MS, MOST_CHANNELS, Guest
 from snapmig.guests.limits import LiveLimits
 from snapmig.guests.monitor import MonitorError
-from snapmig.guests.settings import capabilities, parameters
+from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
+from snapmig.guests.settings import BACKGROUND, capabilities, parameters
 from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
 
 __all__ = ("Outgoing", "migrating")
@@ -19,23 +20,32 @@ _ASK_S = 0.5
 """Seconds between two questions for the migration's state."""
 _REST_S = 30.0
 
+_REASONS = {
+    "host kernel": "its process may not use userfaultfd for that: run QEMU as root, set "
+    "vm.unprivileged_userfaultfd=1, or give it /dev/userfaultfd",
+    "memory configuration": "the kernel can't write-protect some of its memory, such as huge pages",
+}
+
 
 @contextmanager
 def migrating(guest: Guest, uri: str, channels: int, live: LiveLimits | None) -> Iterator[Outgoing]:
     """
-    Have QEMU migrate the guest over multifd inside the block, and put its settings back.
+    Have QEMU migrate the guest inside the block, and put its settings back.
 
     :param uri: of the listening socket
+    :param channels: number of multifd channels, 0 for a single stream
     :param live: None to stop the guest at once
     :raises MonitorError: QEMU refuses
     """
-    wanted: dict[str, object] = {
-        "multifd-channels": min(channels, MOST_CHANNELS),
-        "multifd-compression": "none",
-        "zero-page-detection": "multifd",
-        "max-bandwidth": 0,  # unlimited
-    }
-    names = ["multifd", "return-path"]
+    wanted: dict[str, object] = {"max-bandwidth": 0}  # unlimited
+    names = [RETURN_PATH]
+    if channels:
+        names.append("multifd")
+        wanted |= {
+            "multifd-channels": min(channels, MOST_CHANNELS),
+            "multifd-compression": "none",
+            "zero-page-detection": "multifd",
+        }
     if live is None:
         wanted["downtime-limit"] = LONGEST_DOWNTIME_MS
     else:
@@ -45,6 +55,31 @@ def migrating(guest: Guest, uri: str, channels: int, live: LiveLimits | None) ->
     with parameters(guest.monitor, wanted), capabilities(guest.monitor, *names):
         guest.monitor.execute("migrate", uri=uri)
         yield Outgoing(guest, None if live is None else live.pause_after_s)
+
+
+@contextmanager
+def migrating_in_background(guest: Guest, uri: str) -> Iterator[Outgoing]:
+    """
+    Have QEMU send the guest as it is now inside the block, while the guest runs on.
+
+    :param uri: of the listening socket
+    :raises MonitorError: QEMU can't, with the reason
+    """
+    with ExitStack() as stack:
+        stack.enter_context(parameters(guest.monitor, {"max-bandwidth": 0}))
+        try:
+            stack.enter_context(capabilities(guest.monitor, BACKGROUND))
+        except MonitorError as error:
+            message = f"{error.message}{_explain(error.message)}"
+            raise MonitorError(message, path=error.path) from error
+        guest.monitor.execute("migrate", uri=uri)
+        yield Outgoing(guest, None)
+
+
+def _explain(words: str) -> str:
+    # QEMU tests userfaultfd in its own process, and says little.
+    reasons = [reason for part, reason in _REASONS.items() if part in words]
+    return f" ({reasons[0]}); a live save is possible" if reasons else ""
 
 
 class Outgoing:

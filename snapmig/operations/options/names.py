@@ -11,6 +11,7 @@ __all__ = (
     "HuffmanName",
     "LayoutName",
     "Level",
+    "LiveName",
     "ViaName",
     "WindowName",
 )
@@ -30,5 +31,6 @@ FormatName = Literal[
 HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
-ViaName = Literal["shared", "multifd", "mapped-ram"]
+LiveName = Literal["background"]
+ViaName = Literal["shared", "multifd", "mapped-ram", "stream"]
 WindowName = Literal["4k", "32k"]

@@ -13,10 +13,12 @@ from snapmig.container.format import (
 )
 from snapmig.encodings.compressions import COMPRESSIONS, Compression
 from snapmig.errors import SnapmigError, UsageError
+from snapmig.operations.options.names import LiveName
 from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
 __all__ = (
+    "BACKGROUND",
     "GUEST_FORMAT",
     "GUEST_PREFIX",
     "WINDOWS",
@@ -27,6 +29,7 @@ __all__ = (
     "parse_jobs",
     "parse_layout",
     "parse_level",
+    "parse_live",
     "parse_packet_size",
     "parse_rate",
     "parse_via",
@@ -40,8 +43,14 @@ WINDOWS = {"4k": 12, "32k": 15}
 MAX_JOBS = 1024
 MAX_DEPTH = 64
 
-WAYS = SHARED, MULTIFD, MAPPED_RAM = "shared", "multifd", "mapped-ram"
-"""Ways to a running guest's RAM: its shared files, QEMU's channels, or a file that QEMU writes."""
+WAYS = SHARED, MULTIFD, MAPPED_RAM, STREAM = "shared", "multifd", "mapped-ram", "stream"
+"""
+Ways to a running guest's RAM: its shared files, QEMU's channels, a file that QEMU writes, or a
+single stream.
+"""
+
+BACKGROUND = "background"
+"""The value of the option ``live`` for a snapshot of the guest as it is at the start."""
 
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
@@ -139,6 +148,19 @@ def parse_via(way: str) -> str:
     if way not in WAYS:
         raise UsageError(f"via is {way!r}, expected {', '.join(WAYS)}")
     return way
+
+
+def parse_live(live: bool | str) -> bool | LiveName:
+    """
+    Return whether a guest runs on while it is saved, and how.
+
+    :raises UsageError: neither true, false nor :data:`BACKGROUND`
+    """
+    if live is True or live is False:
+        return live
+    if live != BACKGROUND:
+        raise UsageError(f"live is {live!r}, expected true, false or {BACKGROUND!r}")
+    return "background"
 
 
 def parse_layout(layout: str | None, location: Location | None = None) -> Layout:

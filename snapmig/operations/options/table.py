@@ -8,7 +8,7 @@ the signature and with the tables in ``docs``. A new option is an entry, and the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from snapmig.architectures import ARCHITECTURES
@@ -19,7 +19,14 @@ from snapmig.errors import UsageError
 from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.addresses import parse_addresses
-from snapmig.operations.options.parse import WAYS, WINDOWS, parse_packet_size, parse_rate
+from snapmig.operations.options.names import LiveName
+from snapmig.operations.options.parse import (
+    BACKGROUND,
+    WAYS,
+    WINDOWS,
+    parse_packet_size,
+    parse_rate,
+)
 
 __all__ = (
     "API_ONLY",
@@ -61,6 +68,8 @@ class SaveOption(NamedTuple):
     :ivar shown: the default in words
     :ivar parse: check and conversion of the argument on the command line
     :ivar flags: names on the command line besides ``--name``
+    :ivar values: further values of an option without an argument, each with its help, given as
+        ``--name=VALUE``
     """
 
     name: str
@@ -74,6 +83,7 @@ class SaveOption(NamedTuple):
     choices: Iterable[str] | None = None
     parse: Callable[[str], Any] | None = None
     flags: tuple[str, ...] = ()
+    values: Mapping[str, str] = {}
 
 
 def _parse_address(text: str) -> str:
@@ -110,8 +120,9 @@ _ENTRIES = (
         default=False, flags=("-f",),
     ),
     SaveOption(
-        "live", bool, GENERAL, "save while the guest runs, pause it only briefly",
+        "live", bool | LiveName, GENERAL, "save while the guest runs, pause it only briefly",
         "save defaults backup", default=False,
+        values={BACKGROUND: "the same, as the guest is at the start"},
     ),
     SaveOption(
         "attach", dict[str, str], GENERAL, "keep a file in the snapshot; may be repeated",
@@ -134,7 +145,7 @@ _ENTRIES = (
         metavar="NAME", choices=ARCHITECTURES,
     ),
     SaveOption(
-        "via", str, GUEST, "shared, multifd or mapped-ram, see docs/guests.md",
+        "via", str, GUEST, "shared, multifd, mapped-ram or stream",
         "save defaults backup", shown="auto", metavar="WAY", choices=WAYS,
     ),
     SaveOption(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.guest import MOST_CHANNELS, Guest
-from snapmig.guests.outgoing import Outgoing, migrating
+from snapmig.guests.outgoing import Outgoing, migrating, migrating_in_background
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
@@ -26,11 +26,13 @@ from snapmig.migration.connections import Connections, PrivateSocket, accept_all
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.parse import (
+    BACKGROUND,
     GUEST_FORMAT,
     GUEST_PREFIX,
     MAPPED_RAM,
     MULTIFD,
     SHARED,
+    STREAM,
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
@@ -44,6 +46,7 @@ from snapmig.system.libc import huge_page_size
 __all__ = ("STATE", "save_guest")
 
 STATE = SHARED_STATE
+_NEEDS_FIXED = "pages that come in any order, or again, need the fixed layout"
 _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
 
 
@@ -57,15 +60,21 @@ def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
     check_location(path, force=options.force)
     with Guest(socket, options.monitor) as guest:
         guest.check_can_be_saved()
+        if options.live == BACKGROUND and guest.status != "running":
+            options = options._replace(live=False)  # older QEMUs would have it run afterwards
         way = _choose_way(guest, options)
         result = _WAYS[way](guest, socket, path, options)
         return replace(result, via=way)
 
 
 def _choose_way(guest: Guest, options: SaveOptions) -> str:
+    if options.live == BACKGROUND:
+        return _way_in_background(guest, options)
     problems = {SHARED: guest.unshared, MULTIFD: None, MAPPED_RAM: None}
     if options.layout != Layout.FIXED:
-        problems[MULTIFD] = "packets sent again need the fixed layout"
+        problems[MULTIFD] = problems[STREAM] = _NEEDS_FIXED
+    elif options.via == STREAM:
+        problems[STREAM] = guest.stream_problem(background=False)
     elif options.via == MULTIFD or guest.unshared is not None:
         problems[MULTIFD] = guest.multifd_problem
     if options.live:
@@ -79,6 +88,18 @@ def _choose_way(guest: Guest, options: SaveOptions) -> str:
         reasons = "; ".join(f"via {way}: {problem}" for way, problem in problems.items())
         raise UsageError(f"the guest can't be saved live: {reasons}")
     return way
+
+
+def _way_in_background(guest: Guest, options: SaveOptions) -> str:
+    if options.via not in (None, STREAM):
+        message = f"the guest can't be saved in the background via {options.via}, only via {STREAM}"
+        raise UsageError(message)
+    problem = guest.stream_problem(background=True)
+    if options.layout != Layout.FIXED:
+        problem = _NEEDS_FIXED
+    if problem is not None:
+        raise UsageError(f"the guest can't be saved in the background: {problem}")
+    return STREAM
 
 
 def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions) -> SaveResult:
@@ -96,7 +117,7 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
             place_ram(
                 source, find_addresses(guest.monitor)
             )  # firmware may have moved some of it meanwhile
-            run.write_pass(changed_only=options.live)
+            run.write_pass(changed_only=bool(options.live))
         if options.live:
             run.warn_of_writes()
         kept = {
@@ -134,27 +155,48 @@ def _save_through_file(
 def _save_over_multifd(
     guest: Guest, socket: str, path: Location, options: SaveOptions
 ) -> SaveResult:
+    return _receive(guest, socket, path, options, min(options.jobs, MOST_CHANNELS))
+
+
+def _save_over_stream(
+    guest: Guest, socket: str, path: Location, options: SaveOptions
+) -> SaveResult:
+    return _receive(guest, socket, path, options, 0)
+
+
+def _receive(
+    guest: Guest, socket: str, path: Location, options: SaveOptions, channels: int
+) -> SaveResult:
     # QEMU migrates the guest to us. It is acknowledged once the snapshot is on stable storage, so
     # that until then the guest is QEMU's.
-    channels = min(options.jobs, MOST_CHANNELS)
-    limits = options.live_limits if options.live else None
+    shown = f"{GUEST_PREFIX}{socket}"
     with PrivateSocket(guest.monitor.peer.uid) as private, guest.paused() as pause:
         taken = not guest.keeps_state
+        at_start = find_addresses(guest.monitor) if options.live == BACKGROUND else None
         with (
-            migrating(guest, private.uri, channels, limits) as outgoing,
+            _migrating(guest, private.uri, channels, options) as outgoing,
             _received(guest, outgoing, private, channels) as connections,
         ):
-            main = MainChannel(connections.main, f"{GUEST_PREFIX}{socket}", multifd=True)
+            main = MainChannel(connections.main, shown, multifd=channels > 0)
             state = main.read_head(HEAD_S, outgoing.check)
             with open_receiver(connections, main, state, path, options) as receiver:
                 receiver.receive(outgoing.check)
-                place_ram(receiver.source, find_addresses(guest.monitor))
+                place_ram(receiver.source, at_start or find_addresses(guest.monitor))
+                stop = guest.stop_of(pause) if at_start else None
                 kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
                 receiver.source.attachments = kept
-                result = receiver.finish()
+                result = receiver.finish(None if stop is None else stop.stopped_ns)
             main.return_path.finish(taken=taken)
             outgoing.wait_for_end(taken=taken)
     return replace(result, pause_seconds=round(pause.seconds, 4))
+
+
+def _migrating(
+    guest: Guest, uri: str, channels: int, options: SaveOptions
+) -> AbstractContextManager[Outgoing]:
+    if options.live == BACKGROUND:
+        return migrating_in_background(guest, uri)
+    return migrating(guest, uri, channels, options.live_limits if options.live else None)
 
 
 @contextmanager
@@ -202,7 +244,12 @@ def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
         source.close()
 
 
-_WAYS = {SHARED: _save_shared, MULTIFD: _save_over_multifd, MAPPED_RAM: _save_through_file}
+_WAYS = {
+    SHARED: _save_shared,
+    MULTIFD: _save_over_multifd,
+    MAPPED_RAM: _save_through_file,
+    STREAM: _save_over_stream,
+}
 
 
 def place_ram(source: ImageSource, addresses: Addresses) -> None:
