@@ -42,7 +42,9 @@ from tests.support.processes import caught, wait_for
 pytestmark = pytest.mark.guest
 
 WAYS = [(live, jobs) for live in (False, True) for jobs in (1, 2, 4)]
-UNWRITTEN = re.compile("No space left on device|failed to save SaveStateEntry")
+UNWRITTEN = re.compile(
+    "No space left on device|failed to save SaveStateEntry|Unable to write to socket|Channel error"
+)
 """What QEMU writes where it can't write a guest to the end."""
 LARGE = Layout(ram=128 << 20)
 """All of it is written in each pass, so that the second look of a live save takes long too."""
@@ -323,14 +325,14 @@ KindSaved = Callable[[str], SavedKind]
 
 
 def save_kind(
-    program: str, folder: Path, kind: str, *, machine: str = "q35", live: bool = False
+    program: str, folder: Path, kind: str, *, machine: str = "q35", **options: Any
 ) -> SavedKind:
     """Save a guest with some kind of memory, which then continues counting."""
     memory = MEMORIES[kind](folder)
     with make_monitored(program, folder, memory, machine=machine) as guest:
         tiny.wait_passes(guest, 2)
         before = {item.name for item in folder.iterdir()}
-        result = snapmig.save(guest.monitor, folder / "snap", live=live, jobs=2)
+        result = snapmig.save(guest.monitor, folder / "snap", jobs=2, **options)
         left = [item.name for item in folder.iterdir() if item.name not in before]
         tiny.wait_passes(guest, 2)
         return SavedKind(result, folder / "snap", guest.folder, left)
@@ -409,11 +411,11 @@ def test_shared_memory_is_saved_once(kind_saved: KindSaved, kind: str) -> None:
         ),
     ],
 )
-def test_unshared_memory_is_warned_of(kind_saved: KindSaved, kind: str, reason: str) -> None:
+def test_unshared_memory_is_warned_of(program: str, shm: Path, kind: str, reason: str) -> None:
     """A guest whose memory QEMU itself must write goes through a file, and the user learns why."""
     if kind == "in a memfd":
         require_qemu("8.1")  # older ones leave it out of their state
-    saved = kind_saved(kind)
+    saved = save_kind(program, shm, kind, via="mapped-ram")
     (warning,) = saved.result.warnings
     assert re.fullmatch(
         f"{reason}, so QEMU wrote all RAM to a (mapped-ram|qemu-stream) file in "
@@ -429,10 +431,33 @@ def test_unshared_memory_leaves_no_file(kind_saved: KindSaved, kind: str) -> Non
     assert kind_saved(kind).left == ["snap"]
 
 
-def test_unshared_memory_is_not_saved_live(program: str, shm: Path) -> None:
-    """A live save of a guest without shared memory is refused with its requirement."""
-    with pytest.raises(SnapmigError, match="a live save needs shared guest memory"):
-        save_kind(program, shm, "anonymous", live=True)
+@pytest.fixture(scope="module")
+def anonymous(program: str, shared_shm: Path) -> Iterator[Monitored]:
+    """Give a running guest whose memory is QEMU's own."""
+    (shared_shm / "anonymous-guest").mkdir()
+    folder = shared_shm / "anonymous-guest"
+    with make_monitored(program, folder, MEMORIES["anonymous"](folder)) as guest:
+        tiny.wait_passes(guest, 1)
+        yield guest
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"via": "shared"}, "saved via shared: RAM block 'ram' is not in a shared file"),
+        ({"via": "mapped-ram", "live": True}, "via mapped-ram: QEMU stops the guest for it"),
+        ({"via": "multifd", "layout": "packed"}, "via multifd: .*the fixed layout"),
+        ({"layout": "packed", "live": True}, "can't be saved live: via shared: .*; via multifd: "),
+    ],
+    ids=["shared", "mapped-ram", "packed", "packed live"],
+)
+def test_a_way_that_can_not_be_gone(
+    anonymous: Monitored, shm: Path, options: dict[str, Any], reason: str
+) -> None:
+    """A way that the guest or another option does not allow is refused with its reason."""
+    with pytest.raises(SnapmigError, match=reason):
+        snapmig.save(anonymous.monitor, shm / "snap", **options)
+    assert "STOP" not in events(anonymous)
 
 
 def test_unshared_memory_is_written_once(program: str, shm: Path) -> None:
@@ -578,7 +603,7 @@ def test_full_destination_of_an_anonymous_guest(program: str, shm: Path, full: P
         guest.expected_words = UNWRITTEN
         tiny.wait_passes(guest, 2)
         with pytest.raises(SnapmigError, match="could not migrate"):
-            snapmig.save(guest.monitor, full / "snap", jobs=2)
+            snapmig.save(guest.monitor, full / "snap", jobs=2, via="mapped-ram")
         assert (len(tiny.wait_passes(guest, 2)) >= 2, [*full.iterdir()]) == (True, [])
         assert guest.execute("query-fdsets") == []
 
@@ -654,23 +679,27 @@ def test_interrupted_guest_counts_on(large: Monitored, shm: Path) -> None:
     assert stood_at(shm / "snap", shm, LARGE).number >= 1
 
 
-def while_qemu_writes(guest: Monitored, path: Path) -> subprocess.Popen[str]:
+def while_qemu_writes(guest: Monitored, path: Path, via: str) -> subprocess.Popen[str]:
     """Start a save of a guest's private memory; return it while QEMU writes that."""
 
     def start() -> subprocess.Popen[str]:
         path.unlink(missing_ok=True)
-        return snapmig_program.start("save", guest.monitor, path, "-j", 2)
+        return snapmig_program.start("save", guest.monitor, path, "-j", 2, "--via", via)
 
     return caught(start, lambda _: guest.execute("query-migrate").get("status") == "active")
 
 
-def test_signal_while_qemu_writes(program: str, shm: Path) -> None:
+unshared_ways = pytest.mark.parametrize("via", ["multifd", "mapped-ram"])
+
+
+@unshared_ways
+def test_signal_while_qemu_writes(program: str, shm: Path, via: str) -> None:
     """A program interrupted while QEMU itself saves a guest cancels that."""
     backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
     with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
         guest.expected_words = UNWRITTEN
         tiny.wait_passes(guest, 1)
-        process = while_qemu_writes(guest, shm / "snap")
+        process = while_qemu_writes(guest, shm / "snap", via)
         try:
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=30)
@@ -687,10 +716,23 @@ def test_killed_while_qemu_writes(program: str, shm: Path) -> None:
     with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
         guest.expected_words = UNWRITTEN
         tiny.wait_passes(guest, 1)
-        process = while_qemu_writes(guest, shm / "snap")
+        process = while_qemu_writes(guest, shm / "snap", "mapped-ram")
         process.kill()
         process.communicate()
         assert [item.name for item in shm.iterdir()] == ["tiny.sector"]
+
+
+def test_killed_while_it_receives(program: str, shm: Path) -> None:
+    """A guest runs on if the program that receives it is killed, and nothing has the final name."""
+    backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
+    with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
+        guest.expected_words = UNWRITTEN
+        tiny.wait_passes(guest, 1)
+        process = while_qemu_writes(guest, shm / "snap", "multifd")
+        process.kill()
+        process.communicate()
+        wait_for(lambda: status(guest) == "running")
+        assert not (shm / "snap").exists()
 
 
 @pytest.mark.parametrize("kind", ["in a file", "anonymous"])

@@ -209,6 +209,7 @@ def _received(
         connections = accept_all(
             private.listener, channels, HEAD_S, outgoing.check, peer=(peer.pid, peer.uid)
         )
+        private.close()
         with closing(connections):
             yield connections
     except MigrationError as error:
