@@ -178,7 +178,7 @@ class GatheredPages:
 
     def _note(self, packet: int, buffer: int, inside: slice) -> None:
         mask = self._buffers.masks[buffer, inside]
-        new = len(mask) - int(np.count_nonzero(mask))
+        new = len(mask) - (int(np.count_nonzero(mask)) if self._count[buffer] else 0)
         mask[:] = True
         self._count[buffer] += new
         if self._count[buffer] > self._allocated[buffer]:

@@ -50,6 +50,8 @@ _HEAD_LIMIT = 80 << 20
 _RECORDS = 1024
 """Records taken together."""
 
+_STEPS = PAGE_SIZE * np.arange(_RECORDS, dtype=np.uint64)
+_WORD = struct.Struct(">Q")
 _MOMENT_S = 0.02
 _OTHER_PAGES = {0x40: "XBZRLE deltas", 0x80: "RDMA hooks", 0x100: "compressed pages"}
 
@@ -263,8 +265,12 @@ class MainChannel:
             self._kept += bytes([SECTION_COMMAND]) + head + data
 
     def _words(self) -> Parser:
+        inbox = self._inbox
         while True:
-            word = yield from self._number(8)
+            while len(inbox) < _WORD.size:
+                yield
+            (word,) = _WORD.unpack_from(inbox.raw, inbox.start)
+            inbox.start += _WORD.size
             address, flags = word & ~RAM_FLAGS, word & RAM_FLAGS
             if flags == RAM_EOS:
                 if not self._marks_are_flushes:
@@ -300,9 +306,8 @@ class MainChannel:
         while len(self._inbox) < body:
             yield
         count = self._run(body, stride, address, kind | RAM_CONTINUE, left)
-        length = (count - 1) * stride + body
-        raw = np.frombuffer(self._inbox.raw, np.uint8, length, self._inbox.start)
-        rows = np.lib.stride_tricks.as_strided(raw, (count, body), (stride, 1))
+        inbox = self._inbox
+        rows = np.ndarray((count, body), np.uint8, inbox.raw, inbox.start, (stride, 1))
         sink = self._sink
         if sink is None:
             raise RuntimeError("pages before begin()")
@@ -312,7 +317,7 @@ class MainChannel:
             raise UnsupportedError("a page is filled with a byte that is not zero", path=self.shown)
         else:
             sink.take_zeros(page, count)
-        self._inbox.start += length
+        inbox.start += (count - 1) * stride + body
         while self._is_held:
             yield
 
@@ -320,13 +325,14 @@ class MainChannel:
         # Number of whole records in the buffer that continue this one, itself included.
         room = (len(self._inbox) - body) // stride
         count = min(_RECORDS - 1, room, left - 1)
-        if count <= 0:
-            return 1
         at = self._inbox.start + body
+        following = address + PAGE_SIZE + flags
+        if count <= 0 or _WORD.unpack_from(self._inbox.raw, at) != (following,):
+            return 1
         words = np.ndarray((count,), ">u8", self._inbox.raw, at, (stride,))
-        expected = address + PAGE_SIZE * np.arange(1, count + 1, dtype=np.uint64) + flags
-        wrong = np.flatnonzero(words != expected)
-        return 1 + (int(wrong[0]) if wrong.size else count)
+        wrong = words != _STEPS[:count] + np.uint64(following)
+        first = int(wrong.argmax())
+        return 1 + (first if wrong[first] else count)
 
     def _find_block(self, name: bytes) -> tuple[int, int]:
         if name not in self._blocks:
