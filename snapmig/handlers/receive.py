@@ -69,6 +69,8 @@ class Outcome(IntEnum):
     """The channel has reached a barrier."""
     FULL = 3
     """The worker can stage no more pages."""
+    ENDED = 4
+    """The source has closed the channel."""
 
 
 class Merge(NamedTuple):
@@ -204,7 +206,7 @@ class _Receive:
                 return Outcome.FULL
             packet = channel.next(_IDLE_S)
             if packet is None:
-                return Outcome.IDLE
+                return Outcome.ENDED if channel.ended else Outcome.IDLE
             if len(packet.data) or len(packet.zeros):
                 self._take(packet, table, task.argument, row)
             if packet.sync:

@@ -17,6 +17,7 @@ from snapmig.geometry import Geometry
 from snapmig.handlers.receive import Merge, Outcome, ReceiveKind
 from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages
 from snapmig.migration.main_channel import MainChannel
+from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes, Mask
 from snapmig.workers.tasks import Task
 
@@ -108,6 +109,7 @@ class ReceiveTasks:
         self._staged = [StagedPages(path) for path in tables[: len(channels)]]
         self._new = dict(enumerate(channels))
         self._at_barrier = [False] * len(channels)
+        self._ended = [False] * len(channels)
         self._idle = set(range(len(channels)))
         self._queue = deque(empty_tasks(geometry))
         self._in_flight = 0
@@ -132,7 +134,8 @@ class ReceiveTasks:
         if self._in_flight or self._full or self._parent.full or self._is_complete:
             return None
         for channel in range(worker % self._workers, len(self._at_barrier), self._workers):
-            if channel in self._idle and not self._at_barrier[channel]:
+            rests = self._at_barrier[channel] or self._ended[channel]
+            if channel in self._idle and not rests:
                 self._idle.remove(channel)
                 fd = self._new.pop(channel, -1)
                 kind = ReceiveKind.RECEIVE
@@ -144,6 +147,7 @@ class ReceiveTasks:
         if task.kind == ReceiveKind.RECEIVE:
             self._idle.add(task.first)
             self._at_barrier[task.first] = reply == Outcome.SYNC
+            self._ended[task.first] = reply == Outcome.ENDED
             self._full = self._full or reply == Outcome.FULL
         else:
             self._in_flight -= 1
@@ -159,6 +163,7 @@ class ReceiveTasks:
 
     def _turn(self) -> None:
         # One step at a time, when nobody is at work on the one before.
+        self._check_ends()
         if self._queue or self._in_flight or self._done:
             return
         if self._after is not None:
@@ -166,6 +171,13 @@ class ReceiveTasks:
             after()
         if len(self._idle) == len(self._at_barrier):
             self._turn_channels()
+
+    def _check_ends(self) -> None:
+        # Without a return path a source closes its channels as soon as all is sent.
+        if self._main.marks > self.rounds:
+            for number, ended in enumerate(self._ended):
+                if ended and not self._at_barrier[number]:
+                    raise MigrationError(f"channel {number}: connection ended too early")
 
     def _turn_channels(self) -> None:
         barrier = all(self._at_barrier) and self._main.marks > self.rounds

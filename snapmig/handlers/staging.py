@@ -125,15 +125,17 @@ class StagedReader(_Table):
 
     def overlay(self, first: int, pages: Bytes) -> None:
         """
-        Put the staged ones among consecutive pages to their places.
+        Put the staged ones among consecutive pages to their places, each page's last one.
 
         :param first: number of the first page
         :param pages: ``(n, 4096)``
         """
         start, stop = self._sorted.searchsorted([first, first + len(pages)])
-        found = self._order[start:stop]
+        numbers = self._sorted[start:stop]
+        last = np.append(numbers[1:] != numbers[:-1], True)
+        found = self._order[start:stop][last]
         zero = self._entries[found] >= _ZERO
-        places = self._sorted[start:stop] - first
+        places = numbers[last] - first
         pages[places[~zero]] = self._pages[found[~zero]]
         pages[places[zero]] = 0
 

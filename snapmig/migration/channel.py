@@ -42,12 +42,14 @@ class Channel:
     Reads packets from a connection that has sent its first packet already.
 
     :param descriptor: of the connection, becomes the channel's own
+    :ivar ended: the source has closed the connection after a whole packet
     """
 
     def __init__(self, descriptor: int, number: int, blocks: Blocks) -> None:
         self._connection = connection = socket.socket(fileno=descriptor)
         self._number = number
         self._blocks = blocks
+        self.ended = False
         self._buffer: Bytes = np.empty(0, np.uint8)
         self._inflater = make_inflater()
         # A time limit of the kernel's, so that one call still takes a whole packet.
@@ -59,15 +61,21 @@ class Channel:
 
     def next(self, wait_s: float) -> Received | None:
         """
-        Return the next packet, None if none begins in time.
+        Return the next packet, None if none begins in time, or ever.
 
         :raises MigrationError: it is impossible, or the connection ends or stands still inside it
         :raises UnsupportedError: it has something unknown here
         """
-        if not self._poll.poll(1000 * wait_s):
+        if self.ended or not self._poll.poll(1000 * wait_s):
             return None
         try:
+            if not self._connection.recv(1, socket.MSG_PEEK):
+                self.ended = True
+                return None
             return self._read()
+        except OSError as error:
+            message = f"channel {self._number}: connection failed: {error.strerror}"
+            raise MigrationError(message) from error
         except MigrationError as error:
             raise MigrationError(f"channel {self._number}: {error.message}") from error
 
@@ -90,8 +98,6 @@ class Channel:
             except BlockingIOError:
                 message = f"sent nothing in {STILL_S} s in the middle of a packet"
                 raise MigrationError(message) from None
-            except OSError as error:
-                raise MigrationError(f"connection failed: {error.strerror}") from error
             if not count:
                 raise MigrationError("connection ended too early")
             done += count

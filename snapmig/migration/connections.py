@@ -31,7 +31,7 @@ from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("Connections", "PrivateSocket", "accept_all")
 
-_MOMENT_S = 0.05
+_MOMENT_S = 0.02
 _FOLDERS = ("/run/user/{uid}", "/run", "/tmp")
 _BACKLOG = 256
 _CHANNEL_START = CHANNEL_MAGIC.to_bytes(4)
@@ -120,12 +120,9 @@ def accept_all(
         while not arrivals.complete:
             raise_if_cancelled()
             check()
-            poll = select.poll()
-            for each in (listener, *arrivals.unsorted):
-                poll.register(each, select.POLLIN)
-            poll.poll(1000 * _MOMENT_S)
+            ended = arrivals.wait(listener)
             arrivals.accept_from(listener, peer)
-            arrivals.sort()
+            arrivals.sort(ended)
             if time.monotonic() > deadline:
                 message = (
                     f"in {limit_s:g} s there came {arrivals.shown}, expected {arrivals.wanted}"
@@ -145,6 +142,7 @@ class _Arrivals:
         self._channels: dict[int, socket.socket] = {}
         self._uuid = b""
         self.unsorted: list[socket.socket] = []
+        self._begun: set[socket.socket] = set()
 
     @property
     def complete(self) -> bool:
@@ -174,7 +172,17 @@ class _Arrivals:
                 message = f"more than {self._count + 1} connections came, expected {self.wanted}"
                 raise MigrationError(message)
 
-    def sort(self) -> None:
+    def wait(self, listener: socket.socket) -> set[int]:
+        # Until something comes, or a moment. Returns descriptors of connections that have ended.
+        # One with some bytes, too few to know it, stays readable: it is looked at every moment.
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        for each in self.unsorted:
+            poll.register(each, select.POLLRDHUP | (0 if each in self._begun else select.POLLIN))
+        events = poll.poll(1000 * _MOMENT_S)
+        return {fd for fd, found in events if found & (select.POLLRDHUP | select.POLLHUP)}
+
+    def sort(self, ended: set[int]) -> None:
         for connection in list(self.unsorted):
             try:
                 start = connection.recv(HELLO_SIZE, socket.MSG_PEEK)
@@ -184,6 +192,11 @@ class _Arrivals:
                 raise MigrationError("a connection ended before it sent anything")
             if len(start) >= len(MAGIC) and self._take(connection, start):
                 self.unsorted.remove(connection)
+                self._begun.discard(connection)
+            elif connection.fileno() in ended:
+                raise MigrationError(f"a connection ended after {len(start)} bytes")
+            else:
+                self._begun.add(connection)
 
     def _take(self, connection: socket.socket, start: bytes) -> bool:
         # True if the connection is known for what it is.

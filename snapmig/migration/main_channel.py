@@ -206,7 +206,9 @@ class MainChannel:
         self._inbox.take(end)
         before = state.before
         while before[:1] == bytes([SECTION_COMMAND]):
-            number, length = struct.unpack_from(">HH", before, 1)
+            number, length = int.from_bytes(before[1:3]), int.from_bytes(before[3:5])
+            if len(before) < 5 + length:
+                raise self._refuse(f"command {number} has fewer than its {length} bytes")
             self._obey(number, before[5 : 5 + length])
             before = before[5 + length :]
         words = struct.unpack(f">{len(state.list_end) // 8}Q", state.list_end)
@@ -216,7 +218,7 @@ class MainChannel:
 
     def _obey(self, number: int, data: bytes) -> bool:
         # True if the command belongs to the guest rather than to this migration.
-        if problem := command_problem(number):
+        if problem := command_problem(number, len(data)):
             raise UnsupportedError(problem, path=self.shown)
         return self.return_path.obey(Command(number), data)
 
@@ -239,7 +241,8 @@ class MainChannel:
                 if number != self._state.section_id:
                     raise self._in_parts()
                 yield from self._words()
-                yield from self._read_footer()
+                if (yield from self._read_footer()) != self._footer:
+                    raise self._refuse("a section has a footer and another one has none")
                 if kind == SECTION_END:
                     return
             elif kind == SECTION_COMMAND:
@@ -255,7 +258,13 @@ class MainChannel:
     def _read_footer(self) -> Generator[None, None, bytes]:
         kind = yield from self._number(1)
         self._inbox.start -= 1
-        return (yield from self._take(5)) if kind == SECTION_FOOTER else b""
+        if kind != SECTION_FOOTER:  # machine types before 2.4 have none
+            return b""
+        footer = yield from self._take(5)
+        number, expected = int.from_bytes(footer[1:]), self._state.section_id
+        if number != expected:
+            raise self._refuse(f"RAM ends with the footer of section {number}, not {expected}")
+        return footer
 
     def _command(self) -> Parser:
         head = yield from self._take(4)

@@ -32,20 +32,30 @@ class Command(IntEnum):
     SWITCHOVER_START = 11
 
 
+_SIZES = {Command.OPEN_RETURN_PATH: 0, Command.PING: 4, Command.SWITCHOVER_START: 0}
+"""Bytes of data of the commands that are obeyed."""
+
+
 class _Message(IntEnum):
     SHUT = 1
     PONG = 2
     SWITCHOVER_ACK = 7
 
 
-def command_problem(number: int) -> str | None:
-    """Return the reason why a command can't be obeyed, None if it can."""
+def command_problem(number: int, size: int) -> str | None:
+    """
+    Return the reason why a command can't be obeyed, None if it can.
+
+    :param size: of its data, in bytes
+    """
     try:
         command = Command(number)
     except ValueError:
         return f"stream has command {number}, which is not known here"
-    if command in (Command.OPEN_RETURN_PATH, Command.PING, Command.SWITCHOVER_START):
-        return None
+    if command in _SIZES:
+        wanted = _SIZES[command]
+        found = f"command {command.name} has {size} bytes, expected {wanted}"
+        return None if size == wanted else found
     return f"stream has command {command.name}, expected a migration without postcopy"
 
 

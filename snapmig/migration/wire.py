@@ -222,8 +222,9 @@ class RamPacket(NamedTuple):
         allocated, normal, size, _number, zero, name = _REST.unpack_from(raw)
         count = normal + zero
         most = blocks.pages_per_packet
-        if allocated > most or count > most:
-            message = f"packet has {count} pages of {allocated}, expected at most {most}"
+        if allocated > most or count > allocated:
+            least = min(allocated, most)
+            message = f"packet has {count} pages in a list of {allocated}, expected at most {least}"
             raise MigrationError(message)
         if not count:  # up to QEMU 8.2 other fields are those of the packet before
             return cls(_NONE, _NONE, 0)

@@ -98,7 +98,7 @@ class Receiver:
         self._main = main
         self._tasks = tasks
         self._moved = time.monotonic()
-        self._last = (0, 0)
+        self._last: tuple[int, ...] = ()
 
     @property
     def rounds(self) -> int:
@@ -139,9 +139,11 @@ class Receiver:
         self._main.receive()
         check()
         counts = self.run.counts()
-        seen = (self._main.received, int(counts[Counter.RECEIVED_BYTES]))
+        # Before anything is received workers write the records of empty packets.
+        done = (int(counts[each]) for each in (Counter.RECEIVED_BYTES, Counter.EMPTY_PACKETS))
+        seen = (self._main.received, *done)
         now = time.monotonic()
-        if seen != self._last or counts[Counter.RAM_BYTES] == 0:
+        if seen != self._last:
             self._last, self._moved = seen, now
         elif now - self._moved > _STILL_S:
             message = f"nothing came over any connection in {_STILL_S:.0f} s"
