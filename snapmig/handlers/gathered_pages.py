@@ -20,9 +20,9 @@ from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.packet_buffers import PacketBuffers
 from snapmig.pages import Bytes
 
-__all__ = ("Gathered", "GatheredPages")
+__all__ = ("MOST_PAGES", "Gathered", "GatheredPages")
 
-_MOST_PAGES = 1 << 16
+MOST_PAGES = 1 << 16
 """Pages in memory: 256 MiB."""
 _RUN = 1 << 10
 """Pages that come at once, at most."""
@@ -52,12 +52,12 @@ class GatheredPages:
     """
     Takes pages and zero pages, gives gathered packets.
 
-    :param most_pages: in memory
+    :param most_pages: in memory; default: :data:`MOST_PAGES`
     :ivar zero_runs: packets that turned out to be zero, as far as nobody has taken them from here
     """
 
     def __init__(
-        self, geometry: Geometry, buffers: PacketBuffers, most_pages: int = _MOST_PAGES
+        self, geometry: Geometry, buffers: PacketBuffers, most_pages: int | None = None
     ) -> None:
         self._buffers = buffers
         self._packet_pages = geometry.packet_pages
@@ -74,7 +74,7 @@ class GatheredPages:
         # Memory of a whole buffer is kept for the next one: new memory costs as much as the copy.
         self._warm: list[int] = []
         self._cold = list(range(len(buffers) - 1, -1, -1))
-        self._most = most_pages
+        self._most = most_pages or MOST_PAGES
         self._in_memory = 0
         self._least_free = _RUN // self._packet_pages + 2
         self._ready: deque[Gathered] = deque()

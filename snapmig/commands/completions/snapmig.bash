@@ -65,7 +65,7 @@ _snapmig_verbs() {
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --attach --format --base --address --arch --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
+    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --live=background --attach --format --base --address --arch --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
     'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
     'info') echo '-h --help --json --debug' ;;
     'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
@@ -98,7 +98,7 @@ _snapmig_values() {
     'save --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw' ;;
     'save --arch' | \
         'restore --arch') choices='x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' ;;
-    'save --via') choices='shared multifd mapped-ram' ;;
+    'save --via') choices='shared multifd mapped-ram stream' ;;
     'save --progress' | \
         'restore --progress' | \
         'verify --progress' | \
