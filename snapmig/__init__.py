@@ -31,21 +31,25 @@ if TYPE_CHECKING:
     from snapmig.cluster.scheduler import Scheduler
     from snapmig.geometry import RamBlock, RamPiece
     from snapmig.guests.monitor import MonitorError
+    from snapmig.migration.wire import MigrationError
     from snapmig.operations.accelerators import AcceleratorInfo, Speed, accelerators
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
-    from snapmig.operations.options.names import (
+    from snapmig.operations.options.parse import (
         AcceleratorName,
         CompressionName,
         FormatName,
         HuffmanName,
         LayoutName,
         Level,
+        LiveName,
+        ViaName,
         WindowName,
     )
     from snapmig.operations.options.save import SaveResult
     from snapmig.operations.progress import Progress, ProgressCallback
+    from snapmig.operations.receive import receive
     from snapmig.operations.restore import RestoreResult, restore
     from snapmig.operations.rewrite import merge, rebase, repack
     from snapmig.operations.runs.workers import WorkerGroup
@@ -78,6 +82,8 @@ __all__ = (
     "ImageChangedError",
     "LayoutName",
     "Level",
+    "LiveName",
+    "MigrationError",
     "MonitorError",
     "NoSpaceError",
     "PageRange",
@@ -96,6 +102,7 @@ __all__ = (
     "UnsupportedError",
     "UsageError",
     "VerifyResult",
+    "ViaName",
     "WindowName",
     "WorkerDiedError",
     "WorkerGroup",
@@ -111,63 +118,41 @@ __all__ = (
     "merge",
     "open",
     "rebase",
+    "receive",
     "repack",
     "restore",
     "save",
     "verify",
 )
 
-_HOMES = {
-    "AcceleratorName": "snapmig.operations.options.names",
-    "CompressionName": "snapmig.operations.options.names",
-    "FormatName": "snapmig.operations.options.names",
-    "HuffmanName": "snapmig.operations.options.names",
-    "LayoutName": "snapmig.operations.options.names",
-    "Level": "snapmig.operations.options.names",
-    "WindowName": "snapmig.operations.options.names",
-    "WorkerGroup": "snapmig.operations.runs.workers",
-    "BatchJob": "snapmig.batches.results",
-    "BatchProgress": "snapmig.batches.results",
-    "BatchResult": "snapmig.batches.results",
-    "batch": "snapmig.batches.run",
-    "BlockDiff": "snapmig.operations.diff",
-    "ChainLink": "snapmig.operations.chain",
-    "DiffResult": "snapmig.operations.diff",
-    "PageRange": "snapmig.operations.diff",
-    "chain": "snapmig.operations.chain",
-    "diff": "snapmig.operations.diff",
-    "merge": "snapmig.operations.rewrite",
-    "rebase": "snapmig.operations.rewrite",
-    "repack": "snapmig.operations.rewrite",
-    "Scheduler": "snapmig.cluster.scheduler",
-    "RamBlock": "snapmig.geometry",
-    "RamPiece": "snapmig.geometry",
-    "MonitorError": "snapmig.guests.monitor",
-    "Speed": "snapmig.operations.accelerators",
-    "AttachmentSource": "snapmig.attachments",
-    "ProgressCallback": "snapmig.operations.progress",
-    "ImageArgument": "snapmig.operations.save",
-    "AcceleratorInfo": "snapmig.operations.accelerators",
-    "accelerators": "snapmig.operations.accelerators",
-    "AttachmentInfo": "snapmig.operations.info",
-    "BlockInfo": "snapmig.operations.info",
-    "SnapshotInfo": "snapmig.operations.info",
-    "info": "snapmig.operations.info",
-    "Progress": "snapmig.operations.progress",
-    "RestoreResult": "snapmig.operations.restore",
-    "restore": "snapmig.operations.restore",
-    "SaveResult": "snapmig.operations.options.save",
-    "save": "snapmig.operations.save",
-    "CommitResult": "snapmig.operations.shares",
-    "abandon": "snapmig.operations.shares",
-    "commit": "snapmig.operations.shares",
-    "Snapshot": "snapmig.operations.snapshot",
-    "open_snapshot": "snapmig.operations.snapshot",
-    "VerifyResult": "snapmig.operations.verify",
-    "verify": "snapmig.operations.verify",
+_NAMES = {
+    "snapmig.attachments": "AttachmentSource",
+    "snapmig.batches.results": "BatchJob BatchProgress BatchResult",
+    "snapmig.batches.run": "batch",
+    "snapmig.cluster.scheduler": "Scheduler",
+    "snapmig.geometry": "RamBlock RamPiece",
+    "snapmig.guests.monitor": "MonitorError",
+    "snapmig.migration.wire": "MigrationError",
+    "snapmig.operations.accelerators": "AcceleratorInfo Speed accelerators",
+    "snapmig.operations.chain": "ChainLink chain",
+    "snapmig.operations.diff": "BlockDiff DiffResult PageRange diff",
+    "snapmig.operations.info": "AttachmentInfo BlockInfo SnapshotInfo info",
+    "snapmig.operations.options.parse": "AcceleratorName CompressionName FormatName HuffmanName "
+    "LayoutName Level LiveName ViaName WindowName",
+    "snapmig.operations.options.save": "SaveResult",
+    "snapmig.operations.progress": "Progress ProgressCallback",
+    "snapmig.operations.receive": "receive",
+    "snapmig.operations.restore": "RestoreResult restore",
+    "snapmig.operations.rewrite": "merge rebase repack",
+    "snapmig.operations.runs.workers": "WorkerGroup",
+    "snapmig.operations.save": "ImageArgument save",
+    "snapmig.operations.shares": "CommitResult abandon commit",
+    "snapmig.operations.snapshot": "Snapshot open_snapshot",
+    "snapmig.operations.verify": "VerifyResult verify",
 }
-"""Modules of the names imported on first use: a program that only saves need not wait for the code
-of a restore."""
+"""Names imported on first use, by module: a program that only saves need not wait for the code of a
+restore."""
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 if not TYPE_CHECKING:  # type checkers use the names above, and would accept any name here

@@ -26,6 +26,7 @@ from snapmig.units import format_size
 __all__ = (
     "SOURCE_PREFIX",
     "AttachmentSource",
+    "Attachments",
     "StoredAttachment",
     "check_attachments",
     "load_attachment",
@@ -203,6 +204,40 @@ def load_attachment(
         message = f"attachment {entry.name!r} has {entry.size} bytes, expected at most {limit}"
         raise CorruptSnapshotError(message, path=snapshot.shown)
     return b"".join(StoredAttachment(snapshot, entry))
+
+
+class Attachments(Mapping[str, bytes]):
+    """
+    A snapshot's attachments by name, read and checked on access.
+
+    :param prefix: start of the names of those wanted, left out here
+    :param limited: as of :func:`load_attachment`
+    """
+
+    def __init__(self, file: SnapshotFile, prefix: str = "", *, limited: bool = False) -> None:
+        self._file = file
+        self._limited = limited
+        found = (entry for entry in file.attachments if entry.name.startswith(prefix))
+        self._entries = {entry.name.removeprefix(prefix): entry for entry in found}
+
+    def __getitem__(self, name: str) -> bytes:
+        return load_attachment(self._file, self._entries[name], limited=self._limited)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {', '.join(map(repr, self))}>"
+
+    def pieces(self, name: str) -> StoredAttachment:
+        """Return the contents of a possibly large attachment."""
+        return StoredAttachment(self._file, self._entries[name])
 
 
 class _Contents:

@@ -28,7 +28,7 @@ from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
 from snapmig.backups.run import BackupResult, RunOptions
 from snapmig.backups.run import run as run_backup
 from snapmig.backups.template import TEMPLATE
-from snapmig.operations.options.names import FormatName
+from snapmig.operations.options.parse import FormatName
 from snapmig.operations.progress import Progress, ProgressCallback
 from snapmig.operations.restore import RestoreResult
 from snapmig.stores.location import check_new_name

@@ -1,8 +1,9 @@
-"""What all tests share: requirements, a place in memory, and the program called in this process."""
+"""Shared by all tests: requirements, a place in memory, and the program called in this process."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from snapmig.commands import main
 from tests.support.outcome import Outcome
 from tests.support.requirements import requires
+from tests.support.workers import let_workers_leave
 
 settings.register_profile(
     "snapmig",
@@ -28,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="rewrite the kept outputs of the program"
     )
+
+
+def pytest_sessionstart() -> None:
+    """Under coverage, have workers leave by themselves: those that are killed keep no data."""
+    if "coverage" in sys.modules and sys.modules["coverage"].Coverage.current():
+        let_workers_leave()
 
 
 def pytest_configure() -> None:
@@ -72,6 +80,6 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
             code = main([str(argument) for argument in arguments])
         except SystemExit as stop:
             code = int(stop.code or 0)
-        return Outcome(code, *capsys.readouterr())
+        return Outcome(code, *capsys.readouterr(), ("snapmig", *arguments))
 
     return call

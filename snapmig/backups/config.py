@@ -16,7 +16,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from snapmig.backups.durations import Duration, parse_duration
-from snapmig.backups.errors import ConfigError
 from snapmig.backups.hooks import Hooks
 from snapmig.backups.retention import UNLIMITED, Rules
 from snapmig.backups.saving import refused_option
@@ -28,7 +27,12 @@ from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
 from snapmig.toml_errors import explain, kind_of, parse_toml, read_text
 
-__all__ = ("Config", "GuestConfig", "IoPriority", "load_config", "parse_config")
+__all__ = ("Config", "ConfigError", "GuestConfig", "IoPriority", "load_config", "parse_config")
+
+
+class ConfigError(UsageError):
+    """Invalid configuration; the message has the place."""
+
 
 _GUEST_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}", re.ASCII)
 Table = TypeVar("Table", bound=msgspec.Struct)
@@ -179,7 +183,8 @@ class _Parser:
         return str(self._folder / text)
 
     def _save(self, guest: GuestTable, table: Any, place: str) -> dict[str, Any]:
-        options = {key: value for key, value in _items(table) if value is not None}
+        given = msgspec.structs.asdict(table)
+        options = {key: value for key, value in given.items() if value is not None}
         if (refused := refused_option(options, self._repository)) is not None:
             raise self._error(f"{place}.save", *refused)
         if guest.format is not None:
@@ -268,7 +273,3 @@ class _Parser:
     def _error(self, place: str, key: str, message: str) -> ConfigError:
         where = ".".join(part for part in (place, key) if part)
         return ConfigError(f"{where}: {message}" if where else message, path=str(self._path))
-
-
-def _items(table: msgspec.Struct) -> list[tuple[str, Any]]:
-    return [(name, getattr(table, name)) for name in table.__struct_fields__]

@@ -12,11 +12,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from snapmig.backups.errors import HookError
 from snapmig.errors import SnapmigError
 from snapmig.system.programs import run_program
 
-__all__ = ("Hooks", "run_hook")
+__all__ = ("HookError", "Hooks", "run_hook")
+
+
+class HookError(SnapmigError):
+    """A hook could not be started, failed, or took too long."""
+
 
 _MAX_VALUE = 8192
 _NAMES = (

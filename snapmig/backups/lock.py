@@ -14,13 +14,14 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from snapmig.backups.errors import LockedError
-from snapmig.backups.names import LOCK_NAME
+from snapmig.backups.stored import LOCK_NAME
+from snapmig.errors import SnapmigError
 from snapmig.system.files import pread_all
 
 __all__ = (
     "LOCK_NAME",
     "MAX_FACTS",
+    "LockedError",
     "facts",
     "file_locked",
     "holder",
@@ -29,6 +30,13 @@ __all__ = (
     "waited",
     "write",
 )
+
+
+class LockedError(SnapmigError):
+    """Another run holds the guest's lock and did not release it in time."""
+
+    exit_code = 7
+
 
 MAX_FACTS = 4096
 """Bytes of a lock that are read."""

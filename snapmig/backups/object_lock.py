@@ -20,9 +20,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from snapmig.backups.errors import LockedError, RepositoryError
-from snapmig.backups.lock import MAX_FACTS, facts, file_locked, holder, read, waited, write
-from snapmig.backups.stored import is_gone
+from snapmig.backups.lock import (
+    MAX_FACTS,
+    LockedError,
+    facts,
+    file_locked,
+    holder,
+    read,
+    waited,
+    write,
+)
+from snapmig.backups.stored import RepositoryError, is_gone
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import ObjectUrl

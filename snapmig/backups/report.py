@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from snapmig.errors import WARNINGS_EXIT_CODE, SnapmigError
+from snapmig.errors import WARNINGS_EXIT_CODE
+from snapmig.operations.failures import describe
 
-__all__ = ("Failure", "Note", "Remark", "Report", "Warned", "sentence")
+__all__ = ("Failure", "Note", "Remark", "Report", "Warned")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,8 @@ class Report:
         self._show(Warned(message, guest))
 
     def fail(self, error: Exception | str, guest: str | None = None, exit_code: int = 1) -> None:
-        """Pass on an error; our own classes bring their exit codes."""
-        code = error.exit_code if isinstance(error, SnapmigError) else exit_code
+        """Pass on an error, or its message and exit code."""
+        code, message = (exit_code, error) if isinstance(error, str) else describe(error)
         self.errors += 1
         self._error_code = self._error_code or code
-        self._show(Failure(sentence(error), guest, code))
-
-
-def sentence(error: Exception | str) -> str:
-    """Return an error's message as the command line shows it."""
-    if isinstance(error, OSError):
-        where = f"{error.filename}: " if error.filename is not None else ""
-        return f"{where}{error.strerror or error}"
-    return str(error)
+        self._show(Failure(message, guest, code))

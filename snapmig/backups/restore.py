@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.durations import parse_duration
-from snapmig.backups.errors import RepositoryError
 from snapmig.backups.plan import Chains
 from snapmig.backups.repository import guest_folder
-from snapmig.backups.stored import Contents, StoredSnapshot
+from snapmig.backups.stored import Contents, RepositoryError, StoredSnapshot
 from snapmig.errors import CorruptSnapshotError, UsageError
 from snapmig.guests.wait import NoticeCallback
-from snapmig.operations.options.names import FormatName
+from snapmig.operations.options.parse import FormatName
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
 
@@ -102,16 +101,6 @@ def restore_guest(
         snapshot = choose(folder.read(), options)
     except RepositoryError as error:
         raise RepositoryError(error.message, path=folder.shown) from error
-    result = restore(
-        str(snapshot.path),
-        target,
-        format=options.format,
-        jobs=options.jobs,
-        force=options.force,
-        in_place=options.in_place,
-        for_qemu=options.for_qemu,
-        monitor_timeout=options.monitor_timeout,
-        progress=options.progress,
-        notice=options.notice,
-    )
-    return snapshot, result
+    arguments = {field.name: getattr(options, field.name) for field in fields(options)}
+    del arguments["before"], arguments["snapshot"]
+    return snapshot, restore(str(snapshot.path), target, **arguments)

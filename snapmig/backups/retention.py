@@ -140,31 +140,11 @@ def _keep_parents(candidates: Sequence[Candidate], reasons: dict[str, list[str]]
                 reasons[parent.name].append(f"parent of {child.name}")
 
 
-def _hour(time: datetime) -> Hashable:
-    # With the offset, because the repeated hour at the end of summer time is two hours.
-    return time.year, time.month, time.day, time.hour, time.utcoffset()
-
-
-def _day(time: datetime) -> Hashable:
-    return time.date()
-
-
-def _week(time: datetime) -> Hashable:
-    return time.isocalendar()[:2]
-
-
-def _month(time: datetime) -> Hashable:
-    return time.year, time.month
-
-
-def _year(time: datetime) -> Hashable:
-    return time.year
-
-
 _PERIODS: dict[str, Callable[[datetime], Hashable]] = {
-    "hourly": _hour,
-    "daily": _day,
-    "weekly": _week,
-    "monthly": _month,
-    "yearly": _year,
+    # With the offset, because the repeated hour at the end of summer time is two hours.
+    "hourly": lambda time: (time.date(), time.hour, time.utcoffset()),
+    "daily": lambda time: time.date(),
+    "weekly": lambda time: time.isocalendar()[:2],
+    "monthly": lambda time: (time.year, time.month),
+    "yearly": lambda time: time.year,
 }

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from snapmig.backups.config import Config, GuestConfig
-from snapmig.backups.errors import HookError, LockedError
-from snapmig.backups.hooks import run_hook
+from snapmig.backups.hooks import HookError, run_hook
+from snapmig.backups.lock import LockedError
 from snapmig.backups.plan import Plan, plan_next
 from snapmig.backups.prune import future_snapshots, prune_folder
-from snapmig.backups.report import Report, sentence
+from snapmig.backups.report import Report
 from snapmig.backups.repository import guest_folder
 from snapmig.backups.saving import refused_parent, save_snapshot
 from snapmig.backups.space import check_space, expected_size
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.guests.wait import MonitorWait, parse_monitor_timeout
+from snapmig.operations.failures import describe
 from snapmig.operations.options.parse import GUEST_PREFIX
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult
@@ -87,10 +88,8 @@ def run(config: Config, guests: Sequence[GuestConfig], report: Report, options: 
         one = _GuestRun(config, guest, report, options)
         try:
             one.run()
-        except (SnapmigError, OSError) as error:
-            one.failed(error, sentence(error))
-        except Exception as error:  # noqa: BLE001 - a bug: the other guests are saved all the same
-            one.failed(error, f"this is a bug in snapmig: {error!r}")
+        except Exception as error:  # noqa: BLE001 - the other guests are saved after a bug, too
+            one.failed(*describe(error))
 
 
 class _GuestRun:
@@ -112,7 +111,8 @@ class _GuestRun:
 
         :raises SnapmigError: it failed; the hook for errors has not run yet
         """
-        if self._guest.optional and not _is_there(self._guest.source):
+        source = Path(self._guest.source.removeprefix(GUEST_PREFIX))
+        if self._guest.optional and not source.exists():
             message = f"skipped: its source {self._guest.source} is not there"
             self._report.warn(message, self._guest.name)
             self._finish("skipped", reason="its source is not there")
@@ -132,9 +132,8 @@ class _GuestRun:
             removed = self._prune(self._folder.read) if self._options.prune else ()
         self._finish("saved", removed=removed)
 
-    def failed(self, error: Exception, message: str) -> None:
+    def failed(self, code: int, message: str) -> None:
         """Report a failure, also to the hook."""
-        code = error.exit_code if isinstance(error, SnapmigError) else 1
         self._report.fail(message, self._guest.name, code)
         self._tell_error(message, code)
         self._finish("failed", reason=message, snapshot=None)
@@ -262,7 +261,3 @@ class _GuestRun:
     def _finish(self, result: str, **changes: Any) -> None:
         seconds = round(time.monotonic() - self._started, 3)
         self._report.result(replace(self._result, result=result, seconds=seconds, **changes))
-
-
-def _is_there(source: str) -> bool:
-    return Path(source.removeprefix(GUEST_PREFIX)).exists()

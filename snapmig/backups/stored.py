@@ -1,11 +1,17 @@
-"""Contents of a guest's folder, read from the superblocks of its snapshots each time."""
+"""
+Contents of a guest's folder, read from the superblocks of its snapshots each time.
+
+The name of a snapshot tells when its save began, in UTC, and has no other meaning.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
-from snapmig.backups.names import SUFFIX
 from snapmig.container.format import SUPERBLOCK_SIZE, Superblock
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, StoreError
@@ -13,9 +19,51 @@ from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import Location
 from snapmig.stores.opening import open_source
 
-__all__ = ("Contents", "StoredSnapshot", "UnreadableSnapshot", "contents_of", "is_gone", "read_one")
+__all__ = (
+    "LOCK_NAME",
+    "SUFFIX",
+    "Contents",
+    "RepositoryError",
+    "StoredSnapshot",
+    "UnreadableSnapshot",
+    "contents_of",
+    "is_gone",
+    "is_leftover",
+    "is_snapshot",
+    "new_name",
+    "read_one",
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class RepositoryError(SnapmigError):
+    """The repository, or the requested part of it, does not exist."""
+
+
+SUFFIX = ".snap"
+LOCK_NAME = ".lock"
+
+_NAME = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(?:_\d{1,6})?\.snap"
+_SNAPSHOT = re.compile(_NAME, re.ASCII)
+_LEFTOVER = re.compile(rf"\.{_NAME}\.(?:[0-9a-f]{{12}}\.partial|\d+\.mapped-ram)", re.ASCII)
+
+
+def is_snapshot(name: str) -> bool:
+    """Return whether a name has the form of a run's snapshot."""
+    return _SNAPSHOT.fullmatch(name) is not None
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a name is that of a temporary file, possibly left by a killed run."""
+    return _LEFTOVER.fullmatch(name) is not None
+
+
+def new_name(now: datetime, is_taken: Callable[[str], bool]) -> str:
+    """Return an unused name for a snapshot of a moment; a second one in a second is ``_2``."""
+    start = f"{now.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}"
+    names = (f"{start}{'' if number == 1 else f'_{number}'}{SUFFIX}" for number in count(1))
+    return next(name for name in names if not is_taken(name))
 
 
 @dataclass(frozen=True, slots=True)

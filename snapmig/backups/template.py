@@ -63,6 +63,9 @@ keep_monthly = 12
 #page_digests = true
 #deltas = true
 #live = true
+#via = "multifd"
+#max_downtime = 300
+#pause_after = 300
 #monitor_timeout = 30
 
 # A guest; its name is that of its folder. It may have all of the tables above, and full_every and

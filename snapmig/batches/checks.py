@@ -16,7 +16,11 @@ from snapmig.operations.options.parse import is_guest, parse_depth, parse_layout
 from snapmig.operations.shares import parse_share
 from snapmig.stores.location import ObjectUrl, check_new_name, is_url
 
-__all__ = ("check_restore", "check_save", "placed")
+__all__ = ("SchedulerMissingError", "check_restore", "check_save", "placed")
+
+
+class SchedulerMissingError(UsageError):
+    """A job is for a host of a cluster, and there is no scheduler."""
 
 
 @contextmanager
@@ -25,7 +29,8 @@ def placed(place: str) -> Iterator[None]:
     try:
         yield
     except SnapmigError as error:
-        raise UsageError(f"{place}: {error}") from error
+        kind = type(error) if isinstance(error, UsageError) else UsageError
+        raise kind(f"{place}: {error}") from error
 
 
 def check_save(table: SaveTable, *, here: bool) -> None:

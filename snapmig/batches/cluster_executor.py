@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import TracebackType
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from snapmig.batches.executor import Executor
 from snapmig.batches.jobs import PlannedJob
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import (
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from snapmig.cluster.client import Cluster
     from snapmig.cluster.members import Answer
 
-__all__ = ("ClusterExecutor", "cluster_warnings", "command_line", "hosts_of")
+__all__ = ("cluster_executor", "cluster_warnings", "command_line", "hosts_of")
 
 _RESULTS: Mapping[str, type[SaveResult] | type[RestoreResult]] = {
     "save": SaveResult,
@@ -53,47 +54,29 @@ def cluster_warnings(scheduler: Scheduler) -> Iterator[str]:
         )
 
 
-class ClusterExecutor:
+@contextmanager
+def cluster_executor(
+    scheduler: Scheduler, jobs: Sequence[PlannedJob], workers: int | None, rate: int | None
+) -> Iterator[Executor]:
     """
-    Run jobs on the workers of a Dask cluster: an :class:`~snapmig.batches.executor.Executor`.
+    Give an executor with the workers of a Dask cluster.
 
     :param workers: worker processes of each job, None for the processors of its host
     :param rate: bytes per second each job may write
     """
+    options = [] if workers is None else [f"--jobs={workers}"]
+    options += [] if rate is None else [f"--bwlimit={rate}"]
+    with _cluster_class()(scheduler) as cluster:
+        cluster.check(hosts_of(jobs))
+        yield _ClusterExecutor(cluster, options)
 
-    def __init__(
-        self,
-        scheduler: Scheduler,
-        jobs: Sequence[PlannedJob],
-        workers: int | None,
-        rate: int | None,
-    ) -> None:
-        self._scheduler = scheduler
-        self._hosts = hosts_of(jobs)
-        self._options = [] if workers is None else [f"--jobs={workers}"]
-        self._options += [] if rate is None else [f"--bwlimit={rate}"]
-        self._cluster: Cluster
 
-    def __enter__(self) -> ClusterExecutor:
-        self._cluster = _cluster_class()(self._scheduler)
-        self._cluster.__enter__()
-        try:
-            self._cluster.check(self._hosts)
-        except BaseException:
-            self._cluster.__exit__(None, None, None)
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cluster.__exit__(kind, error, trace)
+class _ClusterExecutor:
+    def __init__(self, cluster: Cluster, options: Sequence[str]) -> None:
+        self._cluster = cluster
+        self._options = options
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:
-        """Tell if a host has fewer jobs than its workers take at a time."""
         busy = Counter(each.host for each in running)
         return job.host is not None and busy[job.host] < self._cluster.places(job.host)
 
@@ -103,8 +86,6 @@ class ClusterExecutor:
         note: ProgressCallback,
         notice: NoticeCallback,  # noqa: ARG002 - the worker's own stderr has them
     ) -> tuple[SaveResult | RestoreResult, str | None]:
-        """Run a job on its host."""
-
         def progress(line: Mapping[str, Any]) -> None:
             note(Progress(*(line[f"{word}_bytes"] for word in ("total", "done", "stored"))))
 

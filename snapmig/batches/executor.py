@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Protocol
 
 from snapmig.batches.jobs import PlannedJob
@@ -14,7 +14,7 @@ from snapmig.operations.restore import RestoreResult, restore
 from snapmig.operations.runs.workers import WorkerGroup
 from snapmig.operations.save import save
 
-__all__ = ("Executor", "LocalExecutor")
+__all__ = ("Executor", "local_executor")
 
 _FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
     "save": save,
@@ -23,16 +23,7 @@ _FUNCTIONS: Mapping[str, Callable[..., SaveResult | RestoreResult]] = {
 
 
 class Executor(Protocol):
-    """Runs jobs; a context manager."""
-
-    def __enter__(self) -> Executor: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None: ...
+    """Runs jobs."""
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:
         """Tell if a job can begin beside those under way."""
@@ -48,32 +39,23 @@ class Executor(Protocol):
         """
 
 
-class LocalExecutor:
-    """One group of worker processes on this host: a :class:`Executor`."""
+@contextmanager
+def local_executor(workers: int, at_once: int, rate: int | None) -> Iterator[Executor]:
+    """Give an executor with one group of worker processes on this host."""
+    with WorkerGroup(workers, at_once, bwlimit=rate) as group:
+        yield _LocalExecutor(group)
 
-    def __init__(self, workers: int, at_once: int, rate: int | None) -> None:
-        self._group = WorkerGroup(workers, at_once, bwlimit=rate)
 
-    def __enter__(self) -> LocalExecutor:
-        self._group.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._group.__exit__(kind, error, trace)
+class _LocalExecutor:
+    def __init__(self, group: WorkerGroup) -> None:
+        self._group = group
 
     def room(self, job: PlannedJob, running: Iterable[PlannedJob]) -> bool:  # noqa: ARG002
-        """Return True: all jobs share the workers."""
-        return True
+        return True  # all jobs share the workers
 
     def do(
         self, job: PlannedJob, note: ProgressCallback, notice: NoticeCallback
     ) -> tuple[SaveResult | RestoreResult, str | None]:
-        """Run a job with the group."""
         result = _FUNCTIONS[job.verb](
             job.source,
             job.destination,

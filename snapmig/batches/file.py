@@ -44,10 +44,6 @@ class SaveTable(_with_options("save")):  # type: ignore[misc]
 class RestoreTable(_with_options("restore")):  # type: ignore[misc]
     """A ``[[restore]]``: options of :func:`snapmig.restore`."""
 
-    in_place: bool | None = None
-    block: str | None = None
-    for_qemu: bool | None = None
-
 
 class DefaultsTable(_with_options("defaults", msgspec.Struct)):  # type: ignore[misc]
     """``[defaults]``: options of all jobs of the kind, unless a job sets its own."""

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from snapmig.batches.checks import check_restore, check_save, placed
+import msgspec
+
+from snapmig.batches.checks import SchedulerMissingError, check_restore, check_save, placed
 from snapmig.batches.file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.errors import UsageError
 from snapmig.operations.options.parse import GUEST_PREFIX
@@ -136,7 +138,8 @@ class _Expander:
         if self._on_cluster and not table.host:
             raise UsageError("host: the key is missing, and a cluster needs it")
         if not self._on_cluster and table.host is not None:
-            raise UsageError(f"host is {table.host!r}, but there is no scheduler of a cluster")
+            message = f"host is {table.host!r}, but there is no scheduler of a cluster"
+            raise SchedulerMissingError(message)
 
     def _sources(
         self, pattern: str, table: Table, place: str
@@ -199,10 +202,9 @@ def _fill(text: str, known: Mapping[str, str], place: str) -> str:
 
 
 def _given(table: Table) -> dict[str, Any]:
-    options = {name: getattr(table, name) for name in table.__struct_fields__}
     return {
         name: value
-        for name, value in options.items()
+        for name, value in msgspec.structs.asdict(table).items()
         if value is not None and name not in Table.__struct_fields__
     }
 

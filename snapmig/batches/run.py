@@ -7,11 +7,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from snapmig.batches.cluster_executor import ClusterExecutor, cluster_warnings, hosts_of
-from snapmig.batches.executor import Executor, LocalExecutor
+from snapmig.batches.checks import SchedulerMissingError
+from snapmig.batches.cluster_executor import cluster_executor, cluster_warnings, hosts_of
+from snapmig.batches.executor import Executor, local_executor
 from snapmig.batches.file import read_batch_file
 from snapmig.batches.jobs import PlannedJob, plan_jobs
 from snapmig.batches.results import BatchJob, BatchProgress, BatchResult
@@ -28,7 +30,7 @@ from snapmig.operations.restore import RestoreResult
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
 
-__all__ = ("Batch", "batch")
+__all__ = ("Batch", "SchedulerMissingError", "batch")
 
 _POLL_S = 0.1
 
@@ -154,12 +156,12 @@ class Batch:
             warnings=tuple(self.warnings),
         )
 
-    def _executor(self) -> Executor:
+    def _executor(self) -> AbstractContextManager[Executor]:
         if self._scheduler is None:
-            return LocalExecutor(self.workers, self.at_once, self._rate)
+            return local_executor(self.workers, self.at_once, self._rate)
         # Jobs under way share the limit equally, because they know nothing of each other.
         rate = None if self._rate is None else max(1, self._rate // self.at_once)
-        return ClusterExecutor(self._scheduler, self.jobs, self._workers, rate)
+        return cluster_executor(self._scheduler, self.jobs, self._workers, rate)
 
 
 class _Running:

@@ -14,7 +14,7 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.images.source import ImageReader
 from snapmig.pages import Bytes
 
-__all__ = ("SnapshotReader", "SnapshotSource")
+__all__ = ("SnapshotSource",)
 
 _CACHED_PACKETS = 2
 """A reader goes on in order, and may want smaller packets than these."""
@@ -40,7 +40,7 @@ class SnapshotSource:
 
     def opener(self) -> Callable[[], ImageReader]:
         """Return a picklable function to open a reader in any process."""
-        return partial(SnapshotReader, self._plans)
+        return partial(_SnapshotReader, self._plans)
 
     def next_data(self, start: int) -> int | None:
         """Return the first RAM offset from ``start`` on with possibly nonzero bytes, or None."""
@@ -61,7 +61,7 @@ class SnapshotSource:
         """Do nothing: the caller closes the files."""
 
 
-class SnapshotReader:
+class _SnapshotReader:
     """The worker's side: an :class:`~snapmig.images.source.ImageReader`."""
 
     def __init__(self, plans: Sequence[ReadPlan]) -> None:
@@ -70,7 +70,6 @@ class SnapshotReader:
         self._decoded: OrderedDict[int, Bytes] = OrderedDict()
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the ranges between two RAM offsets with packets other than zero."""
         while start < stop:
             place = self._geometry.place(self._geometry.packet_at(start))
             end = min(stop, place.ram_offset + place.length)
@@ -80,12 +79,10 @@ class SnapshotReader:
             start = end
 
     def view(self, start: int, stop: int) -> Bytes:
-        """Return the bytes of a range inside one packet."""
         place = self._geometry.place(self._geometry.packet_at(start))
         return self._packet(place.packet)[start - place.ram_offset : stop - place.ram_offset]
 
     def expect(self, start: int, stop: int) -> None:
-        """Begin to fetch a range's packets, if reading them is slow."""
         first, last = self._geometry.packet_at(start), self._geometry.packet_at(stop - 1)
         self._chain.expect(first, last - first + 1)
 

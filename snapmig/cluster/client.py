@@ -1,21 +1,21 @@
 """
 Jobs on the hosts of a Dask cluster, each a process of its own. The only module that imports Dask.
 
-A worker declares the hosts it serves as resources. A job is pinned to one worker, so that it is
-lost together with that worker, and Dask does not run it again elsewhere. Jobs report through events
-under one topic; the worker sees a cancellation in the state of its own task, which also changes
-when the client is gone.
+A worker declares the hosts it serves as resources. A job is pinned to one worker: it is lost
+together with that worker, and Dask does not run it again elsewhere. Jobs report through events
+under one topic; the worker sees a cancellation in the state of its own task, and that state also
+changes when the client is gone.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from queue import Empty, SimpleQueue
-from types import TracebackType
 from typing import Any
 
 from distributed import Client, get_worker
@@ -23,7 +23,6 @@ from distributed.core import Status
 from distributed.security import Security
 
 from snapmig.cluster.members import Answer, RemoteJob, Worker, first_cause, lost, read_worker
-from snapmig.cluster.quiet import Quiet
 from snapmig.cluster.remote import GRACE_S, run_snapmig
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.errors import SnapmigError, UsageError, WorkerDiedError
@@ -33,6 +32,7 @@ from snapmig.version import __version__
 __all__ = ("Cluster", "run_there")
 
 _TOPIC = "snapmig"
+_LOGGERS = ("distributed", "tornado", "asyncio")
 _CONNECT_S = 10.0
 _ASK_S, _SILENCE_S = 15.0, 30.0
 _WATCH_S, _POLL_S = 0.5, 0.1
@@ -61,7 +61,7 @@ class Cluster:
 
     def __enter__(self) -> Cluster:
         with ExitStack() as stack:
-            stack.enter_context(Quiet())
+            stack.enter_context(_without_log())
             self._client = self._connect()
             stack.callback(self._client.close, timeout=2)
             self._look()
@@ -71,13 +71,8 @@ class Cluster:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
+    def __exit__(self, *exc: Any) -> None:
+        self._stack.__exit__(*exc)
 
     def check(self, hosts: Iterable[str]) -> None:
         """
@@ -103,7 +98,7 @@ class Cluster:
                 raise SnapmigError(message)
 
     def places(self, host: str) -> int:
-        """Return the number of jobs a host may run at a time; at least 1, so that one can fail."""
+        """Return the number of jobs a host may run at a time; at least 1, for one to fail."""
         return max(1, sum(worker.places.get(host, 0) for worker in self._workers.values()))
 
     def run(
@@ -296,6 +291,21 @@ def run_there(run: str, arguments: Sequence[str]) -> None:
 
     tell("began", {})
     tell("ended", run_snapmig(arguments, lambda line: tell("progress", line), wanted))
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    # Dask logs lost connections, which our own messages tell.
+    known = logging.root.manager.loggerDict
+    names = [name for name in known if name.partition(".")[0] in _LOGGERS]
+    before = [(logger, logger.level) for logger in map(logging.getLogger, {*_LOGGERS, *names})]
+    for logger, _ in before:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for logger, level in before:
+            logger.setLevel(level)
 
 
 def _version() -> str:

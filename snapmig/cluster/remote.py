@@ -17,7 +17,7 @@ from snapmig.system.children import run_child
 __all__ = ("GRACE_S", "run_snapmig")
 
 GRACE_S = 55.0
-"""Seconds that a snapmig that is not wanted any more has to let its guest go and to clean up."""
+"""Seconds for a cancelled snapmig to let its guest go and to clean up."""
 
 
 def run_snapmig(

@@ -20,7 +20,7 @@ class Scheduler:
     The address of a Dask scheduler.
 
     :param address: ``tcp://HOST:PORT``, or ``tls://HOST:PORT`` with certificates
-    :param tls_ca: certificate of the authority that signed everybody's certificates
+    :param tls_ca: certificate of everybody's authority
     :param tls_cert: our own certificate
     :param tls_key: its key; None if ``tls_cert`` contains it too
     :raises UsageError: a malformed address, certificates without TLS, or TLS without certificates

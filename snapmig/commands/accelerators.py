@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import Verbs, add_common
-from snapmig.commands.output import percent, print_json, say
+from snapmig.commands.output import percent, say, show
 from snapmig.operations.accelerators import AcceleratorInfo, accelerators
 from snapmig.units import format_size
 
@@ -37,10 +37,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     for found in accelerators(measure=options.measure):
-        if options.json:
-            print_json("accelerator", found)
-        else:
-            _print(found)
+        show(options, "accelerator", found, _print)
     return 0
 
 

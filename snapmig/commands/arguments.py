@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Callable
-from typing import Any, NoReturn, Protocol, get_origin
+from typing import Any, NoReturn, Protocol, TypeVar, get_origin
 
 from snapmig.errors import SnapmigError
 from snapmig.operations.options.parse import default_jobs
-from snapmig.operations.options.table import GROUPS, OPTIONS, SaveOption
+from snapmig.operations.options.table import GROUPS, OPTIONS, Option
 from snapmig.printable import printable
 
 __all__ = (
@@ -18,11 +19,15 @@ __all__ = (
     "add_groups",
     "add_option",
     "add_progress",
+    "call",
     "checked",
 )
 
 Verbs = Any
 """Result of argparse's ``add_subparsers``; the type has no public name."""
+
+
+Result = TypeVar("Result")
 
 
 class Options(Protocol):
@@ -59,14 +64,14 @@ def add_groups(parser: argparse.ArgumentParser) -> dict[str, Options]:
 
 def add_option(parser: Options, name: str, **changes: Any) -> None:
     """
-    Add an option of the table of saves.
+    Add an option of the table of saves and restores.
 
-    :param changes: fields of :class:`SaveOption` with other values in this verb
+    :param changes: fields of :class:`Option` with other values in this verb
     """
     option = OPTIONS[name]._replace(**changes)
     flag = f"--{name.replace('_', '-')}"
-    shown = str(default_jobs()) if name == "jobs" else option.shown
-    words = f"{option.help} ({shown})" if shown else option.help
+    default = str(default_jobs()) if name == "jobs" else option.default_text
+    words = f"{option.help} ({default})" if default else option.help
     parser.add_argument(*option.flags, flag, dest=name, help=words, **_action(option))
     for value, about in option.values.items():
         # argparse looks for a whole argument among the names of options first.
@@ -79,7 +84,7 @@ def add_option(parser: Options, name: str, **changes: Any) -> None:
         )
 
 
-def _action(option: SaveOption) -> dict[str, Any]:
+def _action(option: Option) -> dict[str, Any]:
     if option.kind is bool or option.values:
         return {"action": "store_true", "default": option.default}
     parse = checked(option.parse) if option.parse else int if option.kind is int else None
@@ -104,6 +109,17 @@ def add_common(parser: Options, json_help: str = "print the result as a line of 
     """Add the options of every verb."""
     parser.add_argument("--json", action="store_true", help=json_help)
     parser.add_argument("--debug", action="store_true", help="show a traceback after an error")
+
+
+def call(function: Callable[..., Result], options: argparse.Namespace, /, **more: Any) -> Result:
+    """
+    Call a verb's function with the options that are arguments of it.
+
+    :param more: further arguments, and those with another value than on the command line
+    """
+    known = inspect.signature(function).parameters
+    given = {name: value for name, value in vars(options).items() if name in known}
+    return function(**{**given, **more})
 
 
 def checked(parse: Callable[[str], Any]) -> Callable[[str], Any]:

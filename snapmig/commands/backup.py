@@ -124,7 +124,7 @@ def _add_run(own: Verbs) -> None:
     parser.add_argument("--full", action="store_true", help="save in full, whatever the rule")
     parser.add_argument("--no-prune", action="store_true", help="remove nothing")
     _add_lock_wait(parser)
-    add_option(parser, "monitor_timeout", shown="as in CONFIG, else 30")
+    add_option(parser, "monitor_timeout", default_text="as in CONFIG, else 30")
     add_option(parser, "jobs")
     _add_output(parser)
 
@@ -144,11 +144,11 @@ def _add_restore(own: Verbs) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--before", metavar="TIME", help="the last snapshot before TIME (now)")
     which.add_argument("--snapshot", metavar="NAME", help="a snapshot by its name in list")
-    parser.add_argument("--format", metavar="FORMAT", help="of TARGET (as saved)")
+    add_option(parser, "format", help="of TARGET", default_text="as saved")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("-f", "--force", action="store_true", help="replace an existing TARGET")
-    how.add_argument("--in-place", action="store_true", help="fill an existing TARGET")
-    how.add_argument("--for-qemu", action="store_true", help="see snapmig restore --help")
+    add_option(how, "force", help="replace an existing TARGET")
+    add_option(how, "in_place", help="fill an existing TARGET")
+    add_option(how, "for_qemu", help="see snapmig restore --help")
     add_option(parser, "monitor_timeout")
     add_option(parser, "jobs")
     _add_output(parser)
@@ -159,7 +159,7 @@ def _add_check(own: Verbs) -> None:
     parser = _verb(own, "check", "CONFIG [GUEST...]", words, _CHECK_EPILOG)
     _add_guests(parser)
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--all", action="store_true", help="read all of it now")
+    what.add_argument("--all", dest="everything", action="store_true", help="read all of it now")
     what.add_argument(
         "--days",
         type=checked(_parse_days),

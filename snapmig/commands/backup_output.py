@@ -26,7 +26,7 @@ from snapmig.backups.report import Failure, Note, Remark, Report, Warned
 from snapmig.backups.run import BackupResult
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.commands.output import json_line
-from snapmig.commands.resume import resume_lines
+from snapmig.commands.restore import resume_lines
 from snapmig.operations.restore import RestoreResult
 from snapmig.printable import printable
 from snapmig.units import format_duration, format_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -12,16 +13,17 @@ from snapmig.backup import init
 from snapmig.backups.check import CheckOptions, check
 from snapmig.backups.config import Config, GuestConfig, load_config
 from snapmig.backups.listing import list_snapshots
-from snapmig.backups.priorities import step_back
 from snapmig.backups.prune import prune
 from snapmig.backups.report import Report
 from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
 from snapmig.backups.run import RunOptions, run
+from snapmig.commands.arguments import call
 from snapmig.commands.backup_output import InitResult, Output, RestoredGuest, Summary
 from snapmig.commands.output import with_way
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
 from snapmig.operations.progress import ProgressCallback
+from snapmig.system.libc import set_io_priority
 
 __all__ = ("VERBS",)
 
@@ -66,16 +68,9 @@ def _run(options: argparse.Namespace) -> int:
     def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
         if not guests:
             report.warn(f"{config.path} has no guests")
-        step_back(config, report)
-        settings = RunOptions(
-            dry_run=options.dry_run,
-            prune=not options.no_prune,
-            full=options.full,
-            lock_wait=options.lock_wait,
-            jobs=options.jobs,
-            monitor_timeout=options.monitor_timeout,
-            progress=_progress(options, "saving"),
-        )
+        _step_back(config, report)
+        progress = _progress(options, "saving")
+        settings = call(RunOptions, options, prune=not options.no_prune, progress=progress)
         run(config, guests, report, settings)
 
     return _with_guests(options, work, loud=options.dry_run or None)
@@ -87,13 +82,8 @@ def _list(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
-        step_back(config, report)
-        settings = CheckOptions(
-            everything=options.all,
-            days=options.days,
-            jobs=options.jobs,
-            progress=_progress(options, "checking"),
-        )
+        _step_back(config, report)
+        settings = call(CheckOptions, options, progress=_progress(options, "checking"))
         check(config, guests, report, settings)
 
     return _with_guests(options, work)
@@ -115,15 +105,10 @@ def _restore(options: argparse.Namespace) -> int:
         guest = config.guest(options.guest)
         before = None if options.before is None else parse_moment(options.before)
         with _progress(options, "restoring")(guest.name) as progress:
-            settings = RestoreOptions(
+            settings = call(
+                RestoreOptions,
+                options,
                 before=before,
-                snapshot=options.snapshot,
-                format=options.format,
-                jobs=options.jobs,
-                force=options.force,
-                in_place=options.in_place,
-                for_qemu=options.for_qemu,
-                monitor_timeout=options.monitor_timeout,
                 progress=progress,
                 notice=lambda text: report.remark(text, guest.name),
             )
@@ -143,6 +128,20 @@ def _init(options: argparse.Namespace) -> int:
     except (SnapmigError, OSError) as error:
         report.fail(with_way(error))
     return output.exit_code(report)
+
+
+def _step_back(config: Config, report: Report) -> None:
+    """Set the configured priorities. A refusal by the system is a warning."""
+    if config.nice is not None:
+        try:
+            os.setpriority(os.PRIO_PROCESS, 0, config.nice)
+        except OSError as error:
+            report.warn(f"nice = {config.nice}: {error.strerror}")
+    if config.ionice is not None:
+        try:
+            set_io_priority(config.ionice.name, config.ionice.level)
+        except OSError as error:
+            report.warn(f"ionice = {config.ionice.name!r}: {error.strerror}")
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from snapmig.cluster.scheduler import Scheduler
-from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
 from snapmig.commands.output import fail, json_line, print_warnings, say
 from snapmig.errors import UsageError
@@ -51,11 +51,12 @@ def add_parser(verbs: Verbs) -> None:
         description="Save or restore many guests in one run, with one pool of workers.",
         epilog=_EPILOG,
     )
-    parser.add_argument("file", metavar="JOBS.toml", help="the jobs, see below")
+    parser.add_argument("path", metavar="JOBS.toml", help="the jobs, see below")
     add_option(parser, "jobs")
     parser.add_argument(
         "-g",
         "--guests-at-once",
+        dest="max_guests_at_once",
         type=int,
         metavar="N",
         help="guests at the same time (the file's, or 2;\non a cluster as many as it has hosts)",
@@ -66,7 +67,7 @@ def add_parser(verbs: Verbs) -> None:
         help="cancel the others when one fails (the file's, or no)",
     )
     add_option(parser, "bwlimit")
-    add_option(parser, "monitor_timeout", shown="the file's, or 30")
+    add_option(parser, "monitor_timeout", default_text="the file's, or 30")
     _add_cluster(parser)
     add_progress(parser)
     add_common(parser, json_help="print a line of JSON for each job as it ends")
@@ -99,17 +100,12 @@ def _scheduler(options: argparse.Namespace) -> Scheduler | None:
 
 def _run(options: argparse.Namespace) -> int:
     # Only here: the file's reader takes 20 ms to import.
-    from snapmig.batches.run import Batch  # noqa: PLC0415
+    from snapmig.batches.run import Batch, SchedulerMissingError  # noqa: PLC0415
 
-    run = Batch(
-        options.file,
-        jobs=options.jobs,
-        max_guests_at_once=options.guests_at_once,
-        fail_fast=options.fail_fast,
-        bwlimit=options.bwlimit,
-        monitor_timeout=options.monitor_timeout,
-        scheduler=_scheduler(options),
-    )
+    try:
+        run = call(Batch, options, scheduler=_scheduler(options))
+    except SchedulerMissingError as error:
+        raise UsageError(f"{error.message}: give one by --scheduler") from error
     print_warnings(run.warnings)
     with show_batch_progress(options.progress, run.at_once) as display:
         result = run.run(

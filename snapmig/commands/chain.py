@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_option
-from snapmig.commands.output import percent, print_json, say
+from snapmig.commands.arguments import Verbs, add_common, add_option, call
+from snapmig.commands.output import percent, say, show
 from snapmig.geometry import PAGE_SIZE
 from snapmig.operations.chain import ChainLink, chain
 from snapmig.units import format_size
@@ -35,11 +35,8 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    for link in chain(options.snapshot, follow_remote_parents=options.follow_remote_parents):
-        if options.json:
-            print_json("chain", link)
-        else:
-            _print(link)
+    for link in call(chain, options):
+        show(options, "chain", link, _print)
     return 0
 
 

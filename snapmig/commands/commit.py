@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import Verbs, add_common
-from snapmig.commands.output import print_json, rate, say
+from snapmig.commands.output import rate, say, show
 from snapmig.errors import UsageError
-from snapmig.operations.shares import abandon, commit
+from snapmig.operations.shares import CommitResult, abandon, commit
 from snapmig.units import format_count, format_size
 
 __all__ = ("add_parser",)
@@ -43,12 +43,12 @@ def _run(options: argparse.Namespace) -> int:
             raise UsageError("--abandon makes no snapshot, so --force can't be used with it")
         abandon(options.snapshot)
         return 0
-    result = commit(options.snapshot, force=options.force)
-    if options.json:
-        print_json("commit", result)
-        return 0
+    show(options, "commit", commit(options.snapshot, force=options.force), _print)
+    return 0
+
+
+def _print(result: CommitResult) -> None:
     shares = format_count(result.shares, "share")
     say(f"committed {rate(result.ram_size, result.seconds)}, {shares}")
     say(f"stored    {format_size(result.stored_size)}")
     say(f"snapshot  {result.snapshot}, {format_size(result.disk_size)} on disk")
-    return 0

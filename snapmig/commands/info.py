@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from snapmig.commands.arguments import Verbs, add_common
-from snapmig.commands.output import percent, print_json, say
+from snapmig.commands.output import percent, say, show
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.info import SnapshotInfo, info
 from snapmig.units import format_size
@@ -36,11 +36,7 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    result = info(options.snapshot)
-    if options.json:
-        print_json("info", result)
-    else:
-        _print(result)
+    show(options, "info", info(options.snapshot), _print)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The program: one parser, and one place for turning errors into a sentence and an exit code."""
+"""The program: one parser, and one place that makes errors and signals sentences and exit codes."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 
 from snapmig.commands.arguments import Parser
 from snapmig.commands.output import fail, say, with_way
-from snapmig.commands.signals import Interrupted, interruptible
 from snapmig.errors import SnapmigError
 from snapmig.operations.failures import describe
 from snapmig.version import __version__
 
-__all__ = ("build_parser", "main")
+__all__ = ("Interrupted", "build_parser", "main")
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 VERBS = (
     "save",
+    "receive",
     "restore",
     "info",
     "verify",
@@ -83,11 +87,12 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, way: str | None = None) -> int:
     """
     Run the program and return its exit code.
 
     :param argv: the arguments, default those of the process
+    :param way: see :func:`with_way`; default: ``-f``, or nothing beside ``--json``
     """
     _settle_streams()
     try:
@@ -103,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"snapmig: can't start: {message}", sys.stderr)
         return code
     try:
-        with interruptible():
+        with _interruptible():
             code = int(options.run(options))
         sys.stdout.flush()
         return code
@@ -120,7 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 128 + signal.SIGPIPE
     except SnapmigError as error:
-        return fail(options, *describe(error if options.json else with_way(error)))
+        if way is None:
+            way = "" if options.json else "-f"
+        return fail(options, *describe(with_way(error, way)))
     except (OSError, MemoryError, ImportError) as error:
         _flushed(0)
         return fail(options, *describe(error))
@@ -151,3 +158,43 @@ def _drop_output() -> None:
     # Keep the interpreter's flush at exit from failing, too.
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Interrupted(BaseException):
+    """A signal asked the program to end. No ``except Exception`` catches it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = number
+
+    @property
+    def name(self) -> str:
+        """The signal's name."""
+        return signal.Signals(self.signal).name
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise :class:`Interrupted` on the first signal; later ones can't disturb the clean-up."""
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+    interrupted = False
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        # Blocked, not ignored: pending signals are dropped at the end of the process. Python
+        # resets handlers on its way out, and complains of signals without one.
+        nonlocal interrupted
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        if not interrupted:
+            interrupted = True
+            raise Interrupted(number)
+
+    for number in _SIGNALS:
+        if before[number] != signal.SIG_IGN:  # nohup stays in force
+            signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        if not interrupted:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.operations.rewrite import merge
@@ -30,8 +30,8 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="an incremental snapshot")
     parser.add_argument("out", metavar="OUT", help="the file to make")
     add_option(parser, "jobs")
-    add_option(parser, "page_digests", shown="unchanged")
-    parser.add_argument("-f", "--force", action="store_true", help="replace an existing OUT")
+    add_option(parser, "page_digests", default_text="unchanged")
+    add_option(parser, "force", help="replace an existing OUT")
     add_option(parser, "follow_remote_parents")
     add_progress(parser)
     add_common(parser)
@@ -40,14 +40,6 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "merging") as progress:
-        result = merge(
-            options.snapshot,
-            options.out,
-            page_digests=options.page_digests,
-            jobs=options.jobs,
-            force=options.force,
-            follow_remote_parents=options.follow_remote_parents,
-            progress=progress,
-        )
+        result = call(merge, options, progress=progress)
     print_saved(options, "merge", result)
     return 0

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -24,6 +24,7 @@ __all__ = (
     "print_warnings",
     "rate",
     "say",
+    "show",
     "with_way",
 )
 
@@ -57,6 +58,21 @@ def print_json(command: str, result: Any) -> None:
     print(json_line({"message_type": command, **asdict(result)}))
 
 
+def show(
+    options: argparse.Namespace, command: str, result: Any, print_lines: Callable[[Any], None]
+) -> None:
+    """
+    Print a result's warnings, and the result for a program or for people.
+
+    :param print_lines: prints a result for people
+    """
+    print_warnings(getattr(result, "warnings", ()))
+    if options.json:
+        print_json(command, result)
+    else:
+        print_lines(result)
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print warnings on stderr, a line each."""
     for warning in warnings:
@@ -79,11 +95,15 @@ def rate(size: int, seconds: float) -> str:
     return f"{format_size(size)} in {format_duration(seconds)}{speed}"
 
 
-def with_way(error: Exception) -> Exception:
-    """Return an error with the flag to get past it, known to the commands only."""
-    if not isinstance(error, DestinationExistsError):
+def with_way(error: Exception, way: str = "-f") -> Exception:
+    """
+    Return an error with the way to get past it, known to the commands only.
+
+    :param way: the user's word for ``force``; empty if a program reads the error
+    """
+    if not way or not isinstance(error, DestinationExistsError):
         return error
-    return DestinationExistsError(f"{error.message}, -f overwrites it", path=error.path)
+    return DestinationExistsError(f"{error.message}, {way} overwrites it", path=error.path)
 
 
 def fail(options: argparse.Namespace, code: int, message: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.operations.rewrite import rebase
@@ -32,7 +32,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the snapshot to replace")
     parser.add_argument("--parent", metavar="OTHER", required=True, help="the new parent")
     add_option(parser, "jobs")
-    add_option(parser, "page_digests", shown="unchanged")
+    add_option(parser, "page_digests", default_text="unchanged")
     add_option(parser, "follow_remote_parents")
     add_progress(parser)
     add_common(parser)
@@ -41,13 +41,6 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "rebasing") as progress:
-        result = rebase(
-            options.snapshot,
-            parent=options.parent,
-            page_digests=options.page_digests,
-            jobs=options.jobs,
-            follow_remote_parents=options.follow_remote_parents,
-            progress=progress,
-        )
+        result = call(rebase, options, progress=progress)
     print_saved(options, "rebase", result)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress
+from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress, call
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.operations.options.table import OPTIONS, OUTPUT
@@ -40,7 +40,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="a snapshot")
     parser.add_argument("out", metavar="OUT", help="the file to make")
     groups = add_groups(parser)
-    kept = {"default": None, "shown": "as it is"}
+    kept = {"default": None, "default_text": "as it is"}
     changes: dict[str, dict[str, Any]]
     changes = {**dict.fromkeys(_KEPT, kept), "force": {"help": "replace an existing OUT"}}
     for name in _OPTIONS:
@@ -52,11 +52,6 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     with show_progress(options.progress, "repacking") as progress:
-        result = repack(
-            options.snapshot,
-            options.out,
-            **{name: getattr(options, name) for name in _OPTIONS},
-            progress=progress,
-        )
+        result = call(repack, options, progress=progress)
     print_saved(options, "repack", result)
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress
+from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress, call
 from snapmig.commands.output import print_notice
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.errors import WARNINGS_EXIT_CODE, UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.options.table import OPTIONS, OUTPUT
+from snapmig.operations.options.table import OUTPUT, options_of
 from snapmig.operations.save import save
 
 __all__ = ("add_parser",)
@@ -38,7 +38,7 @@ def add_parser(verbs: Verbs) -> None:
     groups = add_groups(parser)
     formats = format_names(to_save=True)
     changes = {"format": {"choices": formats, "help": f"of IMAGE: {', '.join(formats)}"}}
-    for option in OPTIONS.values():
+    for option in options_of("save"):
         add_option(groups[option.group], option.name, **changes.get(option.name, {}))
     add_progress(groups[OUTPUT])
     add_common(groups[OUTPUT])
@@ -46,18 +46,11 @@ def add_parser(verbs: Verbs) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    given = {name: getattr(options, name) for name in OPTIONS}
     attached = dict(options.attach)
     if len(attached) < len(options.attach):
         raise UsageError("--attach gives the same NAME twice")
     with show_progress(options.progress, "saving") as progress:
-        result = save(
-            options.image,
-            options.snapshot,
-            **{**given, "attach": attached},
-            progress=progress,
-            notice=print_notice,
-        )
+        result = call(save, options, attach=attached, progress=progress, notice=print_notice)
     print_saved(options, "save", result, options.share)
     incomplete = result.torn_packets or result.left_out_blocks
     return WARNINGS_EXIT_CODE if incomplete else 0

@@ -11,7 +11,13 @@ from snapmig.units import format_count, format_duration, format_size
 
 __all__ = ("print_saved",)
 
-_DONE = {"save": "saved", "merge": "merged", "rebase": "rebased", "repack": "repacked"}
+_DONE = {
+    "save": "saved",
+    "receive": "received",
+    "merge": "merged",
+    "rebase": "rebased",
+    "repack": "repacked",
+}
 
 
 def print_saved(
@@ -51,6 +57,8 @@ def _print(verb: str, result: SaveResult, share: str | None) -> None:
         f"{percent(result.stored_size, data_size)} of that"
     )
     say(f"by        {_coding(result)}")
+    if result.via is not None:
+        say(f"via       {_way(result)}")
     if result.pause_seconds is not None:
         paused = format_duration(result.pause_seconds)
         if result.changed_packets is not None:
@@ -61,6 +69,13 @@ def _print(verb: str, result: SaveResult, share: str | None) -> None:
         say(f"snapshot  {result.snapshot}, {size}")
     else:
         say(f"share     {share} of {result.snapshot}, with the others {size} so far")
+
+
+def _way(result: SaveResult) -> str:
+    if result.rounds is None:
+        return str(result.via)
+    again = format_size(result.rewritten_size or 0)
+    return f"{result.via}, {format_count(result.rounds, 'round')}, {again} written again"
 
 
 def _coding(result: SaveResult) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress
-from snapmig.commands.output import fail, print_json, print_warnings, rate, say
+from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
+from snapmig.commands.output import fail, rate, say, show
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
+from snapmig.operations.failures import describe
 from snapmig.operations.options.parse import WINDOWS
 from snapmig.operations.verify import VerifyResult, verify
 
@@ -51,32 +52,15 @@ def _run(options: argparse.Namespace) -> int:
     for path in options.snapshots:
         with show_progress(options.progress, "verifying") as progress:
             try:
-                result = verify(
-                    path,
-                    jobs=options.jobs,
-                    quick=options.quick,
-                    window=options.window,
-                    accelerator=options.accelerator,
-                    depth=options.depth,
-                    follow_remote_parents=options.follow_remote_parents,
-                    progress=progress,
-                )
-            except OSError as error:  # the others are checked all the same
-                failed = fail(options, 1, f"{error.filename or path}: {error.strerror}")
-                code = code or failed
-                continue
-            except SnapmigError as error:
-                if error.exit_code != 1:
+                result = call(verify, options, snapshot=path, progress=progress)
+            except (OSError, SnapmigError) as error:  # the others are checked all the same
+                if isinstance(error, SnapmigError) and error.exit_code != 1:
                     raise
-                failed = fail(options, 1, str(error))
+                failed = fail(options, *describe(error))
                 code = code or failed
                 continue
         code = code or result.exit_code
-        print_warnings(result.warnings)
-        if options.json:
-            print_json("verify", result)
-        else:
-            _print(result)
+        show(options, "verify", result, _print)
     return code
 
 

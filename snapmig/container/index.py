@@ -268,7 +268,7 @@ def records_sound(
     blank = records.copy()
     blank["record_checksum"] = 0
     raw = blank.tobytes()
-    sums = [crc32(raw[at : at + size]) for at in range(0, len(raw), size)]
+    checksums = [crc32(raw[at : at + size]) for at in range(0, len(raw), size)]
     numbers = np.arange(first, first + len(records), dtype=np.uint64)
     heads = np.frombuffer(raw, np.uint8).reshape(-1, size)
     stored = records["stored_size"].astype(np.uint64)
@@ -281,7 +281,7 @@ def records_sound(
     slot = np.uint64(start) + numbers * np.uint64(distance) if distance else offset
     placed = (offset >= start) & (offset <= stop) & (stored <= stop - offset) & (offset == slot)
     return bool(
-        np.array_equal(records["record_checksum"], sums)
+        np.array_equal(records["record_checksum"], checksums)
         and np.array_equal(records["packet"], numbers)
         and not heads[:, 21:24].any()
         and not heads[:, 48:76].any()

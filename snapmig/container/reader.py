@@ -9,8 +9,8 @@ decoding. The rest, decoding and the digest, is left to the encodings.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cached_property
-from types import TracebackType
 
 from snapmig.architectures import Architecture
 from snapmig.checksums import crc32
@@ -44,7 +44,7 @@ from snapmig.container.tables import (
     unpack_pieces,
 )
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError
-from snapmig.geometry import Geometry, PacketPlace, RamBlock
+from snapmig.geometry import Geometry, PacketPlace
 from snapmig.stores.opening import open_source
 from snapmig.stores.source import ByteSource, SourcePlan
 
@@ -69,28 +69,38 @@ class SnapshotFile:
     def __init__(self, path: str | SourcePlan, shown: str | None = None) -> None:
         self.shown = str(path) if shown is None else shown
         try:
-            self._source: ByteSource = open_source(path)
+            with ExitStack() as stack:
+                self._source: ByteSource = open_source(path)
+                stack.callback(self._source.close)
+                self._load()
+                stack.pop_all()
         except SnapmigError as error:
             error.path = self.shown
-            raise
-        try:
-            self._load()
-        except SnapmigError as error:
-            self._source.close()
-            error.path = self.shown
-            raise
-        except BaseException:
-            self._source.close()
             raise
 
     def _load(self) -> None:
-        self.superblock = Superblock.unpack(self._source.read(0, SUPERBLOCK_SIZE))
+        self.superblock = block = Superblock.unpack(self._source.read(0, SUPERBLOCK_SIZE))
         self._check_places(self._source.size)
-        blocks = self._load_pieces(self._load_blocks())
-        self.geometry = Geometry(blocks, self.superblock.packet_size)
+        blocks = unpack_blocks(self._table("block", block.block_count * BLOCK_ENTRY_SIZE))
+        pieces = self._table("piece", block.piece_count * PIECE_ENTRY_SIZE)
+        self.geometry = Geometry(unpack_pieces(pieces, blocks), block.packet_size)
         self._check_counts()
-        self.attachments = self._load_attachments()
-        self.index = IndexReader(self._source, self.superblock, self.shown)
+        size = min(block.attachment_count, MAX_ATTACHMENTS) * ATTACHMENT_ENTRY_SIZE
+        self.attachments = unpack_attachments(
+            self._table("attachment", size),
+            start=block.data_offset + block.data_size,
+            stop=block.attachment_table_offset,
+        )
+        self.index = IndexReader(self._source, block, self.shown)
+
+    def _table(self, name: str, size: int) -> bytes:
+        offset = getattr(self.superblock, f"{name}_table_offset")
+        raw = self._source.read(offset, size) if size else b""
+        computed, expected = crc32(raw), getattr(self.superblock, f"{name}_table_checksum")
+        if computed != expected:
+            message = f"{name} table's checksum is {expected:#010x}, computed {computed:#010x}"
+            raise CorruptSnapshotError(message)
+        return raw
 
     def close(self) -> None:
         """Close the file."""
@@ -99,12 +109,7 @@ class SnapshotFile:
     def __enter__(self) -> SnapshotFile:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exc: object) -> None:
         self.close()
 
     @property
@@ -317,20 +322,6 @@ class SnapshotFile:
                 message = f"{name} is at {found:#x}, expected {least:#x} or later"
                 raise CorruptSnapshotError(message)
 
-    def _load_blocks(self) -> tuple[RamBlock, ...]:
-        block = self.superblock
-        size = block.block_count * BLOCK_ENTRY_SIZE
-        raw = self._source.read(block.block_table_offset, size)
-        _check_table("block table", raw, block.block_table_checksum)
-        return unpack_blocks(raw)
-
-    def _load_pieces(self, blocks: tuple[RamBlock, ...]) -> tuple[RamBlock, ...]:
-        block = self.superblock
-        size = block.piece_count * PIECE_ENTRY_SIZE
-        raw = self._source.read(block.piece_table_offset, size) if size else b""
-        _check_table("piece table", raw, block.piece_table_checksum)
-        return unpack_pieces(raw, blocks)
-
     def _check_counts(self) -> None:
         block, geometry = self.superblock, self.geometry
         if geometry.packet_count != block.packet_count:
@@ -343,19 +334,3 @@ class SnapshotFile:
         if self.layout == Layout.FIXED and block.data_size != fixed_size:
             message = f"data has {block.data_size} bytes, expected {fixed_size}"
             raise CorruptSnapshotError(message)
-
-    def _load_attachments(self) -> tuple[AttachmentEntry, ...]:
-        block = self.superblock
-        size = min(block.attachment_count, MAX_ATTACHMENTS) * ATTACHMENT_ENTRY_SIZE
-        raw = self._source.read(block.attachment_table_offset, size)
-        _check_table("attachment table", raw, block.attachment_table_checksum)
-        return unpack_attachments(
-            raw, start=block.data_offset + block.data_size, stop=block.attachment_table_offset
-        )
-
-
-def _check_table(name: str, raw: bytes, expected: int) -> None:
-    computed = crc32(raw)
-    if computed != expected:
-        message = f"{name}'s checksum is {expected:#010x}, computed {computed:#010x}"
-        raise CorruptSnapshotError(message)

@@ -57,9 +57,7 @@ class SharedFile(FileDestination):
         self.fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
 
     def __exit__(self, *_exc: object) -> None:
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self.close()
 
 
 class Shares:

@@ -11,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -114,13 +113,8 @@ class SnapshotWriter:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._file.__exit__(kind, error, trace)
+    def __exit__(self, *exc: Any) -> None:
+        self._file.__exit__(*exc)
 
     @property
     def keeps_holes(self) -> bool:

@@ -29,10 +29,6 @@ __all__ = (
 )
 
 
-def _nothing() -> None:
-    return
-
-
 class Compression(NamedTuple):
     """
     A format for packets.
@@ -47,7 +43,7 @@ class Compression(NamedTuple):
     levels: range
     default_level: int
     steps: tuple[int, ...]
-    require: Callable[[], Any] = _nothing
+    require: Callable[[], Any] = lambda: None
 
 
 COMPRESSIONS = {

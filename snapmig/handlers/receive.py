@@ -30,6 +30,7 @@ from snapmig.handlers.pipeline import PageEncoding
 from snapmig.handlers.received_slots import ReceivedSlots, is_stored
 from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages, StagedReader
 from snapmig.migration.channel import Channel, Received
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import Blocks
 from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
@@ -128,6 +129,7 @@ class ReceivePlan(NamedTuple):
     :param tables: paths of the staged pages: one for each worker, and the parent process's
     :param buffers: path of the packets of a single stream, instead
     :param target_page: bytes of a page of the guest's processors
+    :param secure: channels with TLS; a forked worker has them, others can't get them
     """
 
     parents: Sequence[ReadPlan]
@@ -139,6 +141,7 @@ class ReceivePlan(NamedTuple):
     target_page: int = PAGE_SIZE
     paced: bool = False
     deltas: bool | None = None
+    secure: Sequence[SecureConnection] = ()
 
 
 class ReceiveHandler:
@@ -197,8 +200,10 @@ class _Receive:
 
     def run(self, task: Task, row: Row) -> int:
         number = task.first
-        if task.descriptor >= 0:
-            self._channels[number] = Channel(task.descriptor, number, self._blocks)
+        if number not in self._channels:
+            secure = self._plan.secure
+            connection = secure[number] if secure else task.descriptor
+            self._channels[number] = Channel(connection, number, self._blocks)
             self._tables[number] = StagedPages(self._plan.tables[number])
         channel, table = self._channels[number], self._tables[number]
         for _ in range(task.count):
@@ -236,8 +241,10 @@ class _Receive:
         return (first[:, None] + np.arange(several)).reshape(-1)
 
     def _store_whole(self, part: _Part, zeros: Numbers, level: int, row: Row) -> bool:
+        # QEMU 7.2 may send the last page of a packet in the next one too, on another channel: two
+        # workers may have the same packet whole if it is of a single page.
         place = self._plan.geometry.place(part.slot)
-        if len(part.numbers) + len(zeros) < place.pages:
+        if len(part.numbers) + len(zeros) < place.pages or place.pages == 1:
             return False
         inside = part.numbers - place.ram_offset // PAGE_SIZE
         pages = part.pages

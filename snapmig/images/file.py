@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from snapmig.errors import ImageChangedError, SnapmigError
 from snapmig.system.files import descriptor_path, open_regular, pread_all
 
-__all__ = ("ImageFile",)
+__all__ = ("ImageFile", "opened_files")
 
 
 class ImageFile:
@@ -73,3 +75,19 @@ class ImageFile:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+@contextmanager
+def opened_files(paths: Iterable[str], *, follow: bool = True) -> Iterator[list[ImageFile]]:
+    """
+    Give the files of an image, to keep; an error inside the ``with`` block closes them.
+
+    :raises SnapmigError: as listed for :class:`ImageFile`
+    """
+    with ExitStack() as stack:
+        files = []
+        for path in paths:
+            files.append(ImageFile(path, follow=follow))
+            stack.callback(files[-1].close)
+        yield files
+        stack.pop_all()

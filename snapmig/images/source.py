@@ -28,8 +28,9 @@ class ImageReader(Protocol):
     def view(self, start: int, stop: int) -> Bytes:
         """Return the bytes of a range inside one extent, without a copy where possible."""
 
-    def expect(self, start: int, stop: int) -> None:
-        """Prepare for a range to be read soon."""
+    def expect(self, start: int, stop: int) -> None:  # noqa: ARG002
+        """Prepare for a range to be read soon; by default the kernel reads ahead."""
+        return
 
     def release(self, start: int, stop: int) -> None:
         """Note that a range is no longer needed."""

@@ -54,7 +54,7 @@ class Store(Protocol):
         """Make a range zero."""
 
 
-class FileStore:
+class _FileStore:
     """Writes with pwrite; zeros become holes if the filesystem can punch them."""
 
     def __init__(self, plan: TargetPlan) -> None:
@@ -64,14 +64,12 @@ class FileStore:
         self._can_punch = True
 
     def write(self, offset: int, content: Bytes) -> None:
-        """Put contiguous bytes at an offset."""
         try:
             pwrite_all(self._fd, content, offset)
         except OSError as error:
             raise write_error(error, self._plan.shown, self._plan.needed) from error
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range zero, as a hole if possible."""
         if self._can_punch:
             try:
                 self._can_punch = punch_hole(self._fd, offset, length)
@@ -82,7 +80,7 @@ class FileStore:
                 self.write(offset + at, _ZEROS[: length - at])
 
 
-class MappedStore:
+class _MappedStore:
     """Stores into a mapping, for hugetlbfs without write(2)."""
 
     def __init__(self, plan: TargetPlan) -> None:
@@ -97,7 +95,6 @@ class MappedStore:
             raise write_error(error, plan.shown, plan.needed) from error
 
     def write(self, offset: int, content: Bytes) -> None:
-        """Put bytes at an offset, after allocating its huge pages."""
         first = offset // self._page * self._page
         try:
             # Without this an exhausted pool of huge pages would raise SIGBUS.
@@ -107,11 +104,11 @@ class MappedStore:
         self._array[offset : offset + content.size] = content.reshape(-1)
 
     def zero(self, offset: int, length: int) -> None:
-        """Make a range zero; the huge pages stay, because they belong to the guest."""
+        # The huge pages stay, because they belong to the guest.
         for at in range(0, length, _ZEROS.size):
             self.write(offset + at, _ZEROS[: length - at])
 
 
 def open_store(plan: TargetPlan) -> Store:
     """Open the file of a plan in this process, in the way its filesystem needs."""
-    return FileStore(plan) if plan.huge_page_size is None else MappedStore(plan)
+    return _FileStore(plan) if plan.huge_page_size is None else _MappedStore(plan)

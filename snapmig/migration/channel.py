@@ -5,12 +5,14 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from snapmig.migration.payload import make_inflater
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import HEAD_SIZE, Blocks, MigrationError, PacketHead, RamPacket
 from snapmig.pages import Bytes
 
@@ -41,23 +43,27 @@ class Channel:
     """
     Reads packets from a connection that has sent its first packet already.
 
-    :param descriptor: of the connection, becomes the channel's own
+    :param connection: becomes the channel's own; a descriptor if it is without TLS
     :ivar ended: the source has closed the connection after a whole packet
     """
 
-    def __init__(self, descriptor: int, number: int, blocks: Blocks) -> None:
-        self._connection = connection = socket.socket(fileno=descriptor)
+    def __init__(self, connection: int | SecureConnection, number: int, blocks: Blocks) -> None:
+        if isinstance(connection, int):
+            self._connection: Any = socket.socket(fileno=connection)
+        else:
+            self._connection = connection
         self._number = number
         self._blocks = blocks
         self.ended = False
         self._buffer: Bytes = np.empty(0, np.uint8)
         self._inflater = make_inflater()
         # A time limit of the kernel's, so that one call still takes a whole packet.
-        connection.setblocking(True)
+        self._connection.setblocking(True)
         limit = struct.pack("ll", STILL_S, 0)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._buffered: Callable[[], int] = getattr(self._connection, "pending", lambda: 0)
         self._poll = select.poll()
-        self._poll.register(connection, select.POLLIN)
+        self._poll.register(self._connection, select.POLLIN)
 
     def next(self, wait_s: float) -> Received | None:
         """
@@ -66,13 +72,15 @@ class Channel:
         :raises MigrationError: it is impossible, or the connection ends or stands still inside it
         :raises UnsupportedError: it has something unknown here
         """
-        if self.ended or not self._poll.poll(1000 * wait_s):
+        if self.ended or not (self._buffered() or self._poll.poll(1000 * wait_s)):
             return None
         try:
             if not self._connection.recv(1, socket.MSG_PEEK):
                 self.ended = True
                 return None
             return self._read()
+        except BlockingIOError:  # with TLS something may come that is no data
+            return None
         except OSError as error:
             message = f"channel {self._number}: connection failed: {error.strerror}"
             raise MigrationError(message) from error

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from snapmig.errors import SnapmigError
 from snapmig.images.qemu.sections import MAGIC
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import (
     CHANNEL_MAGIC,
     HELLO_SIZE,
@@ -29,7 +30,7 @@ from snapmig.migration.wire import (
 )
 from snapmig.system.signals import raise_if_cancelled
 
-__all__ = ("Connections", "PrivateSocket", "accept_all")
+__all__ = ("Connections", "PrivateSocket", "accept_all", "add_secure")
 
 _MOMENT_S = 0.02
 _FOLDERS = ("/run/user/{uid}", "/run", "/tmp")
@@ -45,8 +46,8 @@ class Connections(NamedTuple):
     :param uuid: of the guest as said on the channels, 16 bytes; empty without channels
     """
 
-    main: socket.socket
-    channels: tuple[socket.socket, ...]
+    main: socket.socket | SecureConnection
+    channels: tuple[socket.socket | SecureConnection, ...]
     uuid: bytes = b""
 
     def close(self) -> None:
@@ -234,6 +235,30 @@ class _Arrivals:
             self._main.close()
         for connection in (*self.unsorted, *self._channels.values()):
             connection.close()
+
+
+def add_secure(
+    channels: dict[int, SecureConnection], connection: SecureConnection, count: int
+) -> None:
+    """
+    Take a channel's first packet, and put the channel to the others.
+
+    :param count: expected number of channels
+    :raises MigrationError: the packet is impossible, or does not come
+    """
+    raw = b""
+    while len(raw) < HELLO_SIZE:
+        try:
+            more = connection.recv(HELLO_SIZE - len(raw))
+        except BlockingIOError:
+            more = b""
+        if not more:
+            raise MigrationError(f"a connection ended after {len(raw)} bytes")
+        raw += more
+    hello = unpack_hello(raw, count)
+    if hello.channel in channels:
+        raise MigrationError(f"channel {hello.channel} was opened twice")
+    channels[hello.channel] = connection
 
 
 def _is(connection: socket.socket, peer: tuple[int, int]) -> bool:

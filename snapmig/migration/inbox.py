@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from snapmig.migration.tls import SecureConnection
+
 __all__ = ("Inbox", "IncompleteError")
 
 _STEP = 1 << 20
@@ -54,7 +56,7 @@ class Inbox:
         self.start += length
         return data
 
-    def receive(self, connection: socket.socket) -> int:
+    def receive(self, connection: socket.socket | SecureConnection) -> int:
         """
         Take what has arrived, up to a limit; return the number of bytes, 0 at the end.
 

@@ -35,14 +35,15 @@ from snapmig.images.qemu.sections import (
 from snapmig.images.qemu.state import VmState
 from snapmig.migration.inbox import Inbox, IncompleteError
 from snapmig.migration.return_path import Command, ReturnPath, command_problem
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes
 from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("MainChannel", "PageSink")
 
-_AT_ONCE = 16
-"""Reads of one call, so that the caller can look at other things in between."""
+_AT_ONCE = 4 << 20
+"""Bytes of one call, so that the caller can look at other things in between."""
 
 _HEAD_LIMIT = 80 << 20
 """Bytes before the pages: the list of blocks, and devices that send their state early."""
@@ -84,7 +85,9 @@ class MainChannel:
     :ivar received: bytes so far
     """
 
-    def __init__(self, connection: socket.socket, name: str, *, multifd: bool) -> None:
+    def __init__(
+        self, connection: socket.socket | SecureConnection, name: str, *, multifd: bool
+    ) -> None:
         self.shown = name
         self.marks = 0
         self.passed = 0
@@ -145,14 +148,16 @@ class MainChannel:
 
         :raises MigrationError: it is impossible, or the connection ended too early
         """
-        moved = False
-        for _ in range(_AT_ONCE):
+        moved, until = False, self.received + _AT_ONCE
+        while True:
             before = len(self._inbox)
             self._parse()
             moved = moved or len(self._inbox) != before
             if self.ended or self._is_held or not self._receive_some():
                 break
             moved = True
+            if self.received > until and not self._has_pending:
+                break
         return moved
 
     def fileno(self) -> int:
@@ -176,6 +181,12 @@ class MainChannel:
         return full or (self._multifd and self.marks > self.passed)
 
     # Bytes.
+
+    @property
+    def _has_pending(self) -> bool:
+        # Bytes that no poll shows.
+        connection = self._connection
+        return isinstance(connection, SecureConnection) and connection.pending() > 0
 
     def _receive_some(self) -> bool:
         try:

@@ -11,6 +11,8 @@ import struct
 from contextlib import suppress
 from enum import IntEnum
 
+from snapmig.migration.tls import SecureConnection
+
 __all__ = ("Command", "ReturnPath", "command_problem")
 
 _SEND_S = 5.0
@@ -66,7 +68,7 @@ class ReturnPath:
     :ivar is_open: the source has opened the path, so it waits for the end
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket | SecureConnection) -> None:
         self._connection = connection
         self.is_open = False
 

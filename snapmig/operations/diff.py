@@ -17,9 +17,8 @@ from snapmig.handlers.compare import CompareHandler
 from snapmig.handlers.load import LoadTasks
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
-from snapmig.workers.pool import WorkerPool
 
 __all__ = ("BlockDiff", "DiffResult", "PageRange", "diff")
 
@@ -104,8 +103,11 @@ def diff(
         if all(file.page_digests is not None for file in files):
             for file in files:
                 file.keep_page_digests()
-        found = _compare(readings, progress)
-        blocks = tuple(_blocks(geometry, found))
+        first, second = readings
+        tasks = LoadTasks(files[0], range(geometry.packet_count))
+        make_handler = partial(CompareHandler, first.plans, second.plans)
+        first.run(tasks, make_handler, geometry.ram_size)
+        blocks = tuple(_blocks(geometry, sorted(tasks.replies)))
     return DiffResult(
         one=os.fspath(one),
         other=os.fspath(other),
@@ -115,21 +117,6 @@ def diff(
         seconds=round(time.monotonic() - started, 3),
         warnings=tuple(readings[0].warnings),
     )
-
-
-def _compare(
-    readings: list[Reading], progress: ProgressCallback | None
-) -> list[tuple[int, int, int]]:
-    one, other = readings
-    geometry = one.snapshot.geometry
-    tasks = LoadTasks(one.snapshot, range(geometry.packet_count))
-    make_handler = partial(CompareHandler, one.plans, other.plans)
-    with WorkerPool(one.options.jobs, make_handler) as pool:
-        report = reporter(pool, geometry.ram_size, progress)
-        pool.run(tasks, report)
-        report()
-        one.take_warnings(pool)
-    return sorted(tasks.replies)
 
 
 def _blocks(geometry: Geometry, found: list[tuple[int, int, int]]) -> Iterator[BlockDiff]:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from snapmig.architectures import architecture_name
-from snapmig.attachments import source_format
+from snapmig.attachments import SOURCE_PREFIX, Attachments, source_format
 from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
@@ -17,7 +17,6 @@ from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.images.qemu.attachments import left_out
 from snapmig.operations.options.arguments import checks_arguments
-from snapmig.operations.runs.restore import SourceAttachments
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "info")
 
@@ -145,7 +144,8 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
 
 def _left_out(source: SnapshotFile) -> tuple[RamBlock, ...]:
     try:
-        return left_out(SourceAttachments(source), source.geometry.blocks)
+        kept = Attachments(source, SOURCE_PREFIX, limited=True)
+        return left_out(kept, source.geometry.blocks)
     except CorruptSnapshotError:  # an attachment unfit for a restore is no reason to fail here
         return ()
 

@@ -10,26 +10,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from snapmig.architectures import find_architecture
 from snapmig.attachments import source_format
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
-from snapmig.operations.options.addresses import parse_addresses
+from snapmig.operations.options.addresses import Placing, parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
-from snapmig.operations.options.names import AcceleratorName, FormatName
-from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX, is_guest
+from snapmig.operations.options.parse import (
+    GUEST_FORMAT,
+    GUEST_PREFIX,
+    AcceleratorName,
+    FormatName,
+    is_guest,
+)
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
-from snapmig.operations.runs.restore import (
-    Placing,
-    plan_block,
-    plan_whole,
-    restore_in_place,
-    restore_new,
-)
+from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
+from snapmig.operations.runs.restore_output import restore_in_place, restore_new
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import check_new_name, parse_location, same_location
 from snapmig.units import format_size
@@ -145,50 +144,43 @@ def restore(  # noqa: PLR0913 - the options of the command line
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     follow = follow_remote_parents
     options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
-    placing = Placing(parse_addresses(address), None if arch is None else find_architecture(arch))
+    wishes = _Wishes(format, block, domain_xml, parse_placing(address, arch))
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
-    with (
-        SnapshotFile(os.fspath(snapshot)) as source,
-        Reading(source, options) as reading,
-    ):
+    with SnapshotFile(os.fspath(snapshot)) as source, Reading(source, options) as reading:
         if to_guest or for_qemu:
-            others = any(x is not None for x in (format, block, domain_xml))
-            if force or in_place or others or any(placing):
+            if force or in_place or wishes != _Wishes():
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            facts = _to_qemu(reading, str(image), wait)
+            restored = _to_qemu(reading, str(image), wait)
         else:
-            name = _format(source, format, raw=in_place or block is not None)
-            if any(placing) and name not in BY_ADDRESS:
-                raise UsageError(f"addresses and architecture are for {' and '.join(BY_ADDRESS)}")
-            xml = _read_domain_xml(domain_xml, name)
-            part = (
-                plan_block(source, block)
-                if block is not None
-                else plan_whole(source, name, xml, placing)
-            )
-            reading.warnings += part.image.warnings
-            _check_no_source(Path(image), reading)
-            if in_place:
-                data_pages = restore_in_place(reading, Path(image), part)
-            else:
-                data_pages = restore_new(reading, Path(image), part, force=force)
-            facts = _Facts(name, part.ram_size, part.pages, data_pages)
+            restored = _to_image(reading, Path(image), wishes, force=force, in_place=in_place)
     return RestoreResult(
         snapshot=os.fspath(snapshot),
         image=os.fspath(image),
-        format=facts.format,
         block=block,
         jobs=options.jobs,
         accelerator=reading.accelerator,
-        ram_size=facts.ram_size,
-        data_pages=facts.data_pages,
-        zero_pages=facts.pages - facts.data_pages,
         seconds=round(time.monotonic() - started, 3),
-        qemu_arguments=facts.qemu_arguments,
-        monitor_commands=facts.monitor_commands,
         warnings=tuple(reading.warnings),
+        **restored._asdict(),
     )
+
+
+class _Wishes(NamedTuple):
+    # The form of an image.
+    format: str | None = None
+    block: str | None = None
+    domain_xml: str | os.PathLike[str] | None = None
+    placing: Placing = Placing()
+
+
+class _Restored(NamedTuple):
+    format: str
+    ram_size: int
+    data_pages: int
+    zero_pages: int
+    qemu_arguments: tuple[str, ...] | None = None
+    monitor_commands: tuple[str, ...] | None = None
 
 
 def _check_image(image: str | os.PathLike[str], *, for_qemu: bool) -> None:
@@ -217,28 +209,37 @@ def _check_no_source(image: Path, reading: Reading) -> None:
         raise UsageError("is a parent of the snapshot", path=str(image))
 
 
-class _Facts(NamedTuple):
-    format: str
-    ram_size: int
-    pages: int
-    data_pages: int
-    qemu_arguments: tuple[str, ...] | None = None
-    monitor_commands: tuple[str, ...] | None = None
-
-
-def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Facts:
+def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Restored:
     # Imported here because asyncio takes 30 ms.
-    from snapmig.operations.runs.restore_guest import restore_for_qemu, restore_guest  # noqa: PLC0415
+    from snapmig.operations.runs.restore_for_qemu import restore_for_qemu  # noqa: PLC0415
+    from snapmig.operations.runs.restore_guest import restore_guest  # noqa: PLC0415
 
     geometry = reading.snapshot.geometry
-    blocks = geometry.blocks
-    size, pages = geometry.ram_size, sum(-(-block.size // PAGE_SIZE) for block in blocks)
+    pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
+    arguments = commands = None
     if image.startswith(GUEST_PREFIX):
         name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX), wait)
-        return _Facts(name, size, pages, data_pages)
-    made = restore_for_qemu(reading, Path(image))
-    commands = made.monitor_commands
-    return _Facts(made.format, size, pages, made.data_pages, made.arguments, commands)
+    else:
+        name, data_pages, arguments, commands = restore_for_qemu(reading, Path(image))
+    return _Restored(name, geometry.ram_size, data_pages, pages - data_pages, arguments, commands)
+
+
+def _to_image(
+    reading: Reading, image: Path, wishes: _Wishes, *, force: bool, in_place: bool
+) -> _Restored:
+    source, block, placing = reading.snapshot, wishes.block, wishes.placing
+    name = _format(source, wishes.format, raw=in_place or block is not None)
+    if any(placing) and name not in BY_ADDRESS:
+        raise UsageError(f"addresses and architecture are for {' and '.join(BY_ADDRESS)}")
+    xml = _read_domain_xml(wishes.domain_xml, name)
+    part = plan_whole(source, name, xml, placing) if block is None else plan_block(source, block)
+    reading.warnings += part.image.warnings
+    _check_no_source(image, reading)
+    if in_place:
+        data_pages = restore_in_place(reading, image, part)
+    else:
+        data_pages = restore_new(reading, image, part, force=force)
+    return _Restored(name, part.ram_size, data_pages, part.pages - data_pages)
 
 
 def _format(source: SnapshotFile, name: str | None, *, raw: bool) -> str:

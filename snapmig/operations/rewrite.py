@@ -16,14 +16,17 @@ from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
-from snapmig.operations.options.names import (
+from snapmig.operations.options.parse import (
+    WINDOWS,
     AcceleratorName,
     CompressionName,
     LayoutName,
     Level,
     WindowName,
+    parse_jobs,
+    parse_layout,
+    parse_packet_size,
 )
-from snapmig.operations.options.parse import WINDOWS, parse_jobs, parse_layout, parse_packet_size
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, ReadOptions, read_options
@@ -58,8 +61,8 @@ def merge(
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
-    wishes = _Wishes(page_digests=page_digests, follow_remote_parents=follow_remote_parents)
-    return _rewrite(snapshot, out, None, wishes, jobs, progress, force=force)
+    wishes = _Wishes(jobs, progress, follow_remote_parents, page_digests, force=force)
+    return _rewrite(snapshot, out, None, wishes)
 
 
 @checks_arguments
@@ -83,13 +86,13 @@ def rebase(
     :raises UsageError: ``parent`` builds on ``snapshot``, or has other RAM blocks
     :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
-    wishes = _Wishes(page_digests=page_digests, follow_remote_parents=follow_remote_parents)
+    wishes = _Wishes(jobs, progress, follow_remote_parents, page_digests, force=True)
     with SnapshotFile(os.fspath(snapshot)) as file, SnapshotFile(os.fspath(parent)) as other:
-        with Reading(other, wishes.reading(1)) as reading:
+        with Reading(other, wishes.reading()) as reading:
             ids = [each.superblock.snapshot_id for each in reading.chain]
         if file.superblock.snapshot_id in ids:
             raise UsageError(f"builds on {file.shown}, or is it", path=other.shown)
-    return _rewrite(snapshot, snapshot, parse_location(parent), wishes, jobs, progress, force=True)
+    return _rewrite(snapshot, snapshot, parse_location(parent), wishes)
 
 
 @checks_arguments
@@ -124,57 +127,51 @@ def repack(  # noqa: PLR0913 - the options of the command line
     :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
     wishes = _Wishes(
-        compression, accelerator, level, window, packet_size, layout, page_digests,
-        follow_remote_parents, depth,
+        jobs, progress, follow_remote_parents, page_digests, compression, accelerator, level,
+        window, depth, packet_size, layout, force,
     )  # fmt: skip
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
-        reading = stack.enter_context(Reading(file, wishes.reading(1)))
+        reading = stack.enter_context(Reading(file, wishes.reading()))
         parent = parse_location(reading.chain[1].shown) if len(reading.chain) > 1 else None
-    return _rewrite(snapshot, out, parent, wishes, jobs, progress, force=force)
+    return _rewrite(snapshot, out, parent, wishes)
 
 
 @dataclass(frozen=True, slots=True)
 class _Wishes:
     # The requested form; None for no change.
+    jobs: int | None
+    progress: ProgressCallback | None
+    follow_remote_parents: bool
+    page_digests: bool | None
     compression: CompressionName | None = None
     accelerator: AcceleratorName = AUTO
     level: Level | None = None
     window: WindowName | None = None
+    depth: int | None = None
     packet_size: str | int | None = None
     layout: LayoutName | None = None
-    page_digests: bool | None = None
-    follow_remote_parents: bool = False
-    depth: int | None = None
+    force: bool = False
 
-    def reading(self, jobs: int | None) -> ReadOptions:
+    def reading(self) -> ReadOptions:
         follow = self.follow_remote_parents
-        return read_options(jobs, AUTO, None, None, follow_remote_parents=follow)
+        return read_options(self.jobs, AUTO, None, None, follow_remote_parents=follow)
 
 
 def _rewrite(
-    snapshot: PathLike,
-    out: PathLike,
-    parent: Location | None,
-    wishes: _Wishes,
-    jobs: int | None,
-    progress: ProgressCallback | None,
-    *,
-    force: bool,
+    snapshot: PathLike, out: PathLike, parent: Location | None, wishes: _Wishes
 ) -> SaveResult:
     with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
         # A damaged record could pass for a packet of zeros.
         file.index.check_digest()
         place = parse_new(out)
         in_place = same_location(place, parse_location(snapshot))
-        reading = stack.enter_context(Reading(file, wishes.reading(jobs)))
+        reading = stack.enter_context(Reading(file, wishes.reading()))
         if any(same_location(place, parse_location(each.shown)) for each in reading.chain[1:]):
             raise UsageError("is a parent of the snapshot", path=os.fspath(out))
         source = SnapshotSource(file, reading.plans, source_format(file))
         if in_place:
             source.paths = ()  # a new file takes its name when it is complete
-        options = _options(
-            reading.chain, place, parent, wishes, parse_jobs(jobs), progress, force=force
-        )
+        options = _options(reading.chain, place, parent, wishes)
         with open_save_run(source, place, options) as run:
             run.warnings += reading.warnings
             run.write_pass()
@@ -182,20 +179,14 @@ def _rewrite(
 
 
 def _options(
-    chain: Sequence[SnapshotFile],
-    place: Location,
-    parent: Location | None,
-    wishes: _Wishes,
-    jobs: int,
-    progress: ProgressCallback | None,
-    *,
-    force: bool,
+    chain: Sequence[SnapshotFile], place: Location, parent: Location | None, wishes: _Wishes
 ) -> SaveOptions:
     file = chain[0]
     block = file.superblock
-    size = (
-        block.packet_size if wishes.packet_size is None else parse_packet_size(wishes.packet_size)
-    )
+    size = block.packet_size
+    if wishes.packet_size is not None:
+        size = parse_packet_size(wishes.packet_size)
+    digests = file.page_digests is not None if wishes.page_digests is None else wishes.page_digests
     compression = wishes.compression or _compression(chain)
     window: str | None = wishes.window
     if window is None and compression == "zlib":
@@ -204,24 +195,20 @@ def _options(
         compression, wishes.accelerator, wishes.level, window, "dynamic", wishes.depth
     )
     return SaveOptions(
-        jobs=jobs,
+        jobs=parse_jobs(wishes.jobs),
         settings=coding.settings,
         steps=coding.steps,
         notes=coding.notes,
         packet_size=size,
         layout=_layout(file, place, wishes.layout),
         attach={},
-        force=force,
+        force=wishes.force,
         live=False,
-        progress=progress,
+        progress=wishes.progress,
         parent=parent,
-        page_digests=_page_digests(file, wishes.page_digests),
+        page_digests=digests,
         follow_remote_parents=wishes.follow_remote_parents,
     )
-
-
-def _page_digests(file: SnapshotFile, wish: bool | None) -> bool:
-    return file.page_digests is not None if wish is None else wish
 
 
 def _layout(file: SnapshotFile, place: Location, wish: str | None) -> Layout:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
-from snapmig.architectures import find_architecture
 from snapmig.attachments import AttachmentSource, source_attachments
 from snapmig.errors import UsageError
 from snapmig.geometry import RamBlock
@@ -16,10 +16,11 @@ from snapmig.images.formats import open_image
 from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
-from snapmig.operations.options.addresses import parse_addresses
+from snapmig.operations.options.addresses import parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
-from snapmig.operations.options.names import (
+from snapmig.operations.options.parse import (
+    GUEST_PREFIX,
     AcceleratorName,
     CompressionName,
     FormatName,
@@ -29,9 +30,6 @@ from snapmig.operations.options.names import (
     LiveName,
     ViaName,
     WindowName,
-)
-from snapmig.operations.options.parse import (
-    GUEST_PREFIX,
     is_guest,
     parse_jobs,
     parse_layout,
@@ -42,6 +40,7 @@ from snapmig.operations.options.parse import (
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.save import open_save_run
+from snapmig.operations.runs.save_output import OpenOutput, whole_snapshot
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
 from snapmig.stores.location import Location, parse_location, parse_new
 
@@ -152,6 +151,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     """
     location = parse_new(snapshot)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
+    placing = parse_placing(address, arch)
     options = SaveOptions(
         jobs=parse_jobs(jobs),
         settings=coding.settings,
@@ -168,8 +168,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         page_digests=page_digests,
         follow_remote_parents=follow_remote_parents,
         workers=choose_workers(bwlimit, workers),
-        addresses=parse_addresses(address),
-        architecture=None if arch is None else find_architecture(arch),
+        addresses=placing.addresses,
+        architecture=placing.architecture,
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
         via=None if via is None else parse_via(via),
         live_limits=parse_live_limits(max_downtime, pause_after),
@@ -185,19 +185,17 @@ def save(  # noqa: PLR0913 - the words of the command line
         return save_guest(image.removeprefix(GUEST_PREFIX), location, options)
     if live:
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
-    source = _open_image(image, format, base)
-    try:
+    with closing(_open_image(image, format, base)) as source:
+        open_output: OpenOutput = whole_snapshot
         if share is not None:
-            from snapmig.operations.shares import parse_share, save_share  # noqa: PLC0415 - rare
+            from snapmig.operations.shares import parse_share, share_output  # noqa: PLC0415 - rare
 
-            return save_share(source, _shared(location), options, parse_share(share))
-        with open_save_run(source, location, options) as run:
+            open_output = share_output(_shared(location), options, parse_share(share))
+        with open_save_run(source, location, options, open_output) as run:
             run.write_pass()
             run.sample_changes()
             source.check_unchanged()
             return run.finish(source_attachments(source))
-    finally:
-        source.close()
 
 
 def _shared(location: Location) -> Path:

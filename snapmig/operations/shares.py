@@ -14,23 +14,21 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from snapmig.architectures import Architecture
-from snapmig.attachments import source_attachments, store_attachments
+from snapmig.attachments import store_attachments
 from snapmig.container.format import Encoding, Layout, page_digests_size, record_size
 from snapmig.container.index import kind_counts, record_dtype, records_sound
 from snapmig.container.shares import MAX_SHARES, SharedFile, Shares, share_packets
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import Geometry, RamBlock, RamPiece
-from snapmig.images.source import ImageSource
 from snapmig.operations.options.arguments import checks_arguments
-from snapmig.operations.options.save import SaveOptions, SaveResult
-from snapmig.operations.runs.save import open_save_run
+from snapmig.operations.options.save import SaveOptions
 from snapmig.operations.runs.save_inputs import SaveInputs
-from snapmig.operations.runs.save_output import Finish, SaveOutput
+from snapmig.operations.runs.save_output import Finish, OpenOutput, SaveOutput
 from snapmig.system.files import check_destination, pread_all, write_file
 from snapmig.system.libc import punch_hole
 
-__all__ = ("CommitResult", "abandon", "commit", "parse_share", "save_share")
+__all__ = ("CommitResult", "abandon", "commit", "parse_share", "share_output")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +58,17 @@ def parse_share(text: str) -> tuple[int, int]:
     raise UsageError(f"share is {text!r}, expected K/N with K from 1 to N, at most {MAX_SHARES}")
 
 
-def save_share(
-    source: ImageSource, path: Path, options: SaveOptions, share: tuple[int, int]
-) -> SaveResult:
+def share_output(path: Path, options: SaveOptions, share: tuple[int, int]) -> OpenOutput:
     """
-    Save a share of an image's packets, for :func:`commit` to make the snapshot.
+    Return the output of a save of a share's packets, for :func:`commit` to make the snapshot.
 
-    :raises UsageError: options not possible for shares, or different from the other shares'
-    :raises SnapmigError: another process writes this share
+    :raises UsageError: options not possible for shares; on opening, different from the other
+        shares'
+    :raises SnapmigError: on opening, another process writes this share
     """
     if options.layout != Layout.FIXED or options.parent is not None or options.attach:
         raise UsageError("shares have the fixed layout, no parent, and attachments of the source")
-    open_share = partial(_open_share, shares=Shares(path), share=share)
-    with open_save_run(source, path, options, open_share) as run:
-        run.write_pass()
-        run.sample_changes()
-        source.check_unchanged()
-        return run.finish(source_attachments(source))
+    return partial(_open_share, shares=Shares(path), share=share)
 
 
 @contextmanager

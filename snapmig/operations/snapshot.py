@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 import numpy as np
 
-from snapmig.attachments import load_attachment
+from snapmig.attachments import Attachments
 from snapmig.chains.lookup import open_parents
 from snapmig.chains.reader import ChainReader
 from snapmig.container.reader import SnapshotFile
@@ -20,33 +20,10 @@ from snapmig.operations.options.arguments import checks_arguments
 from snapmig.pages import Bytes
 from snapmig.units import format_count, format_size
 
-__all__ = ("Attachments", "Snapshot", "open_snapshot")
+__all__ = ("Snapshot", "open_snapshot")
 
 CACHED_BYTES = 16 << 20
 """Decoded packets that a snapshot keeps, in bytes: reading on page by page decodes each once."""
-
-
-class Attachments(Mapping[str, bytes]):
-    """A snapshot's attachments by name, read and checked on access."""
-
-    def __init__(self, file: SnapshotFile) -> None:
-        self._file = file
-        self._entries = {entry.name: entry for entry in file.attachments}
-
-    def __getitem__(self, name: str) -> bytes:
-        return load_attachment(self._file, self._entries[name])
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {', '.join(map(repr, self))}>"
 
 
 class Snapshot:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,12 +18,10 @@ from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks, VerifyHandler
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
-from snapmig.operations.options.names import AcceleratorName, WindowName
-from snapmig.operations.options.parse import window_bits
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.options.parse import AcceleratorName, WindowName, window_bits
+from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.pages import Mask
-from snapmig.workers.pool import WorkerPool
 
 __all__ = ("VerifyResult", "verify")
 
@@ -173,29 +171,28 @@ def _check_records(source: SnapshotFile, found: _Findings) -> None:
         except StoreError:
             raise
         except SnapmigError:
-            _check_each_record(source, packets, found)
+            errors = _wrong_records(source, packets)
         else:
-            stored_pages = partial(_stored_pages, records, first)
-            for error in wrong_rests(source, packets, stored_pages):
-                found.damaged_packets += 1
-                found.add(error)
+            errors = wrong_rests(source, packets, partial(_stored_pages, records, first))
+        for error in errors:
+            found.damaged_packets += 1
+            found.add(error)
 
 
 def _stored_pages(records: Records, first: int, number: int) -> Mask | None:
     return pages_of_record(records[number - first])
 
 
-def _check_each_record(source: SnapshotFile, packets: range, found: _Findings) -> None:
+def _wrong_records(source: SnapshotFile, packets: range) -> Iterator[SnapmigError]:
     for packet in packets:
         try:
             source.packet(source.geometry.place(packet))
         except SnapmigError as error:
-            found.damaged_packets += 1
-            found.add(error)
+            yield error
 
 
 def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None:
-    source, options = reading.snapshot, reading.options
+    source = reading.snapshot
     source.keep_page_digests()
     for file in reading.chain[1:]:
         found.attempt(file.index.check_digest)
@@ -203,12 +200,8 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]
     tasks = LoadTasks(source, range(source.geometry.packet_count))
-    with WorkerPool(options.jobs, partial(VerifyHandler, plans)) as pool:
-        report = reporter(pool, source.geometry.ram_size, options.progress)
-        pool.run(tasks, report, ahead=reading.ahead)
-        report()
-        found.damaged_packets += int(pool.counters.total()[Counter.DAMAGED_PACKETS])
-        reading.take_warnings(pool)
+    counters = reading.run(tasks, partial(VerifyHandler, plans), source.geometry.ram_size)
+    found.damaged_packets += int(counters[Counter.DAMAGED_PACKETS])
     found.warnings += reading.warnings
     for error in sorted(tasks.replies, key=lambda error: error.packet):
         found.add(error)

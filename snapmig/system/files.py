@@ -215,10 +215,17 @@ class NewFile:
         except OSError as error:
             raise write_error(error, self.shown, self.needed) from error
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the file."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.close()
 
 
 class NamelessFile(NewFile):
@@ -233,12 +240,6 @@ class NamelessFile(NewFile):
 
     def __init__(self, folder: Path, needed: int = 0) -> None:
         super().__init__(_open_nameless(folder), f"temporary file in {folder}", needed)
-
-    def __enter__(self) -> NamelessFile:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self._close()
 
 
 class PartialFile(NewFile):
@@ -261,12 +262,9 @@ class PartialFile(NewFile):
             raise write_error(error, str(path), needed) from error
         super().__init__(fd, str(path), needed)
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_exc: object) -> None:
         if self.fd >= 0:
-            self._close()
+            self.close()
             with contextlib.suppress(FileNotFoundError):
                 self.partial_path.unlink()
 
@@ -290,7 +288,7 @@ class PartialFile(NewFile):
                 self.partial_path.rename(self.path)  # a filesystem without hard links
             else:
                 self.partial_path.unlink()
-        self._close()
+        self.close()
         sync_directory(self.path.parent)
 
 

@@ -1,4 +1,4 @@
-"""What QPL's engines say of themselves and of this host, and what they refuse."""
+"""Facts that QPL's engines tell of themselves and of this host, and refusals."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from snapmig.backups.directory import GuestDirectory
 from snapmig.backups.durations import parse_duration
 from snapmig.backups.plan import Chains, plan_next
+from snapmig.backups.repository import guest_folder
 from tests.support.backups import built
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -18,7 +18,7 @@ def snapshots(tmp_path):
     """Give a function that makes a snapshot a day, each on the parent of a number."""
 
     def make(*parents, **damage):
-        folder = GuestDirectory(tmp_path, "web")
+        folder = guest_folder(tmp_path, "web")
         folder.make()
         for number, parent in enumerate(parents, 1):
             time = START + timedelta(days=number)
@@ -44,7 +44,7 @@ def problems(snapshots):
 
 
 def test_a_whole_chain_has_no_problem(snapshots):
-    """What is there with all that it builds on can be restored."""
+    """A snapshot can be restored if all that it builds on is there."""
     assert problems(snapshots(None, 1, 2, None)) == [None] * 4
 
 
@@ -74,7 +74,7 @@ def test_another_parent_of_the_same_id_is_a_problem(snapshots, tmp_path):
     path = tmp_path / "web" / f"{time:%Y-%m-%dT%H-%M-%SZ}.snap"
     path.write_bytes(built(1, time, contents=b"other contents"))
 
-    assert problems(GuestDirectory(tmp_path, "web").read().snapshots) == [
+    assert problems(guest_folder(tmp_path, "web").read().snapshots) == [
         None,
         "its parent 2026-11-02T00-00-00Z.snap has changed since this was made",
     ]
@@ -115,7 +115,7 @@ def test_the_rule_of_full_ones(snapshots, every, parents, kind):
 
 
 def test_the_newest_whole_one_is_the_parent(snapshots):
-    """What can't be restored is not built on."""
+    """A snapshot that can't be restored is no parent."""
     plan = plan_next(snapshots(None, 1, 2, damaged=3), 9, now(4))
 
     assert plan.parent.snapshot_id[-1] == 2
@@ -144,7 +144,7 @@ def test_of_two_copies_the_whole_one_counts(snapshots, tmp_path):
     raw = bytearray(built(1, now(1)))
     raw[4096] ^= 1
     (tmp_path / "web" / "2027-01-01T00-00-00Z.snap").write_bytes(raw)
-    found = GuestDirectory(tmp_path, "web").read().snapshots
+    found = guest_folder(tmp_path, "web").read().snapshots
 
     assert [problem is None for problem in problems(found)] == [True, False, True]
 

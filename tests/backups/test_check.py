@@ -24,7 +24,7 @@ def test_what_is_whole_is_ok(place):
     place.backup("run")
     outcome = place.backup("check")
 
-    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    outcome.ok(out="")
 
 
 def test_results_say_what_was_read(place):
@@ -42,12 +42,11 @@ def test_damage_is_found(place):
     damage(path)
     outcome = place.backup("check")
 
-    assert outcome.code == 3
-    assert outcome.err.startswith(f"snapmig: web: {path.name}: packet 0: offset 0x3000: checksum")
+    outcome.fails(3, start=f"snapmig: web: {path.name}: packet 0: offset 0x3000: checksum")
 
 
 def test_damage_of_one_does_not_stop_the_check(place):
-    """What comes after a damaged snapshot is read too."""
+    """Snapshots after a damaged one are read too."""
     damage(place.put(TIME, 1))
     place.put(TIME + timedelta(days=1), 2)
 
@@ -59,29 +58,26 @@ def test_a_missing_parent_is_found(place):
     place.put(TIME, 2, parent=1)
     outcome = place.backup("check")
 
-    assert (outcome.code, "is not here" in outcome.err) == (3, True)
+    outcome.fails(3, "is not here")
 
 
 @pytest.mark.parametrize(
     ("content", "code"), [(b"", 3), (built(1, TIME, version_major=9), 4)], ids=["empty", "newer"]
 )
 def test_an_unreadable_snapshot_is_found(place, content, code):
-    """What does not say what it is has the exit code of the reason."""
+    """A file that can't be read as a snapshot has the exit code of the reason."""
     place.put(TIME, 1).write_bytes(content)
 
-    assert place.backup("check").code == code
+    place.backup("check").ends(code)
 
 
 def test_foreign_files_are_skipped_with_a_warning(place):
-    """What is not of a backup is not checked, and that is said."""
+    """Foreign files are not checked, and a warning names them."""
     place.put(TIME, 1)
     (place.folder / "repo/web/notes.txt").write_text("mine")
     outcome = place.backup("check")
 
-    assert (outcome.code, outcome.err) == (
-        6,
-        "snapmig: warning: web: notes.txt is not of a backup, and was skipped\n",
-    )
+    outcome.warns(err="snapmig: warning: web: notes.txt is not of a backup, and was skipped\n")
 
 
 def test_a_part_is_read_each_day(place):

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from snapmig.backups.config import load_config, parse_config
-from snapmig.backups.errors import ConfigError
+from snapmig.backups.config import ConfigError, load_config, parse_config
 from snapmig.backups.retention import UNLIMITED
 from snapmig.backups.schema import TABLES, GuestTable, TopTable
 from snapmig.backups.template import TEMPLATE
@@ -193,7 +192,7 @@ def test_a_file_that_is_no_configuration_is_not_read_whole(tmp_path):
 
 
 def test_the_commented_configuration_is_one():
-    """What init writes is accepted as it is."""
+    """The file made by init is accepted as it is."""
     assert [guest.name for guest in parsed(TEMPLATE).guests] == ["example"]
 
 

@@ -28,7 +28,7 @@ def test_a_span_before_a_moment(text, expected):
 
 
 def test_a_span_beyond_all_years_ends_at_the_first():
-    """What is older than the calendar is its beginning."""
+    """A time before the calendar is the calendar's beginning."""
     assert parse_duration("9999y").before(NOON).year == 1
 
 

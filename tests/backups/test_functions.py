@@ -11,7 +11,7 @@ GONE = '[guests.gone]\nsource = "gone.ram"'
 
 
 def test_a_run_and_a_restore_give_back_the_guest(place):
-    """What run saved comes back by restore, byte for byte."""
+    """A guest saved by run comes back by restore, byte for byte."""
     (saved,) = backup.run(place.config).results
     restored = backup.restore(place.config, "web", str(place.folder / "out"))
 

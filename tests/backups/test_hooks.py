@@ -75,7 +75,7 @@ def test_an_error_is_told(noted):
 
 
 def test_an_error_before_the_save_is_told_too(noted):
-    """What fails before any hook ran has one hook, that for errors."""
+    """A failure before any hook ran has one hook, that for errors."""
     (noted.folder / "web.ram").unlink()
     noted.backup("run")
 
@@ -87,11 +87,8 @@ def test_a_failing_hook_before_skips_the_guest(place):
     place.configure(web='hooks.before = ["sh", "-c", "exit 4"]')
     outcome = place.backup("run")
 
-    assert (outcome.code, outcome.err, place.stored()) == (
-        1,
-        "snapmig: web: hook 'before': sh failed: exit status 4\n",
-        [],
-    )
+    outcome.fails(1, err="snapmig: web: hook 'before': sh failed: exit status 4\n")
+    assert place.stored() == []
 
 
 def test_a_failing_hook_after_is_a_warning(place):
@@ -99,11 +96,8 @@ def test_a_failing_hook_after_is_a_warning(place):
     place.configure(web='hooks.after = ["false"]')
     outcome = place.backup("run")
 
-    assert (outcome.code, outcome.err, len(place.stored())) == (
-        6,
-        "snapmig: warning: web: hook 'after': false failed: exit status 1\n",
-        1,
-    )
+    outcome.warns(err="snapmig: warning: web: hook 'after': false failed: exit status 1\n")
+    assert len(place.stored()) == 1
 
 
 def test_a_failing_hook_for_errors_changes_no_exit_code(place):
@@ -112,7 +106,8 @@ def test_a_failing_hook_for_errors_changes_no_exit_code(place):
     (place.folder / "web.ram").unlink()
     outcome = place.backup("run")
 
-    assert (outcome.code, len(outcome.err.splitlines())) == (1, 2)
+    outcome.fails(1)
+    assert len(outcome.err.splitlines()) == 2
 
 
 def test_a_hook_that_is_not_there_is_an_error(place):
@@ -138,15 +133,15 @@ def test_what_hooks_print_is_not_in_the_results(place):
     place.configure(web='hooks.before = ["echo", "not JSON"]')
     result = program.run("backup", "run", "--json", place.config)
 
-    assert [json.loads(line)["message_type"] for line in result.stdout.splitlines()] == [
+    assert [json.loads(line)["message_type"] for line in result.lines] == [
         "backup",
         "summary",
     ]
-    assert result.stderr == "not JSON\n"
+    assert result.err == "not JSON\n"
 
 
 def test_a_dry_run_runs_no_hooks(noted):
-    """What is only talked about disturbs no guest."""
+    """A dry run disturbs no guest."""
     (noted.folder / "web.ram").unlink()
     noted.backup("run", "--dry-run")
 
@@ -154,7 +149,7 @@ def test_a_dry_run_runs_no_hooks(noted):
 
 
 def test_a_signal_during_a_hook_runs_the_hook_for_errors(place):
-    """What "before" did is undone also when the run is interrupted."""
+    """The work of "before" is undone also when the run is interrupted."""
     here = place.folder
     place.configure(
         web=f'hooks.before = ["sh", "-c", "echo > {here}/begun; sleep 300"]\n'
@@ -163,9 +158,9 @@ def test_a_signal_during_a_hook_runs_the_hook_for_errors(place):
     with program.start("backup", "run", place.config) as process:
         wait_for((here / "begun").exists)
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, err) == (143, "snapmig: interrupted by SIGTERM\n")
+    outcome.fails(143, err="snapmig: interrupted by SIGTERM\n")
     assert (here / "told").read_text() == "interrupted by SIGTERM\n"
 
 
@@ -188,6 +183,8 @@ def test_a_signal_after_the_save_does_not_make_it_an_error(place):
     with program.start("backup", "run", place.config) as process:
         wait_for((here / "begun").exists)
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, (here / "told").exists(), len(place.stored())) == (143, False, 1)
+    outcome.fails(143)
+    assert not (here / "told").exists()
+    assert len(place.stored()) == 1

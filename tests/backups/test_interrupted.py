@@ -26,7 +26,7 @@ def test_a_killed_run_leaves_no_snapshot_and_no_lock(big):
         send(signal.SIGCONT, alive(workers))
         outcome = big.backup("run", "-v", "--lock-wait=30")
 
-    assert (outcome.code, "left by a killed run" in outcome.out) == (0, True)
+    outcome.ok("left by a killed run")
     assert [name[-5:] for name in big.stored()] == [".snap"]
 
 
@@ -34,13 +34,10 @@ def test_an_interrupted_run_leaves_nothing(big):
     """A signal ends a run with its exit code, and nothing is left but the lock file."""
     with stopped_midway("backup", "run", big.config) as (process, _):
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, err, big.stored()) == (
-        143,
-        "snapmig: interrupted by SIGTERM\n",
-        [],
-    )
+    outcome.fails(143, err="snapmig: interrupted by SIGTERM\n")
+    assert big.stored() == []
 
 
 def test_a_second_run_is_refused(big):
@@ -51,8 +48,7 @@ def test_a_second_run_is_refused(big):
 
         assert big.stored() == before
     # The number of snapmig's own process: the program was started through nice, which became it.
-    assert (outcome.code, f"locked by process {process.pid} on {os.uname().nodename} since 20" in (
-        outcome.err)) == (7, True)  # fmt: skip
+    outcome.fails(7, f"locked by process {process.pid} on {os.uname().nodename} since 20")
 
 
 def test_a_second_run_waits(big):
@@ -60,10 +56,10 @@ def test_a_second_run_waits(big):
     with stopped_midway("backup", "run", big.config) as (process, workers):
         second = program.start("backup", "run", "--lock-wait", 60, big.config)
         send(signal.SIGCONT, workers)
-        first = process.communicate(timeout=60)
-        other = second.communicate(timeout=60)
+        outcomes = [program.end(run, timeout=60) for run in (process, second)]
 
-    assert (process.returncode, first, second.returncode, other) == (0, ("", ""), 0, ("", ""))
+    for outcome in outcomes:
+        outcome.ok(out="")
     assert len(big.stored()) == 2
 
 
@@ -73,17 +69,14 @@ def test_a_locked_guest_does_not_stop_the_others(big):
     with stopped_midway("backup", "run", big.config):
         outcome = big.backup("run")
 
-    assert (outcome.code, len(big.stored("db"))) == (7, 1)
+    outcome.fails(7)
+    assert len(big.stored("db")) == 1
 
 
 def test_a_run_can_be_looked_at(big):
     """List, check and restore need no lock."""
     big.backup("run")
     with stopped_midway("backup", "run", big.config):
-        codes = [
-            big.backup("list").code,
-            big.backup("check").code,
-            big.backup("restore", "web", big.folder / "out").code,
-        ]
-
-    assert codes == [0, 0, 0]
+        big.backup("list").ok()
+        big.backup("check").ok()
+        big.backup("restore", "web", big.folder / "out").ok()

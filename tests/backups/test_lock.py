@@ -7,8 +7,7 @@ import time
 
 import pytest
 
-from snapmig.backups.errors import LockedError
-from snapmig.backups.lock import LOCK_NAME, locked
+from snapmig.backups.lock import LOCK_NAME, LockedError, locked
 
 HOLD = """\
 import sys
@@ -44,7 +43,7 @@ def test_the_lock_says_who_has_it(tmp_path):
 
 
 def test_a_lock_that_is_held_is_refused_with_its_holder(tmp_path, holder):
-    """Who does not get the lock is told who has it, and disturbs nothing."""
+    """A run that does not get the lock names its holder, and disturbs nothing."""
     for _ in range(2):
         with (
             pytest.raises(LockedError, match=f"locked by process {holder.pid} on .* since 20"),
@@ -56,7 +55,7 @@ def test_a_lock_that_is_held_is_refused_with_its_holder(tmp_path, holder):
 
 
 def test_a_lock_is_waited_for(tmp_path, holder):
-    """Who waits gets the lock when it is given back."""
+    """A waiting run gets the lock when it is given back."""
     holder.stdin.close()
     with locked(tmp_path, 30):
         assert holder.wait(30) == 0

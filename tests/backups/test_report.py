@@ -2,7 +2,8 @@
 
 import pytest
 
-from snapmig.backups.errors import HookError, LockedError
+from snapmig.backups.hooks import HookError
+from snapmig.backups.lock import LockedError
 from snapmig.backups.report import Report
 from snapmig.errors import CorruptSnapshotError
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from snapmig.backups.directory import GuestDirectory
-from snapmig.backups.errors import RepositoryError
+from snapmig.backups.repository import guest_folder
+from snapmig.backups.stored import RepositoryError
 from tests.support.backups import built
 from tests.support.builders import Block, Snapshot
 
@@ -16,7 +16,7 @@ NAME = "2026-11-23T02-15-00Z.snap"
 @pytest.fixture
 def folder(tmp_path):
     """Give the folder of a guest in an empty repository."""
-    folder = GuestDirectory(tmp_path, "web")
+    folder = guest_folder(tmp_path, "web")
     folder.make()
     return folder
 
@@ -55,7 +55,7 @@ def test_snapshots_are_in_the_order_of_their_times(folder):
     ],
 )
 def test_other_files_are_foreign(folder, name):
-    """What has not the name of a snapshot is reported, and nothing else is done with it."""
+    """A file without the name of a snapshot is reported, and left alone."""
     (folder.path / name).write_bytes(built(1, TIME))
     folder.remove_leftovers()
 
@@ -70,7 +70,7 @@ def test_a_folder_with_the_name_of_a_snapshot_is_foreign(folder):
 
 
 def test_a_link_with_the_name_of_a_snapshot_is_foreign(folder, tmp_path):
-    """What a link leads to is not in the repository."""
+    """The target of a link is not in the repository."""
     (tmp_path / "else").write_bytes(built(1, TIME))
     (folder.path / NAME).symlink_to(tmp_path / "else")
 
@@ -136,7 +136,7 @@ def test_two_snapshots_of_a_second_have_two_names(folder):
 def test_a_missing_repository_is_not_made(tmp_path):
     """A disk that is not mounted is not mistaken for an empty one."""
     with pytest.raises(RepositoryError, match="there is no such directory"):
-        GuestDirectory(tmp_path / "mnt", "web").make()
+        guest_folder(tmp_path / "mnt", "web").make()
 
 
 def test_folders_are_their_owners_alone(folder):
@@ -146,4 +146,4 @@ def test_folders_are_their_owners_alone(folder):
 
 def test_a_guest_without_a_folder_has_nothing(tmp_path):
     """Before its first save a guest has no snapshots."""
-    assert GuestDirectory(tmp_path, "web").read().snapshots == ()
+    assert guest_folder(tmp_path, "web").read().snapshots == ()

@@ -21,7 +21,7 @@ def filled(place):
 
 def restored(place, *arguments):
     """Return the contents that a restore gives."""
-    assert place.backup("restore", *arguments, "web", place.folder / "out").code == 0
+    place.backup("restore", *arguments, "web", place.folder / "out").ok()
     return (place.folder / "out").read_bytes()
 
 
@@ -54,7 +54,7 @@ def test_nothing_before_is_an_error(filled):
     """Where there is no such snapshot, nothing newer is taken in its place."""
     outcome = filled.backup("restore", "--before=2026-11-01T12:00:00Z", "web", "out")
 
-    assert (outcome.code, "there is no snapshot from before" in outcome.err) == (1, True)
+    outcome.fails(1, "there is no snapshot from before")
 
 
 def test_an_unknown_name_is_an_error(filled):
@@ -72,15 +72,15 @@ def test_a_damaged_one_is_not_passed_over(filled):
     path.write_bytes(raw)
     outcome = filled.backup("restore", "web", filled.folder / "out")
 
-    assert (outcome.code, str(path) in outcome.err) == (3, True)
+    outcome.fails(3, str(path))
 
 
 def test_a_missing_parent_is_an_error(filled):
-    """What can't be restored whole is not restored at all."""
+    """A snapshot that can't be restored whole is not restored at all."""
     filled.put(TIME + timedelta(days=5), 9, parent=8)
     outcome = filled.backup("restore", "web", filled.folder / "out")
 
-    assert (outcome.code, "is not here" in outcome.err) == (3, True)
+    outcome.fails(3, "is not here")
 
 
 def test_the_future_is_not_the_last(filled):
@@ -94,7 +94,7 @@ def test_an_existing_target_is_not_replaced(filled):
     """As with snapmig restore, that has to be asked for."""
     (filled.folder / "out").write_bytes(b"mine")
 
-    assert filled.backup("restore", "web", filled.folder / "out").code == 1
+    filled.backup("restore", "web", filled.folder / "out").fails(1)
     assert restored(filled, "--force") == b"contents of day 2"
 
 
@@ -118,13 +118,10 @@ def test_a_restore_needs_no_lock(filled):
 
 
 def test_a_time_that_is_none_is_an_error_of_usage(filled):
-    """What is neither a time nor a duration is one sentence with examples."""
+    """A text that is neither a time nor a duration is refused in one sentence with examples."""
     outcome = filled.backup("restore", "--before=yesterday", "web", "out")
 
-    assert (outcome.code, "time is 'yesterday', expected one like 2026-11-23" in outcome.err) == (
-        2,
-        True,
-    )
+    outcome.fails(2, "time is 'yesterday', expected one like 2026-11-23")
 
 
 def test_how_long_ago_is_a_time():
@@ -133,7 +130,7 @@ def test_how_long_ago_is_a_time():
 
 
 def test_a_time_without_a_zone_is_local(monkeypatch):
-    """What a person reads off a clock on the wall is what is meant."""
+    """A time is read as local, like that of a clock on the wall."""
     import time
 
     monkeypatch.setenv("TZ", "Etc/GMT-5")
@@ -157,4 +154,4 @@ def test_an_unknown_format_is_an_error_of_usage(filled):
     """A format that is not known is one sentence."""
     outcome = filled.backup("restore", "--format=vmdk", "web", filled.folder / "out")
 
-    assert (outcome.code, "vmdk" in outcome.err) == (2, True)
+    outcome.fails(2, "vmdk")

@@ -151,7 +151,7 @@ def test_without_rules_all_is_kept():
 
 
 def test_parents_are_kept_with_their_reason():
-    """What the last one builds on is kept, through all of its chain, and no other."""
+    """All parents of the last snapshot are kept, and no others."""
     found = decide(candidates(days(5), {4: 2, 3: 2, 2: 0}), Rules(last=1), NOW)
 
     assert [item.reasons for item in found] == [
@@ -216,7 +216,7 @@ def test_what_a_kept_snapshot_needs_is_kept(items, rules):
 
 @given(chained(), RULES, RULES)
 def test_more_rules_never_keep_less(items, one, other):
-    """What one rule keeps, no other rule beside it removes."""
+    """A snapshot kept by one rule is removed by no other rule beside it."""
     both = {
         item.name: max(getattr(one, item.name), getattr(other, item.name), key=_reach)
         for item in fields(Rules)
@@ -250,7 +250,7 @@ def test_rules_never_remove_everything(items, rules):
 
 @given(chained(), RULES)
 def test_what_is_damaged_changes_nothing_for_others(items, rules):
-    """What the rules say of a whole snapshot is what they would say without the damaged ones."""
+    """Damaged snapshots change nothing about the fate of whole ones."""
     whole = [item for item in items if item.whole]
     ours = {item.candidate.name: item.reasons for item in decide(items, rules, NOW)}
     theirs = {item.candidate.name: item.reasons for item in decide(whole, rules, NOW)}

@@ -11,7 +11,7 @@ import pytest
 
 import snapmig
 from snapmig.backups import saving
-from snapmig.backups.directory import GuestDirectory
+from snapmig.backups.repository import guest_folder
 from snapmig.errors import UsageError
 from tests.support import filesystems, program
 from tests.support.backups import RAM
@@ -21,12 +21,12 @@ DB = '[guests.db]\nsource = "db.ram"'
 
 def kinds(place):
     """Return the kinds of what is in the folder of the guest web."""
-    return [item.kind for item in GuestDirectory(place.folder / "repo", "web").read().snapshots]
+    return [item.kind for item in guest_folder(place.folder / "repo", "web").read().snapshots]
 
 
 def test_a_guest_is_saved(place):
-    """What a run saved is the guest's RAM."""
-    assert place.backup("run").code == 0
+    """A saved snapshot holds the guest's RAM."""
+    place.backup("run").ok()
     (name,) = place.stored()
     snapmig.restore(place.folder / "repo" / "web" / name, place.folder / "out")
 
@@ -37,7 +37,7 @@ def test_a_run_is_quiet(place):
     """Where nobody sits and all went well, nothing is said, and so cron sends no mail."""
     outcome = place.backup("run")
 
-    assert (outcome.code, outcome.out, outcome.err) == (0, "", "")
+    outcome.ok(out="")
 
 
 def test_a_run_says_what_it_did_when_asked(place):
@@ -48,7 +48,7 @@ def test_a_run_says_what_it_did_when_asked(place):
 
 
 def test_json_has_a_line_for_each_guest_and_a_summary(place):
-    """What was done can be read by a program."""
+    """Results can be read by a program."""
     place.configure(guests=DB)
     web, db, summary = place.told("run")
 
@@ -74,10 +74,7 @@ def test_an_unknown_guest_is_an_error_of_usage(place):
     """A typo saves nothing, and names those that there are."""
     outcome = place.backup("run", "wbe")
 
-    assert (outcome.code, outcome.err) == (
-        2,
-        f"snapmig: {place.config}: there is no guest 'wbe', only web\n",
-    )
+    outcome.fails(2, err=f"snapmig: {place.config}: there is no guest 'wbe', only web\n")
 
 
 def test_one_guests_failure_does_not_stop_the_others(place):
@@ -85,15 +82,12 @@ def test_one_guests_failure_does_not_stop_the_others(place):
     place.configure(web='hooks.before = ["false"]', guests=DB)
     outcome = place.backup("run")
 
-    assert (outcome.code, outcome.err) == (
-        1,
-        "snapmig: web: hook 'before': false failed: exit status 1\n",
-    )
+    outcome.fails(1, err="snapmig: web: hook 'before': false failed: exit status 1\n")
     assert (len(place.stored("db")), place.stored()) == (1, [])
 
 
 def test_a_failure_is_a_result_too(place):
-    """Who reads only the results learns of what failed."""
+    """Failures are among the results too."""
     (place.folder / "web.ram").unlink()
     web, _ = place.told("run")
 
@@ -123,9 +117,8 @@ def test_an_optional_source_that_is_not_there_is_skipped(place):
     (place.folder / "web.ram").unlink()
     outcome = place.backup("run")
 
-    assert (outcome.code, outcome.err) == (
-        6,
-        f"snapmig: warning: web: skipped: its source {place.folder}/web.ram is not there\n",
+    outcome.warns(
+        err=f"snapmig: warning: web: skipped: its source {place.folder}/web.ram is not there\n"
     )
     assert len(place.stored("db")) == 1
 
@@ -137,7 +130,7 @@ def test_an_error_comes_before_a_warning(place):
     )
     (place.folder / "web.ram").unlink()
 
-    assert place.backup("run").code == 1
+    place.backup("run").fails(1)
 
 
 def test_a_missing_repository_is_not_made(place):
@@ -145,15 +138,15 @@ def test_a_missing_repository_is_not_made(place):
     (place.folder / "repo").rmdir()
     outcome = place.backup("run")
 
-    assert (outcome.code, outcome.err) == (
+    outcome.fails(
         1,
-        f"snapmig: web: {place.folder}/repo: there is no such directory: make the repository, or "
-        "mount it\n",
+        err=f"snapmig: web: {place.folder}/repo: there is no such directory: "
+        "make the repository, or mount it\n",
     )
 
 
 def test_options_of_save_are_handed_on(place):
-    """What the configuration says of saves is what the snapshots are."""
+    """Snapshots have the options given for saves in the configuration."""
     place.configure(web='save.layout = "packed"\nsave.packet_size = "64K"\nattach."a/b" = "db.ram"')
     place.backup("run")
     facts = snapmig.info(place.folder / "repo" / "web" / place.stored()[0])
@@ -199,14 +192,12 @@ def test_a_run_may_leave_pruning_out(place):
 
 
 def test_a_dry_run_changes_nothing(place):
-    """What would be done is said, and neither a folder nor a lock is made."""
+    """A dry run prints its plan, and makes neither a folder nor a lock."""
     place.configure(web='hooks.before = ["touch", "hook"]')
     outcome = place.backup("run", "--dry-run")
 
-    assert (outcome.code, outcome.out.startswith("web: would save full (each is full)")) == (
-        0,
-        True,
-    )
+    outcome.ok()
+    assert outcome.out.startswith("web: would save full (each is full)")
     assert sorted(path.name for path in place.folder.rglob("*")) == sorted(
         ["backup.toml", "db.ram", "repo", "web.ram"]
     )
@@ -226,13 +217,13 @@ def test_full_and_incremental_take_turns(place):
     """Of as many as the rule says one is full."""
     place.configure("full_every = 3")
     for _ in range(5):
-        assert place.backup("run").code == 0
+        place.backup("run").ok()
 
     assert kinds(place) == ["full", "incremental", "incremental", "full", "incremental"]
 
 
 def test_a_dry_run_knows_what_the_next_one_builds_on(place):
-    """What an incremental save would leave room for is what a dry run says."""
+    """A dry run foretells the room left for an incremental save."""
     place.configure("full_every = 3\n[retention]\nkeep_last = 2")
     place.backup("run", "--full", "--no-prune")
     place.backup("run", "--full", "--no-prune")
@@ -275,8 +266,8 @@ def test_a_parent_that_does_not_fit_ends_in_a_full_save(place, monkeypatch, kind
     place.backup("run")
     outcome = place.backup("run")
 
-    assert (outcome.code, kinds(place)) == (6, ["full", "full"])
-    assert "the parent has RAM of another size" in outcome.err
+    outcome.warns("the parent has RAM of another size")
+    assert kinds(place) == ["full", "full"]
 
 
 def test_a_failure_that_is_not_the_parents_is_not_tried_again(place, monkeypatch):
@@ -291,7 +282,8 @@ def test_a_failure_that_is_not_the_parents_is_not_tried_again(place, monkeypatch
     place.configure("full_every = 3")
     place.backup("run")
 
-    assert (place.backup("run").code, kinds(place)) == (1, ["full"])
+    place.backup("run").fails(1)
+    assert kinds(place) == ["full"]
 
 
 def test_a_snapshot_of_the_future_is_warned_of(place):
@@ -300,21 +292,19 @@ def test_a_snapshot_of_the_future_is_warned_of(place):
     place.configure("[retention]\nkeep_last = 1")
     outcome = place.backup("run")
 
-    assert (outcome.code, "says it is from the future" in outcome.err) == (6, True)
+    outcome.warns("says it is from the future")
     assert (len(place.stored()), future.exists()) == (2, True)
 
 
 def test_an_unreadable_snapshot_stops_removals(place):
-    """What builds on what is not known then, so all stays, with a warning."""
+    """The parents are not known then, so all stay, with a warning."""
     place.configure("[retention]\nkeep_last = 1")
     place.backup("run")
     (place.folder / "repo/web/2001-01-01T00-00-00Z.snap").write_bytes(b"\x93SNAPMIG")
     outcome = place.backup("run")
 
-    assert (outcome.code, len(place.stored())) == (6, 3)
-    assert "nothing is removed: the parent of 2001-01-01T00-00-00Z.snap can't be read" in (
-        outcome.err
-    )
+    outcome.warns("nothing is removed: the parent of 2001-01-01T00-00-00Z.snap can't be read")
+    assert len(place.stored()) == 3
 
 
 def test_there_must_be_room(place, monkeypatch):
@@ -325,8 +315,7 @@ def test_there_must_be_room(place, monkeypatch):
     monkeypatch.setattr("os.statvfs", lambda _: facts(100, 4, 4, 4096))
     outcome = place.backup("run")
 
-    assert outcome.code == 1
-    assert "16.0 KiB are free on its filesystem, about " in outcome.err
+    outcome.fails(1, "16.0 KiB are free on its filesystem, about ")
     assert outcome.err.endswith(" are needed, as the last full one takes\n")
     assert not (place.folder / "hook").exists()
 
@@ -347,7 +336,7 @@ def test_priorities_are_set(place):
     )
     result = program.run("backup", "run", place.config)
 
-    assert (result.returncode, result.stderr) == (0, "11\nidle\n")
+    result.ok(err="11\nidle\n")
 
 
 def test_lines_for_the_journal_have_their_priority(place, tmp_path):
@@ -378,7 +367,7 @@ def test_other_streams_have_no_priorities(place):
         "backup", "run", place.config, env={**program.ENVIRONMENT, "JOURNAL_STREAM": "1:2"}
     )
 
-    assert result.stderr.startswith("snapmig: db: ")
+    assert result.err.startswith("snapmig: db: ")
 
 
 def test_a_reader_that_leaves_stops_no_save(place):
@@ -389,7 +378,7 @@ def test_a_reader_that_leaves_stops_no_save(place):
     result = program.run("backup", "run", "-v", place.config, stdout=writer, stderr=-1)
     os.close(writer)
 
-    assert (result.returncode, result.stderr) == (141, "")
+    result.fails(141, err="")
     assert (len(place.stored()), len(place.stored("db"))) == (1, 1)
 
 
@@ -399,10 +388,8 @@ def test_a_full_log_stops_no_save(place):
     with Path("/dev/full").open("w") as full:
         result = program.run("backup", "run", "--json", place.config, stdout=full, stderr=-1)
 
-    assert (result.returncode, json.loads(result.stderr)["message"]) == (
-        1,
-        "standard output: No space left on device",
-    )
+    result.fails(1)
+    assert json.loads(result.err)["message"] == "standard output: No space left on device"
     assert (len(place.stored()), len(place.stored("db"))) == (1, 1)
 
 
@@ -420,5 +407,5 @@ def test_a_full_disk_leaves_what_was_there(place):
         (place.folder / "web.ram").write_bytes(noise * 2)
         outcome = place.backup("run")
 
-        assert (outcome.code, "no space left" in outcome.err) == (1, True)
+        outcome.fails(1, "no space left")
         assert sorted(small.rglob("*")) == before

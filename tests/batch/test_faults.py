@@ -37,11 +37,11 @@ def test_a_killed_worker_fails_one_job_and_the_others_are_right(write, big, layo
     with stopped_midway("batch", path, "-g", 3) as (process, workers):
         processes.send(signal.SIGKILL, workers[:1])
         processes.send(signal.SIGCONT, workers)
-        out, err = process.communicate(timeout=60)
+        outcome = program.end(process, timeout=60)
 
-    assert (process.returncode, out.count("done"), out.count("failed")) == (5, 2, 1)
-    assert "worker 0 was ended by SIGKILL" in err
-    assert "1 of 3 jobs failed" in err
+    outcome.fails(5, "worker 0 was ended by SIGKILL", "1 of 3 jobs failed")
+    assert outcome.out.count("done") == 2
+    assert outcome.out.count("failed") == 1
     for name in _made(big):
         assert snapmig.verify(big / "out" / name).problems == ()
         snapmig.restore(big / "out" / name, big / "r", force=True)
@@ -87,11 +87,11 @@ def test_a_signal_ends_all_jobs_and_leaves_nothing(write, big, number):
     with stopped_midway("batch", path, "-g", 2) as (process, workers):
         process.send_signal(number)
         processes.send(signal.SIGCONT, workers)
-        _, err = process.communicate(timeout=60)
+        outcome = program.end(process, timeout=60)
 
         assert processes.all_gone(workers)
-    assert (process.returncode, _made(big)) == (128 + number, [])
-    assert err == f"snapmig: interrupted by {number.name}\n"
+    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
+    assert _made(big) == []
 
 
 def test_ctrl_c_while_workers_hang_ends_all_the_same(write, big):
@@ -99,10 +99,11 @@ def test_ctrl_c_while_workers_hang_ends_all_the_same(write, big):
     path = write(ALL)
     with stopped_midway("batch", path, "-g", 2) as (process, workers):
         os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
+        outcome = program.end(process, timeout=60)
 
         assert processes.all_gone(workers)
-    assert (process.returncode, _made(big)) == (130, [])
+    outcome.fails(130)
+    assert _made(big) == []
 
 
 @pytest.mark.usefixtures("big")
@@ -140,7 +141,7 @@ def _descendants(pid):
 
 
 def test_an_exception_of_the_callers_ends_all_jobs(write, big):
-    """What a progress function raises leaves nothing behind, and arrives."""
+    """An exception of a progress function leaves nothing behind, and arrives."""
 
     class EnoughError(Exception):
         pass
@@ -166,7 +167,8 @@ def test_a_full_filesystem_fails_the_jobs_that_it_holds(write, big, tmp_path, cl
         text = ALL + f'[[save]]\nimage = "n.noise"\nsnapshot = "{place}/s"\n'
         outcome = cli("batch", write(text))
 
-        assert (outcome.code, list(place.iterdir()), len(_made(big))) == (1, [], 3)
-        assert f"snapmig: n: {place}/s: no space left on the filesystem" in outcome.err
+        outcome.fails(1, f"snapmig: n: {place}/s: no space left on the filesystem")
+        assert list(place.iterdir()) == []
+        assert len(_made(big)) == 3
     finally:
         subprocess.run(["umount", place], check=True)

@@ -74,9 +74,7 @@ def test_what_is_wrong_is_one_sentence_with_the_place(cli, write, text, words):
     path = write(text)
     outcome = cli("batch", path)
 
-    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
-    assert outcome.err.startswith(f"snapmig: {path}: ")
-    assert words in outcome.err
+    outcome.fails(2, words, out="", start=f"snapmig: {path}: ", lines=1)
 
 
 def test_a_file_that_is_not_text_is_refused(cli, folder):
@@ -90,10 +88,7 @@ def test_a_file_that_is_not_there_is_named(cli, folder):
     """The system's own words, with the path, and exit code 1."""
     outcome = cli("batch", folder / "none.toml")
 
-    assert (outcome.code, outcome.err) == (
-        1,
-        f"snapmig: {folder}/none.toml: No such file or directory\n",
-    )
+    outcome.fails(1, err=f"snapmig: {folder}/none.toml: No such file or directory\n")
 
 
 def test_a_glob_gives_a_job_for_each_match(write):
@@ -194,11 +189,12 @@ def test_jobs_in_each_others_way_are_refused_before_the_start(cli, write, folder
     """Nothing is begun, and both jobs are named."""
     outcome = cli("batch", write(text))
 
-    assert (outcome.code, words in outcome.err, list((folder / "out").iterdir())) == (2, True, [])
+    outcome.fails(2, words)
+    assert list((folder / "out").iterdir()) == []
 
 
 def test_arguments_are_stronger_than_the_file(write):
-    """What the command line gives holds instead."""
+    """Options of the command line go before those of the file."""
     path = write("jobs = 3\nmax_guests_at_once = 1\nfail_fast = true\n" + SAVE)
     batch = Batch(path, jobs=2, max_guests_at_once=5, fail_fast=False)
 

@@ -93,12 +93,12 @@ def test_a_signal_lets_all_guests_go_on(shm, guests, number):
     try:
         wait_for(lambda: "running" not in _status(guests))
         process.send_signal(number)
-        _, err = process.communicate(timeout=60)
+        outcome = snapmig_program.end(process, timeout=60)
     finally:
         process.kill()
         process.communicate()
 
-    assert (process.returncode, err) == (128 + number, f"snapmig: interrupted by {number.name}\n")
+    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
     assert _status(guests) == ["running", "running"]
     for guest in guests:
         passed = tiny.wait_passes(guest, 2)

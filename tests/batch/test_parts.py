@@ -97,7 +97,7 @@ def test_a_place_that_was_given_is_kept(packed):
 
 
 def test_a_batch_that_is_larger_the_second_time_is_refused(packed):
-    """What lies behind it has its place already."""
+    """Packets behind it have their places already."""
     first = packed.next_for(1)
     packed.finished(1, first, 100)
     packed.lost(1, [])
@@ -173,7 +173,7 @@ def test_a_cancellation_arrives_in_its_thread():
 
 
 def test_a_cancellation_arrives_once():
-    """What cleans up after it is not disturbed."""
+    """The clean-up after it is not disturbed."""
 
     def work():
         with _cancelled():

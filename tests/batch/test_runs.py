@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _lines(outcome):
-    return [json.loads(line) for line in outcome.out.splitlines()]
+    return outcome.json_lines
 
 
 def _index_and_slots(path):
@@ -80,14 +80,14 @@ def test_one_failure_of_five_stops_no_other(cli, write, folder):
     (folder / "c.ram").write_bytes(b"")
     outcome = cli("batch", write(ALL))
 
-    assert outcome.code == 1
+    outcome.fails(
+        1,
+        err=f"snapmig: c: {folder}/c.ram: image is empty, expected a guest's RAM\n"
+        "snapmig: 1 of 5 jobs failed: c\n",
+    )
     assert sorted(path.name for path in (folder / "out").iterdir()) == [
         f"{name}.snap" for name in "abde"
     ]
-    assert outcome.err == (
-        f"snapmig: c: {folder}/c.ram: image is empty, expected a guest's RAM\n"
-        "snapmig: 1 of 5 jobs failed: c\n"
-    )
 
 
 def test_the_exit_code_is_that_of_the_first_failure_in_the_file(cli, write, folder):
@@ -98,7 +98,8 @@ def test_the_exit_code_is_that_of_the_first_failure_in_the_file(cli, write, fold
     (folder / "out" / "d.ram").write_bytes(b"")
     outcome = cli("batch", write(RESTORE))
 
-    assert (outcome.code, outcome.err.endswith("2 of 5 jobs failed: b, d\n")) == (3, True)
+    outcome.fails(3)
+    assert outcome.err.endswith("2 of 5 jobs failed: b, d\n")
 
 
 def test_fail_fast_cancels_the_others(write, folder):
@@ -164,7 +165,7 @@ def test_the_document_has_the_fields_of_the_last_line(cli, write):
 def test_without_a_terminal_there_is_only_the_table(cli, write):
     """A row for each job in the order of the file, and nothing on stderr."""
     outcome = cli("batch", write(ALL))
-    rows = [line.split() for line in outcome.out.splitlines()]
+    rows = [line.split() for line in outcome.lines]
 
     assert (outcome.err, rows[0]) == ("", ["job", "result", "RAM", "stored", "seconds"])
     assert [row[:4] for row in rows[1:]] == [[name, "done", "2.0", "MiB"] for name in "abcde"]
@@ -201,10 +202,10 @@ def test_a_terminal_shows_a_bar_for_each_guest_and_one_for_all(write):
                 shown += screen.read(65536)
             except OSError:  # the last writer has left
                 break
-        out, _ = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
     text = shown.decode()
-    assert (process.returncode, "done" in out) == (0, True)
+    outcome.ok("done")
     for name in "abcde":
         assert f"{name}: " in text
     assert "\n\nall: " in text.replace("\r", "")
@@ -224,14 +225,15 @@ def test_a_limit_of_bytes_per_second_holds(cli, write, folder, verb):
         paths = {"save": (image, snapshot), "restore": (folder / "a.snap", folder / "r")}[verb]
         outcome = cli(verb, *paths, "--bwlimit", "4M", "-j", 1)
 
-    assert (outcome.code, time.monotonic() - started > 1) == (0, True)
+    outcome.ok()
+    assert time.monotonic() - started > 1
 
 
 def test_a_limit_of_nothing_is_refused(cli, folder):
     """The option's name stands in the refusal."""
     outcome = cli("save", folder / "a.ram", folder / "out" / "a", "--bwlimit", "0")
 
-    assert (outcome.code, "argument --bwlimit: bwlimit must be" in outcome.err) == (2, True)
+    outcome.fails(2, "argument --bwlimit: bwlimit must be")
 
 
 @pytest.mark.root
@@ -241,7 +243,8 @@ def test_images_that_can_not_all_fit_are_refused_before_the_start(cli, write, tm
     with filesystems.mounted("tmpfs", tmp_path / "small", "size=4M") as place:
         outcome = cli("batch", write(RESTORE.replace('"out/{', f'"{place}/{{')))
 
-        assert (outcome.code, list(place.iterdir())) == (1, [])
+        outcome.fails(1)
+        assert list(place.iterdir()) == []
     assert "images need " in outcome.err
 
 
@@ -253,7 +256,8 @@ def test_guests_that_may_not_fit_are_warned_of(cli, write, folder, tmp_path):
     with filesystems.mounted("tmpfs", tmp_path / "small", "size=4M") as place:
         outcome = cli("batch", write(ALL.replace("out", str(place))))
 
-    assert (outcome.code, outcome.err.count("\n")) == (0, 1)
+    outcome.ok(err=None)
+    assert outcome.err.count("\n") == 1
     assert outcome.err.startswith(f"snapmig: warning: {place}: guests of up to 10.0 MiB are saved")
 
 
@@ -293,8 +297,8 @@ def test_the_example_runs(folder):
         "batch", "batch.toml", cwd=folder, env=program.ENVIRONMENT | {"PYTHONPATH": str(ROOT)}
     )
 
-    assert (result.returncode, result.stderr) == (0, "")
-    assert [line.split()[:2] for line in result.stdout.splitlines()[1:]] == [
+    result.ok()
+    assert [line.split()[:2] for line in result.lines[1:]] == [
         [name, "done"] for name in ("a", "b", "database", "mail")
     ]
 
@@ -307,16 +311,16 @@ def test_help_fits_a_screen_and_has_examples_that_run(cli, write, folder, monkey
     monkeypatch.chdir(folder)
     examples = re.findall(r"^  snapmig (batch .*)$", text, re.MULTILINE)
 
-    assert (len(lines) <= 40, max(map(len, lines)) <= 80, len(examples) >= 2) == (True, True, True)
-    assert [cli(*example.split()).code for example in examples] == [0] * len(examples)
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert len(examples) >= 2
+    for example in examples:
+        cli(*example.split()).ok()
 
 
 def test_a_single_save_does_not_pay_for_batches():
     """Neither the reader of files nor shared workers are imported by a save."""
     code = "import snapmig.commands.save, snapmig.operations.save, sys; "
     code += "print({'msgspec', 'snapmig.workers.shared_pool'} & set(sys.modules))"
-    result = program.subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
 
-    assert result.stdout == "set()\n"
+    program.call([sys.executable, "-c", code], cwd=ROOT).ok(out="set()\n")

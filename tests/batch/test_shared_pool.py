@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from snapmig.system.signals import Cancellation
 from snapmig.workers import shared_pool as shared
 from snapmig.workers.shared_pool import SharedPool
 from snapmig.workers.tasks import Task
-from tests.support import handlers, processes
+from tests.support import handlers, processes, program
 from tests.support.handlers import numbered
 
 ROOT = Path(__file__).parents[2]
@@ -64,7 +63,7 @@ def test_every_task_of_every_job_is_done_once(workers, jobs):
 
 
 def test_each_job_has_counters_of_its_own():
-    """What a worker counts for one job is not in another's sum."""
+    """A worker's count for one job is not in another's sum."""
     with SharedPool(2, 3) as pool:
         outcomes = _jobs(pool, *[(handlers.Echo, count) for count in (5, 50, 500)])
 
@@ -147,7 +146,7 @@ def test_a_worker_that_dies_fails_the_job_that_it_worked_for(make_handler, words
 
 
 def test_a_death_is_explained_by_its_own_job():
-    """What may explain the signal is asked of the job that failed."""
+    """The job that failed is asked for what may explain the signal."""
     with SharedPool(2, 2) as pool:
         failed, _ = _jobs(
             pool,
@@ -277,13 +276,10 @@ with SharedPool(1, 1) as pool:
 def test_a_script_is_not_run_again_by_workers_that_follow_dead_ones(tmp_path):
     """Not even a script without a guard around what it does."""
     (tmp_path / "script.py").write_text(UNGUARDED)
-    result = subprocess.run(
+    result = program.call(
         [sys.executable, tmp_path / "script.py"],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
         timeout=60,
-        check=False,
     )
 
-    assert (result.stdout.split(), result.stderr) == (["begun", "10"], "")
+    assert (result.out.split(), result.err) == (["begun", "10"], "")

@@ -33,7 +33,7 @@ PACKET_PAGES = PACKET // PAGE
 @dataclass(frozen=True)
 class Change:
     """
-    What is different in an image from the one before it.
+    The differences of an image from the one before it.
 
     :param seconds: that the guest ran in between
     :param data_pages: pages that are not zero in the newer one, in ``data_packets``

@@ -36,7 +36,7 @@ PAGE = 4096
 
 class Load:
     """
-    What is changed, and how far the batch job is.
+    The changes, and the progress of the batch job.
 
     :param records: the dictionaries that the workload made
     :param pages: to change in a step, about

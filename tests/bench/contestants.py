@@ -1,4 +1,4 @@
-"""What is measured against each other: one table of commands."""
+"""The commands that are measured against each other, in one table."""
 
 import shutil
 import sys
@@ -52,12 +52,12 @@ class Contestant:
         return [word.format(**values) for word in words]
 
     def writes_stdout(self, operation: str) -> bool:
-        """Whether the output file is the command's standard output."""
+        """Return True if the output file is the command's standard output."""
         words = self.save if operation == "save" else self.restore
         return not any("{output}" in word for word in words)
 
     def threads(self, operation: str) -> bool:
-        """Whether the number of jobs changes anything."""
+        """Return True if the number of jobs changes anything."""
         return self.save_threads if operation == "save" else self.restore_threads
 
 

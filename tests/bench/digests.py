@@ -1,5 +1,5 @@
 """
-What page digests cost a save and save the next one: python -m tests.bench.digests IMAGE.
+The cost of page digests to a save, and their gain in the next: python -m tests.bench.digests IMAGE.
 
 Of an image, and of one in which some pages of some packets have a few other bytes, all ways to save
 run in turn, each with one worker, whose processor time is counted: on a busy machine that is what

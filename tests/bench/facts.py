@@ -1,4 +1,4 @@
-"""What a figure depends on: image, machine, versions, commit."""
+"""The facts that a figure depends on: image, machine, versions, commit."""
 
 import json
 import os

@@ -34,7 +34,7 @@ RESUME_SECONDS = 10.0
 @dataclass(frozen=True)
 class Took:
     """
-    How a run went.
+    The figures of a run.
 
     :param wall: seconds until the file is complete and synced, or until the guest runs
     :param cpu: processor seconds of QEMU and of what the contestant started
@@ -65,7 +65,7 @@ class GuestContestant:
 
     @property
     def lacks(self) -> str:
-        """What it needs and is not installed, in words."""
+        """Missing programs that it needs, in words."""
         return lack(self.program, self.package)
 
 

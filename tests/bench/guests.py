@@ -49,7 +49,7 @@ MODES: dict[str, Callable[[Running, Path, int], Took]] = {
 @dataclass(frozen=True)
 class Bench:
     """
-    What is measured and where.
+    The choice of measurements and places.
 
     :param destinations: names of the places that files go to, and their folders
     :param keep: takes each record

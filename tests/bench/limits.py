@@ -1,5 +1,5 @@
 """
-What no program can be faster than here: the bare calls, and the allocation of pages.
+Lower limits of any program here: the bare calls, and the allocation of pages.
 
 Everything stands ready in memory before the clock starts, with complete page tables, and packets
 are dealt out to the processes by turns. Nothing is checked, counted or kept.
@@ -124,7 +124,7 @@ class Packets:
 
 class Streams:
     """
-    What a codec makes of packets.
+    Packets encoded by a codec.
 
     :param jobs: processes that prepare it
     """

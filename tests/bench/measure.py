@@ -21,7 +21,7 @@ class CommandError(Exception):
 @dataclass(frozen=True)
 class Timing:
     """
-    How long a run took, in seconds.
+    The time of a run, in seconds.
 
     :param wall: from before the start of the process until it ended and its output was synced
     :param cpu: user and system time of the process and of the children that it waited for

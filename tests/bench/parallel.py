@@ -15,7 +15,7 @@ PATIENCE_S = 600
 @dataclass(frozen=True)
 class ParallelTime:
     """
-    How long processes took, in seconds.
+    The time of processes, in seconds.
 
     :param slowest: from the first one's begin to the last one's end
     :param mean: what each of them worked on average; less than the slowest where they were uneven

@@ -1,4 +1,4 @@
-"""Which runs there are, and in which order the rounds take them."""
+"""The runs of a benchmark, and their order in the rounds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,7 +16,7 @@ SETTINGS = ("window", "packet_size", "layout")
 @dataclass(frozen=True)
 class Config:
     """
-    What was asked for.
+    The choices of a user.
 
     :param destinations: names of the places that outputs go to, and their folders
     :param job_counts: how many processes or threads, one number unless it is about scaling

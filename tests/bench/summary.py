@@ -38,7 +38,7 @@ def added(one: Times, other: Times) -> Times:
 
 @dataclass(frozen=True)
 class Context:
-    """What the tables are about: the facts, the places, the numbers of jobs, the operations."""
+    """The subjects of the tables: the facts, the places, the numbers of jobs, the operations."""
 
     facts: dict[str, Any]
     destinations: dict[str, str]

@@ -32,7 +32,7 @@ class Target:
 
     @property
     def limited(self) -> bool:
-        """Whether it is about a limit, which does not count the start of processes."""
+        """True if it is compared with a limit that leaves out the start of processes."""
         return self.against[0].startswith("bare")
 
 

@@ -1,6 +1,5 @@
 """Facts about guest physical addresses on the command line, and where snapshots keep them."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def known(path: str) -> tuple[tuple[RamPiece, ...], str | None]:
 
 def save(cli: Call, *arguments: str) -> str:
     """Save the image, and return the snapshot."""
-    assert cli("save", *arguments, "guest.ram", "guest.snap").code == 0
+    cli("save", *arguments, "guest.ram", "guest.snap").ok()
     return "guest.snap"
 
 
@@ -47,18 +46,18 @@ def test_given_addresses_are_kept(cli: Call) -> None:
 
 def test_info_shows_them(cli: Call) -> None:
     """Each piece is shown with its size."""
-    lines = cli("info", save(cli, *GIVEN)).out.splitlines()
+    lines = cli("info", save(cli, *GIVEN)).lines
     assert "RAM block    ram: 2.0 MiB at 0x0 (1.0 MiB), 0x100000000 (1.0 MiB)" in lines
 
 
 def test_info_shows_the_processors(cli: Call) -> None:
     """So is the architecture, by its name."""
-    assert "processors   aarch64" in cli("info", save(cli, *GIVEN)).out.splitlines()
+    assert "processors   aarch64" in cli("info", save(cli, *GIVEN)).lines
 
 
 def test_info_prints_pieces_as_json(cli: Call) -> None:
     """Programs get each piece as an object."""
-    found = json.loads(cli("info", "--json", save(cli, *GIVEN)).out)
+    found = cli("info", "--json", save(cli, *GIVEN)).json
     assert found["blocks"][0]["pieces"] == [
         {"offset": 0, "size": MIB, "gpa": 0},
         {"offset": MIB, "size": MIB, "gpa": 4 * GIB},
@@ -88,7 +87,7 @@ def test_info_prints_pieces_as_json(cli: Call) -> None:
 def test_addresses_that_can_not_be_are_refused(cli: Call, arguments: list[str], words: str) -> None:
     """Wrong usage ends with exit code 2 and a sentence, and nothing is made."""
     outcome = cli("save", *arguments, "guest.ram", "guest.snap")
-    assert (outcome.code, words in outcome.err) == (2, True), outcome.err
+    outcome.fails(2, words)
     assert not Path("guest.snap").exists()
 
 
@@ -96,13 +95,13 @@ def test_addresses_that_can_not_be_are_refused(cli: Call, arguments: list[str], 
 def test_a_restore_without_addresses_names_the_option(cli: Call, form: str) -> None:
     """Exit code 2, and the words that help."""
     outcome = cli("restore", save(cli), "image", "--format", form)
-    assert (outcome.code, "--address BLOCK=GPA" in outcome.err) == (2, True)
+    outcome.fails(2, "--address BLOCK=GPA")
 
 
 def test_a_restore_takes_addresses(cli: Call) -> None:
     """An older snapshot becomes a core by what the user says then."""
     arguments = ("--format", "elf", "--address", "ram=1G", "--arch", "arm")
-    assert cli("restore", save(cli), "core", *arguments).code == 0
+    cli("restore", save(cli), "core", *arguments).ok()
     snapmig.save("core", "core.snap")
     assert known("core.snap") == ((RamPiece(0, 2 * MIB, GIB),), "arm")
 
@@ -110,15 +109,15 @@ def test_a_restore_takes_addresses(cli: Call) -> None:
 def test_an_increment_has_the_addresses_of_its_parent(cli: Call) -> None:
     """An image that does not tell them is the same guest's."""
     parent = save(cli, *GIVEN)
-    assert cli("save", "later.ram", "later.snap", "--parent", parent).code == 0
+    cli("save", "later.ram", "later.snap", "--parent", parent).ok()
     assert known("later.snap") == (PIECES, "aarch64")
 
 
 def test_an_increment_may_be_given_others(cli: Call) -> None:
-    """What the user says goes before what the parent has."""
+    """Addresses given by the user go before those of the parent."""
     parent = save(cli, *GIVEN)
     more = ("--parent", parent, "--address", "ram=1G", "--arch", "arm")
-    assert cli("save", "later.ram", "later.snap", *more).code == 0
+    cli("save", "later.ram", "later.snap", *more).ok()
     assert known("later.snap") == ((RamPiece(0, 2 * MIB, GIB),), "arm")
 
 
@@ -134,9 +133,9 @@ def test_an_increment_may_be_given_others(cli: Call) -> None:
 def test_rewritten_snapshots_keep_addresses(cli: Call, command: tuple[str, ...]) -> None:
     """merge, repack and rebase lose nothing of them."""
     parent = save(cli, *GIVEN)
-    assert cli("save", "guest.ram", "other.snap").code == 0
-    assert cli("save", "later.ram", "later.snap", "--parent", parent).code == 0
-    assert cli(*command).code == 0
+    cli("save", "guest.ram", "other.snap").ok()
+    cli("save", "later.ram", "later.snap", "--parent", parent).ok()
+    cli(*command).ok()
     assert known("later.snap" if command[0] == "rebase" else "new.snap") == (PIECES, "aarch64")
 
 
@@ -144,16 +143,16 @@ def test_shares_keep_addresses(cli: Call) -> None:
     """A snapshot of several hosts has what each of them was given."""
     for number in (1, 2):
         save_share = ("save", "guest.ram", "s", *GIVEN, "--share", f"{number}/2")
-        assert cli(*save_share).code == 0
-    assert cli("commit", "s").code == 0
+        cli(*save_share).ok()
+    cli("commit", "s").ok()
     assert known("s") == (PIECES, "aarch64")
 
 
 def test_shares_with_other_addresses_are_refused(cli: Call) -> None:
     """All hosts save the same guest."""
-    assert cli("save", "guest.ram", "s", *GIVEN, "--share", "1/2").code == 0
+    cli("save", "guest.ram", "s", *GIVEN, "--share", "1/2").ok()
     outcome = cli("save", "guest.ram", "s", "--address", "ram=0", "--share", "2/2")
-    assert (outcome.code, "shares have blocks" in outcome.err) == (2, True)
+    outcome.fails(2, "shares have blocks")
 
 
 def test_a_batch_gives_addresses(cli: Call, folder: Path) -> None:
@@ -162,7 +161,7 @@ def test_a_batch_gives_addresses(cli: Call, folder: Path) -> None:
         '[[save]]\nimage = "guest.ram"\nsnapshot = "{stem}.snap"\narch = "aarch64"\n'
         'address = {ram = 0, "ram@1M" = "4G"}\n'
     )
-    assert cli("batch", "jobs.toml").code == 0
+    cli("batch", "jobs.toml").ok()
     assert known("guest.snap") == (PIECES, "aarch64")
 
 
@@ -180,7 +179,7 @@ def test_a_batch_refuses_what_can_not_be(cli: Call, folder: Path, line: str, wor
     jobs = f'[[save]]\nimage = "guest.ram"\nsnapshot = "s"\n{line}\n'
     (folder / "jobs.toml").write_text(jobs)
     outcome = cli("batch", "jobs.toml")
-    assert (outcome.code, words in outcome.err, "[[save]] 1" in outcome.err) == (2, True, True)
+    outcome.fails(2, words, "[[save]] 1")
 
 
 def test_a_diff_tells_ranges_by_address(cli: Call) -> None:
@@ -188,7 +187,7 @@ def test_a_diff_tells_ranges_by_address(cli: Call) -> None:
     first = save(cli, *GIVEN)
     changed = RAM[: MIB - 4096] + bytes(8192) + RAM[MIB + 4096 :]
     ram.write(Path("changed.ram"), changed)
-    assert cli("save", "changed.ram", "second.snap", "--parent", first).code == 0
+    cli("save", "changed.ram", "second.snap", "--parent", first).ok()
     (block,) = snapmig.diff(first, "second.snap").blocks
     assert [(part.offset, part.gpa, part.pages) for part in block.ranges] == [
         (MIB - 4096, MIB - 4096, 1),
@@ -216,12 +215,13 @@ def test_a_raw_file_of_several_blocks_is_told_of(cli: Call) -> None:
 
 def test_a_raw_file_of_several_blocks_is_made(cli: Call) -> None:
     """It is a warning and no refusal, for it may be what was wanted."""
-    assert several(cli).code == 0
+    several(cli).ok(err=None)
     assert Path("image").read_bytes() == RAM + RAM[:-4096] + bytes(4096)
 
 
 def test_one_block_is_restored_without_a_word(cli: Call) -> None:
-    """What the warning names gives the RAM alone."""
+    """The option named by the warning gives the RAM alone."""
     several(cli)
     outcome = cli("restore", "-f", "blocks.snap", "image", "--block", "pc.ram")
-    assert (outcome.code, outcome.err, Path("image").read_bytes()) == (0, "", RAM)
+    outcome.ok()
+    assert Path("image").read_bytes() == RAM

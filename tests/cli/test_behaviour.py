@@ -14,6 +14,7 @@ import snapmig
 from snapmig.commands import save as save_command
 from tests.cli.conftest import RAM
 from tests.support import program
+from tests.support.filesystems import memfd
 
 VERBS = {
     "save": ("save", "guest.ram", "new.snap"),
@@ -37,7 +38,8 @@ def test_results_go_to_stdout_alone(verb):
     """A run that works says nothing on stderr when that is no terminal."""
     result = program.run(*VERBS[verb])
 
-    assert (result.returncode, bool(result.stdout), result.stderr) == (0, True, "")
+    result.ok()
+    assert result.out
 
 
 @pytest.mark.usefixtures("place")
@@ -46,7 +48,8 @@ def test_a_result_is_one_line_of_json(cli, verb):
     """With --json the result is one object that says of which verb it is."""
     outcome = cli(*VERBS[verb], "--json")
 
-    assert (outcome.out.count("\n"), json.loads(outcome.out)["message_type"]) == (1, verb)
+    outcome.ok()
+    assert [line["message_type"] for line in outcome.json_lines] == [verb]
 
 
 @pytest.mark.usefixtures("guest")
@@ -55,7 +58,7 @@ def test_an_error_is_one_line_of_json(cli, verb):
     """With --json an error is one object on stderr, and stdout is empty."""
     outcome = cli(*VERBS[verb], "--json")
 
-    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    outcome.fails(1, out="", lines=1)
     assert json.loads(outcome.err) == {
         "message_type": "error",
         "exit_code": 1,
@@ -77,12 +80,12 @@ def test_verify_tells_of_every_snapshot(cli):
     """One that can't be read does not keep the others from being checked, or from being named."""
     outcome = cli("verify", "none.snap", "guest.snap", "other.snap")
 
-    assert (outcome.code, outcome.out.count(": ok"), outcome.err) == (
+    outcome.fails(
         1,
-        1,
-        "snapmig: none.snap: No such file or directory\n"
+        err="snapmig: none.snap: No such file or directory\n"
         "snapmig: other.snap: No such file or directory\n",
     )
+    assert outcome.out.count(": ok") == 1
 
 
 @pytest.mark.usefixtures("guest")
@@ -98,7 +101,7 @@ def test_debug_shows_where_it_failed(cli):
 
 @pytest.mark.usefixtures("guest")
 def test_a_bug_is_called_a_bug(cli, monkeypatch):
-    """What nobody thought of ends with a traceback and code 1."""
+    """An unexpected exception ends with a traceback and code 1."""
 
     def broken(*_arguments, **_options):
         raise LookupError("oops")
@@ -106,11 +109,9 @@ def test_a_bug_is_called_a_bug(cli, monkeypatch):
     monkeypatch.setattr(save_command, "save", broken)
     outcome = cli("save", "guest.ram", "new.snap")
 
-    assert (outcome.code, outcome.err.splitlines()[0], outcome.err.splitlines()[-1]) == (
-        1,
-        "Traceback (most recent call last):",
-        "snapmig: this is a bug in snapmig: LookupError('oops')",
-    )
+    outcome.fails(1)
+    assert outcome.err.splitlines()[0] == "Traceback (most recent call last):"
+    assert outcome.err.splitlines()[-1] == "snapmig: this is a bug in snapmig: LookupError('oops')"
 
 
 @pytest.mark.usefixtures("place")
@@ -125,13 +126,10 @@ def test_progress_lines_are_json(cli, verb):
 
 @pytest.mark.usefixtures("place")
 def test_progress_lines_of_a_save_have_the_ratio(cli):
-    """What is stored so far is in the progress lines."""
+    """Progress lines have the bytes stored so far."""
     outcome = cli("save", "guest.ram", "new.snap", "--progress", "json", "--json")
 
-    assert (
-        json.loads(outcome.err.splitlines()[-1])["stored_bytes"]
-        == (json.loads(outcome.out)["stored_size"])
-    )
+    assert json.loads(outcome.err.splitlines()[-1])["stored_bytes"] == (outcome.json["stored_size"])
 
 
 @pytest.mark.usefixtures("place")
@@ -139,7 +137,7 @@ def test_progress_lines_of_a_save_have_the_ratio(cli):
 @pytest.mark.parametrize("verb", WORKERS)
 def test_no_bar_where_nobody_looks(verb, progress):
     """On a stderr that is no terminal there is no bar."""
-    assert program.run(*VERBS[verb], "--progress", progress).stderr == ""
+    assert program.run(*VERBS[verb], "--progress", progress).err == ""
 
 
 def _on_a_terminal(*arguments, **environment):
@@ -194,7 +192,7 @@ def test_no_bar_where_none_is_wanted(arguments, environment):
 @pytest.mark.usefixtures("place")
 def test_a_bar_where_one_is_asked_for():
     """--progress tty draws the bar into a file too."""
-    assert "saving: 100%" in program.run(*VERBS["save"], "--progress", "tty").stderr
+    assert "saving: 100%" in program.run(*VERBS["save"], "--progress", "tty").err
 
 
 @pytest.mark.parametrize(
@@ -268,12 +266,9 @@ def test_usage_errors(place, cli, arguments):
     before = sorted(place.iterdir())
     outcome = cli(*arguments.split())
 
-    assert (outcome.code, outcome.out, bool(outcome.err), sorted(place.iterdir())) == (
-        2,
-        "",
-        True,
-        before,
-    )
+    outcome.fails(2, out="")
+    assert outcome.err
+    assert sorted(place.iterdir()) == before
 
 
 @pytest.mark.usefixtures("place")
@@ -290,13 +285,13 @@ def test_usage_errors(place, cli, arguments):
 )
 def test_arguments_take_effect(cli, arguments, field, expected):
     """An argument is found in the result, also when it is 0."""
-    assert expected == json.loads(cli(*arguments.split(), "--json").out)[field]
+    assert expected == cli(*arguments.split(), "--json").json[field]
 
 
 def test_level_0_is_not_the_default(place, cli):
     """Level 0 stores more than level 1 does."""
     sizes = [
-        json.loads(cli("save", "guest.ram", "s", "-f", "--json", *level).out)["stored_size"]
+        cli("save", "guest.ram", "s", "-f", "--json", *level).json["stored_size"]
         for level in (("--level", 0), ("--level", 1), ())
     ]
 
@@ -320,7 +315,7 @@ def test_a_reader_that_has_left(arguments):
     result = program.run(*arguments, stdout=theirs, stderr=subprocess.PIPE)
     os.close(theirs)
 
-    assert (result.returncode, result.stderr) == (141, "")
+    result.fails(141, err="")
 
 
 @pytest.mark.usefixtures("place")
@@ -330,25 +325,28 @@ def test_a_stdout_that_is_full(verb):
     with open("/dev/full", "w") as full:  # noqa: PTH123
         result = program.run(*VERBS[verb], stdout=full, stderr=subprocess.PIPE)
 
-    assert (result.returncode, result.stderr) == (1, "snapmig: No space left on device\n")
+    result.fails(1, err="snapmig: No space left on device\n")
 
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_stdout_that_is_closed(verb):
     """A program that is started without a stdout does its work."""
-    result = subprocess.run(
-        ["sh", "-c", 'exec "$@" >&-', "sh", *program.PROGRAM, *VERBS[verb]],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=program.ENVIRONMENT,
-        check=False,
-    )
+    closed = ["sh", "-c", 'exec "$@" >&-', "sh"]
 
-    assert (result.returncode, result.stderr) == (0, "")
+    program.call([*closed, *program.PROGRAM, *VERBS[verb]], env=program.ENVIRONMENT).ok()
 
 
 @pytest.mark.usefixtures("place")
 def test_names_that_start_with_a_dash(cli):
     """After -- a name may look like an option."""
-    assert cli("save", "-j", "1", "--", "guest.ram", "-f").code == 0
+    cli("save", "-j", "1", "--", "guest.ram", "-f").ok()
+
+
+def test_memory_without_a_name_is_saved(guest, cli):
+    """A memfd is named by a descriptor of the process that has it."""
+    with memfd(RAM) as path:
+        cli("save", path, "new.snap").ok()
+    cli("restore", "new.snap", "new.ram").ok()
+
+    assert (guest / "new.ram").read_bytes() == RAM

@@ -131,7 +131,7 @@ def _later(content, page):
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_fits_a_screen(cli, verb):
     """Help has at most 40 lines of 80 columns."""
-    lines = cli(verb, "--help").out.splitlines()
+    lines = cli(verb, "--help").lines
 
     assert (len(lines) <= 40, max(map(len, lines)) <= 80) == (True, True)
 
@@ -156,7 +156,7 @@ def test_examples_run(place, cli, line):
     (place / "guest.snap").hardlink_to(place / "sunday.snap")
     outcome = cli(*line.split()[1:])
 
-    assert (outcome.code, outcome.err) == (0, "")
+    outcome.ok()
 
 
 def _told(cli, place, commands):
@@ -214,13 +214,14 @@ def test_usage_errors(place, cli, arguments):
     """Arguments that make no sense are refused with code 2, and nothing is made."""
     outcome = cli(*arguments.split())
 
-    assert (outcome.code, outcome.out, (place / "new.snap").exists()) == (2, "", False)
+    outcome.fails(2, out="")
+    assert not (place / "new.snap").exists()
 
 
 @pytest.mark.usefixtures("place")
 def test_each_snapshot_of_a_chain_is_a_line_of_json(cli):
     """A chain in JSON is a line for each member, each naming the next one's id."""
-    links = [json.loads(line) for line in cli("chain", "--json", "tuesday.snap").out.splitlines()]
+    links = cli("chain", "--json", "tuesday.snap").json_lines
 
     assert [link["parent_id"] for link in links] == [links[1]["snapshot_id"],
                                                       links[2]["snapshot_id"], None]  # fmt: skip

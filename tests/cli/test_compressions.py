@@ -1,7 +1,5 @@
 """Facts about the options of compression: what they do, and what is said where they can't."""
 
-import json
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -31,23 +29,19 @@ PACKAGES = {"zstd": "zstandard", "lz4": "lz4"}
 
 
 def _without(package, *arguments):
-    return subprocess.run(
-        [sys.executable, "-c", WITHOUT.format(package=package), *arguments],
-        capture_output=True,
-        text=True,
-        env=program.ENVIRONMENT,
-        check=False,
+    return program.call(
+        [sys.executable, "-c", WITHOUT.format(package=package), *arguments], env=program.ENVIRONMENT
     )
 
 
 def _saved(cli, *options):
     outcome = cli("save", "guest.ram", "guest.snap", "--json", "-f", *options)
-    assert (outcome.code, outcome.err) == (0, "")
-    return json.loads(outcome.out)
+    outcome.ok()
+    return outcome.json
 
 
 def _restored(cli, guest):
-    assert cli("restore", "-f", "guest.snap", "new.ram").code == 0
+    cli("restore", "-f", "guest.snap", "new.ram").ok()
     return (guest / "new.ram").read_bytes()
 
 
@@ -91,18 +85,19 @@ def test_only_zlib_has_an_accelerator(cli, compression, engine):
 )
 def test_the_result_says_what_compressed(cli, options, line):
     """People read which format, level and engine a snapshot was made with."""
-    assert line in cli("save", "guest.ram", "new.snap", *options).out.splitlines()
+    assert line in cli("save", "guest.ram", "new.snap", *options).lines
 
 
 @pytest.mark.parametrize("engine", ["isal", "python"])
 @pytest.mark.parametrize("reader", ["isal", "python"])
 def test_engines_read_each_other(guest, cli, engine, reader):
-    """What one engine made another restores and verifies."""
+    """A snapshot made by one engine is restored and verified by another."""
     _saved(cli, "--accelerator", engine, "--level", 3)
     restored = cli("restore", "guest.snap", "new.ram", "--accelerator", reader, "--json")
     verified = cli("verify", "guest.snap", "--accelerator", reader, "--json")
 
-    assert (json.loads(restored.out)["accelerator"], verified.code) == (reader, 0)
+    verified.ok()
+    assert restored.json["accelerator"] == reader
     assert (guest / "new.ram").read_bytes() == RAM
 
 
@@ -113,11 +108,13 @@ def test_a_missing_package_is_named_before_a_save(guest, compression):
     package = PACKAGES[compression]
     result = _without(package, "save", "guest.ram", "new.snap", "--compression", compression)
 
-    assert (result.returncode, result.stdout, (guest / "new.snap").exists()) == (1, "", False)
-    assert result.stderr == (
-        f"snapmig: {compression} needs the Python package {package}: "
-        f"pip install 'snapmig[{compression}]'\n"
+    result.fails(
+        1,
+        out="",
+        err=f"snapmig: {compression} needs the Python package {package}: "
+        f"pip install 'snapmig[{compression}]'\n",
     )
+    assert not (guest / "new.snap").exists()
 
 
 @pytest.mark.parametrize(
@@ -130,28 +127,28 @@ def test_a_missing_package_is_named_where_it_is_needed(guest, cli, compression, 
     package = PACKAGES[compression]
     result = _without(package, *arguments)
 
-    assert (result.returncode, result.stdout, (guest / "new.ram").exists()) == (1, "", False)
-    assert result.stderr.endswith(
+    result.fails(1, out="", lines=1)
+    assert not (guest / "new.ram").exists()
+    assert result.err.endswith(
         f"{compression} needs the Python package {package}: pip install 'snapmig[{compression}]'\n"
     )
-    assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("guest")
 @pytest.mark.parametrize("compression", PACKAGES)
 @pytest.mark.parametrize("arguments", [("info", "guest.snap"), ("verify", "--quick", "guest.snap")])
 def test_a_missing_package_is_not_missed(cli, compression, arguments):
-    """What decodes no packet needs no package."""
+    """Verbs that decode no packet need no package."""
     _saved(cli, "--compression", compression)
 
-    assert _without(PACKAGES[compression], *arguments).returncode == 0
+    _without(PACKAGES[compression], *arguments).ok()
 
 
 @pytest.mark.usefixtures("guest")
 @pytest.mark.parametrize("package", PACKAGES.values())
 def test_zlib_needs_neither_package(package):
     """The default works where the optional packages are not installed."""
-    assert _without(package, "save", "guest.ram", "new.snap").returncode == 0
+    _without(package, "save", "guest.ram", "new.snap").ok()
 
 
 @pytest.mark.usefixtures("guest")
@@ -176,7 +173,7 @@ def test_options_that_make_no_sense_together(cli, options, words):
     """The refusal says what was found and what was expected, in one line."""
     outcome = cli("save", "guest.ram", "new.snap", *options.split())
 
-    assert (outcome.code, outcome.err.count("\n"), words in outcome.err) == (2, 1, True)
+    outcome.fails(2, words, lines=1)
 
 
 @pytest.mark.usefixtures("guest")
@@ -185,7 +182,7 @@ def test_an_unknown_accelerator_is_refused_with_the_known_ones(cli, arguments):
     """A name that is not there is answered with those that are."""
     outcome = cli(*arguments.split(), "--accelerator", "gpu")
 
-    assert outcome.code == 2
+    outcome.fails(2)
     assert all(name in outcome.err for name in ("gpu", "auto", *ENGINES))
 
 
@@ -199,7 +196,7 @@ def test_a_level_that_follows_the_disk_restores_right(shm, cli, compression, lay
     outcome = cli("save", shm / "a", shm / "s", "--json", *way)
     snapmig.restore(shm / "s", shm / "r")
 
-    assert sum(json.loads(outcome.out)["levels"].values()) == 6
+    assert sum(outcome.json["levels"].values()) == 6
     assert (shm / "r").read_bytes() == content
 
 
@@ -209,10 +206,11 @@ def test_every_accelerator_is_listed(cli, name):
     """Each engine has a line, and where it can't be used the reason."""
     outcome = cli("accelerators")
     facts = ENGINES[name].facts()
-    lines = outcome.out.splitlines()
+    lines = outcome.lines
     at = [line.split(" ")[0] for line in lines].index(name)
 
-    assert (outcome.code, outcome.err, facts.title in lines[at]) == (0, "", True)
+    outcome.ok()
+    assert facts.title in lines[at]
     assert lines[at + 1].strip() == (
         "ready" if facts.usable else f"not usable: {facts.problem}"
     ) or facts.note is not None  # fmt: skip
@@ -221,7 +219,7 @@ def test_every_accelerator_is_listed(cli, name):
 @pytest.mark.usefixtures("guest")
 def test_every_accelerator_is_a_line_of_json(cli):
     """With --json each engine is an object with its name and its reason."""
-    lines = [json.loads(line) for line in cli("accelerators", "--json").out.splitlines()]
+    lines = cli("accelerators", "--json").json_lines
 
     assert {line["message_type"] for line in lines} == {"accelerator"}
     assert {line["name"]: line["problem"] for line in lines} == {
@@ -232,7 +230,7 @@ def test_every_accelerator_is_a_line_of_json(cli):
 @pytest.mark.usefixtures("guest")
 def test_the_default_measures_nothing(cli):
     """Without --measure there is no speed."""
-    lines = [json.loads(line) for line in cli("accelerators", "--json").out.splitlines()]
+    lines = cli("accelerators", "--json").json_lines
 
     assert {line["speed"] for line in lines} == {None}
 
@@ -246,9 +244,7 @@ def small_sample(monkeypatch):
 @pytest.mark.usefixtures("guest", "small_sample")
 def test_accelerators_are_measured(cli):
     """With --measure those that work have speeds and a ratio, and the others have none."""
-    lines = [
-        json.loads(line) for line in cli("accelerators", "--measure", "--json").out.splitlines()
-    ]
+    lines = cli("accelerators", "--measure", "--json").json_lines
     speeds = {line["name"]: line["speed"] for line in lines if line["problem"] is None}
 
     assert {"isal", "python"} <= set(speeds)
@@ -268,7 +264,7 @@ def test_measures_are_shown(cli):
 def _far_repeats(guest, cli, window):
     noise = ram.noise(4).tobytes()
     ram.write(guest / "far.ram", noise * 64)
-    assert cli("save", "far.ram", "far.snap", "--window", window, "--level", 3).code == 0
+    cli("save", "far.ram", "far.snap", "--window", window, "--level", 3).ok()
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -276,26 +272,28 @@ def test_a_large_window_is_found_by_verify(guest, cli, jobs):
     """A snapshot whose streams reach back 16 KiB does not pass for one of a 4 KiB window."""
     _far_repeats(guest, cli, "32k")
     outcome = cli("verify", "far.snap", "--window", "4k", "-j", jobs, "--json")
-    result = json.loads(outcome.out)
+    result = outcome.json
 
-    assert (outcome.code, result["exit_code"], result["damaged_packets"]) == (3, 3, 2)
+    outcome.fails(3)
+    assert result["exit_code"] == 3
+    assert result["damaged_packets"] == 2
 
 
 @pytest.mark.parametrize(("made", "checked"), [("4k", "4k"), ("4k", "32k"), ("32k", "32k")])
 def test_a_small_window_is_proved_by_verify(guest, cli, made, checked):
-    """What keeps to a window passes with it, and with a larger one."""
+    """Streams that keep to a window pass with it, and with a larger one."""
     _far_repeats(guest, cli, made)
 
-    assert cli("verify", "far.snap", "--window", checked).code == 0
+    cli("verify", "far.snap", "--window", checked).ok()
 
 
 @pytest.mark.parametrize("engine", ["isal", "python"])
 def test_engines_keep_to_the_window(guest, cli, engine):
-    """What either engine makes for 4 KiB passes, of all kinds of pages."""
+    """Streams made by either engine for 4 KiB pass, of all kinds of pages."""
     ram.write(guest / "mixed.ram", ram.mixed(8 << 20))
     cli("save", "mixed.ram", "s", "--accelerator", engine, "--window", "4k", "--level", 3)
 
-    assert cli("verify", "s", "--window", "4k", "--accelerator", "isal").code == 0
+    cli("verify", "s", "--window", "4k", "--accelerator", "isal").ok()
 
 
 @pytest.mark.usefixtures("guest")
@@ -309,7 +307,7 @@ def test_an_image_of_holes_is_compressed_at_no_level(cli, tmp_path):
 
 @pytest.mark.usefixtures("guest")
 def test_a_level_that_leaves_isal_is_warned_of(cli):
-    """Who asks for level 6 alone hears that Python's zlib does it, and how to say that it may."""
+    """Level 6 alone gives a warning that Python's zlib does it, with options that silence it."""
     assert cli("save", "guest.ram", "new.snap", "--level", "6").err == (
         "snapmig: warning: ISA-L has levels 0 to 3 of zlib, so Python's own zlib compresses at "
         "level 6, which takes many times as long; accelerator python takes it without this "
@@ -325,7 +323,7 @@ def test_a_level_that_was_meant_is_not_warned_of(cli, options):
 
 
 def test_the_examples_batch_stays_with_isal():
-    """What users copy has only levels that the accelerated engine has."""
+    """Commands that users copy have only levels of the accelerated engine."""
     text = (Path(__file__).parents[2] / "examples" / "batch.toml").read_text()
     batch = tomllib.loads(text)
     jobs = [batch["defaults"], *batch["save"]]
@@ -342,8 +340,7 @@ def test_a_library_that_is_missing_is_one_reason(guest, cli, monkeypatch, name):
     monkeypatch.setattr(qatzip_library, "load_library", _raises(OSError(missing)))
     outcome = cli("save", guest / "guest.ram", "new.snap", "--accelerator", name)
 
-    assert outcome.code == 1
-    assert outcome.err.startswith(f"snapmig: accelerator {name} can't be used: {missing}; sudo ")
+    outcome.fails(1, start=f"snapmig: accelerator {name} can't be used: {missing}; sudo ")
 
 
 def _raises(error):

@@ -59,9 +59,9 @@ def snapshots(guest: Path, cli: Call) -> Path:
     changed = np.frombuffer(RAM, np.uint8).reshape(-1, 4096).copy()
     changed[5] ^= 1
     ram.write(guest / "younger.ram", changed)
-    assert cli("save", "guest.ram", "old", "--address", "ram=0").code == 0
-    assert cli("save", "younger.ram", "young", "--parent", "old").code == 0
-    assert cli("save", "guest.ram", "shared", "--share", "1/1").code == 0
+    cli("save", "guest.ram", "old", "--address", "ram=0").ok()
+    cli("save", "younger.ram", "young", "--parent", "old").ok()
+    cli("save", "guest.ram", "shared", "--share", "1/1").ok()
     return guest
 
 
@@ -69,7 +69,7 @@ def snapshots(guest: Path, cli: Call) -> Path:
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_fields_are_documented(cli: Call, kind: str) -> None:
     """The fields of each result are those of the table that is headed by its kind."""
-    first = cli(*COMMANDS[kind], "--json").out.splitlines()[0]
+    first = cli(*COMMANDS[kind], "--json").lines[0]
     assert (json.loads(first)["message_type"], fields(first)) == (kind, documented()[kind])
 
 
@@ -99,7 +99,7 @@ def test_fields_of_members_are_documented(
     cli: Call, section: str, field: str, command: tuple[str, ...]
 ) -> None:
     """An object in a list has no field that the description of the list does not name."""
-    first = json.loads(cli(*command, "--json").out)[field][0]
+    first = cli(*command, "--json").json[field][0]
     inner = {name for value in first.values() if isinstance(value, list) for name in value[0]}
     assert set(first) | inner == members(section, field)
 
@@ -107,6 +107,4 @@ def test_fields_of_members_are_documented(
 @pytest.mark.usefixtures("snapshots")
 def test_encodings_are_documented(cli: Call) -> None:
     """The names of encodings are in the description of the field that counts them."""
-    assert set(json.loads(cli("info", "old", "--json").out)["packets"]) == members(
-        "save", "packets"
-    )
+    assert set(cli("info", "old", "--json").json["packets"]) == members("save", "packets")

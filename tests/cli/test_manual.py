@@ -13,6 +13,7 @@ from snapmig.commands.main import VERBS
 from tests.manual.__main__ import COMPLETIONS, PAGES, ROOT, dated
 from tests.manual.page import DATE, make_pages
 from tests.manual.words import ENVIRONMENT
+from tests.support import program
 from tests.support.requirements import requires
 
 NAMES = ["snapmig.1", *(f"snapmig-{verb}.1" for verb in VERBS)]
@@ -51,30 +52,23 @@ def test_pages_are_made_from_the_options():
 def test_mandoc_finds_no_fault(name):
     """A page is sound for mandoc, also in its style."""
     requires("mandoc")
-    done = subprocess.run(
-        ["mandoc", "-T", "lint", PAGES / name], capture_output=True, text=True, check=False
-    )
+    done = program.call(["mandoc", "-T", "lint", PAGES / name])
 
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    done.ok(out="")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_groff_finds_no_fault(name):
     """A page is sound for groff, which formats what most people's man shows."""
     requires("groff")
-    done = subprocess.run(
-        ["groff", "-man", "-Tutf8", "-ww", "-z", PAGES / name],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = program.call(["groff", "-man", "-Tutf8", "-ww", "-z", PAGES / name])
 
-    assert (done.returncode, done.stderr) == (0, "")
+    done.ok()
 
 
 @pytest.mark.parametrize(("name", "words"), HELPS, ids=[" ".join(words) for _, words in HELPS])
 def test_a_page_has_every_option_of_the_help(cli, name, words):
-    """What --help lists is what the page explains, in the same words."""
+    """The page explains the options listed by --help, in the same words."""
     page = _read(name)
     text = cli(*words, "--help").out.split("options:\n")[1]
     options = re.findall(r"^  (-\S.*?)(?:  |$)", text, re.MULTILINE)

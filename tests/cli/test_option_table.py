@@ -1,4 +1,4 @@
-"""Facts about the table of options of a save, and about those who offer them."""
+"""Facts about the table of options of saves and restores, and about those who offer them."""
 
 import inspect
 import re
@@ -9,7 +9,7 @@ import pytest
 
 import snapmig
 from snapmig.commands.main import build_parser
-from snapmig.operations.options.table import API_ONLY, GROUPS, OPTIONS, names_in
+from snapmig.operations.options.table import API_ONLY, GROUPS, OPTIONS, names_in, options_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 TABLES = ("save", "restore", "defaults", "backup")
@@ -36,27 +36,29 @@ def _arguments(function):
     }
 
 
-def test_the_function_has_every_option():
-    """snapmig.save() takes each option, with its default, and besides them callbacks only."""
-    arguments = _arguments(snapmig.save)
+@pytest.mark.parametrize("verb", ["save", "restore"])
+def test_the_function_has_every_option(verb):
+    """It takes each option of its verb, with its default, and besides them callbacks only."""
+    arguments = _arguments(getattr(snapmig, verb))
 
-    assert {name: arguments.pop(name, ...) for name in OPTIONS} == {
-        name: option.default for name, option in OPTIONS.items()
+    assert {option.name: arguments.pop(option.name, ...) for option in options_of(verb)} == {
+        option.name: option.default for option in options_of(verb)
     }
     assert sorted(arguments) == sorted(API_ONLY)
 
 
-def test_the_command_line_has_every_option():
+@pytest.mark.parametrize("verb", ["save", "restore"])
+def test_the_command_line_has_every_option(verb):
     """Each is an option with its default; what may be repeated begins as an empty list."""
-    parsed = vars(build_parser("save").parse_args(["save", "image", "snapshot"]))
+    parsed = vars(build_parser(verb).parse_args([verb, "one", "other"]))
 
-    assert {name: parsed[name] or None for name in OPTIONS} == {
-        name: option.default or None for name, option in OPTIONS.items()
+    assert {option.name: parsed[option.name] or None for option in options_of(verb)} == {
+        option.name: option.default or None for option in options_of(verb)
     }
 
 
 def test_restores_take_the_options_of_their_table():
-    """What a [[restore]] shares with a save is an argument of snapmig.restore()."""
+    """The options that a [[restore]] shares with a save are arguments of snapmig.restore()."""
     assert set(names_in("restore")) <= set(_arguments(snapmig.restore))
 
 
@@ -87,6 +89,7 @@ def test_entries_are_sound():
         for option in OPTIONS.values()
         if option.group not in GROUPS
         or not set(option.tables.split()) <= set(TABLES)
+        or not set(option.verbs.split()) <= {"save", "restore"}
         or not option.help
         or option.help.endswith((")", "."))
     ] == []

@@ -1,8 +1,9 @@
-"""How the program starts and ends: what it leaves out, and what it must not."""
+"""The program's start and end: its imports, its settings, its exit."""
 
 import os
-import subprocess
 import sys
+
+from tests.support import program
 
 PROGRAM = """
 import sys, types, {modules}
@@ -15,67 +16,60 @@ run()
 
 
 def _run(result, before="", modules="os", **environment):
-    program = PROGRAM.format(result=result, before=before, modules=modules)
+    code = PROGRAM.format(result=result, before=before, modules=modules)
     known = {name: value for name, value in os.environ.items() if "OPENBLAS" not in name}
-    return subprocess.run(
-        [sys.executable, "-c", program],
-        env=known | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return program.call([sys.executable, "-c", code], env=known | environment, timeout=60)
 
 
 def test_programs_that_are_started_see_no_setting_of_blas():
     """The number of its threads is settled while numpy is imported, and not afterwards."""
     done = _run("print('OPENBLAS_NUM_THREADS' in os.environ) or 0")
-    assert (done.stdout, done.returncode) == ("False\n", 0)
+    done.ok(out="False\n")
 
 
 def test_a_users_setting_of_blas_stays():
-    """What the environment says already is not touched."""
+    """A setting made in the environment is not touched."""
     done = _run("print(os.environ['OPENBLAS_NUM_THREADS']) or 0", OPENBLAS_NUM_THREADS="2")
-    assert done.stdout == "2\n"
+    assert done.out == "2\n"
 
 
 def test_the_program_starts_no_threads():
     """A process with one thread can be forked."""
     done = _run("print(len(os.listdir('/proc/self/task'))) or 0")
-    assert done.stdout == "1\n"
+    assert done.out == "1\n"
 
 
 def test_dill_can_be_imported_by_who_needs_it():
     """It is left out of multiprocess only."""
     done = _run("print(__import__('dill').__name__) or 0")
-    assert done.stdout == "dill\n"
+    assert done.out == "dill\n"
 
 
 def test_a_library_user_has_multiprocess_with_dill():
-    """Who imports the package gets worker processes that take what dill pickles."""
-    program = "import snapmig, snapmig.workers.processes, sys; print(bool(sys.modules['dill']))"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    assert done.stdout == b"True\n"
+    """A program that imports the package gets worker processes that take what dill pickles."""
+    code = "import snapmig, snapmig.workers.processes, sys; print(bool(sys.modules['dill']))"
+    done = program.call([sys.executable, "-c", code])
+    done.ok(out="True\n")
 
 
 def test_the_exit_code_is_that_of_the_command():
     """Also where the interpreter's own end is passed over."""
-    assert _run("143").returncode == 143
+    _run("143").fails(143)
 
 
 def test_what_was_printed_is_not_lost():
     """Buffered output is written before the process ends."""
-    assert _run("sys.stdout.write('x' * 10000) and 0").stdout == "x" * 10000
+    assert _run("sys.stdout.write('x' * 10000) and 0").out == "x" * 10000
 
 
 def test_what_asked_to_be_called_at_the_end_is_called():
     """A library's own tidying is done."""
     done = _run("0", before="atexit.register(print, 'tidied')", modules="atexit")
-    assert done.stdout == "tidied\n"
+    assert done.out == "tidied\n"
 
 
 def test_threads_are_waited_for():
     """Where a library's threads are at something, the end is the interpreter's own."""
     wait = "lambda: (threading.main_thread().join(), print('done'))"
     done = _run("0", before=f"threading.Thread(target={wait}).start()", modules="threading")
-    assert (done.stdout, done.returncode) == ("done\n", 0)
+    done.ok(out="done\n")

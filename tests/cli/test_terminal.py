@@ -1,8 +1,7 @@
-"""What people see on a real terminal while the program works, and what is left behind it."""
+"""The program on a real terminal: its bars, and its remains."""
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -89,14 +88,12 @@ sys.exit(main(sys.argv[1:]))
 def test_no_semaphore_is_made(guest, words):
     """In /dev/shm is nothing that a SIGKILL could leave there."""
     (guest / "jobs.toml").write_text(BATCH)
-    done = subprocess.run(
+    done = program.call(
         [sys.executable, "-c", WATCHED, *words.split(), "--progress", "tty"],
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=60,
         cwd=Path.cwd(),
     )
 
-    assert (done.returncode, "100%|" in done.stderr) == (0, True)
-    assert "SEMAPHORE" not in done.stderr
+    done.ok(err=None)
+    assert "100%|" in done.err
+    assert "SEMAPHORE" not in done.err

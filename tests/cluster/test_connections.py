@@ -11,6 +11,7 @@ import pytest
 from tests.support import program
 from tests.support.cluster.jobs import make_images, write_jobs
 from tests.support.cluster.processes import Cluster, start_cluster
+from tests.support.outcome import Outcome
 from tests.support.requirements import requires
 
 pytestmark = pytest.mark.sweep
@@ -83,10 +84,9 @@ def strangers(
 
 
 @pytest.fixture(scope="module")
-def refusals(strangers: dict[str, subprocess.Popen[str]]) -> dict[str, tuple[int, str]]:
-    """Give their exit codes and words."""
-    words = {name: process.communicate(timeout=60)[1] for name, process in strangers.items()}
-    return {name: (process.returncode, words[name]) for name, process in strangers.items()}
+def refusals(strangers: dict[str, subprocess.Popen[str]]) -> dict[str, Outcome]:
+    """Give their outcomes."""
+    return {name: program.end(process, timeout=60) for name, process in strangers.items()}
 
 
 @pytest.mark.usefixtures("strangers")
@@ -97,34 +97,28 @@ def test_a_job_is_done_over_tls(
     path = write(("a", "hostA"))
     words = ("--scheduler", tls_cluster.address, *options(certificates))
     done = program.run("batch", path, *words)
-    assert (done.returncode, done.stderr) == (0, "")
+    done.ok()
     assert tls_cluster.address.startswith("tls://")
     assert (path.parent / "out" / "a.snap").exists()
 
 
-def test_another_authority_is_refused(
-    tls_cluster: Cluster, refusals: dict[str, tuple[int, str]]
-) -> None:
+def test_another_authority_is_refused(tls_cluster: Cluster, refusals: dict[str, Outcome]) -> None:
     """A certificate that it did not sign opens nothing."""
-    code, words = refusals["other authority"]
-    assert code == 1
-    assert f"no Dask scheduler can be reached at {tls_cluster.address}: " in words
-    assert "certificate" in words.lower()
+    refused = refusals["other authority"]
+    refused.fails(1, f"no Dask scheduler can be reached at {tls_cluster.address}: ")
+    assert "certificate" in refused.err.lower()
 
 
 def test_a_client_without_tls_is_refused(
-    tls_cluster: Cluster, refusals: dict[str, tuple[int, str]]
+    tls_cluster: Cluster, refusals: dict[str, Outcome]
 ) -> None:
     """It ends in a sentence, soon."""
-    code, words = refusals["no certificate"]
     address = tls_cluster.address.replace("tls://", "tcp://")
-    assert code == 1
-    assert words.startswith(f"snapmig: no Dask scheduler can be reached at {address}: ")
+    refused = refusals["no certificate"]
+    refused.fails(1, start=f"snapmig: no Dask scheduler can be reached at {address}: ")
 
 
-def test_a_scheduler_that_is_not_there_is_a_sentence(refusals: dict[str, tuple[int, str]]) -> None:
+def test_a_scheduler_that_is_not_there_is_a_sentence(refusals: dict[str, Outcome]) -> None:
     """Nothing answers."""
-    code, words = refusals["nobody"]
-    assert code == 1
-    assert words.startswith(f"snapmig: no Dask scheduler can be reached at {NOBODY}: ")
-    assert words.count("\n") == 1
+    start = f"snapmig: no Dask scheduler can be reached at {NOBODY}: "
+    refusals["nobody"].fails(1, start=start, lines=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +13,14 @@ import pytest
 from tests.support import program
 from tests.support.cluster.jobs import IMAGE_SIZE, by_job, make_images, write_jobs
 from tests.support.cluster.processes import Cluster
+from tests.support.outcome import Outcome
 
 Write = Callable[..., Path]
-Done = subprocess.CompletedProcess[str]
 NOBODY = "tcp://127.0.0.1:1"
 OPTIONS = 'compression = "none"\npacket_size = "64K"\nattach = { "x y" = "a.ram" }\n'
 
 
-def run(cluster: Cluster, path: Path, *options: str) -> Done:
+def run(cluster: Cluster, path: Path, *options: str) -> Outcome:
     """Run a batch's file on a cluster."""
     return program.run("batch", path, "--scheduler", cluster.address, *options)
 
@@ -38,11 +37,11 @@ def mixed(cluster: Cluster, place: Path) -> dict[str, dict[str, Any]]:
     jobs = (("missing", "hostA"), ("a", "hostA"), ("b", "hostB"), ("c", "hostA"))
     path = write_jobs(place, *jobs)
     path.write_text(path.read_text() + OPTIONS)
-    return by_job(run(cluster, path, "--json", "-j", "1").stdout.splitlines())
+    return by_job(run(cluster, path, "--json", "-j", "1").lines)
 
 
 @pytest.fixture(scope="module")
-def restored(cluster: Cluster, place: Path, mixed: dict[str, Any]) -> Done:
+def restored(cluster: Cluster, place: Path, mixed: dict[str, Any]) -> Outcome:
     """Give a run with restores of what was saved, on another host, and of what is no snapshot."""
     assert "a" in mixed
     tables = (
@@ -55,7 +54,7 @@ def restored(cluster: Cluster, place: Path, mixed: dict[str, Any]) -> Done:
 
 
 @pytest.fixture(scope="module")
-def watched(cluster: Cluster, place: Path) -> Done:
+def watched(cluster: Cluster, place: Path) -> Outcome:
     """Give a slow run of two saves with a table and lines of progress."""
     jobs = (("a", "hostA"), ("b", "hostB"))
     path = write_jobs(place, *jobs, top="bwlimit = '4M'\ndefaults.force = true")
@@ -77,7 +76,7 @@ def test_a_job_that_fails_stops_no_other(place: Path, mixed: dict[str, dict[str,
 
 def test_options_of_a_job_reach_its_host(place: Path, mixed: dict[str, dict[str, Any]]) -> None:
     """Compression, packet size and attachments are those of the file, jobs those of the run."""
-    facts = json.loads(program.run("info", "--json", place / "out" / "c.snap").stdout)
+    facts = program.run("info", "--json", place / "out" / "c.snap").json
     names = [each["name"] for each in facts["attachments"]]
     assert (facts["packet_size"], names) == (65536, ["x y"])
     assert (mixed["c"]["compression"], mixed["c"]["jobs"]) == ("none", 1)
@@ -85,30 +84,38 @@ def test_options_of_a_job_reach_its_host(place: Path, mixed: dict[str, dict[str,
 
 @pytest.mark.usefixtures("restored")
 def test_a_remote_snapshot_restores_to_its_image(place: Path) -> None:
-    """What a host saved is the guest's memory, byte for byte."""
+    """A snapshot saved by a host holds the guest's memory, byte for byte."""
     assert (place / "out" / "back").read_bytes() == (place / "a.ram").read_bytes()
 
 
-def test_the_exit_code_of_a_host_is_that_of_the_run(place: Path, restored: Done) -> None:
+def test_the_exit_code_of_a_host_is_that_of_the_run(place: Path, restored: Outcome) -> None:
     """A corrupt snapshot is exit code 3 from far away too."""
     local = program.run("restore", place / "a.ram", place / "out" / "none")
-    assert restored.returncode == local.returncode == 3
-    assert local.stderr.removeprefix("snapmig: ").strip() in restored.stderr
+    local.fails(3)
+    restored.fails(3, local.err.removeprefix("snapmig: ").strip())
 
 
-def test_progress_comes_back(watched: Done) -> None:
+def test_progress_comes_back(watched: Outcome) -> None:
     """A line tells of a guest before it is done."""
-    progress = [json.loads(line) for line in watched.stderr.splitlines()]
+    progress = [json.loads(line) for line in watched.err.splitlines()]
     assert {(line["job"], line["total_bytes"]) for line in progress} == {
         ("a", IMAGE_SIZE),
         ("b", IMAGE_SIZE),
     }
 
 
-def test_the_table_has_the_hosts(watched: Done) -> None:
+def test_a_job_names_the_key_that_overwrites(cluster: Cluster, write: Write) -> None:
+    """A refusal on another host ends with the same words as one on this host."""
+    path = write(("a", "hostA"))
+    (path.parent / "out" / "a.snap").touch()
+    first = run(cluster, path).err.splitlines()[0]
+    assert first.endswith("out/a.snap: exists already, force = true overwrites it")
+
+
+def test_the_table_has_the_hosts(watched: Outcome) -> None:
     """People see where each job was done."""
-    rows = [line.split()[:3] for line in watched.stdout.splitlines()]
-    assert watched.returncode == 0, watched.stderr
+    rows = [line.split()[:3] for line in watched.lines]
+    watched.ok(err=None)
     assert rows == [["job", "host", "result"], ["a", "hostA", "done"], ["b", "hostB", "done"]]
 
 
@@ -117,7 +124,7 @@ def test_a_host_without_a_worker_is_refused_at_once(cluster: Cluster, write: Wri
     path = write(("a", "hostA"), ("b", "hostX"))
     done = run(cluster, path)
     words = f"no worker serves host 'hostX' at {cluster.address}; it has hostA, hostB"
-    assert (done.returncode, done.stderr) == (2, f"snapmig: {words}\n")
+    done.fails(2, err=f"snapmig: {words}\n")
     assert list((path.parent / "out").iterdir()) == []
 
 
@@ -133,14 +140,14 @@ def test_an_address_that_is_none_is_a_sentence(
 ) -> None:
     """Nobody is asked there."""
     outcome = cli("batch", write(("a", "hostA")), "--scheduler", address)
-    assert (outcome.code, words in outcome.err, outcome.err.count("\n")) == (2, True, 1)
+    outcome.fails(2, words, lines=1)
 
 
 def test_jobs_with_hosts_need_a_scheduler(cli: Callable[..., Any], write: Write) -> None:
     """Without one they would be done on the wrong machine."""
     outcome = cli("batch", write(("a", "hostA")))
-    assert outcome.code == 2
-    assert "host is 'hostA', but there is no scheduler of a cluster" in outcome.err
+    words = "host is 'hostA', but there is no scheduler of a cluster: give one by --scheduler"
+    outcome.fails(2, words)
 
 
 def test_a_cluster_needs_a_host_for_each_job(cli: Callable[..., Any], write: Write) -> None:
@@ -148,15 +155,13 @@ def test_a_cluster_needs_a_host_for_each_job(cli: Callable[..., Any], write: Wri
     path = write(("a", "hostA"))
     path.write_text('[[save]]\nimage = "a.ram"\nsnapshot = "out/a.snap"\n')
     outcome = cli("batch", path, "--scheduler", NOBODY)
-    assert outcome.code == 2
-    assert "[[save]] 1: host: the key is missing, and a cluster needs it" in outcome.err
+    outcome.fails(2, "[[save]] 1: host: the key is missing, and a cluster needs it")
 
 
 def test_a_cluster_takes_no_patterns(cli: Callable[..., Any], write: Write) -> None:
-    """Which files a host has is not known here."""
+    """The files of a host are not known here."""
     outcome = cli("batch", write(("*", "hostA")), "--scheduler", NOBODY)
-    assert outcome.code == 2
-    assert "is a pattern, a cluster needs each file's own name" in outcome.err
+    outcome.fails(2, "is a pattern, a cluster needs each file's own name")
 
 
 def test_the_missing_extra_is_a_sentence(
@@ -167,4 +172,4 @@ def test_the_missing_extra_is_a_sentence(
     monkeypatch.delitem(sys.modules, "snapmig.cluster.client", raising=False)
     outcome = cli("batch", write(("a", "hostA")), "--scheduler", NOBODY)
     words = "snapmig: a cluster needs dask.distributed: pip install 'snapmig[cluster]'\n"
-    assert (outcome.code, outcome.err) == (1, words)
+    outcome.fails(1, err=words)

@@ -121,8 +121,8 @@ def test_ctrl_c_ends_what_runs_on_the_hosts(cluster: Cluster, write: Write) -> N
     path = write(("a", "hostA"), ("b", "hostB"), top=SLOW)
     process = start(cluster, path)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=90)
-    assert process.returncode == 128 + signal.SIGINT, err
+    outcome = program.end(process, timeout=90)
+    outcome.fails(128 + signal.SIGINT)
     assert nothing_partial(path)
 
 

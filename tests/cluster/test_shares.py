@@ -83,8 +83,8 @@ def test_processes_on_two_workers_write_at_a_time(
     (tmp_path / "jobs.toml").write_text("bwlimit = '10M'\n" + "".join(tables))
     words = ("batch", tmp_path / "jobs.toml", "--scheduler", cluster.address)
     done = program.run(*words)
-    assert done.returncode == 0, done.stderr
-    assert program.run("commit", snapshot).returncode == 0
+    done.ok()
+    program.run("commit", snapshot).ok()
     assert parts(snapshot) == single
 
 
@@ -131,7 +131,7 @@ def test_a_second_commit_is_refused(guest: Path, snapshot: Path) -> None:
 def test_a_share_with_other_settings_is_refused(
     guest: Path, snapshot: Path, words: dict[str, str], found: str
 ) -> None:
-    """What a single snapshot has once must be one."""
+    """Things that a single snapshot has once must be one."""
     snapmig.save(guest, snapshot, share="1/2", jobs=1)
     with pytest.raises(UsageError, match=found):
         snapmig.save(guest, snapshot, jobs=1, **words)
@@ -164,7 +164,7 @@ def test_shares_have_fixed_places_only(guest: Path, snapshot: Path) -> None:
 def test_abandoned_shares_are_gone(guest: Path, snapshot: Path) -> None:
     """Nothing is left."""
     snapmig.save(guest, snapshot, share="1/2", jobs=1)
-    assert program.run("commit", "--abandon", snapshot).returncode == 0
+    program.run("commit", "--abandon", snapshot).ok()
     assert list(snapshot.parent.iterdir()) == []
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from snapmig.backups.config import load_config
 from snapmig.commands.main import build_parser
+from tests.support import program
 from tests.support.guests.libvirt import Session
 from tests.support.requirements import requires
 
@@ -53,7 +54,7 @@ def configured(tmp_path):
 def run(command, programs):
     """Run a command where these programs come first."""
     environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return program.call(command, env=environment)
 
 
 def test_systemd_accepts_the_units(tmp_path, programs):
@@ -63,9 +64,9 @@ def test_systemd_accepts_the_units(tmp_path, programs):
         text = (EXAMPLES / name).read_text().replace("/usr/local/bin", str(programs))
         (tmp_path / name).write_text(text)
     command = ["systemd-analyze", "verify", *(tmp_path / name for name in UNITS)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = program.call(command)
 
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    result.ok(out="")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -89,7 +90,7 @@ def test_systemd_knows_every_key(tmp_path):
     (tmp_path / "x.service").write_text(text)
     command = ["systemd-analyze", "verify", tmp_path / "x.service"]
 
-    assert "KilMode" in subprocess.run(command, capture_output=True, text=True).stderr
+    assert "KilMode" in program.call(command).err
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -100,12 +101,12 @@ def test_each_service_has_a_timer(name):
 
 @pytest.mark.parametrize("name", [*SERVICES, "crontab"])
 def test_commands_run(name, programs, configured):
-    """What is started at night works, with only the place of the configuration replaced."""
+    """The commands started at night work, with only the place of the configuration replaced."""
     for line in commands(name):
         command = f"snapmig {line}".replace("/etc/snapmig/backup.toml", str(configured))
         result = run(["sh", "-c", command], programs)
 
-        assert (result.returncode, result.stderr) == (0, "")
+        result.ok()
 
 
 @pytest.mark.parametrize("name", [*SERVICES, "crontab"])
@@ -120,28 +121,25 @@ def test_commands_are_there(name):
 def test_cron_accepts_the_lines():
     """Crontab finds nothing wrong with its lines."""
     requires("crontab")
-    command = ["crontab", "-n", EXAMPLES / "crontab"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-
-    assert result.returncode == 0, result.stderr
+    program.call(["crontab", "-n", EXAMPLES / "crontab"]).ok(err=None)
 
 
 def test_the_script_saves_and_checks(programs, configured, tmp_path):
     """A night that goes well leaves a snapshot and no word."""
     result = run([EXAMPLES / "nightly.sh", configured], programs)
 
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    result.ok(out="")
     assert len(list((tmp_path / "repo/web").glob("*.snap"))) == 1
     assert not (tmp_path / "log").exists()
 
 
 def test_the_script_notes_warnings(programs, configured, tmp_path):
-    """What was skipped is noted as a warning, and is the exit code."""
+    """A skipped guest is noted as a warning, and decides the exit code."""
     configured.write_text(configured.read_text() + "optional = true\n")
     (tmp_path / "web.ram").unlink()
     result = run([EXAMPLES / "nightly.sh", configured], programs)
 
-    assert result.returncode == 6
+    result.warns()
     assert (tmp_path / "log").read_text() == (
         "-t snapmig -p user.warning -- save: done, but something was skipped or a hook failed\n"
     )
@@ -155,7 +153,7 @@ def test_the_script_checks_after_a_failure(programs, configured, tmp_path):
     (tmp_path / "web.ram").unlink()
     result = run([EXAMPLES / "nightly.sh", configured], programs)
 
-    assert result.returncode == 1
+    result.fails(1)
     assert (tmp_path / "log").read_text().splitlines() == [
         "-t snapmig -p user.err -- save: failed with exit code 1",
         "-t snapmig -p user.err -- check: a snapshot is damaged",

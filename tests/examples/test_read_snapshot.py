@@ -8,6 +8,7 @@ import xxhash
 
 import snapmig
 from examples import read_snapshot
+from tests.support import program
 from tests.support.builders import Attachment, Block, Snapshot, deflate, noise, text
 
 SCRIPT = Path(read_snapshot.__file__)
@@ -87,7 +88,7 @@ def test_reads_zstd_where_python_does(image, tmp_path, capsys):
 
 
 def test_info_needs_no_decoder(image, tmp_path, monkeypatch):
-    """What a snapshot is can be said of one that can't be decoded."""
+    """A snapshot is described even if it can't be decoded."""
     monkeypatch.setattr(read_snapshot, "zstd", None)
     snapmig.save(image, tmp_path / "snapshot", jobs=1, compression="zstd", format="raw")
     assert run(tmp_path / "snapshot", "--info") == 0
@@ -196,8 +197,8 @@ def test_wrong_usage(snapshot):
 
 def test_one_line_for_an_error(image):
     """The program says what is wrong in one sentence."""
-    result = subprocess.run([sys.executable, SCRIPT, image], capture_output=True, text=True)
-    assert (3, f"{image}: This is not a snapshot.\n") == (result.returncode, result.stderr)
+    result = program.call([sys.executable, SCRIPT, image])
+    result.fails(3, err=f"{image}: This is not a snapshot.\n")
 
 
 @pytest.mark.parametrize(

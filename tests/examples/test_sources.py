@@ -1,4 +1,4 @@
-"""What somebody has who takes the source distribution: all that its own files speak of."""
+"""The source distribution: all that its own files speak of."""
 
 import re
 import subprocess
@@ -61,7 +61,7 @@ def _module(sources, name):
 
 
 def test_programs_of_the_sources_can_be_run(sources):
-    """What make starts as a program is one."""
+    """A program started by make is executable."""
     programs = [*(sources / ".ci").iterdir(), sources / "examples" / "demo.sh"]
 
     assert [path.name for path in programs if not path.stat().st_mode & 0o100] == []

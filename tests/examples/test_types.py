@@ -1,10 +1,9 @@
-"""What a type checker tells people who write programs with the package."""
+"""A type checker's view of programs written with the package."""
 
 import dataclasses
 import importlib.util
 import inspect
 import re
-import subprocess
 import sys
 import typing
 from pathlib import Path
@@ -19,6 +18,7 @@ from snapmig.encodings.engines import ENGINES
 from snapmig.images.formats import format_names
 from snapmig.operations.options.engine import AUTO
 from snapmig.operations.options.parse import WINDOWS
+from tests.support import program
 from tests.support.requirements import lacks
 
 ROOT = Path(__file__).parents[2]
@@ -66,16 +66,12 @@ def told(tmp_path_factory):
     (folder / "good.py").write_text(GOOD.format(names=names))
     (folder / "bad.py").write_text(BAD)
     options = ("--strict", "--no-error-summary", "--cache-dir", ROOT / ".mypy_cache")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, folder / "good.py", folder / "bad.py"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
+    done = program.call(
+        [sys.executable, "-m", "mypy", *options, folder / "good.py", folder / "bad.py"], cwd=ROOT
     )
-    assert done.stderr == ""
+    assert done.err == ""
     # Of what it knows already mypy prints the paths of an earlier run.
-    return [re.sub(r"^\S*/(?=\w+\.py:)", "", line) for line in done.stdout.splitlines()]
+    return [re.sub(r"^\S*/(?=\w+\.py:)", "", line) for line in done.lines]
 
 
 def test_the_packages_names_have_types(told):

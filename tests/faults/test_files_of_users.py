@@ -30,6 +30,4 @@ def test_what_is_no_text_of_a_user_is_one_sentence(tmp_path, cli, verb, kind):
     make(path)
     outcome: Outcome = cli(*verb.split(), path)
 
-    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
-    assert outcome.err.startswith(f"snapmig: {path}: ")
-    assert words in outcome.err
+    outcome.fails(2, words, start=f"snapmig: {path}: ", lines=1)

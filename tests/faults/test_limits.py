@@ -3,7 +3,6 @@
 import errno
 import os
 import resource
-import subprocess
 import sys
 import threading
 
@@ -54,8 +53,8 @@ def test_a_worker_that_cant_be_forked(place, cli, monkeypatch, number, says):
     monkeypatch.setattr(os, "fork", fork)
     outcome = cli("save", "a.ram", "a.snap", "-j", "2")
 
-    assert (outcome.code, outcome.out, (place / "a.snap").exists()) == (1, "", False)
-    assert outcome.err.startswith(f"snapmig: worker 0 of 2 can't be started: {says}")
+    outcome.fails(1, out="", start=f"snapmig: worker 0 of 2 can't be started: {says}")
+    assert not (place / "a.snap").exists()
 
 
 def test_a_thread_that_cant_be_started(place, cli, monkeypatch):
@@ -67,9 +66,8 @@ def test_a_thread_that_cant_be_started(place, cli, monkeypatch):
     monkeypatch.setattr(threading.Thread, "start", start)
     outcome = cli("batch", "jobs.toml")
 
-    assert (outcome.code, (place / "b.snap").exists()) == (1, False)
-    assert outcome.err.startswith("snapmig: a thread can't be started: there may be no more")
-    assert outcome.err.count("\n") == 1
+    outcome.fails(1, start="snapmig: a thread can't be started: there may be no more", lines=1)
+    assert not (place / "b.snap").exists()
 
 
 @pytest.mark.root
@@ -85,23 +83,20 @@ def test_a_fork_server_under_a_limit(place, children):
     os.chown(place, int(user), -1)
     os.chown(place / "a.ram", int(user), -1)
     powers = "+dac_read_search,+dac_override"  # the interpreter may be root's
-    done = subprocess.run(
+    done = program.call(
         [
             *("setpriv", f"--reuid={user}", "--clear-groups", f"--inh-caps=-all,{powers}"),
             *(f"--ambient-caps={powers}", sys.executable, "-c", THREADED, str(children)),
         ],
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=60,
     )
 
-    assert done.returncode == 0
+    done.ok(err=None)
     if children == 5:
-        assert done.stdout == "saved\n"
+        assert done.out == "saved\n"
         return
-    assert done.stdout.startswith("1 worker ")
-    assert "can't be started: there may be no more processes and threads (ulimit" in done.stdout
+    assert done.out.startswith("1 worker ")
+    assert "can't be started: there may be no more processes and threads (ulimit" in done.out
 
 
 @pytest.mark.parametrize("mebibytes", [28, 60, 105, 120, 160])
@@ -115,6 +110,6 @@ def test_little_memory_is_a_sentence(place, words, mebibytes):
 
     done = program.run(*words.split(), cwd=place, preexec_fn=limit)
 
-    assert 0 <= done.returncode <= 4
-    assert "Traceback" not in done.stderr
-    assert "bug" not in done.stderr
+    assert 0 <= done.code <= 4
+    assert "Traceback" not in done.err
+    assert "bug" not in done.err

@@ -76,7 +76,7 @@ def test_refusals(place, cli, arguments, code, err):
     before = sorted(place.iterdir())
     outcome = cli(*arguments.split())
 
-    assert (outcome.code, outcome.out, outcome.err) == (code, "", f"snapmig: {err}\n")
+    outcome.fails(code, out="", err=f"snapmig: {err}\n")
     assert (sorted(place.iterdir()), (place / "old").read_bytes()) == (before, b"old")
 
 
@@ -87,7 +87,7 @@ def test_a_pipe_is_no_snapshot(place, verb):
     more = {"restore": ["r"]}.get(verb, [])
     result = program.run(verb, "fifo", *more, timeout=8, cwd=place)
 
-    assert (result.returncode, "not a regular file" in result.stderr) == (1, True)
+    result.fails(1, "not a regular file")
 
 
 def test_a_directory_that_may_not_be_written(place):
@@ -96,8 +96,8 @@ def test_a_directory_that_may_not_be_written(place):
     (place / "dir").chmod(0o555)
     result = _run_powerless("save", "a.ram", "dir/s")
 
-    assert (result.returncode, result.stderr.startswith("snapmig: dir/")) == (1, True)
-    assert result.stderr.endswith("Permission denied\n")
+    result.fails(1, start="snapmig: dir/")
+    assert result.err.endswith("Permission denied\n")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_files_that_may_not_be_opened(place, name, arguments):
     (place / name).chmod(0)
     result = _run_powerless(*arguments.split())
 
-    assert (result.returncode, result.stderr) == (1, f"snapmig: {name}: Permission denied\n")
+    result.fails(1, err=f"snapmig: {name}: Permission denied\n")
 
 
 @root
@@ -128,8 +128,7 @@ def test_a_filesystem_that_may_not_be_written(place, cli, tmp_path, arguments):
         (place / "ro").symlink_to(tmp_path / "ro")
         outcome = cli(*arguments.split())
 
-    assert (outcome.code, outcome.out) == (1, "")
-    assert outcome.err == f"snapmig: {arguments.split()[-1]}: Read-only file system\n"
+    outcome.fails(1, out="", err=f"snapmig: {arguments.split()[-1]}: Read-only file system\n")
 
 
 def test_the_name_of_a_partial_file_is_in_no_message(place):
@@ -138,7 +137,7 @@ def test_the_name_of_a_partial_file_is_in_no_message(place):
     (place / "dir").chmod(0o555)
     result = _run_powerless("restore", "a.snap", "dir/r")
 
-    assert result.stderr == "snapmig: dir/r: Permission denied\n"
+    assert result.err == "snapmig: dir/r: Permission denied\n"
 
 
 @pytest.mark.parametrize("name", ["€" * 85, "a b\n'\"", "-x", "ü" * 127])
@@ -156,23 +155,16 @@ def test_names_that_are_no_text(place, json):
     environment = {**program.ENVIRONMENT, "PYTHONIOENCODING": "utf-8:strict"}
     result = program.run("save", "a.ram", name, *json, cwd=place, env=environment)
 
-    assert (result.returncode, result.stderr) == (0, "")
+    result.ok()
 
 
 def _run_powerless(*arguments):
-    return program.subprocess.run(
-        [*POWERLESS, sys.executable, "-m", "snapmig", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    return program.call([*POWERLESS, sys.executable, "-m", "snapmig", *arguments], timeout=30)
 
 
 def test_powerless_means_what_it_says(place):
     """The tests above really run without the power over permissions."""
     requires("setpriv")
     (place / "old").chmod(0)
-    result = program.subprocess.run([*POWERLESS, shutil.which("cat"), "old"], capture_output=True)
 
-    assert result.returncode == 1
+    program.call([*POWERLESS, shutil.which("cat"), "old"], cwd=place).fails(1, "Permission denied")

@@ -55,11 +55,12 @@ def test_a_parent_elsewhere_is_not_followed_unasked(place, cli, words):
     """Exit code 1, the name in the snapshot, and the option to follow it."""
     outcome = cli(*words.split())
 
-    assert (outcome.code, (place / "new").exists()) == (1, False)
-    assert f"which was '{place}/full/sunday.snap' when it was saved; it is not in {place}/week" in (
-        outcome.err
+    outcome.fails(
+        1,
+        f"which was '{place}/full/sunday.snap' when it was saved; it is not in {place}/week",
+        "only when following remote parents is asked for",
     )
-    assert "only when following remote parents is asked for" in outcome.err
+    assert not (place / "new").exists()
 
 
 @pytest.mark.usefixtures("place")
@@ -68,7 +69,7 @@ def test_a_parent_elsewhere_is_followed_when_asked(cli, words):
     """Each verb reading parents has the option."""
     outcome = cli(*words.split(), "--follow-remote-parents")
 
-    assert outcome.code == 0, outcome.err
+    outcome.ok(err=None)
 
 
 def test_random_access_follows_when_asked(place):
@@ -84,7 +85,7 @@ def test_a_save_says_that_its_parent_is_elsewhere(cli):
     """A warning names both, and the save is done."""
     outcome = cli("save", "-j1", "monday.ram", "week/2.snap", "--parent", "full/sunday.snap")
 
-    assert outcome.code == 0
+    outcome.ok(err=None)
     assert "warning: full/sunday.snap is neither beside week/2.snap nor below" in outcome.err
 
 
@@ -94,8 +95,8 @@ def test_a_rebase_brings_a_parent_near(cli):
     shutil.copy("other.snap", "week/other.snap")
     words = ["rebase", "week/monday.snap", "--parent", "week/other.snap"]
 
-    assert cli(*words, "--follow-remote-parents").code == 0
-    assert cli("verify", "week/monday.snap").code == 0
+    cli(*words, "--follow-remote-parents").ok()
+    cli("verify", "week/monday.snap").ok()
 
 
 @pytest.mark.usefixtures("place")
@@ -105,8 +106,8 @@ def test_a_batch_follows_when_asked(cli):
     Path("refused.toml").write_text(job)
     Path("followed.toml").write_text("[defaults]\nfollow_remote_parents = true\n" + job)
 
-    assert cli("batch", "refused.toml").code == 1
-    assert cli("batch", "followed.toml").code == 0
+    cli("batch", "refused.toml").fails(1)
+    cli("batch", "followed.toml").ok()
     assert Path("new").read_bytes() == NEW
 
 
@@ -146,7 +147,7 @@ def test_a_hint_is_no_request(place, cli, monkeypatch, hint):
     monkeypatch.setattr("snapmig.stores.opening.load_s3", None)
     outcome = cli("chain", "week/monday.snap")
 
-    assert (outcome.code, "needs its parent" in outcome.err) == (1, True)
+    outcome.fails(1, "needs its parent")
     assert {str(Path(path).parent) for path in opened} <= {str(place / "week"), "/proc/self/fd"}
 
 
@@ -192,7 +193,7 @@ def test_a_device_is_not_opened(place, cli, kind, follow):
     names = watch.names()
     os.close(watch.fd)
 
-    assert (outcome.code, "needs its parent" in outcome.err) == (1, True)
+    outcome.fails(1, "needs its parent")
     assert ("monday.snap" in names, "odd" in names) == (True, False)
 
 
@@ -247,4 +248,4 @@ def test_a_link_beside_is_not_searched(place, cli):
     """A search passes over links, because they may lead anywhere."""
     (place / "week" / "link").symlink_to(place / "full" / "sunday.snap")
 
-    assert cli("chain", "week/monday.snap").code == 1
+    cli("chain", "week/monday.snap").fails(1)

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from tests.support import processes
+from tests.support import processes, program
 from tests.support.processes import stopped_midway
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
@@ -28,15 +28,11 @@ def test_a_signal_ends_a_run(shm, arguments, verb, number):
     """A signal leaves an exit code and a message, but no file and no worker."""
     with stopped_midway(*arguments[verb]) as (process, workers):
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, out, err, list(shm.iterdir()), processes.alive(workers)) == (
-        128 + number,
-        "",
-        f"snapmig: interrupted by {number.name}\n",
-        [],
-        [],
-    )
+    outcome.fails(128 + number, out="", err=f"snapmig: interrupted by {number.name}\n")
+    assert list(shm.iterdir()) == []
+    assert processes.alive(workers) == []
 
 
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
@@ -46,15 +42,11 @@ def test_a_signal_to_the_whole_group_ends_a_run(shm, arguments, verb, number):
     with stopped_midway(*arguments[verb]) as (process, workers):
         processes.send(signal.SIGCONT, workers)
         os.killpg(process.pid, number)
-        out, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, out, err, list(shm.iterdir()), processes.alive(workers)) == (
-        128 + number,
-        "",
-        f"snapmig: interrupted by {number.name}\n",
-        [],
-        [],
-    )
+    outcome.fails(128 + number, out="", err=f"snapmig: interrupted by {number.name}\n")
+    assert list(shm.iterdir()) == []
+    assert processes.alive(workers) == []
 
 
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -64,9 +56,9 @@ def test_more_signals_do_not_disturb_the_clean_up(shm, arguments, second):
         process.send_signal(signal.SIGINT)
         for _ in range(20):
             processes.send(second, processes.alive([process.pid]))
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, err) in [
+    assert (outcome.code, outcome.err) in [
         (130, "snapmig: interrupted by SIGINT\n"),
         (128 + second, f"snapmig: interrupted by {second.name}\n"),
     ]
@@ -80,13 +72,10 @@ def test_signals_until_the_end_do_not_disturb_the_clean_up(shm, arguments):
         processes.wait_for(lambda: len(processes.alive(workers)) < 2)
         while process.poll() is None:
             process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, err, list(shm.iterdir())) == (
-        143,
-        "snapmig: interrupted by SIGTERM\n",
-        [],
-    )
+    outcome.fails(143, err="snapmig: interrupted by SIGTERM\n")
+    assert list(shm.iterdir()) == []
 
 
 def test_an_interruption_is_a_line_of_json(arguments):
@@ -104,9 +93,9 @@ def test_an_interrupted_restore_in_place_says_what_it_left(own_big, big_snapshot
     """An image being filled is partly restored, and the user is told."""
     with stopped_midway("restore", big_snapshot, own_big, "--in-place") as (process, _):
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, f"{own_big} is only partly restored" in err) == (130, True)
+    outcome.fails(130, f"{own_big} is only partly restored")
 
 
 def test_nohup_keeps_a_run_going(arguments):
@@ -116,11 +105,11 @@ def test_nohup_keeps_a_run_going(arguments):
         with stopped_midway(*arguments["verify"]) as (process, workers):
             process.send_signal(signal.SIGHUP)
             processes.send(signal.SIGCONT, workers)
-            process.communicate(timeout=60)
+            outcome = program.end(process, timeout=60)
     finally:
         signal.signal(signal.SIGHUP, before)
 
-    assert process.returncode == 0
+    outcome.ok()
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -83,11 +83,7 @@ def test_what_is_no_good_snapshot(place, cli, good, verb, change, code, words):
     ram.write(place / "s", change(good))
     outcome = cli(verb, "s", *{"restore": ["r"]}.get(verb, []))
 
-    assert (outcome.code, outcome.err.startswith("snapmig: s: "), words in outcome.err) == (
-        code,
-        True,
-        True,
-    )
+    outcome.fails(code, words, start="snapmig: s: ")
     assert [path.name for path in place.iterdir()] == ["s"]
 
 
@@ -96,10 +92,9 @@ def test_a_damaged_packet_is_named_by_a_restore(place, cli, good):
     ram.write(place / "s", _damaged(good, 9))
     outcome = cli("restore", "s", "r")
 
-    assert (outcome.code, outcome.out, [path.name for path in place.iterdir()]) == (3, "", ["s"])
-    assert outcome.err.startswith(
-        f"snapmig: s: packet 9: offset {PACKET + 9 * PACKET:#x}: checksum of the stored bytes is 0x"
-    )
+    place_of_it = f"packet 9: offset {PACKET + 9 * PACKET:#x}"
+    outcome.fails(3, out="", start=f"snapmig: s: {place_of_it}: checksum of the stored bytes is 0x")
+    assert [path.name for path in place.iterdir()] == ["s"]
 
 
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -111,7 +106,7 @@ def test_verify_lists_all_damaged_packets(place, cli, good, jobs):
     assert [line.split(": ")[:3] for line in outcome.err.splitlines()] == [
         ["snapmig", "s", f"packet {packet}"] for packet in (0, 3, 4, 15)
     ]
-    assert (outcome.code, outcome.out) == (3, "s: damaged, 4 of 16 packets\n")
+    outcome.fails(3, out="s: damaged, 4 of 16 packets\n")
 
 
 def test_verify_counts_more_damage_than_it_lists(place):
@@ -133,7 +128,7 @@ def test_quick_verify_does_not_read_packets(place, cli, good):
     """With --quick, damage inside a packet is not searched."""
     ram.write(place / "s", _damaged(good, 9))
 
-    assert cli("verify", "--quick", "s").code == 0
+    cli("verify", "--quick", "s").ok()
 
 
 @pytest.mark.parametrize("quick", [(), ("--quick",)])
@@ -144,9 +139,9 @@ def test_a_damaged_index_record_is_named(place, cli, good, quick):
     ram.write(place / "s", bytes(raw))
     outcome = cli("verify", "s", *quick)
 
-    assert outcome.code == 3
-    assert "snapmig: s: packet 5: index record's checksum is 0x" in outcome.err
-    assert "snapmig: s: index digest is " in outcome.err
+    outcome.fails(
+        3, "snapmig: s: packet 5: index record's checksum is 0x", "snapmig: s: index digest is "
+    )
 
 
 def test_a_damaged_index_is_no_info(place, cli, good):
@@ -156,7 +151,7 @@ def test_a_damaged_index_is_no_info(place, cli, good):
     ram.write(place / "s", bytes(raw))
     outcome = cli("info", "s")
 
-    assert (outcome.code, outcome.out) == (3, "")
+    outcome.fails(3, out="")
 
 
 def test_a_damaged_attachment_is_named(place, cli, good):
@@ -166,8 +161,8 @@ def test_a_damaged_attachment_is_named(place, cli, good):
     ram.write(place / "s", bytes(raw))
     outcome = cli("verify", "s")
 
-    assert (outcome.code, "s: attachment 'state': " in outcome.err) == (3, True)
-    assert cli("restore", "s", "r").code == 0
+    outcome.fails(3, "s: attachment 'state': ")
+    cli("restore", "s", "r").ok()
 
 
 def test_a_good_packet_of_a_damaged_snapshot_can_be_read(place, good):
@@ -196,8 +191,7 @@ def test_a_packet_that_decodes_to_other_pages_is_found(place, cli, good):
     ram.write(place / "s", _with_superblock(bytes(raw), index_digest=digest))
     outcome = cli("restore", "s", "r")
 
-    assert outcome.code == 3
-    assert "s: packet 2: digest of the page contents is" in outcome.err
+    outcome.fails(3, "s: packet 2: digest of the page contents is")
 
 
 def test_a_failure_in_place_says_what_it_left(place, cli, good):
@@ -206,8 +200,7 @@ def test_a_failure_in_place_says_what_it_left(place, cli, good):
     ram.write(place / "r", bytes(len(CONTENT)))
     outcome = cli("restore", "--in-place", "s", "r")
 
-    assert outcome.code == 3
-    assert "snapmig: s: packet 9: " in outcome.err
+    outcome.fails(3, "snapmig: s: packet 9: ")
     assert outcome.err.endswith("; r is only partly restored now\n")
 
 
@@ -229,10 +222,8 @@ def test_all_snapshots_are_verified(place, cli, good):
     ram.write(place / "3", b"")
     outcome = cli("verify", "1", "2", "3")
 
-    assert (outcome.code, [line.split(",")[0] for line in outcome.out.splitlines()]) == (
-        3,
-        ["1: damaged", "2: ok", "3: damaged"],
-    )
+    outcome.fails(3)
+    assert [line.split(",")[0] for line in outcome.lines] == ["1: damaged", "2: ok", "3: damaged"]
 
 
 def test_a_missing_snapshot_does_not_end_a_verification(place, cli, good):
@@ -240,8 +231,5 @@ def test_a_missing_snapshot_does_not_end_a_verification(place, cli, good):
     ram.write(place / "2", good)
     outcome = cli("verify", "1", "2")
 
-    assert (outcome.code, "2: ok" in outcome.out, "1: No such file" in outcome.err) == (
-        1,
-        True,
-        True,
-    )
+    outcome.fails(1, "1: No such file")
+    assert "2: ok" in outcome.out

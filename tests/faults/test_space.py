@@ -58,8 +58,10 @@ def test_a_save_to_a_full_filesystem(cli, small_tmpfs, image, size, layout):
     place = small_tmpfs(size)
     outcome = cli("save", image, place / "s", "--layout", layout)
 
-    assert (outcome.code, outcome.out, list(place.iterdir())) == (1, "", [])
-    assert outcome.err.startswith(f"snapmig: {place}/s: no space left on the filesystem, up to 16.")
+    outcome.fails(
+        1, out="", start=f"snapmig: {place}/s: no space left on the filesystem, up to 16."
+    )
+    assert list(place.iterdir()) == []
 
 
 @root
@@ -71,9 +73,8 @@ def test_a_restore_to_a_small_filesystem_is_refused_before_the_work(
     place = small_tmpfs(size)
     outcome = cli("restore", snapshot, place / "r")
 
-    assert (outcome.code, outcome.out, list(place.iterdir())) == (1, "", [])
-    assert outcome.err.startswith(f"snapmig: {place}/r: image needs 1")
-    assert "its filesystem has " in outcome.err
+    outcome.fails(1, "its filesystem has ", out="", start=f"snapmig: {place}/r: image needs 1")
+    assert list(place.iterdir()) == []
 
 
 @root
@@ -105,9 +106,11 @@ def test_a_restore_in_place_to_a_full_filesystem(cli, small_tmpfs, snapshot):
         file.truncate(16 * MIB)
     outcome = cli("restore", "--in-place", snapshot, place / "r")
 
-    assert outcome.code == 1
-    assert f"{place}/r: no space left on the filesystem, up to 16.0 MiB" in outcome.err
-    assert f"{place}/r is only partly restored now" in outcome.err
+    outcome.fails(
+        1,
+        f"{place}/r: no space left on the filesystem, up to 16.0 MiB",
+        f"{place}/r is only partly restored now",
+    )
 
 
 @root
@@ -128,11 +131,8 @@ def test_a_limit_on_the_size_of_files(cli, shm, image, snapshot, file_size_limit
     file_size_limit(MIB)
     outcome = cli(*arguments[verb])
 
-    assert (outcome.code, outcome.err, list(shm.iterdir())) == (
-        1,
-        f"snapmig: {shm}/x: File too large\n",
-        [],
-    )
+    outcome.fails(1, err=f"snapmig: {shm}/x: File too large\n")
+    assert list(shm.iterdir()) == []
 
 
 @pytest.mark.parametrize("layout", ["fixed", "packed"])
@@ -142,8 +142,8 @@ def test_the_kth_write_of_a_save_fails(cli, shm, image, monkeypatch, count, layo
     monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.ENOSPC, count))
     outcome = cli("save", image, shm / "s", "-j", 2, "--layout", layout)
 
-    assert (outcome.code, outcome.out, list(shm.iterdir())) == (1, "", [])
-    assert outcome.err.startswith(f"snapmig: {shm}/s: no space left on the filesystem, up to 16.")
+    outcome.fails(1, out="", start=f"snapmig: {shm}/s: no space left on the filesystem, up to 16.")
+    assert list(shm.iterdir()) == []
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 9, 14])
@@ -152,8 +152,8 @@ def test_the_kth_write_of_a_restore_fails(cli, shm, snapshot, monkeypatch, count
     monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.ENOSPC, count))
     outcome = cli("restore", snapshot, shm / "r", "-j", 2)
 
-    assert (outcome.code, outcome.out, list(shm.iterdir())) == (1, "", [])
-    assert outcome.err.startswith(f"snapmig: {shm}/r: no space left on the filesystem, up to 1")
+    outcome.fails(1, out="", start=f"snapmig: {shm}/r: no space left on the filesystem, up to 1")
+    assert list(shm.iterdir()) == []
 
 
 @pytest.mark.parametrize("count", [1, 4])
@@ -164,11 +164,8 @@ def test_a_disk_that_fails_to_write(cli, shm, image, snapshot, monkeypatch, verb
     monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.EIO, count))
     outcome = cli(*arguments[verb])
 
-    assert (outcome.code, outcome.err, list(shm.iterdir())) == (
-        1,
-        f"snapmig: {shm}/x: Input/output error\n",
-        [],
-    )
+    outcome.fails(1, err=f"snapmig: {shm}/x: Input/output error\n")
+    assert list(shm.iterdir()) == []
 
 
 @pytest.mark.parametrize(("verb", "syncs"), [("save", 2), ("restore", 1)])
@@ -181,8 +178,8 @@ def test_a_sync_that_fails(cli, shm, image, snapshot, monkeypatch, verb, syncs, 
         outcome = cli(*arguments[verb])
         monkeypatch.undo()
 
-        assert (outcome.code, list(shm.iterdir())) == (1, [])
-        assert outcome.err.startswith(f"snapmig: {shm}/x: ")
+        outcome.fails(1, start=f"snapmig: {shm}/x: ")
+        assert list(shm.iterdir()) == []
 
 
 def test_a_sync_in_place_that_fails(cli, shm, snapshot, monkeypatch):
@@ -191,7 +188,7 @@ def test_a_sync_in_place_that_fails(cli, shm, snapshot, monkeypatch):
     monkeypatch.setattr(os, "fsync", _failing(os.fsync, errno.EIO, 1))
     outcome = cli("restore", "--in-place", snapshot, shm / "r")
 
-    assert (outcome.code, f"{shm}/r" in outcome.err) == (1, True)
+    outcome.fails(1, f"{shm}/r")
 
 
 def test_in_place_every_failure_says_what_it_left(cli, shm, snapshot, monkeypatch):
@@ -200,7 +197,7 @@ def test_in_place_every_failure_says_what_it_left(cli, shm, snapshot, monkeypatc
     monkeypatch.setattr(os, "pwrite", _failing(os.pwrite, errno.EIO, 3))
     outcome = cli("restore", "--in-place", snapshot, shm / "r")
 
-    assert (outcome.code, f"{shm}/r is only partly restored now" in outcome.err) == (1, True)
+    outcome.fails(1, f"{shm}/r is only partly restored now")
 
 
 def test_memory_that_is_sealed_is_named(cli, shm):
@@ -213,7 +210,7 @@ def test_memory_that_is_sealed_is_named(cli, shm):
     outcome = cli("restore", "--in-place", shm / "s", f"/proc/{os.getpid()}/fd/{fd}")
     os.close(fd)
 
-    assert (outcome.code, f"/proc/{os.getpid()}/fd/{fd}: " in outcome.err) == (1, True)
+    outcome.fails(1, f"/proc/{os.getpid()}/fd/{fd}: ")
 
 
 def test_a_snapshot_that_appears_meanwhile_is_kept(shm, image):

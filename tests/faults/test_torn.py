@@ -80,7 +80,7 @@ def test_a_torn_snapshot_is_told_of(folder, cli):
     """Saving an image written to meanwhile ends with a warning."""
     outcome = cli("save", folder / "a", folder / "told", "-f")
 
-    assert outcome.code == 6
+    outcome.warns()
     assert re.search("[1-8] of the 8 packets that were looked at again have changed", outcome.err)
 
 
@@ -105,4 +105,4 @@ def test_the_image_is_not_told_of_when_it_rests(shm, cli):
     """An image at rest gives no warning."""
     ram.write(shm / "a", ram.mixed(SIZE))
 
-    assert cli("save", shm / "a", shm / "s").code == 0
+    cli("save", shm / "a", shm / "s").ok()

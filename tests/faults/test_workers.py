@@ -6,7 +6,7 @@ import signal
 import pytest
 
 import snapmig
-from tests.support import processes, ram
+from tests.support import processes, program, ram
 from tests.support.processes import stopped_midway
 
 VERBS = ["save", "restore", "verify"]
@@ -28,15 +28,11 @@ def test_a_killed_worker_ends_the_run(shm, arguments, verb, victim):
     """Exit code 5 and the signal's name; no file and no other worker is left."""
     with stopped_midway(*arguments[verb]) as (process, workers):
         processes.send(signal.SIGKILL, [workers[victim]])
-        out, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, out, list(shm.iterdir()), processes.alive(workers)) == (
-        5,
-        "",
-        [],
-        [],
-    )
-    assert f"snapmig: worker {victim} was ended by SIGKILL" in err
+    outcome.fails(5, f"snapmig: worker {victim} was ended by SIGKILL", out="")
+    assert list(shm.iterdir()) == []
+    assert processes.alive(workers) == []
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -44,9 +40,9 @@ def test_the_last_worker_that_is_killed_ends_the_run(arguments, verb):
     """With a single worker it is the same."""
     with stopped_midway(*arguments[verb], jobs=1) as (process, workers):
         processes.send(signal.SIGKILL, workers)
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, "worker 0 was ended by SIGKILL" in err) == (5, True)
+    outcome.fails(5, "worker 0 was ended by SIGKILL")
 
 
 def test_a_killed_worker_of_a_packed_save_ends_the_run(shm, big):
@@ -55,18 +51,19 @@ def test_a_killed_worker_of_a_packed_save_ends_the_run(shm, big):
     with stopped_midway(*arguments) as (process, workers):
         processes.send(signal.SIGKILL, workers[:1])
         processes.send(signal.SIGCONT, workers[1:])
-        process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, list(shm.iterdir())) == (5, [])
+    outcome.fails(5)
+    assert list(shm.iterdir()) == []
 
 
 def test_a_killed_worker_in_place_says_what_it_left(own_big, big_snapshot):
     """An image being filled is partly restored, and the user is told."""
     with stopped_midway("restore", big_snapshot, own_big, "--in-place") as (process, workers):
         processes.send(signal.SIGKILL, workers[:1])
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, f"{own_big} is only partly restored" in err) == (5, True)
+    outcome.fails(5, f"{own_big} is only partly restored")
 
 
 def test_an_image_that_shrinks_is_named(shm, own_big):
@@ -74,11 +71,15 @@ def test_an_image_that_shrinks_is_named(shm, own_big):
     with stopped_midway("save", own_big, shm / "s", "--level", 3) as (process, workers):
         os.truncate(own_big, 0)
         processes.send(signal.SIGCONT, workers)
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, list(shm.glob("*s*")), processes.alive(workers)) == (5, [], [])
-    assert "was ended by SIGBUS because the image changed under it" in err
-    assert f"{own_big}: image had 134217728 bytes at the start, now 0" in err
+    outcome.fails(
+        5,
+        "was ended by SIGBUS because the image changed under it",
+        f"{own_big}: image had 134217728 bytes at the start, now 0",
+    )
+    assert list(shm.glob("*s*")) == []
+    assert processes.alive(workers) == []
 
 
 @pytest.mark.parametrize(
@@ -94,11 +95,10 @@ def test_an_image_that_changes_is_named(shm, own_big, change, words):
     with stopped_midway("save", own_big, shm / "s", "--level", 3) as (process, workers):
         change(own_big)
         processes.send(signal.SIGCONT, workers)
-        _, err = process.communicate(timeout=60)
+        outcome = program.end(process, timeout=60)
 
-    assert (process.returncode, list(shm.glob("*s*"))) == (1, [])
-    assert err.startswith(f"snapmig: {own_big}: image")
-    assert words in err
+    outcome.fails(1, words, start=f"snapmig: {own_big}: image")
+    assert list(shm.glob("*s*")) == []
 
 
 def test_an_image_that_changes_is_an_error_of_its_class(shm):

@@ -128,7 +128,7 @@ def test_verify_refuses(name, code, word, unpack):
 
 @pytest.mark.parametrize("name", [name for name, _, _ in BAD])
 def test_a_save_on_a_bad_chain_is_refused_or_right(name, unpack):
-    """What a save takes from a bad chain never makes a snapshot with other contents."""
+    """A save never makes a snapshot with other contents out of a bad chain."""
     parent = unpack(name)
     image = parent.with_name("image")
     image.write_bytes(b"".join(b"%d" % n for n in range(50_000)).ljust(200_604)[:200_604])

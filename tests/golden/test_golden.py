@@ -104,7 +104,7 @@ def test_example_verifies(name, unpack):
 
 @dataclass(frozen=True)
 class Refused:
-    """How a restore of a bad snapshot, and its verification, ended."""
+    """The end of a restore of a bad snapshot, and of its verification."""
 
     error: SnapmigError | None
     left: list[str]

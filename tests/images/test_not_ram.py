@@ -52,8 +52,8 @@ def test_what_is_not_ram_is_refused_with_what_it_is(shm, cli, name):
     ram.write(shm / "f", head + RAM[len(head) :])
     outcome = cli("save", shm / "f", shm / "s")
 
-    assert (outcome.code, (shm / "s").exists()) == (4, False)
-    assert (words in outcome.err, "format raw" in outcome.err) == (True, True), outcome.err
+    outcome.fails(4, words, "format raw")
+    assert not (shm / "s").exists()
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -62,8 +62,8 @@ def test_as_format_raw_it_is_saved_byte_by_byte(shm, cli, name):
     content = HEADS[name][0] + RAM[len(HEADS[name][0]) :]
     ram.write(shm / "f", content)
 
-    assert cli("save", "-j1", "--format", "raw", shm / "f", shm / "s").code == 0
-    assert cli("restore", "-j1", shm / "s", shm / "r").code == 0
+    cli("save", "-j1", "--format", "raw", shm / "f", shm / "s").ok()
+    cli("restore", "-j1", shm / "s", shm / "r").ok()
     assert (shm / "r").read_bytes() == content
 
 
@@ -94,22 +94,22 @@ def test_files_of_real_programs_are_known(shm, cli, name):
     subprocess.run(words, cwd=shm, check=True, capture_output=True)
     outcome = cli("save", shm / made, shm / "s")
 
-    assert (outcome.code, (shm / "s").exists()) == (4, False)
-    assert f"{shm / made}: this is {expected}" in outcome.err
+    outcome.fails(4, f"{shm / made}: this is {expected}")
+    assert not (shm / "s").exists()
 
 
 def test_a_program_is_no_core(shm, cli):
     """An executable of this system."""
     outcome = cli("save", shutil.which("true"), shm / "s")
 
-    assert (outcome.code, "an ELF file that is no core dump" in outcome.err) == (4, True)
+    outcome.fails(4, "an ELF file that is no core dump")
 
 
 def test_a_password_file_is_no_ram(shm, cli):
     """A real text file of this system."""
     outcome = cli("save", "/etc/passwd", shm / "s")
 
-    assert (outcome.code, "/etc/passwd: this is a text file" in outcome.err) == (4, True)
+    outcome.fails(4, "/etc/passwd: this is a text file")
 
 
 def test_a_snapshot_is_restored_first(shm, cli):
@@ -117,10 +117,7 @@ def test_a_snapshot_is_restored_first(shm, cli):
     cli("save", "-j1", ram.write(shm / "a", RAM), shm / "s")
     outcome = cli("save", shm / "s", shm / "t")
 
-    assert (outcome.code, "this is a snapmig snapshot: restore it first" in outcome.err) == (
-        4,
-        True,
-    )
+    outcome.fails(4, "this is a snapmig snapshot: restore it first")
 
 
 def test_ram_is_whole_pages(shm, cli):
@@ -128,8 +125,8 @@ def test_ram_is_whole_pages(shm, cli):
     ram.write(shm / "a", (RAM * 2)[:100_001])
     outcome = cli("save", shm / "a", shm / "s")
 
-    assert (outcome.code, (shm / "s").exists()) == (4, False)
-    assert "file has 100001 bytes, expected whole pages of 4096" in outcome.err
+    outcome.fails(4, "file has 100001 bytes, expected whole pages of 4096")
+    assert not (shm / "s").exists()
 
 
 def test_no_share_is_above_all(shm, cli):
@@ -159,8 +156,8 @@ def test_where_a_snapshot_is_expected_an_image_is_told(shm, cli, monkeypatch, wo
     ram.write(shm / "FILE", b"QEVM\0\0\0\3\x07" + b"\x0amapped-ram" + RAM)
     outcome = cli(*words.split())
 
-    assert (outcome.code, (shm / "new").exists()) == (3, False)
-    assert "FILE: not a snapshot: this is a QEMU mapped-ram file; did you mean save?" in outcome.err
+    outcome.fails(3, "FILE: not a snapshot: this is a QEMU mapped-ram file; did you mean save?")
+    assert not (shm / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -180,10 +177,7 @@ def test_what_a_file_is_instead_of_a_snapshot(shm, cli, head, words):
     ram.write(shm / "f", head.ljust(8192, b"\0"))
     outcome = cli("info", shm / "f")
 
-    assert (outcome.code, outcome.err) == (
-        3,
-        f"snapmig: {shm / 'f'}: not a snapshot: this is {words}".rstrip() + "\n",
-    )
+    outcome.fails(3, err=f"snapmig: {shm / 'f'}: not a snapshot: this is {words}".rstrip() + "\n")
 
 
 @pytest.mark.parametrize("size", [0, 1, 3, 17, 300, 513, 4096, HEAD_SIZE])
@@ -203,4 +197,4 @@ def test_a_pcs_first_page_is_none(shm, cli):
     marks = bytes(510) + b"\x55\xaa"
     for content in (vectors.ljust(8192, b"\0"), marks.ljust(8192, b"\0"), bytes(8192)):
         ram.write(shm / "a", content)
-        assert cli("save", "-j1", "-f", shm / "a", shm / "s").code == 0
+        cli("save", "-j1", "-f", shm / "a", shm / "s").ok()

@@ -1,7 +1,6 @@
 """Facts about QEMU's classic migration streams, built by hand."""
 
 import struct
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 import snapmig
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.images.qemu.sections import find_end_mark
+from tests.support import program
 from tests.support.qemu_files import (
     CONTINUE,
     DATA,
@@ -381,14 +381,8 @@ def test_absurd_ram_takes_little_memory(write: Write, bits: int) -> None:
         f"resource.setrlimit(resource.RLIMIT_AS, {limit}); sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["save", path, path.with_name("snap"), "-j", "1", "--layout", "packed"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
-    assert (
-        done.returncode,
-        done.stderr.startswith(f"snapmig: {path}: "),
-        done.stderr.count("\n"),
-    ) == (1, True, 1)
+    done = program.call([sys.executable, "-c", code, *arguments])
+    done.fails(1, start=f"snapmig: {path}: ", lines=1)
 
 
 def is_refused(path: Path, content: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""What the parsers say of each verb, as values that pages and completions are made from."""
+"""The parsers' facts about each verb, as values for pages and completions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from snapmig.operations.options.parse import default_jobs
 
 # What completes a value, by the word that stands for it in the help: "file", "assignment" (a file
 # behind the first "="), or nothing. A new word must be given its place here.
-_OF_OPTIONS = dict.fromkeys(("FILE", "OLDER", "OTHER"), "file") | {"NAME=FILE": "assignment"}
+_OF_OPTIONS = dict.fromkeys(("DIR", "FILE", "OLDER", "OTHER"), "file") | {"NAME=FILE": "assignment"}
 _OF_OPTIONS |= dict.fromkeys(
     (
         "ADDRESS",
@@ -37,7 +37,7 @@ _OF_PLACES = dict.fromkeys(
 
 class Value(NamedTuple):
     """
-    What is to be given.
+    The value to be given.
 
     :ivar name: as in the help; empty where nothing is to be given
     :ivar choices: all there are, where there are only so many
@@ -101,7 +101,7 @@ class Verb(NamedTuple):
 
     @property
     def command(self) -> str:
-        """What is typed."""
+        """The command as typed."""
         return f"snapmig {self.name}".rstrip()
 
     def walk(self) -> Iterator[Verb]:

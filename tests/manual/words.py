@@ -1,4 +1,4 @@
-"""What manual pages say and the parsers do not: variables, files, and other pages."""
+"""Words of manual pages that parsers do not have: variables, files, and other pages."""
 
 from __future__ import annotations
 
@@ -128,6 +128,7 @@ FILES: dict[str, Pairs] = {
 
 SEE_ALSO: dict[str, tuple[str, ...]] = {
     "save": ("restore", "verify", "backup", "accelerators"),
+    "receive": ("save", "restore"),
     "restore": ("save", "info"),
     "info": ("save", "chain"),
     "verify": ("save", "accelerators"),

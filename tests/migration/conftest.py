@@ -37,7 +37,6 @@ OPTIONS = SaveOptions(
 )
 PATIENCE_S = 40.0
 STILL_S = 2
-"""The receiver's time limits here."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +76,9 @@ def _helpers(tmp_path_factory: pytest.TempPathFactory) -> None:
     thread.join()
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the receiver wait for two seconds at most."""
     monkeypatch.setattr(runs, "HEAD_S", float(STILL_S))
     monkeypatch.setattr(runs, "_STILL_S", float(STILL_S))
     monkeypatch.setattr(channel, "STILL_S", STILL_S)

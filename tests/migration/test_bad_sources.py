@@ -83,6 +83,7 @@ def test_a_source_that_waits_hears_of_its_fault(receive, name):
     check(receive(FAULTS[name](write(PLAN, QEMU_10)), patience=4), name)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("name", STALLS)
 def test_every_wait_has_an_end(receive, name):
     """A source that stalls, with all its connections open."""

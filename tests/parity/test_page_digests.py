@@ -170,7 +170,7 @@ def test_a_second_look_writes_them_again(shm, images, with_parent):
 @pytest.mark.parametrize("verb", ["merge", "repack", "rebase"])
 @pytest.mark.parametrize("given", [None, True, False])
 def test_verbs_that_save_again_keep_them(shm, images, verb, given):
-    """What is made of a snapshot has page digests where it had, unless it is said."""
+    """A snapshot made of another has page digests where that one had, unless told otherwise."""
     snapmig.save(images[0], shm / "1", packet_size=PACKET, format="raw")
     snapmig.save(images[1], shm / "2", parent=shm / "1", page_digests=True, format="raw")
     if verb == "rebase":
@@ -187,7 +187,7 @@ def test_verbs_that_save_again_keep_them(shm, images, verb, given):
 
 @pytest.mark.parametrize("own", [(True, True), (True, False), (False, False)])
 def test_a_diff_is_the_same_with_and_without(shm, images, own):
-    """Which pages differ does not depend on how they are compared."""
+    """The way of comparison does not decide on the pages that differ."""
     for image, digested in zip(images, own, strict=True):
         snapmig.save(
             image, shm / image.name, page_digests=digested, packet_size=PACKET, format="raw"

@@ -54,7 +54,7 @@ def test_slots_do_not_depend_on_jobs(parts, layout, jobs):
 @pytest.mark.parametrize("jobs", JOBS[1:])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_attachments_do_not_depend_on_jobs(parts, layout, jobs):
-    """What follows the packets is the same."""
+    """The bytes after the packets are the same."""
     assert parts[layout, 1].attachments == parts[layout, jobs].attachments
 
 

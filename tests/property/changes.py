@@ -1,4 +1,4 @@
-"""What hypothesis draws of chains: a guest's RAM, what became of it, and ways to save both."""
+"""Chains drawn by hypothesis: a guest's RAM, its changes, and ways to save both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPERATIONS = ("byte", "bytes", "noise", "text", "zero", "move", "packet", "tail"
 
 
 class Change(NamedTuple):
-    """What happens to some pages."""
+    """A change of some pages."""
 
     operation: str
     where: float

@@ -1,4 +1,4 @@
-"""What hypothesis draws: guests' RAM, ways to save it, and outcomes to compare."""
+"""Values drawn by hypothesis: guests' RAM, ways to save it, and outcomes to compare."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many examples are tried: in short runs fewer, for each starts processes and writes files."""
+"""The number of examples: fewer in short runs, for each starts processes and writes files."""
 
 from __future__ import annotations
 

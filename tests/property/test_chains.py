@@ -153,7 +153,7 @@ def test_a_merged_snapshot_stands_alone(images, ways, jobs):
 @examples(10)
 @given(images=chains(), ways=MANY_WAYS)
 def test_a_merged_snapshot_is_as_if_saved_alone(images, ways):
-    """What merge stores is what a save without a parent stores in the same form."""
+    """A merged snapshot stores the same as a save without a parent in the same form."""
     ways = [{**way, "compression": "zstd"} for way in ways]
     with directory() as place:
         paths = saved(place, images, ways, packet_size=PACKET)

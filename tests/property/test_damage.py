@@ -102,7 +102,7 @@ def test_a_snapshot_of_any_first_bytes_is_refused(snapshot, shm, size):
 @examples(40)
 @given(extra=st.binary(min_size=1, max_size=5000))
 def test_a_snapshot_with_more_bytes_is_refused(snapshot, extra):
-    """What was appended to a snapshot makes it corrupt."""
+    """Bytes appended to a snapshot make it corrupt."""
     with directory() as place:
         ram.write(place / "s", snapshot + extra)
 

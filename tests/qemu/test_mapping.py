@@ -1,6 +1,5 @@
 """Facts about guests with RAM mapped by QEMU straight out of an uncompressed snapshot."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -15,6 +14,7 @@ import snapmig
 from examples import map_snapshot
 from snapmig.guests.guest import Guest as WaitingGuest
 from tests.qemu.sweep import sweep
+from tests.support import program
 from tests.support.guests import migration
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
@@ -63,7 +63,7 @@ def saved(request: pytest.FixtureRequest, program: str, shared_shm: Path) -> Pat
 @pytest.fixture
 def snapshot(saved: Path, shm: Path, cli: Callable[..., Outcome]) -> Mappable:
     """Give that snapshot, and the place of the RAM in the file according to ``info``."""
-    (block,) = json.loads(cli("info", "--json", saved).out)["blocks"]
+    (block,) = cli("info", "--json", saved).json["blocks"]
     with saved.open("rb") as file:
         file.seek(block["offset"])
         (shm / "image").write_bytes(file.read(LAYOUT.ram))
@@ -146,16 +146,16 @@ def test_a_private_mapping_leaves_the_snapshot_as_it_was(
     assert (same, snapmig.verify(snapshot.path).problems) == (True, ())
 
 
-def run_example(*arguments: object) -> subprocess.CompletedProcess[str]:
+def run_example(*arguments: object) -> Outcome:
     """Run the example as its user does."""
     command = [sys.executable, "-m", "examples.map_snapshot", *map(str, arguments)]
     root = SCRIPT.parents[1]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    return program.call(command, cwd=root)
 
 
 def printed(path: Path, state: Path) -> tuple[Memory, Sequence[str]]:
     """Return the memory, and the commands for the monitor, printed by the example."""
-    lines = run_example(path, state).stdout.splitlines()
+    lines = run_example(path, state).lines
     backends = [shlex.split(line)[1] for line in lines if line.startswith("-object ")]
     return Memory(backends), [line[7:] for line in lines if line.startswith("(qemu) ")]
 
@@ -202,5 +202,5 @@ def test_example_refuses_what_can_not_be_mapped(snapshot: Mappable, shm: Path, k
     else:
         snapmig.save(shm / "image", shm / "other", compression="none")
     done = run_example(shm / "other", shm / "state")
-    found = (done.returncode, done.stdout, done.stderr.count("\n"), (shm / "state").exists())
-    assert found == (1, "", 1, False)
+    done.fails(1, out="", lines=1)
+    assert not (shm / "state").exists()

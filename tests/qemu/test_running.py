@@ -43,7 +43,8 @@ pytestmark = pytest.mark.guest
 
 WAYS = [(live, jobs) for live in (False, True) for jobs in (1, 2, 4)]
 UNWRITTEN = re.compile(
-    "No space left on device|failed to save SaveStateEntry|Unable to write to socket|Channel error"
+    "No space left on device|failed to save SaveStateEntry|Channel error"
+    "|Unable to (read from|write to) socket"
 )
 """What QEMU writes where it can't write a guest to the end."""
 LARGE = Layout(ram=128 << 20)
@@ -191,7 +192,9 @@ def test_shared_memory_does_not_become_mapped_ram(
     """A format impossible from shared memory is refused with the reason and the alternatives."""
     outcome = cli("restore", saved(False, 2).path, shm / "new", "--format", "mapped-ram")
     told = "restore it to qemu-stream or libvirt" in outcome.err
-    assert (outcome.code, told, [*shm.iterdir()]) == (2, True, [])
+    outcome.fails(2)
+    assert told
+    assert [*shm.iterdir()] == []
 
 
 def status(guest: Guest) -> str:
@@ -648,12 +651,12 @@ def test_signal_lets_the_guest_go(
     try:
         wait_for(lambda: status(busy) == "postmigrate")
         process.send_signal(number)
-        _, err = process.communicate(timeout=30)
+        outcome = snapmig_program.end(process, timeout=30)
     finally:
         process.kill()
         process.communicate()
-    left = (process.returncode, err, status(busy), [*shm.iterdir()])
-    assert (128 + number, f"snapmig: interrupted by {number.name}\n", "running", []) == left
+    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
+    assert (status(busy), [*shm.iterdir()]) == ("running", [])
 
 
 SLOW = ("--bwlimit", "8M")
@@ -666,11 +669,12 @@ def test_signal_in_the_first_look(busy: Monitored, shm: Path) -> None:
     try:
         wait_for(lambda: [*shm.iterdir()])
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        outcome = snapmig_program.end(process, timeout=30)
     finally:
         process.kill()
         process.communicate()
-    assert (process.returncode, status(busy), [*shm.iterdir()]) == (143, "running", [])
+    outcome.fails(143)
+    assert (status(busy), [*shm.iterdir()]) == ("running", [])
 
 
 def test_interrupted_guest_counts_on(large: Monitored, shm: Path) -> None:
@@ -702,12 +706,13 @@ def test_signal_while_qemu_writes(program: str, shm: Path, via: str) -> None:
         process = while_qemu_writes(guest, shm / "snap", via)
         try:
             process.send_signal(signal.SIGTERM)
-            process.communicate(timeout=30)
+            outcome = snapmig_program.end(process, timeout=30)
         finally:
             process.kill()
             process.communicate()
-        found = (process.returncode, status(guest), sorted(item.name for item in shm.iterdir()))
-    assert found == (143, "running", ["tiny.sector"])
+        outcome.fails(143)
+        assert status(guest) == "running"
+        assert [item.name for item in shm.iterdir()] == ["tiny.sector"]
 
 
 def test_killed_while_qemu_writes(program: str, shm: Path) -> None:
@@ -793,7 +798,8 @@ def test_unfit_qemu_is_refused(
     with make_unfit(program, shm, UNFIT[unfit]) as guest:
         outcome = cli("restore", snapshot, guest.monitor)
     told = UNFIT[unfit].reason in outcome.err
-    assert (outcome.code, outcome.out, told, outcome.err.count("\n")) == (1, "", True, 1)
+    outcome.fails(1, out="", lines=1)
+    assert told
 
 
 @pytest.mark.parametrize("unfit", ["other machine", "other size"])
@@ -828,7 +834,8 @@ def test_no_monitor(
         pair = {"save": (f"qmp:{path}", shm / "snap"), "restore": (snapshot, f"qmp:{path}")}
         outcome = cli(verb, *pair[verb])
     told = outcome.err.startswith(f"snapmig: {path}: no QEMU monitor answers here: ")
-    assert (outcome.code, told, outcome.err.count("\n")) == (1, True, 1)
+    outcome.fails(1, lines=1)
+    assert told
 
 
 @pytest.mark.parametrize("way", ["qmp", "directory"])
@@ -841,8 +848,8 @@ def test_snapshot_without_device_state(
     with make_monitored(program, shm, file_memory(shm / "ram"), incoming=True) as guest:
         ways = {"qmp": (guest.monitor,), "directory": (shm / "new", "--for-qemu")}
         outcome = cli("restore", shm / "snap", *ways[way])
-        found = (outcome.code, "this snapshot has none" in outcome.err, status(guest))
-    assert found == (2, True, "inmigrate")
+        outcome.fails(2, "this snapshot has none")
+        assert status(guest) == "inmigrate"
 
 
 @needs_mapped_ram
@@ -882,14 +889,11 @@ def test_client_library_is_missing(shm: Path) -> None:
         "import sys; sys.modules['qemu.qmp'] = None\n"
         "from snapmig.commands import main; sys.exit(main(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "save", f"qmp:{shm}/socket", shm / "snap"],
-        capture_output=True,
-        text=True,
-        check=False,
+    done = snapmig_program.call(
+        [sys.executable, "-c", code, "save", f"qmp:{shm}/socket", shm / "snap"]
     )
     said = "snapmig: running guests need qemu.qmp: pip install 'snapmig[qemu]'\n"
-    assert (2, "", said) == (done.returncode, done.stdout, done.stderr)
+    done.fails(2, out="", err=said)
 
 
 def test_snapshot_is_private(saved: SavedIn) -> None:

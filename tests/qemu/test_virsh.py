@@ -106,11 +106,11 @@ def test_libvirt_restores_a_guest_saved_through_its_monitor(
     assert cli("save", f"qmp:{folder / 'monitor'}", folder / "snap", *attach).code in (0, 6)
     session.virsh("destroy", "tiny")
     printed = cli("restore", "--for-qemu", folder / "snap", shm / "new")
-    assert (printed.code, "then use virsh restore" in printed.err) == (2, True)
+    printed.fails(2, "then use virsh restore")
     snapmig.restore(folder / "snap", shm / "ram", block="pc.ram", jobs=2)
     given = ("--domain-xml", shm / "domain.xml") if way == "shared" else ()
     outcome = cli("restore", folder / "snap", folder / "image", "--format", "libvirt", *given)
-    assert outcome.code == 0, outcome.err
+    outcome.ok()
     (folder / "image").chmod(0o644)
     (folder / "serial").unlink()
     session.virsh("restore", folder / "image")
@@ -189,7 +189,7 @@ def test_the_example_brings_a_guest_back(
     example.virsh("destroy", "web")
     snapmig.restore(snapshot, shm / "ram", block="pc.ram")
     made = cli("backup", "restore", "--format", "libvirt", config, "web", example.folder / "image")
-    assert made.code == 0, made.err
+    made.ok()
     (example.folder / "image").chmod(0o644)
     (example.folder / "serial").unlink()
     example.virsh("restore", example.folder / "image")

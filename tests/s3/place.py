@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from snapmig.backups.bucket import GuestPrefix
+from snapmig.backups.repository import GuestFolder, guest_folder
 from snapmig.stores.location import ObjectUrl
 from tests.s3.conftest import BUCKET, Server
 from tests.support.backups import built
@@ -32,9 +32,9 @@ class Place:
         return self.folder / "backup.toml"
 
     @property
-    def guest(self) -> GuestPrefix:
+    def guest(self) -> GuestFolder:
         """The guest's folder."""
-        return GuestPrefix(ObjectUrl(BUCKET, self.prefix), "web")
+        return guest_folder(ObjectUrl(BUCKET, self.prefix), "web")
 
     @property
     def lock(self) -> ObjectUrl:
@@ -76,5 +76,5 @@ class Place:
         """Restore the guest, and return the image."""
         image = self.folder / "out.ram"
         outcome = self.backup("restore", "-f", "web", image, *arguments)
-        assert (outcome.code, outcome.err) == (0, "")
+        outcome.ok()
         return image.read_bytes()

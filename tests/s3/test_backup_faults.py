@@ -8,8 +8,8 @@ import signal
 
 import pytest
 
-from snapmig.backups.bucket import GuestPrefix
-from snapmig.backups.errors import LockedError
+from snapmig.backups import repository
+from snapmig.backups.lock import LockedError
 from snapmig.backups.object_lock import ObjectLock
 from snapmig.errors import StoreError
 from tests.s3.conftest import BUCKET
@@ -31,8 +31,7 @@ def test_a_network_that_fails_is_no_damage(place, proxy, monkeypatch):
     proxy.rule = CutDown(after=200, times=ALWAYS)
     outcome = place.backup("check")
 
-    assert outcome.code == 1
-    assert "closed the connection" in outcome.err
+    outcome.fails(1, "closed the connection")
 
 
 def test_a_second_run_is_refused(place):
@@ -40,39 +39,41 @@ def test_a_second_run_is_refused(place):
     with ObjectLock(place.lock, place.guest.shown, 0):
         outcome = place.backup("run")
 
-    assert (outcome.code, place.stored()) == (7, [])
-    assert f"/web: locked by process {os.getpid()} on " in outcome.err
+    outcome.fails(7, f"/web: locked by process {os.getpid()} on ")
+    assert place.stored() == []
 
 
 def test_a_run_of_another_host_is_refused(place, tmp_path, monkeypatch):
-    """Who shares no files with the other host is told by the bucket, and what to do."""
+    """A host without the other's files learns of the lock, and of a remedy, from the bucket."""
     with ObjectLock(place.lock, place.guest.shown, 0):
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
         outcomes = [place.backup("run", "--lock-wait", "0.1"), place.backup("prune")]
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
 
-    assert [outcome.code for outcome in outcomes] == [7, 7]
-    assert f"still so after 0.1 s; where that run is dead, remove {place.lock}" in outcomes[0].err
+    waited, pruned = outcomes
+    waited.fails(7, f"still so after 0.1 s; where that run is dead, remove {place.lock}")
+    pruned.fails(7)
     assert place.stored() == []
 
 
 def test_a_lock_of_another_host_is_waited_for(place, tmp_path, monkeypatch):
-    """Who waits has the lock when the other host gives it back."""
+    """A waiting run has the lock when the other host gives it back."""
     held = ObjectLock(place.lock, place.guest.shown, 0)
     held.__enter__()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
     run = program.start("backup", "run", "--lock-wait", "30", place.config, env=dict(os.environ))
     held.__exit__()
-    _, words = run.communicate(timeout=40)
+    outcome = program.end(run, timeout=40)
 
-    assert (run.returncode, words, len(place.stored())) == (0, "", 1)
+    outcome.ok()
+    assert len(place.stored()) == 1
 
 
 def test_a_lost_answer_does_not_lock_us_out(place, proxy):
     """When only the answer to the lock's request is lost, the lock is known as ours."""
     proxy.rule = LoseAnswer(LOCK_END)
 
-    assert place.backup("run", "-j1").code == 0
+    place.backup("run", "-j1").ok()
     assert (proxy.rule.cuts, len(place.stored())) == (1, 1)
 
 
@@ -95,7 +96,8 @@ def test_a_lock_that_is_removed_at_once_is_made_again(place, proxy):
     proxy.rule = RemoveLock(place)
     outcome = place.backup("run", "-j1")
 
-    assert (outcome.code, outcome.err, proxy.rule.begun) == (0, "", 3)
+    outcome.ok()
+    assert proxy.rule.begun == 3
     assert len(place.stored()) == 1
 
 
@@ -116,7 +118,7 @@ def test_a_run_survives_dropped_connections(place, proxy):
     """Parts that do not arrive are sent again."""
     proxy.rule = CutUp(after=30_000, times=2)
 
-    assert place.backup("run", "-j1").code == 0
+    place.backup("run", "-j1").ok()
     assert (proxy.rule.cuts, place.restored("-j1")) == (2, RAM)
 
 
@@ -126,8 +128,9 @@ def test_a_failed_upload_leaves_nothing(place, proxy, monkeypatch):
     proxy.rule = CutUp(after=30_000, times=ALWAYS)
     outcome = place.backup("run", "-j1")
 
-    assert (outcome.code, place.stored(), place.server.uploads()) == (1, [], [])
-    assert "closed the connection" in outcome.err
+    outcome.fails(1, "closed the connection")
+    assert place.stored() == []
+    assert place.server.uploads() == []
 
 
 @pytest.fixture
@@ -157,8 +160,7 @@ def test_after_a_killed_run_the_next_one_is_right(place, server):
     """The next run of this host takes the lock over, drops what was sent, and saves."""
     outcome = place.backup("run", "-j1", "-v")
 
-    assert (outcome.code, outcome.err) == (0, "")
-    assert "web: removed parts of 20" in outcome.out
+    outcome.ok("web: removed parts of 20")
     assert (len(place.stored()), server.uploads()) == (1, [])
 
 
@@ -168,8 +170,7 @@ def test_after_a_killed_run_other_hosts_are_told(place, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
     outcome = place.backup("run", "-j1")
 
-    assert outcome.code == 7
-    assert f"where that run is dead, remove {place.lock}" in outcome.err
+    outcome.fails(7, f"where that run is dead, remove {place.lock}")
 
 
 def test_parts_of_others_stay(place, server):
@@ -191,14 +192,14 @@ def test_a_missing_bucket_is_named(place):
     place.configure(bucket="no-such-bucket")
     outcomes = [place.backup(verb) for verb in ("run", "list", "check", "prune")]
 
-    assert [outcome.code for outcome in outcomes] == [1] * 4
-    assert all("there is no bucket no-such-bucket" in outcome.err for outcome in outcomes)
+    for outcome in outcomes:
+        outcome.fails(1, "there is no bucket no-such-bucket")
 
 
 def test_a_snapshot_that_is_removed_meanwhile_is_no_error(place, monkeypatch):
-    """What was listed and is gone is left out."""
+    """A snapshot that was listed and is gone is left out."""
     place.put(1, 1)
-    monkeypatch.setattr(GuestPrefix, "_names", lambda _: ["2001-01-01T00-00-00Z.snap"])
+    monkeypatch.setattr(repository._Prefix, "_names", lambda _: ["2001-01-01T00-00-00Z.snap"])
 
     assert place.guest.read().snapshots == place.guest.read().unreadable == ()
 
@@ -219,4 +220,4 @@ def test_after_a_killed_run_the_servers_address_may_be_written_otherwise(place, 
     monkeypatch.setenv("AWS_ENDPOINT_URL", url.replace("http", "HTTP") + "/")
     outcome = place.backup("run", "-j1", "-v")
 
-    assert (outcome.code, outcome.err) == (0, "")
+    outcome.ok()

@@ -38,13 +38,13 @@ REFUSED = "ignores If-None-Match, so two runs can't be kept apart: expected it t
 
 @pytest.mark.parametrize("verb", ["run", "prune"])
 def test_nobody_has_a_lock(careless_place, careless, verb):
-    """What needs the lock ends with exit code 1 and a sentence, and has changed nothing."""
+    """Verbs that need the lock end with exit code 1 and a sentence, and have changed nothing."""
     names = [careless_place.put(days, days) for days in (2, 1)]
     careless_place.configure("[retention]\nkeep_last = 1")
     outcome = careless_place.backup(verb)
 
-    assert (outcome.code, careless_place.stored()) == (1, names)
-    assert f"{careless_place.lock}: the server at {careless.url} {REFUSED}" in outcome.err
+    outcome.fails(1, f"{careless_place.lock}: the server at {careless.url} {REFUSED}")
+    assert careless_place.stored() == names
     assert careless_place.server.uploads() == []
 
 
@@ -57,11 +57,11 @@ def test_two_runs_at_once_are_both_refused(careless_place, careless, tmp_path, m
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     first = careless_place.backup("run")
     careless.go.set()
-    _, words = late.communicate(timeout=30)
+    second = program.end(late, timeout=30)
 
-    assert (first.code, late.returncode, careless_place.stored()) == (1, 1, [])
-    assert REFUSED in first.err
-    assert REFUSED in words
+    first.fails(1, REFUSED)
+    second.fails(1, REFUSED)
+    assert careless_place.stored() == []
 
 
 def test_the_lock_of_a_killed_run_is_not_taken_over(careless_place, careless):
@@ -75,7 +75,7 @@ def test_the_lock_of_a_killed_run_is_not_taken_over(careless_place, careless):
     assert careless_place.stored() == [".lock"]
     careless.keeps = False
 
-    assert careless_place.backup("run").code == 1
+    careless_place.backup("run").fails(1)
     assert careless_place.stored() == []
 
 
@@ -85,30 +85,31 @@ def test_the_lock_of_another_host_stays(careless_place):
     careless_place.server.put(careless_place.lock.key, held)
     outcome = careless_place.backup("run")
 
-    assert (outcome.code, careless_place.stored()) == (7, [".lock"])
+    outcome.fails(7)
+    assert careless_place.stored() == [".lock"]
     assert careless_place.server.get(careless_place.lock.key) == held
 
 
 def test_verbs_without_a_lock_go_on(careless_place):
-    """What is there can be listed, checked and restored."""
+    """Snapshots can be listed, checked and restored."""
     careless_place.put(1, 7, contents=b"kept")
 
-    assert [careless_place.backup(verb).code for verb in ("list", "check")] == [0, 0]
+    careless_place.backup("list").ok()
+    careless_place.backup("check").ok()
     assert careless_place.restored() == b"kept"
 
 
 def test_a_save_does_not_overwrite_what_appeared_meanwhile(careless, server, guest, name, url):
-    """What came while parts were sent is seen before the end, and stays."""
+    """An object that came while parts were sent is seen before the end, and stays."""
     careless.hold(PART)
     late = program.start("save", "-j1", guest, url, env=dict(os.environ))
     assert careless.reached.wait(30)
     server.put(name, b"of someone else")
     careless.go.set()
-    _, words = late.communicate(timeout=30)
+    outcome = program.end(late, timeout=30)
 
-    assert (late.returncode, words) == (
-        1,
-        f"snapmig: {url}: was created by someone else meanwhile, -f overwrites it\n",
+    outcome.fails(
+        1, err=f"snapmig: {url}: was created by someone else meanwhile, -f overwrites it\n"
     )
     assert (server.get(name), server.uploads()) == (b"of someone else", [])
 

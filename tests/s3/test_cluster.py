@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from tests.s3.test_faults import PART
 from tests.support import program, ram
 from tests.support.cluster.jobs import by_job
 from tests.support.cluster.processes import ENVIRONMENT, Cluster, start_cluster
+from tests.support.outcome import Outcome
 
 pytest.importorskip("distributed")
 pytestmark = pytest.mark.sweep
@@ -69,7 +69,7 @@ def job(verb: str, host: str, **keys: str) -> str:
 
 def run(
     cluster: Cluster, place: Path, *tables: str, environment: Mapping[str, str] = NO_STORE
-) -> subprocess.CompletedProcess[str]:
+) -> Outcome:
     """Run jobs on the cluster, told by a client that knows nothing of the server."""
     return program.run(*words(cluster, place, *tables), env=environment)
 
@@ -87,7 +87,7 @@ def saved(cluster: Cluster, place: Path) -> dict[str, dict[str, Any]]:
         job("save", host, image="web.ram", snapshot=f"{FOLDER}/{name}.snap", name=name)
         for name, host in (("web", "hostA"), ("keyless", "hostC"))
     ]
-    return by_job(run(cluster, place, *tables).stdout.splitlines())
+    return by_job(run(cluster, place, *tables).lines)
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def grown(cluster: Cluster, place: Path, saved: dict[str, Any]) -> dict[str, dic
     done = run(
         cluster, place, job("save", "hostB", image="later.ram", snapshot=child, parent=parent)
     )
-    return by_job(done.stdout.splitlines())
+    return by_job(done.lines)
 
 
 def test_a_host_saves_into_a_bucket(server: Server, saved: dict[str, dict[str, Any]]) -> None:
@@ -116,14 +116,14 @@ def test_another_host_saves_what_changed(grown: dict[str, dict[str, Any]]) -> No
 
 @pytest.mark.usefixtures("grown")
 def test_hosts_restore_from_a_bucket(cluster: Cluster, place: Path) -> None:
-    """What one host saved another one restores, byte for byte, also with a parent."""
+    """A snapshot saved by one host is restored by another, byte for byte, also with a parent."""
     tables = [
         job("restore", host, snapshot=f"{FOLDER}/{name}.snap", image=f"{name}.out")
         for name, host in (("web", "hostB"), ("later", "hostA"))
     ]
     done = run(cluster, place, *tables)
 
-    assert (done.returncode, done.stderr) == (0, "")
+    done.ok()
     assert [(place / f"{name}.out").read_bytes() for name in ("web", "later")] == [RAM, CHANGED]
 
 
@@ -140,8 +140,8 @@ def test_keys_of_the_client_reach_no_host(cluster: Cluster, place: Path, server:
     table = job("save", "hostC", image="web.ram", snapshot=f"{FOLDER}/theirs.snap")
     done = run(cluster, place, table, environment=environment)
 
-    assert done.returncode == 1
-    assert "no credentials found" in done.stdout
+    done.fails(1)
+    assert "no credentials found" in done.out
 
 
 def test_an_interrupted_run_leaves_nothing_in_the_bucket(
@@ -155,11 +155,12 @@ def test_an_interrupted_run_leaves_nothing_in_the_bucket(
         assert held.reached.wait(30)
         begun = server.uploads("cluster/half.snap")
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        outcome = program.end(process, timeout=60)
     finally:
         way.rule = Pass()
         held.go.set()
         process.kill()
 
-    assert (process.returncode, len(begun)) == (128 + signal.SIGTERM, 1)
+    outcome.fails(128 + signal.SIGTERM)
+    assert len(begun) == 1
     assert server.names("cluster/half.snap") == server.uploads("cluster/half.snap") == []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 
@@ -115,28 +114,24 @@ def test_an_interrupted_upload_leaves_nothing(proxy, server, guest, name, url, n
     process = program.start("save", "-j1", guest, url, env=dict(os.environ))
     assert proxy.rule.reached.wait(30)
     process.send_signal(number)
-    _, words = process.communicate(timeout=30)
+    outcome = program.end(process, timeout=30)
 
-    assert (process.returncode, words) == (
-        128 + number,
-        f"snapmig: interrupted by {number.name}\n",
-    )
+    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
     assert (name in server.names(), server.uploads()) == (False, [])
 
 
 def test_of_two_saves_of_a_name_one_wins(proxy, server, guest, url, tmp_path, monkeypatch):
-    """Who completes first has the name; the other says so, and leaves nothing."""
+    """The first to complete has the name; the other reports it, and leaves nothing."""
     proxy.rule = Hold(COMPLETE)
     late = program.start("save", "-j1", guest, url, env=dict(os.environ))
     assert proxy.rule.reached.wait(30)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
     first = snapmig.save(ram.write(tmp_path / "other.ram", ram.text(64)), url, jobs=1)
     proxy.rule.go.set()
-    _, words = late.communicate(timeout=30)
+    outcome = program.end(late, timeout=30)
 
-    assert (late.returncode, words) == (
-        1,
-        f"snapmig: {url}: was created by someone else meanwhile, -f overwrites it\n",
+    outcome.fails(
+        1, err=f"snapmig: {url}: was created by someone else meanwhile, -f overwrites it\n"
     )
     assert (snapmig.info(url).snapshot_id, server.uploads()) == (first.snapshot_id, [])
 
@@ -220,9 +215,8 @@ def test_a_refused_connection_is_named(monkeypatch, saved):
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     done = program.run("info", saved, env=dict(os.environ))
 
-    assert (done.returncode, done.stderr) == (
-        1,
-        f"snapmig: {saved}: can't connect to http://127.0.0.1:{port}, after 2 attempts\n",
+    done.fails(
+        1, err=f"snapmig: {saved}: can't connect to http://127.0.0.1:{port}, after 2 attempts\n"
     )
 
 
@@ -244,11 +238,11 @@ def test_the_missing_extra_is_named(url):
         "import sys; sys.modules['botocore'] = None; from snapmig.commands import main; "
         f"sys.exit(main(['info', {url!r}]))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = program.call([sys.executable, "-c", code])
 
-    assert (done.returncode, done.stderr) == (
+    done.fails(
         1,
-        f"snapmig: {url}: s3:// needs the Python package botocore: pip install 'snapmig[s3]'\n",
+        err=f"snapmig: {url}: s3:// needs the Python package botocore: pip install 'snapmig[s3]'\n",
     )
 
 
@@ -259,7 +253,7 @@ def test_the_kept_object_has_no_name_before_the_end(proxy, server, guest, name, 
     assert proxy.rule.reached.wait(30)
     assert name not in server.names()
     proxy.rule.go.set()
-    process.communicate(timeout=30)
+    outcome = program.end(process, timeout=30)
 
-    assert process.returncode == 0
+    outcome.ok()
     assert len(server.get(name)) == snapmig.info(url).file_size

@@ -1,4 +1,4 @@
-"""How ranges are joined and objects cut, without a server."""
+"""Ranges joined and objects cut, without a server."""
 
 from __future__ import annotations
 

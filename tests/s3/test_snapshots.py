@@ -60,7 +60,7 @@ def test_an_object_goes_up_in_parts(proxy, server, guest, name, url):
 
 
 def test_a_small_object_goes_up_in_three_requests(proxy, tmp_path, url):
-    """What is not larger than a part is one, between the upload's begin and end."""
+    """An object no larger than a part is one, between the upload's begin and end."""
     snapmig.save(ram.write(tmp_path / "small.ram", ram.text(64)), url, jobs=1)
 
     verbs = [line.split()[0] for line in proxy.requests]
@@ -232,7 +232,7 @@ def test_merges_and_repacks_between_files_and_objects(saved, url, tmp_path):
 
 
 def test_attachments_come_back(guest, url):
-    """What was attached is read from the object."""
+    """An attachment is read from the object."""
     snapmig.save(guest, url, attach={"domain.xml": b"<domain/>"}, jobs=2)
     with snapmig.open(url) as snapshot:
         assert snapshot.attachments["domain.xml"] == b"<domain/>"

@@ -1,5 +1,5 @@
 """
-What differs from run to run in the program's output, replaced by words in angle brackets.
+The parts of output that differ from run to run, replaced by words in angle brackets.
 
 Text: the snapshot's id, times, durations with their rates, sizes on disk, checksums, and what the
 compressor's version decides: the stored size. JSON: the same fields. Nothing else is touched.

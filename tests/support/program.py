@@ -1,11 +1,14 @@
-"""The program ``snapmig`` in a separate process."""
+"""The program ``snapmig``, and others, in separate processes."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
+
+from tests.support.outcome import Outcome
 
 ENVIRONMENT = {
     name: value for name, value in os.environ.items() if name not in ("PYTHONUNBUFFERED", "COLUMNS")
@@ -15,11 +18,16 @@ ENVIRONMENT = {
 PROGRAM = (sys.executable, "-m", "snapmig")
 
 
-def run(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run the program to its end, with its output as text."""
+def run(*arguments: object, **options: Any) -> Outcome:
+    """Run the program to its end."""
+    return call([*PROGRAM, *arguments], **{"timeout": 60, "env": ENVIRONMENT, **options})
+
+
+def call(command: Sequence[object], **options: Any) -> Outcome:
+    """Run any program to its end; a stream that goes elsewhere is empty in the outcome."""
     streams = {} if {"stdout", "stderr"} & set(options) else {"capture_output": True}
-    options = {"text": True, "timeout": 60, "env": ENVIRONMENT, **streams, **options}
-    return subprocess.run([*PROGRAM, *map(str, arguments)], check=False, **options)
+    done = subprocess.run(list(map(str, command)), check=False, text=True, **streams, **options)
+    return Outcome(done.returncode, done.stdout or "", done.stderr or "", command)
 
 
 def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
@@ -28,3 +36,10 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
     streams = {"stdout": pipe, "stderr": pipe}
     options = {**streams, "text": True, "env": ENVIRONMENT, "start_new_session": True, **options}
     return subprocess.Popen(["nice", "-n", "19", *PROGRAM, *map(str, arguments)], **options)
+
+
+def end(process: subprocess.Popen[str], timeout: float | None = None) -> Outcome:
+    """Wait for the end of a process that was started."""
+    out, err = process.communicate(timeout=timeout)
+    command = process.args if isinstance(process.args, list) else [process.args]
+    return Outcome(process.returncode, out or "", err or "", command)

@@ -1,6 +1,5 @@
 """Facts about snapshots without compression: RAM blocks are mapped from the file as they are."""
 
-import json
 import mmap
 
 import pytest
@@ -49,7 +48,7 @@ def test_blocks_are_mapped_from_the_snapshot(blocks, tmp_path, shm, place, packe
 def test_the_command_line_names_the_offsets(blocks, shm, cli):
     """``info --json`` has the offset of each block, a multiple of a page."""
     snapmig.save(blocks, shm / "s", compression="none")
-    shown = json.loads(cli("info", "--json", shm / "s").out)["blocks"]
+    shown = cli("info", "--json", shm / "s").json["blocks"]
     offsets = [block["offset"] for block in shown]
 
     assert [offset % mmap.PAGESIZE for offset in offsets] == [0, 0, 0]
@@ -60,7 +59,7 @@ def test_the_command_line_names_the_offsets(blocks, shm, cli):
 
 
 def test_the_rest_of_a_blocks_last_page_is_zero(blocks, shm):
-    """Who maps whole pages sees zeros after the end of a block."""
+    """A program that maps whole pages sees zeros after the end of a block."""
     snapmig.save(blocks, shm / "s", compression="none")
     block = snapmig.info(shm / "s").blocks[2]
 
@@ -81,7 +80,7 @@ def test_zero_pages_are_holes(tmp_path, shm, place):
 
 
 def test_a_block_of_packets_that_do_not_compress_can_be_mapped(shm):
-    """What matters is how packets are stored, not what was asked for."""
+    """The stored form of packets decides, and not the option of the save."""
     ram.write(shm / "a", ram.noise(256))
     snapmig.save(shm / "a", shm / "s", compression="zstd")
     (block,) = snapmig.info(shm / "s").blocks

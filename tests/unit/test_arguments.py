@@ -1,4 +1,4 @@
-"""What the functions refuse at the door: arguments of another type than they take."""
+"""Refusals of the functions at the door: arguments of another type than they take."""
 
 import io
 
@@ -82,6 +82,6 @@ def test_what_a_verb_takes_is_what_it_took(tmp_path):
 
 
 def test_a_missing_argument_is_pythons_own_error():
-    """Who leaves out an argument hears of it as of any function."""
+    """A missing argument is reported as by any function."""
     with pytest.raises(TypeError, match="missing a required argument: 'snapshot'"):
         snapmig.save("a.ram")

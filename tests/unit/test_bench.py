@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from tests.bench.plan import Config, Item, items, rotated, warm_ups
 from tests.bench.runner import copy_image
 from tests.bench.summary import Results, Spread, added, ratio, spread
 from tests.bench.tables import text_table, verdict
+from tests.support import program
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = 4096
@@ -164,7 +164,7 @@ def test_only_what_is_asked_for_is_measured():
 
 
 def test_a_restore_alone_is_warmed_up_by_a_save(tmp_path):
-    """What it reads must have been made; the rounds do not save."""
+    """Its input must have been made; the rounds do not save."""
     alone = config(tmp_path, operations=("restore",))
     planned = items(alone, contestants(), ())
     assert {item.operation for item in planned} == {"restore", "start"}
@@ -281,7 +281,7 @@ def test_limits_leave_holes_alone(codec, image, tmp_path):
 
 
 def test_streams_hold_the_pages_that_are_not_zero(image):
-    """What the decompression of limits is given is the image, packet by packet."""
+    """The input of the limits' decompression is the image, packet by packet."""
     packets = Packets(image, 2)
     content = image.read_bytes()
     streams = Streams(packets, ZSTD_1, 2)
@@ -320,15 +320,12 @@ def quick_run(image, folder, plot_settings, programs, *words):
         if found := shutil.which(name):
             (tools / name).symlink_to(found)
     command = [sys.executable, "-m", "tests.bench", "--image", str(image), "--quick", *words]
-    done = subprocess.run(
+    done = program.call(
         [*command, "--output-dir", str(output)],
         cwd=ROOT,
         env={**os.environ, "PATH": str(tools), "MPLCONFIGDIR": str(plot_settings)},
-        capture_output=True,
-        text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
+    done.ok(err=None)
     lines = (output / "results.jsonl").read_text().splitlines()
     return done, [json.loads(line) for line in lines]
 
@@ -350,11 +347,11 @@ def test_a_quick_run(image, tmp_path, plot_settings):
     assert ours == {(what, name) for what in ("save", "restore") for name in COMPRESSIONS}
     choices = [line for line in lines if line["type"] == "choice"]
     assert [line["name"] for line in choices] == list(OWN_NAMES)
-    assert "not installed: zstd" in done.stdout
+    assert "not installed: zstd" in done.out
     assert (output / "results.png").stat().st_size > 10_000
     names = ["results.jsonl", "results.png", "results.txt"]
     assert sorted(path.name for path in output.iterdir()) == names
-    assert done.stdout.startswith((output / "results.txt").read_text())
+    assert done.out.startswith((output / "results.txt").read_text())
 
 
 def test_a_run_of_one_comparison(image, tmp_path, plot_settings):
@@ -365,4 +362,4 @@ def test_a_run_of_one_comparison(image, tmp_path, plot_settings):
     known = [(line["operation"], line["name"], line["warm_up"]) for line in runs]
     name = "snapmig none"
     assert known == [("save", name, True), ("restore", name, False)]
-    assert "save, written to" not in done.stdout
+    assert "save, written to" not in done.out

@@ -34,6 +34,7 @@ from tests.bench.chain_runs import (
 from tests.bench.chains import nearest, parse_arguments, rotated
 from tests.bench.measure import CommandError
 from tests.bench.summary import Context, Results
+from tests.support import program
 from tests.support.guests.qemu import PROGRAM
 from tests.support.requirements import requires
 
@@ -205,7 +206,7 @@ def test_memory_is_that_of_the_command(tmp_path):
     """A process that fills 64 MiB had about those; what started it does not count."""
     fill = "x = bytearray(b'x') * (64 << 20)"
     small, large = (
-        run_quietly([sys.executable, "-c", words], tmp_path) for words in ("pass", fill)
+        run_quietly([sys.executable, "-I", "-S", "-c", words], tmp_path) for words in ("pass", fill)
     )
     assert 60 * MIB < large - small < 80 * MIB
 
@@ -273,11 +274,11 @@ def quick_run(output, *words, **environment):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        out, err = process.communicate()
-    assert process.returncode == 0, err
+        outcome = program.end(process)
+    outcome.ok()
     assert not list(Path("/dev/shm").glob(f"snapmig-bench-{process.pid}-*"))
     lines = (output / "chains.jsonl").read_text().splitlines()
-    return out, [json.loads(line) for line in lines]
+    return outcome.out, [json.loads(line) for line in lines]
 
 
 @pytest.mark.sweep

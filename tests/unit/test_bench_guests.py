@@ -14,6 +14,7 @@ from tests.bench.guest_runs import CONTESTANTS, LZ4, MAPPED, ZSTD, scan, still_c
 from tests.bench.guests import parse_arguments
 from tests.bench.machines import give_back, holes
 from tests.bench.summary import Context, Results
+from tests.support import program
 from tests.support.guests.qemu import PROGRAM, find_qemu
 from tests.support.guests.tiny import guest as tiny
 from tests.support.requirements import requires
@@ -107,7 +108,7 @@ def test_lz4_needs_its_package(monkeypatch):
 
 
 def test_only_zeros_are_given_back(memory):
-    """What a hole holds by now stays."""
+    """The present contents of a hole stay."""
     with memory.open("r+b") as file:
         file.seek(MIB)
         file.write(bytes(2 * MIB))
@@ -155,8 +156,8 @@ def test_a_quick_run(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        out, err = process.communicate()
-    assert process.returncode == 0, err
+        outcome = program.end(process)
+    outcome.ok(err=None)
     lines = [json.loads(line) for line in (tmp_path / "guests.jsonl").read_text().splitlines()]
     figures = {(line["operation"], line["name"], line["destination"]) for line in lines}
     names = ("snapmig", LZ4, MAPPED, ZSTD)
@@ -169,7 +170,7 @@ def test_a_quick_run(tmp_path):
     ours = [line for line in lines if line["operation"] == "save" and line["role"] == "snapmig"]
     assert {line["name"] for line in ours} == {"snapmig", LZ4}
     assert all(line["grown_bytes"] <= 0 for line in ours)
-    assert "growth of the guest's memory" in out
+    assert "growth of the guest's memory" in outcome.out
     assert [path.name for path in tmp_path.iterdir()] == ["guests.jsonl"]
     assert not list(Path("/dev/shm").glob(f"snapmig-bench-{process.pid}-*"))
 
@@ -181,14 +182,10 @@ def test_without_qemu_nothing_is_measured(tmp_path):
     git = shutil.which("git")
     if git:
         (tools / "git").symlink_to(git)
-    done = subprocess.run(
+    done = program.call(
         [sys.executable, "-m", "tests.bench", "--guests", "--output-dir", str(tmp_path / "out")],
         cwd=ROOT,
         env={**os.environ, "PATH": str(tools)},
-        capture_output=True,
-        text=True,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert f"{PROGRAM} is not installed" in done.stdout
+    done.ok(f"{PROGRAM} is not installed")
     assert json.loads((tmp_path / "out" / "guests.jsonl").read_text())["type"] == "missing"

@@ -124,7 +124,7 @@ def test_no_other_is_faster_inside_a_range(pairs, bandwidth):
 
 
 def test_choices_are_medians_of_snapmigs_rows():
-    """What others take and what a warm-up took is left out; so is what was not measured."""
+    """Runs of others, warm-ups and missing measurements are left out."""
     found = choices(
         Results(
             [

@@ -41,7 +41,7 @@ def guarded(function, depth=4):
 
 
 def test_a_function_is_a_coder():
-    """What a function returns is what is reaped, under the key of the job."""
+    """The value that a function returns is reaped under the key of the job."""
     coder = Immediate(twice)
     coder.submit(7, b"x", 0)
 
@@ -62,7 +62,7 @@ def test_an_error_of_a_function_is_reaped(error):
 
 
 def test_another_error_is_a_bug():
-    """What is neither comes out at once."""
+    """Anything else comes out at once."""
 
     def raises(_data, _size):
         raise LookupError
@@ -132,7 +132,7 @@ def test_only_the_first_reasons_are_told():
 
 
 def test_after_three_failures_in_a_row_an_engine_is_left_alone():
-    """What was in flight is reaped, and no more is submitted."""
+    """Jobs in flight are reaped, and no more are submitted."""
     coder, engine, failures = guarded(failing(twice, always))
     run(coder, 50)
 
@@ -148,7 +148,7 @@ def test_failures_with_successes_between_are_not_in_a_row():
 
 
 def test_corrupt_input_is_not_an_engines_failure():
-    """What can't be decoded is for the caller to judge."""
+    """Bytes that can't be decoded are for the caller to judge."""
 
     def raises(_data, _size):
         raise CorruptSnapshotError("not a stream")

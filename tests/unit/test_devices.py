@@ -109,7 +109,7 @@ def function(root: Path, driver: str = "vfio-pci", group: str | None = "314") ->
 
 
 def test_an_enabled_shared_queue_for_programs_is_an_iaa_device(root: Path) -> None:
-    """What works is reported by the path of its node, without a problem."""
+    """A working device is reported by the path of its node, without a problem."""
     iaa(root)
     queue(root)
     assert find_iaa(root) == DeviceReport(("/dev/iax/wq1.0",), None, None)
@@ -176,7 +176,7 @@ def test_a_disabled_iaa_without_a_queue_wants_configuring_first(root: Path) -> N
 
 
 def test_a_queue_for_the_kernel_is_not_for_programs(root: Path) -> None:
-    """What newer kernels set up by themselves, for iaa_crypto, is named in the problem."""
+    """A queue set up by newer kernels themselves, for iaa_crypto, is named in the problem."""
     iaa(root)
     queue(root, type_="kernel", mode="dedicated", node=False)
     assert find_iaa(root).problem == (
@@ -235,7 +235,7 @@ def test_the_iaa_device_nearest_to_working_is_told(root: Path) -> None:
 
 
 def test_a_function_bound_to_vfio_is_a_qat_device(root: Path) -> None:
-    """What qatlib uses is reported by the node of its IOMMU group."""
+    """A device in use by qatlib is reported by the node of its IOMMU group."""
     qat(root)
     function(root)
     assert find_qat(root) == DeviceReport(("/dev/vfio/314",), None, None)

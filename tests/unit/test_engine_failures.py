@@ -42,7 +42,7 @@ def test_an_asynchronous_engine_saves_and_restores(engine, image, shm, layout, j
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_save_whose_engine_fails_ends_well(engine, image, shm, jobs):
-    """What the engine does not do is done in software, and the result says of how many packets."""
+    """Packets left by the engine are done in software, and the result has their number."""
     engine(compress=failing(deflate, lambda call: call == 1, "the device is gone"))
     saved = snapmig.save(image, shm / "s", accelerator="late", jobs=jobs)
     snapmig.restore(shm / "s", shm / "r")

@@ -196,7 +196,7 @@ def test_free_bytes_are_those_that_the_kernel_reports(shm):
     ],
 )
 def test_destinations_that_are_refused(tmp_path, monkeypatch, name, kind, words):
-    """What can't become a new file is refused before any work."""
+    """A place that can't become a new file is refused before any work."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("file")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from collections.abc import Callable
@@ -58,7 +57,7 @@ def test_command_of_the_snapshot(
         outcome = cli("restore", save(shm, ["ram"]), shm / "new", "--for-qemu", "-j", 1)
     else:
         outcome = backed_up(shm, cli)
-    shown = outcome.out.splitlines()
+    shown = outcome.lines
     (at,) = [number for number, line in enumerate(shown) if line.startswith("start ")]
     assert shown[at] == (r"start     sh -c $'echo \x1b[2J; rm -rf ~' $'\u009b2J' -incoming defer")
     assert "comes from the snapshot" in shown[at - 2]
@@ -73,7 +72,7 @@ def backed_up(folder: Path, cli: Callable[..., Outcome]) -> Outcome:
     config.write_text("repository = 'repo'\n[guests.one]\nsource = 'qmp:qmp'\n")
     with FakeMonitor(folder / "qmp", folder / "ram"):
         done = cli("backup", "run", config, "-j", 1)
-    assert done.code == 0, done.err
+    done.ok()
     return cli("backup", "restore", "-v", config, "one", folder / "new", "--for-qemu", "-j", 1)
 
 
@@ -83,10 +82,8 @@ def test_command_in_json(
     """In JSON the command's words are exact, and nothing acts on a terminal there either."""
     monkeypatch.setattr(guests, "_command_line", lambda _: tuple(HARM))
     outcome = cli("restore", save(shm, ["ram"]), shm / "new", "--for-qemu", "--json", "-j", 1)
-    assert (json.loads(outcome.out)["qemu_arguments"][:4], outcome.out[:-1].isascii()) == (
-        HARM,
-        True,
-    )
+    assert outcome.json["qemu_arguments"][:4] == HARM
+    assert outcome.out[:-1].isascii()
 
 
 def test_comma_in_the_directory(
@@ -96,5 +93,5 @@ def test_comma_in_the_directory(
     backend = f"memory-backend-file,id=ram,size={PAGE},share=on,mem-path=/x"
     monkeypatch.setattr(guests, "_command_line", lambda _: ("qemu", "-object", backend))
     outcome = cli("restore", save(shm, ["ram"]), shm / "a,b", "--for-qemu", "-j", 1)
-    (line,) = [line for line in outcome.out.splitlines() if line.startswith("start ")]
+    (line,) = [line for line in outcome.lines if line.startswith("start ")]
     assert f"mem-path={shm}/a,,b/0-ram.ram,share=on" in shlex.split(line)[3]

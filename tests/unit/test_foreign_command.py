@@ -3,7 +3,7 @@
 import pytest
 
 from snapmig.errors import UsageError
-from snapmig.operations.runs.foreign_command import check_command
+from snapmig.operations.runs.restore_for_qemu import check_command
 
 LIBVIRT = ["qemu", "-object", '{"qom-type":"secret","id":"masterKey0","file":"/x"}']
 WITH_DESCRIPTORS = [
@@ -23,12 +23,12 @@ def test_a_descriptor_is_named(word: str) -> None:
 
 
 def test_virsh_is_named_for_a_guest_of_libvirts() -> None:
-    """What libvirt started is restored by libvirt."""
+    """A guest started by libvirt is restored by libvirt."""
     with pytest.raises(UsageError, match="then use virsh restore"):
         check_command([*LIBVIRT, "-chardev", WITH_DESCRIPTORS[0]])
 
 
 @pytest.mark.parametrize("word", ["user,id=n,hostfwd=tcp::1-:2", "id=fd=", "file=/a/fd=3", "bfd=3"])
 def test_other_words_are_left_alone(word: str) -> None:
-    """What only looks like a descriptor is not one."""
+    """A text that only looks like a descriptor is not one."""
     check_command(["qemu", "-option", word])

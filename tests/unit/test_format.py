@@ -34,7 +34,7 @@ def test_the_checksum_is_zlibs_crc32():
 
 
 def test_a_superblock_comes_back_as_it_was():
-    """What is packed is unpacked again, but for the checksum that was filled in."""
+    """A packed superblock is unpacked again, but for the checksum that was filled in."""
     block = GOOD._replace(snapshot_id=bytes(range(16)), file_size=1 << 60, created_ns=5)
 
     assert Superblock.unpack(block.pack())._replace(checksum=0) == block
@@ -63,7 +63,7 @@ def test_fields_follow_each_other():
     ids=range(9),
 )
 def test_bytes_that_are_no_superblock(raw, words):
-    """What is no whole superblock is refused as corrupt, with what was found."""
+    """A superblock that is not whole is refused as corrupt, with what was found."""
     with pytest.raises(CorruptSnapshotError, match=words):
         Superblock.unpack(raw)
 
@@ -108,7 +108,7 @@ def test_fields_beyond_their_limits(change, words):
     ids=range(9),
 )
 def test_features_that_this_reader_has_not(change, words):
-    """What only another version understands is unsupported, not corrupt."""
+    """A feature of another version is unsupported, not corrupt."""
     with pytest.raises(UnsupportedError, match=words):
         Superblock.unpack(GOOD._replace(**change).pack())
 

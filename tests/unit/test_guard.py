@@ -128,7 +128,7 @@ def test_guard_holds_nothing_else(monitor: FakeMonitor) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_guard_hears_no_signal(monitor: FakeMonitor, number: signal.Signals) -> None:
-    """What ends programs politely does not end a guard, which has a session of its own."""
+    """Polite ends of programs do not end a guard, which has a session of its own."""
     before = children(os.getpid())
     with Guest(str(monitor.path)) as guest, guest.paused():
         (guard,) = set(children(os.getpid())) - set(before)

@@ -81,10 +81,10 @@ def test_facts_that_are_none_are_corrupt(tmp_path, cli, name):
     path.write_bytes(made.build())
     outcome = cli("restore", "-j1", "--for-qemu", path, tmp_path / "new")
 
-    assert (outcome.code, outcome.err.count("\n"), (tmp_path / "new").exists()) == (3, 1, False)
-    assert outcome.err.startswith(
-        f"snapmig: {path}: attachment guest.json was not written by snapmig"
+    outcome.fails(
+        3, start=f"snapmig: {path}: attachment guest.json was not written by snapmig", lines=1
     )
+    assert not (tmp_path / "new").exists()
     assert outcome.err[:-1].isprintable()
 
 
@@ -100,7 +100,7 @@ def test_what_a_guest_needs_is_there(tmp_path, cli, missing):
     (tmp_path / "s").write_bytes(made.build())
     outcome = cli("restore", "-j1", "--for-qemu", tmp_path / "s", tmp_path / "new")
 
-    assert (outcome.code, f"has no attachment {missing}" in outcome.err) == (3, True)
+    outcome.fails(3, f"has no attachment {missing}")
 
 
 def test_what_is_written_is_read():
@@ -130,6 +130,6 @@ def test_any_json_is_facts_or_corrupt(changes, complete):
 
 @given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
 def test_any_bytes_are_corrupt(raw):
-    """What is no JSON is refused."""
+    """A text that is no JSON is refused."""
     with pytest.raises(CorruptSnapshotError):
         parse_facts(raw, (), complete=False)

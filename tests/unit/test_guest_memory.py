@@ -3,7 +3,6 @@
 import ctypes
 import mmap
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from snapmig.errors import SnapmigError
 from snapmig.guests.backing import open_backings
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.monitor import Peer
+from tests.support import program
 from tests.support.guests.fake_monitor import FakeMonitor
 from tests.support.outcome import Outcome
 from tests.support.requirements import requires
@@ -177,7 +177,7 @@ def test_hidden_process_and_a_file_that_is_too_short(ram: Path) -> None:
 
 
 def test_hidden_process_and_a_memfd() -> None:
-    """What has no path can't be opened without a look at the process, and that is said."""
+    """Memory without a path can't be opened without a look at the process, an error says."""
     with pytest.raises(SnapmigError, match="this user may not look into process 0"):
         inode(backend(None), HIDDEN)
 
@@ -223,8 +223,8 @@ def test_a_monitor_that_names_somebody_elses_file(
         }
         outcome = cli(verb, *words[verb])
 
-    assert (outcome.code, outcome.err.count("\n"), (shm / "snap").exists()) == (1, 1, False)
-    assert "/etc/shadow: RAM block 'ram': process" in outcome.err
+    outcome.fails(1, "/etc/shadow: RAM block 'ram': process", lines=1)
+    assert not (shm / "snap").exists()
     assert Path("/etc/shadow").stat().st_mtime_ns == before
 
 
@@ -259,7 +259,7 @@ def test_nonsense_of_a_monitor(
         outcome = cli("save", f"qmp:{monitor.path}", shm / "snap")
         commands = monitor.names
 
-    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (1, "", 1)
+    outcome.fails(1, out="", lines=1)
     assert "bug" not in outcome.err
     assert "migrate" not in commands
 
@@ -273,10 +273,11 @@ def test_from_another_namespace_of_processes(ram: Path, shm: Path, owner: int) -
     with FakeMonitor(shm / "monitor", ram) as monitor:
         apart = ["unshare", "--pid", "--fork", "--mount-proc", "--"]
         command = [*apart, sys.executable, "-m", "snapmig", "save", f"qmp:{monitor.path}"]
-        done = subprocess.run([*command, shm / "snap"], capture_output=True, text=True, check=False)
-    expected = (0, "") if owner == 0 else (1, "expected a regular file of user 0, who runs the")
-    assert done.returncode == expected[0], done.stderr
-    assert expected[1] in done.stderr
+        done = program.call([*command, shm / "snap"])
+    if owner == 0:
+        done.ok(err=None)
+    else:
+        done.fails(1, "expected a regular file of user 0, who runs the")
 
 
 def test_no_command_is_made_up(
@@ -287,5 +288,5 @@ def test_no_command_is_made_up(
     with FakeMonitor(shm / "monitor", ram) as monitor:
         cli("save", f"qmp:{monitor.path}", shm / "snap")
     outcome = cli("restore", "--for-qemu", shm / "snap", shm / "new")
-    assert (outcome.code, "restore to qmp:SOCKET" in outcome.err) == (2, True)
+    outcome.fails(2, "restore to qmp:SOCKET")
     assert not (shm / "new").exists()

@@ -44,7 +44,7 @@ def test_a_good_record_passes():
     ids=range(7),
 )
 def test_records_at_their_limits_pass(changes):
-    """What is just allowed is accepted."""
+    """The largest values that are allowed are accepted."""
     assert index.check_record(_record(**changes), PLACE, WINDOW, has_parent=False) is None
 
 
@@ -171,7 +171,7 @@ def test_record_sum_is_what_sealing_writes():
 
 @pytest.mark.parametrize("pages", [1, 3, 4, 16, 128])
 def test_masks_come_back_as_they_were(pages):
-    """Which pages are data survives being stored, and what is after them is zero."""
+    """The kinds of pages survive being stored, and the bits after them are zero."""
     mask = np.random.default_rng(pages).integers(0, 2, pages, np.uint8).astype(bool)
 
     stored = index.pack_kinds([mask], 128)[0]
@@ -267,7 +267,7 @@ def test_a_batch_of_good_records_is_sound(changes):
 
 @pytest.mark.parametrize("changes", UNSOUND.values(), ids=UNSOUND)
 def test_a_batch_with_a_bad_record_is_not_sound(changes):
-    """What would be refused alone is seen in a batch."""
+    """A record that is refused alone is refused in a batch."""
     assert not index.records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
 
 

@@ -79,7 +79,7 @@ def test_one_step_is_no_choice():
 
 
 def test_it_counts_batches():
-    """How many batches had which level is known in the end."""
+    """The number of batches of each level is known in the end."""
     disk = Disk()
     for share in (1, 1, 1, 0):
         disk.after(share)

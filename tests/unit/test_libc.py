@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from snapmig.system import libc
-from tests.support import ram
+from tests.support import program, ram
 from tests.support.requirements import requires
 
 MIB = 1 << 20
@@ -22,7 +22,7 @@ def full(request, tmp_path, shm):
 
 
 def test_a_punched_hole_is_zero(full):
-    """What is punched out reads as zeros, and nothing else does."""
+    """A punched range reads as zeros, and nothing else does."""
     before = full.read_bytes()
     with full.open("r+b") as file:
         libc.punch_hole(file.fileno(), 4096, 8192)
@@ -127,7 +127,7 @@ def test_an_io_priority_is_what_ionice_sees(name, level, expected):
     requires("ionice")
     command = [sys.executable, "-c", IO_PRIORITY, name, str(level)]
 
-    assert subprocess.run(command, capture_output=True, text=True).stdout.strip() == expected
+    assert program.call(command).out.strip() == expected
 
 
 def test_an_unknown_architecture_is_an_error(monkeypatch):

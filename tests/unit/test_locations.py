@@ -33,7 +33,7 @@ MONDAY = ObjectUrl("backups", "vm/monday")
     ],
 )
 def test_a_name_leads_back(location, place, name):
-    """What one place calls another leads there, by the shortest name that does."""
+    """The path from one place to another leads there, by the shortest name."""
     assert relative_name(location, place) == name
     assert beside(place, name) == location
 
@@ -80,7 +80,7 @@ def test_half_a_name_is_refused(url):
     ],
 )
 def test_a_prefix_is_a_folder(text, guest):
-    """What is in it has its name and a slash before its own; a bucket is one, too."""
+    """Names inside start with its own and a slash; a bucket is a place, too."""
     assert str(parse_folder(text).inside("web")) == guest
 
 

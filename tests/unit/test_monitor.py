@@ -61,7 +61,7 @@ def test_held_monitor(
     words = (image, shm / "new") if verb == "save" else (snapshot, image)
     outcome = cli(verb, "--monitor-timeout", "0.2", *words)
     said = f"snapmig: {shm}/qmp: no QEMU monitor answers here in 0.2 s: somebody else may hold it"
-    assert (outcome.code, outcome.err.startswith(said), outcome.err.count("\n")) == (1, True, 1)
+    outcome.fails(1, start=said, lines=1)
 
 
 def test_no_room_at_the_socket(shm: Path) -> None:
@@ -123,11 +123,11 @@ def test_interrupt_while_a_monitor_is_waited_for(
         )
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        outcome = program.end(process, timeout=30)
     finally:
         process.kill()
         process.communicate()
-    assert (process.returncode, err) == (130, "snapmig: interrupted by SIGINT\n")
+    outcome.fails(130, err="snapmig: interrupted by SIGINT\n")
     assert time.monotonic() - started < 15  # and not the 30 s of the wait
 
 
@@ -188,7 +188,8 @@ def test_wrong_answer_on_the_command_line(
     monitor = fake(**{command.replace("-", "_"): 7})
     outcome = cli("save", f"qmp:{monitor.path}", shm / "snap", "-j", 1)
     said = outcome.err.startswith(f"snapmig: {monitor.path}: QEMU's answer to {command} is invalid")
-    assert (outcome.code, said, outcome.err.count("\n")) == (1, True, 1)
+    outcome.fails(1, lines=1)
+    assert said
     assert not (shm / "snap").exists()
 
 
@@ -208,12 +209,13 @@ JUNK = {
 def test_junk(
     fake: Callable[..., FakeMonitor], shm: Path, cli: Callable[..., Outcome], junk: str
 ) -> None:
-    """What is no QMP at all is an error of one sentence, with exit code 1."""
+    """Anything but QMP is an error of one sentence, with exit code 1."""
     monitor = fake(query_version=Raw(JUNK[junk]))
     path = f"qmp:{monitor.path}"
     outcome = cli("save", "--monitor-timeout", "5", path, shm / "snap")
     told = outcome.err.startswith(f"snapmig: {monitor.path}: QEMU ")
-    assert (outcome.code, told, outcome.err.count("\n")) == (1, True, 1)
+    outcome.fails(1, lines=1)
+    assert told
 
 
 def test_escape_sequences_of_a_monitor(fake: Callable[..., FakeMonitor]) -> None:

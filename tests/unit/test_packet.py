@@ -83,7 +83,7 @@ def test_the_encoding_follows_from_the_contents(pages, encoding):
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
 @pytest.mark.parametrize("pages", PAGES[1:], ids=list(CONTENTS)[1:])
 def test_packets_come_back_as_they_were(pages, level, window_bits):
-    """What is decoded is the data pages that were encoded, at every level and window."""
+    """Decoding gives the data pages that were encoded, at every level and window."""
     packet = encode(pages, deflate(level, window_bits))
 
     decoded = decode(_record(packet), _stored(packet), window_bits)

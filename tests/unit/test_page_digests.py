@@ -120,7 +120,7 @@ def test_damaged_digests_are_refused():
 
 
 def test_a_file_that_ends_within_them_is_refused():
-    """What is missing is not taken for zeros."""
+    """Missing digests are not taken for zeros."""
     with pytest.raises(CorruptSnapshotError, match="file ends after 96 of 256 bytes of page dig"):
         _reader(_File(bytes(4096) + _digests()[:96]), 1).of(_packet(0))
 
@@ -202,7 +202,7 @@ def test_shares_begin_at_pages_of_the_digests(packet_size):
 
 
 def test_pages_with_the_parents_digests_are_the_parents():
-    """What is stored is what a comparison of bytes stores without differences."""
+    """The stored pages are those of a comparison of bytes without differences."""
     parent = np.concatenate([ram.text(4), ram.zeros(2), ram.noise(2)])
     pages = parent.copy()
     pages[1, 7] ^= 1

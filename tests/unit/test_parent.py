@@ -48,7 +48,7 @@ def test_no_difference_is_tried_where_none_is_wanted():
 
 
 def test_differences_are_those_of_the_bytes():
-    """What is stored of a page with a difference is its xor with the parent's."""
+    """A page with a difference is stored as its xor with the parent's."""
     parent = np.concatenate([ram.text(1), ram.noise(1)])
     pages = np.concatenate([_changed(ram.text(1), 5), ram.text(1, 9)])
     plain, mixed = against_parent(summarise(pages), parent)

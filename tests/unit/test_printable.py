@@ -24,7 +24,7 @@ ESCAPED = {
 
 @pytest.mark.parametrize("kind", ESCAPED)
 def test_escaped(kind: str) -> None:
-    """What a terminal would obey, and what nobody would see, is written as an escape."""
+    """Characters that a terminal obeys, or that nobody sees, are written as escapes."""
     text, shown = ESCAPED[kind]
     assert printable(text) == shown
 

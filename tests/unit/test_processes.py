@@ -22,7 +22,7 @@ def command_line(pid: int) -> bytes:
 
 
 def test_a_server_ends_with_a_killed_run() -> None:
-    """What was to be ended by a process that is killed is not left over."""
+    """A process that a killed one was to end is not left over."""
     command = [sys.executable, "-c", STARTS]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as run:
         server = int(run.stdout.readline())

@@ -34,7 +34,7 @@ def test_the_environment_is_what_was_given(tmp_path):
 
 
 def test_output_goes_to_standard_error(capfd):
-    """What a program prints is not mixed into our results."""
+    """Output of a program is not mixed into our results."""
     shell("echo out; echo err >&2")
 
     assert capfd.readouterr() == ("", "out\nerr\n")

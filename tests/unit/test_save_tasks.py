@@ -1,4 +1,4 @@
-"""What a save hands out while its destination can take no more, and what it says of places."""
+"""Tasks of a save whose destination can take no more, and their places."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_without_room_there_is_no_task_but_more_to_come(tasks, room):
 
 
 def test_with_room_again_it_goes_on(tasks, room):
-    """What was refused is given later, and the time between is counted."""
+    """A refused task is given later, and the time between is counted."""
     room[0] = False
     tasks.next_for(0)
     room[0] = True

@@ -76,7 +76,7 @@ def test_a_save_counts_packets(saved):
 
 
 def test_info_says_what_the_save_said(saved):
-    """What is known of a snapshot later is what was known when it was made."""
+    """Facts about a snapshot are the same later as when it was made."""
     known = snapmig.info(saved.snapshot)
     names = ("snapshot_id", "ram_size", "data_pages", "zero_pages", "packets", "stored_size")
 
@@ -101,7 +101,7 @@ def test_info_keeps_the_blocks(saved):
 
 
 def test_compressed_blocks_can_not_be_mapped(saved):
-    """What is compressed has no place in the file to be mapped from."""
+    """A compressed packet has no place in the file to be mapped from."""
     assert {block.offset for block in snapmig.info(saved.snapshot).blocks} == {None}
 
 
@@ -224,7 +224,7 @@ def test_a_page_can_not_be_written(opened):
     ids=range(8),
 )
 def test_reads_that_make_no_sense(opened, call, words):
-    """What is outside, or in no block, is refused."""
+    """A range outside, or in no block, is refused."""
     with pytest.raises(UsageError, match=words):
         call(opened)
 
@@ -260,7 +260,7 @@ def test_a_missing_attachment_is_a_key_error(opened):
     ids=range(7),
 )
 def test_attachments_that_are_refused(images, shm, attach, kind, words):
-    """What can't be attached is refused before any work."""
+    """An attachment that can't be is refused before any work."""
     with pytest.raises(kind, match=words):
         snapmig.save(images, shm / "s", attach=attach)
 

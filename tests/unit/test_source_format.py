@@ -30,7 +30,7 @@ def test_what_is_no_name_of_a_format_is_corrupt(tmp_path, cli, name, verb):
     path = write(tmp_path / "s", NAMES[name])
     outcome = cli(*verb.replace("{}", str(path)).split())
 
-    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (3, "", 1)
+    outcome.fails(3, out="", lines=1)
     assert "attachment 'source/format'" in outcome.err or "source/format" in outcome.err
     assert outcome.err[:-1].isprintable()
     assert [each.name for each in tmp_path.iterdir()] == ["s"]
@@ -41,4 +41,4 @@ def test_a_format_of_a_later_version_is_shown(tmp_path, cli):
     path = write(tmp_path / "s", b"later-2")
 
     assert ", from later-2\n" in cli("info", path).out
-    assert cli("restore", path, tmp_path / "new").code == 2
+    cli("restore", path, tmp_path / "new").fails(2)

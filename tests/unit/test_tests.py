@@ -35,7 +35,7 @@ def test_no_kind_of_test_imports_from_another():
 
 
 def test_helpers_stand_alone():
-    """What all tests share imports from no test, and from no program that stands here."""
+    """Helpers of all tests import from no test, and from no program beside the tests."""
     found = {folder for path in TESTS.glob("support/**/*.py") for folder in imported(path)}
 
     assert found == {"support"}

@@ -31,7 +31,7 @@ def test_parse_size_reads_powers_of_1024(text, expected):
 
 @pytest.mark.parametrize("text", ["", "K", "-1", "1.5M", "4 K", "0x10", "1P", "1KK", "٤", "1i"])
 def test_parse_size_refuses_what_is_no_size(text):
-    """What is not a whole number with a known unit is refused, with the text in the message."""
+    """Anything but a whole number with a known unit is refused, with the text in the message."""
     with pytest.raises(UsageError, match="expected a whole number") as caught:
         parse_size(text)
 

@@ -94,7 +94,7 @@ def test_no_worker_is_left_after_a_run():
 
 @pytest.mark.parametrize("kind", ERRORS)
 def test_an_error_crosses_intact(kind):
-    """What a worker raises arrives with its class, its words and its place."""
+    """An exception of a worker arrives with its class, its words and its place."""
     error = kind("it broke", path="/a", packet=3, offset=4096)
 
     with pytest.raises(kind) as caught:
@@ -137,7 +137,7 @@ def test_what_libraries_register_for_pickling_errors_is_not_used(monkeypatch, pa
 
 
 def test_an_exception_that_can_not_be_pickled_arrives_as_words():
-    """What no pipe takes becomes a RuntimeError with the same words."""
+    """An exception that no pipe takes becomes a RuntimeError with the same words."""
     with pytest.raises(RuntimeError, match="Unpicklable: lost"):
         _run(partial(handlers.RaiseUnpicklable, "lost"))
 
@@ -168,7 +168,7 @@ def test_a_worker_that_dies_ends_the_run_with_the_cause(make_handler, words):
 
 
 def test_a_signal_is_explained_by_the_caller():
-    """What may explain the signal is added to the words."""
+    """A possible cause of the signal is added to the words."""
     with pytest.raises(WorkerDiedError, match="SIGBUS because of signal 7 while"):
         _run(handlers.Bus, describe=lambda number: f" because of signal {number}")
 
@@ -205,7 +205,7 @@ def test_workers_do_not_heed_ctrl_c():
 
 
 def test_a_worker_maps_its_own_row():
-    """What a worker adds to its row is seen in that row only."""
+    """A number that a worker adds to its row is seen in that row only."""
     counters = SharedCounters(3)
     open_row(counters.path_for_workers, 1)[2] += 5
 

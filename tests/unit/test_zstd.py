@@ -80,7 +80,7 @@ def test_another_size_than_is_due_is_corrupt(size):
 
 
 def test_a_frame_without_a_size_is_corrupt():
-    """What a program wrote to a pipe has no size in it."""
+    """A frame that a program wrote to a pipe has no size in it."""
     with pytest.raises(CorruptSnapshotError, match="announces no size, expected 65536 bytes"):
         decompress(builders.zstd(TEXT, size=-1), 65536)
 

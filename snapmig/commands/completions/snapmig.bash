@@ -35,7 +35,7 @@ _snapmig_place() {
             place=$((place + 1))
         elif [[ ${words[i]} == -- ]]; then
             only_places=yes
-        elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --via --window -g -j " == *" ${words[i]} "* ]]; then
+        elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --via --window -g -j " == *" ${words[i]} "* ]]; then
             i=$((i + 1))
         elif [[ ${words[i]} != -?* ]]; then
             place=$((place + 1))
@@ -57,7 +57,7 @@ _snapmig_offer() {
 
 _snapmig_verbs() {
     case $1 in
-    '') echo 'save restore info verify chain diff merge rebase repack batch backup commit accelerators completion' ;;
+    '') echo 'save receive restore info verify chain diff merge rebase repack batch backup commit accelerators completion' ;;
     'backup') echo 'run list restore check prune init' ;;
     esac
 }
@@ -66,6 +66,7 @@ _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
     'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --live=background --attach --format --base --address --arch --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
+    'receive') echo '-h --help --listen --channels --tls --insecure --timeout --parent --compression --level -j --jobs -f --force --attach --arch --follow-remote-parents --bwlimit --progress --json --debug --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window' ;;
     'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
     'info') echo '-h --help --json --debug' ;;
     'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
@@ -94,12 +95,15 @@ _snapmig_values() {
     local before=${2-} choices=
     case $1 in
     'save --compression' | \
+        'receive --compression' | \
         'repack --compression') choices='zlib zstd lz4 none' ;;
     'save --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw' ;;
     'save --arch' | \
+        'receive --arch' | \
         'restore --arch') choices='x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' ;;
     'save --via') choices='shared multifd mapped-ram stream' ;;
     'save --progress' | \
+        'receive --progress' | \
         'restore --progress' | \
         'verify --progress' | \
         'diff --progress' | \
@@ -113,10 +117,12 @@ _snapmig_values() {
     'save --layout' | \
         'repack --layout') choices='fixed packed' ;;
     'save --accelerator' | \
+        'receive --accelerator' | \
         'restore --accelerator' | \
         'verify --accelerator' | \
         'repack --accelerator') choices='auto isal python qpl qpl:software qat' ;;
     'save --window' | \
+        'receive --window' | \
         'verify --window' | \
         'repack --window') choices='4k 32k' ;;
     'save --huffman') choices='dynamic fixed trained' ;;
@@ -128,6 +134,10 @@ _snapmig_values() {
         'save --base' | \
         'save 0' | \
         'save 1' | \
+        'receive --tls' | \
+        'receive --parent' | \
+        'receive --attach' | \
+        'receive 0' | \
         'restore --domain-xml' | \
         'restore 0' | \
         'restore 1' | \
@@ -173,7 +183,7 @@ _snapmig() {
         _snapmig_offer "$verbs"
     elif [[ -n $only_places ]]; then
         _snapmig_values "$verb $place"
-    elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --via --window -g -j " == *" $last "* ]]; then
+    elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --via --window -g -j " == *" $last "* ]]; then
         _snapmig_values "$verb $last"
     elif [[ $current == --*=* ]]; then
         _snapmig_values "$verb ${current%%=*}" "${current%%=*}="

@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --tls-ca --tls-cert --tls-key --via --window -g -j
+        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --via --window -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -58,6 +58,7 @@ end
 
 complete -c snapmig -f
 complete -c snapmig -n '__snapmig_at 0' -a save -d 'save a guest RAM image to a snapshot'
+complete -c snapmig -n '__snapmig_at 0' -a receive -d 'save a guest that its QEMU migrates here'
 complete -c snapmig -n '__snapmig_at 0' -a restore -d 'restore a snapshot to a guest RAM image'
 complete -c snapmig -n '__snapmig_at 0' -a info -d 'show the facts of a snapshot'
 complete -c snapmig -n '__snapmig_at 0' -a verify -d 'check snapshots for damage'
@@ -106,6 +107,31 @@ complete -c snapmig -n '__snapmig_at save' -l window -r -f -a '4k 32k' -d 'zlib 
 complete -c snapmig -n '__snapmig_at save' -l huffman -r -f -a 'dynamic fixed trained' -d 'qpl code tables: dynamic, fixed, trained (dynamic)'
 complete -c snapmig -n '__snapmig_at 0 save' -F
 complete -c snapmig -n '__snapmig_at 1 save' -F
+complete -c snapmig -n '__snapmig_at receive' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at receive' -l listen -r -f -d 'unix:PATH or tcp:ADDRESS:PORT, where QEMU migrates to'
+complete -c snapmig -n '__snapmig_at receive' -l channels -r -f -d 'multifd-channels of that QEMU, 0 without multifd (2)'
+complete -c snapmig -n '__snapmig_at receive' -l tls -r -F -d 'certificates as for QEMU\'s tls-creds-x509'
+complete -c snapmig -n '__snapmig_at receive' -l insecure -d 'let other hosts connect without TLS'
+complete -c snapmig -n '__snapmig_at receive' -l timeout -r -f -d 'seconds to wait for the migration (600)'
+complete -c snapmig -n '__snapmig_at receive' -l parent -r -F -d 'an older snapshot: store only the changes since then'
+complete -c snapmig -n '__snapmig_at receive' -l compression -r -f -a 'zlib zstd lz4 none' -d 'zlib, zstd, lz4 or none (zlib)'
+complete -c snapmig -n '__snapmig_at receive' -l level -r -f -d 'zlib 0 to 9, zstd -7 to 19, lz4 1 to 12, or auto (1)'
+complete -c snapmig -n '__snapmig_at receive' -s j -l jobs -r -f -d 'worker processes (one for each processor)'
+complete -c snapmig -n '__snapmig_at receive' -s f -l force -d 'replace an existing SNAPSHOT'
+complete -c snapmig -n '__snapmig_at receive' -l attach -r -f -a '(__snapmig_assignment)' -d 'keep a file in the snapshot; may be repeated'
+complete -c snapmig -n '__snapmig_at receive' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'architecture of the guest, such as aarch64'
+complete -c snapmig -n '__snapmig_at receive' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
+complete -c snapmig -n '__snapmig_at receive' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at receive' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at receive' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at receive' -l debug -d 'show a traceback after an error'
+complete -c snapmig -n '__snapmig_at receive' -l packet-size -r -f -d '64K to 4M of RAM at once (512K, or as OLDER)'
+complete -c snapmig -n '__snapmig_at receive' -l page-digests -l no-page-digests -d 'for faster later saves; --no-page-digests (as OLDER)'
+complete -c snapmig -n '__snapmig_at receive' -l deltas -l no-deltas -d 'store differences within pages; --no-deltas (auto)'
+complete -c snapmig -n '__snapmig_at receive' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'zlib engine, see "snapmig accelerators" (auto)'
+complete -c snapmig -n '__snapmig_at receive' -l depth -r -f -d 'packets in flight per worker, for hardware'
+complete -c snapmig -n '__snapmig_at receive' -l window -r -f -a '4k 32k' -d 'zlib history: 32k, or 4k for hardware decoders (32k)'
+complete -c snapmig -n '__snapmig_at 0 receive' -F
 complete -c snapmig -n '__snapmig_at restore' -s h -l help -d 'show this help message and exit'
 complete -c snapmig -n '__snapmig_at restore' -s j -l jobs -r -f -d 'worker processes (one for each processor)'
 complete -c snapmig -n '__snapmig_at restore' -s f -l force -d 'replace an existing IMAGE'

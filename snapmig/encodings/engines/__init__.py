@@ -11,18 +11,17 @@ from collections.abc import Sequence
 
 from snapmig.encodings.coders import EngineError
 from snapmig.encodings.engines.engine import Engine, TrainableEngine
-from snapmig.encodings.engines.isal import IsalEngine
 from snapmig.encodings.engines.qat.engine import QatEngine
 from snapmig.encodings.engines.qpl.engine import QplEngine, QplSoftwareEngine
-from snapmig.encodings.engines.zlib import ZlibEngine
+from snapmig.encodings.engines.software import ISAL, ZLIB
 from snapmig.system.files import Buffer
 
 __all__ = ("ENGINES", "SOFTWARE", "TRUSTED", "find_engine", "train")
 
-SOFTWARE = IsalEngine()
+SOFTWARE: Engine = ISAL
 """What does the work that another engine could not do."""
 
-TRUSTED: tuple[Engine, ...] = (SOFTWARE, ZlibEngine())
+TRUSTED: tuple[Engine, ...] = (SOFTWARE, ZLIB)
 """The software of reference, which has all levels."""
 
 ENGINES: dict[str, Engine] = {

@@ -17,7 +17,7 @@ from typing import Protocol, cast, runtime_checkable
 from snapmig.errors import SnapmigError, UnsupportedError, UsageError
 from snapmig.file_kinds import HEAD_SIZE, identify
 from snapmig.geometry import PAGE_SIZE
-from snapmig.images.file import ImageFile
+from snapmig.images.file import ImageFile, opened_files
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.source import ImageSource
 
@@ -103,13 +103,9 @@ def open_image(path: str, name: str | None = None) -> ImageSource:
         directory = _directory_format(path, name)
         path, name = directory.file_in_directory(path), directory.NAME
     # The user named a directory, not the targets of links in it.
-    file = ImageFile(path, follow=named)
-    try:
+    with opened_files([path], follow=named) as (file,):
         form = _format_of(file) if name is None else find_format(name)
         return form.open_image(file)
-    except BaseException:
-        file.close()
-        raise
 
 
 def _format_of(file: ImageFile) -> ImageFormat:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
 from snapmig.architectures import ARCHITECTURES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
-from snapmig.images.file import ImageFile
+from snapmig.images.file import ImageFile, opened_files
 from snapmig.images.plan import Content, ImagePlan, block_starts
 from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
@@ -76,14 +75,10 @@ def open_image(file: ImageFile) -> PartsImage:
     """
     directory = Path(file.shown).parent
     _check_files(directory)
-    with ExitStack() as stack:
-        others = []
-        for name in (CONFIG, STATE):
-            others.append(ImageFile(str(directory / name), follow=False))
-            stack.callback(others[-1].close)
+    paths = (str(directory / name) for name in (CONFIG, STATE))
+    with opened_files(paths, follow=False) as others:
         config, state = (_read_small(other) for other in others)
         blocks = _blocks(file, others[1].shown, state)
-        stack.pop_all()
     geometry = Geometry(blocks, PAGE_SIZE)
     parts = [Part(file.path, 0, geometry.ram_size)]
     image = PartsImage(NAME, blocks, parts, [file, *others], {CONFIG: config, STATE: state})

@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -21,7 +20,7 @@ from pathlib import Path
 from snapmig.architectures import ARCHITECTURES
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import RamBlock
-from snapmig.images.file import ImageFile
+from snapmig.images.file import ImageFile, opened_files
 from snapmig.images.plan import Content, ImagePlan, block_starts
 from snapmig.images.readers.overlay import OverlayImage
 from snapmig.system.files import is_regular, open_regular
@@ -123,14 +122,8 @@ def open_layers(paths: Sequence[str], vmstate: str | None = None) -> OverlayImag
     """
     if not paths:
         raise UsageError("expected a memory file")
-    with ExitStack() as stack:
-        layers = []
-        for path in paths:
-            layers.append(ImageFile(path))
-            stack.callback(layers[-1].close)
-        image = _open(layers, vmstate)
-        stack.pop_all()
-    return image
+    with opened_files(paths) as layers:
+        return _open(layers, vmstate)
 
 
 def plan_image(content: Content) -> ImagePlan:
@@ -154,16 +147,12 @@ def _open(layers: Sequence[ImageFile], vmstate: str | None) -> OverlayImage:
         message = f"memory file has {memory.size} bytes, expected whole MiB: is it cut short?"
         raise SnapmigError(message, path=memory.shown)
     path = Path(vmstate) if vmstate is not None else _find_vmstate(memory)
-    state = ImageFile(str(path), follow=vmstate is not None)
-    try:
+    with opened_files([str(path)], follow=vmstate is not None) as (state,):
         content = _read_vmstate(state)
         blocks = _regions(memory.size, content)
         image = OverlayImage(NAME, blocks, layers, [state], {VMSTATE: content})
         image.architecture = _ARCHITECTURES[_kind(content)]
         return image
-    except BaseException:
-        state.close()
-        raise
 
 
 def _read_vmstate(file: ImageFile) -> bytes:

@@ -67,7 +67,10 @@ class MappedImage(PartsImage):
 
 def recognises(file: ImageFile) -> bool:
     """Return True if a file is a migration stream with the mapped-ram capability."""
-    return _is_mapped(file, 0)
+    if file.size < 8 or file.read(0, 4) != MAGIC:
+        return False
+    # The capabilities are in the configuration, at the very start.
+    return b"\x0amapped-ram" in file.read(0, min(1024, file.size))
 
 
 def open_image(file: ImageFile) -> MappedImage:
@@ -150,13 +153,6 @@ def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> 
             end = place.pages_offset + block.length
     pieces.append((end, struct.pack(">Q", RAM_EOS) + state.after))
     return ImagePlan(end + len(pieces[-1][1]), tuple(offsets), pieces)
-
-
-def _is_mapped(file: ImageFile, start: int) -> bool:
-    if file.size < start + 8 or file.read(start, 4) != MAGIC:
-        return False
-    # The capabilities are in the configuration, at the very start.
-    return b"\x0amapped-ram" in file.read(start, min(1024, file.size - start))
 
 
 def _place(block: QemuBlock, bitmap_offset: int) -> MappedPlace:

@@ -8,11 +8,10 @@ file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
-from snapmig.images.file import ImageFile
+from snapmig.images.file import ImageFile, opened_files
 from snapmig.images.plan import Content, ImagePlan, block_starts
 from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
@@ -47,16 +46,11 @@ def open_blocks(files: Sequence[tuple[RamBlock, str]]) -> PartsImage:
     """
     blocks = tuple(block for block, _ in files)
     geometry = Geometry(blocks, PAGE_SIZE)
-    with ExitStack() as stack:
-        opened = []
-        for block, path in files:
-            file = ImageFile(path)
-            stack.callback(file.close)
-            opened.append(file)
+    with opened_files(path for _, path in files) as opened:
+        for block, file in zip(blocks, opened, strict=True):
             if file.size != block.size:
                 message = f"file has {file.size} bytes, RAM block {block.name!r} {block.size}"
-                raise SnapmigError(message, path=path)
-        stack.pop_all()
+                raise SnapmigError(message, path=file.shown)
     starts = [geometry.block_start(number) for number in range(len(blocks))]
     parts = [
         Part(file.path, start, start + file.size)

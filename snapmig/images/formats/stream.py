@@ -177,7 +177,11 @@ def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> 
     part = state.after[:early] + bytes([SECTION_PART]) + state.ram_header[1:5]
     if IGNORE_SHARED in state.capabilities:
         # A block without any page would count as left out.
-        blank = (block.name for n, block in enumerate(content.blocks) if not _has_data(content, n))
+        blank = (
+            block.name
+            for number, block in enumerate(content.blocks)
+            if not any(mask.any() for mask in content.data_pages(number))
+        )
         part += b"".join(map(zero_page, blank))
     at = start + len(opening) + len(part)
     placer, end = place_packets(content, at)
@@ -198,7 +202,3 @@ def _early_end(state: VmState) -> int:
         message = "a device's state follows the list of RAM blocks, and its end can't be found"
         raise UnsupportedError(message)
     return at
-
-
-def _has_data(content: Content, number: int) -> bool:
-    return any(mask.any() for mask in content.data_pages(number))

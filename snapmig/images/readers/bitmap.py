@@ -12,7 +12,7 @@ import numpy as np
 
 from snapmig.errors import ImageChangedError
 from snapmig.images.readers.files import Part, PartsReader
-from snapmig.pages import Bytes, Mask, runs
+from snapmig.pages import Mask, runs
 from snapmig.system.files import pread_all
 
 __all__ = ("BitmapReader", "Bits", "PageBitmap")
@@ -34,7 +34,7 @@ class PageBitmap(NamedTuple):
     page_size: int
 
 
-class BitmapReader:
+class BitmapReader(PartsReader):
     """
     Reads parts through their bitmaps.
 
@@ -43,10 +43,8 @@ class BitmapReader:
     """
 
     def __init__(self, parts: Sequence[Part], bitmaps: Sequence[PageBitmap]) -> None:
-        self._reader = PartsReader(parts)
-        self._parts = parts
+        super().__init__(parts)
         self._bitmaps = bitmaps
-        self._starts = [part.start for part in parts]
         self._bits = [Bits(b, p) for b, p in zip(bitmaps, parts, strict=True)]
 
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
@@ -56,20 +54,7 @@ class BitmapReader:
         first, after = (start - base) // size, -(-(stop - base) // size)
         for run, count in runs(self._bits[number].between(first, after)):
             run_start = base + (first + run) * size
-            yield from self._reader.extents(
-                max(start, run_start), min(stop, run_start + count * size)
-            )
-
-    def view(self, start: int, stop: int) -> Bytes:
-        """Return the mapped bytes of a range inside one part."""
-        return self._reader.view(start, stop)
-
-    def expect(self, start: int, stop: int) -> None:
-        """Do nothing: the kernel reads ahead."""
-
-    def release(self, start: int, stop: int) -> None:
-        """Note that a range is no longer needed."""
-        self._reader.release(start, stop)
+            yield from super().extents(max(start, run_start), min(stop, run_start + count * size))
 
 
 class Bits:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from snapmig.images.source import ImageReader
 from snapmig.pages import Bytes
 from snapmig.system.holes import Extents
 
@@ -69,7 +70,7 @@ class MappedFile:
             self.raw.madvise(mmap.MADV_DONTNEED, first, stop - first)
 
 
-class PartsReader:
+class PartsReader(ImageReader):
     """
     Reads RAM in ranges of files.
 
@@ -95,9 +96,6 @@ class PartsReader:
         number = bisect_right(self._starts, start) - 1
         shift = self._parts[number].file_offset - self._parts[number].start
         return self._files[number].array[start + shift : stop + shift]
-
-    def expect(self, start: int, stop: int) -> None:
-        """Do nothing: the kernel reads ahead."""
 
     def release(self, start: int, stop: int) -> None:
         """Note that a range is no longer needed."""

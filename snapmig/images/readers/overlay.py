@@ -14,6 +14,7 @@ from snapmig.geometry import RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.readers.files import MappedFile
 from snapmig.images.readers.parts import FilesImage
+from snapmig.images.source import ImageReader
 from snapmig.pages import Bytes
 from snapmig.system.holes import next_data
 
@@ -22,7 +23,7 @@ __all__ = ("MAX_LAYERS", "OverlayImage", "OverlayReader")
 MAX_LAYERS = 256
 
 
-class OverlayReader:
+class OverlayReader(ImageReader):
     """
     Reads RAM from files of one size, with RAM offsets as file offsets.
 
@@ -42,9 +43,6 @@ class OverlayReader:
             if next(file.extents(start, start + 1), None):
                 return file.array[start:stop]
         return self._files[0].array[start:stop]
-
-    def expect(self, start: int, stop: int) -> None:
-        """Do nothing: the kernel reads ahead."""
 
     def release(self, start: int, stop: int) -> None:
         """Note that a range is no longer needed."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.readers.files import MappedFile
+from snapmig.images.source import ImageReader
 from snapmig.pages import Bytes
 from snapmig.system.files import descriptor_path
 from snapmig.system.holes import data_extents
@@ -80,7 +81,7 @@ class PageTable:
             self._fd = -1
 
 
-class PageTableReader:
+class PageTableReader(ImageReader):
     """
     Reads pages through a table.
 
@@ -120,9 +121,6 @@ class PageTableReader:
             self._file.array[offset:], (count, PAGE_SIZE), (self._stride, 1), writeable=False
         )
         return pages.reshape(-1)
-
-    def expect(self, start: int, stop: int) -> None:
-        """Do nothing: the kernel reads ahead."""
 
     def release(self, start: int, stop: int) -> None:
         """Drop the bytes behind a range of RAM from this process's page tables."""

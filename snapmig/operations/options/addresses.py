@@ -6,11 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from snapmig.architectures import Architecture, find_architecture
 from snapmig.errors import UsageError
 from snapmig.geometry import RamBlock, RamPiece, block_problem
 from snapmig.units import parse_size
 
-__all__ = ("GivenAddress", "check_blocks", "inherit_pieces", "parse_addresses", "place_blocks")
+__all__ = (
+    "GivenAddress",
+    "Placing",
+    "check_blocks",
+    "inherit_pieces",
+    "parse_addresses",
+    "parse_placing",
+    "place_blocks",
+)
 
 
 class GivenAddress(NamedTuple):
@@ -22,6 +31,27 @@ class GivenAddress(NamedTuple):
 
     place: str
     gpa: int
+
+
+class Placing(NamedTuple):
+    """
+    The guest's RAM layout given by the user, instead of the snapshot's own.
+
+    :param addresses: guest physical addresses
+    :param architecture: the guest's processors
+    """
+
+    addresses: Sequence[GivenAddress] = ()
+    architecture: Architecture | None = None
+
+
+def parse_placing(address: Mapping[str, int | str] | Sequence[str], arch: str | None) -> Placing:
+    """
+    Return a RAM layout from the arguments of a verb.
+
+    :raises UsageError: an invalid address or architecture
+    """
+    return Placing(parse_addresses(address), None if arch is None else find_architecture(arch))
 
 
 def parse_addresses(given: Mapping[str, int | str] | Sequence[str]) -> tuple[GivenAddress, ...]:

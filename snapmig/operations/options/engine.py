@@ -179,8 +179,5 @@ def _devices() -> list[Engine]:
     # Engines of hardware that is here, ready and open to this user. Most hosts have none, and see
     # so in microseconds, where a look for libraries and devices takes 15 ms.
     possible = (engine for engine in ENGINES.values() if any(map(os.path.exists, engine.signs)))
-    return [engine for engine in possible if _is_ready(engine.facts())]
-
-
-def _is_ready(facts: EngineFacts) -> bool:
-    return facts.hardware and facts.usable and facts.note is None
+    known = ((engine, engine.facts()) for engine in possible)
+    return [e for e, facts in known if facts.hardware and facts.usable and facts.note is None]

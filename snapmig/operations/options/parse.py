@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 from snapmig.container.format import (
     MAX_PACKET_SIZE,
@@ -13,7 +14,6 @@ from snapmig.container.format import (
 )
 from snapmig.encodings.compressions import COMPRESSIONS, Compression
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.operations.options.names import LiveName
 from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
@@ -22,6 +22,15 @@ __all__ = (
     "GUEST_FORMAT",
     "GUEST_PREFIX",
     "WINDOWS",
+    "AcceleratorName",
+    "CompressionName",
+    "FormatName",
+    "HuffmanName",
+    "LayoutName",
+    "Level",
+    "LiveName",
+    "ViaName",
+    "WindowName",
     "default_jobs",
     "is_guest",
     "parse_compression",
@@ -36,6 +45,26 @@ __all__ = (
     "parse_window",
     "window_bits",
 )
+
+AcceleratorName = Literal["auto", "isal", "python", "qat", "qpl", "qpl:software"]
+CompressionName = Literal["zlib", "zstd", "lz4", "none"]
+FormatName = Literal[
+    "cloud-hypervisor",
+    "elf",
+    "firecracker",
+    "libvirt",
+    "mapped-ram",
+    "qemu-stream",
+    "raw",
+    "raw-by-address",
+]
+HuffmanName = Literal["dynamic", "fixed", "trained"]
+LayoutName = Literal["fixed", "packed"]
+Level = int | Literal["auto"]
+LiveName = Literal["background"]
+ViaName = Literal["shared", "multifd", "mapped-ram", "stream"]
+WindowName = Literal["4k", "32k"]
+
 
 WINDOWS = {"4k": 12, "32k": 15}
 """Names of deflate windows, and their sizes in bits."""

@@ -13,7 +13,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.guests.limits import LiveLimits
 from snapmig.guests.wait import MonitorWait
 from snapmig.operations.options.addresses import GivenAddress
-from snapmig.operations.options.names import LiveName
+from snapmig.operations.options.parse import LiveName
 from snapmig.operations.progress import ProgressCallback
 from snapmig.stores.location import Location
 from snapmig.workers.pool import WorkerPool, WorkersMaker

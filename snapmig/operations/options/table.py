@@ -1,9 +1,10 @@
 """
-The options of a save, each in one place: name, type, default, help and homes.
+The options of saves and restores, each in one place: name, type, default, help and homes.
 
-All of them are arguments of :func:`snapmig.save`, which adds :data:`API_ONLY`. The options of the
-command line and the keys of TOML files are made from the entries here, and tests compare them with
-the signature and with the tables in ``docs``. A new option is an entry, and the code for it.
+All of them are arguments of :func:`snapmig.save` or :func:`snapmig.restore`, which add
+:data:`API_ONLY`. The options of the command line and the keys of TOML files are made from the
+entries here, and tests compare them with the signatures and with the tables in ``docs``. A new
+option is an entry, and the code for it.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from snapmig.errors import UsageError
 from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.addresses import parse_addresses
-from snapmig.operations.options.names import LiveName
 from snapmig.operations.options.parse import (
     BACKGROUND,
     WAYS,
     WINDOWS,
+    LiveName,
     parse_packet_size,
     parse_rate,
 )
@@ -36,13 +37,14 @@ __all__ = (
     "OPTIONS",
     "OUTPUT",
     "TUNING",
-    "SaveOption",
+    "Option",
     "file_fields",
     "names_in",
+    "options_of",
 )
 
 API_ONLY = ("workers", "progress", "notice")
-"""Arguments of :func:`snapmig.save` for callers from Python: objects and callbacks."""
+"""Further arguments of both, for callers from Python: objects and callbacks."""
 
 GENERAL, GUEST, OUTPUT, TUNING = (
     "options",
@@ -54,9 +56,9 @@ GROUPS = (GENERAL, GUEST, OUTPUT, TUNING)
 """Headings of the help, in this order."""
 
 
-class SaveOption(NamedTuple):
+class Option(NamedTuple):
     """
-    An option of a save.
+    An option of a save, a restore, or both.
 
     :ivar name: as an argument and as a key; with hyphens on the command line
     :ivar kind: type of the value in a TOML file, and in Python
@@ -64,8 +66,9 @@ class SaveOption(NamedTuple):
     :ivar help: without the default
     :ivar tables: TOML tables with this key: ``save``, ``restore`` and ``defaults`` of a batch,
         ``backup`` for ``[save]`` of a backup configuration
+    :ivar verbs: ``save`` and ``restore``, as far as they have it
     :ivar default: of the Python argument and of the command line
-    :ivar shown: the default in words
+    :ivar default_text: the default in words
     :ivar parse: check and conversion of the argument on the command line
     :ivar flags: names on the command line besides ``--name``
     :ivar values: further values of an option without an argument, each with its help, given as
@@ -77,8 +80,9 @@ class SaveOption(NamedTuple):
     group: str
     help: str
     tables: str
+    verbs: str = "save"
     default: Any = None
-    shown: str = ""
+    default_text: str = ""
     metavar: str | None = None
     choices: Iterable[str] | None = None
     parse: Callable[[str], Any] | None = None
@@ -98,115 +102,138 @@ def _parse_attachment(text: str) -> tuple[str, str]:
     return name, path
 
 
+_BOTH = "save restore"
+
 _ENTRIES = (
-    SaveOption(
+    Option(
         "parent", str, GENERAL, "an older snapshot: store only the changes since then",
         "save defaults", metavar="OLDER",
     ),
-    SaveOption(
+    Option(
         "compression", str, GENERAL, "zlib, zstd, lz4 or none", "save defaults backup",
-        default="zlib", shown="zlib", metavar="NAME", choices=COMPRESSIONS,
+        default="zlib", default_text="zlib", metavar="NAME", choices=COMPRESSIONS,
     ),
-    SaveOption(
+    Option(
         "level", int | str, GENERAL,
         "zlib 0 to 9, zstd -7 to 19, lz4 1 to 12, or auto",
-        "save defaults backup", shown="1", metavar="N",
+        "save defaults backup", default_text="1", metavar="N",
     ),
-    SaveOption(
-        "jobs", int, GENERAL, "worker processes", "backup", metavar="N", flags=("-j",)
+    Option(
+        "jobs", int, GENERAL, "worker processes", "backup", verbs=_BOTH, metavar="N", flags=("-j",)
     ),
-    SaveOption(
+    Option(
         "force", bool, GENERAL, "replace an existing SNAPSHOT", "save restore defaults",
-        default=False, flags=("-f",),
+        verbs=_BOTH, default=False, flags=("-f",),
     ),
-    SaveOption(
+    Option(
+        "in_place", bool, GENERAL,
+        "fill an existing IMAGE of the same size; a running\n"
+        "program may have it mapped",
+        "restore", verbs="restore", default=False,
+    ),
+    Option(
+        "for_qemu", bool, GENERAL,
+        "make IMAGE a directory, and print the commands that\n"
+        "resume the guest from it",
+        "restore", verbs="restore", default=False,
+    ),
+    Option(
+        "block", str, GENERAL, "only this RAM block", "restore", verbs="restore",
+        default_text="all, in order", metavar="NAME",
+    ),
+    Option(
         "live", bool | LiveName, GENERAL, "save while the guest runs, pause it only briefly",
         "save defaults backup", default=False,
         values={BACKGROUND: "the same, as the guest is at the start"},
     ),
-    SaveOption(
+    Option(
         "attach", dict[str, str], GENERAL, "keep a file in the snapshot; may be repeated",
         "save defaults", metavar="NAME=FILE", parse=_parse_attachment,
     ),
-    SaveOption(
-        "format", str, GUEST, "format of IMAGE", "save restore", shown="by content",
-        metavar="FORMAT",
+    Option(
+        "format", str, GUEST, "format of IMAGE", "save restore", verbs=_BOTH,
+        default_text="by content", metavar="FORMAT",
     ),
-    SaveOption(
+    Option(
         "base", list[str], GUEST, "the file that IMAGE, a Firecracker diff, builds on", "save",
         default=(), metavar="FILE",
     ),
-    SaveOption(
+    Option(
         "address", dict[str, int | str], GUEST, "guest physical address of BLOCK[@OFFSET]",
-        "save restore", default=(), metavar="BLOCK=GPA", parse=_parse_address,
+        "save restore", verbs=_BOTH, default=(), metavar="BLOCK=GPA", parse=_parse_address,
     ),
-    SaveOption(
+    Option(
         "arch", str, GUEST, "architecture of the guest, such as aarch64", "save restore",
-        metavar="NAME", choices=ARCHITECTURES,
+        verbs=_BOTH, metavar="NAME", choices=ARCHITECTURES,
     ),
-    SaveOption(
+    Option(
+        "domain_xml", str, GUEST, "domain definition for --format libvirt", "",
+        verbs="restore", default_text="the\nattachment domain.xml", metavar="FILE",
+    ),
+    Option(
         "via", str, GUEST, "shared, multifd, mapped-ram or stream",
-        "save defaults backup", shown="auto", metavar="WAY", choices=WAYS,
+        "save defaults backup", default_text="auto", metavar="WAY", choices=WAYS,
     ),
-    SaveOption(
+    Option(
         "max_downtime", float, GUEST, "longest pause of a live save via multifd",
-        "save defaults backup", shown="300", metavar="MS",
+        "save defaults backup", default_text="300", metavar="MS",
         parse=lambda text: parse_live_limits(text, None).downtime_ms,
     ),
-    SaveOption(
+    Option(
         "pause_after", float, GUEST, "pause it then, though much is left to save",
-        "save defaults backup", shown="300", metavar="S",
+        "save defaults backup", default_text="300", metavar="S",
         parse=lambda text: parse_live_limits(None, text).pause_after_s,
     ),
-    SaveOption(
+    Option(
         "monitor_timeout", float, GUEST, "seconds to wait for answers of QEMU", "backup",
-        shown="30", metavar="S", parse=parse_monitor_timeout,
+        verbs=_BOTH, default_text="30", metavar="S", parse=parse_monitor_timeout,
     ),
-    SaveOption(
+    Option(
         "follow_remote_parents", bool, GUEST, "find parents anywhere, not just beside or below",
-        "save restore defaults", default=False,
+        "save restore defaults", verbs=_BOTH, default=False,
     ),
-    SaveOption(
+    Option(
         "share", str, OUTPUT, "save part K of N (docs/cluster.md); then commit", "save",
         metavar="K/N",
     ),
-    SaveOption(
+    Option(
         "bwlimit", str | int, OUTPUT, "write at most RATE bytes per second, like 200M", "",
-        metavar="RATE", parse=parse_rate,
+        verbs=_BOTH, metavar="RATE", parse=parse_rate,
     ),
-    SaveOption(
+    Option(
         "layout", str, TUNING, "fixed (sparse file) or packed, for s3://",
-        "save defaults backup", shown="fixed", metavar="KIND",
+        "save defaults backup", default_text="fixed", metavar="KIND",
         choices=tuple(kind.name.lower() for kind in Layout),
     ),
-    SaveOption(
+    Option(
         "packet_size", int | str, TUNING, "64K to 4M of RAM at once",
-        "save defaults backup", shown="512K, or as OLDER", metavar="SIZE", parse=parse_packet_size,
+        "save defaults backup", default_text="512K, or as OLDER", metavar="SIZE",
+        parse=parse_packet_size,
     ),
-    SaveOption(
+    Option(
         "page_digests", bool, TUNING, "for faster later saves; --no-page-digests",
-        "save defaults backup", shown="as OLDER",
+        "save defaults backup", default_text="as OLDER",
     ),
-    SaveOption(
+    Option(
         "deltas", bool, TUNING, "store differences within pages; --no-deltas",
-        "save defaults backup", shown="auto",
+        "save defaults backup", default_text="auto",
     ),
-    SaveOption(
+    Option(
         "accelerator", str, TUNING, 'zlib engine, see "snapmig accelerators"',
-        "save restore defaults backup", default="auto", shown="auto", metavar="NAME",
-        choices=("auto", *ENGINES),
+        "save restore defaults backup", verbs=_BOTH, default="auto", default_text="auto",
+        metavar="NAME", choices=("auto", *ENGINES),
     ),
-    SaveOption(
+    Option(
         "depth", int, TUNING, "packets in flight per worker, for hardware",
-        "save restore defaults backup", metavar="N",
+        "save restore defaults backup", verbs=_BOTH, metavar="N",
     ),
-    SaveOption(
+    Option(
         "window", str, TUNING, "zlib history: 32k, or 4k for hardware decoders",
-        "save defaults backup", shown="32k", metavar="SIZE", choices=WINDOWS,
+        "save defaults backup", default_text="32k", metavar="SIZE", choices=WINDOWS,
     ),
-    SaveOption(
+    Option(
         "huffman", str, TUNING, "qpl code tables: dynamic, fixed, trained",
-        "save defaults backup", default="dynamic", shown="dynamic", metavar="KIND",
+        "save defaults backup", default="dynamic", default_text="dynamic", metavar="KIND",
         choices=("dynamic", "fixed", "trained"),
     ),
 )  # fmt: skip
@@ -215,8 +242,13 @@ OPTIONS = {option.name: option for option in _ENTRIES}
 """By name, in the order of the help."""
 
 
+def options_of(verb: str) -> list[Option]:
+    """Return the options of a verb."""
+    return [option for option in _ENTRIES if verb in option.verbs.split()]
+
+
 def names_in(table: str) -> list[str]:
-    """Return the keys of a TOML table, as :class:`SaveOption` names it."""
+    """Return the keys of a TOML table, as :class:`Option` names it."""
     return [option.name for option in _ENTRIES if table in option.tables.split()]
 
 

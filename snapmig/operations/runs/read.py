@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ from snapmig.encodings.compressions import ReadSettings
 from snapmig.handlers.counters import Counter
 from snapmig.operations.options.engine import choose_to_read, failure_warnings
 from snapmig.operations.options.parse import parse_depth, parse_jobs
-from snapmig.operations.progress import ProgressCallback
-from snapmig.workers.pool import WorkerPool, Workers, WorkersMaker
-from snapmig.workers.tasks import TASKS_AHEAD
+from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.workers.counters import Row
+from snapmig.workers.pool import WorkerPool, WorkersMaker
+from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 
 __all__ = ("ReadOptions", "Reading", "read_options")
 
@@ -95,10 +97,23 @@ class Reading:
         """Number of tasks to announce to a worker: more if bytes come over a network."""
         return REMOTE_AHEAD if any(file.is_remote for file in self.chain) else TASKS_AHEAD
 
-    def take_warnings(self, pool: Workers) -> None:
-        """Keep messages from workers."""
-        failures = int(pool.counters.total()[Counter.ENGINE_FAILURES])
-        self.warnings += failure_warnings(list(pool.notes), failures)
+    def run(self, tasks: TaskSource, make_handler: Callable[[], Handler], ram_size: int) -> Row:
+        """
+        Have workers do tasks, and keep their warnings. Return their counters.
+
+        :param make_handler: called in each worker; must be picklable
+        :param ram_size: bytes of RAM to report as the whole
+        """
+        options = self.options
+        with options.workers(options.jobs, make_handler, lambda _signal: "") as pool:
+            report = reporter(pool, ram_size, options.progress)
+            pool.run(tasks, report, ahead=self.ahead)
+            report()
+            counters = pool.counters.total()
+            self.warnings += failure_warnings(
+                list(pool.notes), int(counters[Counter.ENGINE_FAILURES])
+            )
+            return counters
 
     def _choose(self, file: SnapshotFile) -> ReadSettings:
         settings, warnings = choose_to_read(file, self.options.accelerator, self.options.depth)

@@ -30,6 +30,7 @@ from snapmig.images.qemu.state import VmState
 from snapmig.images.source import ImageReader
 from snapmig.migration.connections import Connections
 from snapmig.migration.main_channel import MainChannel
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.save import MakeHandler, SaveRun, open_save_run
@@ -183,11 +184,14 @@ class _Opened(NamedTuple):
 def _open_channels(
     stack: ExitStack, connections: Connections, main: MainChannel, state: VmState
 ) -> _Opened:
-    channels = [channel.fileno() for channel in connections.channels]
+    secure = tuple(each for each in connections.channels if isinstance(each, SecureConnection))
+    channels = [-1 if secure else channel.fileno() for channel in connections.channels]
     tables = stack.enter_context(StagingTables(len(channels) + 1)).paths
 
     def make(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
-        plan = _plan(inputs, output)._replace(tables=tables, target_page=target_page(state))
+        plan = _plan(inputs, output)._replace(
+            tables=tables, target_page=target_page(state), secure=secure
+        )
         return partial(ReceiveHandler, plan)
 
     def tasks(run: SaveRun) -> ReceiveTasks:

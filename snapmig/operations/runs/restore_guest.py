@@ -1,17 +1,15 @@
-"""``restore ... qmp:SOCKET`` and ``--for-qemu``: a snapshot back into a QEMU."""
+"""``restore ... qmp:SOCKET``: a snapshot's guest, back into a waiting QEMU."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from snapmig.attachments import StoredAttachment, source_format
+from snapmig.attachments import SOURCE_PREFIX, Attachments, StoredAttachment, source_format
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory
@@ -19,28 +17,18 @@ from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
-from snapmig.operations.runs.foreign_command import check_command
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.operations.runs.read import Reading
-from snapmig.operations.runs.restore import (
-    SourceAttachments,
-    fill,
-    plan_block,
-    plan_whole,
-    restore_nameless,
-    restore_new,
-)
+from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
+from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.save_guest import STATE
-from snapmig.system.files import PartialDirectory, descriptor_path, pwrite_all, write_file
+from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.system.libc import huge_page_size
 
-_FILE_SINCE = (8, 2)
-"""The first QEMU that reads ``file:``."""
-_MAPPED_RAM_SINCE = (9, 0)
+__all__ = ("MAPPED_RAM_SINCE", "SavedGuest", "load_guest", "restore_guest")
 
-__all__ = ("Resumable", "SavedGuest", "load_guest", "restore_for_qemu", "restore_guest")
-
-_LONGEST_NAME = 100
+MAPPED_RAM_SINCE = (9, 0)
+"""The first QEMU with mapped-ram files."""
 
 
 @dataclass(frozen=True)
@@ -57,24 +45,7 @@ class SavedGuest:
     machine: str
     state: StoredAttachment | None
     command_line: tuple[str, ...] = ()
-    qemu_version: tuple[int, ...] = _MAPPED_RAM_SINCE
-
-
-@dataclass(frozen=True)
-class Resumable:
-    """
-    A directory from which a guest resumes.
-
-    :param format: format of the saved image
-    :param data_pages: number of nonzero pages
-    :param arguments: the command to start QEMU
-    :param monitor_commands: commands for its monitor (HMP) after that
-    """
-
-    format: str
-    data_pages: int
-    arguments: tuple[str, ...]
-    monitor_commands: tuple[str, ...]
+    qemu_version: tuple[int, ...] = MAPPED_RAM_SINCE
 
 
 def load_guest(source: SnapshotFile) -> SavedGuest:
@@ -84,7 +55,7 @@ def load_guest(source: SnapshotFile) -> SavedGuest:
     :raises UsageError: the saved image had no device state of QEMU
     :raises CorruptSnapshotError: its attachments were not written by snapmig
     """
-    attachments = SourceAttachments(source)
+    attachments = Attachments(source, SOURCE_PREFIX, limited=True)
     try:
         return _load_guest(attachments, source)
     except SnapmigError as error:
@@ -92,7 +63,7 @@ def load_guest(source: SnapshotFile) -> SavedGuest:
         raise
 
 
-def _load_guest(attachments: SourceAttachments, source: SnapshotFile) -> SavedGuest:
+def _load_guest(attachments: Attachments, source: SnapshotFile) -> SavedGuest:
     from_guest = source_format(source) == GUEST_FORMAT
     for name in (FACTS, STATE):
         if from_guest and name not in attachments:
@@ -133,60 +104,6 @@ def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str
             )
         _start(guest, saved.state)
     return name, data_pages
-
-
-def restore_for_qemu(reading: Reading, folder: Path) -> Resumable:
-    """
-    Make a directory from which a new QEMU resumes a snapshot's guest.
-
-    :raises DestinationExistsError: the directory exists
-    :raises UsageError: the snapshot lacks the command line of the guest's QEMU
-    """
-    saved = load_guest(reading.snapshot)
-    if saved.state is not None and not saved.command_line:
-        message = (
-            "the command line of QEMU could not be read when its guest was saved; start one "
-            "like it with -incoming defer, and restore to qmp:SOCKET"
-        )
-        raise UsageError(message, path=reading.snapshot.shown)
-    check_command(saved.command_line)
-    final = folder.absolute()
-    with PartialDirectory(final) as partial_folder:
-        made = _fill_folder(reading, saved, final, partial_folder.partial_path)
-        partial_folder.commit()
-    return made
-
-
-def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path) -> Resumable:
-    # Arguments name files by their final paths, in `final`; they are made in `folder`.
-    source = reading.snapshot
-    name = source_format(source)
-    if saved.state is None:
-        mapped = saved.qemu_version >= _MAPPED_RAM_SINCE
-        state = final / ("guest.mapped-ram" if mapped else "guest.stream")
-        part = plan_whole(source, "mapped-ram" if mapped else "qemu-stream")
-        pages = restore_new(reading, folder / state.name, part, force=False)
-        option = ("-global", "migration.mapped-ram=on") if mapped else ()
-        arguments = (*_command(saved, {}), *option, "-incoming", _uri(state, saved))
-        return Resumable(name, pages, arguments, ("cont",))
-    files = {
-        block.name: final / f"{number}-{_part_of_name(block.name)}.ram"
-        for number, block in enumerate(source.geometry.blocks)
-    }
-    pages = 0
-    for block, file in files.items():
-        part = plan_block(source, block)
-        pages += restore_new(reading, folder / file.name, part, force=False)
-    state = final / "state"
-    write_file(folder / state.name, saved.state)
-    arguments = (*_command(saved, files), "-incoming", "defer")
-    return Resumable(name, pages, arguments, _monitor_commands(_uri(state, saved)))
-
-
-def _part_of_name(text: str) -> str:
-    # A block's name is untrusted: only characters without a meaning in paths and in QEMU's options
-    # are kept. The number before it keeps names apart.
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:_LONGEST_NAME]
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -242,67 +159,6 @@ def _start_from_file(reading: Reading, guest: Guest) -> int:
         guest.load_file(fd)
     guest.run()
     return pages
-
-
-def _uri(path: Path, saved: SavedGuest) -> str:
-    if saved.qemu_version >= _FILE_SINCE:
-        return f"file:{path}"
-    return f"exec:cat {shlex.quote(str(path))}"
-
-
-def _monitor_commands(uri: str) -> tuple[str, ...]:
-    # QEMU has no command-line option for this capability, so its monitor must set it.
-    escaped = uri.replace("\\", r"\\").replace('"', r"\"")
-    quoted = uri if re.fullmatch(r'[^\s"\\]+', uri) else f'"{escaped}"'
-    return ("migrate_set_capability x-ignore-shared on", f"migrate_incoming {quoted}", "cont")
-
-
-def _command(saved: SavedGuest, files: dict[str, Path]) -> list[str]:
-    # The guest's original command, without its RAM files and its incoming migration.
-    command = saved.command_line
-    if not command:
-        return ["qemu-system-x86_64", "-machine", saved.machine]
-    arguments = []
-    skip = False
-    for argument in command:
-        if skip or argument == "-incoming":
-            skip = not skip
-            continue
-        arguments.append(_with_files(argument, files))
-    return arguments
-
-
-def _with_files(argument: str, files: dict[str, Path]) -> str:
-    if argument.startswith("{"):
-        return _with_files_json(argument, files)
-    pairs = argument.split(",")
-    if not pairs[0].removeprefix("qom-type=").startswith("memory-backend-"):
-        return argument
-    name = next((pair[3:] for pair in pairs if pair.startswith("id=")), "")
-    if name not in files:
-        return argument
-    kept = [p for p in pairs[1:] if not p.startswith(("mem-path=", "share=", "offset="))]
-    return ",".join(["memory-backend-file", *kept, f"mem-path={_option(files[name])}", "share=on"])
-
-
-def _option(path: Path) -> str:
-    return str(path).replace(",", ",,")
-
-
-def _with_files_json(argument: str, files: dict[str, Path]) -> str:
-    # libvirt writes -object as JSON.
-    try:
-        value = json.loads(argument)
-    except (ValueError, RecursionError):
-        return argument
-    name = value.get("id")
-    if not str(value.get("qom-type", "")).startswith("memory-backend-"):
-        return argument
-    if not isinstance(name, str) or name not in files:
-        return argument
-    value.pop("offset", None)
-    value |= {"qom-type": "memory-backend-file", "mem-path": str(files[name]), "share": True}
-    return json.dumps(value)
 
 
 def _layout(sizes: dict[str, int]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from types import TracebackType
+from typing import Any
 
 from snapmig.handlers.counters import Counter
 from snapmig.operations.options.parse import parse_rate
@@ -44,13 +44,8 @@ class WorkerGroup:
         self._pool.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._pool.__exit__(kind, error, trace)
+    def __exit__(self, *exc: Any) -> None:
+        self._pool.__exit__(*exc)
 
     @property
     def size(self) -> int:

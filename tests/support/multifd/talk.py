@@ -17,6 +17,8 @@ from tests.support.multifd.plan import Block, Packet, Plan, Round, contents
 from tests.support.multifd.wire import PAGE, word
 
 MAIN = "main"
+SENT = "sent "
+"""How gates begin that are open as soon as a step was sent, read or not."""
 RAM_ID = 2
 FOOTER = struct.pack(">BI", 0x7E, RAM_ID)
 DESCRIPTION = json.dumps({"page_size": PAGE, "devices": []}).encode()
@@ -163,6 +165,9 @@ def write(
     for one in channels:
         if dialect.end_sync and not dialect.per_section:
             one.sync(len(plan.rounds))
+            gate = f"{SENT}{one.number}"
+            one.steps[-1] = one.steps[-1]._replace(opens=gate)
+            main.wait(gate)
         mine = [state for state in states if state[0] == one.number]
         one.steps += [Step("state", wire.device_state(*state[1:])) for state in mine]
     lines = [Line(MAIN, tuple(main.steps))]
@@ -316,6 +321,11 @@ class _Main:
         text = self._guest.description
         if text is not None:
             self._add("description", struct.pack(">BI", 6, len(text)) + text)
+
+    def wait(self, gate: str) -> None:
+        # QEMU ends RAM when the channels have sent their last SYNC.
+        at = Line(MAIN, tuple(self.steps)).find("section end", -1)
+        self.steps.insert(at, Step("wait", waits=gate))
 
     def _record(self, block: bytes, page: int) -> bytes:
         if block == self._block:

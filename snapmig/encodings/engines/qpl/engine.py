@@ -59,7 +59,7 @@ class _Qpl:
         library = load()
         version = path = None
         if isinstance(library, str):
-            report = _missing(library)
+            report = DeviceReport((), library, "sudo apt-get install libqpl1")
         else:
             report, version, path = self._devices(), library.version, library.path
         return EngineFacts(
@@ -169,10 +169,6 @@ class QplSoftwareEngine(_Qpl):
     # Version 1.9 refuses its own streams of more than 32 KiB of data in its verification (status
     # 229), all of which are right by zlib. The accelerator's streams it does verify by the device.
     flags = _Qpl.flags | Flag.OMIT_VERIFY
-
-
-def _missing(reason: str) -> DeviceReport:
-    return DeviceReport((), reason, "sudo apt-get install libqpl1")
 
 
 def _histogram(counts: bytes | None) -> Histogram:

@@ -1,0 +1,85 @@
+"""``snapmig receive``."""
+
+from __future__ import annotations
+
+import argparse
+
+from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress
+from snapmig.commands.output import print_notice
+from snapmig.commands.progress import show_progress
+from snapmig.commands.saved import print_saved
+from snapmig.errors import UsageError
+from snapmig.operations.options.table import GENERAL, OPTIONS, OUTPUT
+from snapmig.operations.receive import CHANNELS, FIRST_S, receive
+
+__all__ = ("add_parser",)
+
+_EPILOG = """\
+examples, each before a migration at the guest's monitor:
+  snapmig receive --listen unix:/run/guest.sock guest.snap
+  snapmig receive --listen tcp:192.0.2.7:4444 --tls /etc/pki/qemu guest.snap
+"""
+_OF_SAVES = (
+    "parent", "compression", "level", "jobs", "force", "attach", "arch", "follow_remote_parents",
+    "bwlimit", "packet_size", "page_digests", "deltas", "accelerator", "depth", "window",
+)  # fmt: skip
+_OWN = ("channels", "tls", "insecure", "timeout")
+
+
+def add_parser(verbs: Verbs) -> None:
+    """Add the verb's parser."""
+    parser = verbs.add_parser(
+        "receive",
+        help="save a guest that its QEMU migrates here",
+        usage="snapmig receive --listen ADDRESS [options] SNAPSHOT",
+        description="Save a guest that QEMU migrates here, from this host or another.",
+        epilog=_EPILOG,
+    )
+    parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make")
+    groups = add_groups(parser)
+    first = groups[GENERAL]
+    first.add_argument(
+        "--listen",
+        required=True,
+        metavar="ADDRESS",
+        help="unix:PATH or tcp:ADDRESS:PORT, where QEMU migrates to",
+    )
+    first.add_argument(
+        "--channels",
+        type=int,
+        default=CHANNELS,
+        metavar="N",
+        help=f"multifd-channels of that QEMU, 0 without multifd ({CHANNELS})",
+    )
+    first.add_argument("--tls", metavar="DIR", help="certificates as for QEMU's tls-creds-x509")
+    first.add_argument(
+        "--insecure", action="store_true", help="let other hosts connect without TLS"
+    )
+    first.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        help=f"seconds to wait for the migration ({FIRST_S:g})",
+    )
+    for name in _OF_SAVES:
+        add_option(groups[OPTIONS[name].group], name)
+    add_progress(groups[OUTPUT])
+    add_common(groups[OUTPUT])
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    given = {name: getattr(options, name) for name in (*_OWN, *_OF_SAVES)}
+    attached = dict(options.attach)
+    if len(attached) < len(options.attach):
+        raise UsageError("--attach gives the same NAME twice")
+    with show_progress(options.progress, "receiving") as progress:
+        result = receive(
+            options.listen,
+            options.snapshot,
+            **{**given, "attach": attached},
+            progress=progress,
+            notice=print_notice,
+        )
+    print_saved(options, "receive", result)
+    return 0
