@@ -9,6 +9,7 @@ is in the way.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -42,6 +43,7 @@ _CANCEL_S = 30.0
 LONGEST_DOWNTIME_MS = 2_000_000
 MOST_CHANNELS = 255
 _MAPPED, _STREAM = "mapped-ram", "qemu-stream"
+_ENDS_TRACKING = (8, 2)
 _ONLY_NAMED_FILES = (8, 1)
 """From this version on x-ignore-shared leaves out only shared memory in files with a path."""
 
@@ -154,12 +156,14 @@ class Guest:
             raise MonitorError(message, path=self.monitor.path)
 
     @contextmanager
-    def paused(self) -> Iterator[Pause]:
+    def paused(self, stream: socket.socket | None = None) -> Iterator[Pause]:
         """
         Keep the guest paused inside the block, and resume it afterwards in every case.
 
         If we are killed, or QEMU does not answer, a guard process resumes it; it is started first.
 
+        :param stream: a connection that the guard must read to its end then, instead of cancelling
+            the migration over it
         :raises MonitorError: QEMU would not save it now, or does not resume it
         :raises SnapmigError: the guard can't be started
         """
@@ -168,7 +172,7 @@ class Guest:
             pause = Pause(self.status == "running", len(self.monitor.stops()))
             self._refuse = not pause.was_running and self._can_be_refused()
             undo = settings_now(self.monitor)
-            guard = Guard(self.monitor, resume=pause.was_running, undo=undo)
+            guard = Guard(self.monitor, resume=pause.was_running, undo=undo, stream=stream)
             pause.started = time.monotonic()
             try:
                 with signals.let_in():
@@ -176,8 +180,19 @@ class Guest:
             finally:
                 self._let_go(pause, guard, undo)
 
+    @property
+    def must_end_snapshots(self) -> bool:
+        """
+        True if a background snapshot must come to its end.
+
+        Otherwise QEMU leaves memory write-protected, and the guest stands still for ever. Seen with
+        7.2; by its source 8.2 is free of it.
+        """
+        return self._version < _ENDS_TRACKING
+
     def stop_of(self, pause: Pause) -> Stop | None:
-        """Return the first stop of a pause that was over or is under way, None if there is none."""
+        """Return the first stop of a pause, over or under way, None if there is none."""
+        self.monitor.execute("query-status")  # events of before come with the answer
         return next(iter(self.monitor.stops()[pause.stops :]), None)
 
     @property

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 
 from snapmig.guests.answers import Migration
 from snapmig.guests.guest import LONGEST_DOWNTIME_MS, MOST_CHANNELS, Guest
@@ -13,12 +14,21 @@ from snapmig.guests.monitor import MonitorError
 from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
 from snapmig.guests.settings import BACKGROUND, capabilities, parameters
 from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
+from snapmig.system.signals import HeldSignals
 
-__all__ = ("Outgoing", "migrating")
+__all__ = (
+    "Outgoing",
+    "migrating",
+    "migrating_in_background",
+    "migrating_over_stream",
+    "open_stream",
+)
 
 _ASK_S = 0.5
 """Seconds between two questions for the migration's state."""
 _REST_S = 30.0
+_STEP = 1 << 20
+_NAME = "snapmig-stream"
 
 _REASONS = {
     "host kernel": "its process may not use userfaultfd for that: run QEMU as root, set "
@@ -28,13 +38,20 @@ _REASONS = {
 
 
 @contextmanager
-def migrating(guest: Guest, uri: str, channels: int, live: LiveLimits | None) -> Iterator[Outgoing]:
+def migrating(
+    guest: Guest,
+    uri: str,
+    channels: int,
+    live: LiveLimits | None,
+    give_up: Callable[[], None] = lambda: None,
+) -> Iterator[Outgoing]:
     """
     Have QEMU migrate the guest inside the block, and put its settings back.
 
-    :param uri: of the listening socket
+    :param uri: of the connection, or of a listening socket
     :param channels: number of multifd channels, 0 for a single stream
     :param live: None to stop the guest at once
+    :param give_up: as of :class:`Outgoing`
     :raises MonitorError: QEMU refuses
     """
     wanted: dict[str, object] = {"max-bandwidth": 0}  # unlimited
@@ -54,15 +71,49 @@ def migrating(guest: Guest, uri: str, channels: int, live: LiveLimits | None) ->
             wanted["downtime-limit"] = live.downtime_ms
     with parameters(guest.monitor, wanted), capabilities(guest.monitor, *names):
         guest.monitor.execute("migrate", uri=uri)
-        yield Outgoing(guest, None if live is None else live.pause_after_s)
+        yield Outgoing(guest, None if live is None else live.pause_after_s, give_up)
 
 
 @contextmanager
-def migrating_in_background(guest: Guest, uri: str) -> Iterator[Outgoing]:
+def open_stream(guest: Guest) -> Iterator[tuple[socket.socket, str]]:
+    """
+    Give QEMU one end of a connection; yield ours, and the URI of QEMU's.
+
+    :raises MonitorError: QEMU did not take it
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            guest.monitor.send_descriptor(theirs.fileno(), "getfd", fdname=_NAME)
+        try:
+            yield ours, f"fd:{_NAME}"
+        finally:
+            with suppress(MonitorError):  # a migration uses it up, and QEMU may have gone
+                guest.monitor.execute("closefd", fdname=_NAME)
+
+
+@contextmanager
+def migrating_over_stream(
+    guest: Guest, uri: str, stream: socket.socket, live: LiveLimits | None
+) -> Iterator[Outgoing]:
+    """
+    Have QEMU migrate the guest over one connection, as :func:`migrating`.
+
+    :param stream: our end, closed before anything else if the block fails: QEMU's monitor may stand
+        still until then
+    """
+    with migrating(guest, uri, 0, live, stream.close) as outgoing, closing(stream):
+        yield outgoing
+
+
+@contextmanager
+def migrating_in_background(guest: Guest, uri: str, stream: socket.socket) -> Iterator[Outgoing]:
     """
     Have QEMU send the guest as it is now inside the block, while the guest runs on.
 
-    :param uri: of the listening socket
+    :param uri: of the connection
+    :param stream: our end, as for :func:`migrating_over_stream`; if QEMU is not to be interrupted,
+        it is read to the end before it is closed
     :raises MonitorError: QEMU can't, with the reason
     """
     with ExitStack() as stack:
@@ -72,8 +123,28 @@ def migrating_in_background(guest: Guest, uri: str) -> Iterator[Outgoing]:
         except MonitorError as error:
             message = f"{error.message}{_explain(error.message)}"
             raise MonitorError(message, path=error.path) from error
-        guest.monitor.execute("migrate", uri=uri)
-        yield Outgoing(guest, None)
+        stack.enter_context(closing(stream))
+        try:
+            guest.monitor.execute("migrate", uri=uri)
+        except MonitorError:  # so it has not begun
+            raise
+        except BaseException:  # a signal's
+            _give_up(guest, stream)
+            raise
+        try:
+            yield Outgoing(guest, None, lambda: _give_up(guest, stream))
+        except BaseException:
+            _give_up(guest, stream)
+            raise
+
+
+def _give_up(guest: Guest, stream: socket.socket) -> None:
+    if guest.must_end_snapshots:
+        with suppress(OSError), HeldSignals():
+            stream.settimeout(_REST_S)
+            while stream.recv(_STEP):
+                pass
+    stream.close()
 
 
 def _explain(words: str) -> str:
@@ -87,10 +158,17 @@ class Outgoing:
     A migration under way.
 
     :param pause_after_s: stop the guest after so many seconds; None if that was asked for already
+    :param give_up: lets QEMU go on whose monitor stands still because nobody reads
     """
 
-    def __init__(self, guest: Guest, pause_after_s: float | None) -> None:
+    def __init__(
+        self,
+        guest: Guest,
+        pause_after_s: float | None,
+        give_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self._guest = guest
+        self._give_up = give_up
         self._monitor = guest.monitor
         self._watch = Watch(guest.monitor, "migrate")
         self._asked = time.monotonic()
@@ -120,6 +198,7 @@ class Outgoing:
 
     def reason(self) -> MonitorError | None:
         """Return QEMU's reason for a failure that was noticed at its connections, if it has one."""
+        self._give_up()
         end = time.monotonic() + _ASK_S
         while time.monotonic() < end:
             try:

@@ -17,6 +17,7 @@ import pytest
 import snapmig
 from snapmig.errors import NoSpaceError, SnapmigError, UsageError
 from snapmig.handlers import gathered_pages
+from snapmig.guests.watch import AT_REST
 from snapmig.operations.save import SaveResult
 from tests.qemu.sweep import sweep
 from tests.qemu.test_other_user import make_other_users
@@ -288,7 +289,7 @@ def test_killed_in_the_middle(busy: Monitored, shm: Path) -> None:
     process = caught(lambda: snapmig_program.start(*command), lambda _: is_sending(busy))
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    wait_for(lambda: busy.execute("query-migrate")["status"] in ("cancelled", "failed"))
+    wait_for(lambda: busy.execute("query-migrate")["status"] in AT_REST)
     wait_for(lambda: settings(busy) == before)
     assert len(tiny.wait_passes(busy, 2)) >= 2
     snapmig.save(busy.monitor, shm / "again", live="background", jobs=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,15 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.guest import MOST_CHANNELS, Guest
-from snapmig.guests.outgoing import Outgoing, migrating, migrating_in_background
+from snapmig.guests.limits import LiveLimits
+from snapmig.guests.monitor import Stop
+from snapmig.guests.outgoing import (
+    Outgoing,
+    migrating,
+    migrating_in_background,
+    migrating_over_stream,
+    open_stream,
+)
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
@@ -36,7 +44,7 @@ from snapmig.operations.options.parse import (
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
-from snapmig.operations.runs.receive import HEAD_S, open_receiver
+from snapmig.operations.runs.receive import HEAD_S, Receiver, open_receiver
 from snapmig.operations.runs.save import open_save_run
 from snapmig.stores.location import Location
 from snapmig.stores.opening import check_location
@@ -155,65 +163,94 @@ def _save_through_file(
 def _save_over_multifd(
     guest: Guest, socket: str, path: Location, options: SaveOptions
 ) -> SaveResult:
-    return _receive(guest, socket, path, options, min(options.jobs, MOST_CHANNELS))
+    channels = min(options.jobs, MOST_CHANNELS)
+    peer = guest.monitor.peer
+    own = (peer.pid, peer.uid)
+    with (
+        PrivateSocket(peer.uid) as private,
+        guest.paused() as pause,
+        migrating(guest, private.uri, channels, _live_limits(options)) as outgoing,
+        _with_reasons(outgoing),
+        closing(
+            accept_all(private.listener, channels, HEAD_S, outgoing.check, peer=own)
+        ) as connections,
+    ):
+        private.close()
+        main = MainChannel(connections.main, f"{GUEST_PREFIX}{socket}", multifd=True)
+        with _received(outgoing, connections, main, path, options) as receiver:
+            place_ram(receiver.source, find_addresses(guest.monitor))
+            result = _finish(guest, outgoing, main, receiver)
+    return replace(result, pause_seconds=round(pause.seconds, 4))
 
 
 def _save_over_stream(
     guest: Guest, socket: str, path: Location, options: SaveOptions
 ) -> SaveResult:
-    return _receive(guest, socket, path, options, 0)
-
-
-def _receive(
-    guest: Guest, socket: str, path: Location, options: SaveOptions, channels: int
-) -> SaveResult:
-    # QEMU migrates the guest to us. It is acknowledged once the snapshot is on stable storage, so
-    # that until then the guest is QEMU's.
-    shown = f"{GUEST_PREFIX}{socket}"
-    with PrivateSocket(guest.monitor.peer.uid) as private, guest.paused() as pause:
-        taken = not guest.keeps_state
-        at_start = find_addresses(guest.monitor) if options.live == BACKGROUND else None
-        with (
-            _migrating(guest, private.uri, channels, options) as outgoing,
-            _received(guest, outgoing, private, channels) as connections,
-        ):
-            main = MainChannel(connections.main, shown, multifd=channels > 0)
-            state = main.read_head(HEAD_S, outgoing.check)
-            with open_receiver(connections, main, state, path, options) as receiver:
-                receiver.receive(outgoing.check)
+    background = options.live == BACKGROUND
+    guarded = background and guest.must_end_snapshots
+    with (
+        open_stream(guest) as (stream, uri),
+        guest.paused(stream if guarded else None) as pause,
+    ):
+        at_start = find_addresses(guest.monitor) if background else None
+        sending = (
+            migrating_in_background(guest, uri, stream)
+            if background
+            else migrating_over_stream(guest, uri, stream, _live_limits(options))
+        )
+        with sending as outgoing, _with_reasons(outgoing):
+            main = MainChannel(stream, f"{GUEST_PREFIX}{socket}", multifd=False)
+            connections = Connections(stream, ())
+            with _received(outgoing, connections, main, path, options) as receiver:
                 place_ram(receiver.source, at_start or find_addresses(guest.monitor))
-                stop = guest.stop_of(pause) if at_start else None
-                kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
-                receiver.source.attachments = kept
-                result = receiver.finish(None if stop is None else stop.stopped_ns)
-            main.return_path.finish(taken=taken)
-            outgoing.wait_for_end(taken=taken)
+                stop = guest.stop_of(pause) if background else None
+                result = _finish(guest, outgoing, main, receiver, stop)
     return replace(result, pause_seconds=round(pause.seconds, 4))
 
 
-def _migrating(
-    guest: Guest, uri: str, channels: int, options: SaveOptions
-) -> AbstractContextManager[Outgoing]:
-    if options.live == BACKGROUND:
-        return migrating_in_background(guest, uri)
-    return migrating(guest, uri, channels, options.live_limits if options.live else None)
+def _live_limits(options: SaveOptions) -> LiveLimits | None:
+    return options.live_limits if options.live else None
+
+
+@contextmanager
+def _with_reasons(outgoing: Outgoing) -> Iterator[None]:
+    # Whatever QEMU knows about the end of a connection is a better reason than its end.
+    try:
+        yield
+    except MigrationError as error:
+        raise outgoing.reason() or error from None
 
 
 @contextmanager
 def _received(
-    guest: Guest, outgoing: Outgoing, private: PrivateSocket, channels: int
-) -> Iterator[Connections]:
-    # Whatever QEMU knows about the end of a connection is a better reason than its end.
-    try:
-        peer = guest.monitor.peer
-        connections = accept_all(
-            private.listener, channels, HEAD_S, outgoing.check, peer=(peer.pid, peer.uid)
-        )
-        private.close()
-        with closing(connections):
-            yield connections
-    except MigrationError as error:
-        raise outgoing.reason() or error from None
+    outgoing: Outgoing,
+    connections: Connections,
+    main: MainChannel,
+    path: Location,
+    options: SaveOptions,
+) -> Iterator[Receiver]:
+    state = main.read_head(HEAD_S, outgoing.check)
+    with open_receiver(connections, main, state, path, options) as receiver:
+        receiver.receive(outgoing.check)
+        yield receiver
+
+
+def _finish(
+    guest: Guest,
+    outgoing: Outgoing,
+    main: MainChannel,
+    receiver: Receiver,
+    stop: Stop | None = None,
+) -> SaveResult:
+    # The migration is acknowledged once the snapshot is on stable storage: until then the guest is
+    # QEMU's.
+    kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
+    receiver.source.attachments = kept
+    result = receiver.finish(None if stop is None else stop.stopped_ns)
+    taken = not guest.keeps_state
+    main.return_path.finish(taken=taken)
+    outgoing.wait_for_end(taken=taken)
+    return result
 
 
 @contextmanager
