@@ -24,6 +24,7 @@ from snapmig.system.files import open_regular
 from snapmig.units import format_size
 
 __all__ = (
+    "DOMAIN_XML",
     "SOURCE_PREFIX",
     "AttachmentSource",
     "Attachments",
@@ -40,6 +41,9 @@ AttachmentSource = bytes | str | os.PathLike[str]
 
 SOURCE_PREFIX = "source/"
 """Name prefixes of attachments made by a save from an image's contents besides pages."""
+DOMAIN_XML = "domain.xml"
+"""Name of the attachment with libvirt's definition of the guest."""
+
 _FORMAT_NAME = SOURCE_PREFIX + "format"
 
 _FORMAT = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)

@@ -45,6 +45,7 @@ class Guard:
         plan = {
             "parent": os.getpid(),
             "monitor": monitor.fileno(),
+            "renewal": monitor.renewal,
             "resume": resume,
             "undo": list(undo),
             "stream": None if stream is None else stream.fileno(),

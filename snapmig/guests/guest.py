@@ -22,7 +22,7 @@ from snapmig.guests.backing import open_backings
 from snapmig.guests.guard import Guard
 from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
-from snapmig.guests.monitor import Monitor, MonitorError, Stop, words
+from snapmig.guests.monitor import Domain, Monitor, MonitorError, Peer, Stop, words
 from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
 from snapmig.guests.refusal import copy_and_refuse
 from snapmig.guests.settings import (
@@ -44,6 +44,7 @@ LONGEST_DOWNTIME_MS = 2_000_000
 MOST_CHANNELS = 255
 _MAPPED, _STREAM = "mapped-ram", "qemu-stream"
 _ENDS_TRACKING = (8, 2)
+_HIDDEN = "the process that must prove to be QEMU is hidden from here"
 _ONLY_NAMED_FILES = (8, 1)
 """From this version on x-ignore-shared leaves out only shared memory in files with a path."""
 
@@ -78,15 +79,15 @@ class Pause:
 
 class Guest:
     """
-    A guest behind a monitor's socket.
+    A guest behind a monitor.
 
-    :param path: the socket
+    :param source: the monitor's socket, or a domain of libvirt's
     :param wait: limit for each answer
     :raises MonitorError: no monitor answers there
     """
 
-    def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
-        self.monitor = Monitor(path, wait)
+    def __init__(self, source: str | Domain, wait: MonitorWait = USUAL_WAIT) -> None:
+        self.monitor = Monitor(source, wait)
         self._refuse = False
         try:
             self.facts = self._learn()
@@ -99,11 +100,6 @@ class Guest:
 
     def __exit__(self, *_exc: object) -> None:
         self.monitor.close()
-
-    @property
-    def pid(self) -> int:
-        """QEMU's process id."""
-        return self.monitor.peer.pid
 
     @property
     def unshared(self) -> str | None:
@@ -119,6 +115,8 @@ class Guest:
                     f"RAM block {item.name!r} is a memfd, and QEMU {self.facts.qemu_version} "
                     "leaves only files that have a path out of its device state"
                 )
+        if self.monitor.peer is None:
+            return _HIDDEN
         return None
 
     def open_memory(self, access: int) -> AbstractContextManager[tuple[int, ...]]:
@@ -128,7 +126,32 @@ class Guest:
         :param access: ``os.O_RDONLY`` or ``os.O_RDWR``
         :raises SnapmigError: a file named by QEMU is not the memory of its process
         """
-        return open_backings(self.facts.memory, self.monitor.peer, access)
+        return open_backings(self.facts.memory, self.process, access)
+
+    @property
+    def process(self) -> Peer:
+        """
+        QEMU's process.
+
+        :raises MonitorError: it is hidden
+        """
+        if self.monitor.peer is None:
+            raise MonitorError(_HIDDEN, path=self.monitor.path)
+        return self.monitor.peer
+
+    @property
+    def process_now(self) -> Peer:
+        """
+        QEMU's process with its present user: it may have given up root's rights meanwhile.
+
+        :raises MonitorError: it is hidden
+        """
+        peer = self.process
+        try:
+            status = Path(f"/proc/{peer.pid}/status").read_text("utf-8", "replace")
+        except OSError:
+            return peer
+        return peer._replace(uid=int(status.partition("\nUid:")[2].split(maxsplit=2)[1]))
 
     @property
     def status(self) -> str:
@@ -203,6 +226,8 @@ class Guest:
     @property
     def multifd_problem(self) -> str | None:
         """The reason why QEMU can't migrate over channels to us, None if it can."""
+        if self.monitor.peer is None:
+            return _HIDDEN
         return self._lacks("multifd", RETURN_PATH)
 
     def stream_problem(self, *, background: bool) -> str | None:
@@ -358,7 +383,7 @@ class Guest:
         return GuestFacts(
             machine=machine.removesuffix("-machine"),
             qemu_version=str(monitor.ask(Version, "query-version")),
-            command_line=_command_line(self.pid),
+            command_line=_command_line(monitor.peer),
             memory=find_memory(monitor),
         )
 
@@ -393,9 +418,11 @@ class Guest:
                 time.sleep(POLL_S)
 
 
-def _command_line(pid: int) -> tuple[str, ...]:
+def _command_line(peer: Peer | None) -> tuple[str, ...]:
+    if peer is None:
+        return ()
     try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        raw = Path(f"/proc/{peer.pid}/cmdline").read_bytes()
     except OSError:  # hidden from this user, or in a container
         return ()
     return tuple(os.fsdecode(part) for part in raw.split(b"\0")[:-1])

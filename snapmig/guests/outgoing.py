@@ -175,6 +175,8 @@ class Outgoing:
         self._look: Callable[[], Migration | None] | None = None
         self._stop_at = None if pause_after_s is None else self._asked + pause_after_s
         self.stopped_late = False
+        self.stopped_at: float | None = None
+        """When the guest was stopped, known at the end."""
 
     def check(self) -> None:
         """
@@ -217,10 +219,12 @@ class Outgoing:
         """
         if taken:
             # QEMU reports this a moment before it is done with the guest.
-            while (
-                self._watch.look().status != "completed" or self._guest.status == "finish-migrate"
+            while (answer := self._watch.look()).status != "completed" or (
+                self._guest.status == "finish-migrate"
             ):
                 time.sleep(POLL_S)
+            if answer.downtime_ms is not None:
+                self.stopped_at = time.monotonic() - answer.downtime_ms / 1000
             return
         deadline = time.monotonic() + _REST_S
         while migration_of(self._monitor).status not in AT_REST and time.monotonic() < deadline:

@@ -21,6 +21,9 @@ __all__ = (
 Commands = list[tuple[str, dict[str, Any]]]
 """Monitor commands, each with its arguments."""
 
+_EVENTS = "events"
+"""Capability that libvirt sets once, when a domain starts, and relies on; it only tells."""
+
 BACKGROUND = "background-snapshot"
 """The capability to send the guest as it is at the start, while it runs on."""
 
@@ -70,7 +73,7 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
     if missing := [name for name in names if name not in known]:
         message = f"this QEMU has no migration capability {missing[0]}"
         raise MonitorError(message, path=monitor.path)
-    changed = [name for name in known if known[name] or name in names]
+    changed = [name for name in known if (known[name] and name != _EVENTS) or name in names]
     _set(monitor, {name: name in names for name in changed})
     try:
         yield

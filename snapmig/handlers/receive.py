@@ -3,7 +3,8 @@ A worker that receives a guest: packets from its channels, encoded and written a
 
 A packet received whole goes to its slot at once. Pages of a packet received in part are staged, and
 merged into their slots when all workers rest: at a barrier of the channels, or when a table is
-full. Between two barriers QEMU sends no page twice, so neither order matters.
+full. Between two barriers QEMU sends no page twice (7.2 may, where either is good), so neither
+order matters.
 
 Without channels the parent process gathers the packets of one stream, and workers store them.
 """
@@ -41,7 +42,7 @@ __all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan", "
 _LEVELS = 1 << 10
 """More than there are tables, and twice as many as any level, negative ones included."""
 
-_IDLE_S = 0.05
+_IDLE_S = 0.01
 """Seconds that a worker waits for a packet before it asks for another task."""
 
 
@@ -224,6 +225,12 @@ class _Receive:
         size = (len(numbers) + len(zeros)) * PAGE_SIZE
         row[Counter.RECEIVED_BYTES] += size
         row[Counter.RAM_BYTES] += size
+        slot = self._only_slot(packet)
+        if slot is not None:
+            part = _Part(slot, numbers, pages)
+            if not self._store_whole(part, zeros, level, row):
+                self._stage(part, zeros, table)
+            return
         data_slots = self._packets.of(numbers)
         zero_slots = self._packets.of(zeros)
         for slot in np.unique(np.concatenate([data_slots, zero_slots])).tolist():
@@ -232,6 +239,13 @@ class _Receive:
             part_zeros = zeros[zero_slots == slot]
             if not self._store_whole(part, part_zeros, level, row):
                 self._stage(part, part_zeros, table)
+
+    def _only_slot(self, packet: Received) -> int | None:
+        # The usual case: all pages of a packet are in one slot.
+        both = [pages for pages in (packet.data, packet.zeros) if len(pages)]
+        first = self._plan.geometry.packet_at(min(int(pages.min()) for pages in both))
+        last = self._plan.geometry.packet_at(max(int(pages.max()) for pages in both))
+        return first if first == last else None
 
     def _small_pages(self, offsets: Numbers) -> Numbers:
         first = offsets // PAGE_SIZE
@@ -251,8 +265,9 @@ class _Receive:
         if len(zeros) or (inside[1:] < inside[:-1]).any():
             pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
             pages[inside] = part.pages
-        task = Task(ReceiveKind.RECEIVE, part.slot, 1, level)
-        self._slots.put(task, self._slots.record(part.slot), pages, row)
+        record = self._slots.record(part.slot)
+        if len(part.numbers) or is_stored(record):
+            self._slots.put(Task(ReceiveKind.RECEIVE, part.slot, 1, level), record, pages, row)
         return True
 
     def _stage(self, part: _Part, zeros: Numbers, table: StagedPages) -> None:

@@ -65,7 +65,7 @@ class PrivateSocket:
     """
 
     def __init__(self, uid: int | None = None) -> None:
-        self._folder = _make_folder()
+        self._folder = _make_folder(uid)
         path = self._folder / "migration"
         self.listener = socket.socket(socket.AF_UNIX)
         try:
@@ -92,10 +92,11 @@ class PrivateSocket:
         self.close()
 
 
-def _make_folder() -> Path:
-    for name in _FOLDERS:
+def _make_folder(uid: int | None) -> Path:
+    own = os.geteuid()
+    for name in _FOLDERS if uid in (None, own) else _FOLDERS[1:]:  # nobody else enters the first
         with suppress(OSError):  # not ours, or not there
-            return Path(tempfile.mkdtemp(prefix="snapmig-", dir=name.format(uid=os.geteuid())))
+            return Path(tempfile.mkdtemp(prefix="snapmig-", dir=name.format(uid=own)))
     raise SnapmigError("no folder for a socket can be made in /run or /tmp")
 
 

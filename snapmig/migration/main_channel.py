@@ -99,6 +99,7 @@ class MainChannel:
         self._multifd = multifd
         self._inbox = Inbox(name)
         self._eof = False
+        self._stopped = False
         self._tail = bytearray()
         self._kept = bytearray()
         self._footer = b""
@@ -153,7 +154,8 @@ class MainChannel:
             before = len(self._inbox)
             self._parse()
             moved = moved or len(self._inbox) != before
-            if self.ended or self._is_held or not self._receive_some():
+            self._stopped = self._is_held
+            if self.ended or self._stopped or not self._receive_some():
                 break
             moved = True
             if self.received > until and not self._has_pending:
@@ -163,6 +165,11 @@ class MainChannel:
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
         return self._connection.fileno()
+
+    @property
+    def is_behind(self) -> bool:
+        """True if bytes that are here already have become readable since :meth:`receive`."""
+        return self._stopped and not (self.ended or self._is_held)
 
     @property
     def is_readable(self) -> bool:

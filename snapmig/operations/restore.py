@@ -23,7 +23,7 @@ from snapmig.operations.options.parse import (
     GUEST_PREFIX,
     AcceleratorName,
     FormatName,
-    is_guest,
+    is_waiting_guest,
 )
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
@@ -137,7 +137,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
     :raises OSError: a system call failed; with the path
     """
     started = time.monotonic()
-    to_guest = is_guest(image)
+    to_guest = is_waiting_guest(image)
     if not to_guest:
         _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)

@@ -20,7 +20,6 @@ from snapmig.operations.options.addresses import parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.parse import (
-    GUEST_PREFIX,
     AcceleratorName,
     CompressionName,
     FormatName,
@@ -30,7 +29,9 @@ from snapmig.operations.options.parse import (
     LiveName,
     ViaName,
     WindowName,
+    check_connect,
     is_guest,
+    parse_guest,
     parse_jobs,
     parse_layout,
     parse_live,
@@ -80,6 +81,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     pause_after: float | None = None,
     share: str | None = None,
     bwlimit: str | int | None = None,
+    connect: str | None = None,
     monitor_timeout: float | str | None = None,
     workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
@@ -93,9 +95,9 @@ def save(  # noqa: PLR0913 - the words of the command line
     Nothing appears under the snapshot's name before it is complete and on stable storage.
 
     :param snapshot: a path, or ``s3://BUCKET/KEY``
-    :param image: a file, or a list of RAM blocks with their raw files, or ``qmp:SOCKET`` for the
-        guest behind that socket of QEMU's monitor: it is paused, saved with its device state, and
-        continued
+    :param image: a file, or a list of RAM blocks with their raw files; or ``qmp:SOCKET`` for the
+        guest behind that socket of QEMU's monitor, or ``libvirt:DOMAIN`` for one of libvirt's: it
+        is paused, saved with its device state, and continued
     :param format: the image's format; default: detected from its content
     :param base: if ``image`` is a diff of Firecracker's, the files below it, the oldest first
     :param parent: an older snapshot of the guest; unchanged pages are not stored again
@@ -134,6 +136,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         with the others on one filesystem; :func:`commit` then makes the snapshot
     :param bwlimit: bytes per second to write at most, a number or a text such as ``200M``; not
         applied to a live save while the guest is paused
+    :param connect: URI of libvirt, such as ``qemu:///system``; default: libvirt's own
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param workers: worker processes shared with other saves and restores, with their own
         ``bwlimit``
@@ -150,6 +153,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     :raises OSError: a system call failed; with the path
     """
     location = parse_new(snapshot)
+    check_connect(image, connect)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
     placing = parse_placing(address, arch)
     options = SaveOptions(
@@ -182,9 +186,9 @@ def save(  # noqa: PLR0913 - the words of the command line
         # Imported here because asyncio takes 30 ms.
         from snapmig.operations.runs.save_guest import save_guest  # noqa: PLC0415
 
-        return save_guest(image.removeprefix(GUEST_PREFIX), location, options)
+        return save_guest(parse_guest(image, connect), location, options)
     if live:
-        raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
+        raise UsageError("only a running guest can be saved live, as qmp:SOCKET or libvirt:DOMAIN")
     with closing(_open_image(image, format, base)) as source:
         open_output: OpenOutput = whole_snapshot
         if share is not None:

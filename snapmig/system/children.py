@@ -95,7 +95,7 @@ class Apart:
             self._process.returncode = 0  # not waited for any more; init does it after our end
 
 
-def start_apart(arguments: Sequence[str], fds: Sequence[int]) -> Apart:
+def start_apart(arguments: Sequence[str], fds: Sequence[int], python: str = "") -> Apart:
     """
     Start a Python program that continues after our end, however we end.
 
@@ -103,11 +103,12 @@ def start_apart(arguments: Sequence[str], fds: Sequence[int]) -> Apart:
     process group. Of our files it keeps open only these, and a pipe that closes with us.
 
     :param fds: descriptors, passed on under the same numbers
+    :param python: the interpreter; default: our own
     :raises OSError: it can't be started
     """
     # A new program instead of a fork: there may be other threads, and workers' mappings.
     process = subprocess.Popen(
-        [sys.executable or "python3", "-I", "-S", "-B", *arguments],
+        [python or sys.executable or "python3", "-I", "-S", "-B", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

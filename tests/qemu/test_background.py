@@ -16,8 +16,8 @@ import pytest
 
 import snapmig
 from snapmig.errors import NoSpaceError, SnapmigError, UsageError
-from snapmig.handlers import gathered_pages
 from snapmig.guests.watch import AT_REST
+from snapmig.handlers import gathered_pages
 from snapmig.operations.save import SaveResult
 from tests.qemu.sweep import sweep
 from tests.qemu.test_other_user import make_other_users

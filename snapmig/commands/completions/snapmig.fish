@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --via --window -g -j
+        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --via --window -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -87,6 +87,7 @@ complete -c snapmig -n '__snapmig_at save' -l format -r -f -a 'cloud-hypervisor 
 complete -c snapmig -n '__snapmig_at save' -l base -r -F -d 'the file that IMAGE, a Firecracker diff, builds on'
 complete -c snapmig -n '__snapmig_at save' -l address -r -f -d 'guest physical address of BLOCK[@OFFSET]'
 complete -c snapmig -n '__snapmig_at save' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'architecture of the guest, such as aarch64'
+complete -c snapmig -n '__snapmig_at save' -l connect -r -f -d 'libvirt\'s, like qemu:///system'
 complete -c snapmig -n '__snapmig_at save' -l via -r -f -a 'shared multifd mapped-ram stream' -d 'shared, multifd, mapped-ram or stream (auto)'
 complete -c snapmig -n '__snapmig_at save' -l max-downtime -r -f -d 'longest pause of a live save via multifd (300)'
 complete -c snapmig -n '__snapmig_at save' -l pause-after -r -f -d 'pause it then, though much is left to save (300)'

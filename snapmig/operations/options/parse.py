@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Literal
 
 from snapmig.container.format import (
@@ -14,13 +15,16 @@ from snapmig.container.format import (
 )
 from snapmig.encodings.compressions import COMPRESSIONS, Compression
 from snapmig.errors import SnapmigError, UsageError
+from snapmig.guests.domain import Domain
 from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
 __all__ = (
     "BACKGROUND",
+    "DOMAIN_PREFIX",
     "GUEST_FORMAT",
     "GUEST_PREFIX",
+    "GUEST_PREFIXES",
     "WINDOWS",
     "AcceleratorName",
     "CompressionName",
@@ -31,10 +35,15 @@ __all__ = (
     "LiveName",
     "ViaName",
     "WindowName",
+    "check_connect",
     "default_jobs",
+    "guest_name",
     "is_guest",
+    "is_waiting_guest",
     "parse_compression",
+    "parse_connect",
     "parse_depth",
+    "parse_guest",
     "parse_jobs",
     "parse_layout",
     "parse_level",
@@ -84,21 +93,84 @@ BACKGROUND = "background"
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
 
+DOMAIN_PREFIX = "libvirt:"
+"""In place of an image: the domain of libvirt's whose name or UUID follows."""
+
+GUEST_PREFIXES = (GUEST_PREFIX, DOMAIN_PREFIX)
+
 GUEST_FORMAT = "qemu-guest"
 """The format of a snapshot that was made of a running guest."""
 
 
 def is_guest(image: object) -> bool:
     """
-    Return True if an image is ``qmp:SOCKET``, a running guest.
+    Return True if an image is a running guest: ``qmp:SOCKET`` or ``libvirt:DOMAIN``.
 
-    :raises UsageError: it names no socket
+    :raises UsageError: it names no socket, or no domain
     """
-    if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
+    if not isinstance(image, str) or not image.startswith(GUEST_PREFIXES):
         return False
     if image == GUEST_PREFIX:
         raise UsageError("expected qmp:SOCKET, the socket of QEMU's monitor", path=image)
+    if image == DOMAIN_PREFIX:
+        raise UsageError("expected libvirt:DOMAIN, a domain's name or UUID", path=image)
     return True
+
+
+def is_waiting_guest(image: object) -> bool:
+    """
+    Return True if the image of a restore is ``qmp:SOCKET``, a QEMU that waits for a guest.
+
+    :raises UsageError: it names no socket, or a domain of libvirt's
+    """
+    if isinstance(image, str) and image.startswith(DOMAIN_PREFIX):
+        message = (
+            "libvirt loads a guest only from its own image: restore to a file in the format "
+            "libvirt, then use virsh restore"
+        )
+        raise UsageError(message, path=image)
+    return is_guest(image)
+
+
+def parse_guest(image: str, connect: str | None = None) -> str | Domain:
+    """
+    Return the socket or domain named in place of an image.
+
+    :param connect: URI of libvirt
+    """
+    if image.startswith(DOMAIN_PREFIX):
+        return Domain(image.removeprefix(DOMAIN_PREFIX), connect)
+    return image.removeprefix(GUEST_PREFIX)
+
+
+def guest_name(guest: str | Domain) -> str:
+    """Return the words for a guest that stand in place of an image."""
+    if isinstance(guest, Domain):
+        return f"{DOMAIN_PREFIX}{guest.name}"
+    return f"{GUEST_PREFIX}{guest}"
+
+
+def check_connect(image: object, connect: str | None) -> None:
+    """
+    Refuse a URI of libvirt that has no use or no form.
+
+    :raises UsageError: with the reason
+    """
+    if connect is not None:
+        if not isinstance(image, str) or not image.startswith(DOMAIN_PREFIX):
+            raise UsageError("connect is for a guest of libvirt's, as libvirt:DOMAIN")
+        parse_connect(connect)
+
+
+def parse_connect(uri: str) -> str:
+    """
+    Return a URI of libvirt.
+
+    :raises UsageError: it has not the form of one
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[^\0]+", uri):
+        raise UsageError(f"connect is {uri!r}, expected a URI like qemu:///system")
+    return uri
 
 
 def default_jobs() -> int:

@@ -167,6 +167,10 @@ _ENTRIES = (
         verbs=_BOTH, metavar="NAME", choices=ARCHITECTURES,
     ),
     Option(
+        "connect", str, GUEST, "libvirt's, like qemu:///system",
+        "save defaults backup", metavar="URI",
+    ),
+    Option(
         "domain_xml", str, GUEST, "domain definition for --format libvirt", "",
         verbs="restore", default_text="the\nattachment domain.xml", metavar="FILE",
     ),

@@ -6,9 +6,10 @@ The list of RAM blocks comes first, so the snapshot is opened while the migratio
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -98,8 +99,13 @@ class Receiver:
         self.run = run
         self._main = main
         self._tasks = tasks
+        self._always_ready = os.eventfd(1, os.EFD_CLOEXEC)
         self._moved = time.monotonic()
         self._last: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Release what it waits with."""
+        os.close(self._always_ready)
 
     @property
     def rounds(self) -> int:
@@ -118,14 +124,18 @@ class Receiver:
         if not self._main.ended:
             raise RuntimeError("tasks ended before the migration")
 
-    def finish(self, created_ns: int | None = None) -> SaveResult:
+    def finish(
+        self, more: Mapping[str, bytes] | None = None, created_ns: int | None = None
+    ) -> SaveResult:
         """
         Put the snapshot on stable storage, under its name.
 
+        :param more: attachments besides those of the source
         :param created_ns: time of the RAM's contents; default: now
         :raises NoSpaceError: the destination's filesystem is full
         """
-        result = self.run.finish(source_attachments(self.source), created_ns=created_ns)
+        attachments = {**source_attachments(self.source), **(more or {})}
+        result = self.run.finish(attachments, created_ns=created_ns)
         rewritten = int(self.run.counts()[Counter.REWRITTEN_BYTES])
         return replace(result, rounds=self.rounds or None, rewritten_size=rewritten)
 
@@ -134,6 +144,8 @@ class Receiver:
         return attach_vm_state(self._main.state())
 
     def _wakers(self) -> Sequence[object]:
+        if self._main.is_behind:  # since a barrier was passed, or a table was emptied
+            return [self._always_ready]
         return [self._main] if self._main.is_readable else []
 
     def _poll(self, check: Callable[[], None]) -> None:
@@ -172,7 +184,8 @@ def open_receiver(
     with ExitStack() as stack:
         opened = open_tasks(stack, connections, main, state)
         run = stack.enter_context(open_save_run(source, path, options, make_handler=opened.make))
-        yield Receiver(main, source, run, opened.tasks(run))
+        with closing(Receiver(main, source, run, opened.tasks(run))) as receiver:
+            yield receiver
 
 
 class _Opened(NamedTuple):

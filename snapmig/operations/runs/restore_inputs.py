@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from snapmig.attachments import (
+    DOMAIN_XML,
     SOURCE_PREFIX,
     Attachments,
     load_attachment,
@@ -23,10 +24,6 @@ from snapmig.operations.options.addresses import Placing, place_blocks
 from snapmig.pages import Mask
 
 __all__ = ("Part", "plan_block", "plan_whole")
-
-
-DOMAIN_XML = "domain.xml"
-"""The attachment of users that has libvirt's definition of the guest."""
 
 
 _INDEX_STEP = 4096

@@ -1,22 +1,23 @@
-"""``save qmp:SOCKET``: a running guest, its RAM and its device state in one snapshot."""
+"""``save qmp:SOCKET`` and ``libvirt:DOMAIN``: a running guest, its RAM and its device state."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from snapmig.attachments import source_attachments
+from snapmig.attachments import DOMAIN_XML, source_attachments
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
+from snapmig.guests.domain import Domain
 from snapmig.guests.guest import MOST_CHANNELS, Guest
 from snapmig.guests.limits import LiveLimits
-from snapmig.guests.monitor import Stop
+from snapmig.guests.monitor import MonitorError, Stop
 from snapmig.guests.outgoing import (
     Outgoing,
     migrating,
@@ -36,11 +37,11 @@ from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.parse import (
     BACKGROUND,
     GUEST_FORMAT,
-    GUEST_PREFIX,
     MAPPED_RAM,
     MULTIFD,
     SHARED,
     STREAM,
+    guest_name,
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
@@ -54,24 +55,43 @@ from snapmig.system.libc import huge_page_size
 __all__ = ("STATE", "save_guest")
 
 STATE = SHARED_STATE
+
+
+class UnreachableError(MonitorError):
+    """QEMU could not connect to us: our socket is not in its mount namespace, or forbidden."""
+
+
 _NEEDS_FIXED = "pages that come in any order, or again, need the fixed layout"
 _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
+_DOMAIN_REMEDY = (
+    "<source type='file'/> and <access mode='shared'/> in the domain's <memoryBacking> avoid that"
+)
+_HIDDEN_REMEDY = "root, or QEMU's user, can avoid that"
 
 
-def save_guest(socket: str, path: Location, options: SaveOptions) -> SaveResult:
+def save_guest(source: str | Domain, path: Location, options: SaveOptions) -> SaveResult:
     """
-    Save the guest behind a monitor's socket, and let it continue.
+    Save the guest behind a monitor's socket, or of libvirt's, and let it continue.
 
     :raises MonitorError: QEMU's monitor can't be reached, or refused a command
     :raises UsageError: the way asked for can't be gone with this guest
     """
     check_location(path, force=options.force)
-    with Guest(socket, options.monitor) as guest:
+    shown = guest_name(source)
+    with Guest(source, options.monitor) as guest:
         guest.check_can_be_saved()
         if options.live == BACKGROUND and guest.status != "running":
             options = options._replace(live=False)  # older QEMUs would have it run afterwards
         way = _choose_way(guest, options)
-        result = _WAYS[way](guest, socket, path, options)
+        try:
+            result = _WAYS[way](guest, shown, path, options)
+        except UnreachableError as error:
+            if options.via is not None or options.live:
+                raise
+            way = MAPPED_RAM
+            result = _save_through_file(guest, shown, path, options)
+            warning = f"QEMU can't connect to a socket of ours: {error.message}"
+            result = replace(result, warnings=(warning, *result.warnings))
         return replace(result, via=way)
 
 
@@ -110,17 +130,18 @@ def _way_in_background(guest: Guest, options: SaveOptions) -> str:
     return STREAM
 
 
-def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions) -> SaveResult:
+def _save_shared(guest: Guest, shown: str, path: Location, options: SaveOptions) -> SaveResult:
     if options.live and options.layout != Layout.FIXED:
         raise UsageError("a live save writes packets again, so it needs the fixed layout")
     with ExitStack() as stack:
-        source = stack.enter_context(_open_ram(guest, socket))
+        source = stack.enter_context(_open_ram(guest, shown))
         run = stack.enter_context(open_save_run(source, path, options))
         if options.live:
             run.write_pass()
         state = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
         stack.callback(os.close, state)
         with guest.paused() as pause:
+            domain = _domain_xml(guest, options)
             guest.save_state(state)
             place_ram(
                 source, find_addresses(guest.monitor)
@@ -133,65 +154,76 @@ def _save_shared(guest: Guest, socket: str, path: Location, options: SaveOptions
             STATE: pread_all(state, os.fstat(state).st_size, 0),
         }
         source.attachments = kept
-        return run.finish(source_attachments(source), pause.seconds)
+        return run.finish({**source_attachments(source), **domain}, pause.seconds)
 
 
 def _save_through_file(
-    guest: Guest, socket: str, path: Location, options: SaveOptions
+    guest: Guest, shown: str, path: Location, options: SaveOptions
 ) -> SaveResult:
     # Only QEMU can read this guest's memory, so it writes a file, and the file is saved.
     folder = path.parent if isinstance(path, Path) else Path(tempfile.gettempdir())
     with ExitStack() as stack:
         file = stack.enter_context(NamelessFile(folder))
         with guest.paused() as pause:
+            domain = _domain_xml(guest, options)
             kind = guest.save_file(file.fd, options.jobs)
             addresses = find_addresses(guest.monitor)
         source = open_image(descriptor_path(file.fd), kind)
         place_ram(source, addresses)
-        source.shown = f"{GUEST_PREFIX}{socket}"
+        source.shown = shown
         stack.callback(source.close)
         run = stack.enter_context(open_save_run(source, path, options))
-        run.warnings.append(
-            f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; {_REMEDY}"
-        )
+        if guest.unshared is not None:
+            run.warnings.append(
+                f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; "
+                f"{_remedy(guest)}"
+            )
         run.write_pass()
         kept = {**source.attachments, FACTS: describe(guest.facts)}
         source.attachments = kept
-        return run.finish(source_attachments(source), pause.seconds)
+        return run.finish({**source_attachments(source), **domain}, pause.seconds)
+
+
+def _remedy(guest: Guest) -> str:
+    if guest.monitor.peer is None and all(item.shared for item in guest.facts.memory):
+        return _HIDDEN_REMEDY
+    return _REMEDY if guest.monitor.renewal is None else _DOMAIN_REMEDY
+
+
+def _domain_xml(guest: Guest, options: SaveOptions) -> dict[str, bytes]:
+    # Asked before QEMU stops the guest, for the pause to be short. No device comes or goes later:
+    # QEMU refuses that during a migration.
+    xml = None if DOMAIN_XML in options.attach else guest.monitor.domain_xml()
+    return {} if xml is None else {DOMAIN_XML: xml}
 
 
 def _save_over_multifd(
-    guest: Guest, socket: str, path: Location, options: SaveOptions
+    guest: Guest, shown: str, path: Location, options: SaveOptions
 ) -> SaveResult:
     channels = min(options.jobs, MOST_CHANNELS)
-    peer = guest.monitor.peer
-    own = (peer.pid, peer.uid)
-    with (
-        PrivateSocket(peer.uid) as private,
-        guest.paused() as pause,
-        migrating(guest, private.uri, channels, _live_limits(options)) as outgoing,
-        _with_reasons(outgoing),
-        closing(
-            accept_all(private.listener, channels, HEAD_S, outgoing.check, peer=own)
-        ) as connections,
-    ):
-        private.close()
-        main = MainChannel(connections.main, f"{GUEST_PREFIX}{socket}", multifd=True)
-        with _received(outgoing, connections, main, path, options) as receiver:
-            place_ram(receiver.source, find_addresses(guest.monitor))
-            result = _finish(guest, outgoing, main, receiver)
+    with PrivateSocket(guest.process_now.uid) as private, guest.paused() as pause:
+        domain = _domain_xml(guest, options)
+        with (
+            migrating(guest, private.uri, channels, _live_limits(options)) as outgoing,
+            _with_reasons(outgoing),
+            _accepted(guest, outgoing, private, channels) as connections,
+        ):
+            main = MainChannel(connections.main, shown, multifd=True)
+            with _received(outgoing, connections, main, path, options) as receiver:
+                place_ram(receiver.source, find_addresses(guest.monitor))
+                result = _finish(guest, outgoing, main, receiver, domain)
+            pause.started = outgoing.stopped_at or pause.started
     return replace(result, pause_seconds=round(pause.seconds, 4))
 
 
-def _save_over_stream(
-    guest: Guest, socket: str, path: Location, options: SaveOptions
-) -> SaveResult:
+def _save_over_stream(guest: Guest, shown: str, path: Location, options: SaveOptions) -> SaveResult:
     background = options.live == BACKGROUND
     guarded = background and guest.must_end_snapshots
     with (
         open_stream(guest) as (stream, uri),
         guest.paused(stream if guarded else None) as pause,
     ):
+        domain = _domain_xml(guest, options)
         at_start = find_addresses(guest.monitor) if background else None
         sending = (
             migrating_in_background(guest, uri, stream)
@@ -199,17 +231,34 @@ def _save_over_stream(
             else migrating_over_stream(guest, uri, stream, _live_limits(options))
         )
         with sending as outgoing, _with_reasons(outgoing):
-            main = MainChannel(stream, f"{GUEST_PREFIX}{socket}", multifd=False)
+            main = MainChannel(stream, shown, multifd=False)
             connections = Connections(stream, ())
             with _received(outgoing, connections, main, path, options) as receiver:
                 place_ram(receiver.source, at_start or find_addresses(guest.monitor))
                 stop = guest.stop_of(pause) if background else None
-                result = _finish(guest, outgoing, main, receiver, stop)
+                result = _finish(guest, outgoing, main, receiver, domain, stop)
+            if not background:
+                pause.started = outgoing.stopped_at or pause.started
     return replace(result, pause_seconds=round(pause.seconds, 4))
 
 
 def _live_limits(options: SaveOptions) -> LiveLimits | None:
     return options.live_limits if options.live else None
+
+
+@contextmanager
+def _accepted(
+    guest: Guest, outgoing: Outgoing, private: PrivateSocket, channels: int
+) -> Iterator[Connections]:
+    try:
+        connections = accept_all(
+            private.listener, channels, HEAD_S, outgoing.check, peer=guest.process_now
+        )
+    except MonitorError as error:
+        raise UnreachableError(error.message, path=error.path) from error
+    private.close()
+    with closing(connections):
+        yield connections
 
 
 @contextmanager
@@ -240,13 +289,14 @@ def _finish(
     outgoing: Outgoing,
     main: MainChannel,
     receiver: Receiver,
+    domain: Mapping[str, bytes],
     stop: Stop | None = None,
 ) -> SaveResult:
     # The migration is acknowledged once the snapshot is on stable storage: until then the guest is
     # QEMU's.
     kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
     receiver.source.attachments = kept
-    result = receiver.finish(None if stop is None else stop.stopped_ns)
+    result = receiver.finish(domain, None if stop is None else stop.stopped_ns)
     taken = not guest.keeps_state
     main.return_path.finish(taken=taken)
     outgoing.wait_for_end(taken=taken)
@@ -254,7 +304,7 @@ def _finish(
 
 
 @contextmanager
-def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
+def _open_ram(guest: Guest, shown: str) -> Iterator[PartsImage]:
     memory = guest.facts.memory
     with guest.open_memory(os.O_RDONLY) as opened:
         paths = [descriptor_path(fd) for fd in opened]
@@ -274,7 +324,7 @@ def _open_ram(guest: Guest, socket: str) -> Iterator[PartsImage]:
         for number, (file, item) in enumerate(zip(files, memory, strict=True))
     ]
     source = PartsImage(GUEST_FORMAT, blocks, parts, files)
-    source.shown = f"{GUEST_PREFIX}{socket}"
+    source.shown = shown
     place_ram(source, find_addresses(guest.monitor))
     try:
         yield source
