@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -74,6 +75,37 @@ def test_killed_during_a_migration(monitor: FakeMonitor) -> None:
     die(monitor, "under way")
     wait_for(lambda: not monitor.has_client)
     assert (cancelled, monitor.status) == (["device", "cancelling", "cancelling"], "running")
+
+
+KILLED_WITH_A_STREAM = """\
+import os, signal, socket, sys
+from snapmig.guests.guest import Guest
+stream = socket.socket(fileno=int(sys.argv[2]))
+with Guest(sys.argv[1]) as guest, guest.paused(stream):
+    guest.monitor.execute("migrate", uri="fd:stream")
+    os.killpg(0, signal.SIGKILL)
+"""
+
+
+def test_killed_during_a_migration_not_to_be_cancelled(monitor: FakeMonitor) -> None:
+    """Its stream is read to the end instead, so that QEMU comes to an end with it."""
+
+    def migrate(_: Any) -> dict[str, str]:
+        monitor.migration = "active"
+        return {}
+
+    monitor.answers |= {"migrate": migrate}
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(30)
+        with ours:
+            fd = ours.fileno()
+            code = [sys.executable, "-c", KILLED_WITH_A_STREAM, str(monitor.path), str(fd)]
+            subprocess.run(code, start_new_session=True, check=False, pass_fds=(fd,))
+        theirs.sendall(bytes(4 << 20))  # more than fits into it
+        monitor.migration = "completed"
+        wait_for(lambda: not monitor.has_client)
+    assert "migrate_cancel" not in monitor.names
 
 
 def test_killed_beside_a_paused_guest(monitor: FakeMonitor) -> None:
