@@ -33,7 +33,8 @@ _NAME = "snapmig-stream"
 _REASONS = {
     "host kernel": "its process may not use userfaultfd for that: run QEMU as root, set "
     "vm.unprivileged_userfaultfd=1, or give it /dev/userfaultfd",
-    "memory configuration": "the kernel can't write-protect some of its memory, such as huge pages",
+    "memory configuration": "the kernel can't write-protect some of its memory, such as huge pages "
+    "before Linux 5.19",
 }
 
 

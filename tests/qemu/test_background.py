@@ -276,6 +276,19 @@ def test_full_destination(guest: Monitored, tmp_path: Path) -> None:
     assert len(tiny.wait_passes(guest, 2)) >= 2
 
 
+@pytest.mark.root
+def test_huge_pages(program: str, shm: Path) -> None:
+    """QEMU sends the small pages that a huge one has, and each is right."""
+    backend = f"memory-backend-memfd,id=ram,size={LAYOUT.ram},share=on,hugetlb=on"
+    with (
+        filesystems.huge_pages(LAYOUT.ram >> 21),
+        make_monitored(program, shm, Memory([backend])) as guest,
+    ):
+        tiny.wait_passes(guest, 2)
+        snapmig.save(guest.monitor, shm / "snap", live="background", jobs=2)
+        assert ram_of(shm / "snap", shm).number >= 2
+
+
 def is_sending(guest: Monitored) -> bool:
     """Return True if a background snapshot is under way, and the guest runs again."""
     found = guest.execute("query-migrate")
@@ -342,7 +355,7 @@ def test_memory_above_4_gib(program: str, shm: Path) -> None:
         assert len(tiny.wait_passes(guest, 2)) >= 2
     assert ram_of(shm / "snap", shm, SPLIT).number >= 2
     pieces = snapmig.info(shm / "snap").blocks[0].pieces
-    assert [piece.address for piece in pieces][:2] == [0, 4 << 30]
+    assert [piece.gpa for piece in pieces][:2] == [0, 4 << 30]
 
 
 @pytest.mark.sweep

@@ -126,6 +126,32 @@ def test_capabilities_are_put_back(monitor: FakeMonitor) -> None:
     assert put_back in monitor.commands[monitor.names.index("query-migrate-parameters") :]
 
 
+def test_guest_left_stopped_by_a_failed_snapshot(monitor: FakeMonitor) -> None:
+    """QEMU stops a guest for a background snapshot; if that fails then, the guest is continued."""
+    with Guest(str(monitor.path)) as guest, guest.paused():
+        monitor.tell("STOP")
+        monitor.status, monitor.migration = "paused", "failed"
+    assert monitor.status == "running"
+
+
+def test_guest_stopped_by_its_owner_meanwhile(monitor: FakeMonitor) -> None:
+    """A guest that ran again before its owner stopped it stays stopped."""
+    with Guest(str(monitor.path)) as guest, guest.paused():
+        for second, event in enumerate(("STOP", "RESUME", "STOP"), 1):
+            monitor.tell(event, second)
+        monitor.status, monitor.migration = "paused", "failed"
+    assert (monitor.status, "cont" in monitor.names) == ("paused", False)
+
+
+def test_pause_is_that_of_the_first_stop(monitor: FakeMonitor) -> None:
+    """The owner's own stops are none of ours."""
+    with Guest(str(monitor.path)) as guest:
+        with guest.paused() as pause:
+            for second, event in ((1, "STOP"), (3, "RESUME"), (4, "STOP"), (9, "RESUME")):
+                monitor.tell(event, second)
+        assert pause.seconds == 2
+
+
 def test_guard_leaves_with_the_pause(monitor: FakeMonitor) -> None:
     """No process is left when a pause is over."""
     before = children(os.getpid())
