@@ -160,6 +160,7 @@ class Outgoing:
 
     :param pause_after_s: stop the guest after so many seconds; None if that was asked for already
     :param give_up: lets QEMU go on whose monitor stands still because nobody reads
+    :param command: that began it
     """
 
     def __init__(
@@ -167,15 +168,17 @@ class Outgoing:
         guest: Guest,
         pause_after_s: float | None,
         give_up: Callable[[], None] = lambda: None,
+        command: str = "migrate",
     ) -> None:
         self._guest = guest
         self._give_up = give_up
         self._monitor = guest.monitor
-        self._watch = Watch(guest.monitor, "migrate")
+        self._watch = Watch(guest.monitor, command)
         self._asked = time.monotonic()
         self._look: Callable[[], Migration | None] | None = None
         self._stop_at = None if pause_after_s is None else self._asked + pause_after_s
         self.stopped_late = False
+        self.downtime_ms: float | None = None
         self.stopped_at: float | None = None
         """When the guest was stopped, known at the end."""
 
@@ -224,6 +227,7 @@ class Outgoing:
                 self._guest.status == "finish-migrate"
             ):
                 time.sleep(POLL_S)
+            self.downtime_ms = answer.downtime_ms
             if answer.downtime_ms is not None:
                 self.stopped_at = time.monotonic() - answer.downtime_ms / 1000
             return

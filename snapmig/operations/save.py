@@ -20,6 +20,7 @@ from snapmig.operations.options.addresses import parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.parse import (
+    WAYS_OUT,
     AcceleratorName,
     CompressionName,
     FormatName,
@@ -175,7 +176,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         addresses=placing.addresses,
         architecture=placing.architecture,
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
-        via=None if via is None else parse_via(via),
+        via=None if via is None else parse_via(via, WAYS_OUT),
         live_limits=parse_live_limits(max_downtime, pause_after),
     )
     if isinstance(image, str) and is_guest(image):

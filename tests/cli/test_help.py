@@ -26,7 +26,7 @@ OPTIONS = {
     "--page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --json "
     "--progress --debug -h --help",
     "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
-    "--in-place --block --address --arch --bwlimit --monitor-timeout "
+    "--in-place --block --address --arch --bwlimit --monitor-timeout --via --wire "
     "--follow-remote-parents --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from snapmig.container.format import (
     MAX_PACKET_SIZE,
@@ -16,6 +17,7 @@ from snapmig.container.format import (
 from snapmig.encodings.compressions import COMPRESSIONS, Compression
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.domain import Domain
+from snapmig.migration.wire import WireCompression
 from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
@@ -26,6 +28,7 @@ __all__ = (
     "GUEST_PREFIX",
     "GUEST_PREFIXES",
     "WINDOWS",
+    "WIRES",
     "AcceleratorName",
     "CompressionName",
     "FormatName",
@@ -34,7 +37,9 @@ __all__ = (
     "Level",
     "LiveName",
     "ViaName",
+    "WayIn",
     "WindowName",
+    "WireName",
     "check_connect",
     "default_jobs",
     "guest_name",
@@ -52,6 +57,7 @@ __all__ = (
     "parse_rate",
     "parse_via",
     "parse_window",
+    "parse_wire",
     "window_bits",
 )
 
@@ -71,6 +77,7 @@ HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
 LiveName = Literal["background"]
+WireName = Literal["none", "zstd"]
 ViaName = Literal["shared", "multifd", "mapped-ram", "stream"]
 WindowName = Literal["4k", "32k"]
 
@@ -81,14 +88,18 @@ WINDOWS = {"4k": 12, "32k": 15}
 MAX_JOBS = 1024
 MAX_DEPTH = 64
 
-WAYS = SHARED, MULTIFD, MAPPED_RAM, STREAM = "shared", "multifd", "mapped-ram", "stream"
-"""
-Ways to a running guest's RAM: its shared files, QEMU's channels, a file that QEMU writes, or a
-single stream.
-"""
+WAYS = SHARED, MULTIFD, MAPPED_RAM = "shared", "multifd", "mapped-ram"
+"""Ways to a running guest's RAM: its shared files, QEMU's channels, or a file that QEMU writes."""
+
+STREAM = "stream"
+WAYS_OUT = (*WAYS, STREAM)
+"""Ways out of it: all of these, or a single stream."""
 
 BACKGROUND = "background"
 """The value of the option ``live`` for a snapshot of the guest as it is at the start."""
+
+WIRES = ("none", "zstd")
+"""Forms of pages sent to a QEMU: as they are, or each packet as a zstd frame."""
 
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
@@ -240,14 +251,14 @@ def window_bits(window: str) -> int:
     return WINDOWS[window]
 
 
-def parse_via(way: str) -> str:
+def parse_via(way: str, ways: Sequence[str] = WAYS) -> str:
     """
     Return a way to a running guest's RAM.
 
     :raises UsageError: there is none of that name
     """
-    if way not in WAYS:
-        raise UsageError(f"via is {way!r}, expected {', '.join(WAYS)}")
+    if way not in ways:
+        raise UsageError(f"via is {way!r}, expected {', '.join(ways)}")
     return way
 
 
@@ -262,6 +273,29 @@ def parse_live(live: bool | str) -> bool | LiveName:
     if live != BACKGROUND:
         raise UsageError(f"live is {live!r}, expected true, false or {BACKGROUND!r}")
     return "background"
+
+
+def parse_wire(form: str | None) -> WireCompression:
+    """
+    Return the form of pages on the wire, plain ones for None.
+
+    :raises UsageError: there is none of that name
+    """
+    if form not in (None, *WIRES):
+        raise UsageError(f"wire is {form!r}, expected {' or '.join(WIRES)}")
+    return WireCompression[(form or WIRES[0]).upper()]
+
+
+class WayIn(NamedTuple):
+    """
+    The way into a QEMU that waits.
+
+    :param via: one of :data:`WAYS`; None: the first possible
+    :param compression: of pages sent over multifd
+    """
+
+    via: str | None = None
+    compression: WireCompression = WireCompression.NONE
 
 
 def parse_layout(layout: str | None, location: Location | None = None) -> Layout:

@@ -37,7 +37,7 @@ class SaveOptions(NamedTuple):
     :param addresses: guest physical addresses, replacing the source's own
     :param architecture: the guest's processors, replacing the source's own
     :param monitor: time limits for a guest's monitor
-    :param via: one of :data:`~snapmig.operations.options.parse.WAYS`; None: the best for the guest
+    :param via: one of :data:`~snapmig.operations.options.parse.WAYS_OUT`; None: the best for the guest
     :param live_limits: limits of a live save over multifd
     """
 
@@ -78,7 +78,7 @@ class SaveResult:
     :param packets: number of packets per encoding
     :param pause_seconds: length of a running guest's pause
     :param changed_packets: packets of a live save changed after their first pass
-    :param via: the way to a running guest's RAM: a word of ``parse.WAYS``
+    :param via: the way to a running guest's RAM: a word of ``parse.WAYS_OUT``
     :param rounds: passes of QEMU over the RAM, via multifd
     :param rewritten_size: stored bytes written over older ones, since the guest sent pages again
     :param left_out_blocks: names of RAM blocks missing from a migration file made with

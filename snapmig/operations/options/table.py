@@ -22,8 +22,9 @@ from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.parse import (
     BACKGROUND,
-    WAYS,
+    WAYS_OUT,
     WINDOWS,
+    WIRES,
     LiveName,
     parse_packet_size,
     parse_rate,
@@ -176,7 +177,12 @@ _ENTRIES = (
     ),
     Option(
         "via", str, GUEST, "shared, multifd, mapped-ram or stream",
-        "save defaults backup", default_text="auto", metavar="WAY", choices=WAYS,
+        "save restore defaults backup", verbs=_BOTH, default_text="auto", metavar="WAY",
+        choices=WAYS_OUT,
+    ),
+    Option(
+        "wire", str, GUEST, "form of pages sent via multifd: none, or zstd frames", "restore",
+        verbs="restore", default_text="none", metavar="FORM", choices=WIRES,
     ),
     Option(
         "max_downtime", float, GUEST, "longest pause of a live save via multifd",

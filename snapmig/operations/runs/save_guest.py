@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.domain import Domain
 from snapmig.guests.guest import MOST_CHANNELS, Guest
 from snapmig.guests.limits import LiveLimits
-from snapmig.guests.monitor import MonitorError, Stop
+from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import (
     Outgoing,
     migrating,
@@ -225,6 +226,7 @@ def _save_over_stream(guest: Guest, shown: str, path: Location, options: SaveOpt
     ):
         domain = _domain_xml(guest, options)
         at_start = find_addresses(guest.monitor) if background else None
+        began_ns = time.time_ns()
         sending = (
             migrating_in_background(guest, uri, stream)
             if background
@@ -236,10 +238,16 @@ def _save_over_stream(guest: Guest, shown: str, path: Location, options: SaveOpt
             with _received(outgoing, connections, main, path, options) as receiver:
                 place_ram(receiver.source, at_start or find_addresses(guest.monitor))
                 stop = guest.stop_of(pause) if background else None
-                result = _finish(guest, outgoing, main, receiver, domain, stop)
+                created_ns = None
+                if background:  # libvirt passes on no events
+                    created_ns = began_ns if stop is None else stop.stopped_ns
+                result = _finish(guest, outgoing, main, receiver, domain, created_ns)
             if not background:
                 pause.started = outgoing.stopped_at or pause.started
-    return replace(result, pause_seconds=round(pause.seconds, 4))
+    seconds = pause.seconds
+    if background and stop is None:
+        seconds = (outgoing.downtime_ms or 0) / 1000
+    return replace(result, pause_seconds=round(seconds, 4))
 
 
 def _live_limits(options: SaveOptions) -> LiveLimits | None:
@@ -290,13 +298,13 @@ def _finish(
     main: MainChannel,
     receiver: Receiver,
     domain: Mapping[str, bytes],
-    stop: Stop | None = None,
+    created_ns: int | None = None,
 ) -> SaveResult:
     # The migration is acknowledged once the snapshot is on stable storage: until then the guest is
     # QEMU's.
     kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
     receiver.source.attachments = kept
-    result = receiver.finish(domain, None if stop is None else stop.stopped_ns)
+    result = receiver.finish(domain, created_ns)
     taken = not guest.keeps_state
     main.return_path.finish(taken=taken)
     outgoing.wait_for_end(taken=taken)
