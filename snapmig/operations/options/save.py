@@ -37,7 +37,7 @@ class SaveOptions(NamedTuple):
     :param addresses: guest physical addresses, replacing the source's own
     :param architecture: the guest's processors, replacing the source's own
     :param monitor: time limits for a guest's monitor
-    :param via: one of :data:`~snapmig.operations.options.parse.WAYS_OUT`; None: the best for the guest
+    :param via: a word of ``parse.WAYS_OUT``; None: the best for the guest
     :param live_limits: limits of a live save over multifd
     """
 
