@@ -75,7 +75,7 @@ class DomainConnection:
             fd = theirs.fileno()
             arguments = [renewal.program, json.dumps({**renewal.plan, "monitor": fd})]
             try:
-                self._bridge: Apart = start_apart(arguments, fd, renewal.python)
+                self._bridge: Apart = start_apart(arguments, [fd], renewal.python)
             except OSError as error:
                 self.socket.close()
                 message = f"can't start the process to reach libvirt: {error.strerror}"

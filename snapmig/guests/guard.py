@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,18 @@ class Guard:
 
     :param resume: True if the guest must run afterwards
     :param undo: commands with their arguments, to restore QEMU's settings
+    :param stream: a connection of a migration that must come to its end, and is read by the guard
+        for that if we are killed
     :raises SnapmigError: it can't be started
     """
 
     def __init__(
-        self, monitor: Monitor, *, resume: bool, undo: Sequence[tuple[str, dict[str, Any]]]
+        self,
+        monitor: Monitor,
+        *,
+        resume: bool,
+        undo: Sequence[tuple[str, dict[str, Any]]],
+        stream: socket.socket | None = None,
     ) -> None:
         plan = {
             "parent": os.getpid(),
@@ -40,9 +48,11 @@ class Guard:
             "renewal": monitor.renewal,
             "resume": resume,
             "undo": list(undo),
+            "stream": None if stream is None else stream.fileno(),
         }
+        fds = [each.fileno() for each in (monitor, stream) if each is not None]
         try:
-            self._process = start_apart([str(_PROGRAM), json.dumps(plan)], monitor.fileno())
+            self._process = start_apart([str(_PROGRAM), json.dumps(plan)], fds)
         except OSError as error:
             message = f"can't start the process to guard the guest: {error.strerror}"
             raise SnapmigError(message, path=monitor.path) from error

@@ -17,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import threading
 import time
 from typing import Any
 
@@ -35,13 +36,17 @@ def main(arguments: list[str]) -> int:
 
     :param arguments: one string of JSON: ``parent``, a process id; ``monitor``, a descriptor;
         ``renewal``, null, or a program with its plan, to reach the monitor anew; ``resume``, true
-        if the guest was running; ``undo``, commands with their arguments
+        if the guest was running; ``undo``, commands with their arguments; ``stream``, a connection
+        to be read to the end of its migration, or null to cancel that
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
     plan = json.loads(arguments[0])
     if not _is_left_alone(plan["parent"]):
         return 0
+    if plan["stream"] is not None:
+        stream = socket.socket(fileno=plan["stream"])
+        threading.Thread(target=_read_to_end, args=(stream,), daemon=True).start()
     end, pause = time.monotonic() + _LONGEST_S, _SHORTEST_PAUSE_S
     connection = socket.socket(fileno=plan["monitor"])
     while True:
@@ -86,7 +91,8 @@ def _is_left_alone(parent: int) -> bool:
 
 def _let_go(monitor: _Monitor, plan: dict[str, Any]) -> None:
     while _word(monitor, "query-migrate", "none") not in _AT_REST:
-        monitor.execute("migrate_cancel")
+        if plan["stream"] is None:
+            monitor.execute("migrate_cancel")
         time.sleep(_POLL_S)
     while plan["resume"] and _word(monitor, "query-status", "") in (
         "finish-migrate",
@@ -96,6 +102,14 @@ def _let_go(monitor: _Monitor, plan: dict[str, Any]) -> None:
         time.sleep(_POLL_S)
     for command, values in plan["undo"]:
         monitor.execute(command, values)
+
+
+def _read_to_end(stream: socket.socket) -> None:
+    # QEMU's monitor may stand still until it has been read, so it is done beside that.
+    stream.setblocking(True)
+    with contextlib.suppress(OSError):
+        while stream.recv(1 << 20):
+            pass
 
 
 def _word(monitor: _Monitor, command: str, default: str) -> str:

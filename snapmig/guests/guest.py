@@ -9,6 +9,7 @@ is in the way.
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -21,10 +22,11 @@ from snapmig.guests.backing import open_backings
 from snapmig.guests.guard import Guard
 from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
-from snapmig.guests.monitor import Domain, Monitor, MonitorError, Peer, words
+from snapmig.guests.monitor import Domain, Monitor, MonitorError, Peer, Stop, words
 from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
 from snapmig.guests.refusal import copy_and_refuse
 from snapmig.guests.settings import (
+    BACKGROUND,
     Commands,
     capabilities,
     known_capabilities,
@@ -41,6 +43,7 @@ _CANCEL_S = 30.0
 LONGEST_DOWNTIME_MS = 2_000_000
 MOST_CHANNELS = 255
 _MAPPED, _STREAM = "mapped-ram", "qemu-stream"
+_ENDS_TRACKING = (8, 2)
 _HIDDEN = "the process that must prove to be QEMU is hidden from here"
 _ONLY_NAMED_FILES = (8, 1)
 """From this version on x-ignore-shared leaves out only shared memory in files with a path."""
@@ -62,9 +65,14 @@ class GuestFacts:
 
 @dataclass
 class Pause:
-    """A pause of a guest, and its length."""
+    """
+    A pause of a guest, and its length.
+
+    :param stops: number of stops before it, during the monitor's connection
+    """
 
     was_running: bool
+    stops: int = 0
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
 
@@ -171,27 +179,44 @@ class Guest:
             raise MonitorError(message, path=self.monitor.path)
 
     @contextmanager
-    def paused(self) -> Iterator[Pause]:
+    def paused(self, stream: socket.socket | None = None) -> Iterator[Pause]:
         """
         Keep the guest paused inside the block, and resume it afterwards in every case.
 
         If we are killed, or QEMU does not answer, a guard process resumes it; it is started first.
 
+        :param stream: a connection that the guard must read to its end then, instead of cancelling
+            the migration over it
         :raises MonitorError: QEMU would not save it now, or does not resume it
         :raises SnapmigError: the guard can't be started
         """
         with HeldSignals() as signals:
             self.check_can_be_saved()
-            pause = Pause(was_running=self.status == "running")
+            pause = Pause(self.status == "running", len(self.monitor.stops()))
             self._refuse = not pause.was_running and self._can_be_refused()
             undo = settings_now(self.monitor)
-            guard = Guard(self.monitor, resume=pause.was_running, undo=undo)
+            guard = Guard(self.monitor, resume=pause.was_running, undo=undo, stream=stream)
             pause.started = time.monotonic()
             try:
                 with signals.let_in():
                     yield pause
             finally:
                 self._let_go(pause, guard, undo)
+
+    @property
+    def must_end_snapshots(self) -> bool:
+        """
+        True if a background snapshot must come to its end.
+
+        Otherwise QEMU leaves memory write-protected, and the guest stands still for ever. Seen with
+        7.2; by its source 8.2 is free of it.
+        """
+        return self._version < _ENDS_TRACKING
+
+    def stop_of(self, pause: Pause) -> Stop | None:
+        """Return the first stop of a pause, over or under way, None if there is none."""
+        self.monitor.execute("query-status")  # events of before come with the answer
+        return next(iter(self.monitor.stops()[pause.stops :]), None)
 
     @property
     def keeps_state(self) -> bool:
@@ -203,12 +228,15 @@ class Guest:
         """The reason why QEMU can't migrate over channels to us, None if it can."""
         if self.monitor.peer is None:
             return _HIDDEN
-        missing = {"multifd", RETURN_PATH} - known_capabilities(self.monitor).keys()
-        if missing:
-            return f"this QEMU has no migration capability {min(missing)}"
-        if not self._describes_devices:
-            return "its machine has suppress-vmdesc=on, so the stream's end can't be recognised"
-        return None
+        return self._lacks("multifd", RETURN_PATH)
+
+    def stream_problem(self, *, background: bool) -> str | None:
+        """
+        Return the reason why QEMU can't send a stream to us, None if it can.
+
+        :param background: of the guest as it is at the start, while it runs on
+        """
+        return self._lacks(BACKGROUND if background else RETURN_PATH)
 
     def save_state(self, fd: int) -> None:
         """
@@ -296,8 +324,9 @@ class Guest:
         try:
             self._end_migration()
             if pause.was_running:
-                self._resume()
-            exact = self.monitor.last_pause() if pause.was_running else None
+                self._resume(pause)
+            stop = self.stop_of(pause) if pause.was_running else None
+            exact = None if stop is None else stop.seconds
             pause.seconds = time.monotonic() - pause.started if exact is None else exact
             for command, values in undo:  # once more, because QEMU refuses it during a migration
                 self.monitor.execute(command, **values)
@@ -318,8 +347,10 @@ class Guest:
             self.monitor.execute("migrate_cancel")
             time.sleep(POLL_S)
 
-    def _resume(self) -> None:
+    def _resume(self, pause: Pause) -> None:
         # If it ended meanwhile, or its owner stopped it, it is left alone.
+        if self._is_left_stopped(pause):
+            self.monitor.execute("cont")
         deadline = time.monotonic() + _CANCEL_S
         while (status := self.status) in ("finish-migrate", "postmigrate"):
             if time.monotonic() > deadline:
@@ -328,6 +359,23 @@ class Guest:
             if status == "postmigrate":
                 self.monitor.execute("cont")
             time.sleep(POLL_S)
+
+    def _is_left_stopped(self, pause: Pause) -> bool:
+        # QEMU stops a guest for a background snapshot, and leaves it so if that fails then.
+        stop = self.stop_of(pause)
+        return (
+            stop is not None
+            and stop.resumed_ns is None
+            and self.status == "paused"
+            and migration_of(self.monitor).status == "failed"
+        )
+
+    def _lacks(self, *names: str) -> str | None:
+        if missing := set(names) - known_capabilities(self.monitor).keys():
+            return f"this QEMU has no migration capability {min(missing)}"
+        if not self._describes_devices:
+            return "its machine has suppress-vmdesc=on, so the stream's end can't be recognised"
+        return None
 
     def _learn(self) -> GuestFacts:
         monitor = self.monitor

@@ -32,7 +32,7 @@ def awaiting(guest: Guest, uri: str, channels: int, compression: str) -> Iterato
     wanted = {"multifd-channels": channels, "multifd-compression": compression}
     with capabilities(guest.monitor, "multifd"), parameters(guest.monitor, wanted):
         guest.monitor.execute("migrate-incoming", uri=uri)
-        yield Outgoing(guest, None, "migrate-incoming")
+        yield Outgoing(guest, None, command="migrate-incoming")
 
 
 def wait_until_loaded(guest: Guest, loading: Outgoing) -> None:

@@ -16,7 +16,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from snapmig.errors import UsageError
 from snapmig.guests.answers import WrongAnswerError, typed
@@ -32,7 +32,7 @@ from snapmig.guests.domain import AbsentError, Domain, DomainConnection
 from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.system.signals import HeldSignals, raise_if_cancelled
 
-__all__ = ("Domain", "Monitor", "MonitorError", "Peer", "is_there", "words")
+__all__ = ("Domain", "Monitor", "MonitorError", "Peer", "Stop", "is_there", "words")
 
 Answer = TypeVar("Answer")
 _NOTICE_S = 5.0
@@ -41,6 +41,25 @@ _GLANCE_S = 0.001
 _AFTER_SILENCE_S = 2.0
 """Seconds to wait for an answer while an earlier one is still missing."""
 _QUIET = logging.NullHandler()
+
+
+class Stop(NamedTuple):
+    """
+    A moment at which the guest was stopped.
+
+    :param stopped_ns: nanoseconds since 1970, as all times
+    :param resumed_ns: None if it has not been resumed
+    """
+
+    stopped_ns: int
+    resumed_ns: int | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Length of the pause, None if it is not over, or if the clock was set meanwhile."""
+        if self.resumed_ns is None or self.resumed_ns < self.stopped_ns:
+            return None
+        return (self.resumed_ns - self.stopped_ns) / 1e9
 
 
 class Monitor:
@@ -139,17 +158,18 @@ class Monitor:
 
         return self._answer(command, send())
 
-    def last_pause(self) -> float | None:
-        """Return the seconds from the guest's last stop to its resumption, by QEMU's clock."""
-        seen: dict[str, float] = {}
+    def stops(self) -> list[Stop]:
+        """Return the stops of the guest during this connection, by QEMU's clock."""
+        found: list[Stop] = []
         for event in self._client.events.history:
             with contextlib.suppress(KeyError, TypeError):
                 at: Any = event["timestamp"]
-                seen[str(event["event"])] = at["seconds"] + at["microseconds"] / 1e6
-        stopped, resumed = seen.get("STOP"), seen.get("RESUME")
-        if stopped is None or resumed is None or resumed < stopped:
-            return None
-        return resumed - stopped
+                time_ns = at["seconds"] * 10**9 + at["microseconds"] * 1000
+                if event["event"] == "STOP":
+                    found.append(Stop(time_ns))
+                elif event["event"] == "RESUME" and found and found[-1].resumed_ns is None:
+                    found[-1] = found[-1]._replace(resumed_ns=time_ns)
+        return found
 
     def fileno(self) -> int:
         """Return the descriptor of the connection."""

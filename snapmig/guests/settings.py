@@ -9,7 +9,14 @@ from typing import Any
 from snapmig.guests.answers import Capabilities
 from snapmig.guests.monitor import Monitor, MonitorError
 
-__all__ = ("Commands", "capabilities", "known_capabilities", "parameters", "settings_now")
+__all__ = (
+    "BACKGROUND",
+    "Commands",
+    "capabilities",
+    "known_capabilities",
+    "parameters",
+    "settings_now",
+)
 
 Commands = list[tuple[str, dict[str, Any]]]
 """Monitor commands, each with its arguments."""
@@ -17,7 +24,17 @@ Commands = list[tuple[str, dict[str, Any]]]
 _EVENTS = "events"
 """Capability that libvirt sets once, when a domain starts, and relies on; it only tells."""
 
-_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path", "auto-converge")
+BACKGROUND = "background-snapshot"
+"""The capability to send the guest as it is at the start, while it runs on."""
+
+_CAPABILITIES = (
+    "x-ignore-shared",
+    "mapped-ram",
+    "multifd",
+    "return-path",
+    "auto-converge",
+    BACKGROUND,
+)
 _PARAMETERS = (
     "multifd-channels",
     "multifd-compression",

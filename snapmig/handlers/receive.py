@@ -5,6 +5,8 @@ A packet received whole goes to its slot at once. Pages of a packet received in 
 merged into their slots when all workers rest: at a barrier of the channels, or when a table is
 full. Between two barriers QEMU sends no page twice (7.2 may, where either is good), so neither
 order matters.
+
+Without channels the parent process gathers the packets of one stream, and workers store them.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from snapmig.encodings.compressions import PacketSettings, ReadSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.counters import Counter
+from snapmig.handlers.packet_buffers import PacketBuffers
 from snapmig.handlers.packet_store import PacketStore
 from snapmig.handlers.parent import compare_with
 from snapmig.handlers.pipeline import PageEncoding
@@ -34,7 +37,7 @@ from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
-__all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan")
+__all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan", "Store")
 
 _LEVELS = 1 << 10
 """More than there are tables, and twice as many as any level, negative ones included."""
@@ -52,6 +55,10 @@ class ReceiveKind(IntEnum):
     """Take up to ``count`` packets from channel ``first``; the argument is the level."""
     MERGE = 2
     """Merge staged pages into packets; the argument is a :class:`Merge`."""
+    STORE = 3
+    """Store the pages of a packet in a buffer; the argument is a :class:`Store`."""
+    ZERO = 4
+    """Count packets that are zero."""
 
 
 class Outcome(IntEnum):
@@ -97,6 +104,23 @@ class Merge(NamedTuple):
         return cls(generation, (first, stop), level - _LEVELS // 2)
 
 
+class Store(NamedTuple):
+    """The argument of a task of kind STORE."""
+
+    buffer: int
+    level: int
+
+    def pack(self) -> int:
+        """Return all of it as a number."""
+        return self.buffer * _LEVELS + self.level + _LEVELS // 2
+
+    @classmethod
+    def unpack(cls, number: int) -> Store:
+        """Return it from a number."""
+        buffer, level = divmod(number, _LEVELS)
+        return cls(buffer, level - _LEVELS // 2)
+
+
 class ReceivePlan(NamedTuple):
     """
     Everything a worker needs to receive, picklable.
@@ -104,6 +128,7 @@ class ReceivePlan(NamedTuple):
     :param parents: snapshots whose pages need not be stored again, the youngest first
     :param deltas: allow pages stored as differences from the parent's
     :param tables: paths of the staged pages: one for each worker, and the parent process's
+    :param buffers: path of the packets of a single stream, instead
     :param target_page: bytes of a page of the guest's processors
     :param secure: channels with TLS; a forked worker has them, others can't get them
     """
@@ -112,7 +137,8 @@ class ReceivePlan(NamedTuple):
     geometry: Geometry
     slots: SlotPlan
     settings: PacketSettings
-    tables: Sequence[str]
+    tables: Sequence[str] = ()
+    buffers: str | None = None
     target_page: int = PAGE_SIZE
     paced: bool = False
     deltas: bool | None = None
@@ -132,7 +158,10 @@ class ReceiveHandler:
             ReceiveKind.EMPTY: self._write_empty,
             ReceiveKind.RECEIVE: _Receive(plan, slots).run,
             ReceiveKind.MERGE: _Merge(plan, slots).run,
+            ReceiveKind.ZERO: self._count_zero,
         }
+        if plan.buffers is not None:
+            self._handlers[ReceiveKind.STORE] = _Store(plan, plan.buffers, slots).run
 
     def run(self, task: Task, row: Row) -> int:
         """Do one task; return an :class:`Outcome`."""
@@ -152,6 +181,10 @@ class ReceiveHandler:
 
     def _write_empty(self, task: Task, row: Row) -> int:
         self._store.write_empty(task, row)
+        return Outcome.MORE
+
+    def _count_zero(self, task: Task, row: Row) -> int:
+        self._store.count_ram(task, row)
         return Outcome.MORE
 
 
@@ -276,4 +309,27 @@ class _Merge:
             for table in tables:
                 table.overlay(first, pages)
             self._slots.put(Task(task.kind, slot, 1, merge.level), record, pages, row)
+        return Outcome.MORE
+
+
+class _Store:
+    # Packets gathered by the parent.
+    def __init__(self, plan: ReceivePlan, path: str, slots: ReceivedSlots) -> None:
+        self._geometry = plan.geometry
+        self._slots = slots
+        self._buffers = PacketBuffers(path, plan.geometry.packet_pages)
+
+    def run(self, task: Task, row: Row) -> int:
+        number, level = Store.unpack(task.argument)
+        place = self._geometry.place(task.first)
+        mask = self._buffers.masks[number, : place.pages]
+        pages = self._buffers.pages[number, : place.pages]
+        record = self._slots.record(task.first)
+        if not mask.all():
+            found = self._slots.pages(record)
+            found[mask] = pages[mask]
+            pages = found
+        if not is_stored(record):
+            row[Counter.RAM_BYTES] += place.pages * PAGE_SIZE
+        self._slots.put(Task(task.kind, task.first, 1, level), record, pages, row)
         return Outcome.MORE

@@ -21,7 +21,7 @@ from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes, Mask
 from snapmig.workers.tasks import Task
 
-__all__ = ("ParentPages", "ReceiveTasks")
+__all__ = ("ParentPages", "ReceiveTasks", "empty_tasks")
 
 _EMPTY_BATCH_PACKETS = 4096
 _RECEIVED_AT_ONCE = 32
@@ -34,63 +34,47 @@ _RUN = 1 << 10
 
 class ParentPages:
     """
-    Pages of the main connection, staged by the parent process.
+    Pages of the main connection beside channels, staged by the parent process.
 
-    :param paths: of two tables, filled in turn
+    :param path: of their table
     :param stored: returns a mask of the packets with pages in the snapshot, among consecutive ones
     :ivar frozen: take no pages, because workers read the table
     """
 
-    def __init__(
-        self, paths: Sequence[str], geometry: Geometry, stored: Callable[[int, int], Mask]
-    ) -> None:
-        self._tables = [StagedPages(path) for path in paths]
+    def __init__(self, path: str, geometry: Geometry, stored: Callable[[int, int], Mask]) -> None:
+        self._table = StagedPages(path)
         self._packets = PacketNumbers(geometry)
-        self._staged = [np.zeros(geometry.packet_count, np.bool_) for _ in paths]
+        self._staged = np.zeros(geometry.packet_count, np.bool_)
         self._stored = stored
-        self.active = 0
         self.frozen = False
 
     @property
     def full(self) -> bool:
         """True if no more pages can be taken now."""
-        return self.frozen or self._tables[self.active].room < _RUN
-
-    @property
-    def count(self) -> int:
-        """Number of pages in the table being filled."""
-        return self._tables[self.active].count
+        return self.frozen or self._table.room < _RUN
 
     def take_pages(self, first: int, pages: Bytes) -> None:
         """Stage consecutive pages, as ``(n, 4096)``."""
         numbers = np.arange(first, first + len(pages))
-        self._tables[self.active].add(numbers, pages)
-        self._staged[self.active][self._packets.of(numbers)] = True
+        self._table.add(numbers, pages)
+        self._staged[self._packets.of(numbers)] = True
 
     def take_zeros(self, first: int, count: int) -> None:
         """Stage zero pages of packets with pages already; all pages of others are zero."""
         numbers = np.arange(first, first + count)
         packets = self._packets.of(numbers)
         start, stop = int(packets[0]), int(packets[-1]) + 1
-        known = self._staged[0][start:stop] | self._staged[1][start:stop]
-        known |= self._stored(start, stop - start)  # later, since pages go from there to here
-        numbers = numbers[known[packets - start]]
-        self._tables[self.active].add_zeros(numbers)
+        known = self._staged[start:stop] | self._stored(start, stop - start)
+        self._table.add_zeros(numbers[known[packets - start]])
 
-    def swap(self) -> int:
-        """Fill the other table from now on; return the number of the one filled so far."""
-        filled = self.active
-        self.active = 1 - filled
-        return filled
+    def clear(self) -> None:
+        """Empty the table."""
+        self._table.clear()
+        self._staged[:] = False
 
-    def clear(self, number: int) -> None:
-        """Empty a table."""
-        self._tables[number].clear()
-        self._staged[number][:] = False
-
-    def numbers(self, number: int) -> Numbers:
-        """Return the numbers of the pages in a table."""
-        return self._tables[number].page_numbers()
+    def numbers(self) -> Numbers:
+        """Return the numbers of the pages in the table."""
+        return self._table.page_numbers()
 
 
 class ReceiveTasks:
@@ -99,10 +83,13 @@ class ReceiveTasks:
 
     :param channels: descriptors of connections by channel number, given to the workers
     :param workers: their number; channel ``k`` belongs to worker ``k`` modulo that
-    :param tables: paths of the staged pages: one for each channel, then two of the parent's
+    :param tables: paths of the staged pages: one for each channel, then the parent's
     :param level: called for the level of each batch
+    :ivar ahead: tasks in a worker's pipe
     :ivar rounds: barriers passed so far
     """
+
+    ahead = 1
 
     def __init__(
         self,
@@ -124,7 +111,7 @@ class ReceiveTasks:
         self._at_barrier = [False] * len(channels)
         self._ended = [False] * len(channels)
         self._idle = set(range(len(channels)))
-        self._queue = deque(_empty_tasks(geometry))
+        self._queue = deque(empty_tasks(geometry))
         self._in_flight = 0
         self._after: Callable[[], None] | None = None
         self._full = False
@@ -182,9 +169,7 @@ class ReceiveTasks:
         if self._after is not None:
             after, self._after = self._after, None
             after()
-        if not self._at_barrier:
-            self._turn_stream()
-        elif len(self._idle) == len(self._at_barrier):
+        if len(self._idle) == len(self._at_barrier):
             self._turn_channels()
 
     def _check_ends(self) -> None:
@@ -193,17 +178,6 @@ class ReceiveTasks:
             for number, ended in enumerate(self._ended):
                 if ended and not self._at_barrier[number]:
                     raise MigrationError(f"channel {number}: connection ended too early")
-
-    def _turn_stream(self) -> None:
-        # All pages come over the main connection. The parent fills one table while workers merge
-        # the other.
-        if self._parent.full or (self._main.ended and self._parent.count):
-            number = self._parent.swap()
-            tables = len(self._staged) + number
-            self._merge(tables, tables + 1, self._parent.numbers(number))
-            self._after = lambda: self._parent.clear(number)
-        elif self._main.ended:
-            self._done = True
 
     def _turn_channels(self) -> None:
         barrier = all(self._at_barrier) and self._main.marks > self.rounds
@@ -216,7 +190,7 @@ class ReceiveTasks:
         if self._after is not None:
             self._parent.frozen = True
             numbers = [table.page_numbers() for table in self._staged]
-            numbers.append(self._parent.numbers(0))
+            numbers.append(self._parent.numbers())
             self._merge(0, len(self._staged) + 1, np.concatenate(numbers))
             if not self._queue:
                 self._turn()
@@ -242,7 +216,7 @@ class ReceiveTasks:
     def _clear(self) -> None:
         for table in self._staged:
             table.clear()
-        self._parent.clear(0)
+        self._parent.clear()
         self._parent.frozen = self._full = False
 
     def _pass_barrier(self) -> None:
@@ -252,7 +226,8 @@ class ReceiveTasks:
         self._main.passed = self.rounds
 
 
-def _empty_tasks(geometry: Geometry) -> list[Task]:
+def empty_tasks(geometry: Geometry) -> list[Task]:
+    """Return the first tasks: records of all packets, as long as nothing has come."""
     count, most = geometry.packet_count, _EMPTY_BATCH_PACKETS
     return [
         Task(ReceiveKind.EMPTY, first, min(most, count - first)) for first in range(0, count, most)

@@ -20,12 +20,14 @@ from snapmig.operations.options.addresses import parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.parse import (
+    WAYS_OUT,
     AcceleratorName,
     CompressionName,
     FormatName,
     HuffmanName,
     LayoutName,
     Level,
+    LiveName,
     ViaName,
     WindowName,
     check_connect,
@@ -33,6 +35,7 @@ from snapmig.operations.options.parse import (
     parse_guest,
     parse_jobs,
     parse_layout,
+    parse_live,
     parse_packet_size,
     parse_via,
 )
@@ -73,7 +76,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     follow_remote_parents: bool = False,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
-    live: bool = False,
+    live: bool | LiveName = False,
     via: ViaName | None = None,
     max_downtime: float | None = None,
     pause_after: float | None = None,
@@ -121,9 +124,11 @@ def save(  # noqa: PLR0913 - the words of the command line
         snapshots; default: only beside it and below
     :param attach: byte strings, or files, to keep in the snapshot, by name
     :param force: replace an existing file
-    :param live: let the guest run during a first pass, and pause it only to save changed pages
-    :param via: the way to a running guest's RAM: ``shared`` files, QEMU's ``multifd`` channels, or
-        a ``mapped-ram`` file that QEMU writes first; default: the first of them possible
+    :param live: let the guest run during a first pass, and pause it only to save changed pages;
+        ``background``: save the guest as it is at the start, and let it run on
+    :param via: the way to a running guest's RAM: ``shared`` files, QEMU's ``multifd`` channels, a
+        ``mapped-ram`` file that QEMU writes first, or a single ``stream``; default: the first of
+        them possible, in the background always a stream
     :param max_downtime: milliseconds that a guest saved live over multifd may stand still;
         default: as QEMU is set, usually 300
     :param pause_after: seconds after which such a guest is stopped, however much is left; default:
@@ -161,7 +166,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         layout=parse_layout(layout, location),
         attach={} if attach is None else attach,
         force=force,
-        live=live,
+        live=parse_live(live),
         progress=progress,
         parent=None if parent is None else parse_location(parent),
         deltas=deltas,
@@ -171,7 +176,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         addresses=placing.addresses,
         architecture=placing.architecture,
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
-        via=None if via is None else parse_via(via),
+        via=None if via is None else parse_via(via, WAYS_OUT),
         live_limits=parse_live_limits(max_downtime, pause_after),
     )
     if isinstance(image, str) and is_guest(image):

@@ -58,16 +58,21 @@ def config(system: linux.System, shared_shm: Path) -> GuestConfig:
     return GuestConfig(RAM, extra=linux.boot_arguments(system, folder / "initramfs"))
 
 
-@pytest.fixture(scope="module")
-def resumed(program: str, config: GuestConfig, shared_shm: Path) -> Resumed:
+@pytest.fixture(scope="module", params=["stopped", "background"])
+def resumed(
+    request: pytest.FixtureRequest, program: str, config: GuestConfig, shared_shm: Path
+) -> Resumed:
     """Save a guest, end its QEMU, and resume it in a new one with new memory."""
-    snapshot = shared_shm / "snap"
+    snapshot = shared_shm / request.param
     with Monitored(program, config, memory(shared_shm / "first")) as guest:
         guest.expected_words = REFUSED
         guest.wait_serial(linux.READY, READY_S)
         guest.wait_serial("\ncount 3 ", COUNT_S)
-        guest.stop()
-        snapmig.save(guest.monitor, snapshot, jobs=2)
+        if request.param == "stopped":
+            guest.stop()
+            snapmig.save(guest.monitor, snapshot, jobs=2)
+        else:
+            snapmig.save(guest.monitor, snapshot, live="background", jobs=2)
         before = guest.read_serial().replace("\r", "")
     (shared_shm / "first").unlink()
     waiting = GuestConfig(RAM, extra=(*config.extra, "-incoming", "defer"))
@@ -76,6 +81,10 @@ def resumed(program: str, config: GuestConfig, shared_shm: Path) -> Resumed:
         last = COUNT.findall(before)[-1][0]
         guest.wait_serial(f"\ncount {int(last) + 4} ", COUNT_S)
         after = guest.read_serial().replace("\r", "")
+    (shared_shm / "second").unlink()
+    if request.param == "background":  # what it wrote since then it writes again
+        first = COUNT.findall(after)[0][0]
+        before = before.partition(f"\ncount {first} ")[0] + "\n"
     return Resumed(before, after[: after.rindex("\n")])
 
 

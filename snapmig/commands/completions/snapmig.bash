@@ -65,7 +65,7 @@ _snapmig_verbs() {
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --attach --format --base --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
+    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --live=background --attach --format --base --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
     'receive') echo '-h --help --listen --channels --tls --insecure --timeout --parent --compression --level -j --jobs -f --force --attach --arch --follow-remote-parents --bwlimit --progress --json --debug --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window' ;;
     'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --via --wire --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
     'info') echo '-h --help --json --debug' ;;
@@ -101,8 +101,7 @@ _snapmig_values() {
     'save --arch' | \
         'receive --arch' | \
         'restore --arch') choices='x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' ;;
-    'save --via' | \
-        'restore --via') choices='shared multifd mapped-ram' ;;
+    'save --via') choices='shared multifd mapped-ram stream' ;;
     'save --progress' | \
         'receive --progress' | \
         'restore --progress' | \
@@ -129,6 +128,7 @@ _snapmig_values() {
     'save --huffman') choices='dynamic fixed trained' ;;
     'restore --format' | \
         'backup restore --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw raw-by-address' ;;
+    'restore --via') choices='shared multifd mapped-ram' ;;
     'restore --wire') choices='none zstd' ;;
     'completion 0') choices='bash zsh fish' ;;
     'save --parent' | \

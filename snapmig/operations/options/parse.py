@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from snapmig.container.format import (
@@ -21,6 +22,7 @@ from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
 __all__ = (
+    "BACKGROUND",
     "DOMAIN_PREFIX",
     "GUEST_FORMAT",
     "GUEST_PREFIX",
@@ -33,6 +35,7 @@ __all__ = (
     "HuffmanName",
     "LayoutName",
     "Level",
+    "LiveName",
     "ViaName",
     "WayIn",
     "WindowName",
@@ -49,6 +52,7 @@ __all__ = (
     "parse_jobs",
     "parse_layout",
     "parse_level",
+    "parse_live",
     "parse_packet_size",
     "parse_rate",
     "parse_via",
@@ -72,8 +76,9 @@ FormatName = Literal[
 HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
+LiveName = Literal["background"]
 WireName = Literal["none", "zstd"]
-ViaName = Literal["shared", "multifd", "mapped-ram"]
+ViaName = Literal["shared", "multifd", "mapped-ram", "stream"]
 WindowName = Literal["4k", "32k"]
 
 
@@ -85,6 +90,13 @@ MAX_DEPTH = 64
 
 WAYS = SHARED, MULTIFD, MAPPED_RAM = "shared", "multifd", "mapped-ram"
 """Ways to a running guest's RAM: its shared files, QEMU's channels, or a file that QEMU writes."""
+
+STREAM = "stream"
+WAYS_OUT = (*WAYS, STREAM)
+"""Ways out of it: all of these, or a single stream."""
+
+BACKGROUND = "background"
+"""The value of the option ``live`` for a snapshot of the guest as it is at the start."""
 
 WIRES = ("none", "zstd")
 """Forms of pages sent to a QEMU: as they are, or each packet as a zstd frame."""
@@ -239,15 +251,28 @@ def window_bits(window: str) -> int:
     return WINDOWS[window]
 
 
-def parse_via(way: str) -> str:
+def parse_via(way: str, ways: Sequence[str] = WAYS) -> str:
     """
     Return a way to a running guest's RAM.
 
     :raises UsageError: there is none of that name
     """
-    if way not in WAYS:
-        raise UsageError(f"via is {way!r}, expected {', '.join(WAYS)}")
+    if way not in ways:
+        raise UsageError(f"via is {way!r}, expected {', '.join(ways)}")
     return way
+
+
+def parse_live(live: bool | str) -> bool | LiveName:
+    """
+    Return whether a guest runs on while it is saved, and how.
+
+    :raises UsageError: neither true, false nor :data:`BACKGROUND`
+    """
+    if live is True or live is False:
+        return live
+    if live != BACKGROUND:
+        raise UsageError(f"live is {live!r}, expected true, false or {BACKGROUND!r}")
+    return "background"
 
 
 def parse_wire(form: str | None) -> WireCompression:

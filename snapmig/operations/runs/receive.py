@@ -12,16 +12,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from snapmig.architectures import Architecture
 from snapmig.attachments import source_attachments
 from snapmig.container.format import Layout
-from snapmig.errors import SnapmigError, UsageError
-from snapmig.geometry import RamBlock
+from snapmig.errors import SnapmigError, UnsupportedError, UsageError
+from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.handlers.counters import Counter
+from snapmig.handlers.gathered_pages import GatheredPages
+from snapmig.handlers.packet_buffers import PacketBuffers, SharedBuffers
 from snapmig.handlers.receive import ReceiveHandler, ReceivePlan
 from snapmig.handlers.receive_tasks import ParentPages, ReceiveTasks
 from snapmig.handlers.staging import StagingTables
+from snapmig.handlers.stream_tasks import StreamTasks
 from snapmig.images.qemu.attachments import attach_vm_state
 from snapmig.images.qemu.state import VmState
 from snapmig.images.source import ImageReader
@@ -30,7 +34,7 @@ from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.save import SaveOptions, SaveResult
-from snapmig.operations.runs.save import SaveRun, open_save_run
+from snapmig.operations.runs.save import MakeHandler, SaveRun, open_save_run
 from snapmig.operations.runs.save_inputs import SaveInputs
 from snapmig.operations.runs.save_output import SaveOutput
 from snapmig.stores.location import Location
@@ -89,7 +93,7 @@ class Receiver:
         main: MainChannel,
         source: MigrationSource,
         run: SaveRun,
-        tasks: ReceiveTasks,
+        tasks: ReceiveTasks | StreamTasks,
     ) -> None:
         self.source = source
         self.run = run
@@ -116,18 +120,22 @@ class Receiver:
         :raises MigrationError: a connection ends, stands still, or sends something impossible
         :raises SnapmigError: any failure of a worker
         """
-        self.run.receive(self._tasks, partial(self._poll, check), self._wakers)
+        self.run.receive(self._tasks, partial(self._poll, check), self._wakers, self._tasks.ahead)
         if not self._main.ended:
             raise RuntimeError("tasks ended before the migration")
 
-    def finish(self, more: Mapping[str, bytes] | None = None) -> SaveResult:
+    def finish(
+        self, more: Mapping[str, bytes] | None = None, created_ns: int | None = None
+    ) -> SaveResult:
         """
         Put the snapshot on stable storage, under its name.
 
         :param more: attachments besides those of the source
+        :param created_ns: time of the RAM's contents; default: now
         :raises NoSpaceError: the destination's filesystem is full
         """
-        result = self.run.finish({**source_attachments(self.source), **(more or {})})
+        attachments = {**source_attachments(self.source), **(more or {})}
+        result = self.run.finish(attachments, created_ns=created_ns)
         rewritten = int(self.run.counts()[Counter.REWRITTEN_BYTES])
         return replace(result, rounds=self.rounds or None, rewritten_size=rewritten)
 
@@ -172,25 +180,62 @@ def open_receiver(
     if options.layout != Layout.FIXED:
         raise UsageError("a guest is received packet by packet, so it needs the fixed layout")
     source = MigrationSource(state, main.shown)
-    channels = connections.channels
+    open_tasks = _open_channels if connections.channels else _open_stream
     with ExitStack() as stack:
-        tables = stack.enter_context(StagingTables(len(channels) + 2))
-        secure = tuple(each for each in channels if isinstance(each, SecureConnection))
-        make = partial(_plan_handler, tables.paths, target_page(state), secure)
-        run = stack.enter_context(open_save_run(source, path, options, make_handler=make))
-        pages = ParentPages(tables.paths[len(channels) :], run.geometry, run.stored_packets)
-        main.begin(state, run.geometry, pages)
-        tasks = ReceiveTasks(
-            run.geometry,
-            main,
-            [-1 if secure else channel.fileno() for channel in channels],
-            run.worker_count,
-            tables.paths,
-            pages,
-            run.level,
-        )
-        with closing(Receiver(main, source, run, tasks)) as receiver:
+        opened = open_tasks(stack, connections, main, state)
+        run = stack.enter_context(open_save_run(source, path, options, make_handler=opened.make))
+        with closing(Receiver(main, source, run, opened.tasks(run))) as receiver:
             yield receiver
+
+
+class _Opened(NamedTuple):
+    # How workers get their handlers, and the parent the tasks for them.
+    make: MakeHandler
+    tasks: Callable[[SaveRun], ReceiveTasks | StreamTasks]
+
+
+def _open_channels(
+    stack: ExitStack, connections: Connections, main: MainChannel, state: VmState
+) -> _Opened:
+    secure = tuple(each for each in connections.channels if isinstance(each, SecureConnection))
+    channels = [-1 if secure else channel.fileno() for channel in connections.channels]
+    tables = stack.enter_context(StagingTables(len(channels) + 1)).paths
+
+    def make(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
+        plan = _plan(inputs, output)._replace(
+            tables=tables, target_page=target_page(state), secure=secure
+        )
+        return partial(ReceiveHandler, plan)
+
+    def tasks(run: SaveRun) -> ReceiveTasks:
+        pages = ParentPages(tables[-1], run.geometry, run.stored_packets)
+        main.begin(state, run.geometry, pages)
+        workers = run.worker_count
+        return ReceiveTasks(run.geometry, main, channels, workers, tables, pages, run.level)
+
+    return _Opened(make, tasks)
+
+
+def _open_stream(
+    stack: ExitStack, _connections: Connections, main: MainChannel, state: VmState
+) -> _Opened:
+    if target_page(state) != PAGE_SIZE:
+        message = "pages of the guest are larger than 4 KiB, which only multifd is received with"
+        raise UnsupportedError(message, path=main.shown)
+    shared = stack.enter_context(SharedBuffers())
+
+    def make(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
+        shared.make_for(inputs.geometry)
+        return partial(ReceiveHandler, _plan(inputs, output)._replace(buffers=shared.path))
+
+    def tasks(run: SaveRun) -> StreamTasks:
+        buffers = PacketBuffers(shared.path, run.geometry.packet_pages)
+        stack.callback(buffers.close)
+        pages = GatheredPages(run.geometry, buffers)
+        main.begin(state, run.geometry, pages)
+        return StreamTasks(run.geometry, main, pages, run.level)
+
+    return _Opened(make, tasks)
 
 
 def target_page(state: VmState) -> int:
@@ -206,22 +251,12 @@ def target_page(state: VmState) -> int:
     return 1 << number
 
 
-def _plan_handler(
-    tables: Sequence[str],
-    page: int,
-    secure: Sequence[SecureConnection],
-    inputs: SaveInputs,
-    output: SaveOutput,
-) -> Callable[[], Handler]:
-    plan = ReceivePlan(
+def _plan(inputs: SaveInputs, output: SaveOutput) -> ReceivePlan:
+    return ReceivePlan(
         [] if inputs.parent is None else inputs.parent.plans,
         inputs.geometry,
         output.writer.plan,
         inputs.packet_settings(),
-        tables,
-        page,
         paced=len(inputs.options.steps) > 1,
         deltas=inputs.options.deltas,
-        secure=secure,
     )
-    return partial(ReceiveHandler, plan)

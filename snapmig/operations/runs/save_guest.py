@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,15 @@ from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.domain import Domain
 from snapmig.guests.guest import MOST_CHANNELS, Guest
+from snapmig.guests.limits import LiveLimits
 from snapmig.guests.monitor import MonitorError
-from snapmig.guests.outgoing import Outgoing, migrating
+from snapmig.guests.outgoing import (
+    Outgoing,
+    migrating,
+    migrating_in_background,
+    migrating_over_stream,
+    open_stream,
+)
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
 from snapmig.images.qemu.attachments import SHARED_STATE
@@ -28,15 +36,17 @@ from snapmig.migration.connections import Connections, PrivateSocket, accept_all
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.parse import (
+    BACKGROUND,
     GUEST_FORMAT,
     MAPPED_RAM,
     MULTIFD,
     SHARED,
+    STREAM,
     guest_name,
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_facts import FACTS, describe
-from snapmig.operations.runs.receive import HEAD_S, open_receiver
+from snapmig.operations.runs.receive import HEAD_S, Receiver, open_receiver
 from snapmig.operations.runs.save import open_save_run
 from snapmig.stores.location import Location
 from snapmig.stores.opening import check_location
@@ -52,6 +62,7 @@ class UnreachableError(MonitorError):
     """QEMU could not connect to us: our socket is not in its mount namespace, or forbidden."""
 
 
+_NEEDS_FIXED = "pages that come in any order, or again, need the fixed layout"
 _REMEDY = "memory-backend-file with share=on and mem-path avoids that"
 _DOMAIN_REMEDY = (
     "<source type='file'/> and <access mode='shared'/> in the domain's <memoryBacking> avoid that"
@@ -70,6 +81,8 @@ def save_guest(source: str | Domain, path: Location, options: SaveOptions) -> Sa
     shown = guest_name(source)
     with Guest(source, options.monitor) as guest:
         guest.check_can_be_saved()
+        if options.live == BACKGROUND and guest.status != "running":
+            options = options._replace(live=False)  # older QEMUs would have it run afterwards
         way = _choose_way(guest, options)
         try:
             result = _WAYS[way](guest, shown, path, options)
@@ -84,9 +97,13 @@ def save_guest(source: str | Domain, path: Location, options: SaveOptions) -> Sa
 
 
 def _choose_way(guest: Guest, options: SaveOptions) -> str:
+    if options.live == BACKGROUND:
+        return _way_in_background(guest, options)
     problems = {SHARED: guest.unshared, MULTIFD: None, MAPPED_RAM: None}
     if options.layout != Layout.FIXED:
-        problems[MULTIFD] = "packets sent again need the fixed layout"
+        problems[MULTIFD] = problems[STREAM] = _NEEDS_FIXED
+    elif options.via == STREAM:
+        problems[STREAM] = guest.stream_problem(background=False)
     elif options.via == MULTIFD or guest.unshared is not None:
         problems[MULTIFD] = guest.multifd_problem
     if options.live:
@@ -100,6 +117,18 @@ def _choose_way(guest: Guest, options: SaveOptions) -> str:
         reasons = "; ".join(f"via {way}: {problem}" for way, problem in problems.items())
         raise UsageError(f"the guest can't be saved live: {reasons}")
     return way
+
+
+def _way_in_background(guest: Guest, options: SaveOptions) -> str:
+    if options.via not in (None, STREAM):
+        message = f"the guest can't be saved in the background via {options.via}, only via {STREAM}"
+        raise UsageError(message)
+    problem = guest.stream_problem(background=True)
+    if options.layout != Layout.FIXED:
+        problem = _NEEDS_FIXED
+    if problem is not None:
+        raise UsageError(f"the guest can't be saved in the background: {problem}")
+    return STREAM
 
 
 def _save_shared(guest: Guest, shown: str, path: Location, options: SaveOptions) -> SaveResult:
@@ -118,7 +147,7 @@ def _save_shared(guest: Guest, shown: str, path: Location, options: SaveOptions)
             place_ram(
                 source, find_addresses(guest.monitor)
             )  # firmware may have moved some of it meanwhile
-            run.write_pass(changed_only=options.live)
+            run.write_pass(changed_only=bool(options.live))
         if options.live:
             run.warn_of_writes()
         kept = {
@@ -172,49 +201,114 @@ def _domain_xml(guest: Guest, options: SaveOptions) -> dict[str, bytes]:
 def _save_over_multifd(
     guest: Guest, shown: str, path: Location, options: SaveOptions
 ) -> SaveResult:
-    # QEMU migrates the guest to us. It is acknowledged once the snapshot is on stable storage, so
-    # that until then the guest is QEMU's.
     channels = min(options.jobs, MOST_CHANNELS)
-    limits = options.live_limits if options.live else None
     with PrivateSocket(guest.process_now.uid) as private, guest.paused() as pause:
         domain = _domain_xml(guest, options)
-        taken = not guest.keeps_state
         with (
-            migrating(guest, private.uri, channels, limits) as outgoing,
-            _received(guest, outgoing, private, channels) as connections,
+            migrating(guest, private.uri, channels, _live_limits(options)) as outgoing,
+            _with_reasons(outgoing),
+            _accepted(guest, outgoing, private, channels) as connections,
         ):
             main = MainChannel(connections.main, shown, multifd=True)
-            state = main.read_head(HEAD_S, outgoing.check)
-            with open_receiver(connections, main, state, path, options) as receiver:
-                receiver.receive(outgoing.check)
+            with _received(outgoing, connections, main, path, options) as receiver:
                 place_ram(receiver.source, find_addresses(guest.monitor))
-                kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
-                receiver.source.attachments = kept
-                result = receiver.finish(domain)
-            main.return_path.finish(taken=taken)
-            outgoing.wait_for_end(taken=taken)
+                result = _finish(guest, outgoing, main, receiver, domain)
             pause.started = outgoing.stopped_at or pause.started
     return replace(result, pause_seconds=round(pause.seconds, 4))
 
 
+def _save_over_stream(guest: Guest, shown: str, path: Location, options: SaveOptions) -> SaveResult:
+    background = options.live == BACKGROUND
+    guarded = background and guest.must_end_snapshots
+    with (
+        open_stream(guest) as (stream, uri),
+        guest.paused(stream if guarded else None) as pause,
+    ):
+        domain = _domain_xml(guest, options)
+        at_start = find_addresses(guest.monitor) if background else None
+        began_ns = time.time_ns()
+        sending = (
+            migrating_in_background(guest, uri, stream)
+            if background
+            else migrating_over_stream(guest, uri, stream, _live_limits(options))
+        )
+        with sending as outgoing, _with_reasons(outgoing):
+            main = MainChannel(stream, shown, multifd=False)
+            connections = Connections(stream, ())
+            with _received(outgoing, connections, main, path, options) as receiver:
+                place_ram(receiver.source, at_start or find_addresses(guest.monitor))
+                stop = guest.stop_of(pause) if background else None
+                created_ns = None
+                if background:  # libvirt passes on no events
+                    created_ns = began_ns if stop is None else stop.stopped_ns
+                result = _finish(guest, outgoing, main, receiver, domain, created_ns)
+            if not background:
+                pause.started = outgoing.stopped_at or pause.started
+    seconds = pause.seconds
+    if background and stop is None:
+        seconds = (outgoing.downtime_ms or 0) / 1000
+    return replace(result, pause_seconds=round(seconds, 4))
+
+
+def _live_limits(options: SaveOptions) -> LiveLimits | None:
+    return options.live_limits if options.live else None
+
+
 @contextmanager
-def _received(
+def _accepted(
     guest: Guest, outgoing: Outgoing, private: PrivateSocket, channels: int
 ) -> Iterator[Connections]:
+    try:
+        connections = accept_all(
+            private.listener, channels, HEAD_S, outgoing.check, peer=guest.process_now
+        )
+    except MonitorError as error:
+        raise UnreachableError(error.message, path=error.path) from error
+    private.close()
+    with closing(connections):
+        yield connections
+
+
+@contextmanager
+def _with_reasons(outgoing: Outgoing) -> Iterator[None]:
     # Whatever QEMU knows about the end of a connection is a better reason than its end.
     try:
-        process = guest.process_now
-        try:
-            connections = accept_all(
-                private.listener, channels, HEAD_S, outgoing.check, peer=process
-            )
-        except MonitorError as error:
-            raise UnreachableError(error.message, path=error.path) from error
-        private.close()
-        with closing(connections):
-            yield connections
+        yield
     except MigrationError as error:
         raise outgoing.reason() or error from None
+
+
+@contextmanager
+def _received(
+    outgoing: Outgoing,
+    connections: Connections,
+    main: MainChannel,
+    path: Location,
+    options: SaveOptions,
+) -> Iterator[Receiver]:
+    state = main.read_head(HEAD_S, outgoing.check)
+    with open_receiver(connections, main, state, path, options) as receiver:
+        receiver.receive(outgoing.check)
+        yield receiver
+
+
+def _finish(
+    guest: Guest,
+    outgoing: Outgoing,
+    main: MainChannel,
+    receiver: Receiver,
+    domain: Mapping[str, bytes],
+    created_ns: int | None = None,
+) -> SaveResult:
+    # The migration is acknowledged once the snapshot is on stable storage: until then the guest is
+    # QEMU's.
+    kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
+    receiver.source.attachments = kept
+    result = receiver.finish(domain, created_ns)
+    taken = not guest.keeps_state
+    main.return_path.finish(taken=taken)
+    outgoing.wait_for_end(taken=taken)
+    return result
 
 
 @contextmanager
@@ -246,7 +340,12 @@ def _open_ram(guest: Guest, shown: str) -> Iterator[PartsImage]:
         source.close()
 
 
-_WAYS = {SHARED: _save_shared, MULTIFD: _save_over_multifd, MAPPED_RAM: _save_through_file}
+_WAYS = {
+    SHARED: _save_shared,
+    MULTIFD: _save_over_multifd,
+    MAPPED_RAM: _save_through_file,
+    STREAM: _save_over_stream,
+}
 
 
 def place_ram(source: ImageSource, addresses: Addresses) -> None:
