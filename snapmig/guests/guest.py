@@ -11,10 +11,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from snapmig.guests.answers import Name, Status, Version
@@ -75,6 +75,8 @@ class Pause:
     stops: int = 0
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    end: Callable[[], None] = lambda: None
+    """Ends it now: resumes the guest before the end of the block."""
 
 
 class Guest:
@@ -197,11 +199,18 @@ class Guest:
             undo = settings_now(self.monitor)
             guard = Guard(self.monitor, resume=pause.was_running, undo=undo, stream=stream)
             pause.started = time.monotonic()
+            let_go = once(partial(self._let_go, pause, guard, undo))
+
+            def end() -> None:
+                with HeldSignals():
+                    let_go()
+
+            pause.end = end
             try:
                 with signals.let_in():
                     yield pause
             finally:
-                self._let_go(pause, guard, undo)
+                let_go()
 
     @property
     def must_end_snapshots(self) -> bool:
@@ -416,6 +425,12 @@ class Guest:
             deadline = time.monotonic() + _CANCEL_S
             while migration_of(self.monitor).status not in AT_REST and time.monotonic() < deadline:
                 time.sleep(POLL_S)
+
+
+def once(work: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that does some work when it is called first, and never again."""
+    left = [work]
+    return lambda: left.pop()() if left else None
 
 
 def _command_line(peer: Peer | None) -> tuple[str, ...]:

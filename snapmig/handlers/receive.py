@@ -2,9 +2,9 @@
 A worker that receives a guest: packets from its channels, encoded and written as they come.
 
 A packet received whole goes to its slot at once. Pages of a packet received in part are staged, and
-merged into their slots when all workers rest: at a barrier of the channels, or when a table is
-full. Between two barriers QEMU sends no page twice (7.2 may, where either is good), so neither
-order matters.
+merged into their slots while all workers rest: when a table is full, and at the end. Until then
+all that comes for such a packet is staged. Between two barriers QEMU sends no page twice (7.2 may,
+where either is good), so within a round no order matters; of several rounds the latest counts.
 
 Without channels the parent process gathers the packets of one stream, and workers store them.
 """
@@ -29,7 +29,13 @@ from snapmig.handlers.packet_store import PacketStore
 from snapmig.handlers.parent import compare_with
 from snapmig.handlers.pipeline import PageEncoding
 from snapmig.handlers.received_slots import ReceivedSlots, is_stored
-from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages, StagedReader
+from snapmig.handlers.staging import (
+    Numbers,
+    PacketNumbers,
+    StagedPages,
+    StagedReader,
+    open_waiting,
+)
 from snapmig.migration.channel import Channel, Received
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import Blocks
@@ -41,6 +47,8 @@ __all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan", "
 
 _LEVELS = 1 << 10
 """More than there are tables, and twice as many as any level, negative ones included."""
+
+NO_PACKETS: Bytes = np.empty(0, np.uint8)
 
 _IDLE_S = 0.01
 """Seconds that a worker waits for a packet before it asks for another task."""
@@ -128,6 +136,7 @@ class ReceivePlan(NamedTuple):
     :param parents: snapshots whose pages need not be stored again, the youngest first
     :param deltas: allow pages stored as differences from the parent's
     :param tables: paths of the staged pages: one for each worker, and the parent process's
+    :param waiting: path of the marks of packets with staged pages
     :param buffers: path of the packets of a single stream, instead
     :param target_page: bytes of a page of the guest's processors
     :param secure: channels with TLS; a forked worker has them, others can't get them
@@ -138,6 +147,7 @@ class ReceivePlan(NamedTuple):
     slots: SlotPlan
     settings: PacketSettings
     tables: Sequence[str] = ()
+    waiting: str = ""
     buffers: str | None = None
     target_page: int = PAGE_SIZE
     paced: bool = False
@@ -197,6 +207,7 @@ class _Receive:
         self._packets = PacketNumbers(plan.geometry)
         self._channels: dict[int, Channel] = {}
         self._tables: dict[int, StagedPages] = {}
+        self._waiting = open_waiting(plan.waiting) if plan.waiting else NO_PACKETS
         self._most = self._blocks.pages_per_packet * plan.target_page // PAGE_SIZE
 
     def run(self, task: Task, row: Row) -> int:
@@ -216,6 +227,7 @@ class _Receive:
             if len(packet.data) or len(packet.zeros):
                 self._take(packet, table, task.argument, row)
             if packet.sync:
+                table.round += 1
                 return Outcome.SYNC
         return Outcome.MORE
 
@@ -258,7 +270,8 @@ class _Receive:
         # QEMU 7.2 may send the last page of a packet in the next one too, on another channel: two
         # workers may have the same packet whole if it is of a single page.
         place = self._plan.geometry.place(part.slot)
-        if len(part.numbers) + len(zeros) < place.pages or place.pages == 1:
+        whole = len(part.numbers) + len(zeros) == place.pages > 1
+        if not whole or self._waiting[part.slot]:
             return False
         inside = part.numbers - place.ram_offset // PAGE_SIZE
         pages = part.pages
@@ -271,9 +284,13 @@ class _Receive:
         return True
 
     def _stage(self, part: _Part, zeros: Numbers, table: StagedPages) -> None:
-        table.add(part.numbers, part.pages)
-        if len(zeros) and is_stored(self._slots.record(part.slot)):
+        waiting = self._waiting[part.slot]
+        if len(zeros) and (waiting or is_stored(self._slots.record(part.slot))):
+            self._waiting[part.slot] = 1
             table.add_zeros(zeros)
+        if len(part.numbers):
+            self._waiting[part.slot] = 1
+            table.add(part.numbers, part.pages)
 
 
 class _Part(NamedTuple):
@@ -306,8 +323,10 @@ class _Merge:
                 continue
             record = self._slots.record(slot)
             pages = self._slots.pages(record)
-            for table in tables:
-                table.overlay(first, pages)
+            rounds = {each for table in tables for each in table.rounds(first, place.pages)}
+            for each in sorted(rounds):
+                for table in tables:
+                    table.overlay(first, pages, each)
             self._slots.put(Task(task.kind, slot, 1, merge.level), record, pages, row)
         return Outcome.MORE
 

@@ -2,7 +2,8 @@
 Tasks of a receive: packets from channels, barriers between them, and merges of staged pages.
 
 The k-th barrier is passed when all channels and the main connection have reached theirs: only then
-may anybody apply what came after it. Pages are merged while no worker receives.
+may anybody apply what came after it. Pages are merged while no worker receives, and as late as
+possible: the guest stands still during the last round.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from snapmig.errors import WorkerDiedError
 from snapmig.geometry import Geometry
 from snapmig.handlers.receive import Merge, Outcome, ReceiveKind
-from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages
+from snapmig.handlers.staging import MOST_ROUNDS, Numbers, PacketNumbers, StagedPages
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes, Mask
@@ -37,14 +38,24 @@ class ParentPages:
     Pages of the main connection beside channels, staged by the parent process.
 
     :param path: of their table
+    :param waiting: marks of packets with staged pages
+    :param round: returns the number of the present round
     :param stored: returns a mask of the packets with pages in the snapshot, among consecutive ones
     :ivar frozen: take no pages, because workers read the table
     """
 
-    def __init__(self, path: str, geometry: Geometry, stored: Callable[[int, int], Mask]) -> None:
+    def __init__(
+        self,
+        path: str,
+        waiting: Bytes,
+        geometry: Geometry,
+        round: Callable[[], int],  # noqa: A002 - QEMU's word
+        stored: Callable[[int, int], Mask],
+    ) -> None:
         self._table = StagedPages(path)
         self._packets = PacketNumbers(geometry)
-        self._staged = np.zeros(geometry.packet_count, np.bool_)
+        self._waiting = waiting
+        self._round = round
         self._stored = stored
         self.frozen = False
 
@@ -56,21 +67,30 @@ class ParentPages:
     def take_pages(self, first: int, pages: Bytes) -> None:
         """Stage consecutive pages, as ``(n, 4096)``."""
         numbers = np.arange(first, first + len(pages))
+        self._waiting[self._packets.of(numbers)] = 1
+        self._table.round = self._round()
         self._table.add(numbers, pages)
-        self._staged[self._packets.of(numbers)] = True
 
     def take_zeros(self, first: int, count: int) -> None:
         """Stage zero pages of packets with pages already; all pages of others are zero."""
         numbers = np.arange(first, first + count)
         packets = self._packets.of(numbers)
         start, stop = int(packets[0]), int(packets[-1]) + 1
-        known = self._staged[start:stop] | self._stored(start, stop - start)
-        self._table.add_zeros(numbers[known[packets - start]])
+        known = (self._waiting[start:stop] > 0) | self._stored(start, stop - start)
+        own = known[packets - start]
+        self._waiting[packets[own]] = 1
+        self._table.round = self._round()
+        self._table.add_zeros(numbers[own])
 
     def clear(self) -> None:
-        """Empty the table."""
+        """Empty the table, and forget all packets that waited."""
         self._table.clear()
-        self._staged[:] = False
+        self._waiting[:] = 0
+
+    @property
+    def count(self) -> int:
+        """Number of pages in the table."""
+        return self._table.count
 
     def numbers(self) -> Numbers:
         """Return the numbers of the pages in the table."""
@@ -87,6 +107,7 @@ class ReceiveTasks:
     :param level: called for the level of each batch
     :ivar ahead: tasks in a worker's pipe
     :ivar rounds: barriers passed so far
+    :ivar received: everything has come, and what is left to do needs no guest
     """
 
     ahead = 1
@@ -118,6 +139,7 @@ class ReceiveTasks:
         self._generation = 0
         self._done = False
         self.rounds = 0
+        self.received = False
 
     @property
     def waiting(self) -> bool:
@@ -180,12 +202,14 @@ class ReceiveTasks:
                     raise MigrationError(f"channel {number}: connection ended too early")
 
     def _turn_channels(self) -> None:
-        barrier = all(self._at_barrier) and self._main.marks > self.rounds
-        if barrier:
-            self._after = self._pass_barrier
-        elif self._full or self._parent.full or (self._is_complete and self._has_staged):
+        self.received = self._is_complete
+        # Numbers of rounds begin anew with the next barrier: no page may wait from before.
+        last = all(self._at_barrier) and (self.rounds + 1) % MOST_ROUNDS == 0
+        if self._full or self._parent.full or ((last or self.received) and self._has_staged):
             self._after = self._clear
-        elif self._is_complete:
+        elif all(self._at_barrier) and self._main.marks > self.rounds:
+            self._pass_barrier()
+        elif self.received:
             self._done = True
         if self._after is not None:
             self._parent.frozen = True
@@ -197,7 +221,7 @@ class ReceiveTasks:
 
     @property
     def _has_staged(self) -> bool:
-        return any(table.count for table in self._staged)
+        return self._parent.count > 0 or any(table.count for table in self._staged)
 
     @property
     def _is_complete(self) -> bool:
@@ -220,7 +244,6 @@ class ReceiveTasks:
         self._parent.frozen = self._full = False
 
     def _pass_barrier(self) -> None:
-        self._clear()
         self._at_barrier = [False] * len(self._at_barrier)
         self.rounds += 1
         self._main.passed = self.rounds

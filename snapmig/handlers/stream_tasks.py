@@ -43,6 +43,11 @@ class StreamTasks:
         self._closed = False
 
     @property
+    def received(self) -> bool:
+        """True once everything has come, and what is left to do needs no guest."""
+        return self._main.ended
+
+    @property
     def waiting(self) -> bool:
         """True until all has been received and stored."""
         self._turn()

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from snapmig.architectures import Architecture
 from snapmig.attachments import source_attachments
-from snapmig.container.format import Layout
+from snapmig.container.format import MIN_PACKET_SIZE, Layout
 from snapmig.errors import SnapmigError, UnsupportedError, UsageError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.handlers.counters import Counter
@@ -24,7 +24,7 @@ from snapmig.handlers.gathered_pages import GatheredPages
 from snapmig.handlers.packet_buffers import PacketBuffers, SharedBuffers
 from snapmig.handlers.receive import ReceiveHandler, ReceivePlan
 from snapmig.handlers.receive_tasks import ParentPages, ReceiveTasks
-from snapmig.handlers.staging import StagingTables
+from snapmig.handlers.staging import StagingTables, open_waiting
 from snapmig.handlers.stream_tasks import StreamTasks
 from snapmig.images.qemu.attachments import attach_vm_state
 from snapmig.images.qemu.state import VmState
@@ -99,6 +99,7 @@ class Receiver:
         self.run = run
         self._main = main
         self._tasks = tasks
+        self._told = False
         self._always_ready = os.eventfd(1, os.EFD_CLOEXEC)
         self._moved = time.monotonic()
         self._last: tuple[int, ...] = ()
@@ -112,17 +113,22 @@ class Receiver:
         """Number of passes over the RAM, the first included; 0 if not known."""
         return max(0, self._tasks.rounds - 1)
 
-    def receive(self, check: Callable[[], None]) -> None:
+    def receive(
+        self, check: Callable[[], None], on_received: Callable[[], None] = lambda: None
+    ) -> None:
         """
         Take the whole guest.
 
-        :param check: called several times a second; raises if the migration failed
+        :param check: called several times a second while it comes; raises if the migration failed
+        :param on_received: called as soon as all of it has come, before all of it is stored
         :raises MigrationError: a connection ends, stands still, or sends something impossible
         :raises SnapmigError: any failure of a worker
         """
-        self.run.receive(self._tasks, partial(self._poll, check), self._wakers, self._tasks.ahead)
+        poll = partial(self._poll, check, on_received)
+        self.run.receive(self._tasks, poll, self._wakers, self._tasks.ahead)
         if not self._main.ended:
             raise RuntimeError("tasks ended before the migration")
+        self._tell(on_received)
 
     def finish(
         self, more: Mapping[str, bytes] | None = None, created_ns: int | None = None
@@ -144,12 +150,21 @@ class Receiver:
         return attach_vm_state(self._main.state())
 
     def _wakers(self) -> Sequence[object]:
-        if self._main.is_behind:  # since a barrier was passed, or a table was emptied
+        # Bytes may be here since a barrier was passed, or a table was emptied.
+        if self._main.is_behind or (self._tasks.received and not self._told):
             return [self._always_ready]
         return [self._main] if self._main.is_readable else []
 
-    def _poll(self, check: Callable[[], None]) -> None:
+    def _tell(self, on_received: Callable[[], None]) -> None:
+        if not self._told:
+            self._told = True
+            on_received()
+
+    def _poll(self, check: Callable[[], None], on_received: Callable[[], None]) -> None:
         self._main.receive()
+        if self._tasks.received:
+            self._tell(on_received)
+            return
         check()
         counts = self.run.counts()
         # Before anything is received workers write the records of empty packets.
@@ -199,16 +214,24 @@ def _open_channels(
 ) -> _Opened:
     secure = tuple(each for each in connections.channels if isinstance(each, SecureConnection))
     channels = [-1 if secure else channel.fileno() for channel in connections.channels]
-    tables = stack.enter_context(StagingTables(len(channels) + 1)).paths
+    most = sum(-(-block.length // MIN_PACKET_SIZE) for block in state.blocks)
+    staging = stack.enter_context(StagingTables(len(channels) + 1, most))
+    tables = staging.paths
 
     def make(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
         plan = _plan(inputs, output)._replace(
-            tables=tables, target_page=target_page(state), secure=secure
+            tables=tables,
+            waiting=staging.waiting_path,
+            target_page=target_page(state),
+            secure=secure,
         )
         return partial(ReceiveHandler, plan)
 
     def tasks(run: SaveRun) -> ReceiveTasks:
-        pages = ParentPages(tables[-1], run.geometry, run.stored_packets)
+        waiting = open_waiting(staging.waiting_path)
+        pages = ParentPages(
+            tables[-1], waiting, run.geometry, lambda: main.marks, run.stored_packets
+        )
         main.begin(state, run.geometry, pages)
         workers = run.worker_count
         return ReceiveTasks(run.geometry, main, channels, workers, tables, pages, run.level)

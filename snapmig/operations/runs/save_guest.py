@@ -16,7 +16,7 @@ from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, find_addresses, pieces_of_blocks
 from snapmig.guests.domain import Domain
-from snapmig.guests.guest import MOST_CHANNELS, Guest
+from snapmig.guests.guest import MOST_CHANNELS, Guest, Pause
 from snapmig.guests.limits import LiveLimits
 from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import (
@@ -210,10 +210,14 @@ def _save_over_multifd(
             _accepted(guest, outgoing, private, channels) as connections,
         ):
             main = MainChannel(connections.main, shown, multifd=True)
-            with _received(outgoing, connections, main, path, options) as receiver:
-                place_ram(receiver.source, find_addresses(guest.monitor))
-                result = _finish(guest, outgoing, main, receiver, domain)
-            pause.started = outgoing.stopped_at or pause.started
+            state = main.read_head(HEAD_S, outgoing.check)
+            with open_receiver(connections, main, state, path, options) as receiver:
+                end = _End(guest, outgoing, main, receiver, pause)
+                # A guest that is saved live runs on as soon as all of it has come: if the rest
+                # fails, it is QEMU's all the same. Otherwise it is let go when it is stored.
+                receiver.receive(outgoing.check, end if options.live else end.look)
+                result = receiver.finish(domain)
+                end()
     return replace(result, pause_seconds=round(pause.seconds, 4))
 
 
@@ -309,6 +313,41 @@ def _finish(
     main.return_path.finish(taken=taken)
     outgoing.wait_for_end(taken=taken)
     return result
+
+
+class _End:
+    # The end of a migration: what has to be asked of QEMU before it, and the acknowledgement.
+    def __init__(
+        self,
+        guest: Guest,
+        outgoing: Outgoing,
+        main: MainChannel,
+        receiver: Receiver,
+        pause: Pause,
+    ) -> None:
+        self._guest = guest
+        self._outgoing = outgoing
+        self._main = main
+        self._receiver = receiver
+        self._pause = pause
+        self._over = False
+
+    def look(self) -> None:
+        place_ram(self._receiver.source, find_addresses(self._guest.monitor))
+        kept = {**self._receiver.attachments(), FACTS: describe(self._guest.facts)}
+        self._receiver.source.attachments = kept
+
+    def __call__(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        if not self._receiver.source.attachments:
+            self.look()
+        taken = not self._guest.keeps_state
+        self._main.return_path.finish(taken=taken)
+        self._outgoing.wait_for_end(taken=taken)
+        self._pause.started = self._outgoing.stopped_at or self._pause.started
+        self._pause.end()
 
 
 @contextmanager
