@@ -215,9 +215,11 @@ def _save_over_multifd(
                 end = _End(guest, outgoing, main, receiver, pause)
                 # A guest that is saved live runs on as soon as all of it has come: if the rest
                 # fails, it is QEMU's all the same. Otherwise it is let go when it is stored.
-                receiver.receive(outgoing.check, end if options.live else end.look)
+                receiver.receive(outgoing.check, end.let_go if options.live else end.keep)
+                if options.live:
+                    end.keep()
                 result = receiver.finish(domain)
-                end()
+                end.let_go()
     return replace(result, pause_seconds=round(pause.seconds, 4))
 
 
@@ -316,7 +318,7 @@ def _finish(
 
 
 class _End:
-    # The end of a migration: what has to be asked of QEMU before it, and the acknowledgement.
+    # The end of a migration over channels: the acknowledgement, and what the guest then goes with.
     def __init__(
         self,
         guest: Guest,
@@ -330,24 +332,23 @@ class _End:
         self._main = main
         self._receiver = receiver
         self._pause = pause
-        self._over = False
+        self._is_over = False
 
-    def look(self) -> None:
+    def keep(self) -> None:
+        """Take all that a snapshot has besides pages."""
         place_ram(self._receiver.source, find_addresses(self._guest.monitor))
         kept = {**self._receiver.attachments(), FACTS: describe(self._guest.facts)}
         self._receiver.source.attachments = kept
 
-    def __call__(self) -> None:
-        if self._over:
-            return
-        self._over = True
-        if not self._receiver.source.attachments:
-            self.look()
-        taken = not self._guest.keeps_state
-        self._main.return_path.finish(taken=taken)
-        self._outgoing.wait_for_end(taken=taken)
-        self._pause.started = self._outgoing.stopped_at or self._pause.started
-        self._pause.end()
+    def let_go(self) -> None:
+        """Acknowledge the migration, and resume the guest if it ran before."""
+        if not self._is_over:
+            self._is_over = True
+            taken = not self._guest.keeps_state
+            self._main.return_path.finish(taken=taken)
+            self._outgoing.wait_for_end(taken=taken)
+            self._pause.started = self._outgoing.stopped_at or self._pause.started
+            self._pause.end()
 
 
 @contextmanager
