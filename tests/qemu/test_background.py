@@ -21,7 +21,7 @@ from snapmig.handlers import gathered_pages
 from snapmig.operations.save import SaveResult
 from tests.qemu.sweep import sweep
 from tests.qemu.test_other_user import make_other_users
-from tests.support import filesystems
+from tests.support import filesystems, userfaultfd
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
 from tests.support.guests.migration import MAPPED_RAM
@@ -333,11 +333,12 @@ def test_killed_qemu(program: str, shm: Path) -> None:
 @pytest.mark.root
 def test_qemu_without_the_right(program: str, shm: Path) -> None:
     """Where the kernel allows QEMU no userfaultfd, the reason names the remedies."""
-    if Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() != "0":
-        pytest.skip("everybody may use userfaultfd here")
     before = os.umask(0)
     try:
-        with make_other_users(program, shm, ANONYMOUS) as guest:
+        with (
+            userfaultfd.for_everybody(allowed=False),
+            make_other_users(program, shm, ANONYMOUS) as guest,
+        ):
             tiny.wait_passes(guest, 1)
             with pytest.raises(SnapmigError, match=r"vm.unprivileged_userfaultfd=1.*a live save"):
                 snapmig.save(guest.monitor, shm / "snap", live="background")

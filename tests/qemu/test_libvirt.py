@@ -16,6 +16,7 @@ import pytest
 import snapmig
 from snapmig.guests import domain as domains
 from tests.qemu.sweep import sweep
+from tests.support import userfaultfd
 from tests.support.guests.libvirt import SHARED, Session, make_session
 from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
@@ -124,6 +125,19 @@ def test_live(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     words = ("save", "--live", "--pause-after", "3", "--connect", session.uri)
     saved = cli(*words, "libvirt:tiny", shm / "snap")
     assert (saved.code, session.state()) == (0, "running"), saved.err
+    restart(session, shm)
+
+
+@both()
+@best_way
+def test_in_the_background(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
+    """A domain is saved as it is at the start, runs on, and is restored as of then."""
+    words = ("save", "--live=background", "--json", "--connect", session.uri)
+    with userfaultfd.for_everybody(allowed=True):  # QEMU runs as another user
+        saved = cli(*words, "libvirt:tiny", shm / "snap")
+    assert (saved.code, session.state()) == (0, "running"), saved.err
+    result = json.loads(saved.out)
+    assert 0 < result["pause_seconds"] < result["seconds"]
     restart(session, shm)
 
 
