@@ -10,7 +10,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from snapmig.attachments import DOMAIN_XML, source_attachments
+from snapmig.attachments import DOMAIN_XML, VIA, source_attachments
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock, block_problem
@@ -151,7 +151,7 @@ def _save_shared(guest: Guest, shown: str, path: Location, options: SaveOptions)
         if options.live:
             run.warn_of_writes()
         kept = {
-            FACTS: describe(guest.facts),
+            **_facts(guest, SHARED),
             STATE: pread_all(state, os.fstat(state).st_size, 0),
         }
         source.attachments = kept
@@ -180,7 +180,7 @@ def _save_through_file(
                 f"{_remedy(guest)}"
             )
         run.write_pass()
-        kept = {**source.attachments, FACTS: describe(guest.facts)}
+        kept = {**source.attachments, **_facts(guest, MAPPED_RAM)}
         source.attachments = kept
         return run.finish({**source_attachments(source), **domain}, pause.seconds)
 
@@ -308,13 +308,17 @@ def _finish(
 ) -> SaveResult:
     # The migration is acknowledged once the snapshot is on stable storage: until then the guest is
     # QEMU's.
-    kept = {**receiver.attachments(), FACTS: describe(guest.facts)}
+    kept = {**receiver.attachments(), **_facts(guest, STREAM)}
     receiver.source.attachments = kept
     result = receiver.finish(domain, created_ns)
     taken = not guest.keeps_state
     main.return_path.finish(taken=taken)
     outgoing.wait_for_end(taken=taken)
     return result
+
+
+def _facts(guest: Guest, way: str) -> dict[str, bytes]:
+    return {FACTS: describe(guest.facts), VIA: way.encode()}
 
 
 class _End:
@@ -337,7 +341,7 @@ class _End:
     def keep(self) -> None:
         """Take all that a snapshot has besides pages."""
         place_ram(self._receiver.source, find_addresses(self._guest.monitor))
-        kept = {**self._receiver.attachments(), FACTS: describe(self._guest.facts)}
+        kept = {**self._receiver.attachments(), **_facts(self._guest, MULTIFD)}
         self._receiver.source.attachments = kept
 
     def let_go(self) -> None:
