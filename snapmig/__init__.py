@@ -43,8 +43,10 @@ if TYPE_CHECKING:
         HuffmanName,
         LayoutName,
         Level,
+        LiveName,
         ViaName,
         WindowName,
+        WireName,
     )
     from snapmig.operations.options.save import SaveResult
     from snapmig.operations.progress import Progress, ProgressCallback
@@ -81,6 +83,7 @@ __all__ = (
     "ImageChangedError",
     "LayoutName",
     "Level",
+    "LiveName",
     "MigrationError",
     "MonitorError",
     "NoSpaceError",
@@ -102,6 +105,7 @@ __all__ = (
     "VerifyResult",
     "ViaName",
     "WindowName",
+    "WireName",
     "WorkerDiedError",
     "WorkerGroup",
     "__version__",
@@ -136,7 +140,7 @@ _NAMES = {
     "snapmig.operations.diff": "BlockDiff DiffResult PageRange diff",
     "snapmig.operations.info": "AttachmentInfo BlockInfo SnapshotInfo info",
     "snapmig.operations.options.parse": "AcceleratorName CompressionName FormatName HuffmanName "
-    "LayoutName Level ViaName WindowName",
+    "LayoutName Level LiveName ViaName WindowName WireName",
     "snapmig.operations.options.save": "SaveResult",
     "snapmig.operations.progress": "Progress ProgressCallback",
     "snapmig.operations.receive": "receive",

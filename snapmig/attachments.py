@@ -24,7 +24,9 @@ from snapmig.system.files import open_regular
 from snapmig.units import format_size
 
 __all__ = (
+    "DOMAIN_XML",
     "SOURCE_PREFIX",
+    "VIA",
     "AttachmentSource",
     "Attachments",
     "StoredAttachment",
@@ -32,6 +34,7 @@ __all__ = (
     "load_attachment",
     "source_attachments",
     "source_format",
+    "source_way",
     "store_attachments",
 )
 
@@ -40,7 +43,13 @@ AttachmentSource = bytes | str | os.PathLike[str]
 
 SOURCE_PREFIX = "source/"
 """Name prefixes of attachments made by a save from an image's contents besides pages."""
+DOMAIN_XML = "domain.xml"
+"""Name of the attachment with libvirt's definition of the guest."""
+
 _FORMAT_NAME = SOURCE_PREFIX + "format"
+
+VIA = "via"
+"""The source's attachment with the way to a running guest's RAM, such as ``multifd``."""
 
 _FORMAT = re.compile(r"[a-z0-9][a-z0-9-]{0,63}", re.ASCII)
 
@@ -48,6 +57,7 @@ _STEP = 1 << 20
 
 _LIMITS = {
     _FORMAT_NAME: 64,
+    f"{SOURCE_PREFIX}{VIA}": 64,
     f"{SOURCE_PREFIX}parent": 4096,  # no path is longer on Linux
     f"{SOURCE_PREFIX}guest.json": 8 << 20,  # a command line has at most 2 MiB
     f"{SOURCE_PREFIX}{FACTS}": MAX_FACTS_SIZE,
@@ -116,14 +126,27 @@ def source_format(snapshot: SnapshotFile) -> str:
 
     :raises CorruptSnapshotError: the attachment with the format is damaged
     """
+    return _source_word(snapshot, _FORMAT_NAME, "the name of a format") or "raw"
+
+
+def source_way(snapshot: SnapshotFile) -> str | None:
+    """
+    Return the way to the RAM of the running guest that was saved, None for others.
+
+    :raises CorruptSnapshotError: the attachment with the way is damaged
+    """
+    return _source_word(snapshot, SOURCE_PREFIX + VIA, "the name of a way")
+
+
+def _source_word(snapshot: SnapshotFile, name: str, wanted: str) -> str | None:
     for entry in snapshot.attachments:
-        if entry.name == _FORMAT_NAME:
-            name = load_attachment(snapshot, entry, limited=True).decode("ascii", "replace")
-            if _FORMAT.fullmatch(name) is None:
-                message = f"attachment {_FORMAT_NAME!r} is {name!r}, expected the name of a format"
+        if entry.name == name:
+            word = load_attachment(snapshot, entry, limited=True).decode("ascii", "replace")
+            if _FORMAT.fullmatch(word) is None:
+                message = f"attachment {name!r} is {word!r}, expected {wanted}"
                 raise CorruptSnapshotError(message, path=snapshot.shown)
-            return name
-    return "raw"
+            return word
+    return None
 
 
 def store_attachments(

@@ -22,7 +22,7 @@ from snapmig.backups.saving import refused_option
 from snapmig.backups.schema import TABLES, GuestTable, HooksTable, RetentionTable, TopTable
 from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
-from snapmig.operations.options.parse import GUEST_PREFIX
+from snapmig.operations.options.parse import DOMAIN_PREFIX, GUEST_PREFIX
 from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
 from snapmig.toml_errors import explain, kind_of, parse_toml, read_text
@@ -177,6 +177,10 @@ class _Parser:
 
     def _source(self, text: str, place: str) -> str:
         self._text(text, place, "source")
+        if text.startswith(DOMAIN_PREFIX):
+            if text == DOMAIN_PREFIX:
+                raise self._error(place, "source", "expected the name of a domain, found ''")
+            return text
         if text.startswith(GUEST_PREFIX):
             socket = self._text(text.removeprefix(GUEST_PREFIX), place, "source")
             return f"{GUEST_PREFIX}{self._folder / socket}"
@@ -187,6 +191,8 @@ class _Parser:
         options = {key: value for key, value in given.items() if value is not None}
         if (refused := refused_option(options, self._repository)) is not None:
             raise self._error(f"{place}.save", *refused)
+        if not guest.source.startswith(DOMAIN_PREFIX):
+            options.pop("connect", None)  # for all guests, as far as it concerns them
         if guest.format is not None:
             if guest.format not in (names := format_names(to_save=True)):
                 message = f"expected one of {', '.join(names)}, found {guest.format!r}"

@@ -23,7 +23,7 @@ from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError, StoreError
 from snapmig.guests.wait import MonitorWait, parse_monitor_timeout
 from snapmig.operations.failures import describe
-from snapmig.operations.options.parse import GUEST_PREFIX
+from snapmig.operations.options.parse import parse_guest
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult
 from snapmig.stores.location import Location
@@ -111,8 +111,7 @@ class _GuestRun:
 
         :raises SnapmigError: it failed; the hook for errors has not run yet
         """
-        source = Path(self._guest.source.removeprefix(GUEST_PREFIX))
-        if self._guest.optional and not source.exists():
+        if self._guest.optional and not self._is_there():
             message = f"skipped: its source {self._guest.source} is not there"
             self._report.warn(message, self._guest.name)
             self._finish("skipped", reason="its source is not there")
@@ -132,6 +131,14 @@ class _GuestRun:
             removed = self._prune(self._folder.read) if self._options.prune else ()
         self._finish("saved", removed=removed)
 
+    def _is_there(self) -> bool:
+        guest = parse_guest(self._guest.source, self._guest.save.get("connect"))
+        if isinstance(guest, str):
+            return Path(guest).exists()
+        from snapmig.guests.monitor import is_there  # noqa: PLC0415 - asyncio takes 30 ms
+
+        return is_there(guest, self._wait_for_monitor())
+
     def failed(self, code: int, message: str) -> None:
         """Report a failure, also to the hook."""
         self._report.fail(message, self._guest.name, code)
@@ -145,9 +152,7 @@ class _GuestRun:
             self._report.warn(message, self._guest.name)
         every = 1 if self._options.full else self._guest.full_every
         plan = plan_next(contents.snapshots, every, now)
-        expected = expected_size(
-            contents.snapshots, plan, self._guest.source, self._wait_for_monitor()
-        )
+        expected = expected_size(contents.snapshots, plan, self._guest, self._wait_for_monitor())
         self._result = replace(
             self._result,
             snapshot=self._folder.new_name(now),

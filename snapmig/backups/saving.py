@@ -10,7 +10,12 @@ from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.engine import AUTO, choose_coding
-from snapmig.operations.options.parse import parse_jobs, parse_layout, parse_packet_size
+from snapmig.operations.options.parse import (
+    parse_connect,
+    parse_jobs,
+    parse_layout,
+    parse_packet_size,
+)
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult, save
 from snapmig.stores.location import Location, ObjectUrl
@@ -30,6 +35,7 @@ _CODING: dict[str, Any] = {
 _CHECKS: dict[str, Callable[[Any], object]] = {
     "jobs": parse_jobs,
     "packet_size": parse_packet_size,
+    "connect": parse_connect,
     "monitor_timeout": parse_monitor_timeout,
 }
 

@@ -6,19 +6,21 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from snapmig.backups.config import GuestConfig
 from snapmig.backups.plan import Plan
 from snapmig.backups.repository import GuestFolder
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import NoSpaceError, SnapmigError
+from snapmig.guests.domain import Domain
 from snapmig.guests.wait import MonitorWait
-from snapmig.operations.options.parse import GUEST_PREFIX
+from snapmig.operations.options.parse import is_guest, parse_guest
 from snapmig.units import format_size
 
 __all__ = ("check_space", "expected_size")
 
 
 def expected_size(
-    snapshots: Sequence[StoredSnapshot], plan: Plan, source: str, wait: MonitorWait
+    snapshots: Sequence[StoredSnapshot], plan: Plan, guest: GuestConfig, wait: MonitorWait
 ) -> tuple[int, str] | None:
     """
     Return the likely size of the next snapshot in bytes, and the basis of the estimate.
@@ -33,7 +35,7 @@ def expected_size(
         sizes = [item.disk_size for item in snapshots if item.kind == kind]
         if sizes:
             return sizes[-1], f"the last {kind} one"
-    size = _source_size(source, wait)
+    size = _source_size(guest, wait)
     return None if size is None else (size, "the guest's RAM")
 
 
@@ -54,20 +56,20 @@ def check_space(folder: GuestFolder, expected: tuple[int, str] | None) -> None:
         raise NoSpaceError(message, path=folder.shown)
 
 
-def _source_size(source: str, wait: MonitorWait) -> int | None:
-    if source.startswith(GUEST_PREFIX):
-        return _guest_size(source.removeprefix(GUEST_PREFIX), wait)
-    path = Path(source)
+def _source_size(guest: GuestConfig, wait: MonitorWait) -> int | None:
+    if is_guest(guest.source):
+        return _guest_size(parse_guest(guest.source, guest.save.get("connect")), wait)
+    path = Path(guest.source)
     if path.is_dir():
         return sum(item.stat().st_blocks * 512 for item in path.iterdir())
     return path.stat().st_blocks * 512
 
 
-def _guest_size(socket: str, wait: MonitorWait) -> int | None:
+def _guest_size(source: str | Domain, wait: MonitorWait) -> int | None:
     # Imported only here: asyncio takes 30 ms.
     from snapmig.guests.guest import Guest  # noqa: PLC0415
 
-    with Guest(socket, wait) as guest:
+    with Guest(source, wait) as guest:
         if guest.unshared is not None:
             return None  # QEMU writes a file first, and only QEMU knows its size
         try:

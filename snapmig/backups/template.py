@@ -62,16 +62,17 @@ keep_monthly = 12
 #layout = "fixed"
 #page_digests = true
 #deltas = true
-#live = true
+#live = true             # or "background"
 #via = "multifd"
 #max_downtime = 300
 #pause_after = 300
+#connect = "qemu:///system"
 #monitor_timeout = 30
 
 # A guest; its name is that of its folder. It may have all of the tables above, and full_every and
 # check_within; its keys override those above one by one.
 [guests.example]
-# A file with the guest's RAM, or qmp:SOCKET for a guest that runs under QEMU.
+# A file with the guest's RAM, qmp:SOCKET for a guest that runs under QEMU, or libvirt:DOMAIN.
 source = "qmp:/run/example.qmp"
 #format = "raw"
 #base = ["older.diff"]

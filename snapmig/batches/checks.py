@@ -12,7 +12,14 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.engine import AUTO, choose_coding
-from snapmig.operations.options.parse import is_guest, parse_depth, parse_layout, parse_packet_size
+from snapmig.operations.options.parse import (
+    check_connect,
+    is_guest,
+    is_waiting_guest,
+    parse_depth,
+    parse_layout,
+    parse_packet_size,
+)
 from snapmig.operations.shares import parse_share
 from snapmig.stores.location import ObjectUrl, check_new_name, is_url
 
@@ -49,7 +56,8 @@ def check_save(table: SaveTable, *, here: bool) -> None:
     if table.share is not None:
         parse_share(table.share)
     if table.live and not is_guest(table.image):
-        raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
+        raise UsageError("only a running guest can be saved live, as qmp:SOCKET or libvirt:DOMAIN")
+    check_connect(table.image, table.connect)
 
 
 def _check_coding(table: SaveTable, *, here: bool) -> None:
@@ -79,7 +87,7 @@ def check_restore(table: RestoreTable) -> None:
     :raises SnapmigError: an invalid value
     """
     _check_image(table.image)
-    if not table.for_qemu and not is_guest(table.image):
+    if not table.for_qemu and not is_waiting_guest(table.image):
         check_new_name(table.image)
     parse_depth(table.depth)
     _check_format(table.format, format_names())

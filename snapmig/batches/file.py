@@ -13,7 +13,7 @@ import msgspec
 
 from snapmig.errors import UsageError
 from snapmig.guests.wait import parse_monitor_timeout
-from snapmig.operations.options.parse import GUEST_PREFIX, parse_jobs, parse_rate
+from snapmig.operations.options.parse import DOMAIN_PREFIX, GUEST_PREFIXES, parse_jobs, parse_rate
 from snapmig.operations.options.table import file_fields
 from snapmig.toml_errors import explain, parse_toml, read_text
 
@@ -117,8 +117,11 @@ def _tables(
     tables = []
     for number, table in enumerate(raw, 1):
         merged = {**usable, **table}
-        if not str(table.get("image")).startswith(GUEST_PREFIX) and "live" not in table:
+        image = str(table.get("image"))
+        if not image.startswith(GUEST_PREFIXES) and "live" not in table:
             merged.pop("live", None)  # as a default only for running guests
+        if not image.startswith(DOMAIN_PREFIX) and "connect" not in table:
+            merged.pop("connect", None)  # likewise for those of libvirt's
         if "attach" in usable and isinstance(table.get("attach"), dict):
             merged["attach"] = {**usable["attach"], **table["attach"]}
         tables.append(_convert(merged, kind, f"{shown} {number}"))

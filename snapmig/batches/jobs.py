@@ -16,7 +16,7 @@ import msgspec
 from snapmig.batches.checks import SchedulerMissingError, check_restore, check_save, placed
 from snapmig.batches.file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.errors import UsageError
-from snapmig.operations.options.parse import GUEST_PREFIX
+from snapmig.operations.options.parse import DOMAIN_PREFIX, GUEST_PREFIX, GUEST_PREFIXES
 from snapmig.stores.location import is_url, parse_location
 
 __all__ = ("PlannedJob", "plan_jobs")
@@ -52,7 +52,7 @@ class PlannedJob:
         if self.host is not None:
             return 0
         with suppress(OSError):
-            if self.verb == "save" and not self.source.startswith(GUEST_PREFIX):
+            if self.verb == "save" and not self.source.startswith(GUEST_PREFIXES):
                 return os.stat(self.source).st_size
         return 0
 
@@ -84,7 +84,7 @@ def plan_jobs(file: BatchFile, path: Path, *, on_cluster: bool = False) -> list[
 
 
 def _with_timeout(job: PlannedJob, seconds: float) -> PlannedJob:
-    if not any(each.startswith(GUEST_PREFIX) for each in (job.source, job.destination)):
+    if not any(each.startswith(GUEST_PREFIXES) for each in (job.source, job.destination)):
         return job
     return replace(job, arguments={**job.arguments, "monitor_timeout": seconds})
 
@@ -146,10 +146,10 @@ class _Expander:
     ) -> Iterator[tuple[str, Callable[..., str]]]:
         # Each source, with a function to fill in a text's placeholders for it.
         for source in self._matches(self._at(pattern), place):
-            path = Path(source.removeprefix(GUEST_PREFIX))
-            known = {"stem": path.stem, "folder": path.absolute().parent.name}
+            known = _names(source)
             known |= {} if table.host is None else {"host": table.host}
-            known["name"] = path.stem if table.name is None else _fill(table.name, known, place)
+            stem = known["stem"]
+            known["name"] = stem if table.name is None else _fill(table.name, known, place)
 
             def fill(text: str, known: dict[str, str] = known, *, path: bool = True) -> str:
                 filled = _fill(text, known, place)
@@ -159,7 +159,7 @@ class _Expander:
 
     def _at(self, text: str) -> str:
         # Relative to the file's directory, if it is a path.
-        if is_url(text):
+        if is_url(text) or text.startswith(DOMAIN_PREFIX):
             return text
         if text.startswith(GUEST_PREFIX):
             return GUEST_PREFIX + str(self._folder / text.removeprefix(GUEST_PREFIX))
@@ -169,6 +169,8 @@ class _Expander:
         if is_url(pattern):
             with placed(place):
                 return [_object(pattern)]
+        if pattern.startswith(DOMAIN_PREFIX):
+            return [pattern]
         prefix = GUEST_PREFIX if pattern.startswith(GUEST_PREFIX) else ""
         path = pattern.removeprefix(prefix)
         if self._on_cluster and glob.has_magic(path):
@@ -181,6 +183,13 @@ class _Expander:
         if not found:
             raise UsageError(f"{place}: nothing matches {path}")
         return [prefix + each for each in found]
+
+
+def _names(source: str) -> dict[str, str]:
+    if source.startswith(DOMAIN_PREFIX):
+        return {"stem": source.removeprefix(DOMAIN_PREFIX)}
+    path = Path(source.removeprefix(GUEST_PREFIX))
+    return {"stem": path.stem, "folder": path.absolute().parent.name}
 
 
 def _object(name: str) -> str:
@@ -226,7 +235,7 @@ def _check_files(jobs: list[PlannedJob]) -> None:
     makers: dict[tuple[str | None, str], PlannedJob] = {}
     for job in jobs:
         own = [job.destination]
-        own += [job.source] if job.source.startswith(GUEST_PREFIX) else []
+        own += [job.source] if job.source.startswith(GUEST_PREFIXES) else []
         for path in own:
             other = makers.setdefault(_identity(job, path), job)
             if other is not job and not _are_shares(job, other):
@@ -250,6 +259,8 @@ def _identity(job: PlannedJob, path: str) -> tuple[str | None, str]:
     # Each host has its own files, but objects are common to all; links are followed if possible.
     if is_url(path):
         return None, path
+    if path.startswith(DOMAIN_PREFIX):
+        return job.host, path
     prefix = GUEST_PREFIX if path.startswith(GUEST_PREFIX) else ""
     bare = path.removeprefix(prefix)
     follow = os.path.realpath if job.host is None else os.path.normpath

@@ -12,7 +12,7 @@ from snapmig.batches.jobs import PlannedJob
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
-from snapmig.operations.options.parse import GUEST_PREFIX
+from snapmig.operations.options.parse import GUEST_PREFIX, GUEST_PREFIXES
 from snapmig.stores.location import is_url
 from snapmig.system.files import free_bytes
 from snapmig.units import format_size
@@ -75,7 +75,7 @@ def _check(place: _Filesystem) -> Iterator[str]:
 
 
 def _allocated(path: str) -> int:
-    if path.startswith(GUEST_PREFIX):
+    if path.startswith(GUEST_PREFIXES):
         return 0
     facts = os.stat(path)
     return min(facts.st_size, facts.st_blocks * 512)

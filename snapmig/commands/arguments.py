@@ -73,6 +73,11 @@ def add_option(parser: Options, name: str, **changes: Any) -> None:
     default = str(default_jobs()) if name == "jobs" else option.default_text
     words = f"{option.help} ({default})" if default else option.help
     parser.add_argument(*option.flags, flag, dest=name, help=words, **_action(option))
+    for value, about in option.values.items():
+        # argparse looks for a whole argument among the names of options first.
+        parser.add_argument(
+            f"{flag}={value}", dest=name, help=about, action="store_const", const=value
+        )
     if option.kind is bool and option.default is None:
         parser.add_argument(
             f"--no-{flag[2:]}", dest=name, action="store_false", help=argparse.SUPPRESS
@@ -80,7 +85,7 @@ def add_option(parser: Options, name: str, **changes: Any) -> None:
 
 
 def _action(option: Option) -> dict[str, Any]:
-    if option.kind is bool:
+    if option.kind is bool or option.values:
         return {"action": "store_true", "default": option.default}
     parse = checked(option.parse) if option.parse else int if option.kind is int else None
     value = {"metavar": option.metavar, "choices": option.choices, "type": parse}

@@ -45,7 +45,8 @@ def _print(result: SnapshotInfo) -> None:
     packets = ", ".join(f"{count} {name}" for name, count in result.packets.items() if count)
     say(f"snapshot     {result.snapshot}")
     say(f"id           {result.snapshot_id}")
-    say(f"created      {result.created}, from {result.source}")
+    way = "" if result.via is None else f" via {result.via}"
+    say(f"created      {result.created}, from {result.source}{way}")
     digests = ", with page digests" if result.page_digests else ""
     if result.architecture is not None:
         say(f"processors   {result.architecture}")

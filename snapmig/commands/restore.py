@@ -10,6 +10,7 @@ from snapmig.commands.output import percent, print_notice, rate, say, show
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
+from snapmig.operations.options.parse import WAYS
 from snapmig.operations.options.table import OUTPUT, options_of
 from snapmig.operations.restore import RestoreResult, restore
 from snapmig.printable import printable, shell_words
@@ -47,6 +48,7 @@ def add_parser(verbs: Verbs) -> None:
     changes: dict[str, dict[str, Any]] = {
         "format": {"choices": formats, "help": words, "default_text": "as saved"},
         "force": {"help": "replace an existing IMAGE"},
+        "via": {"choices": WAYS, "help": "shared, multifd or mapped-ram, see docs/guests.md"},
     }
     how = parser.add_mutually_exclusive_group()
     for option in options_of("restore"):
@@ -68,6 +70,8 @@ def _print(result: RestoreResult) -> None:
     data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     say(f"restored {rate(result.ram_size, result.seconds)}, {format_count(result.jobs, 'job')}")
     say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
+    if result.via is not None:
+        say(f"via       {result.via}")
     say(f"image     {result.image}")
     for line in resume_lines(result):
         say(line)

@@ -32,7 +32,7 @@ def add_parser(verbs: Verbs) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument(
-        "image", metavar="IMAGE", help="a file, shared memory, or qmp:SOCKET of a guest"
+        "image", metavar="IMAGE", help="a file, shared memory, qmp:SOCKET or libvirt:DOMAIN"
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="the file to make, or s3://BUCKET/KEY")
     groups = add_groups(parser)

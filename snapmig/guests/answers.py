@@ -15,6 +15,7 @@ __all__ = (
     "Capability",
     "FileOffset",
     "FilePath",
+    "Identity",
     "MemoryDevice",
     "MemoryDevices",
     "Migration",
@@ -44,6 +45,12 @@ class Status(Struct, frozen=True):
     """The answer to ``query-status``."""
 
     status: Name
+
+
+class Identity(Struct, frozen=True):
+    """The answer to ``query-uuid``."""
+
+    uuid: Annotated[str, Meta(pattern=r"^[0-9A-Fa-f-]{32,36}$")] = field(name="UUID")
 
 
 class _QemuVersion(Struct, frozen=True):

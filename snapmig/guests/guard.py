@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ class Guard:
 
     :param resume: True if the guest must run afterwards
     :param undo: commands with their arguments, to restore QEMU's settings
-    :param socket: a path to remove together with its folder if we are killed, empty for none
+    :param stream: a connection of a migration that must come to its end, and is read by the guard
+        for that if we are killed
+    :param private: a path of a socket to remove together with its folder then; empty for none
     :raises SnapmigError: it can't be started
     """
 
@@ -38,17 +41,21 @@ class Guard:
         *,
         resume: bool,
         undo: Sequence[tuple[str, dict[str, Any]]],
-        socket: str = "",
+        stream: socket.socket | None = None,
+        private: str = "",
     ) -> None:
         plan = {
             "parent": os.getpid(),
             "monitor": monitor.fileno(),
+            "renewal": monitor.renewal,
             "resume": resume,
             "undo": list(undo),
-            "socket": socket,
+            "stream": None if stream is None else stream.fileno(),
+            "private": private,
         }
+        fds = [each.fileno() for each in (monitor, stream) if each is not None]
         try:
-            self._process = start_apart([str(_PROGRAM), json.dumps(plan)], monitor.fileno())
+            self._process = start_apart([str(_PROGRAM), json.dumps(plan)], fds)
         except OSError as error:
             message = f"can't start the process to guard the guest: {error.strerror}"
             raise SnapmigError(message, path=monitor.path) from error

@@ -9,11 +9,12 @@ is in the way.
 from __future__ import annotations
 
 import os
+import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from snapmig.guests.backing import open_backings
 from snapmig.guests.guard import Guard
 from snapmig.guests.handover import hand_over
 from snapmig.guests.memory import GuestMemory, find_memory
-from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.guests.monitor import Domain, Monitor, MonitorError, Peer, Stop, words
 from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
 from snapmig.guests.refusal import copy_and_refuse
 from snapmig.guests.settings import (
+    BACKGROUND,
     Commands,
     capabilities,
     known_capabilities,
@@ -46,6 +48,8 @@ _SEES_ALL_WRITES = (8, 0)
 """
 Seen with 7.2: emulated guests migrated while they ran lacked pages at QEMU's own destination, too.
 """
+_ENDS_TRACKING = (8, 2)
+_HIDDEN = "the process that must prove to be QEMU is hidden from here"
 _ONLY_NAMED_FILES = (8, 1)
 """From this version on x-ignore-shared leaves out only shared memory in files with a path."""
 
@@ -66,24 +70,31 @@ class GuestFacts:
 
 @dataclass
 class Pause:
-    """A pause of a guest, and its length."""
+    """
+    A pause of a guest, and its length.
+
+    :param stops: number of stops before it, during the monitor's connection
+    """
 
     was_running: bool
+    stops: int = 0
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    end: Callable[[], None] = lambda: None
+    """Ends it now: resumes the guest before the end of the block."""
 
 
 class Guest:
     """
-    A guest behind a monitor's socket.
+    A guest behind a monitor.
 
-    :param path: the socket
+    :param source: the monitor's socket, or a domain of libvirt's
     :param wait: limit for each answer
     :raises MonitorError: no monitor answers there
     """
 
-    def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
-        self.monitor = Monitor(path, wait)
+    def __init__(self, source: str | Domain, wait: MonitorWait = USUAL_WAIT) -> None:
+        self.monitor = Monitor(source, wait)
         self._refuse = False
         try:
             self.facts = self._learn()
@@ -96,11 +107,6 @@ class Guest:
 
     def __exit__(self, *_exc: object) -> None:
         self.monitor.close()
-
-    @property
-    def pid(self) -> int:
-        """QEMU's process id."""
-        return self.monitor.peer.pid
 
     @property
     def unshared(self) -> str | None:
@@ -116,6 +122,8 @@ class Guest:
                     f"RAM block {item.name!r} is a memfd, and QEMU {self.facts.qemu_version} "
                     "leaves only files that have a path out of its device state"
                 )
+        if self.monitor.peer is None:
+            return _HIDDEN
         return None
 
     def open_memory(self, access: int) -> AbstractContextManager[tuple[int, ...]]:
@@ -125,7 +133,32 @@ class Guest:
         :param access: ``os.O_RDONLY`` or ``os.O_RDWR``
         :raises SnapmigError: a file named by QEMU is not the memory of its process
         """
-        return open_backings(self.facts.memory, self.monitor.peer, access)
+        return open_backings(self.facts.memory, self.process, access)
+
+    @property
+    def process(self) -> Peer:
+        """
+        QEMU's process.
+
+        :raises MonitorError: it is hidden
+        """
+        if self.monitor.peer is None:
+            raise MonitorError(_HIDDEN, path=self.monitor.path)
+        return self.monitor.peer
+
+    @property
+    def process_now(self) -> Peer:
+        """
+        QEMU's process with its present user: it may have given up root's rights meanwhile.
+
+        :raises MonitorError: it is hidden
+        """
+        peer = self.process
+        try:
+            status = Path(f"/proc/{peer.pid}/status").read_text("utf-8", "replace")
+        except OSError:
+            return peer
+        return peer._replace(uid=int(status.partition("\nUid:")[2].split(maxsplit=2)[1]))
 
     @property
     def status(self) -> str:
@@ -153,28 +186,58 @@ class Guest:
             raise MonitorError(message, path=self.monitor.path)
 
     @contextmanager
-    def paused(self, socket: str = "") -> Iterator[Pause]:
+    def paused(self, stream: socket.socket | None = None, *, private: str = "") -> Iterator[Pause]:
         """
         Keep the guest paused inside the block, and resume it afterwards in every case.
 
         If we are killed, or QEMU does not answer, a guard process resumes it; it is started first.
 
-        :param socket: a path that the guard removes then, with its folder; empty for none
+        :param stream: a connection that the guard must read to its end then, instead of cancelling
+            the migration over it
+        :param private: a path of a socket that the guard removes then, with its folder
         :raises MonitorError: QEMU would not save it now, or does not resume it
         :raises SnapmigError: the guard can't be started
         """
         with HeldSignals() as signals:
             self.check_can_be_saved()
-            pause = Pause(was_running=self.status == "running")
+            pause = Pause(self.status == "running", len(self.monitor.stops()))
             self._refuse = not pause.was_running and self._can_be_refused()
             undo = settings_now(self.monitor)
-            guard = Guard(self.monitor, resume=pause.was_running, undo=undo, socket=socket)
+            guard = Guard(
+                self.monitor,
+                resume=pause.was_running,
+                undo=undo,
+                stream=stream,
+                private=private,
+            )
             pause.started = time.monotonic()
+            let_go = once(partial(self._let_go, pause, guard, undo))
+
+            def end() -> None:
+                with HeldSignals():
+                    let_go()
+
+            pause.end = end
             try:
                 with signals.let_in():
                     yield pause
             finally:
-                self._let_go(pause, guard, undo)
+                let_go()
+
+    @property
+    def must_end_snapshots(self) -> bool:
+        """
+        True if a background snapshot must come to its end.
+
+        Otherwise QEMU leaves memory write-protected, and the guest stands still for ever. Seen with
+        7.2; by its source 8.2 is free of it.
+        """
+        return self._version < _ENDS_TRACKING
+
+    def stop_of(self, pause: Pause) -> Stop | None:
+        """Return the first stop of a pause, over or under way, None if there is none."""
+        self.monitor.execute("query-status")  # events of before come with the answer
+        return next(iter(self.monitor.stops()[pause.stops :]), None)
 
     @property
     def keeps_state(self) -> bool:
@@ -184,12 +247,17 @@ class Guest:
     @property
     def multifd_problem(self) -> str | None:
         """The reason why QEMU can't migrate over channels to us, None if it can."""
-        missing = {"multifd", RETURN_PATH} - known_capabilities(self.monitor).keys()
-        if missing:
-            return f"this QEMU has no migration capability {min(missing)}"
-        if not self._describes_devices:
-            return "its machine has suppress-vmdesc=on, so the stream's end can't be recognised"
-        return None
+        if self.monitor.peer is None:
+            return _HIDDEN
+        return self._lacks("multifd", RETURN_PATH)
+
+    def stream_problem(self, *, background: bool) -> str | None:
+        """
+        Return the reason why QEMU can't send a stream to us, None if it can.
+
+        :param background: of the guest as it is at the start, while it runs on
+        """
+        return self._lacks(BACKGROUND if background else RETURN_PATH)
 
     @property
     def live_problem(self) -> str | None:
@@ -287,8 +355,9 @@ class Guest:
         try:
             self._end_migration()
             if pause.was_running:
-                self._resume()
-            exact = self.monitor.last_pause() if pause.was_running else None
+                self._resume(pause)
+            stop = self.stop_of(pause) if pause.was_running else None
+            exact = None if stop is None else stop.seconds
             pause.seconds = time.monotonic() - pause.started if exact is None else exact
             for command, values in undo:  # once more, because QEMU refuses it during a migration
                 self.monitor.execute(command, **values)
@@ -309,8 +378,10 @@ class Guest:
             self.monitor.execute("migrate_cancel")
             time.sleep(POLL_S)
 
-    def _resume(self) -> None:
+    def _resume(self, pause: Pause) -> None:
         # If it ended meanwhile, or its owner stopped it, it is left alone.
+        if self._is_left_stopped(pause):
+            self.monitor.execute("cont")
         deadline = time.monotonic() + _CANCEL_S
         while (status := self.status) in ("finish-migrate", "postmigrate"):
             if time.monotonic() > deadline:
@@ -320,13 +391,30 @@ class Guest:
                 self.monitor.execute("cont")
             time.sleep(POLL_S)
 
+    def _is_left_stopped(self, pause: Pause) -> bool:
+        # QEMU stops a guest for a background snapshot, and leaves it so if that fails then.
+        stop = self.stop_of(pause)
+        return (
+            stop is not None
+            and stop.resumed_ns is None
+            and self.status == "paused"
+            and migration_of(self.monitor).status == "failed"
+        )
+
+    def _lacks(self, *names: str) -> str | None:
+        if missing := set(names) - known_capabilities(self.monitor).keys():
+            return f"this QEMU has no migration capability {min(missing)}"
+        if not self._describes_devices:
+            return "its machine has suppress-vmdesc=on, so the stream's end can't be recognised"
+        return None
+
     def _learn(self) -> GuestFacts:
         monitor = self.monitor
         machine = monitor.ask(Name, "qom-get", path="/machine", property="type")
         return GuestFacts(
             machine=machine.removesuffix("-machine"),
             qemu_version=str(monitor.ask(Version, "query-version")),
-            command_line=_command_line(self.pid),
+            command_line=_command_line(monitor.peer),
             memory=find_memory(monitor),
         )
 
@@ -361,9 +449,17 @@ class Guest:
                 time.sleep(POLL_S)
 
 
-def _command_line(pid: int) -> tuple[str, ...]:
+def once(work: Callable[[], None]) -> Callable[[], None]:
+    """Return a function that does some work when it is called first, and never again."""
+    left = [work]
+    return lambda: left.pop()() if left else None
+
+
+def _command_line(peer: Peer | None) -> tuple[str, ...]:
+    if peer is None:
+        return ()
     try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+        raw = Path(f"/proc/{peer.pid}/cmdline").read_bytes()
     except OSError:  # hidden from this user, or in a container
         return ()
     return tuple(os.fsdecode(part) for part in raw.split(b"\0")[:-1])

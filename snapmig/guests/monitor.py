@@ -1,6 +1,8 @@
 """
 QEMU's monitor, by synchronous calls over the QEMU project's own client library.
 
+It is reached at its socket, or through libvirt: :mod:`snapmig.guests.connection` has the ways.
+
 The library is asyncio; its loop runs only inside a call here, so that there is no other thread and
 workers can be forked. It runs for moments only, and signals arrive between them.
 """
@@ -12,18 +14,25 @@ import contextlib
 import logging
 import select
 import socket
-import struct
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple, TypeVar
 
-from snapmig.errors import SnapmigError, UsageError
+from snapmig.errors import UsageError
 from snapmig.guests.answers import WrongAnswerError, typed
+from snapmig.guests.connection import (
+    Connection,
+    MonitorError,
+    Peer,
+    Renewal,
+    SocketConnection,
+    words,
+)
+from snapmig.guests.domain import AbsentError, Domain, DomainConnection
 from snapmig.guests.wait import USUAL_WAIT, MonitorWait
-from snapmig.printable import printable
 from snapmig.system.signals import HeldSignals, raise_if_cancelled
 
-__all__ = ("Monitor", "MonitorError", "Peer", "words")
+__all__ = ("Domain", "Monitor", "MonitorError", "Peer", "Stop", "is_there", "words")
 
 Answer = TypeVar("Answer")
 _NOTICE_S = 5.0
@@ -31,47 +40,52 @@ _MOMENT_S = 0.1
 _GLANCE_S = 0.001
 _AFTER_SILENCE_S = 2.0
 """Seconds to wait for an answer while an earlier one is still missing."""
-_LONGEST_WORDS = 500
 _QUIET = logging.NullHandler()
 
 
-class MonitorError(SnapmigError):
-    """QEMU's monitor can't be reached, refused a command, or does not answer."""
-
-
-class Peer(NamedTuple):
+class Stop(NamedTuple):
     """
-    The process listening at a monitor's socket, as reported by the kernel.
+    A moment at which the guest was stopped.
 
-    :param pid: 0 if it is outside all process namespaces visible from here
-    :param uid: its effective user when it began to listen
+    :param stopped_ns: nanoseconds since 1970, as all times
+    :param resumed_ns: None if it has not been resumed
     """
 
-    pid: int
-    uid: int
+    stopped_ns: int
+    resumed_ns: int | None = None
+
+    @property
+    def seconds(self) -> float | None:
+        """Length of the pause, None if it is not over, or if the clock was set meanwhile."""
+        if self.resumed_ns is None or self.resumed_ns < self.stopped_ns:
+            return None
+        return (self.resumed_ns - self.stopped_ns) / 1e9
 
 
 class Monitor:
     """
-    A connection to a monitor's socket.
+    A monitor that was reached, directly or through libvirt.
 
-    A monitor serves one client at a time; others can connect, but are greeted only after that one
-    leaves.
-
-    :param path: the UNIX socket of ``-qmp unix:PATH,server=on``
+    :param source: the UNIX socket of ``-qmp unix:PATH,server=on``, or a domain of libvirt's
     :param wait: limit for each answer, and for the greeting
-    :ivar peer: the process behind it
+    :ivar path: the source, for people
+    :ivar peer: QEMU's process; None if it is not known or may not be looked into
     :raises MonitorError: nobody listens there, it is not a monitor, or it does not greet in time
-    :raises UsageError: the client library is not installed
+    :raises UsageError: a program or library for it is not installed
     """
 
-    def __init__(self, path: str, wait: MonitorWait = USUAL_WAIT) -> None:
+    def __init__(self, source: str | Domain, wait: MonitorWait = USUAL_WAIT) -> None:
         try:
             from qemu.qmp import ExecuteError, QMPClient, QMPError  # noqa: PLC0415 - optional
         except ImportError as error:
             message = "running guests need qemu.qmp: pip install 'snapmig[qemu]'"
             raise UsageError(message) from error
-        self.path = path
+        self._connection: Connection
+        if isinstance(source, Domain):
+            self._connection = DomainConnection(source, wait.limit_s)
+        else:
+            self._connection = SocketConnection(source)
+        self.path = self._connection.path
         self._wait = wait
         self._silent = False
         self._pending: list[asyncio.Task[Any]] = []
@@ -81,7 +95,6 @@ class Monitor:
         self._errors = (QMPError, OSError, EOFError, ValueError, RecursionError)
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient("snapmig")
-        self._socket = socket.socket(socket.AF_UNIX)
         self.peer = self._connect()
 
     def execute(self, command: str, **arguments: Any) -> Any:
@@ -145,21 +158,33 @@ class Monitor:
 
         return self._answer(command, send())
 
-    def last_pause(self) -> float | None:
-        """Return the seconds from the guest's last stop to its resumption, by QEMU's clock."""
-        seen: dict[str, float] = {}
+    def stops(self) -> list[Stop]:
+        """Return the stops of the guest during this connection, by QEMU's clock."""
+        found: list[Stop] = []
         for event in self._client.events.history:
             with contextlib.suppress(KeyError, TypeError):
                 at: Any = event["timestamp"]
-                seen[str(event["event"])] = at["seconds"] + at["microseconds"] / 1e6
-        stopped, resumed = seen.get("STOP"), seen.get("RESUME")
-        if stopped is None or resumed is None or resumed < stopped:
-            return None
-        return resumed - stopped
+                time_ns = at["seconds"] * 10**9 + at["microseconds"] * 1000
+                if event["event"] == "STOP":
+                    found.append(Stop(time_ns))
+                elif event["event"] == "RESUME" and found and found[-1].resumed_ns is None:
+                    found[-1] = found[-1]._replace(resumed_ns=time_ns)
+        return found
 
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
-        return self._socket.fileno()
+        return self._connection.socket.fileno()
+
+    @property
+    def renewal(self) -> Renewal | None:
+        """The program to reach the monitor anew if this connection breaks; None for a socket."""
+        return self._connection.renewal
+
+    def domain_xml(self) -> bytes | None:
+        """Return the definition of a domain of libvirt's, as its save images have it."""
+        if self._connection.renewal is None:
+            return None
+        return self.ask(str, "snapmig-domain-xml").encode("utf-8", "surrogateescape")
 
     def close(self) -> None:
         """Leave the monitor; the guest is not affected."""
@@ -173,7 +198,7 @@ class Monitor:
                     task.cancel()
             finally:
                 self._loop.close()
-        self._socket.close()
+        self._connection.close()
 
     def __enter__(self) -> Monitor:
         return self
@@ -181,11 +206,11 @@ class Monitor:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def _connect(self) -> Peer:
+    def _connect(self) -> Peer | None:
         try:
             self._wait_for_greeting()
-            raw = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            self._run(self._client.connect(self._socket), self._wait.limit_s)
+            peer = self._connection.find_peer()
+            self._run(self._client.connect(self._connection.socket), self._wait.limit_s)
         except self._errors as error:
             self.close()
             message = f"no QEMU monitor answers here: {_words(error)}"
@@ -193,41 +218,28 @@ class Monitor:
         except BaseException:  # a signal's, a cancellation, or a monitor that does not greet
             self.close()
             raise
-        pid, uid, _gid = struct.unpack("iII", raw)
-        return Peer(pid, uid)
+        return peer
 
     def _wait_for_greeting(self) -> None:
         # Before asyncio has the socket: an exception from a signal handler tears nothing here.
-        self._socket.setblocking(False)
+        connection = self._connection
+        connection.socket.setblocking(False)
         started, told, connected = time.monotonic(), False, False
         while True:
             # If the socket's queue of clients is full, connecting must be retried.
-            connected = connected or self._try_to_connect()
-            if connected and _is_readable(self._socket, _MOMENT_S):
+            connected = connected or connection.try_to_connect()
+            if connected and _is_readable(connection.socket, _MOMENT_S):
                 return
             if not connected:
                 time.sleep(_MOMENT_S)
             raise_if_cancelled()
             waited = time.monotonic() - started
             if waited >= self._wait.limit_s:
-                message = (
-                    f"no QEMU monitor answers here in {self._wait.limit_s:g} s: somebody else may "
-                    "hold it, as it takes one client at a time, or QEMU itself stands still"
-                )
-                raise MonitorError(message, path=self.path)
+                raise MonitorError(connection.silence(self._wait.limit_s), path=self.path)
             if waited >= _NOTICE_S and not told and self._wait.notice is not None:
                 told = True
-                self._wait.notice(
-                    f"monitor {printable(self.path)} does not answer; somebody else may hold it; "
-                    f"waiting up to {self._wait.limit_s:g} s"
-                )
-
-    def _try_to_connect(self) -> bool:
-        try:
-            self._socket.connect(self.path)
-        except BlockingIOError:
-            return False
-        return True
+                text = f"{connection.notice}; waiting up to {self._wait.limit_s:g} s"
+                self._wait.notice(text)
 
     def _answer(self, command: str, work: Coroutine[Any, Any, Any]) -> Any:
         # Answers come in the order of commands: after a missing one there is little to wait for.
@@ -248,8 +260,11 @@ class Monitor:
         return MonitorError(message, path=self.path)
 
     def _refused(self, command: str, error: BaseException) -> MonitorError:
-        verb = "refused" if isinstance(error, self._refusal) else "did not answer"
-        return MonitorError(f"QEMU {verb} {command}: {_words(error)}", path=self.path)
+        who, verb = "QEMU", "did not answer"
+        if isinstance(error, self._refusal):
+            who = "libvirt" if error.error_class == "LibvirtError" else who
+            verb = "refused"
+        return MonitorError(f"{who} {verb} {command}: {_words(error)}", path=self.path)
 
     def _run(self, work: Coroutine[Any, Any, Any], limit_s: float) -> Any:
         task = self._loop.create_task(work)
@@ -277,16 +292,23 @@ class Monitor:
         return task.result()
 
 
+def is_there(domain: Domain, wait: MonitorWait) -> bool:
+    """
+    Return True if a domain exists and is not off.
+
+    :raises MonitorError: libvirt can't be reached
+    """
+    try:
+        Monitor(domain, wait).close()
+    except AbsentError:
+        return False
+    return True
+
+
 def _is_readable(connection: socket.socket, seconds: float) -> bool:
     poll = select.poll()
     poll.register(connection, select.POLLIN)
     return bool(poll.poll(1000 * seconds))
-
-
-def words(text: str) -> str:
-    """Return text received from the peer as one line of limited length."""
-    line = printable(" ".join(text.split()))
-    return line if len(line) <= _LONGEST_WORDS else f"{line[:_LONGEST_WORDS]}..."
 
 
 def _words(error: BaseException) -> str:

@@ -9,12 +9,32 @@ from typing import Any
 from snapmig.guests.answers import Capabilities
 from snapmig.guests.monitor import Monitor, MonitorError
 
-__all__ = ("Commands", "capabilities", "known_capabilities", "parameters", "settings_now")
+__all__ = (
+    "BACKGROUND",
+    "Commands",
+    "capabilities",
+    "known_capabilities",
+    "parameters",
+    "settings_now",
+)
 
 Commands = list[tuple[str, dict[str, Any]]]
 """Monitor commands, each with its arguments."""
 
-_CAPABILITIES = ("x-ignore-shared", "mapped-ram", "multifd", "return-path", "auto-converge")
+_EVENTS = "events"
+"""Capability that libvirt sets once, when a domain starts, and relies on; it only tells."""
+
+BACKGROUND = "background-snapshot"
+"""The capability to send the guest as it is at the start, while it runs on."""
+
+_CAPABILITIES = (
+    "x-ignore-shared",
+    "mapped-ram",
+    "multifd",
+    "return-path",
+    "auto-converge",
+    BACKGROUND,
+)
 _PARAMETERS = (
     "multifd-channels",
     "multifd-compression",
@@ -53,7 +73,7 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
     if missing := [name for name in names if name not in known]:
         message = f"this QEMU has no migration capability {missing[0]}"
         raise MonitorError(message, path=monitor.path)
-    changed = [name for name in known if known[name] or name in names]
+    changed = [name for name in known if (known[name] and name != _EVENTS) or name in names]
     _set(monitor, {name: name in names for name in changed})
     try:
         yield

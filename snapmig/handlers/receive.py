@@ -2,8 +2,11 @@
 A worker that receives a guest: packets from its channels, encoded and written as they come.
 
 A packet received whole goes to its slot at once. Pages of a packet received in part are staged, and
-merged into their slots when all workers rest: at a barrier of the channels, or when a table is
-full. Between two barriers QEMU sends no page twice, so neither order matters.
+merged into their slots while all workers rest: when a table is full, and at the end. Until then
+all that comes for such a packet is staged. Between two barriers QEMU sends no page twice (7.2 may,
+where either is good), so within a round no order matters; of several rounds the latest counts.
+
+Without channels the parent process gathers the packets of one stream, and workers store them.
 """
 
 from __future__ import annotations
@@ -21,11 +24,18 @@ from snapmig.encodings.compressions import PacketSettings, ReadSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.counters import Counter
+from snapmig.handlers.packet_buffers import PacketBuffers
 from snapmig.handlers.packet_store import PacketStore
 from snapmig.handlers.parent import compare_with
 from snapmig.handlers.pipeline import PageEncoding
 from snapmig.handlers.received_slots import ReceivedSlots, is_stored
-from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages, StagedReader
+from snapmig.handlers.staging import (
+    Numbers,
+    PacketNumbers,
+    StagedPages,
+    StagedReader,
+    open_waiting,
+)
 from snapmig.migration.channel import Channel, Received
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import Blocks
@@ -33,10 +43,12 @@ from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
-__all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan")
+__all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan", "Store")
 
 _LEVELS = 1 << 10
 """More than there are tables, and twice as many as any level, negative ones included."""
+
+NO_PACKETS: Bytes = np.empty(0, np.uint8)
 
 _IDLE_S = 0.01
 """
@@ -56,6 +68,10 @@ class ReceiveKind(IntEnum):
     """Take up to ``count`` packets from channel ``first``; the argument is the level."""
     MERGE = 2
     """Merge staged pages into packets; the argument is a :class:`Merge`."""
+    STORE = 3
+    """Store the pages of a packet in a buffer; the argument is a :class:`Store`."""
+    ZERO = 4
+    """Count packets that are zero."""
 
 
 class Outcome(IntEnum):
@@ -101,6 +117,23 @@ class Merge(NamedTuple):
         return cls(generation, (first, stop), level - _LEVELS // 2)
 
 
+class Store(NamedTuple):
+    """The argument of a task of kind STORE."""
+
+    buffer: int
+    level: int
+
+    def pack(self) -> int:
+        """Return all of it as a number."""
+        return self.buffer * _LEVELS + self.level + _LEVELS // 2
+
+    @classmethod
+    def unpack(cls, number: int) -> Store:
+        """Return it from a number."""
+        buffer, level = divmod(number, _LEVELS)
+        return cls(buffer, level - _LEVELS // 2)
+
+
 class ReceivePlan(NamedTuple):
     """
     Everything a worker needs to receive, picklable.
@@ -108,6 +141,8 @@ class ReceivePlan(NamedTuple):
     :param parents: snapshots whose pages need not be stored again, the youngest first
     :param deltas: allow pages stored as differences from the parent's
     :param tables: paths of the staged pages: one for each worker, and the parent process's
+    :param waiting: path of the marks of packets with staged pages
+    :param buffers: path of the packets of a single stream, instead
     :param target_page: bytes of a page of the guest's processors
     :param secure: channels with TLS; a forked worker has them, others can't get them
     """
@@ -116,7 +151,9 @@ class ReceivePlan(NamedTuple):
     geometry: Geometry
     slots: SlotPlan
     settings: PacketSettings
-    tables: Sequence[str]
+    tables: Sequence[str] = ()
+    waiting: str = ""
+    buffers: str | None = None
     target_page: int = PAGE_SIZE
     paced: bool = False
     deltas: bool | None = None
@@ -136,7 +173,10 @@ class ReceiveHandler:
             ReceiveKind.EMPTY: self._write_empty,
             ReceiveKind.RECEIVE: _Receive(plan, slots).run,
             ReceiveKind.MERGE: _Merge(plan, slots).run,
+            ReceiveKind.ZERO: self._count_zero,
         }
+        if plan.buffers is not None:
+            self._handlers[ReceiveKind.STORE] = _Store(plan, plan.buffers, slots).run
 
     def run(self, task: Task, row: Row) -> int:
         """Do one task; return an :class:`Outcome`."""
@@ -158,6 +198,10 @@ class ReceiveHandler:
         self._store.write_empty(task, row)
         return Outcome.MORE
 
+    def _count_zero(self, task: Task, row: Row) -> int:
+        self._store.count_ram(task, row)
+        return Outcome.MORE
+
 
 class _Receive:
     # Packets of the channels that this worker has.
@@ -168,6 +212,7 @@ class _Receive:
         self._packets = PacketNumbers(plan.geometry)
         self._channels: dict[int, Channel] = {}
         self._tables: dict[int, StagedPages] = {}
+        self._waiting = open_waiting(plan.waiting) if plan.waiting else NO_PACKETS
         self._most = self._blocks.pages_per_packet * plan.target_page // PAGE_SIZE
 
     def run(self, task: Task, row: Row) -> int:
@@ -187,6 +232,7 @@ class _Receive:
             if len(packet.data) or len(packet.zeros):
                 self._take(packet, table, task.argument, row)
             if packet.sync:
+                table.round += 1
                 return Outcome.SYNC
         return Outcome.MORE
 
@@ -196,6 +242,12 @@ class _Receive:
         size = (len(numbers) + len(zeros)) * PAGE_SIZE
         row[Counter.RECEIVED_BYTES] += size
         row[Counter.RAM_BYTES] += size
+        slot = self._only_slot(packet)
+        if slot is not None:
+            part = _Part(slot, numbers, pages)
+            if not self._store_whole(part, zeros, level, row):
+                self._stage(part, zeros, table)
+            return
         data_slots = self._packets.of(numbers)
         zero_slots = self._packets.of(zeros)
         for slot in np.unique(np.concatenate([data_slots, zero_slots])).tolist():
@@ -204,6 +256,13 @@ class _Receive:
             part_zeros = zeros[zero_slots == slot]
             if not self._store_whole(part, part_zeros, level, row):
                 self._stage(part, part_zeros, table)
+
+    def _only_slot(self, packet: Received) -> int | None:
+        # The usual case: all pages of a packet are in one slot.
+        both = [pages for pages in (packet.data, packet.zeros) if len(pages)]
+        first = self._plan.geometry.packet_at(min(int(pages.min()) for pages in both))
+        last = self._plan.geometry.packet_at(max(int(pages.max()) for pages in both))
+        return first if first == last else None
 
     def _small_pages(self, offsets: Numbers) -> Numbers:
         first = offsets // PAGE_SIZE
@@ -216,21 +275,27 @@ class _Receive:
         # QEMU 7.2 may send the last page of a packet in the next one too, on another channel: two
         # workers may have the same packet whole if it is of a single page.
         place = self._plan.geometry.place(part.slot)
-        if len(part.numbers) + len(zeros) < place.pages or place.pages == 1:
+        whole = len(part.numbers) + len(zeros) == place.pages > 1
+        if not whole or self._waiting[part.slot]:
             return False
         inside = part.numbers - place.ram_offset // PAGE_SIZE
         pages = part.pages
         if len(zeros) or (inside[1:] < inside[:-1]).any():
             pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
             pages[inside] = part.pages
-        task = Task(ReceiveKind.RECEIVE, part.slot, 1, level)
-        self._slots.put(task, self._slots.record(part.slot), pages, row)
+        record = self._slots.record(part.slot)
+        if len(part.numbers) or is_stored(record):
+            self._slots.put(Task(ReceiveKind.RECEIVE, part.slot, 1, level), record, pages, row)
         return True
 
     def _stage(self, part: _Part, zeros: Numbers, table: StagedPages) -> None:
-        table.add(part.numbers, part.pages)
-        if len(zeros) and is_stored(self._slots.record(part.slot)):
+        waiting = self._waiting[part.slot]
+        if len(zeros) and (waiting or is_stored(self._slots.record(part.slot))):
+            self._waiting[part.slot] = 1
             table.add_zeros(zeros)
+        if len(part.numbers):
+            self._waiting[part.slot] = 1
+            table.add(part.numbers, part.pages)
 
 
 class _Part(NamedTuple):
@@ -263,7 +328,32 @@ class _Merge:
                 continue
             record = self._slots.record(slot)
             pages = self._slots.pages(record)
-            for table in tables:
-                table.overlay(first, pages)
+            rounds = {each for table in tables for each in table.rounds(first, place.pages)}
+            for each in sorted(rounds):
+                for table in tables:
+                    table.overlay(first, pages, each)
             self._slots.put(Task(task.kind, slot, 1, merge.level), record, pages, row)
+        return Outcome.MORE
+
+
+class _Store:
+    # Packets gathered by the parent.
+    def __init__(self, plan: ReceivePlan, path: str, slots: ReceivedSlots) -> None:
+        self._geometry = plan.geometry
+        self._slots = slots
+        self._buffers = PacketBuffers(path, plan.geometry.packet_pages)
+
+    def run(self, task: Task, row: Row) -> int:
+        number, level = Store.unpack(task.argument)
+        place = self._geometry.place(task.first)
+        mask = self._buffers.masks[number, : place.pages]
+        pages = self._buffers.pages[number, : place.pages]
+        record = self._slots.record(task.first)
+        if not mask.all():
+            found = self._slots.pages(record)
+            found[mask] = pages[mask]
+            pages = found
+        if not is_stored(record):
+            row[Counter.RAM_BYTES] += place.pages * PAGE_SIZE
+        self._slots.put(Task(task.kind, task.first, 1, level), record, pages, row)
         return Outcome.MORE

@@ -2,7 +2,8 @@
 Tasks of a receive: packets from channels, barriers between them, and merges of staged pages.
 
 The k-th barrier is passed when all channels and the main connection have reached theirs: only then
-may anybody apply what came after it. Pages are merged while no worker receives.
+may anybody apply what came after it. Pages are merged while no worker receives, and as late as
+possible: the guest stands still during the last round.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import numpy as np
 from snapmig.errors import WorkerDiedError
 from snapmig.geometry import Geometry
 from snapmig.handlers.receive import Merge, Outcome, ReceiveKind
-from snapmig.handlers.staging import Numbers, PacketNumbers, StagedPages
+from snapmig.handlers.staging import MOST_ROUNDS, Numbers, PacketNumbers, StagedPages
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes, Mask
 from snapmig.workers.tasks import Task
 
-__all__ = ("ParentPages", "ReceiveTasks")
+__all__ = ("ParentPages", "ReceiveTasks", "empty_tasks")
 
 _EMPTY_BATCH_PACKETS = 4096
 _RECEIVED_AT_ONCE = 32
@@ -34,63 +35,66 @@ _RUN = 1 << 10
 
 class ParentPages:
     """
-    Pages of the main connection, staged by the parent process.
+    Pages of the main connection beside channels, staged by the parent process.
 
-    :param paths: of two tables, filled in turn
+    :param path: of their table
+    :param waiting: marks of packets with staged pages
+    :param round: returns the number of the present round
     :param stored: returns a mask of the packets with pages in the snapshot, among consecutive ones
     :ivar frozen: take no pages, because workers read the table
     """
 
     def __init__(
-        self, paths: Sequence[str], geometry: Geometry, stored: Callable[[int, int], Mask]
+        self,
+        path: str,
+        waiting: Bytes,
+        geometry: Geometry,
+        round: Callable[[], int],  # noqa: A002 - QEMU's word
+        stored: Callable[[int, int], Mask],
     ) -> None:
-        self._tables = [StagedPages(path) for path in paths]
+        self._table = StagedPages(path)
         self._packets = PacketNumbers(geometry)
-        self._staged = [np.zeros(geometry.packet_count, np.bool_) for _ in paths]
+        self._waiting = waiting
+        self._round = round
         self._stored = stored
-        self.active = 0
         self.frozen = False
 
     @property
     def full(self) -> bool:
         """True if no more pages can be taken now."""
-        return self.frozen or self._tables[self.active].room < _RUN
-
-    @property
-    def count(self) -> int:
-        """Number of pages in the table being filled."""
-        return self._tables[self.active].count
+        return self.frozen or self._table.room < _RUN
 
     def take_pages(self, first: int, pages: Bytes) -> None:
         """Stage consecutive pages, as ``(n, 4096)``."""
         numbers = np.arange(first, first + len(pages))
-        self._tables[self.active].add(numbers, pages)
-        self._staged[self.active][self._packets.of(numbers)] = True
+        self._waiting[self._packets.of(numbers)] = 1
+        self._table.round = self._round()
+        self._table.add(numbers, pages)
 
     def take_zeros(self, first: int, count: int) -> None:
         """Stage zero pages of packets with pages already; all pages of others are zero."""
         numbers = np.arange(first, first + count)
         packets = self._packets.of(numbers)
         start, stop = int(packets[0]), int(packets[-1]) + 1
-        known = self._staged[0][start:stop] | self._staged[1][start:stop]
-        known |= self._stored(start, stop - start)  # later, since pages go from there to here
-        numbers = numbers[known[packets - start]]
-        self._tables[self.active].add_zeros(numbers)
+        known = (self._waiting[start:stop] > 0) | self._stored(start, stop - start)
+        own = known[packets - start]
+        self._waiting[packets[own]] = 1
+        self._table.round = self._round()
+        self._table.add_zeros(numbers[own])
 
-    def swap(self) -> int:
-        """Fill the other table from now on; return the number of the one filled so far."""
-        filled = self.active
-        self.active = 1 - filled
-        return filled
+    def clear(self) -> None:
+        """Empty the table, and forget all packets that waited."""
+        self._table.clear()
+        self._waiting[:] = 0
 
-    def clear(self, number: int) -> None:
-        """Empty a table."""
-        self._tables[number].clear()
-        self._staged[number][:] = False
+    @property
+    def count(self) -> int:
+        """Number of pages in the table."""
+        return self._table.count
 
-    def numbers(self, number: int) -> Numbers:
-        """Return the numbers of the pages in a table."""
-        return self._tables[number].page_numbers()
+    def numbers(self) -> Numbers:
+        """Return the numbers of the pages in the table."""
+        return self._table.page_numbers()
 
 
 class ReceiveTasks:
@@ -99,10 +103,14 @@ class ReceiveTasks:
 
     :param channels: descriptors of connections by channel number, given to the workers
     :param workers: their number; channel ``k`` belongs to worker ``k`` modulo that
-    :param tables: paths of the staged pages: one for each channel, then two of the parent's
+    :param tables: paths of the staged pages: one for each channel, then the parent's
     :param level: called for the level of each batch
+    :ivar ahead: tasks in a worker's pipe
     :ivar rounds: barriers passed so far
+    :ivar received: everything has come, and what is left to do needs no guest
     """
+
+    ahead = 1
 
     def __init__(
         self,
@@ -124,13 +132,14 @@ class ReceiveTasks:
         self._at_barrier = [False] * len(channels)
         self._ended = [False] * len(channels)
         self._idle = set(range(len(channels)))
-        self._queue = deque(_empty_tasks(geometry))
+        self._queue = deque(empty_tasks(geometry))
         self._in_flight = 0
         self._after: Callable[[], None] | None = None
         self._full = False
         self._generation = 0
         self._done = False
         self.rounds = 0
+        self.received = False
 
     @property
     def waiting(self) -> bool:
@@ -182,9 +191,7 @@ class ReceiveTasks:
         if self._after is not None:
             after, self._after = self._after, None
             after()
-        if not self._at_barrier:
-            self._turn_stream()
-        elif len(self._idle) == len(self._at_barrier):
+        if len(self._idle) == len(self._at_barrier):
             self._turn_channels()
 
     def _check_ends(self) -> None:
@@ -194,36 +201,27 @@ class ReceiveTasks:
                 if ended and not self._at_barrier[number]:
                     raise MigrationError(f"channel {number}: connection ended too early")
 
-    def _turn_stream(self) -> None:
-        # All pages come over the main connection. The parent fills one table while workers merge
-        # the other.
-        if self._parent.full or (self._main.ended and self._parent.count):
-            number = self._parent.swap()
-            tables = len(self._staged) + number
-            self._merge(tables, tables + 1, self._parent.numbers(number))
-            self._after = lambda: self._parent.clear(number)
-        elif self._main.ended:
-            self._done = True
-
     def _turn_channels(self) -> None:
-        barrier = all(self._at_barrier) and self._main.marks > self.rounds
-        if barrier:
-            self._after = self._pass_barrier
-        elif self._full or self._parent.full or (self._is_complete and self._has_staged):
+        self.received = self._is_complete
+        # Numbers of rounds begin anew with the next barrier: no page may wait from before.
+        last = all(self._at_barrier) and (self.rounds + 1) % MOST_ROUNDS == 0
+        if self._full or self._parent.full or ((last or self.received) and self._has_staged):
             self._after = self._clear
-        elif self._is_complete:
+        elif all(self._at_barrier) and self._main.marks > self.rounds:
+            self._pass_barrier()
+        elif self.received:
             self._done = True
         if self._after is not None:
             self._parent.frozen = True
             numbers = [table.page_numbers() for table in self._staged]
-            numbers.append(self._parent.numbers(0))
+            numbers.append(self._parent.numbers())
             self._merge(0, len(self._staged) + 1, np.concatenate(numbers))
             if not self._queue:
                 self._turn()
 
     @property
     def _has_staged(self) -> bool:
-        return any(table.count for table in self._staged)
+        return self._parent.count > 0 or any(table.count for table in self._staged)
 
     @property
     def _is_complete(self) -> bool:
@@ -242,17 +240,17 @@ class ReceiveTasks:
     def _clear(self) -> None:
         for table in self._staged:
             table.clear()
-        self._parent.clear(0)
+        self._parent.clear()
         self._parent.frozen = self._full = False
 
     def _pass_barrier(self) -> None:
-        self._clear()
         self._at_barrier = [False] * len(self._at_barrier)
         self.rounds += 1
         self._main.passed = self.rounds
 
 
-def _empty_tasks(geometry: Geometry) -> list[Task]:
+def empty_tasks(geometry: Geometry) -> list[Task]:
+    """Return the first tasks: records of all packets, as long as nothing has come."""
     count, most = geometry.packet_count, _EMPTY_BATCH_PACKETS
     return [
         Task(ReceiveKind.EMPTY, first, min(most, count - first)) for first in range(0, count, most)

@@ -1,7 +1,8 @@
 """
 Staged pages: those of packets received in part, until they are merged into their slots.
 
-One process writes a table. While nobody writes it, all workers read it.
+One process writes a table. While nobody writes it, all workers read it. A page may be in several
+tables, or several times in one: of the latest round, its last entry counts.
 """
 
 from __future__ import annotations
@@ -16,7 +17,15 @@ from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.pages import Bytes
 from snapmig.system.files import descriptor_path
 
-__all__ = ("Numbers", "PacketNumbers", "StagedPages", "StagedReader", "StagingTables")
+__all__ = (
+    "MOST_ROUNDS",
+    "Numbers",
+    "PacketNumbers",
+    "StagedPages",
+    "StagedReader",
+    "StagingTables",
+    "open_waiting",
+)
 
 _ALL_ENTRIES = 1 << 16
 """Entries of all tables together: 256 MiB of pages."""
@@ -24,8 +33,12 @@ _LARGEST = 1 << 14
 _SMALLEST = 1 << 11
 """Entries of a table: room for several full packets in any case."""
 
+MOST_ROUNDS = 1 << 12
+"""Rounds whose pages may wait side by side."""
+
+_ROUND = 1 << 50
 _ZERO = 1 << 62
-"""The bit of an entry for a zero page, without contents."""
+"""An entry is a page number below ``_ROUND``, its round above, and this bit for a zero page."""
 
 _ENTRY_SIZE = PAGE_SIZE + 8
 """Bytes in a table: a page, and its number. One entry more has the count of them."""
@@ -37,15 +50,20 @@ class StagingTables:
     """
     Empty tables for other processes, there until closed; a context manager.
 
+    :param packets: the most packets that the RAM may have
     :ivar paths: by which they are opened
+    :ivar waiting_path: of one byte for each packet, other than 0 if pages of it wait
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, packets: int) -> None:
         entries = max(_SMALLEST, min(_LARGEST, _ALL_ENTRIES // count))
         self._files = [os.memfd_create("snapmig-staged", os.MFD_CLOEXEC) for _ in range(count)]
         for fd in self._files:
             os.ftruncate(fd, (entries + 1) * _ENTRY_SIZE)
         self.paths = [descriptor_path(fd) for fd in self._files]
+        self._files.append(os.memfd_create("snapmig-waiting", os.MFD_CLOEXEC))
+        os.ftruncate(self._files[-1], packets)
+        self.waiting_path = descriptor_path(self._files[-1])
 
     def __enter__(self) -> StagingTables:
         return self
@@ -53,6 +71,15 @@ class StagingTables:
     def __exit__(self, *_exc: object) -> None:
         for fd in self._files:
             os.close(fd)
+
+
+def open_waiting(path: str) -> Bytes:
+    """Map the bytes of the packets with waiting pages, to be read and set by any process."""
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.uint8)
+    finally:
+        os.close(fd)
 
 
 class _Table:
@@ -72,7 +99,13 @@ class _Table:
 
 
 class StagedPages(_Table):
-    """A table, for the process that writes it."""
+    """
+    A table, for the process that writes it.
+
+    :ivar round: of the pages added now
+    """
+
+    round = 0
 
     @property
     def count(self) -> int:
@@ -88,7 +121,7 @@ class StagedPages(_Table):
         """Add pages, as ``(n, 4096)``, by their numbers in RAM offsets; there must be room."""
         start = self.count
         stop = start + len(numbers)
-        self._entries[start:stop] = numbers
+        self._entries[start:stop] = numbers + self._bits
         self._pages[start:stop] = pages
         self._count[0] = stop
 
@@ -96,12 +129,16 @@ class StagedPages(_Table):
         """Add zero pages."""
         start = self.count
         stop = start + len(numbers)
-        self._entries[start:stop] = numbers | _ZERO
+        self._entries[start:stop] = numbers + (self._bits | _ZERO)
         self._count[0] = stop
+
+    @property
+    def _bits(self) -> int:
+        return self.round % MOST_ROUNDS * _ROUND
 
     def page_numbers(self) -> Numbers:
         """Return the number of each page."""
-        return self._entries[: self.count] & ~_ZERO
+        return self._entries[: self.count] % _ROUND
 
     def clear(self) -> None:
         """Remove all entries."""
@@ -114,7 +151,7 @@ class StagedReader(_Table):
     def __init__(self, path: str) -> None:
         super().__init__(path)
         entries = self._entries[: int(self._count[0])]
-        numbers = entries & ~_ZERO
+        numbers = entries % _ROUND
         self._order = numbers.argsort(kind="stable")
         self._sorted = numbers[self._order]
 
@@ -123,21 +160,30 @@ class StagedReader(_Table):
         start, stop = self._sorted.searchsorted([first, first + count])
         return bool(start < stop)
 
-    def overlay(self, first: int, pages: Bytes) -> None:
+    def rounds(self, first: int, count: int) -> list[int]:
+        """Return the rounds of those among consecutive pages that are in the table."""
+        entries = self._entries[self._rows(first, count)]
+        return list(np.unique(entries % _ZERO // _ROUND).tolist())
+
+    def overlay(self, first: int, pages: Bytes, round: int) -> None:  # noqa: A002 - QEMU's word
         """
-        Put the staged ones among consecutive pages to their places, each page's last one.
+        Put the pages of one round among consecutive pages to their places, each page's last one.
 
         :param first: number of the first page
         :param pages: ``(n, 4096)``
         """
-        start, stop = self._sorted.searchsorted([first, first + len(pages)])
-        numbers = self._sorted[start:stop]
-        last = np.append(numbers[1:] != numbers[:-1], True)
-        found = self._order[start:stop][last]
-        zero = self._entries[found] >= _ZERO
-        places = numbers[last] - first
-        pages[places[~zero]] = self._pages[found[~zero]]
+        rows = self._rows(first, len(pages))
+        rows = rows[self._entries[rows] % _ZERO // _ROUND == round]
+        numbers = self._entries[rows] % _ROUND
+        last = np.append(numbers[1:] != numbers[:-1], True)[: len(rows)]
+        rows, places = rows[last], numbers[last] - first
+        zero = self._entries[rows] >= _ZERO
+        pages[places[~zero]] = self._pages[rows[~zero]]
         pages[places[zero]] = 0
+
+    def _rows(self, first: int, count: int) -> Numbers:
+        start, stop = self._sorted.searchsorted([first, first + count])
+        return self._order[start:stop]
 
 
 class PacketNumbers:

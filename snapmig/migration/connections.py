@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from snapmig.errors import SnapmigError
 from snapmig.images.qemu.sections import MAGIC
@@ -30,7 +30,14 @@ from snapmig.migration.wire import (
 )
 from snapmig.system.signals import raise_if_cancelled
 
-__all__ = ("Connections", "PrivateSocket", "accept_all", "add_secure", "take_latecomers")
+__all__ = (
+    "Connections",
+    "PrivateFolder",
+    "PrivateSocket",
+    "accept_all",
+    "add_secure",
+    "take_latecomers",
+)
 
 _MOMENT_S = 0.02
 _FOLDERS = ("/run/user/{uid}", "/run", "/tmp")
@@ -58,47 +65,68 @@ class Connections(NamedTuple):
             connection.close()
 
 
-class PrivateSocket:
+class PrivateFolder:
     """
-    A listening UNIX socket in a folder of its own, with mode 0700; a context manager.
+    A folder for a UNIX socket, with mode 0700; a context manager.
 
-    :param uid: the user that connects, given the folder if that is possible and not ourselves
-    :ivar path: of the socket, alone in its folder
+    :param uid: the user at the other end, given the folder if that is possible and not ourselves
+    :ivar path: of a socket in it
     :raises SnapmigError: no folder can be made
     """
 
     def __init__(self, uid: int | None = None) -> None:
-        self._folder = _make_folder()
-        self.path = path = self._folder / "migration"
-        self.listener = socket.socket(socket.AF_UNIX)
-        try:
-            self.listener.bind(str(path))
-            self.listener.listen(_BACKLOG)
-            if uid not in (None, os.geteuid()):
-                with suppress(PermissionError):  # QEMU gives the reason when it can't connect
-                    os.chown(path, uid, -1)
-                    os.chown(self._folder, uid, -1)
-        except BaseException:
-            self.close()
-            raise
-        self.uri = f"unix:{path}"
+        self._folder = _make_folder(uid)
+        self._uid = uid
+        self.path = self._folder / "migration"
+        self.give(self._folder)
+
+    @property
+    def uri(self) -> str:
+        """Address of the socket, as QEMU takes it."""
+        return f"unix:{self.path}"
+
+    def give(self, path: Path) -> None:
+        """Give a path to the user at the other end."""
+        if self._uid not in (None, os.geteuid()):
+            with suppress(PermissionError):  # QEMU gives the reason when it can't get there
+                os.chown(path, self._uid, -1)
 
     def close(self) -> None:
-        """Remove the socket. Connections stay open."""
-        self.listener.close()
+        """Remove the folder. Connections stay open."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def __enter__(self) -> PrivateSocket:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
 
-def _make_folder() -> Path:
-    for name in _FOLDERS:
+class PrivateSocket(PrivateFolder):
+    """A listening UNIX socket in such a folder."""
+
+    def __init__(self, uid: int | None = None) -> None:
+        super().__init__(uid)
+        self.listener = socket.socket(socket.AF_UNIX)
+        try:
+            self.listener.bind(str(self.path))
+            self.listener.listen(_BACKLOG)
+            self.give(self.path)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop listening, and remove the folder."""
+        self.listener.close()
+        super().close()
+
+
+def _make_folder(uid: int | None) -> Path:
+    own = os.geteuid()
+    for name in _FOLDERS if uid in (None, own) else _FOLDERS[1:]:  # nobody else enters the first
         with suppress(OSError):  # not ours, or not there
-            return Path(tempfile.mkdtemp(prefix="snapmig-", dir=name.format(uid=os.geteuid())))
+            return Path(tempfile.mkdtemp(prefix="snapmig-", dir=name.format(uid=own)))
     raise SnapmigError("no folder for a socket can be made in /run or /tmp")
 
 

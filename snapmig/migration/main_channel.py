@@ -33,6 +33,7 @@ from snapmig.images.qemu.sections import (
     find_end_mark,
 )
 from snapmig.images.qemu.state import VmState
+from snapmig.migration.inbox import Inbox, IncompleteError
 from snapmig.migration.return_path import Command, ReturnPath, command_problem
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
@@ -41,16 +42,17 @@ from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("MainChannel", "PageSink")
 
-_STEP = 1 << 20
-_AT_ONCE = 1 << 12
-"""Reads of one call at most, so that the caller can look at other things in between."""
+_AT_ONCE = 4 << 20
+"""Bytes of one call, so that the caller can look at other things in between."""
 
 _HEAD_LIMIT = 80 << 20
 """Bytes before the pages: the list of blocks, and devices that send their state early."""
 
 _RECORDS = 1024
-"""Records examined together."""
+"""Records taken together."""
 
+_STEPS = PAGE_SIZE * np.arange(_RECORDS, dtype=np.uint64)
+_WORD = struct.Struct(">Q")
 _MOMENT_S = 0.02
 _OTHER_PAGES = {0x40: "XBZRLE deltas", 0x80: "RDMA hooks", 0x100: "compressed pages"}
 
@@ -69,10 +71,6 @@ class PageSink(Protocol):
 
     def take_zeros(self, first: int, count: int) -> None:
         """Take consecutive zero pages."""
-
-
-class _IncompleteError(Exception):
-    """The bytes needed have not arrived yet."""
 
 
 class MainChannel:
@@ -99,9 +97,9 @@ class MainChannel:
         self._connection = connection
         connection.setblocking(False)
         self._multifd = multifd
-        self._buffer = bytearray()
-        self._at = 0
+        self._inbox = Inbox(name)
         self._eof = False
+        self._stopped = False
         self._tail = bytearray()
         self._kept = bytearray()
         self._footer = b""
@@ -121,7 +119,7 @@ class MainChannel:
         while (state := self._parse_head()) is None:
             if self._eof:
                 raise self._refuse(f"connection ended after {self.received} bytes")
-            if len(self._buffer) > _HEAD_LIMIT:
+            if len(self._inbox) > _HEAD_LIMIT:
                 raise self._refuse(f"no page came in {_HEAD_LIMIT} bytes")
             if time.monotonic() > deadline:
                 raise self._refuse(f"no list of RAM blocks came in {limit_s:g} s")
@@ -151,19 +149,27 @@ class MainChannel:
 
         :raises MigrationError: it is impossible, or the connection ended too early
         """
-        moved = False
-        for _ in range(_AT_ONCE):
-            before = self._at
+        moved, until = False, self.received + _AT_ONCE
+        while True:
+            before = len(self._inbox)
             self._parse()
-            moved = moved or self._at != before
-            if self.ended or self._is_held or not self._receive_some():
+            moved = moved or len(self._inbox) != before
+            self._stopped = self._is_held
+            if self.ended or self._stopped or not self._receive_some():
                 break
             moved = True
+            if self.received > until and not self._has_pending:
+                break
         return moved
 
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
         return self._connection.fileno()
+
+    @property
+    def is_behind(self) -> bool:
+        """True if bytes that are here already have become readable since :meth:`receive`."""
+        return self._stopped and not (self.ended or self._is_held)
 
     @property
     def is_readable(self) -> bool:
@@ -183,27 +189,27 @@ class MainChannel:
 
     # Bytes.
 
+    @property
+    def _has_pending(self) -> bool:
+        # Bytes that no poll shows.
+        connection = self._connection
+        return isinstance(connection, SecureConnection) and connection.pending() > 0
+
     def _receive_some(self) -> bool:
         try:
-            data = self._connection.recv(_STEP)
+            count = self._inbox.receive(self._connection)
         except BlockingIOError:
             return False
         except OSError as error:
             raise self._refuse(f"connection failed: {error.strerror}") from error
-        self._eof = self._eof or not data
-        self.received += len(data)
-        if self._at > _STEP or self._at == len(self._buffer):
-            del self._buffer[: self._at]
-            self._at = 0
-        self._buffer += data
-        return bool(data)
+        self._eof = self._eof or not count
+        self.received += count
+        return bool(count)
 
     def _take(self, length: int) -> Generator[None, None, bytes]:
-        while len(self._buffer) - self._at < length:
+        while len(self._inbox) < length:
             yield
-        data = bytes(self._buffer[self._at : self._at + length])
-        self._at += length
-        return data
+        return self._inbox.take(length)
 
     def _number(self, size: int) -> Generator[None, None, int]:
         return int.from_bytes((yield from self._take(size)))
@@ -212,10 +218,10 @@ class MainChannel:
 
     def _parse_head(self) -> VmState | None:
         try:
-            state, end = parse_vm_state(_Arrived(self._buffer, self.shown))
-        except (_IncompleteError, NoRamSectionError):
+            state, end = parse_vm_state(self._inbox)
+        except (IncompleteError, NoRamSectionError):
             return None
-        self._at = end
+        self._inbox.take(end)
         before = state.before
         while before[:1] == bytes([SECTION_COMMAND]):
             number, length = int.from_bytes(before[1:3]), int.from_bytes(before[3:5])
@@ -264,7 +270,7 @@ class MainChannel:
             elif kind == SECTION_COMMAND:
                 yield from self._command()
             elif kind == SECTION_FULL:  # a background snapshot ends its pages so
-                self._at -= 1
+                self._inbox.start -= 1
                 return
             elif kind == SECTION_START:
                 raise self._in_parts()
@@ -273,7 +279,7 @@ class MainChannel:
 
     def _read_footer(self) -> Generator[None, None, bytes]:
         kind = yield from self._number(1)
-        self._at -= 1
+        self._inbox.start -= 1
         if kind != SECTION_FOOTER:  # machine types before 2.4 have none
             return b""
         footer = yield from self._take(5)
@@ -291,8 +297,12 @@ class MainChannel:
             self._kept += bytes([SECTION_COMMAND]) + head + data
 
     def _words(self) -> Parser:
+        inbox = self._inbox
         while True:
-            word = yield from self._number(8)
+            while len(inbox) < _WORD.size:
+                yield
+            (word,) = _WORD.unpack_from(inbox.raw, inbox.start)
+            inbox.start += _WORD.size
             address, flags = word & ~RAM_FLAGS, word & RAM_FLAGS
             if flags == RAM_EOS:
                 if not self._marks_are_flushes:
@@ -325,11 +335,11 @@ class MainChannel:
         left = (size - address) // PAGE_SIZE
         page = start + address // PAGE_SIZE
         body, stride = (PAGE_SIZE, STRIDE) if kind == RAM_PAGE else (1, ZERO_STRIDE)
-        while len(self._buffer) - self._at < body:
+        while len(self._inbox) < body:
             yield
         count = self._run(body, stride, address, kind | RAM_CONTINUE, left)
-        raw = np.frombuffer(self._buffer, np.uint8, (count - 1) * stride + body, self._at)
-        rows = np.lib.stride_tricks.as_strided(raw, (count, body), (stride, 1))
+        inbox = self._inbox
+        rows = np.ndarray((count, body), np.uint8, inbox.raw, inbox.start, (stride, 1))
         sink = self._sink
         if sink is None:
             raise RuntimeError("pages before begin()")
@@ -339,21 +349,22 @@ class MainChannel:
             raise UnsupportedError("a page is filled with a byte that is not zero", path=self.shown)
         else:
             sink.take_zeros(page, count)
-        del raw, rows  # the buffer can't be resized while they exist
-        self._at += (count - 1) * stride + body
+        inbox.start += (count - 1) * stride + body
         while self._is_held:
             yield
 
     def _run(self, body: int, stride: int, address: int, flags: int, left: int) -> int:
         # Number of whole records in the buffer that continue this one, itself included.
-        room = (len(self._buffer) - self._at - body) // stride
+        room = (len(self._inbox) - body) // stride
         count = min(_RECORDS - 1, room, left - 1)
-        if count <= 0:
+        at = self._inbox.start + body
+        following = address + PAGE_SIZE + flags
+        if count <= 0 or _WORD.unpack_from(self._inbox.raw, at) != (following,):
             return 1
-        words = np.ndarray((count,), ">u8", self._buffer, self._at + body, (stride,))
-        expected = address + PAGE_SIZE * np.arange(1, count + 1, dtype=np.uint64) + flags
-        wrong = np.flatnonzero(words != expected)
-        return 1 + (int(wrong[0]) if wrong.size else count)
+        words = np.ndarray((count,), ">u8", self._inbox.raw, at, (stride,))
+        wrong = words != _STEPS[:count] + np.uint64(following)
+        first = int(wrong.argmax())
+        return 1 + (first if wrong[first] else count)
 
     def _find_block(self, name: bytes) -> tuple[int, int]:
         if name not in self._blocks:
@@ -363,8 +374,7 @@ class MainChannel:
     # Devices.
 
     def _take_tail(self) -> None:
-        self._tail += self._buffer[self._at :]
-        self._at = len(self._buffer)
+        self._tail += self._inbox.take(len(self._inbox))
         size = len(self._tail)
         if size > MAX_STATE_SIZE:
             message = f"device state has more than {MAX_STATE_SIZE} bytes"
@@ -383,20 +393,3 @@ class MainChannel:
     def _in_parts(self) -> UnsupportedError:
         message = "a device sends its state in parts between the pages, which is not known here"
         return UnsupportedError(message, path=self.shown)
-
-
-class _Arrived:
-    # The bytes of a connection so far, readable like a file.
-    def __init__(self, buffer: bytearray, shown: str) -> None:
-        self._buffer = buffer
-        self.shown = shown
-
-    @property
-    def size(self) -> int:
-        return len(self._buffer)
-
-    def read(self, offset: int, length: int) -> bytes:
-        found = bytes(self._buffer[offset : offset + length])
-        if len(found) < length:
-            raise _IncompleteError
-        return found

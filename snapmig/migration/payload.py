@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from snapmig.errors import UsageError
-from snapmig.migration.wire import Compression, MigrationError
+from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.pages import Bytes
 
 __all__ = ("Inflater", "make_inflater")
 
 _ZSTD_STEP = 1 << 10
 
-Inflater = Callable[[Compression, Bytes, int], Bytes]
+Inflater = Callable[[WireCompression, Bytes, int], Bytes]
 """Returns the contents of a payload, by its compression, bytes, and length of the contents."""
 
 
@@ -26,10 +26,10 @@ def make_inflater() -> Inflater:
 
     QEMU flushes its stream after each packet and never ends it, so each packet has its own output.
     """
-    streams: dict[Compression, Any] = {}
+    streams: dict[WireCompression, Any] = {}
 
-    def inflate(compression: Compression, raw: Bytes, length: int) -> Bytes:
-        if compression == Compression.NONE or not length:
+    def inflate(compression: WireCompression, raw: Bytes, length: int) -> Bytes:
+        if compression == WireCompression.NONE or not length:
             return raw
         if compression not in streams:
             streams[compression] = _OPEN[compression]()
@@ -78,5 +78,5 @@ def _inflate_zstd(stream: Any, raw: Bytes, length: int) -> bytes:
     return b"".join(parts)
 
 
-_OPEN = {Compression.ZLIB: _open_zlib, Compression.ZSTD: _open_zstd}
-_DECODE = {Compression.ZLIB: _inflate_zlib, Compression.ZSTD: _inflate_zstd}
+_OPEN = {WireCompression.ZLIB: _open_zlib, WireCompression.ZSTD: _open_zstd}
+_DECODE = {WireCompression.ZLIB: _inflate_zlib, WireCompression.ZSTD: _inflate_zstd}

@@ -13,9 +13,13 @@ from enum import IntEnum
 
 from snapmig.migration.tls import SecureConnection
 
-__all__ = ("Command", "ReturnPath", "command_problem")
+__all__ = ("OPENING", "Command", "ReturnPath", "command_problem")
 
 _SEND_S = 5.0
+
+
+OPENING = bytes.fromhex("08 0001 0000 08 0002 0004 00000001")
+"""A source's commands to open the path, and to answer ping 1 on it."""
 
 
 class Command(IntEnum):

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from snapmig.architectures import architecture_name
-from snapmig.attachments import SOURCE_PREFIX, Attachments, source_format
+from snapmig.attachments import SOURCE_PREFIX, Attachments, source_format, source_way
 from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind
 from snapmig.container.index import kind_counts
 from snapmig.container.reader import SnapshotFile
@@ -54,6 +54,7 @@ class SnapshotInfo:
         stored as differences from it
     :param architecture: of the guest's processors, for example ``x86_64``; None if unknown
     :param source: format of the image it was made from
+    :param via: the way to the RAM of the running guest that was saved; None for others
     :param created: time of the commit, ISO 8601 in UTC
     :param window_bits: base-2 logarithm of the history needed by a deflate decoder, in bytes
     :param page_digests: it has a digest of each page
@@ -64,6 +65,7 @@ class SnapshotInfo:
 
     snapshot: str
     source: str
+    via: str | None
     format_version: str
     snapshot_id: str
     parent_id: str | None
@@ -113,6 +115,7 @@ def info(snapshot: str | os.PathLike[str]) -> SnapshotInfo:
         return SnapshotInfo(
             snapshot=source.shown,
             source=source_format(source),
+            via=source_way(source),
             format_version=f"{block.version_major}.{block.version_minor}",
             snapshot_id=block.snapshot_id.hex(),
             parent_id=block.parent_id.hex() if source.has_parent else None,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from snapmig.architectures import find_architecture
-from snapmig.attachments import AttachmentSource
+from snapmig.attachments import VIA, AttachmentSource
 from snapmig.errors import UsageError
 from snapmig.guests.wait import NoticeCallback
 from snapmig.migration.connections import Connections
@@ -19,6 +19,8 @@ from snapmig.migration.tls import check_certificates
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.parse import (
+    MULTIFD,
+    STREAM,
     AcceleratorName,
     CompressionName,
     Level,
@@ -171,7 +173,8 @@ def _store(
     with open_receiver(connections, main, state, location, options) as receiver:
         receiver.receive(check)
         check()
-        receiver.source.attachments = receiver.attachments()
+        way = MULTIFD if channels else STREAM
+        receiver.source.attachments = {**receiver.attachments(), VIA: way.encode()}
         result = receiver.finish()
     main.return_path.finish(taken=True)
-    return replace(result, via="multifd" if channels else "stream")
+    return replace(result, via=way)

@@ -23,7 +23,12 @@ from snapmig.operations.options.parse import (
     GUEST_PREFIX,
     AcceleratorName,
     FormatName,
-    is_guest,
+    ViaName,
+    WayIn,
+    WireName,
+    is_waiting_guest,
+    parse_via,
+    parse_wire,
 )
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
@@ -67,6 +72,7 @@ class RestoreResult:
     seconds: float
     qemu_arguments: tuple[str, ...] | None = None
     monitor_commands: tuple[str, ...] | None = None
+    via: str | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -88,6 +94,8 @@ def restore(  # noqa: PLR0913 - the options of the command line
     depth: int | None = None,
     bwlimit: str | int | None = None,
     monitor_timeout: float | str | None = None,
+    via: ViaName | None = None,
+    wire: WireName | None = None,
     follow_remote_parents: bool = False,
     workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
@@ -120,6 +128,10 @@ def restore(  # noqa: PLR0913 - the options of the command line
     :param depth: packets in flight at an asynchronous engine, per worker
     :param bwlimit: bytes per second to write at most, a number or a text such as ``200M``
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
+    :param via: the way into a waiting QEMU: its ``shared`` memory, ``multifd`` channels, or a
+        ``mapped-ram`` file, a stream for QEMUs before 9.0; default: the first of them possible
+    :param wire: form of the pages sent over multifd: ``none``, or ``zstd`` frames, so that packets
+        stored as such are not decoded
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
     :param workers: worker processes shared with other saves and restores, with their own
@@ -137,13 +149,14 @@ def restore(  # noqa: PLR0913 - the options of the command line
     :raises OSError: a system call failed; with the path
     """
     started = time.monotonic()
-    to_guest = is_guest(image)
+    to_guest = is_waiting_guest(image)
     if not to_guest:
         _check_image(image, for_qemu=for_qemu)
     given = choose_workers(bwlimit, workers)
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     follow = follow_remote_parents
     options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
+    way = WayIn(None if via is None else parse_via(via), parse_wire(wire))
     wishes = _Wishes(format, block, domain_xml, parse_placing(address, arch))
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
@@ -151,7 +164,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
         if to_guest or for_qemu:
             if force or in_place or wishes != _Wishes():
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            restored = _to_qemu(reading, str(image), wait)
+            restored = _to_qemu(reading, str(image), wait, way)
         else:
             restored = _to_image(reading, Path(image), wishes, force=force, in_place=in_place)
     return RestoreResult(
@@ -181,6 +194,7 @@ class _Restored(NamedTuple):
     zero_pages: int
     qemu_arguments: tuple[str, ...] | None = None
     monitor_commands: tuple[str, ...] | None = None
+    via: str | None = None
 
 
 def _check_image(image: str | os.PathLike[str], *, for_qemu: bool) -> None:
@@ -209,18 +223,19 @@ def _check_no_source(image: Path, reading: Reading) -> None:
         raise UsageError("is a parent of the snapshot", path=str(image))
 
 
-def _to_qemu(reading: Reading, image: str, wait: MonitorWait) -> _Restored:
+def _to_qemu(reading: Reading, image: str, wait: MonitorWait, way: WayIn) -> _Restored:
     # Imported here because asyncio takes 30 ms.
     from snapmig.operations.runs.restore_for_qemu import restore_for_qemu  # noqa: PLC0415
     from snapmig.operations.runs.restore_guest import restore_guest  # noqa: PLC0415
 
     geometry = reading.snapshot.geometry
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
-    arguments = commands = None
     if image.startswith(GUEST_PREFIX):
-        name, data_pages = restore_guest(reading, image.removeprefix(GUEST_PREFIX), wait)
-    else:
-        name, data_pages, arguments, commands = restore_for_qemu(reading, Path(image))
+        socket = image.removeprefix(GUEST_PREFIX)
+        name, data_pages, via = restore_guest(reading, socket, wait, way)
+        zero_pages = pages - data_pages
+        return _Restored(name, geometry.ram_size, data_pages, zero_pages, via=via)
+    name, data_pages, arguments, commands = restore_for_qemu(reading, Path(image))
     return _Restored(name, geometry.ram_size, data_pages, pages - data_pages, arguments, commands)
 
 

@@ -20,18 +20,22 @@ from snapmig.operations.options.addresses import parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.parse import (
-    GUEST_PREFIX,
+    WAYS_OUT,
     AcceleratorName,
     CompressionName,
     FormatName,
     HuffmanName,
     LayoutName,
     Level,
+    LiveName,
     ViaName,
     WindowName,
+    check_connect,
     is_guest,
+    parse_guest,
     parse_jobs,
     parse_layout,
+    parse_live,
     parse_packet_size,
     parse_via,
 )
@@ -72,12 +76,13 @@ def save(  # noqa: PLR0913 - the words of the command line
     follow_remote_parents: bool = False,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
-    live: bool = False,
+    live: bool | LiveName = False,
     via: ViaName | None = None,
     max_downtime: float | None = None,
     pause_after: float | None = None,
     share: str | None = None,
     bwlimit: str | int | None = None,
+    connect: str | None = None,
     monitor_timeout: float | str | None = None,
     workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
@@ -91,9 +96,9 @@ def save(  # noqa: PLR0913 - the words of the command line
     Nothing appears under the snapshot's name before it is complete and on stable storage.
 
     :param snapshot: a path, or ``s3://BUCKET/KEY``
-    :param image: a file, or a list of RAM blocks with their raw files, or ``qmp:SOCKET`` for the
-        guest behind that socket of QEMU's monitor: it is paused, saved with its device state, and
-        continued
+    :param image: a file, or a list of RAM blocks with their raw files; or ``qmp:SOCKET`` for the
+        guest behind that socket of QEMU's monitor, or ``libvirt:DOMAIN`` for one of libvirt's: it
+        is paused, saved with its device state, and continued
     :param format: the image's format; default: detected from its content
     :param base: if ``image`` is a diff of Firecracker's, the files below it, the oldest first
     :param parent: an older snapshot of the guest; unchanged pages are not stored again
@@ -119,9 +124,11 @@ def save(  # noqa: PLR0913 - the words of the command line
         snapshots; default: only beside it and below
     :param attach: byte strings, or files, to keep in the snapshot, by name
     :param force: replace an existing file
-    :param live: let the guest run during a first pass, and pause it only to save changed pages
-    :param via: the way to a running guest's RAM: ``shared`` files, QEMU's ``multifd`` channels, or
-        a ``mapped-ram`` file that QEMU writes first; default: the first of them possible
+    :param live: let the guest run during a first pass, and pause it only to save changed pages;
+        ``background``: save the guest as it is at the start, and let it run on
+    :param via: the way to a running guest's RAM: ``shared`` files, QEMU's ``multifd`` channels, a
+        ``mapped-ram`` file that QEMU writes first, or a single ``stream``; default: the first of
+        them possible, in the background always a stream
     :param max_downtime: milliseconds that a guest saved live over multifd may stand still;
         default: as QEMU is set, usually 300
     :param pause_after: seconds after which such a guest is stopped, however much is left; default:
@@ -130,6 +137,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         with the others on one filesystem; :func:`commit` then makes the snapshot
     :param bwlimit: bytes per second to write at most, a number or a text such as ``200M``; not
         applied to a live save while the guest is paused
+    :param connect: URI of libvirt, such as ``qemu:///system``; default: libvirt's own
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param workers: worker processes shared with other saves and restores, with their own
         ``bwlimit``
@@ -146,6 +154,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     :raises OSError: a system call failed; with the path
     """
     location = parse_new(snapshot)
+    check_connect(image, connect)
     coding = choose_coding(compression, accelerator, level, window, huffman, depth)
     placing = parse_placing(address, arch)
     options = SaveOptions(
@@ -157,7 +166,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         layout=parse_layout(layout, location),
         attach={} if attach is None else attach,
         force=force,
-        live=live,
+        live=parse_live(live),
         progress=progress,
         parent=None if parent is None else parse_location(parent),
         deltas=deltas,
@@ -167,7 +176,7 @@ def save(  # noqa: PLR0913 - the words of the command line
         addresses=placing.addresses,
         architecture=placing.architecture,
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
-        via=None if via is None else parse_via(via),
+        via=None if via is None else parse_via(via, WAYS_OUT),
         live_limits=parse_live_limits(max_downtime, pause_after),
     )
     if isinstance(image, str) and is_guest(image):
@@ -178,9 +187,9 @@ def save(  # noqa: PLR0913 - the words of the command line
         # Imported here because asyncio takes 30 ms.
         from snapmig.operations.runs.save_guest import save_guest  # noqa: PLC0415
 
-        return save_guest(image.removeprefix(GUEST_PREFIX), location, options)
+        return save_guest(parse_guest(image, connect), location, options)
     if live:
-        raise UsageError("only a running guest can be saved live, as qmp:SOCKET")
+        raise UsageError("only a running guest can be saved live, as qmp:SOCKET or libvirt:DOMAIN")
     with closing(_open_image(image, format, base)) as source:
         open_output: OpenOutput = whole_snapshot
         if share is not None:

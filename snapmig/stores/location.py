@@ -95,10 +95,10 @@ def check_new_name(text: str) -> None:
     """
     Refuse a name valid for a file, but apparently meant as something else.
 
-    :raises UsageError: it is empty, a directory's, or begins like a URL or a guest's socket
+    :raises UsageError: it is empty, a directory's, or begins like a URL or a guest
     """
     scheme, colon, rest = text.partition(":")
-    if colon and scheme in ("s3", "qmp") and not text.startswith(_SCHEME):
+    if colon and scheme in ("s3", "qmp", "libvirt") and not text.startswith(_SCHEME):
         expected = "s3://BUCKET/KEY" if scheme == "s3" else "a file or s3://BUCKET/KEY"
         message = f"expected {expected}, or ./{scheme}:{rest} for a file of that name"
         raise UsageError(message, path=text)

@@ -95,24 +95,25 @@ class Apart:
             self._process.returncode = 0  # not waited for any more; init does it after our end
 
 
-def start_apart(arguments: Sequence[str], fd: int) -> Apart:
+def start_apart(arguments: Sequence[str], fds: Sequence[int], python: str = "") -> Apart:
     """
     Start a Python program that continues after our end, however we end.
 
     It runs in a session of its own, out of reach of the terminal's signals and of those for our
-    process group. Of our files it keeps open only the descriptor and a pipe that closes with us.
+    process group. Of our files it keeps open only these, and a pipe that closes with us.
 
-    :param fd: a descriptor, passed on under the same number
+    :param fds: descriptors, passed on under the same numbers
+    :param python: the interpreter; default: our own
     :raises OSError: it can't be started
     """
     # A new program instead of a fork: there may be other threads, and workers' mappings.
     process = subprocess.Popen(
-        [sys.executable or "python3", "-I", "-S", "-B", *arguments],
+        [python or sys.executable or "python3", "-I", "-S", "-B", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        pass_fds=(fd,),
+        pass_fds=fds,
         start_new_session=True,
         bufsize=0,
     )

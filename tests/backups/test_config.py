@@ -35,6 +35,17 @@ def test_paths_are_relative_to_the_file():
     )
 
 
+def test_a_connection_is_for_domains():
+    """A domain of libvirt's has no path; other guests do not see the URI of all."""
+    text = '[save]\nconnect = "qemu:///session"\n[guests.db]\nsource = "libvirt:db"\n'
+    guests = parsed(HEAD + text + GUEST).guests
+
+    assert [(guest.source, guest.save.get("connect")) for guest in guests] == [
+        ("libvirt:db", "qemu:///session"),
+        ("/etc/web.ram", None),
+    ]
+
+
 def test_a_guest_overrides_key_by_key():
     """A guest's table takes the place of the general one in the keys that it has."""
     rules = web("[retention]\nkeep_last = 3\nkeep_daily = 7", "retention.keep_daily = 0").rules
@@ -73,6 +84,14 @@ def test_a_rule_of_nothing_is_no_rule(rule):
             'repository = "s3://b"\n[save]\nlive = true\n[guests.web]\nsource = "qmp:s"',
             "guests.web.save.live: a live save writes packets again, "
             "expected a repository in files",
+        ),
+        (
+            HEAD + '[guests.web]\nsource = "libvirt:w"\nsave.connect = "system"',
+            "guests.web.save.connect: connect is 'system', expected a URI like qemu:///system",
+        ),
+        (
+            HEAD + '[guests.web]\nsource = "libvirt:"',
+            "guests.web.source: expected the name of a domain, found ''",
         ),
         (HEAD + "keep_daily = 7", "keep_daily: unknown key"),
         (HEAD + "lockwait = 7", "lockwait: unknown key, did you mean lock_wait?"),

@@ -106,6 +106,39 @@ def test_a_glob_finds_sockets_of_guests(write, folder):
     assert [job.source for job in batch.jobs] == [f"qmp:{folder}/x.qmp", f"qmp:{folder}/y.qmp"]
 
 
+def test_a_domain_is_a_job_of_its_name(write):
+    """A domain of libvirt's has no path, and its name, whatever is in it, names the job."""
+    text = '[defaults]\nconnect = "qemu:///session"\n'
+    text += '[[save]]\nimage = "libvirt:web.example.org"\nsnapshot = "out/{name}.snap"\n'
+    jobs = Batch(write(text + SAVE)).jobs
+
+    assert [(job.name, job.source, job.arguments.get("connect")) for job in jobs] == [
+        ("web.example.org", "libvirt:web.example.org", "qemu:///session"),
+        ("a", str(jobs[1].source), None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (SAVE + 'connect = "qemu:///system"', "connect is for a guest of libvirt's"),
+        (SAVE.replace("a.ram", "libvirt:w") + 'connect = "system"', "expected a URI like qemu:"),
+        (SAVE.replace("a.ram", "libvirt:"), "expected libvirt:DOMAIN, a domain's name or UUID"),
+        (SAVE.replace("a.ram", "libvirt:w").replace("out/a", "{folder}"), "has {folder}, expected"),
+        (
+            "[[restore]]\nsnapshot = 'a.snap'\nimage = 'libvirt:w'",
+            "libvirt loads a guest only from its own image",
+        ),
+    ],
+    ids=["other image", "no URI", "no name", "no folder", "restore"],
+)
+def test_what_domains_do_not_have_is_refused_before_the_start(cli, write, text, words):
+    """The sentence has the place in the file."""
+    outcome = cli("batch", write(text))
+
+    assert (outcome.code, words in outcome.err, outcome.err.count("\n")) == (2, True, 1)
+
+
 def test_a_file_whose_name_looks_like_a_glob_is_itself(write, folder):
     """A name that exists is taken as it is."""
     (folder / "[a].ram").write_bytes(b"x" * 4096)
@@ -181,9 +214,15 @@ def test_live_as_a_default_is_for_guests_that_run(write):
             + "name = 'b'",
             "both have qmp:",
         ),
+        (
+            SAVE.replace("a.ram", "libvirt:w")
+            + SAVE.replace("a.ram", "libvirt:w").replace("out/a", "out/b")
+            + "name = 'b'",
+            "both have libvirt:w",
+        ),
         ('[[save]]\nimage = "*.ram"\nsnapshot = "out/same.snap"', "'b' and 'a' both have "),
     ],
-    ids=["destination", "name", "restore", "parent", "guest", "glob"],
+    ids=["destination", "name", "restore", "parent", "guest", "domain", "glob"],
 )
 def test_jobs_in_each_others_way_are_refused_before_the_start(cli, write, folder, text, words):
     """Nothing is begun, and both jobs are named."""

@@ -1,4 +1,4 @@
-"""One save or restore of a guest by each contestant, and how long a running guest stands still."""
+"""One save or restore of a paused guest by each contestant, and the scan of its memory."""
 
 import errno
 import mmap
@@ -24,11 +24,17 @@ from tests.support.guests.migration import MAPPED_RAM, MULTIFD
 MAPPED = "mapped-ram"
 ZSTD = "exec zstd -1"
 LZ4 = "snapmig lz4 1"
-LIVE = "snapmig --live"
-SCAN = "bare memory scan"
+OVER_MULTIFD = "snapmig multifd"
+"""The same guest, saved as one whose memory is no shared file."""
 SECONDS = 300.0
 POLL_SECONDS = 0.002
+CAPABILITIES = (MULTIFD, MAPPED_RAM, "auto-converge", "background-snapshot")
+"""Those that something here sets."""
 RESUME_SECONDS = 10.0
+USUAL_DOWNTIME_MS = 300
+"""QEMU's own."""
+LONGEST_DOWNTIME_MS = 2_000_000
+"""With it QEMU stops a guest at once, and sends each page once, as snapmig has it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,7 @@ class GuestContestant:
     A way to save a paused guest, and to have a QEMU that waits run it again.
 
     :param prepare: what is set in the monitor before the clock starts
+    :param restore: None where a file is like another contestant's
     :param package: a Python package that it needs besides its program
     """
 
@@ -59,7 +66,7 @@ class GuestContestant:
     role: str
     prepare: Callable[[Running, int], None]
     save: Callable[[Running, Path, int], Took]
-    restore: Callable[[Running, Path, int], Took]
+    restore: Callable[[Running, Path, int], Took] | None
     program: str = "qemu-system-x86_64"
     package: str = ""
 
@@ -79,6 +86,10 @@ def snapmig_save(running: Running, path: Path, jobs: int, *more: str) -> Took:
 
 def _lz4_save(running: Running, path: Path, jobs: int) -> Took:
     return snapmig_save(running, path, jobs, "--compression", "lz4", "--level", "1")
+
+
+def _multifd_save(running: Running, path: Path, jobs: int) -> Took:
+    return snapmig_save(running, path, jobs, "--via", "multifd")
 
 
 def _snapmig_restore(running: Running, path: Path, jobs: int) -> Took:
@@ -134,37 +145,36 @@ def _resumed_at(running: Running) -> float:
     return float(stamp["seconds"] + stamp["microseconds"] / 1e6)
 
 
-def _set(running: Running, jobs: int, *wanted: str) -> None:
-    off = [{"capability": name, "state": False} for name in (MULTIFD, MAPPED_RAM)]
+def set_capabilities(
+    running: Running, jobs: int, *wanted: str, downtime_ms: int = USUAL_DOWNTIME_MS
+) -> None:
+    """
+    Have QEMU migrate with some capabilities and none of the others, and as many channels as jobs.
+
+    :raises MigrationError: QEMU, or the kernel, can't
+    """
+    off = [{"capability": name, "state": False} for name in CAPABILITIES]
     running.guest.execute("migrate-set-capabilities", capabilities=off)
-    channels = {"multifd_channels": jobs} if wanted else {}
-    migration.prepare(running.guest, wanted, **channels)
+    channels = {"multifd_channels": jobs} if MULTIFD in wanted else {}
+    migration.prepare(running.guest, wanted, downtime_limit=downtime_ms, **channels)
 
 
-def _set_none(running: Running, jobs: int) -> None:
-    _set(running, jobs)
+def set_none(running: Running, jobs: int) -> None:
+    """Have QEMU migrate in its usual way."""
+    set_capabilities(running, jobs)
 
 
 def _set_mapped(running: Running, jobs: int) -> None:
-    _set(running, jobs, MAPPED_RAM, MULTIFD)
+    set_capabilities(running, jobs, MAPPED_RAM, MULTIFD)
 
 
 CONTESTANTS = (
-    GuestContestant(SNAPMIG, SNAPMIG, _set_none, snapmig_save, _snapmig_restore),
-    GuestContestant(LZ4, SNAPMIG, _set_none, _lz4_save, _snapmig_restore, package="lz4"),
+    GuestContestant(SNAPMIG, SNAPMIG, set_none, snapmig_save, _snapmig_restore),
+    GuestContestant(OVER_MULTIFD, SNAPMIG, set_none, _multifd_save, None),
+    GuestContestant(LZ4, SNAPMIG, set_none, _lz4_save, _snapmig_restore, package="lz4"),
     GuestContestant(MAPPED, "peer", _set_mapped, _mapped_save, _mapped_restore),
-    GuestContestant(ZSTD, "peer", _set_none, _zstd_save, _zstd_restore, "zstd"),
+    GuestContestant(ZSTD, "peer", set_none, _zstd_save, _zstd_restore, "zstd"),
 )
-
-
-def pause_by_save(running: Running, path: Path, jobs: int) -> Took:
-    """Save a running guest, which stands still meanwhile."""
-    return snapmig_save(running, path, jobs)
-
-
-def pause_by_live(running: Running, path: Path, jobs: int) -> Took:
-    """Save a running guest, which stands still only for what changed."""
-    return snapmig_save(running, path, jobs, "--live")
 
 
 def scan(memory: Path, jobs: int) -> ParallelTime:

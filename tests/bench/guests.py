@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.bench import facts, guest_runs, machines
-from tests.bench.contestants import SNAPMIG
+from tests.bench import facts, guest_pauses, guest_runs, machines
+from tests.bench.guest_limits import GUEST_LIMITS, GuestLimit
+from tests.bench.guest_pauses import IN_THE_BACKGROUND, WAYS, PauseWay
 from tests.bench.guest_report import CACHES, guest_report
 from tests.bench.guest_runs import CONTESTANTS, GuestContestant, Took
 from tests.bench.machines import Machine, Running
@@ -40,10 +41,15 @@ LOADS = {
 """What a tiny guest writes in each of its passes: a mask of the page's number and a bound below
 which the page is hot. The last is spread over all packets."""
 OPTIONAL = ("output_bytes", "disk_bytes", "grown_bytes", "memory_disk_bytes", "cached_share")
-MODES: dict[str, Callable[[Running, Path, int], Took]] = {
-    SNAPMIG: guest_runs.pause_by_save,
-    guest_runs.LIVE: guest_runs.pause_by_live,
-}
+LIMITS_IN = "shm"
+"""The place among whose saves the limits are measured."""
+ORDER = (
+    *(one.name for one in CONTESTANTS),
+    *(limit.name for limit in GUEST_LIMITS),
+    *(name for name in guest_pauses.NAMES if name not in {one.name for one in CONTESTANTS}),
+)
+SAID = ("changed_packets", "rounds", "rewritten_size", "downtime_s")
+"""What snapmig and QEMU say about a save besides times."""
 
 
 @dataclass(frozen=True)
@@ -164,10 +170,14 @@ def _run_paused(bench: Bench) -> None:
         first = 0 if bench.options.quick else WARM_UP
         for number in range(first, bench.options.rounds):
             for place in bench.destinations:
-                for one in _rotated(bench.contestants, number):
-                    _measure_save(bench, running, one, place, number)
+                limits = GUEST_LIMITS if place == LIMITS_IN else ()
+                for one in _rotated([*bench.contestants, *limits], number):
+                    if isinstance(one, GuestLimit):
+                        _measure_limit(bench, running, one, number)
+                    else:
+                        _measure_save(bench, running, one, place, number)
             for place, cache in CACHES:
-                for one in _rotated(bench.contestants, number):
+                for one in _rotated([one for one in bench.contestants if one.restore], number):
                     _measure_restore(bench, one, place, cache, number)
     for place in bench.destinations:
         for one in bench.contestants:
@@ -186,24 +196,36 @@ def _measure_save(
     path.unlink(missing_ok=True)
     running.pause_anew()
     one.prepare(running, bench.jobs)
+    took, more = _on_memory(running, lambda: one.save(running, path, bench.jobs))
+    size = sizes(path)
+    more |= {"output_bytes": size.length, "disk_bytes": size.disk}
+    if one.restore is None:
+        path.unlink()
+    _keep(bench, ("save", one.name, one.role, place), number, took, more)
+
+
+def _measure_limit(bench: Bench, running: Running, limit: GuestLimit, number: int) -> None:
+    running.pause_anew()
+    limit.prepare(running, bench.jobs)
+    took, more = _on_memory(running, lambda: limit.run(running, bench.jobs))
+    _keep(bench, ("save", limit.name, "limit", None), number, took, more)
+
+
+def _on_memory(running: Running, work: Callable[[], Took]) -> tuple[Took, dict[str, Any]]:
+    # Holes that QEMU fills by reading them are punched again.
     gaps, before = machines.holes(running.memory), sizes(running.memory).disk
-    took, outside = _timed(lambda: one.save(running, path, bench.jobs))
+    took, outside = _timed(work)
     grown = sizes(running.memory).disk - before
     machines.give_back(running.memory, gaps)
-    size = sizes(path)
-    more = {
-        **outside,
-        "output_bytes": size.length,
-        "disk_bytes": size.disk,
-        "memory_disk_bytes": before,
-        "grown_bytes": grown,
-    }
-    _keep(bench, ("save", one.name, one.role, place), number, took, more)
+    return took, {**outside, "memory_disk_bytes": before, "grown_bytes": grown}
 
 
 def _measure_restore(
     bench: Bench, one: GuestContestant, place: str, cache: str, number: int
 ) -> None:
+    restore = one.restore
+    if restore is None:
+        raise ValueError(f"{one.name} restores nothing")
     path = bench.file(place, one)
     machines.load_pages(path)
     with machines.started(bench.machine, bench.shared, incoming=True) as running:
@@ -212,7 +234,7 @@ def _measure_restore(
         if cache == "cold":
             machines.forget_pages(path)
         share = guest_runs.still_cached(path)
-        took, outside = _timed(lambda: one.restore(running, path, bench.jobs))
+        took, outside = _timed(lambda: restore(running, path, bench.jobs))
         grown = sizes(running.memory).disk
     more = {**outside, "cached_share": share, "memory_disk_bytes": grown}
     where = place if place == "shm" else f"{place}, {cache}"
@@ -232,32 +254,34 @@ def _run_pauses(bench: Bench, qemu: Qemu) -> None:
 def _measure_pauses(bench: Bench, machine: Machine, load: str) -> None:
     path = bench.shared / "paused"
     with machines.ready(machine, bench.shared) as running:
+        ways = list(WAYS)
+        if reason := guest_pauses.no_background(running):
+            say(f"{load}: nothing saved in the background: {reason}")
+            ways = [way for way in WAYS if way.name not in IN_THE_BACKGROUND]
         for number in range(bench.options.rounds):
-            for name in _rotated(list(MODES), number):
-                _measure_pause(bench, running, (name, load), path, number)
-            running.guest.stop()
-            bare, outside = _timed(lambda: _scan(running, bench.jobs))
-            _keep(bench, ("pause", guest_runs.SCAN, "limit", load), number, bare, outside)
-            running.guest.cont()
+            for way in _rotated(ways, number):
+                _measure_pause(bench, running, (way, load), path, number)
 
 
 def _measure_pause(
-    bench: Bench, running: Running, what: tuple[str, str], path: Path, number: int
+    bench: Bench, running: Running, what: tuple[PauseWay, str], path: Path, number: int
 ) -> None:
-    name, load = what
-    took, outside = _timed(lambda: MODES[name](running, path, bench.jobs))
-    size = sizes(path)
-    path.unlink()
-    more = {**outside, "output_bytes": size.length, "disk_bytes": size.disk}
-    _keep(bench, ("pause", name, SNAPMIG, load), number, took, more)
+    way, load = what
+    way.prepare(running, bench.jobs)
+    running.drain()
+    gaps = machines.holes(running.memory)
+    took, more = _timed(lambda: way.run(running, path, bench.jobs))
+    if path.exists():
+        size = sizes(path)
+        path.unlink()
+        more |= {"output_bytes": size.length, "disk_bytes": size.disk}
+    running.guest.stop()
+    machines.give_back(running.memory, gaps)
+    running.guest.cont()
+    _keep(bench, ("pause", way.name, way.role, load), number, took, more)
 
 
-def _scan(running: Running, jobs: int) -> Took:
-    took = guest_runs.scan(running.memory, jobs)
-    return Took(took.slowest, took.cpu, {"pause_seconds": took.slowest})
-
-
-def _timed(work: Callable[[], Took]) -> tuple[Took, dict[str, float]]:
+def _timed(work: Callable[[], Took]) -> tuple[Took, dict[str, Any]]:
     settle()
     before = busy()
     took = work()
@@ -268,14 +292,17 @@ def _timed(work: Callable[[], Took]) -> tuple[Took, dict[str, float]]:
 
 
 def _keep(
-    bench: Bench, what: tuple[str, str, str, str], number: int, took: Took, more: dict[str, Any]
+    bench: Bench,
+    what: tuple[str, str, str, str | None],
+    number: int,
+    took: Took,
+    more: dict[str, Any],
 ) -> None:
     operation, name, role, place = what
-    names = [*(one.name for one in CONTESTANTS), guest_runs.LIVE, guest_runs.SCAN]
     pause = took.said.get("pause_seconds")
     words = "warm-up" if number == WARM_UP else f"round {number + 1}"
     shown = f", stood still {pause:.3f} s" if operation == "pause" else f": {took.wall:.3f} s"
-    say(f"{words}: {operation}, {place}, {name}{shown}")
+    say(f"{words}: {operation}, {place or 'no file'}, {name}{shown}")
     bench.keep(
         {
             "role": role,
@@ -283,14 +310,14 @@ def _keep(
             "name": name,
             "destination": place,
             "jobs": bench.jobs,
-            "order": names.index(name),
+            "order": ORDER.index(name),
             "round": number,
             "warm_up": number == WARM_UP,
             "wall_s": round(took.wall, 4),
             "cpu_s": round(took.cpu, 4),
             "inner_s": took.said.get("seconds"),
             "pause_s": pause,
-            "changed_packets": took.said.get("changed_packets"),
+            **{figure: took.said.get(figure) for figure in SAID},
             "ram_bytes": bench.options.pause_ram if place in LOADS else bench.machine.ram,
             **dict.fromkeys(OPTIONAL),
             **more,

@@ -78,7 +78,8 @@ class Packets:
             if pages is None:
                 continue
             size = self.data_size(k)
-            populate(self._mapping, k * PACKET, pages.size)
+            if np.may_share_memory(pages, self._pages):  # a copy is made where a part is a hole
+                populate(self._mapping, k * PACKET, pages.size)
             populate(self._data, k * PACKET, size)
             ready.append((pages, self.data(k) if size else None))
         return ready

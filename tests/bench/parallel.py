@@ -3,8 +3,8 @@
 import mmap
 import multiprocessing
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -36,9 +36,28 @@ def in_processes(
     :param prepare: gets the number of the process; its result goes to ``work``
     :raises RuntimeError: a process failed
     """
+    with processes_at_work(jobs, work, prepare) as wait:
+        return wait()
+
+
+@contextmanager
+def processes_at_work(
+    jobs: int, work: Callable[[Any], None], prepare: Callable[[int], Any] = lambda number: number
+) -> Iterator[Callable[[], ParallelTime]]:
+    """
+    Fork processes as `in_processes`, and give a function that waits for their ends.
+
+    They are killed at the end of the block.
+    """
     context = multiprocessing.get_context("fork")
     barrier = context.Barrier(jobs)
     processes, pipes = [], []
+
+    def wait() -> ParallelTime:
+        begins, ends, cpu = zip(*map(_receive, pipes), strict=True)
+        worked = [end - begin for begin, end in zip(begins, ends, strict=True)]
+        return ParallelTime(max(ends) - min(begins), sum(worked) / jobs, sum(cpu))
+
     try:
         for number in range(jobs):
             ours, theirs = context.Pipe(duplex=False)
@@ -48,15 +67,12 @@ def in_processes(
             theirs.close()
             processes.append(process)
             pipes.append(ours)
-        times = [_receive(pipe) for pipe in pipes]
+        yield wait
     finally:
         for process in processes:
             process.join(1)
             process.kill()
             process.join()
-    begins, ends, cpu = zip(*times, strict=True)
-    worked = [end - begin for begin, end, _ in times]
-    return ParallelTime(max(ends) - min(begins), sum(worked) / jobs, sum(cpu))
 
 
 def populate(mapping: mmap.mmap, start: int, length: int) -> None:

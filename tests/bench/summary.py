@@ -1,6 +1,6 @@
 """From records to medians and ratios; a ratio is taken inside each round, then the median."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -29,6 +29,17 @@ def ratio(of: Times, to: Times) -> float | None:
     """Return the median over the common rounds of one figure divided by another."""
     found = spread(of[number] / to[number] for number in of.keys() & to.keys() if to[number])
     return None if found is None else found.median
+
+
+def ratio_of_medians(of: Times, to: Sequence[Times]) -> float | None:
+    """Return the median of a figure divided by the sum of others' medians, of common rounds."""
+    rounds = of.keys()
+    for one in to:
+        rounds &= one.keys()
+    if not rounds:
+        return None
+    whole = sum(median(one[number] for number in rounds) for one in to)
+    return median(of[number] for number in rounds) / whole if whole else None
 
 
 def added(one: Times, other: Times) -> Times:

@@ -28,6 +28,15 @@ def verdict(measured: float | None, least: float) -> str:
     return f"{measured:.2f} short by {(1 - measured / least) * 100:.0f} %"
 
 
+def verdict_at_most(measured: float | None, most: float) -> str:
+    """Return a measured ratio and whether it stays below a limit."""
+    if measured is None:
+        return "not measured"
+    if measured <= most:
+        return f"{measured:.2f} met"
+    return f"{measured:.2f} over by {(measured / most - 1) * 100:.0f} %"
+
+
 def seconds(times: Times) -> list[str]:
     """Return median, least and greatest as cells of a table."""
     found = spread(times.values())

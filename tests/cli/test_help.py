@@ -20,13 +20,13 @@ OPTIONS = {
     "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
     "--no-page-digests --address --arch --attach --share --bwlimit -f --force --json "
     "--progress --debug -h --help "
-    "--follow-remote-parents --monitor-timeout --via --max-downtime --pause-after",
+    "--follow-remote-parents --monitor-timeout --via --max-downtime --pause-after --connect",
     "receive": "--listen --channels --tls --insecure --timeout --parent --compression --level -j "
     "--jobs -f --force --attach --arch --follow-remote-parents --bwlimit --packet-size "
     "--page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --json "
     "--progress --debug -h --help",
     "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
-    "--in-place --block --address --arch --bwlimit --monitor-timeout "
+    "--in-place --block --address --arch --bwlimit --monitor-timeout --via --wire "
     "--follow-remote-parents --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "

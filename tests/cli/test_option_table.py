@@ -18,6 +18,7 @@ WORDS = {
     float: "number",
     str: "string",
     bool: "true, false",
+    snapmig.LiveName: "string",
     list[str]: "array of strings",
     dict[str, str]: "table of strings",
     dict[str, int | str]: "table of numbers, strings",

@@ -3,7 +3,6 @@
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -164,30 +163,16 @@ def test_libvirts_configuration_is_one():
     """The configuration for a guest of libvirt's is accepted."""
     (guest,) = load_config(EXAMPLES / "libvirt.toml").guests
 
-    assert (guest.source, guest.save["live"], guest.check_days) == (
-        "qmp:/run/libvirt/qemu/web.snapmig.qmp",
-        True,
+    assert (guest.source, dict(guest.save), guest.check_days) == (
+        "libvirt:web",
+        {"live": True, "connect": "qemu:///system"},
         30,
     )
 
 
-def test_libvirts_hook_gives_the_attachment(tmp_path, programs):
-    """The hook's script writes, for the guest's name, the file that is attached."""
-    guest = load_config(EXAMPLES / "libvirt.toml").guests[0]
-    (programs / "virsh").write_text('#!/bin/sh\necho "<domain>$1 $2</domain>"\n')
-    (programs / "virsh").chmod(0o755)
-    shell, option, script = guest.hooks.before
-    environment = {"PATH": f"{programs}:{os.environ['PATH']}", "SNAPMIG_GUEST": "web"}
-    script = script.replace("/run/", f"{tmp_path}/")
-    subprocess.run([shell, option, script], env=environment, check=True)
-    attached = Path(str(guest.save["attach"]["domain.xml"]).replace("/run", str(tmp_path)))
-
-    assert attached.read_text() == "<domain>dumpxml web</domain>\n"
-
-
 @pytest.mark.guest
 def test_libvirt_makes_of_the_domain_what_snapmig_needs(shm):
-    """Libvirt accepts the definition, and starts QEMU with shared memory and the monitor."""
+    """Libvirt accepts the definition, and starts QEMU with shared memory."""
     for tool in ("libvirtd", "virsh", "qemu-system-x86_64"):
         requires(tool)
     shm.chmod(0o711)
@@ -206,4 +191,3 @@ def test_libvirt_makes_of_the_domain_what_snapmig_needs(shm):
     assert '"qom-type":"memory-backend-file"' in line
     assert '"mem-path":' in line
     assert '"share":true' in line
-    assert "-qmp unix:/run/libvirt/qemu/web.snapmig.qmp,server=on,wait=off" in line

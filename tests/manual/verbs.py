@@ -27,6 +27,7 @@ _OF_OPTIONS |= dict.fromkeys(
         "SECONDS",
         "SIZE",
         "TIME",
+        "URI",
     ),
     "nothing",
 )

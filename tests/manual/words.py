@@ -14,7 +14,8 @@ DESCRIPTION: dict[str, tuple[str, ...]] = {
         "Where a snapshot is named, s3://BUCKET/KEY is an object in a bucket, if the extra "
         "snapmig[s3] is installed. "
         "Where the image of a guest is named, qmp:SOCKET is a guest under QEMU with its monitor "
-        "at that socket, if the extra snapmig[qemu] is installed.",
+        "at that socket, and libvirt:DOMAIN, for a save, one of libvirt's, if the extra "
+        "snapmig[qemu] is installed.",
         "Snapshots are not encrypted: they are made readable for their owner only, and hold every "
         "secret of the guest.",
     ),
@@ -46,6 +47,14 @@ ENVIRONMENT: dict[str, Pairs] = {
             "Where temporary files are made: the parts of a snapshot on their way into a bucket or "
             "out of it, a compressed libvirt image in plain form, and RAM that QEMU itself must "
             "write or read. Otherwise /var/tmp or /tmp.",
+        ),
+        (
+            "LIBVIRT_DEFAULT_URI",
+            "Where libvirt:DOMAIN is without --connect; it is libvirt's own variable.",
+        ),
+        (
+            "XDG_RUNTIME_DIR, XDG_CACHE_HOME",
+            "Where libvirt's daemon of a session tells the process of a domain.",
         ),
         ("TQDM_DISABLE", "Set to 1, --progress auto draws no bars."),
         (

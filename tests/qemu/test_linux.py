@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,23 +59,22 @@ def config(system: linux.System, shared_shm: Path) -> GuestConfig:
     return GuestConfig(RAM, extra=linux.boot_arguments(system, folder / "initramfs"))
 
 
-@pytest.fixture(scope="module", params=["shared", "multifd", "multifd live"])
+@pytest.fixture(scope="module", params=["shared", "shared background", "multifd", "multifd live"])
 def resumed(
     request: pytest.FixtureRequest, program: str, config: GuestConfig, shared_shm: Path
 ) -> Resumed:
     """Save a guest, end its QEMU, and resume it in a new one with new memory."""
-    way, _, live = request.param.partition(" ")
-    snapshot = shared_shm / f"{way}{live}.snap"
+    way, _, how = request.param.partition(" ")
+    live: Any = {"": False, "live": True}.get(how, how)
+    snapshot = shared_shm / f"{way}{how}.snap"
     with Monitored(program, config, memory(shared_shm / "first", way)) as guest:
         guest.expected_words = REFUSED
         guest.wait_serial(linux.READY, READY_S)
         guest.wait_serial("\ncount 3 ", COUNT_S)
         if not live:
             guest.stop()
-        result = snapmig.save(guest.monitor, snapshot, jobs=2, live=bool(live))
-        assert result.via == way
-        if live:
-            guest.stop()
+        result = snapmig.save(guest.monitor, snapshot, jobs=2, live=live)
+        assert how == "background" or result.via == way
         before = guest.read_serial().replace("\r", "")
     (shared_shm / "first").unlink(missing_ok=True)
     waiting = GuestConfig(RAM, extra=(*config.extra, "-incoming", "defer"))

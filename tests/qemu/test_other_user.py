@@ -1,6 +1,7 @@
 """Facts about guests whose QEMU runs as another user, like libvirt's."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,3 +74,23 @@ def test_saved_and_resumed(
     os.truncate(shm / "restored", LAYOUT.ram)
     assert tiny.goes_on(counted, tiny.check_image(shm / "restored", LAYOUT), LAYOUT)
     assert [item.name for item in ours.iterdir()] == ["snap"]
+
+
+class Dropped(Monitored):
+    """A guest whose QEMU gives up root's rights after it has opened its monitors."""
+
+    def arguments(self) -> list[str]:
+        """Return the command line of QEMU."""
+        version = subprocess.run([self._program, "-version"], capture_output=True, text=True).stdout
+        old = int(version.partition("version ")[2].split(".")[0]) < 10
+        user = ["-runas", "nobody"] if old else ["-run-with", "user=nobody"]
+        return [*super().arguments(), *user]
+
+
+def test_a_user_changed_to_later(program: str, shm: Path) -> None:
+    """A QEMU that has become nobody since its monitor was opened connects to our socket."""
+    config = tiny.config(tiny.write_sector(shm, LAYOUT), LAYOUT)
+    with Dropped(program, config, PRIVATE) as guest:
+        tiny.wait_passes(guest, 1)
+        result = snapmig.save(guest.monitor, shm / "snap", jobs=2)
+    assert (result.via, result.warnings) == ("multifd", ())

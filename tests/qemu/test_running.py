@@ -280,6 +280,11 @@ MEMORIES: dict[str, Callable[[Path], Memory]] = {
     "at an offset": offset_memory,
     "anonymous": lambda _: Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"]),
 }
+MEMORIES["two private"] = lambda _: Memory(
+    [f"memory-backend-ram,id={name},size={LAYOUT.ram // 2}" for name in ("low", "high")],
+    "",
+    ["-numa", "node,memdev=low", "-numa", "node,memdev=high"],
+)
 SHARED = (
     "in a file",
     "in a file of a directory",
@@ -770,7 +775,7 @@ UNFIT = {
     "other size": Waiting("QEMU's shared RAM is ram of 67108864 bytes", layout=Layout(64 << 20)),
     "running": Waiting("QEMU is running, expected one started with -incoming", incoming=False),
     "two blocks": Waiting("QEMU's shared RAM is low of 16777216 bytes", memory="in two files"),
-    "not shared": Waiting("QEMU's shared RAM is none", memory="anonymous"),
+    "two blocks of its own": Waiting("QEMU's RAM is low of 16777216 bytes", memory="two private"),
 }
 
 

@@ -1,7 +1,5 @@
 """Facts about libvirt itself: it resumes its saved images after a restore."""
 
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,51 +7,12 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.support.guests.libvirt import Session, require_libvirt
+from tests.support.guests.libvirt import SHARED, Session, make_session
 from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
 
 pytestmark = pytest.mark.guest
-
-DOMAIN = """\
-<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
-  <name>tiny</name>
-  <memory unit='b'>{ram}</memory>
-  {backing}
-  <os><type arch='x86_64' machine='q35'>hvm</type><boot dev='fd'/></os>
-  <features><acpi/></features>
-  <devices>
-    <emulator>{program}</emulator>
-    <disk type='file' device='floppy'>
-      <driver name='qemu' type='raw'/>
-      <source file='{sector}'/><target dev='fda' bus='fdc'/><readonly/>
-    </disk>
-    <controller type='usb' model='none'/>
-    <memballoon model='none'/>
-    <serial type='file'><source path='{serial}'/><target port='0'/></serial>
-  </devices>
-  <qemu:commandline>
-    <qemu:arg value='-qmp'/><qemu:arg value='unix:{monitor},server=on,wait=off'/>
-  </qemu:commandline>
-</domain>
-"""
-SHARED = """\
-<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>
-"""
-
-
-def start(program: str, shm: Path, image_format: str, backing: str = "") -> Session:
-    """Return a session with the definition of a guest, not yet begun."""
-    require_libvirt()
-    shm.chmod(0o711)
-    folder = shm / "home"
-    folder.mkdir()
-    sector = tiny.write_sector(folder, LAYOUT)
-    places = {"sector": sector, "serial": folder / "serial", "program": program}
-    places |= {"monitor": folder / "monitor", "backing": backing}
-    (folder / "tiny.xml").write_text(DOMAIN.format(ram=LAYOUT.ram, **places))
-    return Session(folder, image_format)
 
 
 @pytest.fixture
@@ -61,7 +20,7 @@ def session(program: str, shm: Path, request: pytest.FixtureRequest) -> Iterator
     """Give a session with a running guest; its parameter: the way of saving images, or SHARED."""
     kind = getattr(request, "param", "raw")
     ways = ("raw", kind) if kind == SHARED else (kind, "")
-    with start(program, shm, *ways) as session:
+    with make_session(program, shm, *ways) as session:
         session.virsh("create", session.folder / "tiny.xml")
         session.wait_passes(2)
         yield session
@@ -124,7 +83,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "backup"
 @pytest.fixture
 def example(program: str, shm: Path) -> Iterator[Session]:
     """Give a session with the guest of the examples, with other places, size and accelerator."""
-    with start(program, shm, "raw") as session:
+    with make_session(program, shm, "raw") as session:
         folder = session.folder
         disk = folder / "web.qcow2"
         convert = ["qemu-img", "convert", "-O", "qcow2", folder / "tiny.sector", disk]
@@ -136,7 +95,6 @@ def example(program: str, shm: Path) -> Iterator[Session]:
             "'kvm'": "'qemu'",
             "<memory unit='GiB'>2<": f"<memory unit='b'>{LAYOUT.ram}<",
             "/var/lib/libvirt/images/web.qcow2": str(disk),
-            "/run/libvirt/qemu/web.snapmig.qmp": str(folder / "web.qmp"),
             # The test's own: QEMU, and by what the guest tells of itself.
             "<devices>": f"<devices><emulator>{program}</emulator><serial type='file'>"
             f"<source path='{folder}/serial'/></serial>",
@@ -156,19 +114,12 @@ def example(program: str, shm: Path) -> Iterator[Session]:
             session.virsh("undefine", "web", check=False)
 
 
-def configure(session: Session, shm: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the examples' configuration for that session, with a hook that finds its virsh."""
-    socket = session.folder / "RU" / "libvirt" / "libvirt-sock"
-    (shm / "bin").mkdir()
-    virsh = f'exec {shutil.which("virsh")} -c "qemu+unix:///session?socket={socket}" "$@"'
-    (shm / "bin" / "virsh").write_text(f"#!/bin/sh\n{virsh}\n")
-    (shm / "bin" / "virsh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{shm / 'bin'}:{os.environ['PATH']}")
+def configure(session: Session, shm: Path) -> Path:
+    """Return the examples' configuration for that session."""
     text = (EXAMPLES / "libvirt.toml").read_text()
     for old, new in {
         "/var/backups/snapmig": str(shm / "repository"),
-        "/run/libvirt/qemu/web.snapmig.qmp": str(session.folder / "web.qmp"),
-        "/run/snapmig-": f"{shm}/snapmig-",
+        "qemu:///system": session.uri,
     }.items():
         assert old in text
         text = text.replace(old, new)
@@ -178,10 +129,10 @@ def configure(session: Session, shm: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def test_the_example_brings_a_guest_back(
-    example: Session, shm: Path, monkeypatch: pytest.MonkeyPatch, cli: Callable[..., Outcome]
+    example: Session, shm: Path, cli: Callable[..., Outcome]
 ) -> None:
     """The guest of the examples is saved by their rule while it runs, and resumed by virsh."""
-    config = configure(example, shm, monkeypatch)
+    config = configure(example, shm)
     done = cli("backup", "run", config)
     assert done.code in (0, 6), done.err  # it may be told that too much changed meanwhile
     assert example.virsh("domstate", "web").strip() == "running"

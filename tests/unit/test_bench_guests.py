@@ -9,9 +9,27 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.guest_report import guest_report
-from tests.bench.guest_runs import CONTESTANTS, LZ4, MAPPED, ZSTD, scan, still_cached
-from tests.bench.guests import parse_arguments
+from tests.bench.guest_limits import BARE_CODEC, GUEST_LIMITS, THROWN_AWAY
+from tests.bench.guest_pauses import (
+    BACKGROUND,
+    LIVE,
+    LIVE_MULTIFD,
+    OWN_BACKGROUND,
+    OWN_LIVE,
+    WAYS,
+    takes,
+)
+from tests.bench.guest_report import OVER_LIMITS, guest_report
+from tests.bench.guest_runs import (
+    CONTESTANTS,
+    LZ4,
+    MAPPED,
+    OVER_MULTIFD,
+    ZSTD,
+    scan,
+    still_cached,
+)
+from tests.bench.guests import ORDER, parse_arguments
 from tests.bench.machines import give_back, holes
 from tests.bench.summary import Context, Results
 from tests.support import program
@@ -85,7 +103,76 @@ def test_growth_is_told():
     for name in ("snapmig", LZ4):
         ours = {"role": "snapmig", "round": 1, "grown_bytes": MIB}
         assert "1.00 short" in report(record("snapmig", role="snapmig"), record(name, **ours))
-    assert "0.00 met" in report(record(MAPPED, grown_bytes=MIB))
+    for name, role in ((MAPPED, "peer"), (OVER_MULTIFD, "snapmig")):  # QEMU reads it there
+        assert "0.00 met" in report(record(name, role=role, grown_bytes=MIB))
+
+
+def over_limits(own, codec, thrown):
+    """Return the verdict on saves over multifd, of times by round."""
+    roles = {OVER_MULTIFD: (own, "shm"), BARE_CODEC: (codec, None), THROWN_AWAY: (thrown, None)}
+    words = report(
+        *(
+            record(name, destination=place, round=number, wall_s=wall)
+            for name, (walls, place) in roles.items()
+            for number, wall in enumerate(walls)
+        )
+    )
+    (line,) = [line for line in words.splitlines() if line.startswith(OVER_LIMITS.words)]
+    return line.removeprefix(OVER_LIMITS.words).split(maxsplit=1)
+
+
+def test_a_save_over_multifd_has_the_sum_of_two_limits():
+    """It may take 15 % more than the bare codec and the migration thrown away."""
+    assert over_limits([2.2], [1.5], [0.5]) == ["1.15", "1.10 met"]
+    assert over_limits([2.76], [1.5], [0.5]) == ["1.15", "1.38 over by 20 %"]
+    assert over_limits([2.2], [1.5], []) == ["1.15", "not measured"]
+
+
+def test_limits_are_compared_by_medians():
+    """One slow round of a limit excuses nothing; only rounds that have all three count."""
+    assert over_limits([2.2, 2.2, 2.2, 9.0], [1.5, 6.0, 1.5], [0.5, 0.5, 0.5])[1] == "1.10 met"
+
+
+def pause(name, seconds, **fields):
+    """One record of a running guest's save."""
+    more = {"downtime_s": None, "changed_packets": None, **fields}
+    return record(name, operation="pause", destination="some load", pause_s=seconds, **more)
+
+
+def test_pauses_stand_beside_those_of_qemu():
+    """Live over multifd beside its live migration, in the background beside its own snapshot."""
+    words = report(
+        pause(LIVE, 0.5, role="snapmig"),
+        pause(LIVE_MULTIFD, 0.25, role="snapmig", downtime_s=0.123),
+        pause(OWN_LIVE, 0.2, role="limit", downtime_s=0.2),
+    )
+    lines = words.splitlines()
+    (live,) = [line for line in lines if line.startswith("some load: pause, --live --via")]
+    assert live.endswith("1.25 over by 25 %")
+    (background,) = [line for line in lines if line.startswith("some load: pause, --live=")]
+    assert background.endswith("not measured")
+    (row,) = [line for line in lines if line.startswith(f"  {LIVE_MULTIFD} ")]
+    assert "0.123" in row.split()
+    assert not any(line.startswith(f"  {BACKGROUND}") for line in lines)
+
+
+def test_each_row_has_a_place_of_its_own():
+    """Contestants, then limits, then ways of running guests."""
+    names = {one.name for one in (*CONTESTANTS, *GUEST_LIMITS, *WAYS)}
+    assert len(set(ORDER)) == len(ORDER)
+    assert set(ORDER) == names
+
+
+def test_only_a_file_like_anothers_is_not_restored():
+    """A snapshot made over multifd holds the same packets."""
+    assert [one.name for one in CONTESTANTS if one.restore is None] == [OVER_MULTIFD]
+
+
+@pytest.mark.parametrize(("word", "known"), [("--live", True), ("--live=never", False)])
+def test_options_are_looked_for_before_they_are_measured(word, known, capfd):
+    """An option that snapmig does not have is no error."""
+    assert takes("save", word) == known
+    assert capfd.readouterr() == ("", "")
 
 
 def test_lz4_has_targets_of_its_own():
@@ -161,15 +248,19 @@ def test_a_quick_run(tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "guests.jsonl").read_text().splitlines()]
     figures = {(line["operation"], line["name"], line["destination"]) for line in lines}
     names = ("snapmig", LZ4, MAPPED, ZSTD)
-    assert {("save", name, place) for name in names for place in ("shm", "disk")} <= figures
+    saved = (*names, OVER_MULTIFD)
+    assert {("save", name, place) for name in saved for place in ("shm", "disk")} <= figures
+    assert {("save", name, None) for name in (BARE_CODEC, THROWN_AWAY)} <= figures
     places = ("shm", "disk, warm", "disk, cold")
     assert {("restore", name, place) for name in names for place in places} <= figures
-    assert {"snapmig", "snapmig --live"} <= {name for what, name, _ in figures if what == "pause"}
+    stopped = {name for what, name, _ in figures if what == "pause"}
+    assert {"snapmig", LIVE, LIVE_MULTIFD, OWN_LIVE} <= stopped
+    assert (BACKGROUND in stopped) == (OWN_BACKGROUND in stopped)
     wanted = {"wall_s", "cpu_s", "jobs", "ram_bytes", "machine_cpu", "version_qemu", "git_commit"}
     assert all(wanted <= line.keys() for line in lines)
     ours = [line for line in lines if line["operation"] == "save" and line["role"] == "snapmig"]
-    assert {line["name"] for line in ours} == {"snapmig", LZ4}
-    assert all(line["grown_bytes"] <= 0 for line in ours)
+    assert {line["name"] for line in ours} == {"snapmig", LZ4, OVER_MULTIFD}
+    assert all(line["grown_bytes"] <= 0 for line in ours if line["name"] != OVER_MULTIFD)
     assert "growth of the guest's memory" in outcome.out
     assert [path.name for path in tmp_path.iterdir()] == ["guests.jsonl"]
     assert not list(Path("/dev/shm").glob(f"snapmig-bench-{process.pid}-*"))

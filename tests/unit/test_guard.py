@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from tests.support.processes import children, state, wait_for
 KILLED = """\
 import os, signal, sys
 from snapmig.guests.guest import Guest
-with Guest(sys.argv[1]) as guest, guest.paused(sys.argv[3]):
+with Guest(sys.argv[1]) as guest, guest.paused(private=sys.argv[3]):
     state = os.memfd_create("state")
     if sys.argv[2] == "after":
         guest.save_state(state)
@@ -86,6 +87,37 @@ def test_killed_while_qemu_is_awaited(monitor: FakeMonitor, shm: Path) -> None:
     assert not place.exists()
 
 
+KILLED_WITH_A_STREAM = """\
+import os, signal, socket, sys
+from snapmig.guests.guest import Guest
+stream = socket.socket(fileno=int(sys.argv[2]))
+with Guest(sys.argv[1]) as guest, guest.paused(stream):
+    guest.monitor.execute("migrate", uri="fd:stream")
+    os.killpg(0, signal.SIGKILL)
+"""
+
+
+def test_killed_during_a_migration_not_to_be_cancelled(monitor: FakeMonitor) -> None:
+    """Its stream is read to the end instead, so that QEMU comes to an end with it."""
+
+    def migrate(_: Any) -> dict[str, str]:
+        monitor.migration = "active"
+        return {}
+
+    monitor.answers |= {"migrate": migrate}
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.settimeout(30)
+        with ours:
+            fd = ours.fileno()
+            code = [sys.executable, "-c", KILLED_WITH_A_STREAM, str(monitor.path), str(fd)]
+            subprocess.run(code, start_new_session=True, check=False, pass_fds=(fd,))
+        theirs.sendall(bytes(4 << 20))  # more than fits into it
+        monitor.migration = "completed"
+        wait_for(lambda: not monitor.has_client)
+    assert "migrate_cancel" not in monitor.names
+
+
 def test_killed_beside_a_paused_guest(monitor: FakeMonitor) -> None:
     """A guest that its owner had stopped is not continued."""
     monitor.status = "paused"
@@ -102,6 +134,32 @@ def test_capabilities_are_put_back(monitor: FakeMonitor) -> None:
     wait_for(lambda: not monitor.has_client)
     put_back = ("migrate-set-capabilities", {"capabilities": before})
     assert put_back in monitor.commands[monitor.names.index("query-migrate-parameters") :]
+
+
+def test_guest_left_stopped_by_a_failed_snapshot(monitor: FakeMonitor) -> None:
+    """QEMU stops a guest for a background snapshot; if that fails then, the guest is continued."""
+    with Guest(str(monitor.path)) as guest, guest.paused():
+        monitor.tell("STOP")
+        monitor.status, monitor.migration = "paused", "failed"
+    assert monitor.status == "running"
+
+
+def test_guest_stopped_by_its_owner_meanwhile(monitor: FakeMonitor) -> None:
+    """A guest that ran again before its owner stopped it stays stopped."""
+    with Guest(str(monitor.path)) as guest, guest.paused():
+        for second, event in enumerate(("STOP", "RESUME", "STOP"), 1):
+            monitor.tell(event, second)
+        monitor.status, monitor.migration = "paused", "failed"
+    assert (monitor.status, "cont" in monitor.names) == ("paused", False)
+
+
+def test_pause_is_that_of_the_first_stop(monitor: FakeMonitor) -> None:
+    """The owner's own stops are none of ours."""
+    with Guest(str(monitor.path)) as guest:
+        with guest.paused() as pause:
+            for second, event in ((1, "STOP"), (3, "RESUME"), (4, "STOP"), (9, "RESUME")):
+                monitor.tell(event, second)
+        assert pause.seconds == 2
 
 
 def test_guard_leaves_with_the_pause(monitor: FakeMonitor) -> None:

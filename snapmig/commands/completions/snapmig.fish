@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --via --window -g -j
+        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --via --window --wire -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -81,12 +81,14 @@ complete -c snapmig -n '__snapmig_at save' -l level -r -f -d 'zlib 0 to 9, zstd 
 complete -c snapmig -n '__snapmig_at save' -s j -l jobs -r -f -d 'worker processes (one for each processor)'
 complete -c snapmig -n '__snapmig_at save' -s f -l force -d 'replace an existing SNAPSHOT'
 complete -c snapmig -n '__snapmig_at save' -l live -d 'save while the guest runs, pause it only briefly'
+complete -c snapmig -n '__snapmig_at save' -l live=background -d 'the same, as the guest is at the start'
 complete -c snapmig -n '__snapmig_at save' -l attach -r -f -a '(__snapmig_assignment)' -d 'keep a file in the snapshot; may be repeated'
 complete -c snapmig -n '__snapmig_at save' -l format -r -f -a 'cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw' -d 'of IMAGE: cloud-hypervisor, elf, firecracker, libvirt, mapped-ram, qemu-stream, raw (by content)'
 complete -c snapmig -n '__snapmig_at save' -l base -r -F -d 'the file that IMAGE, a Firecracker diff, builds on'
 complete -c snapmig -n '__snapmig_at save' -l address -r -f -d 'guest physical address of BLOCK[@OFFSET]'
 complete -c snapmig -n '__snapmig_at save' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'architecture of the guest, such as aarch64'
-complete -c snapmig -n '__snapmig_at save' -l via -r -f -a 'shared multifd mapped-ram' -d 'shared, multifd or mapped-ram, see docs/guests.md (auto)'
+complete -c snapmig -n '__snapmig_at save' -l connect -r -f -d 'libvirt\'s, like qemu:///system'
+complete -c snapmig -n '__snapmig_at save' -l via -r -f -a 'shared multifd mapped-ram stream' -d 'shared, multifd, mapped-ram or stream (auto)'
 complete -c snapmig -n '__snapmig_at save' -l max-downtime -r -f -d 'longest pause of a live save via multifd (300)'
 complete -c snapmig -n '__snapmig_at save' -l pause-after -r -f -d 'pause it then, though much is left to save (300)'
 complete -c snapmig -n '__snapmig_at save' -l monitor-timeout -r -f -d 'seconds to wait for answers of QEMU (30)'
@@ -141,6 +143,8 @@ complete -c snapmig -n '__snapmig_at restore' -l format -r -f -a 'cloud-hypervis
 complete -c snapmig -n '__snapmig_at restore' -l address -r -f -d 'guest physical address of BLOCK[@OFFSET]'
 complete -c snapmig -n '__snapmig_at restore' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'architecture of the guest, such as aarch64'
 complete -c snapmig -n '__snapmig_at restore' -l domain-xml -r -F -d 'domain definition for --format libvirt (the attachment domain.xml)'
+complete -c snapmig -n '__snapmig_at restore' -l via -r -f -a 'shared multifd mapped-ram' -d 'shared, multifd or mapped-ram, see docs/guests.md (auto)'
+complete -c snapmig -n '__snapmig_at restore' -l wire -r -f -a 'none zstd' -d 'form of pages sent via multifd: none, or zstd frames (none)'
 complete -c snapmig -n '__snapmig_at restore' -l monitor-timeout -r -f -d 'seconds to wait for answers of QEMU (30)'
 complete -c snapmig -n '__snapmig_at restore' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
 complete -c snapmig -n '__snapmig_at restore' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+import re
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from snapmig.container.format import (
     MAX_PACKET_SIZE,
@@ -14,32 +16,48 @@ from snapmig.container.format import (
 )
 from snapmig.encodings.compressions import COMPRESSIONS, Compression
 from snapmig.errors import SnapmigError, UsageError
+from snapmig.guests.domain import Domain
+from snapmig.migration.wire import WireCompression
 from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
 __all__ = (
+    "BACKGROUND",
+    "DOMAIN_PREFIX",
     "GUEST_FORMAT",
     "GUEST_PREFIX",
+    "GUEST_PREFIXES",
     "WINDOWS",
+    "WIRES",
     "AcceleratorName",
     "CompressionName",
     "FormatName",
     "HuffmanName",
     "LayoutName",
     "Level",
+    "LiveName",
     "ViaName",
+    "WayIn",
     "WindowName",
+    "WireName",
+    "check_connect",
     "default_jobs",
+    "guest_name",
     "is_guest",
+    "is_waiting_guest",
     "parse_compression",
+    "parse_connect",
     "parse_depth",
+    "parse_guest",
     "parse_jobs",
     "parse_layout",
     "parse_level",
+    "parse_live",
     "parse_packet_size",
     "parse_rate",
     "parse_via",
     "parse_window",
+    "parse_wire",
     "window_bits",
 )
 
@@ -58,7 +76,9 @@ FormatName = Literal[
 HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
-ViaName = Literal["shared", "multifd", "mapped-ram"]
+LiveName = Literal["background"]
+WireName = Literal["none", "zstd"]
+ViaName = Literal["shared", "multifd", "mapped-ram", "stream"]
 WindowName = Literal["4k", "32k"]
 
 
@@ -71,8 +91,23 @@ MAX_DEPTH = 64
 WAYS = SHARED, MULTIFD, MAPPED_RAM = "shared", "multifd", "mapped-ram"
 """Ways to a running guest's RAM: its shared files, QEMU's channels, or a file that QEMU writes."""
 
+STREAM = "stream"
+WAYS_OUT = (*WAYS, STREAM)
+"""Ways out of it: all of these, or a single stream."""
+
+BACKGROUND = "background"
+"""The value of the option ``live`` for a snapshot of the guest as it is at the start."""
+
+WIRES = ("none", "zstd")
+"""Forms of pages sent to a QEMU: as they are, or each packet as a zstd frame."""
+
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
+
+DOMAIN_PREFIX = "libvirt:"
+"""In place of an image: the domain of libvirt's whose name or UUID follows."""
+
+GUEST_PREFIXES = (GUEST_PREFIX, DOMAIN_PREFIX)
 
 GUEST_FORMAT = "qemu-guest"
 """The format of a snapshot that was made of a running guest."""
@@ -80,15 +115,73 @@ GUEST_FORMAT = "qemu-guest"
 
 def is_guest(image: object) -> bool:
     """
-    Return True if an image is ``qmp:SOCKET``, a running guest.
+    Return True if an image is a running guest: ``qmp:SOCKET`` or ``libvirt:DOMAIN``.
 
-    :raises UsageError: it names no socket
+    :raises UsageError: it names no socket, or no domain
     """
-    if not isinstance(image, str) or not image.startswith(GUEST_PREFIX):
+    if not isinstance(image, str) or not image.startswith(GUEST_PREFIXES):
         return False
     if image == GUEST_PREFIX:
         raise UsageError("expected qmp:SOCKET, the socket of QEMU's monitor", path=image)
+    if image == DOMAIN_PREFIX:
+        raise UsageError("expected libvirt:DOMAIN, a domain's name or UUID", path=image)
     return True
+
+
+def is_waiting_guest(image: object) -> bool:
+    """
+    Return True if the image of a restore is ``qmp:SOCKET``, a QEMU that waits for a guest.
+
+    :raises UsageError: it names no socket, or a domain of libvirt's
+    """
+    if isinstance(image, str) and image.startswith(DOMAIN_PREFIX):
+        message = (
+            "libvirt loads a guest only from its own image: restore to a file in the format "
+            "libvirt, then use virsh restore"
+        )
+        raise UsageError(message, path=image)
+    return is_guest(image)
+
+
+def parse_guest(image: str, connect: str | None = None) -> str | Domain:
+    """
+    Return the socket or domain named in place of an image.
+
+    :param connect: URI of libvirt
+    """
+    if image.startswith(DOMAIN_PREFIX):
+        return Domain(image.removeprefix(DOMAIN_PREFIX), connect)
+    return image.removeprefix(GUEST_PREFIX)
+
+
+def guest_name(guest: str | Domain) -> str:
+    """Return the words for a guest that stand in place of an image."""
+    if isinstance(guest, Domain):
+        return f"{DOMAIN_PREFIX}{guest.name}"
+    return f"{GUEST_PREFIX}{guest}"
+
+
+def check_connect(image: object, connect: str | None) -> None:
+    """
+    Refuse a URI of libvirt that has no use or no form.
+
+    :raises UsageError: with the reason
+    """
+    if connect is not None:
+        if not isinstance(image, str) or not image.startswith(DOMAIN_PREFIX):
+            raise UsageError("connect is for a guest of libvirt's, as libvirt:DOMAIN")
+        parse_connect(connect)
+
+
+def parse_connect(uri: str) -> str:
+    """
+    Return a URI of libvirt.
+
+    :raises UsageError: it has not the form of one
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[^\0]+", uri):
+        raise UsageError(f"connect is {uri!r}, expected a URI like qemu:///system")
+    return uri
 
 
 def default_jobs() -> int:
@@ -158,15 +251,51 @@ def window_bits(window: str) -> int:
     return WINDOWS[window]
 
 
-def parse_via(way: str) -> str:
+def parse_via(way: str, ways: Sequence[str] = WAYS) -> str:
     """
     Return a way to a running guest's RAM.
 
     :raises UsageError: there is none of that name
     """
-    if way not in WAYS:
-        raise UsageError(f"via is {way!r}, expected {', '.join(WAYS)}")
+    if way not in ways:
+        raise UsageError(f"via is {way!r}, expected {', '.join(ways)}")
     return way
+
+
+def parse_live(live: bool | str) -> bool | LiveName:
+    """
+    Return whether a guest runs on while it is saved, and how.
+
+    :raises UsageError: neither true, false nor :data:`BACKGROUND`
+    """
+    if live is True or live is False:
+        return live
+    if live != BACKGROUND:
+        raise UsageError(f"live is {live!r}, expected true, false or {BACKGROUND!r}")
+    return "background"
+
+
+def parse_wire(form: str | None) -> WireCompression:
+    """
+    Return the form of pages on the wire, plain ones for None.
+
+    :raises UsageError: there is none of that name
+    """
+    if form not in (None, *WIRES):
+        raise UsageError(f"wire is {form!r}, expected {' or '.join(WIRES)}")
+    return WireCompression[(form or WIRES[0]).upper()]
+
+
+class WayIn(NamedTuple):
+    """
+    The way into a QEMU that waits.
+
+    :param via: one of :data:`WAYS`; None: the first possible
+    :param compression: of pages sent over multifd
+    """
+
+    via: str | None = None
+    compression: WireCompression = WireCompression.NONE
 
 
 def parse_layout(layout: str | None, location: Location | None = None) -> Layout:

@@ -13,6 +13,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.guests.limits import LiveLimits
 from snapmig.guests.wait import MonitorWait
 from snapmig.operations.options.addresses import GivenAddress
+from snapmig.operations.options.parse import LiveName
 from snapmig.operations.progress import ProgressCallback
 from snapmig.stores.location import Location
 from snapmig.workers.pool import WorkerPool, WorkersMaker
@@ -29,13 +30,14 @@ class SaveOptions(NamedTuple):
     :param notes: remarks on the settings for the user, a sentence each
     :param deltas: store pages as differences from the parent's where smaller; None: if its pages
         are decoded anyway
+    :param live: let the guest run; ``background``: as it is at the start
     :param page_digests: store a digest per page; None: as the parent
     :param follow_remote_parents: look for the parent's parents anywhere
     :param workers: returns the worker processes
     :param addresses: guest physical addresses, replacing the source's own
     :param architecture: the guest's processors, replacing the source's own
     :param monitor: time limits for a guest's monitor
-    :param via: one of :data:`~snapmig.operations.options.parse.WAYS`; None: the best for the guest
+    :param via: a word of ``parse.WAYS_OUT``; None: the best for the guest
     :param live_limits: limits of a live save over multifd
     """
 
@@ -46,7 +48,7 @@ class SaveOptions(NamedTuple):
     layout: Layout
     attach: Mapping[str, AttachmentSource]
     force: bool
-    live: bool
+    live: bool | LiveName
     progress: ProgressCallback | None
     notes: Sequence[str] = ()
     parent: Location | None = None
@@ -76,7 +78,7 @@ class SaveResult:
     :param packets: number of packets per encoding
     :param pause_seconds: length of a running guest's pause
     :param changed_packets: packets of a live save changed after their first pass
-    :param via: the way to a running guest's RAM: ``shared``, ``multifd`` or ``mapped-ram``
+    :param via: the way to a running guest's RAM: a word of ``parse.WAYS_OUT``
     :param rounds: passes of QEMU over the RAM, via multifd
     :param rewritten_size: stored bytes written over older ones, since the guest sent pages again
     :param left_out_blocks: names of RAM blocks missing from a migration file made with

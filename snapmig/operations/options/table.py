@@ -9,7 +9,7 @@ option is an entry, and the code for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from snapmig.architectures import ARCHITECTURES
@@ -20,7 +20,15 @@ from snapmig.errors import UsageError
 from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.addresses import parse_addresses
-from snapmig.operations.options.parse import WAYS, WINDOWS, parse_packet_size, parse_rate
+from snapmig.operations.options.parse import (
+    BACKGROUND,
+    WAYS_OUT,
+    WINDOWS,
+    WIRES,
+    LiveName,
+    parse_packet_size,
+    parse_rate,
+)
 
 __all__ = (
     "API_ONLY",
@@ -64,6 +72,8 @@ class Option(NamedTuple):
     :ivar default_text: the default in words
     :ivar parse: check and conversion of the argument on the command line
     :ivar flags: names on the command line besides ``--name``
+    :ivar values: further values of an option without an argument, each with its help, given as
+        ``--name=VALUE``
     """
 
     name: str
@@ -78,6 +88,7 @@ class Option(NamedTuple):
     choices: Iterable[str] | None = None
     parse: Callable[[str], Any] | None = None
     flags: tuple[str, ...] = ()
+    values: Mapping[str, str] = {}
 
 
 def _parse_address(text: str) -> str:
@@ -132,8 +143,9 @@ _ENTRIES = (
         default_text="all, in order", metavar="NAME",
     ),
     Option(
-        "live", bool, GENERAL, "save while the guest runs, pause it only briefly",
+        "live", bool | LiveName, GENERAL, "save while the guest runs, pause it only briefly",
         "save defaults backup", default=False,
+        values={BACKGROUND: "the same, as the guest is at the start"},
     ),
     Option(
         "attach", dict[str, str], GENERAL, "keep a file in the snapshot; may be repeated",
@@ -156,12 +168,21 @@ _ENTRIES = (
         verbs=_BOTH, metavar="NAME", choices=ARCHITECTURES,
     ),
     Option(
+        "connect", str, GUEST, "libvirt's, like qemu:///system",
+        "save defaults backup", metavar="URI",
+    ),
+    Option(
         "domain_xml", str, GUEST, "domain definition for --format libvirt", "",
         verbs="restore", default_text="the\nattachment domain.xml", metavar="FILE",
     ),
     Option(
-        "via", str, GUEST, "shared, multifd or mapped-ram, see docs/guests.md",
-        "save defaults backup", default_text="auto", metavar="WAY", choices=WAYS,
+        "via", str, GUEST, "shared, multifd, mapped-ram or stream",
+        "save restore defaults backup", verbs=_BOTH, default_text="auto", metavar="WAY",
+        choices=WAYS_OUT,
+    ),
+    Option(
+        "wire", str, GUEST, "form of pages sent via multifd: none, or zstd frames", "restore",
+        verbs="restore", default_text="none", metavar="FORM", choices=WIRES,
     ),
     Option(
         "max_downtime", float, GUEST, "longest pause of a live save via multifd",

@@ -6,21 +6,26 @@ The list of RAM blocks comes first, so the snapshot is opened while the migratio
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 from snapmig.architectures import Architecture
 from snapmig.attachments import source_attachments
-from snapmig.container.format import Layout
-from snapmig.errors import SnapmigError, UsageError
-from snapmig.geometry import RamBlock
+from snapmig.container.format import MIN_PACKET_SIZE, Layout
+from snapmig.errors import SnapmigError, UnsupportedError, UsageError
+from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.handlers.counters import Counter
+from snapmig.handlers.gathered_pages import GatheredPages
+from snapmig.handlers.packet_buffers import PacketBuffers, SharedBuffers
 from snapmig.handlers.receive import ReceiveHandler, ReceivePlan
 from snapmig.handlers.receive_tasks import ParentPages, ReceiveTasks
-from snapmig.handlers.staging import StagingTables
+from snapmig.handlers.staging import StagingTables, open_waiting
+from snapmig.handlers.stream_tasks import StreamTasks
 from snapmig.images.qemu.attachments import attach_vm_state
 from snapmig.images.qemu.state import VmState
 from snapmig.images.source import ImageReader
@@ -29,7 +34,7 @@ from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.save import SaveOptions, SaveResult
-from snapmig.operations.runs.save import SaveRun, open_save_run
+from snapmig.operations.runs.save import MakeHandler, SaveRun, open_save_run
 from snapmig.operations.runs.save_inputs import SaveInputs
 from snapmig.operations.runs.save_output import SaveOutput
 from snapmig.stores.location import Location
@@ -88,39 +93,55 @@ class Receiver:
         main: MainChannel,
         source: MigrationSource,
         run: SaveRun,
-        tasks: ReceiveTasks,
+        tasks: ReceiveTasks | StreamTasks,
     ) -> None:
         self.source = source
         self.run = run
         self._main = main
         self._tasks = tasks
+        self._told = False
+        self._always_ready = os.eventfd(1, os.EFD_CLOEXEC)
         self._moved = time.monotonic()
         self._last: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Release what it waits with."""
+        os.close(self._always_ready)
 
     @property
     def rounds(self) -> int:
         """Number of passes over the RAM, the first included; 0 if not known."""
         return max(0, self._tasks.rounds - 1)
 
-    def receive(self, check: Callable[[], None]) -> None:
+    def receive(
+        self, check: Callable[[], None], on_received: Callable[[], None] = lambda: None
+    ) -> None:
         """
         Take the whole guest.
 
-        :param check: called several times a second; raises if the migration failed
+        :param check: called several times a second while it comes; raises if the migration failed
+        :param on_received: called as soon as all of it has come, before all of it is stored
         :raises MigrationError: a connection ends, stands still, or sends something impossible
         :raises SnapmigError: any failure of a worker
         """
-        self.run.receive(self._tasks, partial(self._poll, check), self._wakers)
+        poll = partial(self._poll, check, on_received)
+        self.run.receive(self._tasks, poll, self._wakers, self._tasks.ahead)
         if not self._main.ended:
             raise RuntimeError("tasks ended before the migration")
+        self._tell(on_received)
 
-    def finish(self) -> SaveResult:
+    def finish(
+        self, more: Mapping[str, bytes] | None = None, created_ns: int | None = None
+    ) -> SaveResult:
         """
         Put the snapshot on stable storage, under its name.
 
+        :param more: attachments besides those of the source
+        :param created_ns: time of the RAM's contents; default: now
         :raises NoSpaceError: the destination's filesystem is full
         """
-        result = self.run.finish(source_attachments(self.source))
+        attachments = {**source_attachments(self.source), **(more or {})}
+        result = self.run.finish(attachments, created_ns=created_ns)
         rewritten = int(self.run.counts()[Counter.REWRITTEN_BYTES])
         return replace(result, rounds=self.rounds or None, rewritten_size=rewritten)
 
@@ -129,10 +150,21 @@ class Receiver:
         return attach_vm_state(self._main.state())
 
     def _wakers(self) -> Sequence[object]:
+        # Bytes may be here since a barrier was passed, or a table was emptied.
+        if self._main.is_behind or (self._tasks.received and not self._told):
+            return [self._always_ready]
         return [self._main] if self._main.is_readable else []
 
-    def _poll(self, check: Callable[[], None]) -> None:
+    def _tell(self, on_received: Callable[[], None]) -> None:
+        if not self._told:
+            self._told = True
+            on_received()
+
+    def _poll(self, check: Callable[[], None], on_received: Callable[[], None]) -> None:
         self._main.receive()
+        if self._tasks.received:
+            self._tell(on_received)
+            return
         check()
         counts = self.run.counts()
         # Before anything is received workers write the records of empty packets.
@@ -163,24 +195,70 @@ def open_receiver(
     if options.layout != Layout.FIXED:
         raise UsageError("a guest is received packet by packet, so it needs the fixed layout")
     source = MigrationSource(state, main.shown)
-    channels = connections.channels
+    open_tasks = _open_channels if connections.channels else _open_stream
     with ExitStack() as stack:
-        tables = stack.enter_context(StagingTables(len(channels) + 2))
-        secure = tuple(each for each in channels if isinstance(each, SecureConnection))
-        make = partial(_plan_handler, tables.paths, target_page(state), secure)
-        run = stack.enter_context(open_save_run(source, path, options, make_handler=make))
-        pages = ParentPages(tables.paths[len(channels) :], run.geometry, run.stored_packets)
-        main.begin(state, run.geometry, pages)
-        tasks = ReceiveTasks(
-            run.geometry,
-            main,
-            [-1 if secure else channel.fileno() for channel in channels],
-            run.worker_count,
-            tables.paths,
-            pages,
-            run.level,
+        opened = open_tasks(stack, connections, main, state)
+        run = stack.enter_context(open_save_run(source, path, options, make_handler=opened.make))
+        with closing(Receiver(main, source, run, opened.tasks(run))) as receiver:
+            yield receiver
+
+
+class _Opened(NamedTuple):
+    # How workers get their handlers, and the parent the tasks for them.
+    make: MakeHandler
+    tasks: Callable[[SaveRun], ReceiveTasks | StreamTasks]
+
+
+def _open_channels(
+    stack: ExitStack, connections: Connections, main: MainChannel, state: VmState
+) -> _Opened:
+    secure = tuple(each for each in connections.channels if isinstance(each, SecureConnection))
+    channels = [-1 if secure else channel.fileno() for channel in connections.channels]
+    most = sum(-(-block.length // MIN_PACKET_SIZE) for block in state.blocks)
+    staging = stack.enter_context(StagingTables(len(channels) + 1, most))
+    tables = staging.paths
+
+    def make(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
+        plan = _plan(inputs, output)._replace(
+            tables=tables,
+            waiting=staging.waiting_path,
+            target_page=target_page(state),
+            secure=secure,
         )
-        yield Receiver(main, source, run, tasks)
+        return partial(ReceiveHandler, plan)
+
+    def tasks(run: SaveRun) -> ReceiveTasks:
+        waiting = open_waiting(staging.waiting_path)
+        pages = ParentPages(
+            tables[-1], waiting, run.geometry, lambda: main.marks, run.stored_packets
+        )
+        main.begin(state, run.geometry, pages)
+        workers = run.worker_count
+        return ReceiveTasks(run.geometry, main, channels, workers, tables, pages, run.level)
+
+    return _Opened(make, tasks)
+
+
+def _open_stream(
+    stack: ExitStack, _connections: Connections, main: MainChannel, state: VmState
+) -> _Opened:
+    if target_page(state) != PAGE_SIZE:
+        message = "pages of the guest are larger than 4 KiB, which only multifd is received with"
+        raise UnsupportedError(message, path=main.shown)
+    shared = stack.enter_context(SharedBuffers())
+
+    def make(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
+        shared.make_for(inputs.geometry)
+        return partial(ReceiveHandler, _plan(inputs, output)._replace(buffers=shared.path))
+
+    def tasks(run: SaveRun) -> StreamTasks:
+        buffers = PacketBuffers(shared.path, run.geometry.packet_pages)
+        stack.callback(buffers.close)
+        pages = GatheredPages(run.geometry, buffers)
+        main.begin(state, run.geometry, pages)
+        return StreamTasks(run.geometry, main, pages, run.level)
+
+    return _Opened(make, tasks)
 
 
 def target_page(state: VmState) -> int:
@@ -196,22 +274,12 @@ def target_page(state: VmState) -> int:
     return 1 << number
 
 
-def _plan_handler(
-    tables: Sequence[str],
-    page: int,
-    secure: Sequence[SecureConnection],
-    inputs: SaveInputs,
-    output: SaveOutput,
-) -> Callable[[], Handler]:
-    plan = ReceivePlan(
+def _plan(inputs: SaveInputs, output: SaveOutput) -> ReceivePlan:
+    return ReceivePlan(
         [] if inputs.parent is None else inputs.parent.plans,
         inputs.geometry,
         output.writer.plan,
         inputs.packet_settings(),
-        tables,
-        page,
         paced=len(inputs.options.steps) > 1,
         deltas=inputs.options.deltas,
-        secure=secure,
     )
-    return partial(ReceiveHandler, plan)

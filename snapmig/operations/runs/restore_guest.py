@@ -9,17 +9,27 @@ from pathlib import Path
 
 from snapmig.attachments import SOURCE_PREFIX, Attachments, StoredAttachment, source_format
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
-from snapmig.operations.options.parse import GUEST_FORMAT, GUEST_PREFIX
+from snapmig.migration.wire import WireCompression
+from snapmig.operations.options.parse import (
+    GUEST_FORMAT,
+    GUEST_PREFIX,
+    MAPPED_RAM,
+    MULTIFD,
+    SHARED,
+    WAYS,
+    WayIn,
+)
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
+from snapmig.operations.runs.restore_multifd import has_flushes, send_to_guest
 from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.save_guest import STATE
 from snapmig.system.files import descriptor_path, pwrite_all
@@ -84,10 +94,13 @@ def _load_guest(attachments: Attachments, source: SnapshotFile) -> SavedGuest:
     return replace(saved, command_line=facts.command_line, qemu_version=version)
 
 
-def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str, int]:
+def restore_guest(
+    reading: Reading, socket: str, wait: MonitorWait, way: WayIn
+) -> tuple[str, int, str]:
     """
-    Load a snapshot into a waiting QEMU and let it run; return format and number of nonzero pages.
+    Load a snapshot into a waiting QEMU and let it run; return format, nonzero pages, and the way.
 
+    :raises UsageError: the way asked for can't be gone with this QEMU or snapshot
     :raises SnapmigError: the QEMU does not fit; it is still untouched
     """
     source = reading.snapshot
@@ -95,15 +108,37 @@ def restore_guest(reading: Reading, socket: str, wait: MonitorWait) -> tuple[str
     saved = load_guest(source)
     with Guest(socket, wait) as guest:
         _check_fits(guest, saved, source.geometry.blocks)
-        if saved.state is None:
-            return name, _start_from_file(reading, guest)
+        via = _choose_way(guest, saved, way)
+        if via == MULTIFD:
+            return name, send_to_guest(reading, guest, way.compression), via
+        if via == MAPPED_RAM or saved.state is None:
+            return name, _start_from_file(reading, guest), via
         with guest.open_memory(os.O_RDWR) as opened:
             data_pages = sum(
                 _fill_memory(reading, socket, memory, fd)
                 for memory, fd in zip(guest.facts.memory, opened, strict=True)
             )
         _start(guest, saved.state)
-    return name, data_pages
+    return name, data_pages, via
+
+
+def _choose_way(guest: Guest, saved: SavedGuest, way: WayIn) -> str:
+    shared = guest.unshared
+    if shared is None and saved.state is None:
+        shared = "its device state is not apart from its RAM"
+    problems = {SHARED: shared, MULTIFD: _multifd_problem(guest, saved), MAPPED_RAM: None}
+    if way.compression != WireCompression.NONE:
+        problems[SHARED] = problems[MAPPED_RAM] = "only multifd has compressed pages"
+    if way.via is not None and (problem := problems[way.via]):
+        raise UsageError(f"the guest can't be restored via {way.via}: {problem}")
+    return way.via or next((each for each in WAYS if problems[each] is None), MULTIFD)
+
+
+def _multifd_problem(guest: Guest, saved: SavedGuest) -> str | None:
+    if saved.state is not None and not has_flushes(guest, saved.machine):
+        # Its state has sections of its own with pages, and each section is a mark there.
+        return "QEMU 7.2 and 8.0 can't be sent pages that are a part of the device state"
+    return guest.multifd_problem
 
 
 def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -> None:
@@ -115,12 +150,12 @@ def _check_fits(guest: Guest, saved: SavedGuest, blocks: tuple[RamBlock, ...]) -
         message = f"QEMU's machine type is {guest.facts.machine}, the snapshot's {saved.machine}"
         raise SnapmigError(message, path=path)
     wanted = {block.name: block.size for block in blocks}
-    if saved.state is None:  # a migration file, with the blocks of firmware too
+    if saved.state is None or guest.unshared is not None:  # with the blocks of firmware too
         found = {item.name: item.size for item in guest.facts.memory}
         wanted = {name: size for name, size in wanted.items() if name in found}
     else:
         found = {item.name: item.size for item in guest.facts.memory if item.shared}
-    kind = "RAM" if saved.state is None else "shared RAM"
+    kind = "shared RAM" if guest.unshared is None else "RAM"
     if found != wanted:
         message = f"QEMU's {kind} is {_layout(found)}, the snapshot's {_layout(wanted)}"
         raise SnapmigError(message, path=path)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import NamedTuple
 
 from snapmig.attachments import (
+    DOMAIN_XML,
     SOURCE_PREFIX,
     Attachments,
     load_attachment,
@@ -22,11 +23,7 @@ from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
 from snapmig.operations.options.addresses import Placing, place_blocks
 from snapmig.pages import Mask
 
-__all__ = ("Part", "plan_block", "plan_whole")
-
-
-DOMAIN_XML = "domain.xml"
-"""The attachment of users that has libvirt's definition of the guest."""
+__all__ = ("Part", "content_of", "plan_block", "plan_whole")
 
 
 _INDEX_STEP = 4096
@@ -56,17 +53,7 @@ def plan_whole(
     :raises CorruptSnapshotError: an attachment needed for it is invalid
     """
     geometry = source.geometry
-    # The user's addresses take precedence over those of a saved core.
-    kept = {} if any(placing) else Attachments(source, SOURCE_PREFIX, limited=True)
-    content = Content(
-        blocks=place_blocks(geometry.blocks, placing.addresses),
-        attachments=kept,
-        format=source_format(source),
-        packet_pages=geometry.packet_pages,
-        data_pages=partial(_data_pages, source),
-        architecture=placing.architecture or source.architecture,
-        domain_xml=domain_xml or _attached_xml(source),
-    )
+    content = content_of(source, domain_xml, placing)
     try:
         plan = find_format(name).plan_image(content)
     except SnapmigError as error:
@@ -75,6 +62,26 @@ def plan_whole(
     placer = plan.placer or Placer(plan.block_offsets, block_starts(geometry.blocks))
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
     return Part(range(geometry.packet_count), geometry.ram_size, pages, plan, placer)
+
+
+def content_of(
+    source: SnapshotFile,
+    domain_xml: bytes | None = None,
+    placing: Placing = Placing(),  # noqa: B008 - immutable
+) -> Content:
+    """Return a snapshot's contents for a format; the parameters are those of a plan."""
+    geometry = source.geometry
+    # The user's addresses take precedence over those of a saved core.
+    kept = {} if any(placing) else Attachments(source, SOURCE_PREFIX, limited=True)
+    return Content(
+        blocks=place_blocks(geometry.blocks, placing.addresses),
+        attachments=kept,
+        format=source_format(source),
+        packet_pages=geometry.packet_pages,
+        data_pages=partial(_data_pages, source),
+        architecture=placing.architecture or source.architecture,
+        domain_xml=domain_xml or _attached_xml(source),
+    )
 
 
 def _attached_xml(source: SnapshotFile) -> bytes | None:

@@ -44,7 +44,7 @@ from snapmig.workers.counters import COUNTERS, Row
 from snapmig.workers.pool import Wakers, Workers
 from snapmig.workers.tasks import Handler, TaskSource
 
-__all__ = ("SaveRun", "open_save_run")
+__all__ = ("MakeHandler", "SaveRun", "open_save_run")
 
 SAMPLE_STEP = 16
 """One packet in 16 is read again after a save; more of small images, fewer of huge ones: from
@@ -139,7 +139,9 @@ class SaveRun:
         if writer.plan.layout == Layout.PACKED:
             writer.end_packed_data(tasks.end)
 
-    def receive(self, tasks: TaskSource, poll: Callable[[], None], wakers: Wakers) -> None:
+    def receive(
+        self, tasks: TaskSource, poll: Callable[[], None], wakers: Wakers, ahead: int = 1
+    ) -> None:
         """
         Store packets that come by themselves.
 
@@ -152,7 +154,7 @@ class SaveRun:
             poll()
             self._report()
 
-        self._workers.run(tasks, poll_and_report, ahead=1, wakers=wakers)
+        self._workers.run(tasks, poll_and_report, ahead=ahead, wakers=wakers)
         self._report()
         self._counts = self._workers.counters.total()
 

@@ -63,7 +63,7 @@ def make_result(
         disk_size=written.disk_size,
         seconds=round(measured.seconds, 3),
         pause_seconds=None if pause is None else round(pause, 4),
-        changed_packets=int(counts[Counter.CHANGED_PACKETS]) if options.live else None,
+        changed_packets=int(counts[Counter.CHANGED_PACKETS]) if options.live is True else None,
         torn_packets=measured.torn,
         left_out_blocks=tuple(block.name for block in inputs.left_out),
         warnings=tuple(measured.warnings),

@@ -101,6 +101,13 @@ class FakeMonitor:
         """The commands received, in their order."""
         return [name for name, _ in self.commands]
 
+    def tell(self, event: str, second: int = 1) -> None:
+        """Send the client an event."""
+        if self._client is not None:
+            at = {"seconds": second, "microseconds": 0}
+            line = json.dumps({"event": event, "timestamp": at})
+            self._client.sendall(line.encode() + b"\r\n")
+
     def _serve(self) -> None:
         while True:
             try:

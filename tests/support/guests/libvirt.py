@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.guests.qemu import find_qemu
+from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
 from tests.support.requirements import requires
 
@@ -17,6 +18,38 @@ NOBODY = 65534
 SECONDS = 30.0
 OLDEST_FOR_QEMU_11 = 11
 """9.0 fails with QEMU 11.1 ("the cause is unknown")."""
+
+DOMAIN = """\
+<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
+  <name>tiny</name>
+  <memory unit='b'>{ram}</memory>
+  {backing}
+  <os><type arch='x86_64' machine='q35'>hvm</type><boot dev='fd'/></os>
+  <features><acpi/></features>
+  <devices>
+    <emulator>{program}</emulator>
+    <disk type='file' device='floppy'>
+      <driver name='qemu' type='raw'/>
+      <source file='{sector}'/><target dev='fda' bus='fdc'/><readonly/>
+    </disk>
+    <controller type='usb' model='none'/>
+    <memballoon model='none'/>
+    <serial type='file'><source path='{serial}'/><target port='0'/></serial>
+  </devices>
+  {monitor}
+</domain>
+"""
+SHARED = """\
+<memoryBacking><source type='file'/><access mode='shared'/></memoryBacking>
+"""
+
+
+MONITOR = """\
+<qemu:commandline>
+    <qemu:arg value='-qmp'/><qemu:arg value='unix:{monitor},server=on,wait=off'/>
+  </qemu:commandline>
+"""
+"""A monitor besides libvirt's own."""
 
 
 class Session:
@@ -69,6 +102,20 @@ class Session:
         assert not check or done.returncode == 0, done.stderr
         return done.stdout
 
+    @property
+    def uri(self) -> str:
+        """Name it for other users than its own."""
+        return f"qemu+unix:///session?socket={self.folder}/RU/libvirt/libvirt-sock"
+
+    @property
+    def daemon(self) -> int:
+        """Its process."""
+        return self._daemon.pid
+
+    def state(self, name: str = "tiny") -> str:
+        """Return a domain's state, as libvirt knows it."""
+        return self.virsh("domstate", name).strip()
+
     def wait_passes(self, count: int) -> list[int]:
         """Wait until the guest has ended some passes; return all."""
         deadline = time.monotonic() + SECONDS
@@ -87,3 +134,24 @@ def require_libvirt() -> None:
     major = int(find_qemu().version.partition(".")[0] or 0)
     if major > 10 and int(told.partition(".")[0]) < OLDEST_FOR_QEMU_11:
         pytest.skip(f"libvirt {told.strip()} starts no QEMU {major}")
+
+
+def make_session(
+    program: str, shm: Path, image_format: str, backing: str = "", *, monitor: bool = True
+) -> Session:
+    """
+    Return a session with the definition of a guest, not yet begun.
+
+    :param backing: SHARED, or none for private memory
+    :param monitor: with a monitor of its own
+    """
+    require_libvirt()
+    shm.chmod(0o711)
+    folder = shm / "home"
+    folder.mkdir()
+    sector = tiny.write_sector(folder, LAYOUT)
+    own = MONITOR.format(monitor=folder / "monitor") if monitor else ""
+    places = {"sector": sector, "serial": folder / "serial", "program": program}
+    places |= {"monitor": own, "backing": backing}
+    (folder / "tiny.xml").write_text(DOMAIN.format(ram=LAYOUT.ram, **places))
+    return Session(folder, image_format)

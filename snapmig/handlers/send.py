@@ -1,0 +1,186 @@
+"""
+A worker that sends a snapshot's packets over one channel of a migration.
+
+Zero pages are left out: the destination's memory is new, or the main connection tells of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from snapmig.chains.reader import ReadPlan, open_chain
+from snapmig.container.format import Encoding
+from snapmig.container.index import StoredPacket
+from snapmig.errors import WorkerDiedError
+from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.handlers.counters import Counter, encoding_counter
+from snapmig.handlers.load import LoadTasks
+from snapmig.migration.deflater import Deflater, make_deflater
+from snapmig.migration.packing import PACKET_PAGES
+from snapmig.migration.sender import ChannelSender
+from snapmig.migration.wire import WireCompression
+from snapmig.pages import Bytes
+from snapmig.workers.counters import Row
+from snapmig.workers.tasks import Task
+
+__all__ = ("SendHandler", "SendPlan", "SendTasks", "SyncTasks")
+
+
+class SendKind(IntEnum):
+    """Kinds of tasks for a worker that sends."""
+
+    SEND = 0
+    """Send packets; the number of :class:`~snapmig.handlers.load.LoadTasks`' own."""
+    SYNC = 1
+    """Send ``argument`` barriers on channel ``first``; the first task has its descriptor."""
+
+
+class SendPlan(NamedTuple):
+    """
+    Everything a worker needs to send, picklable.
+
+    :param read: the snapshot and its parents, the youngest first
+    :param blocks: names of its RAM blocks as the destination knows them
+    :param compression: of the payloads
+    """
+
+    read: Sequence[ReadPlan]
+    blocks: Sequence[bytes]
+    compression: WireCompression
+
+
+class SendHandler:
+    """Decodes packets, or takes their frames as they are, and sends them."""
+
+    def __init__(self, plan: SendPlan) -> None:
+        self._plan = plan
+        self._chain = open_chain(plan.read)
+        self._geometry: Geometry = self._chain.snapshot.geometry
+        self._deflate: Deflater = make_deflater(plan.compression)
+        self._channel: ChannelSender | None = None
+
+    def run(self, task: Task, row: Row) -> None:
+        """Send a batch of packets, or barriers."""
+        if task.kind == SendKind.SYNC:
+            if self._channel is None:
+                self._channel = ChannelSender(task.descriptor, task.first, self._plan.compression)
+            self._channel.sync(task.argument)
+            return
+        packets = self._chain.packets(task.first, task.count)
+        others = [packet for packet in packets if not self._send_frame(packet, row)]
+        for found in self._chain.load_all(others):
+            if found.pages is None:
+                raise found.error or RuntimeError("no pages and no reason")
+            mask = found.packet.in_use
+            self._send_pages(found.packet.packet, np.flatnonzero(mask), found.pages, row)
+        self._count(task, packets, row)
+
+    def expect(self, task: Task) -> None:
+        """Prefetch a batch's stored bytes from a remote snapshot."""
+        if task.kind == SendKind.SEND:
+            self._chain.expect(task.first, task.count)
+
+    def notes(self) -> Sequence[str]:
+        """Return remarks about packets left to software by the engine."""
+        return self._chain.notes()
+
+    def _send_frame(self, packet: StoredPacket, row: Row) -> bool:
+        # A stored zstd packet is a frame of its own, and QEMU takes one for each of its packets.
+        fits = self._plan.compression == WireCompression.ZSTD and packet.encoding == Encoding.ZSTD
+        if not fits or packet.needs_parent or packet.stored_pages > PACKET_PAGES:
+            return False
+        stored = self._chain.snapshot.stored(packet)  # checksums compared
+        self._send(packet.packet, np.flatnonzero(packet.mask), stored, row)
+        return True
+
+    def _send_pages(self, number: int, places: Any, pages: Bytes, row: Row) -> None:
+        for at in range(0, len(places), PACKET_PAGES):
+            part = pages[at : at + PACKET_PAGES]
+            self._send(number, places[at : at + PACKET_PAGES], self._deflate(part), row)
+
+    def _send(self, number: int, places: Any, payload: Any, row: Row) -> None:
+        place = self._geometry.place(number)
+        inside = place.ram_offset - self._geometry.block_start(place.block)
+        offsets = inside + places.astype(np.int64) * PAGE_SIZE
+        if self._channel is None:
+            raise RuntimeError("pages before the channel's first barrier")
+        row[Counter.WRITTEN_BYTES] += self._channel.send(
+            self._plan.blocks[place.block], offsets, payload
+        )
+
+    def _count(self, task: Task, packets: Sequence[StoredPacket], row: Row) -> None:
+        row[Counter.RAM_BYTES] += len(self._geometry.ram_range(task.packets))
+        row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
+        row[Counter.DATA_PAGES] += sum(int(np.count_nonzero(each.kinds)) for each in packets)
+        for packet in packets:
+            row[encoding_counter(packet.encoding)] += 1
+
+
+class SendTasks:
+    """
+    Hands out barriers and packets: each worker's channel and its first barriers, then packets.
+
+    :param channels: descriptors of connections, one for each worker
+    """
+
+    waiting = False
+
+    def __init__(self, load: LoadTasks, channels: Sequence[int]) -> None:
+        self._load = load
+        self._new = dict(enumerate(channels))
+
+    def next_for(self, worker: int) -> Task | None:
+        """Return a worker's channel, or its next batch."""
+        if worker in self._new:
+            return Task(SendKind.SYNC, worker, 1, 1, self._new.pop(worker))
+        return self._load.next_for(worker)
+
+    def finished(self, _worker: int, _task: Task, _reply: Any) -> list[tuple[int, Task]]:
+        """Do nothing."""
+        return []
+
+    def lost(self, worker: int, _tasks: Sequence[Task]) -> None:
+        """
+        Note the death of a worker: its channel is lost with it.
+
+        :raises WorkerDiedError: always
+        """
+        raise WorkerDiedError(f"worker {worker} died, and with it what it was sending")
+
+
+class SyncTasks:
+    """
+    Hands each worker its last barriers.
+
+    :param workers: their number
+    :param count: barriers for each
+    """
+
+    waiting = False
+
+    def __init__(self, workers: int, count: int) -> None:
+        self._left = set(range(workers))
+        self._count = count
+
+    def next_for(self, worker: int) -> Task | None:
+        """Return a worker's barriers."""
+        if worker not in self._left:
+            return None
+        self._left.remove(worker)
+        return Task(SendKind.SYNC, worker, 1, self._count)
+
+    def finished(self, _worker: int, _task: Task, _reply: Any) -> list[tuple[int, Task]]:
+        """Do nothing."""
+        return []
+
+    def lost(self, worker: int, _tasks: Sequence[Task]) -> None:
+        """
+        Note the death of a worker.
+
+        :raises WorkerDiedError: always
+        """
+        raise WorkerDiedError(f"worker {worker} died, and with it what it was sending")

@@ -1,0 +1,143 @@
+"""Facts about guests sent into a waiting QEMU with memory of its own."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import snapmig
+from snapmig.container.format import Encoding
+from snapmig.container.reader import SnapshotFile
+from snapmig.errors import CorruptSnapshotError, UsageError
+from tests.qemu.sweep import sweep
+from tests.support.guests.qemu import Guest
+from tests.support.guests.resume import LAYOUT, Memory, file_memory, make_monitored
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import State
+from tests.support.guests.versions import require_qemu
+
+pytestmark = pytest.mark.guest
+
+PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
+SAVES: dict[str, dict[str, Any]] = {
+    "shared": {"via": "shared"},
+    "multifd": {"via": "multifd"},
+    "mapped-ram": {"via": "mapped-ram"},
+    "zstd": {"via": "multifd", "compression": "zstd"},
+    "large packets": {"via": "multifd", "packet_size": "2M"},
+    "child": {"via": "multifd", "compression": "zstd"},
+}
+WAYS = [(kind, jobs, wire) for kind in SAVES for jobs in (1, 2, 4) for wire in ("none", "zstd")]
+ESSENTIAL = [("shared", 2, "none"), ("multifd", 2, "none"), ("zstd", 2, "zstd")]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A snapshot, and where its guest stood."""
+
+    path: Path
+    state: State
+
+
+@pytest.fixture(scope="module")
+def saved(program: str, shared_shm: Path) -> Iterator[Callable[[str], Saved]]:
+    """Give a function that saves a running guest in some way, once."""
+    done: dict[str, Saved] = {}
+    with make_monitored(program, shared_shm, file_memory(shared_shm / "ram")) as guest:
+        tiny.wait_passes(guest, 2)
+
+        def save(kind: str) -> Saved:
+            if kind not in done:
+                path = shared_shm / f"{kind}.snap"
+                parent = {"parent": save("zstd").path} if kind == "child" else {}
+                snapmig.save(guest.monitor, path, jobs=2, **SAVES[kind], **parent)
+                snapmig.restore(path, shared_shm / "check", block="ram", force=True)
+                done[kind] = Saved(path, tiny.check_image(shared_shm / "check", LAYOUT))
+            return done[kind]
+
+        yield save
+
+
+@pytest.mark.parametrize(("kind", "jobs", "wire"), sweep(WAYS, lambda way: way in ESSENTIAL))
+def test_counts_on(
+    saved: Callable[[str], Saved], program: str, shm: Path, kind: str, jobs: int, wire: str
+) -> None:
+    """A guest sent over channels continues from its saved state, with every page right."""
+    if kind == "shared":
+        require_qemu("8.1")  # older ones get a file
+    found = saved(kind)
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        result = snapmig.restore(found.path, guest.monitor, jobs=jobs, wire=wire)
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert (result.via, tiny.goes_on(counted, found.state, LAYOUT)) == ("multifd", True)
+
+
+@pytest.mark.parametrize("via", ["multifd", "mapped-ram"])
+def test_a_way_on_request(saved: Callable[[str], Saved], program: str, shm: Path, via: str) -> None:
+    """A QEMU with shared memory is restored over channels, or through a file, if so asked."""
+    found = saved("multifd")
+    with make_monitored(program, shm, file_memory(shm / "new"), incoming=True) as guest:
+        result = snapmig.restore(found.path, guest.monitor, jobs=2, via=via)
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert (result.via, tiny.goes_on(counted, found.state, LAYOUT)) == (via, True)
+
+
+def test_no_shared_memory_to_write(saved: Callable[[str], Saved], program: str, shm: Path) -> None:
+    """Memory that is not shared can't be written, and the QEMU is still waiting afterwards."""
+    found = saved("multifd")
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        with pytest.raises(UsageError, match="via shared: RAM block 'ram' is not in a shared file"):
+            snapmig.restore(found.path, guest.monitor, via="shared")
+        assert status(guest) == "inmigrate"
+
+
+def test_settings_are_put_back(saved: Callable[[str], Saved], program: str, shm: Path) -> None:
+    """QEMU's capabilities and number of channels are as before."""
+    found = saved("multifd")
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        before = settings(guest)
+        snapmig.restore(found.path, guest.monitor, jobs=3, wire="zstd")
+        assert settings(guest) == before
+
+
+def test_a_damaged_packet_is_not_sent(
+    saved: Callable[[str], Saved], program: str, shm: Path
+) -> None:
+    """A frame passed on undecoded is checked like any other."""
+    path = shm / "damaged.snap"
+    path.write_bytes(saved("zstd").path.read_bytes())
+    packet = damage(path)
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = re.compile("")
+        with pytest.raises(CorruptSnapshotError, match=f"packet {packet}"):
+            snapmig.restore(path, guest.monitor, jobs=2, wire="zstd")
+
+
+def damage(path: Path) -> int:
+    """Change a stored byte of the first packet that is a frame, and return its number."""
+    with SnapshotFile(str(path)) as snapshot:
+        places = map(snapshot.geometry.place, range(snapshot.geometry.packet_count))
+        packets = map(snapshot.packet, places)
+        packet = next(each for each in packets if each.encoding == Encoding.ZSTD)
+    with path.open("r+b") as file:
+        file.seek(packet.offset)
+        byte = file.read(1)
+        file.seek(packet.offset)
+        file.write(bytes([byte[0] ^ 1]))
+    return packet.packet
+
+
+def status(guest: Guest) -> str:
+    """Return QEMU's run state."""
+    return str(guest.execute("query-status")["status"])
+
+
+def settings(guest: Guest) -> object:
+    """Return QEMU's settings for migrations."""
+    commands = ("query-migrate-capabilities", "query-migrate-parameters")
+    return [guest.execute(command) for command in commands]
