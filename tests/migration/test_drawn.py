@@ -30,7 +30,7 @@ def check_received(receive, talk):
 
 def check_ended(receive, talk):
     """Receive a damaged talk: it may be a good one still, or it is refused."""
-    received = receive(talk, patience=4)
+    received = receive(talk, patience=2)
 
     if received.error is None:
         assert len(received.ram) > 0
