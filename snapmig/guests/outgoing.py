@@ -24,6 +24,7 @@ __all__ = (
     "open_stream",
 )
 
+_CANCEL_S = 1.0
 _ASK_S = 0.5
 """Seconds between two questions for the migration's state."""
 _REST_S = 30.0
@@ -177,6 +178,7 @@ class Outgoing:
         self._asked = time.monotonic()
         self._look: Callable[[], Migration | None] | None = None
         self._stop_at = None if pause_after_s is None else self._asked + pause_after_s
+        self._cancelled = False
         self.downtime_ms: float | None = None
         self.stopped_at: float | None = None
         """When the guest was stopped, known at the end."""
@@ -200,6 +202,20 @@ class Outgoing:
         elif now - self._asked > _ASK_S:
             self._look = self._monitor.begin(Migration, "query-migrate")
 
+    def cancel(self) -> None:
+        """
+        Cancel the migration before its connections are closed, if QEMU listens.
+
+        QEMU 10.0 was seen to abort when the channels of a running guest ended by themselves. While
+        it sends the last pages of a stopped one it does not listen, and their end lets it go on.
+        """
+        self._cancelled = True
+        with suppress(MonitorError), HeldSignals():
+            look = self._monitor.begin(dict, "migrate_cancel")
+            end = time.monotonic() + _CANCEL_S
+            while look() is None and time.monotonic() < end:
+                time.sleep(POLL_S)
+
     def reason(self) -> MonitorError | None:
         """Return QEMU's reason for a failure that was noticed at its connections, if it has one."""
         self._give_up()
@@ -208,7 +224,8 @@ class Outgoing:
             try:
                 self._watch.look()
             except MonitorError as error:
-                return error
+                ours = self._cancelled and migration_of(self._monitor).status == "cancelled"
+                return None if ours else error
             time.sleep(POLL_S)
         return None
 

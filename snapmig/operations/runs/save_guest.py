@@ -275,7 +275,11 @@ def _accepted(
         raise UnreachableError(error.message, path=error.path) from error
     private.close()
     with closing(connections):
-        yield connections
+        try:
+            yield connections
+        except BaseException:
+            outgoing.cancel()
+            raise
 
 
 @contextmanager
