@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -50,7 +52,8 @@ def test_the_first_save_needs_room_for_the_ram(guest: Monitored, shared_shm: Pat
     """The size of a running guest's RAM is taken from its files, without a pause."""
     expected = ((shared_shm / "ram").stat().st_blocks * 512, "the guest's RAM")
 
-    assert expected_size((), Plan(None, ""), guest.monitor, USUAL_WAIT) == expected
+    web: Any = SimpleNamespace(source=guest.monitor, save={})
+    assert expected_size((), Plan(None, ""), web, USUAL_WAIT) == expected
 
 
 def test_a_guest_that_is_off_may_be_skipped(

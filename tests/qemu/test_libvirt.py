@@ -143,10 +143,10 @@ def test_in_the_background(session: Session, shm: Path, cli: Callable[..., Outco
 
 @both("private")
 def test_pause_of_a_live_save(session: Session, shm: Path) -> None:
-    """The pause told of a live save that has to stop its guest is the guest's."""
+    """The pause told of a live save is the guest's, not the time of the save."""
     save = {"connect": session.uri, "live": True, "max_downtime": 0, "pause_after": 4}
     result = snapmig.save("libvirt:tiny", shm / "snap", **save)
-    assert result.pause_seconds < result.seconds - 2
+    assert result.pause_seconds < result.seconds / 2
 
 
 @both("private")

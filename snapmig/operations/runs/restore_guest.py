@@ -123,15 +123,23 @@ def restore_guest(
 
 
 def _choose_way(guest: Guest, saved: SavedGuest, way: WayIn) -> str:
-    shared = guest.unshared
-    if shared is None and saved.state is None:
-        shared = "its device state is not apart from its RAM"
-    problems = {SHARED: shared, MULTIFD: _multifd_problem(guest, saved), MAPPED_RAM: None}
+    for each in WAYS if way.via is None else (way.via,):
+        problem = _problem_of(each, guest, saved, way)
+        if problem is None:
+            return each
+        if each == way.via:
+            raise UsageError(f"the guest can't be restored via {each}: {problem}")
+    raise UsageError(f"the guest can't be restored with frames on the wire: {problem}")
+
+
+def _problem_of(each: str, guest: Guest, saved: SavedGuest, way: WayIn) -> str | None:
+    if each == MULTIFD:
+        return _multifd_problem(guest, saved)
     if way.compression != WireCompression.NONE:
-        problems[SHARED] = problems[MAPPED_RAM] = "only multifd has compressed pages"
-    if way.via is not None and (problem := problems[way.via]):
-        raise UsageError(f"the guest can't be restored via {way.via}: {problem}")
-    return way.via or next((each for each in WAYS if problems[each] is None), MULTIFD)
+        return "only multifd has compressed pages"
+    if each == SHARED and saved.state is None:
+        return "its device state is not apart from its RAM"
+    return guest.unshared if each == SHARED else None
 
 
 def _multifd_problem(guest: Guest, saved: SavedGuest) -> str | None:
