@@ -89,7 +89,7 @@ def test_a_way_on_request(saved: Callable[[str], Saved], program: str, shm: Path
 
 def test_no_shared_memory_to_write(saved: Callable[[str], Saved], program: str, shm: Path) -> None:
     """Memory that is not shared can't be written, and the QEMU is still waiting afterwards."""
-    found = saved("multifd")
+    found = saved("shared")
     with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
         with pytest.raises(UsageError, match="via shared: RAM block 'ram' is not in a shared file"):
             snapmig.restore(found.path, guest.monitor, via="shared")
