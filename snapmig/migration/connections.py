@@ -137,12 +137,14 @@ def accept_all(
     check: Callable[[], None] = lambda: None,
     *,
     peer: tuple[int, int] | None = None,
+    cancel: Callable[[], None] = lambda: None,
 ) -> Connections:
     """
     Accept the main connection and all channels, in any order.
 
     :param check: called several times a second; raises if the migration failed
     :param peer: process and user id of the only process that may connect; 0 for an unknown process
+    :param cancel: called if that fails, before any connection is closed
     :raises MigrationError: a connection is of neither kind, or too many or too few come in time
     """
     arrivals = _Arrivals(channels)
@@ -162,6 +164,7 @@ def accept_all(
                 raise MigrationError(message)
         return arrivals.connections()
     except BaseException:
+        cancel()
         arrivals.close()
         raise
 

@@ -269,7 +269,12 @@ def _accepted(
 ) -> Iterator[Connections]:
     try:
         connections = accept_all(
-            private.listener, channels, HEAD_S, outgoing.check, peer=guest.process_now
+            private.listener,
+            channels,
+            HEAD_S,
+            outgoing.check,
+            peer=guest.process_now,
+            cancel=outgoing.cancel,
         )
     except MonitorError as error:
         raise UnreachableError(error.message, path=error.path) from error
