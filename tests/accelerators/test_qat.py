@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import subprocess
 import sys
 import zlib
 
@@ -17,7 +16,8 @@ from snapmig.encodings.engines.devices import find_qat
 from snapmig.encodings.engines.engine import DeflateSettings
 from snapmig.encodings.engines.qat import library as qatzip_library
 from snapmig.encodings.engines.qat.engine import QatEngine
-from tests.support import ram
+from tests.support import program, ram
+from tests.support.outcome import Outcome
 from tests.support.requirements import requires
 
 LEVELS = range(1, 10)
@@ -81,10 +81,9 @@ def allocated() -> int:
     return int(facts.uordblks + facts.hblkhd)
 
 
-def run(program: str) -> subprocess.CompletedProcess[str]:
+def run(code: str) -> Outcome:
     """Run a program of Python in a process that never used QATzip."""
-    command = [sys.executable, "-c", program]
-    return program.call(command, timeout=60)
+    return program.call([sys.executable, "-c", code], timeout=60)
 
 
 @pytest.mark.parametrize("plain", PLAINS.values(), ids=PLAINS)
