@@ -275,7 +275,7 @@ def quick_run(output, *words, **environment):
         text=True,
     ) as process:
         outcome = program.end(process)
-    outcome.ok()
+    outcome.ok(err=None)
     assert not list(Path("/dev/shm").glob(f"snapmig-bench-{process.pid}-*"))
     lines = (output / "chains.jsonl").read_text().splitlines()
     return outcome.out, [json.loads(line) for line in lines]
