@@ -44,7 +44,7 @@ pytestmark = pytest.mark.guest
 WAYS = [(live, jobs) for live in (False, True) for jobs in (1, 2, 4)]
 UNWRITTEN = re.compile(
     "No space left on device|failed to save SaveStateEntry|Channel error"
-    "|Unable to (read from|write to) socket"
+    "|Unable to (read from|write to) socket|has already quit"
 )
 """What QEMU writes where it can't write a guest to the end."""
 LARGE = Layout(ram=128 << 20)
