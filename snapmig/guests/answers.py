@@ -25,6 +25,7 @@ __all__ = (
     "Status",
     "Version",
     "WrongAnswerError",
+    "YankInstances",
     "typed",
 )
 
@@ -95,6 +96,12 @@ class Capability(Struct, frozen=True):
     state: bool
 
 
+class YankInstance(Struct, frozen=True):
+    """An element of the answer to ``query-yank``: something with connections that can be cut."""
+
+    type: Name
+
+
 class MemoryDevice(Struct, frozen=True):
     """
     An element of the answer to ``query-memdev``.
@@ -115,6 +122,7 @@ class ObjectItem(Struct, frozen=True):
 
 
 Capabilities = Annotated[list[Capability], Meta(max_length=1000)]
+YankInstances = Annotated[list[YankInstance], Meta(max_length=100_000)]
 MemoryDevices = Annotated[list[MemoryDevice], Meta(max_length=1000)]
 ObjectItems = Annotated[list[ObjectItem], Meta(max_length=100_000)]
 

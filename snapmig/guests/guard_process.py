@@ -111,8 +111,15 @@ def _let_go(monitor: _Monitor, plan: dict[str, Any]) -> None:
     ):
         monitor.execute("cont")
         time.sleep(_POLL_S)
+    _wait_for_cleanup(monitor)
     for command, values in plan["undo"]:
         monitor.execute(command, values)
+
+
+def _wait_for_cleanup(monitor: _Monitor) -> None:
+    # QEMU reads its settings once more after a migration has ended: see settings.py.
+    while {"type": "migration"} in (monitor.execute("query-yank") or []):
+        time.sleep(_POLL_S)
 
 
 def _read_to_end(stream: socket.socket) -> None:

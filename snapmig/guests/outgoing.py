@@ -206,9 +206,8 @@ class Outgoing:
         """
         Cancel the migration before its connections are closed, if QEMU listens.
 
-        QEMU 10.0 was seen to abort when the channels of a running guest ended by themselves; this
-        makes that rarer. While it sends the last pages of a stopped one it does not listen, and
-        their end lets it go on.
+        So its log has no errors of connections that ended. While it sends the last pages of a
+        stopped guest it does not listen, and their end lets it go on.
         """
         self._cancelled = True
         with suppress(MonitorError), HeldSignals():

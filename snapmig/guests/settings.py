@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from snapmig.guests.answers import Capabilities
+from snapmig.guests.answers import Capabilities, YankInstances
 from snapmig.guests.monitor import Monitor, MonitorError
+from snapmig.guests.watch import POLL_S, migration_of
 
 __all__ = (
     "BACKGROUND",
@@ -21,6 +23,8 @@ __all__ = (
 Commands = list[tuple[str, dict[str, Any]]]
 """Monitor commands, each with its arguments."""
 
+_CLEANUP_S = 30.0
+_SETUP_S = 1.0
 _EVENTS = "events"
 """Capability that libvirt sets once, when a domain starts, and relies on; it only tells."""
 
@@ -79,6 +83,7 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
         yield
     finally:
         with suppress(MonitorError):  # QEMU may have gone; its own reason matters more
+            _wait_for_cleanup(monitor)
             _set(monitor, {name: known[name] for name in changed})
 
 
@@ -92,7 +97,23 @@ def parameters(monitor: Monitor, wanted: Mapping[str, object]) -> Iterator[None]
         yield
     finally:
         with suppress(MonitorError):
+            _wait_for_cleanup(monitor)
             monitor.execute("migrate-set-parameters", **{name: known[name] for name in changed})
+
+
+def _wait_for_cleanup(monitor: Monitor) -> None:
+    # A migration has failed, or is complete, a moment before QEMU ends its channels, and for that
+    # QEMU reads the settings again. If they have changed it ends channels that it never had, or
+    # none: assertions fail (seen with 10.0 and 11.1), and the guest is lost. The registration of
+    # the migration in query-yank is the last to go.
+    started = time.monotonic()
+    while any(each.type == "migration" for each in monitor.ask(YankInstances, "query-yank")):
+        # One that is still to come in is set up as long as its source likes.
+        limit = _SETUP_S if migration_of(monitor).status == "setup" else _CLEANUP_S
+        if time.monotonic() - started > limit:
+            message = f"QEMU has not cleaned up after its migration in {limit:g} s"
+            raise MonitorError(message, path=monitor.path)
+        time.sleep(POLL_S)
 
 
 def _known_parameters(monitor: Monitor) -> dict[str, Any]:

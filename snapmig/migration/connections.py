@@ -218,7 +218,8 @@ class _Arrivals:
                 self.unsorted.append(connection)
             else:
                 connection.close()
-            if len(self.unsorted) + len(self._channels) > self._count + 1:
+            known = len(self._channels) + (self._main is not None)
+            if len(self.unsorted) + known > self._count + 1:
                 message = f"more than {self._count + 1} connections came, expected {self.wanted}"
                 self.unsorted += take_latecomers(listener)
                 raise MigrationError(message)

@@ -91,7 +91,9 @@ def unpack_hello(raw: bytes, channels: int) -> Hello:
     magic, version, uuid, channel = _HELLO.unpack(raw)
     _check_magic(magic, version)
     if channel >= channels:
-        raise MigrationError(f"channel {channel} was opened, expected 0 to {channels - 1}")
+        raise MigrationError(
+            f"channel {channel} was opened, more than expected: 0 to {channels - 1}"
+        )
     return Hello(uuid, channel)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +16,7 @@ from snapmig.migration.connections import Connections
 from snapmig.migration.listening import Address, Listener, parse_address
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.tls import check_certificates
+from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.parse import (
@@ -169,9 +170,15 @@ def _store(
     channels = len(connections.channels)
     check = partial(listener.check_no_more, channels)
     main = MainChannel(connections.main, str(listener.address), multifd=channels > 0)
-    state = main.read_head(HEAD_S, check)
-    with open_receiver(connections, main, state, location, options) as receiver:
-        receiver.receive(check)
+    with ExitStack() as stack:
+        try:
+            state = main.read_head(HEAD_S, check)
+            opened = open_receiver(connections, main, state, location, options)
+            receiver = stack.enter_context(opened)
+            receiver.receive(check)
+        except MigrationError:
+            check()  # a channel too many is the better reason
+            raise
         check()
         way = MULTIFD if channels else STREAM
         receiver.source.attachments = {**receiver.attachments(), VIA: way.encode()}

@@ -16,7 +16,7 @@ WORDS = {
     "a channel is of another version": "version 2, expected 1",
     "a channel has another guest's uuid": "UUID",
     "a channel number comes twice": "channel 0 was opened twice",
-    "a channel number is too high": "channel 2 was opened, expected 0 to 1",
+    "a channel number is too high": "channel 2 was opened, more than expected: 0 to 1",
     "one channel too many": "more than 3 connections",
     "packet with another magic": "0x11223345",
     "more pages than the list has": "in a list of 1,",

@@ -1,6 +1,7 @@
 """Facts about the acceptance of a migration's connections."""
 
 import socket
+from contextlib import ExitStack
 
 import pytest
 
@@ -35,4 +36,16 @@ def test_an_end_after_too_few_bytes_is_seen_at_once(start):
         source.close()
 
         with pytest.raises(MigrationError, match=f"ended after {len(start)} bytes"):
+            accept_all(private.listener, 1, 60)
+
+
+def test_a_silent_connection_too_many():
+    """One that is there beside all that are expected is refused, though it has sent nothing."""
+    with PrivateSocket() as private, ExitStack() as stack:
+        path = str(private.path)
+        for start in (b"QEVM", wire.init(0), b""):
+            connection = stack.enter_context(socket.socket(socket.AF_UNIX))
+            connection.connect(path)
+            connection.sendall(start)
+        with pytest.raises(MigrationError, match="more than 2 connections came"):
             accept_all(private.listener, 1, 60)

@@ -36,7 +36,7 @@ KINDS = {
 MOMENTS = 4
 CUT_OFF = re.compile(
     "Sibling indicated error 1$|Channel error|[Ee]rror.*(migrat|writ)|Unable to (read|write)"
-    r"|failed to save SaveStateEntry .*\(ram\): -5$"
+    r"|failed to save SaveStateEntry .*\(ram\): -5$|has already quit"
 )
 """
 What QEMU says of a migration that is cancelled, or whose destination has gone. To cancel one QEMU

@@ -136,6 +136,16 @@ def test_capabilities_are_put_back(monitor: FakeMonitor) -> None:
     assert put_back in monitor.commands[monitor.names.index("query-migrate-parameters") :]
 
 
+def test_settings_are_put_back_when_qemu_has_cleaned_up(monitor: FakeMonitor) -> None:
+    """QEMU reads its settings again when it ends the channels of a migration that has failed."""
+    answers = [[{"type": "migration"}], [{"type": "migration"}], []]
+    monitor.answers |= {"query-yank": lambda _: answers.pop(0), "query-migrate-parameters": {}}
+    die(monitor, "before")
+    wait_for(lambda: not monitor.has_client)
+    assert answers == []
+    assert monitor.names[-1] == "migrate-set-parameters"
+
+
 def test_guest_left_stopped_by_a_failed_snapshot(monitor: FakeMonitor) -> None:
     """QEMU stops a guest for a background snapshot; if that fails then, the guest is continued."""
     with Guest(str(monitor.path)) as guest, guest.paused():

@@ -165,6 +165,7 @@ class FakeMonitor:
             "query-migrate-parameters": {
                 "multifd-channels": 2, "max-bandwidth": 1 << 27, "downtime-limit": 300,
             },
+            "query-yank": [],
             "query-memdev": self._memory_devices(),
             "qom-list": [{"name": "ram", "type": "child<memory-backend-file>"}],
             "qom-get": self._property(arguments),
