@@ -117,7 +117,7 @@ class Guest:
         for item in memory:
             if not item.shared:
                 return f"RAM block {item.name!r} is not in a shared file"
-            if item.path is None and self._version >= _ONLY_NAMED_FILES:
+            if item.path is None and self.version >= _ONLY_NAMED_FILES:
                 return (
                     f"RAM block {item.name!r} is a memfd, and QEMU {self.facts.qemu_version} "
                     "leaves only files that have a path out of its device state"
@@ -232,7 +232,7 @@ class Guest:
         Otherwise QEMU leaves memory write-protected, and the guest stands still for ever. Seen with
         7.2; by its source 8.2 is free of it.
         """
-        return self._version < _ENDS_TRACKING
+        return self.version < _ENDS_TRACKING
 
     def stop_of(self, pause: Pause) -> Stop | None:
         """Return the first stop of a pause, over or under way, None if there is none."""
@@ -262,7 +262,7 @@ class Guest:
     @property
     def live_problem(self) -> str | None:
         """The reason why QEMU can't migrate the guest while it runs, None if it can."""
-        if self._version >= _SEES_ALL_WRITES:
+        if self.version >= _SEES_ALL_WRITES:
             return None
         if self.monitor.ask(dict[str, Any], "query-kvm").get("enabled"):
             return None
@@ -419,10 +419,11 @@ class Guest:
         )
 
     def _file(self, fd: int, access: int) -> AbstractContextManager[str]:
-        return hand_over(self.monitor, fd, access, self._version)
+        return hand_over(self.monitor, fd, access, self.version)
 
     @property
-    def _version(self) -> tuple[int, ...]:
+    def version(self) -> tuple[int, ...]:
+        """QEMU's version."""
         return tuple(int(part) for part in self.facts.qemu_version.split("."))
 
     def _migrate(self, command: str, uri: str) -> None:

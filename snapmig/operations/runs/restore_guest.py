@@ -16,6 +16,7 @@ from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
 from snapmig.images.target import TargetPlan
+from snapmig.migration.source_stream import has_flushes
 from snapmig.migration.wire import WireCompression
 from snapmig.operations.options.parse import (
     GUEST_FORMAT,
@@ -29,7 +30,7 @@ from snapmig.operations.options.parse import (
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
-from snapmig.operations.runs.restore_multifd import has_flushes, send_to_guest
+from snapmig.operations.runs.restore_multifd import send_to_guest
 from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.save_guest import STATE
 from snapmig.system.files import descriptor_path, pwrite_all
@@ -143,7 +144,7 @@ def _problem_of(each: str, guest: Guest, saved: SavedGuest, way: WayIn) -> str |
 
 
 def _multifd_problem(guest: Guest, saved: SavedGuest) -> str | None:
-    if saved.state is not None and not has_flushes(guest, saved.machine):
+    if saved.state is not None and not has_flushes(saved.machine, guest.version):
         # Its state has sections of its own with pages, and each section is a mark there.
         return "QEMU 7.2 and 8.0 can't be sent pages that are a part of the device state"
     return guest.multifd_problem
