@@ -1,0 +1,106 @@
+"""A snapshot's guest migrated to a destination whose monitor belongs to somebody else."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, closing
+from typing import NamedTuple
+
+from snapmig.errors import SnapmigError, UnsupportedError
+from snapmig.images.qemu.shared import whole_stream
+from snapmig.migration.dialing import Connection, Dialer, closed_channel
+from snapmig.migration.sender import MainSender
+from snapmig.migration.source_stream import SourceStream, has_flushes
+from snapmig.migration.wire import MigrationError, WireCompression
+from snapmig.operations.options.peer import Peer
+from snapmig.operations.runs.read import Reading
+from snapmig.operations.runs.restore_guest import load_guest
+from snapmig.operations.runs.restore_inputs import content_of
+from snapmig.operations.runs.sending import send_over_channels
+from snapmig.workers.counters import Row
+
+__all__ = ("Transfer", "send_to_peer")
+
+_CHANNELS_HINT = "expected as many channels as the destination's parameter multifd-channels"
+
+
+class Transfer(NamedTuple):
+    """
+    Settings of the destination, as its owner has told them.
+
+    :ivar channels: 0 without multifd
+    :ivar compression: of the channels
+    :ivar uuid: of the waiting guest, 16 bytes
+    :ivar patience_s: seconds for the destination to listen, and then to load
+    """
+
+    peer: Peer
+    channels: int
+    compression: WireCompression
+    uuid: bytes
+    patience_s: float
+
+
+def send_to_peer(reading: Reading, transfer: Transfer) -> Row:
+    """
+    Send a snapshot, wait until the destination has everything, and return the workers' counters.
+
+    :raises SnapmigError: the snapshot can't be sent so, or the destination does not take it
+    """
+    stream = _stream_of(reading, transfer)
+    dialer = Dialer(*transfer.peer)
+    with ExitStack() as stack:
+        first = dialer.open_main(stream.header, transfer.patience_s)
+        main = MainSender(stack.enter_context(closing(first)))
+        channels: list[Connection] = []
+        try:
+            for number in range(transfer.channels):
+                channels.append(dialer.open_channel(number, transfer.uuid))
+                stack.callback(channels[-1].close)
+        except MigrationError as error:
+            error.args = (f"{error.message}: {_CHANNELS_HINT}",)
+            raise
+
+        def begin() -> None:
+            main.wait_for_loading(transfer.patience_s, lambda: _check_open(channels))
+            _check_open(channels)
+
+        return send_over_channels(
+            reading,
+            stream,
+            main,
+            channels or [first],
+            transfer.compression,
+            lambda: None,
+            begin=begin,
+            multifd=bool(channels),
+        )
+
+
+def _stream_of(reading: Reading, transfer: Transfer) -> SourceStream:
+    source = reading.snapshot
+    saved = load_guest(source)
+    try:
+        content, state = whole_stream(content_of(source), "a migration")
+    except SnapmigError as error:
+        error.path = error.path or source.shown
+        raise
+    flushes = has_flushes(state.machine, saved.qemu_version)
+    if transfer.channels and saved.state is not None and not flushes:
+        # Its state has sections of its own with pages, and each section is a mark there.
+        message = (
+            f"machine type {state.machine} can't be sent pages over channels and as a part of the "
+            "device state, as guests saved from shared memory have them: expected channels 0"
+        )
+        raise UnsupportedError(message, path=source.shown)
+    # Nothing is known of the destination's memory, so zero pages of all blocks are sent.
+    return SourceStream(content, state, flushes=flushes and transfer.channels > 0, fresh=())
+
+
+def _check_open(channels: list[Connection]) -> None:
+    number = closed_channel(channels)
+    if number is not None:
+        message = (
+            f"the destination closed channel {number} before it loaded: {_CHANNELS_HINT}, and the "
+            "UUID of its guest"
+        )
+        raise MigrationError(message)
