@@ -16,7 +16,7 @@ from snapmig.units import format_count, format_size
 __all__ = ("add_parser",)
 
 _EPILOG = """\
-examples, each into a QEMU that waits with -incoming:
+examples, each with a QEMU that waits there:
   snapmig send guest.snap unix:/run/guest.sock
   snapmig send --wire zstd --tls /etc/pki/qemu guest.snap tcp:192.0.2.7:4444
 """

@@ -77,7 +77,8 @@ class ChannelSender:
             if sent < len(head):
                 self._connection.sendall(head[sent:])
                 sent = len(head)
-            self._connection.sendall(payload[sent - len(head) :])
+            if rest := payload[sent - len(head) :]:  # QEMU may be gone that has all
+                self._connection.sendall(rest)
         except TimeoutError:
             message = f"{self._name}: the destination took nothing in {STILL_S} s"
             raise MigrationError(message) from None
@@ -91,13 +92,14 @@ class MainSender:
     The main connection of a source, with the destination's answers on it.
 
     :param connection: its first bytes are sent already
+    :ivar loading: the destination has begun to load the stream
     """
 
     def __init__(self, connection: socket.socket | SecureConnection) -> None:
         self._connection = connection
         connection.setblocking(False)
         self._answers = bytearray()
-        self._loading = False
+        self.loading = False
         self.status: int | None = None
 
     def send(self, data: bytes, check: Callable[[], None] = lambda: None) -> None:
@@ -129,9 +131,9 @@ class MainSender:
         :raises MigrationError: it closes the connection, or does not begin in time
         """
         deadline = time.monotonic() + limit_s
-        while not self._loading:
+        while not self.loading:
             self._wait(select.POLLIN, check)
-            if not self._take_answers() and not self._loading:
+            if not self._take_answers() and not self.loading:
                 raise MigrationError("the destination closed the connection before it loaded")
             if time.monotonic() > deadline:
                 raise MigrationError(f"the destination did not begin to load in {limit_s:g} s")
@@ -187,4 +189,4 @@ class MainSender:
             if kind == _SHUT:
                 self.status = int.from_bytes(body)
             elif kind == _PONG:
-                self._loading = True
+                self.loading = True

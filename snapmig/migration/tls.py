@@ -156,6 +156,8 @@ def _socket_errors() -> Iterator[None]:
         yield
     except (ssl.SSLWantReadError, ssl.SSLWantWriteError, TimeoutError):
         raise BlockingIOError from None
+    except ssl.SSLEOFError as error:
+        raise ConnectionResetError(errno.ECONNRESET, "closed by the other end") from error
     except ssl.SSLError as error:
         reason = (error.reason or "failed").lower().replace("_", " ")
         raise ConnectionAbortedError(errno.ECONNABORTED, f"TLS: {reason}") from error

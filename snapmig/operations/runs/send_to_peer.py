@@ -20,7 +20,9 @@ from snapmig.workers.counters import Row
 
 __all__ = ("Transfer", "send_to_peer")
 
-_CHANNELS_HINT = "expected as many channels as the destination's parameter multifd-channels"
+_SETTINGS = "it may expect another number of channels, another UUID, or TLS"
+_REASON = "the destination's own messages have the reason"
+_CHANNELS_REASON = f"{_REASON}, such as another number of channels or another compression"
 
 
 class Transfer(NamedTuple):
@@ -48,27 +50,39 @@ def send_to_peer(reading: Reading, transfer: Transfer) -> Row:
     """
     stream = _stream_of(reading, transfer)
     dialer = Dialer(*transfer.peer)
-    with ExitStack() as stack:
-        first = dialer.open_main(stream.header, transfer.patience_s)
-        main = MainSender(stack.enter_context(closing(first)))
-        channels: list[Connection] = []
+    with closing(dialer.open_main(stream.header, transfer.patience_s)) as connection:
+        main = MainSender(connection)
         try:
-            for number in range(transfer.channels):
-                channels.append(dialer.open_channel(number, transfer.uuid))
-                stack.callback(channels[-1].close)
+            return _send(reading, stream, transfer, dialer, main, connection)
         except MigrationError as error:
-            error.args = (f"{error.message}: {_CHANNELS_HINT}",)
+            reason = _CHANNELS_REASON if transfer.channels else _REASON
+            error.args = (f"{error.message}; {reason if main.loading else _SETTINGS}",)
             raise
 
-        def begin() -> None:
-            main.wait_for_loading(transfer.patience_s, lambda: _check_open(channels))
-            _check_open(channels)
 
+def _send(
+    reading: Reading,
+    stream: SourceStream,
+    transfer: Transfer,
+    dialer: Dialer,
+    main: MainSender,
+    connection: Connection,
+) -> Row:
+    channels: list[Connection] = []
+
+    def begin() -> None:
+        main.wait_for_loading(transfer.patience_s, lambda: _check_open(channels))
+        _check_open(channels)
+
+    with ExitStack() as stack:
+        for number in range(transfer.channels):
+            channels.append(dialer.open_channel(number, transfer.uuid))
+            stack.callback(channels[-1].close)
         return send_over_channels(
             reading,
             stream,
             main,
-            channels or [first],
+            channels or [connection],
             transfer.compression,
             lambda: None,
             begin=begin,
@@ -99,8 +113,4 @@ def _stream_of(reading: Reading, transfer: Transfer) -> SourceStream:
 def _check_open(channels: list[Connection]) -> None:
     number = closed_channel(channels)
     if number is not None:
-        message = (
-            f"the destination closed channel {number} before it loaded: {_CHANNELS_HINT}, and the "
-            "UUID of its guest"
-        )
-        raise MigrationError(message)
+        raise MigrationError(f"the destination closed channel {number} before it loaded")
