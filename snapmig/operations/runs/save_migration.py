@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 
 from snapmig.guests.addresses import find_addresses
 from snapmig.guests.guest import MOST_CHANNELS, Guest
@@ -59,12 +60,22 @@ def save_over_multifd(guest: Guest, shown: str, path: Location, options: SaveOpt
                 end = _End(guest, outgoing, main, receiver, pause)
                 # A guest that is saved live runs on as soon as all of it has come: if the rest
                 # fails, it is QEMU's all the same. Otherwise it is let go when it is stored.
-                receiver.receive(outgoing.check, end.let_go if options.live else end.keep)
+                if options.live:
+                    check = partial(_check_and_hurry, outgoing, receiver)
+                    receiver.receive(check, end.let_go, [guest.monitor])
+                else:
+                    receiver.receive(outgoing.check, end.keep)
                 if options.live:
                     end.keep()
                 result = receiver.finish(domain)
                 end.let_go()
     return replace(result, pause_seconds=round(pause.seconds, 4))
+
+
+def _check_and_hurry(outgoing: Outgoing, receiver: Receiver) -> None:
+    outgoing.check()
+    if outgoing.has_stopped:
+        receiver.hurry()
 
 
 def save_over_stream(guest: Guest, shown: str, path: Location, options: SaveOptions) -> SaveResult:
