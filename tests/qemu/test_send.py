@@ -20,12 +20,19 @@ import snapmig
 from tests.qemu.private import MEMORIES, private_memory, ram_of
 from tests.qemu.receiver import receiving
 from tests.qemu.sweep import sweep
-from tests.support import certificates
+from tests.support import certificates, network
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
 from tests.support.guests.qemu import Guest
-from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
+from tests.support.guests.resume import (
+    LAYOUT,
+    Elsewhere,
+    Memory,
+    Monitored,
+    file_memory,
+    make_monitored,
+)
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import require_qemu
@@ -288,7 +295,7 @@ def listen_by_tls(guest: Guest, folder: Path, **settings: Any) -> str:
     """Have a QEMU listen with certificates."""
     facts = {"qom_type": "tls-creds-x509", "endpoint": "server", "verify_peer": True}
     guest.execute("object-add", id="tls0", dir=str(folder), sanity_check=False, **facts)
-    return listen(guest, LOCAL, **{"tls_creds": "tls0", **settings})
+    return listen(guest, **{"place": LOCAL, "tls_creds": "tls0", **settings})
 
 
 @pytest.mark.parametrize(
@@ -442,3 +449,33 @@ def test_into_a_receiving_snapmig(
     with waiting(program, shm) as guest:
         send(*options, shm / "snap", listen(guest, channels=channels)).ok()
         assert counts_on(guest, found.state)
+
+
+@pytest.mark.root
+@pytest.mark.sweep
+@pytest.mark.parametrize(("loss", "channels"), [(0.005, 2), (0.0, 0), (0.02, 4)])
+def test_to_another_host(
+    saved: Callable[[str], Saved],
+    program: str,
+    shm: Path,
+    authority: Path,
+    loss: float,
+    channels: int,
+) -> None:
+    """Over a network that delays and loses packets a guest arrives whole, by TLS, and counts on."""
+    found = saved("multifd")
+    config = tiny.config(tiny.write_sector(shm, LAYOUT), LAYOUT, incoming=True)
+    with network.bad_link(0.005, loss) as link:
+        there = link.addresses[1]
+        ends = certificates.make_ends(authority, shm / "ends", there)
+        elsewhere = Elsewhere(program, config, private_memory())
+        elsewhere.before = link.command(1)
+        with elsewhere as guest:
+            place = f"tcp:{there}:0"
+            address = listen_by_tls(guest, ends, place=place, channels=channels)
+            command = [*link.command(0), *snapmig_program.PROGRAM, "send", "--tls", ends]
+            command += ["--channels", channels, found.path, address]
+            snapmig_program.call(command, timeout=100, env=snapmig_program.ENVIRONMENT).ok()
+            assert counts_on(guest, found.state)
+    assert link.carried > 1000
+    assert (link.lost > 0) == (loss > 0)
