@@ -20,6 +20,7 @@ import snapmig
 from tests.qemu.private import MEMORIES, private_memory, ram_of
 from tests.qemu.receiver import receiving
 from tests.qemu.sweep import sweep
+from tests.qemu.test_restore_multifd import damage
 from tests.support import certificates, network
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
@@ -405,6 +406,35 @@ def test_a_destination_that_is_killed(
     last = outcome.err.splitlines()[-1]
     assert (outcome.code, "connection" in last) == (1, True)
     assert all_gone(workers)
+
+
+def test_a_worker_that_is_killed(saved: Callable[[str], Saved], program: str, shm: Path) -> None:
+    """A worker that dies ends the send, because its channel is lost with it."""
+    with waiting(program, shm) as guest:
+        guest.expected_words = ANYTHING
+        process = slow(saved("multifd"), listen(guest), "--progress", "json")
+        wait_until_sending(process)
+        workers = children(process.pid)
+        os.kill(workers[0], signal.SIGKILL)
+        outcome = snapmig_program.end(process, 60)
+    assert (outcome.code, "SIGKILL" in outcome.err) == (5, True)
+    assert all_gone(workers)
+
+
+@pytest.mark.parametrize("channels", [0, 2])
+def test_a_damaged_packet(
+    saved: Callable[[str], Saved], program: str, shm: Path, channels: int
+) -> None:
+    """A packet that differs from its checksum ends the send by its number."""
+    damaged = shm / "damaged.snap"
+    damaged.write_bytes(saved("zstd").path.read_bytes())
+    packet = damage(damaged)
+    with waiting(program, shm) as guest:
+        guest.expected_words = ANYTHING
+        wire = "zstd" if channels else "none"
+        address = listen(guest, channels=channels, wire=wire)
+        outcome = send("--channels", channels, "--wire", wire, damaged, address)
+    outcome.fails(3, f"damaged.snap: packet {packet}: ", lines=1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
