@@ -46,11 +46,13 @@ class SendPlan(NamedTuple):
     :param read: the snapshot and its parents, the youngest first
     :param blocks: names of its RAM blocks as the destination knows them
     :param compression: of the payloads
+    :param still_s: seconds in which the destination must take something
     """
 
     read: Sequence[ReadPlan]
     blocks: Sequence[bytes]
     compression: WireCompression
+    still_s: int
 
 
 class SendHandler:
@@ -67,7 +69,10 @@ class SendHandler:
         """Send a batch of packets, or barriers."""
         if task.kind == SendKind.SYNC:
             if self._channel is None:
-                self._channel = ChannelSender(task.descriptor, task.first, self._plan.compression)
+                plan = self._plan
+                self._channel = ChannelSender(
+                    task.descriptor, task.first, plan.compression, plan.still_s
+                )
             self._channel.sync(task.argument)
             return
         packets = self._chain.packets(task.first, task.count)

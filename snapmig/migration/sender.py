@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snapmig.migration.packing import pack_hello, pack_pages, pack_sync
+from snapmig.migration.return_path import Message
 from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.system.signals import raise_if_cancelled
 
@@ -23,7 +24,10 @@ STILL_S = 60
 
 _STEP = 1 << 18
 _MOMENT_S = 0.02
-_SHUT, _LONGEST_MESSAGE = 1, 512
+_REASON_S = 0.5
+_NAMES: dict[int, str] = {each.value: each.name for each in Message}
+_SIZES: dict[int, int] = {Message.SHUT: 4, Message.PONG: 4, Message.SWITCHOVER_ACK: 0}
+"""Bytes of data of messages that a destination may send, each once."""
 
 
 def connect(path: str, first: bytes, limit_s: float = 10.0) -> socket.socket:
@@ -58,15 +62,19 @@ class ChannelSender:
     Sends packets on a channel that is open already.
 
     :param descriptor: of the connection, becomes its own
+    :param still_s: seconds in which the destination must take something
     """
 
-    def __init__(self, descriptor: int, number: int, compression: WireCompression) -> None:
+    def __init__(
+        self, descriptor: int, number: int, compression: WireCompression, still_s: int = STILL_S
+    ) -> None:
         self._connection = socket.socket(fileno=descriptor)
         self._connection.setblocking(True)
-        limit = struct.pack("ll", STILL_S, 0)
+        limit = struct.pack("ll", still_s, 0)
         self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         self._number = number
         self._compression = compression
+        self._still_s = still_s
 
     def send(self, block: bytes, offsets: npt.NDArray[np.int64], payload: Any) -> int:
         """
@@ -96,7 +104,7 @@ class ChannelSender:
                 sent = len(head)
             self._connection.sendall(payload[sent - len(head) :])
         except BlockingIOError:
-            message = f"channel {self._number}: the destination took nothing in {STILL_S} s"
+            message = f"channel {self._number}: the destination took nothing in {self._still_s} s"
             raise MigrationError(message) from None
         except OSError as error:
             message = f"channel {self._number}: connection failed: {error.strerror}"
@@ -114,6 +122,7 @@ class MainSender:
         self._connection = connection
         connection.setblocking(False)
         self._answers = bytearray()
+        self._seen: set[int] = set()
         self.status: int | None = None
 
     def send(self, data: bytes, check: Callable[[], None] = lambda: None) -> None:
@@ -126,17 +135,42 @@ class MainSender:
         left, moved = memoryview(data), time.monotonic()
         while left:
             self._wait(select.POLLOUT, check)
+            self.take_answers()  # those before the last bytes are sent come too early
             try:
                 sent = self._connection.send(left[:_STEP])
             except BlockingIOError:
                 sent = 0
             except OSError as error:
+                self.explain()
                 raise MigrationError(f"main connection failed: {error.strerror}") from error
             left = left[sent:]
             moved = time.monotonic() if sent else moved
-            self._take_answers()
             if time.monotonic() - moved > STILL_S:
                 raise MigrationError(f"the destination took nothing in {STILL_S} s")
+
+    def take_answers(self) -> None:
+        """
+        Take answers that are here, before everything is sent.
+
+        :raises MigrationError: the destination refuses, says something else, or has gone
+        """
+        is_open = self._receive()
+        if self.status is not None:
+            self._check_taken()
+            raise MigrationError("the destination said that it has everything before it was sent")
+        if not is_open:
+            raise MigrationError("the destination closed the main connection")
+
+    def explain(self) -> None:
+        """
+        Wait a moment for the reason of a failure that was noticed elsewhere.
+
+        :raises MigrationError: the destination refuses, or says something else
+        """
+        end = time.monotonic() + _REASON_S
+        while self.status is None and time.monotonic() < end and self._receive():
+            self._wait(select.POLLIN, lambda: None)
+        self._check_taken()
 
     def wait_for_end(self, limit_s: float, check: Callable[[], None]) -> None:
         """
@@ -147,10 +181,13 @@ class MainSender:
         deadline = time.monotonic() + limit_s
         while self.status is None:
             self._wait(select.POLLIN, check)
-            if not self._take_answers() and self.status is None:
+            if not self._receive() and self.status is None:
                 raise MigrationError("the destination closed the connection without an answer")
             if time.monotonic() > deadline:
                 raise MigrationError(f"the destination did not answer in {limit_s:g} s")
+        self._check_taken()
+
+    def _check_taken(self) -> None:
         if self.status:
             raise MigrationError("the destination refused the guest")
 
@@ -161,9 +198,9 @@ class MainSender:
         raise_if_cancelled()
         check()
 
-    def _take_answers(self) -> bool:
+    def _receive(self) -> bool:
         # False at the end of the connection.
-        while True:
+        while self.status is None:
             try:
                 data = self._connection.recv(1 << 12)
             except BlockingIOError:
@@ -174,17 +211,31 @@ class MainSender:
                 return False
             self._answers += data
             self._read_answers()
+        return True
 
     def _read_answers(self) -> None:
-        while len(self._answers) >= 4:
+        while len(self._answers) >= 4 and self.status is None:
             kind, length = struct.unpack_from(">HH", self._answers)
-            if length > _LONGEST_MESSAGE or not 0 < kind < 8:
-                raise MigrationError(
-                    f"the destination answers with message {kind} of {length} bytes"
-                )
+            self._check_message(kind, length)
             if len(self._answers) < 4 + length:
                 return
             body = bytes(self._answers[4 : 4 + length])
             del self._answers[: 4 + length]
-            if kind == _SHUT:
+            self._seen.add(kind)
+            if kind == Message.SHUT:
                 self.status = int.from_bytes(body)
+
+    def _check_message(self, kind: int, length: int) -> None:
+        # Each may come once, so that a destination can't keep us busy.
+        name = _NAMES.get(kind, f"message {kind}")
+        wanted = _SIZES.get(kind)
+        if kind in _NAMES and wanted is None:
+            message = f"the destination sends {name}, though this is no postcopy migration"
+        elif length != wanted:
+            expected = "SHUT" if wanted is None else f"{wanted}"
+            message = f"the destination sends {name} of {length} bytes, expected {expected}"
+        elif kind in self._seen:
+            message = f"the destination sends {name} twice"
+        else:
+            return
+        raise MigrationError(message)

@@ -8,9 +8,9 @@ from functools import partial
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks
 from snapmig.handlers.send import SendHandler, SendPlan, SendTasks, SyncTasks
-from snapmig.migration.sender import MainSender
+from snapmig.migration.sender import STILL_S, MainSender
 from snapmig.migration.source_stream import SourceStream
-from snapmig.migration.wire import WireCompression
+from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
 
@@ -37,7 +37,7 @@ def send_over_channels(
     :raises MigrationError: the destination refuses, has gone, or takes nothing
     :raises SnapmigError: any failure of a worker
     """
-    plan = SendPlan(reading.plans, stream.block_names, compression)
+    plan = SendPlan(reading.plans, stream.block_names, compression, STILL_S)
     options, snapshot = reading.options, reading.snapshot
     main.send(stream.opening, check)
     make = partial(SendHandler, plan)
@@ -46,11 +46,16 @@ def send_over_channels(
 
         def poll() -> None:
             check()
+            main.take_answers()
             report()
 
         load = LoadTasks(snapshot, range(snapshot.geometry.packet_count))
-        pool.run(SendTasks(load, channels), poll, ahead=reading.ahead)
-        pool.run(SyncTasks(len(channels), stream.last_barriers), poll)
+        try:
+            pool.run(SendTasks(load, channels), poll, ahead=reading.ahead)
+            pool.run(SyncTasks(len(channels), stream.last_barriers), poll)
+        except MigrationError:
+            main.explain()
+            raise
         report()
         main.send(stream.rest(), check)
         main.wait_for_end(_END_S, check)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import zstandard
@@ -132,7 +132,8 @@ def _expander(flags: int) -> Callable[[bytes, int], bytes]:
         inflate = zlib.decompressobj()
         return lambda data, size: inflate.decompress(data, size + 1)
     if flags == wire.ZSTD:
-        zstd = zstandard.ZstdDecompressor().decompressobj()
+        # One stream of QEMU's, or a frame for each packet.
+        zstd = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
         return lambda data, _size: zstd.decompress(data)
     raise WireError(f"compression {flags:#x}")
 
@@ -153,6 +154,8 @@ class Main:
     kinds: list[int] = field(default_factory=list)
     after: bytes = b""
     description: bytes = b""
+    places: dict[str, int] = field(default_factory=dict)
+    """Where parts begin: ``commands``, ``list``, ``sections``, ``devices`` and ``end``."""
 
     @property
     def flushes(self) -> bool:
@@ -173,10 +176,12 @@ def read_main(raw: bytes) -> Main:
     found = Main(machine=raw[13 : 13 + length], zeros=[[]])
     at = _read_commands(raw, 13 + length, found)
     start = raw.index(b"\x03ram" + struct.pack(">II", 0, 4), at)
+    found.places = {"commands": 13 + length, "list": start + 12}
     found.before, found.section = raw[at : start - 5], int.from_bytes(raw[start - 4 : start])
     at = _read_list(raw, start + 12, found)
     block = ""
     at, block = _read_words(raw, at, found, block)
+    found.places["sections"] = at
     while raw[at] in (2, 3, 8):
         if raw[at] == 8:
             at = _read_commands(raw, at, found)
@@ -184,12 +189,22 @@ def read_main(raw: bytes) -> Main:
         found.kinds.append(raw[at])
         _expect(raw[at + 1 : at + 5] == struct.pack(">I", found.section), "a section of others")
         at, block = _read_words(raw, at + 5, found, block)
-    end = raw.rindex(b"\0\x06", at)
-    while int.from_bytes(raw[end + 2 : end + 6]) != len(raw) - end - 6:
-        end = raw.rindex(b"\0\x06", at, end + 1)
+    found_end = find_end(raw, at)
+    _expect(found_end is not None, "no description of devices at the end")
+    end = found_end or 0
+    found.places |= {"devices": at, "end": end}
     found.after, found.description = raw[at:end], raw[end + 6 :]
     json.loads(found.description)
     return found
+
+
+def find_end(raw: bytes | bytearray, start: int = 0) -> int | None:
+    """Return where a whole stream has its end mark, None if more is to come."""
+    at = len(raw)
+    while (at := raw.rfind(b"\0\x06", start, at + 1)) >= 0:
+        if int.from_bytes(raw[at + 2 : at + 6]) == len(raw) - at - 6:
+            return at
+    return None
 
 
 def _read_commands(raw: bytes, at: int, found: Main) -> int:
@@ -236,10 +251,17 @@ def _read_words(raw: bytes, at: int, found: Main, block: str) -> tuple[int, str]
     return at + 5, block
 
 
-def restored(main: Main, channels: Sequence[Channel]) -> dict[str, bytes]:
-    """Return the RAM after all barriers."""
+def restored(
+    main: Main, channels: Sequence[Channel], before: Mapping[str, int] | None = None
+) -> dict[str, bytes]:
+    """
+    Return the RAM after all barriers.
+
+    :param before: by block the byte that fills it before; default: zero
+    """
     _expect(len({channel.syncs for channel in channels}) == 1, "channels differ in their SYNCs")
-    ram = {name: bytearray(size) for name, size in main.blocks}
+    fills = before or {}
+    ram = {name: bytearray([fills.get(name, 0)]) * size for name, size in main.blocks}
     unsure: set[Place] = set()
     for number in range(channels[0].syncs + 1):
         epoch = Epoch()
