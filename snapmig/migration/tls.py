@@ -17,6 +17,14 @@ __all__ = ("SecureConnection", "check_certificates")
 
 _AUTHORITY, _CERTIFICATE, _KEY = "ca-cert.pem", "server-cert.pem", "server-key.pem"
 _REVOKED = "ca-crl.pem"
+_NO_TLS = "the source does not speak TLS"
+_REASONS = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the source shows no certificate",
+    "HTTP_REQUEST": _NO_TLS,
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "UNEXPECTED_EOF_WHILE_READING": "the source ended in the handshake",
+}
+"""By OpenSSL's names."""
 
 
 def check_certificates(folder: str) -> None:
@@ -47,6 +55,14 @@ def _context(folder: str) -> ssl.SSLContext:
     return context
 
 
+def _reason_of(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the source's certificate is not valid: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return _REASONS.get(error.reason or "", str(error.reason or error))
+    return error.strerror or str(error)
+
+
 class SecureConnection:
     """
     The server's end of a TLS connection, used like a socket.
@@ -63,8 +79,7 @@ class SecureConnection:
             self._socket = _context(folder).wrap_socket(connection, server_side=True)
         except (ssl.SSLError, OSError) as error:
             connection.close()
-            reason = getattr(error, "verify_message", None) or error
-            raise MigrationError(f"no TLS connection: {reason}") from error
+            raise MigrationError(f"no TLS connection: {_reason_of(error)}") from error
         self._kept = b""
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -16,7 +16,6 @@ import pytest
 
 import snapmig
 from tests.qemu.private import private_memory, ram_of, status
-from tests.qemu.sweep import sweep
 from tests.support import certificates, network
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
@@ -26,6 +25,7 @@ from tests.support.guests.resume import LAYOUT, Monitored, goes_on, make_monitor
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
 from tests.support.processes import wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 
