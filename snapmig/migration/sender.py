@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snapmig.migration.packing import pack_hello, pack_pages, pack_sync
+from snapmig.migration.packing import pack_pages, pack_sync
 from snapmig.migration.return_path import Message
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.system.signals import raise_if_cancelled
 
-__all__ = ("ChannelSender", "MainSender", "connect", "connect_channel")
+__all__ = ("ChannelSender", "MainSender")
 
 STILL_S = 60
 """Seconds in which a destination takes nothing."""
@@ -30,49 +31,28 @@ _SIZES: dict[int, int] = {Message.SHUT: 4, Message.PONG: 4, Message.SWITCHOVER_A
 """Bytes of data of messages that a destination may send, each once."""
 
 
-def connect(path: str, first: bytes, limit_s: float = 10.0) -> socket.socket:
-    """
-    Connect to a UNIX socket, and send the first bytes at once: they tell what the connection is.
-
-    :raises MigrationError: nobody listens there
-    """
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(limit_s)
-        connection.connect(path)
-        connection.sendall(first)
-    except OSError as error:
-        connection.close()
-        message = f"the destination can't be connected to: {error.strerror or error}"
-        raise MigrationError(message) from error
-    return connection
-
-
-def connect_channel(path: str, channel: int, uuid: bytes) -> socket.socket:
-    """
-    Connect a channel.
-
-    :raises MigrationError: nobody listens there
-    """
-    return connect(path, pack_hello(channel, uuid))
-
-
 class ChannelSender:
     """
     Sends packets on a channel that is open already.
 
-    :param descriptor: of the connection, becomes its own
+    :param connection: a descriptor, which becomes its own, or a connection with TLS
     :param still_s: seconds in which the destination must take something
     """
 
     def __init__(
-        self, descriptor: int, number: int, compression: WireCompression, still_s: int = STILL_S
+        self,
+        connection: int | SecureConnection,
+        number: int,
+        compression: WireCompression,
+        still_s: float = STILL_S,
     ) -> None:
-        self._connection = socket.socket(fileno=descriptor)
-        self._connection.setblocking(True)
-        limit = struct.pack("ll", still_s, 0)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        self._number = number
+        self._connection: socket.socket | SecureConnection
+        if isinstance(connection, int):
+            self._connection = socket.socket(fileno=connection)
+        else:
+            self._connection = connection
+        self._connection.settimeout(still_s)
+        self._name = f"channel {number}"
         self._compression = compression
         self._still_s = still_s
 
@@ -96,18 +76,24 @@ class ChannelSender:
         """
         self._send(pack_sync(self._compression) * count, memoryview(b""))
 
+    def finish(self) -> None:
+        """Say that nothing more comes: QEMU wants to hear it with TLS."""
+        if isinstance(self._connection, SecureConnection):
+            self._connection.end()
+
     def _send(self, head: bytes, payload: memoryview) -> None:
         try:
             sent = self._connection.sendmsg([head, payload])
             if sent < len(head):
                 self._connection.sendall(head[sent:])
                 sent = len(head)
-            self._connection.sendall(payload[sent - len(head) :])
-        except BlockingIOError:
-            message = f"channel {self._number}: the destination took nothing in {self._still_s} s"
+            if rest := payload[sent - len(head) :]:  # QEMU may be gone that has all
+                self._connection.sendall(rest)
+        except TimeoutError:
+            message = f"{self._name}: the destination took nothing in {self._still_s:g} s"
             raise MigrationError(message) from None
         except OSError as error:
-            message = f"channel {self._number}: connection failed: {error.strerror}"
+            message = f"{self._name}: connection failed: {error.strerror}"
             raise MigrationError(message) from error
 
 
@@ -118,7 +104,7 @@ class MainSender:
     :param connection: its first bytes are sent already
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket | SecureConnection) -> None:
         self._connection = connection
         connection.setblocking(False)
         self._answers = bytearray()
@@ -148,16 +134,20 @@ class MainSender:
             if time.monotonic() - moved > STILL_S:
                 raise MigrationError(f"the destination took nothing in {STILL_S} s")
 
-    def take_answers(self) -> None:
-        """
-        Take answers that are here, before everything is sent.
+    @property
+    def loading(self) -> bool:
+        """True if the destination has begun to load the stream."""
+        return Message.PONG in self._seen
 
+    def take_answers(self, *, is_sent: bool = False) -> None:
+        """
+        Take answers that are here.
+
+        :param is_sent: the last bytes may be sent already
         :raises MigrationError: the destination refuses, says something else, or has gone
         """
         is_open = self._receive()
-        if self.status is not None:
-            self._check_taken()
-            raise MigrationError("the destination said that it has everything before it was sent")
+        self._check_taken() if is_sent else self._check_not_early()
         if not is_open:
             raise MigrationError("the destination closed the main connection")
 
@@ -171,6 +161,22 @@ class MainSender:
         while self.status is None and time.monotonic() < end and self._receive():
             self._wait(select.POLLIN, lambda: None)
         self._check_taken()
+
+    def wait_for_loading(self, limit_s: float, check: Callable[[], None]) -> None:
+        """
+        Wait until the destination loads the stream, as its answer to the opening's ping says.
+
+        :raises MigrationError: it closes the connection, or does not begin in time
+        """
+        deadline = time.monotonic() + limit_s
+        while not self.loading:
+            self._wait(select.POLLIN, check)
+            is_open = self._receive()
+            self._check_not_early()
+            if not is_open and not self.loading:
+                raise MigrationError("the destination closed the connection before it loaded")
+            if time.monotonic() > deadline:
+                raise MigrationError(f"the destination did not begin to load in {limit_s:g} s")
 
     def wait_for_end(self, limit_s: float, check: Callable[[], None]) -> None:
         """
@@ -186,6 +192,11 @@ class MainSender:
             if time.monotonic() > deadline:
                 raise MigrationError(f"the destination did not answer in {limit_s:g} s")
         self._check_taken()
+
+    def _check_not_early(self) -> None:
+        self._check_taken()
+        if self.status is not None:
+            raise MigrationError("the destination said that it has everything before it was sent")
 
     def _check_taken(self) -> None:
         if self.status:

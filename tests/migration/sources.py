@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import snapmig
 from snapmig.container.reader import SnapshotFile
+from snapmig.handlers.counters import Counter
 from snapmig.images.qemu.shared import whole_stream
+from snapmig.migration.address import Address
 from snapmig.migration.connections import PrivateFolder
-from snapmig.migration.sender import MainSender, connect, connect_channel
+from snapmig.migration.dialing import Dialer
+from snapmig.migration.sender import MainSender
 from snapmig.migration.source_stream import SourceStream, has_flushes
 from snapmig.migration.wire import WireCompression
 from snapmig.operations.runs.read import Reading, read_options
@@ -61,12 +64,14 @@ def send(
         new = {name.decode() for name in fresh}
         stream = SourceStream(content, state, flushes=has_flushes(state.machine), fresh=new)
         destination.listen(folder.uri)
-        main = MainSender(stack.enter_context(connect(str(folder.path), stream.header)))
+        dialer = Dialer(Address(str(folder.path)))
+        main = MainSender(stack.enter_context(closing(dialer.open_main(stream.header))))
         opened = [
-            stack.enter_context(connect_channel(str(folder.path), number, uuid)).fileno()
+            stack.enter_context(closing(dialer.open_channel(number, uuid)))
             for number in range(channels)
         ]
-        return send_over_channels(reading, stream, main, opened, compression, lambda: None)
+        counters = send_over_channels(reading, stream, main, opened, compression, lambda: None)
+        return int(counters[Counter.DATA_PAGES])
 
 
 def filled(blocks: Sequence[Block], fresh: Sequence[bytes] = (RAM.name,)) -> dict[str, int]:

@@ -14,6 +14,7 @@ from snapmig.migration import sender
 from snapmig.operations.runs import sending
 from tests.migration.sources import RAM, restore, save, send
 from tests.migration.test_bad_sources import is_sentence
+from tests.qemu.sweep import sweep
 from tests.support import program
 from tests.support.multifd.destination import (
     ANY_CHANNEL,
@@ -30,7 +31,6 @@ from tests.support.multifd.plan import usual
 from tests.support.multifd.talk import MAIN
 from tests.support.multifd.waiting import WaitingQemu
 from tests.support.processes import all_gone, children, wait_for
-from tests.support.sweep import sweep
 
 STILL_S = 1
 PREFIX = "snapmig: "
@@ -39,7 +39,7 @@ CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 FEW, MANY = (settings(max_examples=count, suppress_health_check=CHECKS) for count in (5, 200))
 
 WORDS = {
-    "nobody listens": "can't be connected to: No such file",
+    "nobody listens": "can't connect to unix:",
     "says type 8 at the end": "sends message 8 of 4 bytes, expected SHUT",
     "says another protocol early": "sends message 18516 of 21584 bytes, expected SHUT",
     "says PONG without an end early": "sends PONG of 65535 bytes, expected 4",

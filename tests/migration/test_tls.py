@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 import snapmig
+from tests.qemu.sweep import sweep
 from tests.support import certificates, program
 from tests.support.multifd import faults, wire
 from tests.support.multifd.dialects import QEMU_10
@@ -18,7 +19,6 @@ from tests.support.multifd.plan import usual
 from tests.support.multifd.play import play
 from tests.support.multifd.secure import SecureRelay, client_context
 from tests.support.multifd.talk import write
-from tests.support.sweep import sweep
 
 PLAN = usual(2, 2)
 TALK = write(PLAN, QEMU_10)

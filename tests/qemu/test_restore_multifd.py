@@ -14,12 +14,12 @@ import snapmig
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, UsageError
+from tests.qemu.sweep import sweep
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import require_qemu
-from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

@@ -18,6 +18,7 @@ import pytest
 import snapmig
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.operations.save import SaveResult
+from tests.qemu.sweep import sweep
 from tests.support import filesystems
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
@@ -37,7 +38,6 @@ from tests.support.guests.tiny.guest import Layout, State
 from tests.support.guests.versions import needs_mapped_ram, require_qemu
 from tests.support.outcome import Outcome
 from tests.support.processes import caught, wait_for
-from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

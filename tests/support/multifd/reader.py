@@ -151,6 +151,8 @@ class Main:
     """Flush and end words of each section of RAM, the list's first."""
     zeros: list[list[Place]] = field(default_factory=list)
     """Zero pages on main, between marks."""
+    pages: dict[Place, bytes] = field(default_factory=dict)
+    """Pages on main, of a migration without channels."""
     kinds: list[int] = field(default_factory=list)
     after: bytes = b""
     description: bytes = b""
@@ -240,10 +242,15 @@ def _read_words(raw: bytes, at: int, found: Main, block: str) -> tuple[int, str]
                 break
             continue
         flags = value & (PAGE - 1)
-        _expect(flags & ~wire.CONTINUE == wire.ZERO, f"word {value:#x} on main")
+        kind = flags & ~wire.CONTINUE
+        _expect(kind in (wire.ZERO, wire.DATA), f"word {value:#x} on main")
         if not flags & wire.CONTINUE:
             block = raw[at + 1 : at + 1 + raw[at]].decode()
             at += 1 + raw[at]
+        if kind == wire.DATA:
+            found.pages[block, value - flags] = raw[at : at + PAGE]
+            at += PAGE
+            continue
         _expect(raw[at] == 0, "a page is filled with something else than zeros")
         found.zeros[-1].append((block, value - flags))
         at += 1
@@ -259,11 +266,14 @@ def restored(
 
     :param before: by block the byte that fills it before; default: zero
     """
-    _expect(len({channel.syncs for channel in channels}) == 1, "channels differ in their SYNCs")
+    syncs = {channel.syncs for channel in channels} or {main.marks}
+    _expect(len(syncs) == 1, "channels differ in their SYNCs")
     fills = before or {}
     ram = {name: bytearray([fills.get(name, 0)]) * size for name, size in main.blocks}
     unsure: set[Place] = set()
-    for number in range(channels[0].syncs + 1):
+    for (block, offset), content in main.pages.items():
+        ram[block][offset : offset + PAGE] = content
+    for number in range(max(syncs) + 1):
         epoch = Epoch()
         for channel in channels:
             for place, content in channel.epochs[number].pages.items():
