@@ -62,7 +62,7 @@ def _context(folder: str, *, client: bool) -> ssl.SSLContext:
 
 def _reason_of(error: OSError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the other side's certificate is not valid: {error.verify_message}"
+        return f"the other side's certificate is not valid: {error.verify_message.rstrip('.')}"
     if isinstance(error, ssl.SSLError):
         return _REASONS.get(error.reason or "", str(error.reason or error))
     return error.strerror or str(error)

@@ -20,6 +20,11 @@ from tests.support.multifd.play import play
 from tests.support.multifd.secure import SecureRelay, client_context
 from tests.support.multifd.talk import write
 
+# Python forgets to close a socket that is reset before its handshake.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in. <ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"
+)
+
 PLAN = usual(2, 2)
 TALK = write(PLAN, QEMU_10)
 HOST = "127.0.0.1"
@@ -27,10 +32,10 @@ WAITING = re.compile(r"waiting for a migration at tcp:127\.0\.0\.1:(\d+), with")
 HELLO = bytes.fromhex("16 03 01 02 00 01 00 01 fc 03 03")
 """The beginning of a client's first words."""
 WORDS = {
-    "expired": "no TLS connection: the source's certificate is not valid: certificate has expired",
+    "expired": "the other side's certificate is not valid: certificate has expired",
     "strangers": "not valid: unable to get local issuer certificate",
-    "nobody": "no TLS connection: the source shows no certificate",
-    "plain": "no TLS connection: the source does not speak TLS",
+    "nobody": "no TLS connection: the other side shows no certificate",
+    "plain": "no TLS connection: the other side does not speak TLS",
 }
 """Parts of the sentences."""
 
@@ -135,7 +140,7 @@ def test_an_end_in_the_handshake(snapshot, ends, first):
             end.sendall(first)
 
         words = refused(process, snapshot)
-        assert "no TLS connection: the source " in words
+        assert "no TLS connection: the other side " in words
 
 
 def test_a_source_that_does_not_trust_us(snapshot, ends, expired):
