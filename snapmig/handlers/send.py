@@ -143,28 +143,8 @@ class SendHandler:
             row[encoding_counter(packet.encoding)] += 1
 
 
-class SendTasks:
-    """
-    Hands out barriers and packets: each worker's channel and its first barriers, then packets.
-
-    :param channels: descriptors of connections, one for each worker
-    """
-
-    waiting = False
-
-    def __init__(self, load: LoadTasks, channels: Sequence[int]) -> None:
-        self._load = load
-        self._new = dict(enumerate(channels))
-
-    def next_for(self, worker: int) -> Task | None:
-        """Return a worker's channel, or its next batch."""
-        if worker in self._new:
-            return Task(SendKind.SYNC, worker, 1, 1, self._new.pop(worker))
-        return self._load.next_for(worker)
-
-    def finished(self, _worker: int, _task: Task, _reply: Any) -> list[tuple[int, Task]]:
-        """Do nothing."""
-        return []
+class SendTasks(LoadTasks):
+    """Hands out the packets of a snapshot to workers that have their channels."""
 
     def lost(self, worker: int, _tasks: Sequence[Task]) -> None:
         """
@@ -172,29 +152,28 @@ class SendTasks:
 
         :raises WorkerDiedError: always
         """
-        raise WorkerDiedError(f"worker {worker} died, and with it what it was sending")
+        raise _lost(worker)
 
 
 class SyncTasks:
     """
-    Hands each worker its last barriers.
+    Hands each worker barriers for its channel.
 
-    :param workers: their number
     :param count: barriers for each
+    :param channels: descriptors of connections, one for each worker; -1 for one that it has
     """
 
     waiting = False
 
-    def __init__(self, workers: int, count: int) -> None:
-        self._left = set(range(workers))
+    def __init__(self, count: int, channels: Sequence[int]) -> None:
+        self._left = dict(enumerate(channels))
         self._count = count
 
     def next_for(self, worker: int) -> Task | None:
         """Return a worker's barriers."""
         if worker not in self._left:
             return None
-        self._left.remove(worker)
-        return Task(SendKind.SYNC, worker, 1, self._count)
+        return Task(SendKind.SYNC, worker, 1, self._count, self._left.pop(worker))
 
     def finished(self, _worker: int, _task: Task, _reply: Any) -> list[tuple[int, Task]]:
         """Do nothing."""
@@ -206,4 +185,8 @@ class SyncTasks:
 
         :raises WorkerDiedError: always
         """
-        raise WorkerDiedError(f"worker {worker} died, and with it what it was sending")
+        raise _lost(worker)
+
+
+def _lost(worker: int) -> WorkerDiedError:
+    return WorkerDiedError(f"worker {worker} died, and with it what it was sending")

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.load import LoadTasks
 from snapmig.handlers.send import SendHandler, SendPlan, SendTasks, SyncTasks
 from snapmig.migration.dialing import Connection
 from snapmig.migration.sender import STILL_S, MainSender
@@ -48,7 +47,6 @@ def send_over_channels(
     :raises SnapmigError: any failure of a worker
     """
     main.send(stream.opening, check)
-    begin()
     options, snapshot = reading.options, reading.snapshot
     make = partial(SendHandler, _plan(reading, stream, channels, compression, multifd=multifd))
     with options.workers(len(channels), make, lambda _signal: "") as pool:
@@ -59,13 +57,16 @@ def send_over_channels(
             main.take_answers(is_sent=is_sent)
             report()
 
-        load = LoadTasks(snapshot, range(snapshot.geometry.packet_count))
-        tasks = SendTasks(load, [_descriptor(each) for each in channels])
+        packets = SendTasks(snapshot, range(snapshot.geometry.packet_count))
         try:
-            pool.run(tasks, poll, ahead=reading.ahead)
+            pool.run(SyncTasks(1, [_descriptor(each) for each in channels]), poll)
+            if multifd:
+                main.send(stream.mark, check)
+            begin()
+            pool.run(packets, poll, ahead=reading.ahead)
             # A worker that has the main connection sends the last bytes.
             last = poll if multifd else partial(poll, is_sent=True)
-            pool.run(SyncTasks(len(channels), stream.last_barriers), last)
+            pool.run(SyncTasks(stream.last_barriers, [-1] * len(channels)), last)
         except MigrationError:
             main.explain()
             raise
@@ -89,7 +90,7 @@ def _plan(
     multifd: bool,
 ) -> SendPlan:
     secure = [each for each in channels if isinstance(each, SecureConnection)]
-    parts = None if multifd else StreamParts(stream.part, stream.after_part())
+    parts = None if multifd else StreamParts(stream.mark + stream.part, stream.after_part())
     return SendPlan(reading.plans, stream.block_names, compression, STILL_S, secure, parts)
 
 
