@@ -129,7 +129,7 @@ _snapmig_values() {
     'restore --format' | \
         'backup restore --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw raw-by-address' ;;
     'restore --via') choices='shared multifd mapped-ram' ;;
-    'restore --wire') choices='none zstd' ;;
+    'restore --wire') choices='auto none zstd zlib' ;;
     'completion 0') choices='bash zsh fish' ;;
     'save --parent' | \
         'save --attach' | \

@@ -144,7 +144,7 @@ complete -c snapmig -n '__snapmig_at restore' -l address -r -f -d 'guest physica
 complete -c snapmig -n '__snapmig_at restore' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'architecture of the guest, such as aarch64'
 complete -c snapmig -n '__snapmig_at restore' -l domain-xml -r -F -d 'domain definition for --format libvirt (the attachment domain.xml)'
 complete -c snapmig -n '__snapmig_at restore' -l via -r -f -a 'shared multifd mapped-ram' -d 'shared, multifd or mapped-ram, see docs/guests.md (auto)'
-complete -c snapmig -n '__snapmig_at restore' -l wire -r -f -a 'none zstd' -d 'form of pages sent via multifd: none, or zstd frames (none)'
+complete -c snapmig -n '__snapmig_at restore' -l wire -r -f -a 'auto none zstd zlib' -d 'form of pages sent via multifd: none, zstd or zlib (auto: none)'
 complete -c snapmig -n '__snapmig_at restore' -l monitor-timeout -r -f -d 'seconds to wait for answers of QEMU (30)'
 complete -c snapmig -n '__snapmig_at restore' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
 complete -c snapmig -n '__snapmig_at restore' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
