@@ -16,7 +16,7 @@ import xxhash
 from tests.bench.codecs import PACKET, PAGE
 from tests.bench.contestants import PYTHON, SNAPMIG, lack
 from tests.bench.machines import Running, holes
-from tests.bench.measure import run_command, sync_file
+from tests.bench.measure import Timing, run_command, sync_file
 from tests.bench.parallel import ParallelTime, in_processes, populate
 from tests.support.guests import migration
 from tests.support.guests.migration import MAPPED_RAM, MULTIFD
@@ -101,9 +101,14 @@ def _multifd_save(running: Running, path: Path, jobs: int) -> Took:
 
 def _snapmig_restore(running: Running, path: Path, jobs: int) -> Took:
     common = ("-j", str(jobs), "--progress", "none", "--json")
-    before, begun = running.cpu_seconds(), time.time()
     command = [*PYTHON, "restore", *common, str(path), running.address]
-    timing = run_command(command, cwd=running.folder)
+    return until_resumed(running, lambda: run_command(command, cwd=running.folder))
+
+
+def until_resumed(running: Running, work: Callable[[], Timing]) -> Took:
+    """Have a program load a guest; its time is over when QEMU says that the guest runs."""
+    before, begun = running.cpu_seconds(), time.time()
+    timing = work()
     wall = _resumed_at(running) - begun
     return Took(wall, timing.cpu + running.cpu_seconds() - before, timing.said)
 

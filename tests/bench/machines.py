@@ -3,9 +3,9 @@
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,19 +85,25 @@ class Running:
 
 @contextmanager
 def started(
-    machine: Machine, folder: Path, *, incoming: bool = False, private: bool = False
+    machine: Machine,
+    folder: Path,
+    *,
+    incoming: bool = False,
+    private: bool = False,
+    before: Sequence[str] = (),
 ) -> Iterator[Running]:
     """
     Start QEMU with its memory in a folder of shared memory; all of it goes with the block.
 
     :param private: its memory is its own; then :attr:`Running.memory` is not there
+    :param before: words before QEMU's command
     """
     with tempfile.TemporaryDirectory(prefix="guest-", dir=folder) as name:
         memory, monitor = Path(name, "ram"), Path(name, "qmp")
         extra = ("-qmp", f"unix:{monitor},server=on,wait=off")
         wait = ("-incoming", "defer") if incoming else ()
         config = machine.configure(None if private else memory, (*extra, *wait))
-        with Guest(machine.program, config) as guest:
+        with Guest(machine.program, replace(config, before=before)) as guest:
             guest.expected_words = REFUSED
             yield Running(guest, folder, memory, monitor)
 

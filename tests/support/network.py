@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import heapq
+import json
 import os
 import random
 import select
@@ -40,6 +41,12 @@ class Link:
     addresses: tuple[str, str] = (_ADDRESSES[0], _ADDRESSES[1])
     carried: int = 0
     lost: int = 0
+
+    def sent(self, end: int) -> int:
+        """Return the bytes that an end has sent so far, with the heads of packets."""
+        link = ["ip", "-n", self.names[end], "-s", "-j", "link", "show"]
+        devices = json.loads(subprocess.run(link, capture_output=True, check=True).stdout)
+        return sum(one["stats64"]["tx"]["bytes"] for one in devices)
 
     def command(self, end: int) -> list[str]:
         """Return the words before a command that runs at an end, 0 or 1."""
