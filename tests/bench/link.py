@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import facts, guest_runs, machines
+from tests.bench.contestants import PYTHON
 from tests.bench.machines import MIB, Machine, Running
 from tests.bench.measure import CommandError, Timing, busy, run_command, settle, sizes
 from tests.bench.runner import SHARED_MEMORY, WARM_UP, Record, require_room, say, work_folder
@@ -153,9 +154,10 @@ def _measure(machine: Machine, shared: Path, link: Link, path: Path, way: Way, j
 
 
 def _send(running: Running, link: Link, path: Path, way: Way, jobs: int) -> Timing:
-    sender = [sys.executable, "-m", "tests.bench.link_sender"]
-    words = [str(path), link.addresses[1], str(PORT), str(jobs), way.wire]
-    timing = run_command([*link.command(0), *sender, *words], cwd=running.folder)
+    place = f"tcp:{link.addresses[1]}:{PORT}"
+    words = ["--insecure", "--channels", str(jobs), "--wire", way.wire, "--progress", "none"]
+    command = [*link.command(0), *PYTHON, "send", *words, "--json", str(path), place]
+    timing = run_command(command, cwd=running.folder)
     migration.wait_loaded(running.guest, "the link", guest_runs.SECONDS)
     return timing
 
