@@ -18,6 +18,7 @@ __all__ = (
     "known_capabilities",
     "parameters",
     "settings_now",
+    "wait_for_cleanup",
 )
 
 Commands = list[tuple[str, dict[str, Any]]]
@@ -83,7 +84,7 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
         yield
     finally:
         with suppress(MonitorError):  # QEMU may have gone; its own reason matters more
-            _wait_for_cleanup(monitor)
+            wait_for_cleanup(monitor)
             _set(monitor, {name: known[name] for name in changed})
 
 
@@ -97,15 +98,21 @@ def parameters(monitor: Monitor, wanted: Mapping[str, object]) -> Iterator[None]
         yield
     finally:
         with suppress(MonitorError):
-            _wait_for_cleanup(monitor)
+            wait_for_cleanup(monitor)
             monitor.execute("migrate-set-parameters", **{name: known[name] for name in changed})
 
 
-def _wait_for_cleanup(monitor: Monitor) -> None:
-    # A migration has failed, or is complete, a moment before QEMU ends its channels, and for that
-    # QEMU reads the settings again. If they have changed it ends channels that it never had, or
-    # none: assertions fail (seen with 10.0 and 11.1), and the guest is lost. The registration of
-    # the migration in query-yank is the last to go.
+def wait_for_cleanup(monitor: Monitor) -> None:
+    """
+    Wait until QEMU is done with a migration that has ended, so that settings may be put back.
+
+    A migration has failed, or is complete, a moment before QEMU ends its channels, and for that
+    QEMU reads the settings again. If they have changed it ends channels that it never had, or none:
+    assertions fail (seen with 10.0 and 11.1), and the guest is lost. The registration of the
+    migration in ``query-yank`` is the last to go.
+
+    :raises MonitorError: it takes too long, or the migration is only being set up
+    """
     started = time.monotonic()
     while any(each.type == "migration" for each in monitor.ask(YankInstances, "query-yank")):
         # One that is still to come in is set up as long as its source likes.
