@@ -20,6 +20,7 @@ examples, each with a QEMU that waits there:
   snapmig send guest.snap unix:/run/guest.sock
   snapmig send --wire zstd --tls /etc/pki/qemu guest.snap tcp:192.0.2.7:4444
 """
+_WIRE_HELP = "as the parameter multifd-compression there: none, zstd or zlib"
 _OF_RESTORES = ("wire", "bwlimit", "follow_remote_parents", "accelerator", "depth")
 
 
@@ -46,7 +47,10 @@ def add_parser(verbs: Verbs) -> None:
         timeout=f"seconds until it listens, and then until it loads ({PATIENCE_S:g})",
     )
     first.add_argument("--uuid", metavar="UUID", help="of the waiting guest (none)")
-    changes = {"bwlimit": {"help": "send at most RATE bytes per second, like 200M"}}
+    changes = {
+        "bwlimit": {"help": "send at most RATE bytes per second, like 200M"},
+        "wire": {"help": _WIRE_HELP},
+    }
     for name in _OF_RESTORES:
         add_option(groups[OPTIONS[name].group], name, **changes.get(name, {}))
     add_progress(groups[OUTPUT])

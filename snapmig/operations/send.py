@@ -94,8 +94,9 @@ def send(  # noqa: PLR0913 - the words of the command line
     :param destination: ``unix:PATH`` or ``tcp:ADDRESS:PORT``, the latter with ``tls`` or
         ``insecure`` unless it is this host's own
     :param channels: the destination's parameter multifd-channels; 0 for one without multifd
-    :param wire: the destination's parameter multifd-compression: ``none``, or ``zstd``, so that
-        packets stored as such are not decoded
+    :param wire: the destination's parameter multifd-compression: ``none``, ``zstd`` or ``zlib``;
+        packets stored as such are passed on, others compressed anew. ``auto`` is ``none``, as
+        QEMU's own default: a destination can't be asked
     :param uuid: of the waiting guest, compared by QEMU on each channel; default: none
     :param tls: a folder with the certificates of QEMU's ``tls-creds-x509`` for a client
     :param insecure: send to other hosts without TLS

@@ -77,7 +77,7 @@ HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
 LiveName = Literal["background"]
-WireName = Literal["none", "zstd"]
+WireName = Literal["auto", "none", "zstd", "zlib"]
 ViaName = Literal["shared", "multifd", "mapped-ram", "stream"]
 WindowName = Literal["4k", "32k"]
 
@@ -98,8 +98,8 @@ WAYS_OUT = (*WAYS, STREAM)
 BACKGROUND = "background"
 """The value of the option ``live`` for a snapshot of the guest as it is at the start."""
 
-WIRES = ("none", "zstd")
-"""Forms of pages sent to a QEMU: as they are, or each packet as a zstd frame."""
+WIRES = ("auto", "none", "zstd", "zlib")
+"""Forms of pages sent to a QEMU: as they are, or compressed as its ``multifd-compression`` says."""
 
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
@@ -277,13 +277,16 @@ def parse_live(live: bool | str) -> bool | LiveName:
 
 def parse_wire(form: str | None) -> WireCompression:
     """
-    Return the form of pages on the wire, plain ones for None.
+    Return the form of pages on the wire, ``auto`` for None.
+
+    That is pages as they are: on one host nothing is faster, and a QEMU that others have set up
+    takes nothing else unless they have set ``multifd-compression``, which a source can't ask.
 
     :raises UsageError: there is none of that name
     """
     if form not in (None, *WIRES):
         raise UsageError(f"wire is {form!r}, expected {' or '.join(WIRES)}")
-    return WireCompression[(form or WIRES[0]).upper()]
+    return WireCompression[("none" if form in (None, "auto") else form).upper()]
 
 
 class WayIn(NamedTuple):
