@@ -13,6 +13,7 @@ from snapmig.guests.watch import POLL_S, migration_of
 
 __all__ = (
     "BACKGROUND",
+    "POSTCOPY",
     "Commands",
     "capabilities",
     "known_capabilities",
@@ -30,6 +31,9 @@ _EVENTS = "events"
 
 BACKGROUND = "background-snapshot"
 """The capability to send the guest as it is at the start, while it runs on."""
+
+POSTCOPY = "postcopy-ram"
+"""The capability to run a guest before its memory has come."""
 
 _CAPABILITIES = (
     "x-ignore-shared",
@@ -106,6 +110,9 @@ def _wait_for_cleanup(monitor: Monitor) -> None:
     # QEMU reads the settings again. If they have changed it ends channels that it never had, or
     # none: assertions fail (seen with 10.0 and 11.1), and the guest is lost. The registration of
     # the migration in query-yank is the last to go.
+    if (state := migration_of(monitor).status).startswith("postcopy-"):
+        message = f"the guest still waits for memory ({state}), and needs the settings for that"
+        raise MonitorError(message, path=monitor.path)
     started = time.monotonic()
     while any(each.type == "migration" for each in monitor.ask(YankInstances, "query-yank")):
         # One that is still to come in is set up as long as its source likes.

@@ -11,7 +11,10 @@ __all__ = ("AT_REST", "POLL_S", "STILL_S", "Watch", "migration_of")
 
 POLL_S = 0.002
 AT_REST = ("none", "completed", "failed", "cancelled")
-_UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
+_UNDER_WAY = (
+    *("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling"),
+    "postcopy-active",
+)
 """Transient states; ``none`` is the moment before the first."""
 
 STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}

@@ -108,10 +108,17 @@ class MainSender:
     The main connection of a source, with the destination's answers on it.
 
     :param connection: its first bytes are sent already
+    :param take: called with the kind and body of each answer but the last
+    :ivar status: the destination's last answer, 0 if it has everything; None before
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        take: Callable[[int, bytes], object] = lambda _kind, _body: None,
+    ) -> None:
         self._connection = connection
+        self._take = take
         connection.setblocking(False)
         self._answers = bytearray()
         self.status: int | None = None
@@ -126,17 +133,29 @@ class MainSender:
         left, moved = memoryview(data), time.monotonic()
         while left:
             self._wait(select.POLLOUT, check)
-            try:
-                sent = self._connection.send(left[:_STEP])
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                raise MigrationError(f"main connection failed: {error.strerror}") from error
+            sent = self.send_some(left)
             left = left[sent:]
             moved = time.monotonic() if sent else moved
-            self._take_answers()
+            self.take_answers()
             if time.monotonic() - moved > STILL_S:
                 raise MigrationError(f"the destination took nothing in {STILL_S} s")
+
+    def fileno(self) -> int:
+        """Return the connection's descriptor."""
+        return self._connection.fileno()
+
+    def send_some(self, data: memoryview) -> int:
+        """
+        Send what the connection takes at once, and return the number of bytes.
+
+        :raises MigrationError: the destination has gone
+        """
+        try:
+            return self._connection.send(data[:_STEP])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise MigrationError(f"main connection failed: {error.strerror}") from error
 
     def wait_for_end(self, limit_s: float, check: Callable[[], None]) -> None:
         """
@@ -147,7 +166,7 @@ class MainSender:
         deadline = time.monotonic() + limit_s
         while self.status is None:
             self._wait(select.POLLIN, check)
-            if not self._take_answers() and self.status is None:
+            if not self.take_answers() and self.status is None:
                 raise MigrationError("the destination closed the connection without an answer")
             if time.monotonic() > deadline:
                 raise MigrationError(f"the destination did not answer in {limit_s:g} s")
@@ -161,8 +180,12 @@ class MainSender:
         raise_if_cancelled()
         check()
 
-    def _take_answers(self) -> bool:
-        # False at the end of the connection.
+    def take_answers(self) -> bool:
+        """
+        Take the answers that have come; return False at the end of the connection.
+
+        :raises MigrationError: the connection failed, or an answer is none of QEMU's
+        """
         while True:
             try:
                 data = self._connection.recv(1 << 12)
@@ -188,3 +211,5 @@ class MainSender:
             del self._answers[: 4 + length]
             if kind == _SHUT:
                 self.status = int.from_bytes(body)
+            else:
+                self._take(kind, body)
