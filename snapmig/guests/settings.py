@@ -19,6 +19,7 @@ __all__ = (
     "known_capabilities",
     "parameters",
     "settings_now",
+    "switched_off_after",
 )
 
 Commands = list[tuple[str, dict[str, Any]]]
@@ -89,6 +90,17 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
         with suppress(MonitorError):  # QEMU may have gone; its own reason matters more
             _wait_for_cleanup(monitor)
             _set(monitor, {name: known[name] for name in changed})
+
+
+@contextmanager
+def switched_off_after(monitor: Monitor, name: str) -> Iterator[None]:
+    """Have a capability that is on off after the block, unless the guest still needs it."""
+    try:
+        yield
+    finally:
+        with suppress(MonitorError):
+            _wait_for_cleanup(monitor)
+            _set(monitor, {name: False})
 
 
 @contextmanager

@@ -10,8 +10,8 @@ from __future__ import annotations
 import mmap
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,11 @@ from snapmig.handlers.load import plan_tasks
 from snapmig.images.qemu.records import RAM_CONTINUE, RAM_PAGE, RAM_ZERO, STRIDE, ZERO_STRIDE
 from snapmig.migration.postcopy import Frame
 from snapmig.pages import Bytes, Mask, runs
-from snapmig.system.files import descriptor_path
+from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
-__all__ = ("SectionBuffers", "ServeHandler", "ServePlan", "ServeTasks")
+__all__ = ("ReceivedPages", "SectionBuffers", "ServeHandler", "ServePlan", "ServeTasks")
 
 _HEAD = 8 + 1 + 255
 """Bytes of the first page's address, with the name of its RAM block."""
@@ -64,7 +64,30 @@ class SectionBuffers:
         """Return the first bytes of a buffer."""
         return self._mapped[number * self.size : number * self.size + length]
 
-    def __enter__(self) -> SectionBuffers:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        os.close(self._fd)
+
+
+class ReceivedPages:
+    """
+    Pages that the destination has already, in memory that all processes share; a context manager.
+
+    :param masks: of the RAM blocks in their order, a truth value for each page
+    :ivar path: by which other processes open them
+    """
+
+    def __init__(self, geometry: Geometry, masks: Iterable[Mask]) -> None:
+        self._fd = os.memfd_create("snapmig-received", os.MFD_CLOEXEC)
+        self.path = descriptor_path(self._fd)
+        for number, mask in enumerate(masks):
+            start = geometry.block_packets(number).start * geometry.packet_pages
+            pwrite_all(self._fd, mask.tobytes(), start)
+        os.ftruncate(self._fd, geometry.packet_count * geometry.packet_pages)
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
@@ -80,6 +103,7 @@ class ServePlan(NamedTuple):
     :param frame: of each section
     :param buffers: path of the buffers
     :param size: of a buffer, in bytes
+    :param received: path of :class:`ReceivedPages`, None if the destination has none
     """
 
     read: Sequence[ReadPlan]
@@ -87,6 +111,7 @@ class ServePlan(NamedTuple):
     frame: Frame
     buffers: str
     size: int
+    received: str | None = None
 
 
 class ServeHandler:
@@ -96,11 +121,11 @@ class ServeHandler:
         self._plan = plan
         self._chain = open_chain(plan.read)
         self._geometry: Geometry = self._chain.snapshot.geometry
-        fd = os.open(plan.buffers, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            self._mapped = np.frombuffer(mmap.mmap(fd, 0), np.uint8)
-        finally:
-            os.close(fd)
+        self._mapped = _map(plan.buffers)
+        self._received: Mask | None = None
+        if plan.received is not None:
+            received = _map(plan.received).view(np.bool_)
+            self._received = received.reshape(-1, self._geometry.packet_pages)
 
     def run(self, task: Task, row: Row) -> int:
         """Write a packet into the buffer given by the argument; return the section's length."""
@@ -128,19 +153,22 @@ class ServeHandler:
         place = self._geometry.place(task.first)
         inside = place.ram_offset - self._geometry.block_start(place.block)
         mask = packets[0].in_use[: place.pages] if packets else np.zeros(place.pages, np.bool_)
+        missing = np.ones(place.pages, np.bool_)
+        if self._received is not None:
+            missing = ~self._received[task.first, : place.pages]
         start = task.argument * self._plan.size
         section = _Section(
             self._mapped[start : start + self._plan.size],
             self._plan.frame,
             self._plan.blocks[place.block],
         )
-        if task.kind & DATA and packets:
+        if task.kind & DATA and (mask & missing).any():
             for found in self._chain.load_all(packets):
                 if found.pages is None:
                     raise found.error or RuntimeError("no pages and no reason")
-                section.add_pages(_addresses(inside, mask), found.pages)
+                section.add_pages(_addresses(inside, mask & missing), found.pages[missing[mask]])
         if task.kind & ZEROS:
-            section.add_zeros(_addresses(inside, ~mask))
+            section.add_zeros(_addresses(inside, ~mask & missing))
         return section.finish()
 
     def _count(self, task: Task, packets: Sequence[StoredPacket], row: Row) -> None:
@@ -149,6 +177,14 @@ class ServeHandler:
         row[Counter.DATA_PAGES] += sum(int(np.count_nonzero(each.kinds)) for each in packets)
         for packet in packets:
             row[encoding_counter(packet.encoding)] += 1
+
+
+def _map(path: str) -> Bytes:
+    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return np.frombuffer(mmap.mmap(fd, 0), np.uint8)
+    finally:
+        os.close(fd)
 
 
 def _addresses(inside: int, mask: Mask) -> npt.NDArray[np.uint64]:

@@ -24,7 +24,7 @@ from snapmig.migration.return_path import OPENING, Command
 from snapmig.migration.wire import MigrationError
 from snapmig.printable import printable
 
-__all__ = ("Frame", "PostcopyStream", "Request", "RequestReader", "zero_page")
+__all__ = ("Frame", "PostcopyStream", "Request", "RequestReader", "pack_command", "zero_page")
 
 _RANGES_AT_ONCE = 4000
 """Ranges in a command, whose length has 16 bits."""

@@ -13,6 +13,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.guests.guest import Guest
+from snapmig.guests.incoming import waits_for_memory
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import load_vm_state
@@ -34,7 +35,7 @@ from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
 from snapmig.operations.runs.restore_multifd import send_to_guest
 from snapmig.operations.runs.restore_output import fill, restore_nameless
-from snapmig.operations.runs.restore_postcopy import Served, serve_guest
+from snapmig.operations.runs.restore_postcopy import Served, resume_serving, serve_guest
 from snapmig.operations.runs.save_guest import STATE
 from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.system.libc import huge_page_size
@@ -126,6 +127,9 @@ def restore_guest(
     name = source_format(source)
     saved = load_guest(source)
     with Guest(socket, wait) as guest:
+        if way.postcopy and waits_for_memory(guest):
+            served = resume_serving(reading, guest, started)
+            return IntoGuest(name, served.data_pages, POSTCOPY, served)
         _check_fits(guest, saved, source.geometry.blocks)
         if way.postcopy:
             served = serve_guest(reading, guest, started, way.working_set)

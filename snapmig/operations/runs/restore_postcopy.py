@@ -8,17 +8,24 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from snapmig.guests.guest import Guest
-from snapmig.guests.incoming import Start, awaiting_postcopy, wait_until_loaded
+from snapmig.guests.incoming import (
+    Start,
+    awaiting_postcopy,
+    recovering_postcopy,
+    wait_until_loaded,
+)
+from snapmig.guests.outgoing import Outgoing
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.migration.connections import PrivateFolder
+from snapmig.migration.recovery import ask_for_received, read_received
 from snapmig.migration.sender import MainSender, connect
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
-from snapmig.operations.runs.serving import Serving
+from snapmig.operations.runs.serving import Serving, listed_blocks
 from snapmig.operations.runs.working_set import load_working_set, write_working_set
 
-__all__ = ("Served", "serve_guest")
+__all__ = ("Served", "resume_serving", "serve_guest")
 
 
 class Served(NamedTuple):
@@ -59,10 +66,11 @@ def serve_guest(
     snapshot.index.check_digest()  # afterwards the guest depends on it
     known = None if file is None else load_working_set(file, snapshot.geometry)
     first, start = known or (), Start(guest)
+    identity = snapshot.superblock.snapshot_id
     serving = Serving(reading, *whole_stream(content_of(snapshot), "a migration"))
     with serving, ExitStack() as stack:
         folder = stack.enter_context(PrivateFolder(guest.process_now.uid))
-        loading = stack.enter_context(awaiting_postcopy(guest, folder.uri))
+        loading = stack.enter_context(awaiting_postcopy(guest, folder.uri, identity))
 
         def running() -> None:
             start.look()
@@ -80,3 +88,33 @@ def serve_guest(
     if file is not None and known is None:
         write_working_set(file, snapshot.geometry, serving.asked)
     return Served(serving.data_pages, ran - started, len(first), len(serving.asked))
+
+
+def resume_serving(reading: Reading, guest: Guest, started: float) -> Served:
+    """
+    Send a guest that runs the memory it lacks, because the restore that started it was cut off.
+
+    :param started: beginning of this restore, by :func:`time.monotonic`
+    :raises MonitorError: the guest was not started from this snapshot
+    :raises SnapmigError: as of :func:`serve_guest`
+    """
+    snapshot = reading.snapshot
+    snapshot.index.check_digest()
+    content, state = whole_stream(content_of(snapshot), "a migration")
+    blocks, early = listed_blocks(state), list[tuple[int, bytes]]()
+    with ExitStack() as stack:
+        folder = stack.enter_context(PrivateFolder(guest.process_now.uid))
+        identity = snapshot.superblock.snapshot_id
+        stack.enter_context(recovering_postcopy(guest, folder.uri, identity))
+        loading = Outgoing(guest, None, command="migrate-recover")
+        connection = stack.enter_context(connect(str(folder.path), ask_for_received(blocks)))
+        try:
+            received = read_received(connection, blocks, lambda *answer: early.append(answer))
+            serving = stack.enter_context(Serving(reading, content, state, received))
+            for answer in early:
+                serving.take(*answer)
+            serving.resume(MainSender(connection, serving.take), loading.check)
+            wait_until_loaded(guest, loading)
+        except MigrationError as error:
+            raise loading.reason() or error from None
+        return Served(serving.data_pages, time.monotonic() - started, 0, len(serving.asked))

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Self
 
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.serve import SectionBuffers, ServeHandler, ServePlan, ServeTasks
+from snapmig.handlers.serve import (
+    ReceivedPages,
+    SectionBuffers,
+    ServeHandler,
+    ServePlan,
+    ServeTasks,
+)
 from snapmig.images.plan import Content
 from snapmig.images.qemu.state import VmState
 from snapmig.migration.postcopy import PostcopyStream, Request, RequestReader, zero_page
+from snapmig.migration.recovery import RESUME
 from snapmig.migration.sender import STILL_S, MainSender
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.engine import failure_warnings
 from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
-from snapmig.pages import runs
+from snapmig.pages import Mask, runs
 from snapmig.workers.pool import Workers
 
-__all__ = ("Serving",)
+__all__ = ("Serving", "listed_blocks")
 
 _END_S = 600.0
 _SPARE_BUFFERS = 2
@@ -36,17 +43,24 @@ class Serving:
 
     :param content: of the snapshot, with RAM blocks named as in the destination
     :param state: of the guest, with the pages that are a part of it
+    :param received: pages that the destination has already, by RAM block's name
     :ivar stream: its header is to be sent as soon as there is a connection
     :ivar asked: packets that the guest asked for, in this order
     """
 
-    def __init__(self, reading: Reading, content: Content, state: VmState) -> None:
+    def __init__(
+        self,
+        reading: Reading,
+        content: Content,
+        state: VmState,
+        received: Mapping[bytes, Mask] | None = None,
+    ) -> None:
         self._reading = reading
         self._geometry = reading.snapshot.geometry
         self.stream = PostcopyStream(state)
         names = [block.name.encode() for block in content.blocks]
         self._numbers = {name: number for number, name in enumerate(names)}
-        self._listed = [(block.name.encode(), block.length) for block in state.blocks]
+        self._listed = listed_blocks(state)
         self._requests = RequestReader(self._listed)
         self._zeros: set[Request] = set()
         self._small: list[bytes] = []
@@ -56,7 +70,11 @@ class Serving:
             buffers = SectionBuffers(count, self._geometry.packet_pages, frame)
             self._buffers = stack.enter_context(buffers)
             self._tasks = ServeTasks(reading.snapshot, count)
-            plan = ServePlan(reading.plans, names, frame, buffers.path, buffers.size)
+            path = None
+            if received is not None:
+                masks = (received[name] for name in names)
+                path = stack.enter_context(ReceivedPages(self._geometry, masks)).path
+            plan = ServePlan(reading.plans, names, frame, buffers.path, buffers.size, path)
             pool = reading.options.workers(jobs, partial(ServeHandler, plan), lambda _signal: "")
             self._pool = stack.enter_context(pool)
             self._stack = stack.pop_all()
@@ -114,6 +132,17 @@ class Serving:
         main.send(self.stream.run(self._missing()), check)
         self._send_all(main, running)
 
+    def resume(self, main: MainSender, check: Check) -> None:
+        """
+        Send what the destination lacks, when another source's connection was cut, and wait.
+
+        :param main: the pages received have been asked for on it
+        :param check: as of :meth:`run`
+        :raises SnapmigError: as of :meth:`run`
+        """
+        main.send(RESUME, check)
+        self._send_all(main, check)
+
     def _send_first(self, main: MainSender, packets: Sequence[int], check: Check) -> None:
         self._tasks.filling = False
         for packet in packets:
@@ -147,6 +176,11 @@ class Serving:
         missing = runs(self._tasks.missing(geometry.block_packets(number)))
         spans = [(first * step, min((first + count) * step, size)) for first, count in missing]
         return [(start, stop - start) for start, stop in spans]
+
+
+def listed_blocks(state: VmState) -> list[tuple[bytes, int]]:
+    """Return names and sizes of all RAM blocks of the destination."""
+    return [(block.name.encode(), block.length) for block in state.blocks]
 
 
 class _Outlet:
