@@ -57,7 +57,7 @@ class RestoreResult:
     :param qemu_arguments: with ``for_qemu``, the command to start a QEMU for the guest
     :param monitor_commands: with ``for_qemu``, commands for its monitor (HMP) after that
     :param via: the way into a waiting QEMU
-    :param seconds_to_run: with ``postcopy``, until the guest ran
+    :param seconds_to_run: with ``postcopy``, until the guest ran; None if it ran already
     :param packets_before_run: with ``postcopy``, packets of the working set sent before that
     :param packets_asked_for: with ``postcopy``, packets that the guest asked for afterwards
     :param warnings: messages for the user, a sentence each

@@ -192,8 +192,7 @@ _ENTRIES = (
     ),
     Option(
         "working_set", str, GUEST,
-        "with --postcopy: packets sent before the guest runs;\n"
-        "made from what it asks for if there is no FILE yet",
+        "what it asks for: kept, or sent before it runs",
         "", verbs="restore", metavar="FILE",
     ),
     Option(

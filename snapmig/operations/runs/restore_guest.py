@@ -128,7 +128,7 @@ def restore_guest(
     saved = load_guest(source)
     with Guest(socket, wait) as guest:
         if way.postcopy and waits_for_memory(guest):
-            served = resume_serving(reading, guest, started)
+            served = resume_serving(reading, guest)
             return IntoGuest(name, served.data_pages, POSTCOPY, served)
         _check_fits(guest, saved, source.geometry.blocks)
         if way.postcopy:

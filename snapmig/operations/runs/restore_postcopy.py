@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
 
+from snapmig.errors import SnapmigError
 from snapmig.guests.guest import Guest
 from snapmig.guests.incoming import (
     Start,
@@ -14,7 +16,9 @@ from snapmig.guests.incoming import (
     recovering_postcopy,
     wait_until_loaded,
 )
+from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import Outgoing
+from snapmig.guests.watch import migration_of
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.recovery import ask_for_received, read_received
@@ -32,20 +36,20 @@ class Served(NamedTuple):
     """
     The result of a restore by postcopy.
 
-    :ivar seconds_to_run: from the beginning until the guest ran
+    :ivar seconds_to_run: from the beginning until the guest ran; None if it ran before
     :ivar before: packets sent before that, of a recorded working set
     :ivar asked: packets that the guest asked for afterwards
     """
 
     data_pages: int
-    seconds_to_run: float
+    seconds_to_run: float | None
     before: int
     asked: int
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of a restore's result."""
         return {
-            "seconds_to_run": round(self.seconds_to_run, 3),
+            "seconds_to_run": self.seconds_to_run,
             "packets_before_run": self.before,
             "packets_asked_for": self.asked,
         }
@@ -68,7 +72,7 @@ def serve_guest(
     first, start = known or (), Start(guest)
     identity = snapshot.superblock.snapshot_id
     serving = Serving(reading, *whole_stream(content_of(snapshot), "a migration"))
-    with serving, ExitStack() as stack:
+    with serving, ExitStack() as stack, _remedy(guest):
         folder = stack.enter_context(PrivateFolder(guest.process_now.uid))
         loading = stack.enter_context(awaiting_postcopy(guest, folder.uri, identity))
 
@@ -87,14 +91,14 @@ def serve_guest(
     ran = time.monotonic() if start.at is None else start.at
     if file is not None and known is None:
         write_working_set(file, snapshot.geometry, serving.asked)
-    return Served(serving.data_pages, ran - started, len(first), len(serving.asked))
+    seconds = round(ran - started, 3)
+    return Served(serving.data_pages, seconds, len(first), len(serving.asked))
 
 
-def resume_serving(reading: Reading, guest: Guest, started: float) -> Served:
+def resume_serving(reading: Reading, guest: Guest) -> Served:
     """
     Send a guest that runs the memory it lacks, because the restore that started it was cut off.
 
-    :param started: beginning of this restore, by :func:`time.monotonic`
     :raises MonitorError: the guest was not started from this snapshot
     :raises SnapmigError: as of :func:`serve_guest`
     """
@@ -102,7 +106,7 @@ def resume_serving(reading: Reading, guest: Guest, started: float) -> Served:
     snapshot.index.check_digest()
     content, state = whole_stream(content_of(snapshot), "a migration")
     blocks, early = listed_blocks(state), list[tuple[int, bytes]]()
-    with ExitStack() as stack:
+    with ExitStack() as stack, _remedy(guest):
         folder = stack.enter_context(PrivateFolder(guest.process_now.uid))
         identity = snapshot.superblock.snapshot_id
         stack.enter_context(recovering_postcopy(guest, folder.uri, identity))
@@ -117,4 +121,17 @@ def resume_serving(reading: Reading, guest: Guest, started: float) -> Served:
             wait_until_loaded(guest, loading)
         except MigrationError as error:
             raise loading.reason() or error from None
-        return Served(serving.data_pages, time.monotonic() - started, 0, len(serving.asked))
+        return Served(serving.data_pages, None, 0, len(serving.asked))
+
+
+@contextmanager
+def _remedy(guest: Guest) -> Iterator[None]:
+    # A failure is not the end of a guest that runs.
+    try:
+        yield
+    except SnapmigError as error:
+        with suppress(MonitorError):
+            if migration_of(guest.monitor).status.startswith("postcopy-"):
+                words = "the guest waits for the rest of its memory: repeat the command to send it"
+                error.args = (f"{error.message}; {words}",)
+        raise
