@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from snapmig.operations.rewrite import merge, rebase, repack
     from snapmig.operations.runs.workers import WorkerGroup
     from snapmig.operations.save import ImageArgument, save
+    from snapmig.operations.send import SendResult, send
     from snapmig.operations.shares import CommitResult, abandon, commit
     from snapmig.operations.snapshot import Snapshot
     from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
@@ -95,6 +96,7 @@ __all__ = (
     "RestoreResult",
     "SaveResult",
     "Scheduler",
+    "SendResult",
     "SnapmigError",
     "Snapshot",
     "SnapshotInfo",
@@ -124,6 +126,7 @@ __all__ = (
     "repack",
     "restore",
     "save",
+    "send",
     "verify",
 )
 
@@ -148,6 +151,7 @@ _NAMES = {
     "snapmig.operations.rewrite": "merge rebase repack",
     "snapmig.operations.runs.workers": "WorkerGroup",
     "snapmig.operations.save": "ImageArgument save",
+    "snapmig.operations.send": "SendResult send",
     "snapmig.operations.shares": "CommitResult abandon commit",
     "snapmig.operations.snapshot": "Snapshot open_snapshot",
     "snapmig.operations.verify": "VerifyResult verify",

@@ -13,6 +13,7 @@ from snapmig.operations.options.table import GROUPS, OPTIONS, Option
 from snapmig.printable import printable
 
 __all__ = (
+    "Options",
     "Parser",
     "Verbs",
     "add_common",

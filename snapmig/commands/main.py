@@ -28,6 +28,7 @@ VERBS = (
     "save",
     "receive",
     "restore",
+    "send",
     "info",
     "verify",
     "chain",

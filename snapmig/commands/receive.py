@@ -6,11 +6,12 @@ import argparse
 
 from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress
 from snapmig.commands.output import print_notice
+from snapmig.commands.peer import add_peer
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.errors import UsageError
 from snapmig.operations.options.table import GENERAL, OPTIONS, OUTPUT
-from snapmig.operations.receive import CHANNELS, FIRST_S, receive
+from snapmig.operations.receive import FIRST_S, receive
 
 __all__ = ("add_parser",)
 
@@ -44,22 +45,10 @@ def add_parser(verbs: Verbs) -> None:
         metavar="ADDRESS",
         help="unix:PATH or tcp:ADDRESS:PORT, where QEMU migrates to",
     )
-    first.add_argument(
-        "--channels",
-        type=int,
-        default=CHANNELS,
-        metavar="N",
-        help=f"multifd-channels of that QEMU, 0 without multifd ({CHANNELS})",
-    )
-    first.add_argument("--tls", metavar="DIR", help="certificates as for QEMU's tls-creds-x509")
-    first.add_argument(
-        "--insecure", action="store_true", help="let other hosts connect without TLS"
-    )
-    first.add_argument(
-        "--timeout",
-        type=float,
-        metavar="S",
-        help=f"seconds to wait for the migration ({FIRST_S:g})",
+    add_peer(
+        first,
+        insecure="let other hosts connect without TLS",
+        timeout=f"seconds to wait for the migration ({FIRST_S:g})",
     )
     for name in _OF_SAVES:
         add_option(groups[OPTIONS[name].group], name)

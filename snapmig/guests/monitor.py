@@ -171,6 +171,11 @@ class Monitor:
                     found[-1] = found[-1]._replace(resumed_ns=time_ns)
         return found
 
+    def take_events(self) -> None:
+        """Take what has come, without waiting."""
+        with HeldSignals():
+            self._loop.run_until_complete(asyncio.sleep(_GLANCE_S))
+
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
         return self._connection.socket.fileno()

@@ -190,6 +190,7 @@ class Outgoing:
         self._look: Callable[[], Migration | None] | None = None
         self._stop_at = None if pause_after_s is None else self._asked + pause_after_s
         self._cancelled = False
+        self._stops = len(guest.monitor.stops())
         self.downtime_ms: float | None = None
         self.stopped_at: float | None = None
         """When the guest was stopped, known at the end."""
@@ -212,6 +213,12 @@ class Outgoing:
                 self._watch.judge(answer)
         elif now - self._asked > _ASK_S:
             self._look = self._monitor.begin(Migration, "query-migrate")
+
+    @property
+    def has_stopped(self) -> bool:
+        """True if QEMU has told that the guest stands still; libvirt does not pass that on."""
+        self._monitor.take_events()
+        return len(self._monitor.stops()) > self._stops
 
     def cancel(self) -> None:
         """

@@ -20,6 +20,7 @@ __all__ = (
     "parameters",
     "settings_now",
     "switched_off_after",
+    "wait_for_cleanup",
 )
 
 Commands = list[tuple[str, dict[str, Any]]]
@@ -88,7 +89,7 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
         yield
     finally:
         with suppress(MonitorError):  # QEMU may have gone; its own reason matters more
-            _wait_for_cleanup(monitor)
+            wait_for_cleanup(monitor)
             _set(monitor, {name: known[name] for name in changed})
 
 
@@ -99,7 +100,7 @@ def switched_off_after(monitor: Monitor, name: str) -> Iterator[None]:
         yield
     finally:
         with suppress(MonitorError):
-            _wait_for_cleanup(monitor)
+            wait_for_cleanup(monitor)
             _set(monitor, {name: False})
 
 
@@ -113,15 +114,22 @@ def parameters(monitor: Monitor, wanted: Mapping[str, object]) -> Iterator[None]
         yield
     finally:
         with suppress(MonitorError):
-            _wait_for_cleanup(monitor)
+            wait_for_cleanup(monitor)
             monitor.execute("migrate-set-parameters", **{name: known[name] for name in changed})
 
 
-def _wait_for_cleanup(monitor: Monitor) -> None:
-    # A migration has failed, or is complete, a moment before QEMU ends its channels, and for that
-    # QEMU reads the settings again. If they have changed it ends channels that it never had, or
-    # none: assertions fail (seen with 10.0 and 11.1), and the guest is lost. The registration of
-    # the migration in query-yank is the last to go.
+def wait_for_cleanup(monitor: Monitor) -> None:
+    """
+    Wait until QEMU is done with a migration that has ended, so that settings may be put back.
+
+    A migration has failed, or is complete, a moment before QEMU ends its channels, and for that
+    QEMU reads the settings again. If they have changed it ends channels that it never had, or none:
+    assertions fail (seen with 10.0 and 11.1), and the guest is lost. The registration of the
+    migration in ``query-yank`` is the last to go.
+
+    :raises MonitorError: it takes too long, the migration is only being set up, or the guest still
+        waits for memory
+    """
     if (state := migration_of(monitor).status).startswith("postcopy-"):
         message = f"the guest still waits for memory ({state}), and needs the settings for that"
         raise MonitorError(message, path=monitor.path)

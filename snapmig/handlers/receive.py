@@ -1,10 +1,11 @@
 """
 A worker that receives a guest: packets from its channels, encoded and written as they come.
 
-A packet received whole goes to its slot at once. Pages of a packet received in part are staged, and
-merged into their slots while all workers rest: when a table is full, and at the end. Until then
-all that comes for such a packet is staged. Between two barriers QEMU sends no page twice (7.2 may,
-where either is good), so within a round no order matters; of several rounds the latest counts.
+A packet received whole goes to its slot at once, unless the guest stands still for it. Pages of a
+packet received in part, or then, are staged, and merged into their slots while all workers rest:
+when a table is full, and at the end. Until then all that comes for such a packet is staged. Between
+two barriers QEMU sends no page twice (7.2 may, where either is good), so within a round no order
+matters; of several rounds the latest counts.
 
 Without channels the parent process gathers the packets of one stream, and workers store them.
 """
@@ -34,7 +35,7 @@ from snapmig.handlers.staging import (
     PacketNumbers,
     StagedPages,
     StagedReader,
-    open_waiting,
+    Waiting,
 )
 from snapmig.migration.channel import Channel, Received
 from snapmig.migration.tls import SecureConnection
@@ -47,8 +48,6 @@ __all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan", "
 
 _LEVELS = 1 << 10
 """More than there are tables, and twice as many as any level, negative ones included."""
-
-NO_PACKETS: Bytes = np.empty(0, np.uint8)
 
 _IDLE_S = 0.01
 """
@@ -141,7 +140,7 @@ class ReceivePlan(NamedTuple):
     :param parents: snapshots whose pages need not be stored again, the youngest first
     :param deltas: allow pages stored as differences from the parent's
     :param tables: paths of the staged pages: one for each worker, and the parent process's
-    :param waiting: path of the marks of packets with staged pages
+    :param waiting: path of the marks of packets with staged pages; empty without channels
     :param buffers: path of the packets of a single stream, instead
     :param target_page: bytes of a page of the guest's processors
     :param secure: channels with TLS; a forked worker has them, others can't get them
@@ -212,7 +211,7 @@ class _Receive:
         self._packets = PacketNumbers(plan.geometry)
         self._channels: dict[int, Channel] = {}
         self._tables: dict[int, StagedPages] = {}
-        self._waiting = open_waiting(plan.waiting) if plan.waiting else NO_PACKETS
+        self._waiting = Waiting(plan.waiting)
         self._most = self._blocks.pages_per_packet * plan.target_page // PAGE_SIZE
 
     def run(self, task: Task, row: Row) -> int:
@@ -244,18 +243,20 @@ class _Receive:
         row[Counter.RAM_BYTES] += size
         slot = self._only_slot(packet)
         if slot is not None:
-            part = _Part(slot, numbers, pages)
-            if not self._store_whole(part, zeros, level, row):
-                self._stage(part, zeros, table)
+            part = _Part(slot, numbers, pages, zeros)
+            if not self._store_whole(part, level, row):
+                self._stage(part, np.full(len(zeros), slot), table)
             return
-        data_slots = self._packets.of(numbers)
-        zero_slots = self._packets.of(zeros)
-        for slot in np.unique(np.concatenate([data_slots, zero_slots])).tolist():
-            own = data_slots == slot
-            part = _Part(slot, numbers[own], pages if own.all() else pages[own])
-            part_zeros = zeros[zero_slots == slot]
-            if not self._store_whole(part, part_zeros, level, row):
-                self._stage(part, part_zeros, table)
+        data_slots, zero_slots = self._packets.of(numbers), self._packets.of(zeros)
+        slots, counts = np.unique(np.concatenate([data_slots, zero_slots]), return_counts=True)
+        for slot, count in zip(slots.tolist(), counts.tolist(), strict=True):
+            if count == self._plan.geometry.place(slot).pages:
+                own, own_zeros = data_slots == slot, zero_slots == slot
+                part = _Part(slot, numbers[own], pages[own], zeros[own_zeros])
+                if self._store_whole(part, level, row):
+                    numbers, pages, data_slots = numbers[~own], pages[~own], data_slots[~own]
+                    zeros, zero_slots = zeros[~own_zeros], zero_slots[~own_zeros]
+        self._stage(_Part(data_slots, numbers, pages, zeros), zero_slots, table)
 
     def _only_slot(self, packet: Received) -> int | None:
         # The usual case: all pages of a packet are in one slot.
@@ -271,38 +272,47 @@ class _Receive:
             return first
         return (first[:, None] + np.arange(several)).reshape(-1)
 
-    def _store_whole(self, part: _Part, zeros: Numbers, level: int, row: Row) -> bool:
+    def _store_whole(self, part: _Part, level: int, row: Row) -> bool:
         # QEMU 7.2 may send the last page of a packet in the next one too, on another channel: two
         # workers may have the same packet whole if it is of a single page.
-        place = self._plan.geometry.place(part.slot)
-        whole = len(part.numbers) + len(zeros) == place.pages > 1
-        if not whole or self._waiting[part.slot]:
+        slot = int(part.slots)
+        place = self._plan.geometry.place(slot)
+        whole = len(part.numbers) + len(part.zeros) == place.pages > 1
+        if not whole or self._waiting.marks[slot]:
             return False
+        if self._waiting.hurry:
+            return False  # the guest stands still, and copying is faster than encoding
+        record = self._slots.record(slot)
         inside = part.numbers - place.ram_offset // PAGE_SIZE
         pages = part.pages
-        if len(zeros) or (inside[1:] < inside[:-1]).any():
+        if len(part.zeros) or (inside[1:] < inside[:-1]).any():
             pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
             pages[inside] = part.pages
-        record = self._slots.record(part.slot)
         if len(part.numbers) or is_stored(record):
-            self._slots.put(Task(ReceiveKind.RECEIVE, part.slot, 1, level), record, pages, row)
+            self._slots.put(Task(ReceiveKind.RECEIVE, slot, 1, level), record, pages, row)
         return True
 
-    def _stage(self, part: _Part, zeros: Numbers, table: StagedPages) -> None:
-        waiting = self._waiting[part.slot]
-        if len(zeros) and (waiting or is_stored(self._slots.record(part.slot))):
-            self._waiting[part.slot] = 1
-            table.add_zeros(zeros)
+    def _stage(self, part: _Part, zero_slots: Numbers, table: StagedPages) -> None:
+        # All pages of a packet without any are zero already.
+        known = [
+            slot
+            for slot in np.unique(zero_slots).tolist()
+            if self._waiting.marks[slot] or is_stored(self._slots.record(slot))
+        ]
+        if known:
+            self._waiting.marks[known] = 1
+            table.add_zeros(part.zeros[np.isin(zero_slots, known)])
         if len(part.numbers):
-            self._waiting[part.slot] = 1
+            self._waiting.marks[part.slots] = 1
             table.add(part.numbers, part.pages)
 
 
 class _Part(NamedTuple):
-    # The pages of one packet among those received, by their numbers in RAM offsets.
-    slot: int
+    # Pages received for one packet, or several, by their numbers in RAM offsets.
+    slots: int | Numbers
     numbers: Numbers
     pages: Bytes
+    zeros: Numbers
 
 
 class _Merge:
@@ -327,7 +337,11 @@ class _Merge:
             if not tables:
                 continue
             record = self._slots.record(slot)
-            pages = self._slots.pages(record)
+            covered = np.unique(np.concatenate([t.numbers(first, place.pages) for t in tables]))
+            if len(covered) == place.pages:
+                pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
+            else:
+                pages = self._slots.pages(record)
             rounds = {each for table in tables for each in table.rounds(first, place.pages)}
             for each in sorted(rounds):
                 for table in tables:

@@ -16,7 +16,7 @@ import numpy as np
 from snapmig.errors import WorkerDiedError
 from snapmig.geometry import Geometry
 from snapmig.handlers.receive import Merge, Outcome, ReceiveKind
-from snapmig.handlers.staging import MOST_ROUNDS, Numbers, PacketNumbers, StagedPages
+from snapmig.handlers.staging import MOST_ROUNDS, Numbers, PacketNumbers, StagedPages, Waiting
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes, Mask
@@ -47,7 +47,7 @@ class ParentPages:
     def __init__(
         self,
         path: str,
-        waiting: Bytes,
+        waiting: Waiting,
         geometry: Geometry,
         round: Callable[[], int],  # noqa: A002 - QEMU's word
         stored: Callable[[int, int], Mask],
@@ -64,10 +64,14 @@ class ParentPages:
         """True if no more pages can be taken now."""
         return self.frozen or self._table.room < _RUN
 
+    def hurry(self) -> None:
+        """Tell all workers that the guest stands still."""
+        self._waiting.hurry = True
+
     def take_pages(self, first: int, pages: Bytes) -> None:
         """Stage consecutive pages, as ``(n, 4096)``."""
         numbers = np.arange(first, first + len(pages))
-        self._waiting[self._packets.of(numbers)] = 1
+        self._waiting.marks[self._packets.of(numbers)] = 1
         self._table.round = self._round()
         self._table.add(numbers, pages)
 
@@ -76,16 +80,16 @@ class ParentPages:
         numbers = np.arange(first, first + count)
         packets = self._packets.of(numbers)
         start, stop = int(packets[0]), int(packets[-1]) + 1
-        known = (self._waiting[start:stop] > 0) | self._stored(start, stop - start)
+        known = (self._waiting.marks[start:stop] > 0) | self._stored(start, stop - start)
         own = known[packets - start]
-        self._waiting[packets[own]] = 1
+        self._waiting.marks[packets[own]] = 1
         self._table.round = self._round()
         self._table.add_zeros(numbers[own])
 
     def clear(self) -> None:
         """Empty the table, and forget all packets that waited."""
         self._table.clear()
-        self._waiting[:] = 0
+        self._waiting.marks[:] = 0
 
     @property
     def count(self) -> int:
@@ -108,6 +112,7 @@ class ReceiveTasks:
     :ivar ahead: tasks in a worker's pipe
     :ivar rounds: barriers passed so far
     :ivar received: everything has come, and what is left to do needs no guest
+    :ivar told: set by whoever lets the guest go when everything has come; nothing is done before
     """
 
     ahead = 1
@@ -140,6 +145,11 @@ class ReceiveTasks:
         self._done = False
         self.rounds = 0
         self.received = False
+        self.told = False
+
+    def hurry(self) -> None:
+        """Have all that comes from now on staged: the guest stands still."""
+        self._parent.hurry()
 
     @property
     def waiting(self) -> bool:
@@ -203,6 +213,8 @@ class ReceiveTasks:
 
     def _turn_channels(self) -> None:
         self.received = self._is_complete
+        if self.received and not self.told:
+            return
         # Numbers of rounds begin anew with the next barrier: no page may wait from before.
         last = all(self._at_barrier) and (self.rounds + 1) % MOST_ROUNDS == 0
         if self._full or self._parent.full or ((last or self.received) and self._has_staged):

@@ -22,6 +22,8 @@ from snapmig.handlers.load import LoadTasks
 from snapmig.migration.deflater import Deflater, make_deflater
 from snapmig.migration.packing import PACKET_PAGES
 from snapmig.migration.sender import ChannelSender
+from snapmig.migration.stream_sender import StreamParts, StreamSender
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import WireCompression
 from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
@@ -46,11 +48,15 @@ class SendPlan(NamedTuple):
     :param read: the snapshot and its parents, the youngest first
     :param blocks: names of its RAM blocks as the destination knows them
     :param compression: of the payloads
+    :param secure: channels with TLS; a forked worker has them, others can't get them
+    :param stream: bytes around the pages, if they go over the main connection
     """
 
     read: Sequence[ReadPlan]
     blocks: Sequence[bytes]
     compression: WireCompression
+    secure: Sequence[SecureConnection] = ()
+    stream: StreamParts | None = None
 
 
 class SendHandler:
@@ -66,9 +72,7 @@ class SendHandler:
     def run(self, task: Task, row: Row) -> None:
         """Send a batch of packets, or barriers."""
         if task.kind == SendKind.SYNC:
-            if self._channel is None:
-                self._channel = ChannelSender(task.descriptor, task.first, self._plan.compression)
-            self._channel.sync(task.argument)
+            self._sync(task)
             return
         packets = self._chain.packets(task.first, task.count)
         others = [packet for packet in packets if not self._send_frame(packet, row)]
@@ -78,6 +82,21 @@ class SendHandler:
             mask = found.packet.in_use
             self._send_pages(found.packet.packet, np.flatnonzero(mask), found.pages, row)
         self._count(task, packets, row)
+
+    def _sync(self, task: Task) -> None:
+        if self._channel is None:
+            self._channel = self._open(task)
+            self._channel.sync(task.argument)
+        else:
+            self._channel.sync(task.argument)
+            self._channel.finish()
+
+    def _open(self, task: Task) -> ChannelSender:
+        plan = self._plan
+        connection = plan.secure[task.first] if plan.secure else task.descriptor
+        if plan.stream is not None:
+            return StreamSender(connection, plan.stream)
+        return ChannelSender(connection, task.first, plan.compression)
 
     def expect(self, task: Task) -> None:
         """Prefetch a batch's stored bytes from a remote snapshot."""

@@ -1,5 +1,5 @@
 """
-Staged pages: those of packets received in part, until they are merged into their slots.
+Staged pages: those of packets received in part, or again, until they are merged into their slots.
 
 One process writes a table. While nobody writes it, all workers read it. A page may be in several
 tables, or several times in one: of the latest round, its last entry counts.
@@ -24,7 +24,7 @@ __all__ = (
     "StagedPages",
     "StagedReader",
     "StagingTables",
-    "open_waiting",
+    "Waiting",
 )
 
 _ALL_ENTRIES = 1 << 16
@@ -52,7 +52,7 @@ class StagingTables:
 
     :param packets: the most packets that the RAM may have
     :ivar paths: by which they are opened
-    :ivar waiting_path: of one byte for each packet, other than 0 if pages of it wait
+    :ivar waiting_path: of :class:`Waiting`
     """
 
     def __init__(self, count: int, packets: int) -> None:
@@ -62,7 +62,7 @@ class StagingTables:
             os.ftruncate(fd, (entries + 1) * _ENTRY_SIZE)
         self.paths = [descriptor_path(fd) for fd in self._files]
         self._files.append(os.memfd_create("snapmig-waiting", os.MFD_CLOEXEC))
-        os.ftruncate(self._files[-1], packets)
+        os.ftruncate(self._files[-1], packets + 1)
         self.waiting_path = descriptor_path(self._files[-1])
 
     def __enter__(self) -> StagingTables:
@@ -73,13 +73,33 @@ class StagingTables:
             os.close(fd)
 
 
-def open_waiting(path: str) -> Bytes:
-    """Map the bytes of the packets with waiting pages, to be read and set by any process."""
-    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        return np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.uint8)
-    finally:
-        os.close(fd)
+class Waiting:
+    """
+    Marks, to be read and set by any process.
+
+    :param path: empty for none
+    :ivar marks: a byte for each packet, other than 0 if pages of it wait
+    """
+
+    def __init__(self, path: str) -> None:
+        self.marks: Bytes = np.empty(0, np.uint8)
+        self._last = self.marks
+        if path:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                mapped = np.frombuffer(mmap.mmap(fd, os.fstat(fd).st_size), np.uint8)
+            finally:
+                os.close(fd)
+            self.marks, self._last = mapped[:-1], mapped[-1:]
+
+    @property
+    def hurry(self) -> bool:
+        """True if the guest stands still until everything has come."""
+        return bool(self._last[0])
+
+    @hurry.setter
+    def hurry(self, value: bool) -> None:
+        self._last[0] = value
 
 
 class _Table:
@@ -159,6 +179,10 @@ class StagedReader(_Table):
         """Return whether any of consecutive pages is in the table."""
         start, stop = self._sorted.searchsorted([first, first + count])
         return bool(start < stop)
+
+    def numbers(self, first: int, count: int) -> Numbers:
+        """Return the numbers of those among consecutive pages that are in the table."""
+        return self._entries[self._rows(first, count)] % _ROUND
 
     def rounds(self, first: int, count: int) -> list[int]:
         """Return the rounds of those among consecutive pages that are in the table."""

@@ -27,6 +27,7 @@ class StreamTasks:
 
     ahead = 4
     rounds = 0
+    told = False
 
     def __init__(
         self,
@@ -41,6 +42,9 @@ class StreamTasks:
         self._first = deque(empty_tasks(geometry))
         self._under_way = 0
         self._closed = False
+
+    def hurry(self) -> None:
+        """Do nothing: what comes is gathered in any case."""
 
     @property
     def received(self) -> bool:

@@ -1,70 +1,26 @@
-"""Addresses at which a migration is awaited: a UNIX socket, or TCP, with TLS unless local."""
+"""A socket at which a migration is awaited."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import select
 import socket
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
-from snapmig.errors import SnapmigError, UsageError
+from snapmig.errors import SnapmigError
+from snapmig.migration.address import Address
 from snapmig.migration.connections import Connections, accept_all, add_secure, take_latecomers
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.system.signals import raise_if_cancelled
 
-__all__ = ("Address", "Listener", "parse_address")
+__all__ = ("Listener",)
 
 _BACKLOG = 256
 _MOMENT_S = 0.05
 _HANDSHAKE_S = 20.0
-
-
-class Address(NamedTuple):
-    """
-    A place to listen at.
-
-    :param path: of a UNIX socket; empty for TCP
-    """
-
-    path: str
-    host: str = ""
-    port: int = 0
-
-    def __str__(self) -> str:
-        if self.path:
-            return f"unix:{self.path}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"tcp:{host}:{self.port}"
-
-    @property
-    def is_local(self) -> bool:
-        """True if only this host can connect."""
-        return bool(self.path) or ipaddress.ip_address(self.host).is_loopback
-
-
-def parse_address(text: str) -> Address:
-    """
-    Return an address.
-
-    :param text: ``unix:PATH`` or ``tcp:ADDRESS:PORT``
-    :raises UsageError: it is neither
-    """
-    kind, _, rest = text.partition(":")
-    if kind == "unix" and rest and "\0" not in rest:
-        return Address(rest)
-    host, _, port = rest.rpartition(":")
-    if kind == "tcp" and host and port.isascii() and port.isdigit() and int(port) < 1 << 16:
-        plain = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        plain = "127.0.0.1" if plain == "localhost" else plain
-        with suppress(ValueError):
-            return Address("", str(ipaddress.ip_address(plain)), int(port))
-    message = f"address is {text!r}, expected unix:PATH or tcp:ADDRESS:PORT with a numeric address"
-    raise UsageError(message)
 
 
 class Listener:
@@ -78,8 +34,7 @@ class Listener:
     """
 
     def __init__(self, address: Address) -> None:
-        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-        self._socket = socket.socket(socket.AF_UNIX if address.path else family)
+        self._socket = address.new_socket()
         self._bound = False
         try:
             if address.path:
@@ -87,7 +42,7 @@ class Listener:
                 self._bound = True
             else:
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                self._socket.bind((address.host, address.port))
+                self._socket.bind(address.for_socket)
                 address = address._replace(port=self._socket.getsockname()[1])
             self._socket.listen(_BACKLOG)
         except OSError as error:

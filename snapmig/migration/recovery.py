@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from snapmig.geometry import PAGE_SIZE
+from snapmig.migration.dialing import Connection
 from snapmig.migration.postcopy import pack_command
 from snapmig.migration.return_path import Command
 from snapmig.migration.wire import MigrationError
@@ -35,7 +35,7 @@ def ask_for_received(blocks: Sequence[tuple[bytes, int]]) -> bytes:
 
 
 def read_received(
-    connection: socket.socket,
+    connection: Connection,
     blocks: Sequence[tuple[bytes, int]],
     take: Callable[[int, bytes], object],
 ) -> Mapping[bytes, Mask]:
@@ -74,7 +74,7 @@ def _read_mask(reader: _Reader, pages: int) -> Mask:
 
 
 class _Reader:
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
         connection.settimeout(_MOMENT_S)
 
@@ -85,7 +85,7 @@ class _Reader:
             raise_if_cancelled()
             try:
                 part = self._connection.recv(min(size - len(found), 1 << 20))
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 if time.monotonic() > deadline:
                     message = f"the destination lists no pages in {_STILL_S:.0f} s"
                     raise MigrationError(message) from None

@@ -12,60 +12,38 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snapmig.migration.packing import pack_hello, pack_pages, pack_sync
+from snapmig.migration.packing import pack_pages, pack_sync
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.system.signals import raise_if_cancelled
 
-__all__ = ("ChannelSender", "MainSender", "connect", "connect_channel")
+__all__ = ("ChannelSender", "MainSender")
 
 STILL_S = 60
 """Seconds in which a destination takes nothing."""
 
 _STEP = 1 << 18
 _MOMENT_S = 0.02
-_SHUT, _LONGEST_MESSAGE = 1, 512
-
-
-def connect(path: str, first: bytes, limit_s: float = 10.0) -> socket.socket:
-    """
-    Connect to a UNIX socket, and send the first bytes at once: they tell what the connection is.
-
-    :raises MigrationError: nobody listens there
-    """
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(limit_s)
-        connection.connect(path)
-        connection.sendall(first)
-    except OSError as error:
-        connection.close()
-        message = f"the destination can't be connected to: {error.strerror or error}"
-        raise MigrationError(message) from error
-    return connection
-
-
-def connect_channel(path: str, channel: int, uuid: bytes) -> socket.socket:
-    """
-    Connect a channel.
-
-    :raises MigrationError: nobody listens there
-    """
-    return connect(path, pack_hello(channel, uuid))
+_SHUT, _PONG, _LONGEST_MESSAGE = 1, 2, 512
 
 
 class ChannelSender:
     """
     Sends packets on a channel that is open already.
 
-    :param descriptor: of the connection, becomes its own
+    :param connection: a descriptor, which becomes its own, or a connection with TLS
     """
 
-    def __init__(self, descriptor: int, number: int, compression: WireCompression) -> None:
-        self._connection = socket.socket(fileno=descriptor)
-        self._connection.setblocking(True)
-        limit = struct.pack("ll", STILL_S, 0)
-        self._connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-        self._number = number
+    def __init__(
+        self, connection: int | SecureConnection, number: int, compression: WireCompression
+    ) -> None:
+        self._connection: socket.socket | SecureConnection
+        if isinstance(connection, int):
+            self._connection = socket.socket(fileno=connection)
+        else:
+            self._connection = connection
+        self._connection.settimeout(STILL_S)
+        self._name = f"channel {number}"
         self._compression = compression
 
     def send(self, block: bytes, offsets: npt.NDArray[np.int64], payload: Any) -> int:
@@ -88,18 +66,24 @@ class ChannelSender:
         """
         self._send(pack_sync(self._compression) * count, memoryview(b""))
 
+    def finish(self) -> None:
+        """Say that nothing more comes: QEMU wants to hear it with TLS."""
+        if isinstance(self._connection, SecureConnection):
+            self._connection.end()
+
     def _send(self, head: bytes, payload: memoryview) -> None:
         try:
             sent = self._connection.sendmsg([head, payload])
             if sent < len(head):
                 self._connection.sendall(head[sent:])
                 sent = len(head)
-            self._connection.sendall(payload[sent - len(head) :])
-        except BlockingIOError:
-            message = f"channel {self._number}: the destination took nothing in {STILL_S} s"
+            if rest := payload[sent - len(head) :]:  # QEMU may be gone that has all
+                self._connection.sendall(rest)
+        except TimeoutError:
+            message = f"{self._name}: the destination took nothing in {STILL_S} s"
             raise MigrationError(message) from None
         except OSError as error:
-            message = f"channel {self._number}: connection failed: {error.strerror}"
+            message = f"{self._name}: connection failed: {error.strerror}"
             raise MigrationError(message) from error
 
 
@@ -109,18 +93,20 @@ class MainSender:
 
     :param connection: its first bytes are sent already
     :param take: called with the kind and body of each answer but the last
+    :ivar loading: the destination has begun to load the stream
     :ivar status: the destination's last answer, 0 if it has everything; None before
     """
 
     def __init__(
         self,
-        connection: socket.socket,
+        connection: socket.socket | SecureConnection,
         take: Callable[[int, bytes], object] = lambda _kind, _body: None,
     ) -> None:
         self._connection = connection
         self._take = take
         connection.setblocking(False)
         self._answers = bytearray()
+        self.loading = False
         self.status: int | None = None
 
     def send(self, data: bytes, check: Callable[[], None] = lambda: None) -> None:
@@ -156,6 +142,20 @@ class MainSender:
             return 0
         except OSError as error:
             raise MigrationError(f"main connection failed: {error.strerror}") from error
+
+    def wait_for_loading(self, limit_s: float, check: Callable[[], None]) -> None:
+        """
+        Wait until the destination loads the stream, as its answer to the opening's ping says.
+
+        :raises MigrationError: it closes the connection, or does not begin in time
+        """
+        deadline = time.monotonic() + limit_s
+        while not self.loading:
+            self._wait(select.POLLIN, check)
+            if not self.take_answers() and not self.loading:
+                raise MigrationError("the destination closed the connection before it loaded")
+            if time.monotonic() > deadline:
+                raise MigrationError(f"the destination did not begin to load in {limit_s:g} s")
 
     def wait_for_end(self, limit_s: float, check: Callable[[], None]) -> None:
         """
@@ -211,5 +211,7 @@ class MainSender:
             del self._answers[: 4 + length]
             if kind == _SHUT:
                 self.status = int.from_bytes(body)
+            elif kind == _PONG:
+                self.loading = True
             else:
                 self._take(kind, body)

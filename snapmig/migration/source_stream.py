@@ -50,6 +50,7 @@ class SourceStream:
         zero pages of all others are sent
     :ivar header: the first bytes, to be sent as soon as the connection is open
     :ivar opening: the rest, up to the pages
+    :ivar part: the start of the section with pages
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class SourceStream:
         words = (RAM_FLUSH, RAM_EOS) if flushes else (RAM_EOS,)
         self._words = struct.pack(f">{len(words)}Q", *words)
         self._footer = state.after[:5] if state.has_footers else b""
-        self._part = bytes([SECTION_PART]) + state.ram_header[1:5]
+        self.part = bytes([SECTION_PART]) + state.ram_header[1:5]
         self._after = state.after[len(self._footer) :]
         opening = state._replace(before=OPENING + state.before, list_end=self._words)
         whole = opening.classic().opening()
@@ -81,8 +82,12 @@ class SourceStream:
 
     def rest(self) -> bytes:
         """Return everything after the list of RAM blocks."""
+        return self.part + self.after_part()
+
+    def after_part(self) -> bytes:
+        """Return everything after :attr:`part`, and after pages if they are in that section."""
         zeros = b"".join(self._zeros(number) for number in range(len(self._content.blocks)))
-        return self._part + zeros + self._words + self._footer + self._after
+        return zeros + self._words + self._footer + self._after
 
     def _zeros(self, number: int) -> bytes:
         # Where a firmware's image, or a file, may be in place of zeros.

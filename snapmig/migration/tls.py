@@ -1,13 +1,16 @@
 """
 Connections with TLS, with certificates laid out as for QEMU's ``tls-creds-x509``.
 
-The source must show a certificate of the same authority, as QEMU's own destination demands.
+Each end must show a certificate of the same authority, as QEMU's own destination demands.
 """
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from snapmig.errors import UsageError
@@ -15,29 +18,31 @@ from snapmig.migration.wire import MigrationError
 
 __all__ = ("SecureConnection", "check_certificates")
 
-_AUTHORITY, _CERTIFICATE, _KEY = "ca-cert.pem", "server-cert.pem", "server-key.pem"
-_REVOKED = "ca-crl.pem"
+_AUTHORITY, _REVOKED = "ca-cert.pem", "ca-crl.pem"
+_SERVER, _CLIENT = "server", "client"
 
 
-def check_certificates(folder: str) -> None:
+def check_certificates(folder: str, *, client: bool = False) -> None:
     """
     Refuse a folder without usable certificates.
 
+    :param client: look for those of a client, not of a server
     :raises UsageError: one is missing, or not a certificate
     """
-    _context(folder)
+    _context(folder, client=client)
 
 
-def _context(folder: str) -> ssl.SSLContext:
-    place = Path(folder)
-    for name in (_AUTHORITY, _CERTIFICATE, _KEY):
+def _context(folder: str, *, client: bool) -> ssl.SSLContext:
+    place, end = Path(folder), _CLIENT if client else _SERVER
+    certificate, key = f"{end}-cert.pem", f"{end}-key.pem"
+    for name in (_AUTHORITY, certificate, key):
         if not (place / name).is_file():
             message = f"there is no {name}, expected the files of QEMU's tls-creds-x509"
             raise UsageError(message, path=folder)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if client else ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_REQUIRED
     try:
-        context.load_cert_chain(place / _CERTIFICATE, place / _KEY)
+        context.load_cert_chain(place / certificate, place / key)
         context.load_verify_locations(place / _AUTHORITY)
         if (place / _REVOKED).is_file():
             context.load_verify_locations(place / _REVOKED)
@@ -49,18 +54,24 @@ def _context(folder: str) -> ssl.SSLContext:
 
 class SecureConnection:
     """
-    The server's end of a TLS connection, used like a socket.
+    An end of a TLS connection, used like a socket.
 
     :param connection: becomes its own
     :param folder: with the certificates
     :param limit_s: seconds for the handshake
+    :param server: address in the server's certificate; None for the server's end
     :raises MigrationError: the other side shows no valid certificate, or does not speak TLS
     """
 
-    def __init__(self, connection: socket.socket, folder: str, limit_s: float) -> None:
+    def __init__(
+        self, connection: socket.socket, folder: str, limit_s: float, server: str | None = None
+    ) -> None:
         connection.settimeout(limit_s)
+        context = _context(folder, client=server is not None)
         try:
-            self._socket = _context(folder).wrap_socket(connection, server_side=True)
+            self._socket = context.wrap_socket(
+                connection, server_side=server is None, server_hostname=server
+            )
         except (ssl.SSLError, OSError) as error:
             connection.close()
             reason = getattr(error, "verify_message", None) or error
@@ -69,7 +80,7 @@ class SecureConnection:
 
     def __reduce__(self) -> tuple[object, ...]:
         # Only a fork has what was agreed on in the handshake.
-        raise UsageError("with TLS a migration can't be received in a program with threads")
+        raise UsageError("with TLS a migration needs a program without threads")
 
     def fileno(self) -> int:
         """Return its descriptor."""
@@ -94,20 +105,32 @@ class SecureConnection:
         if self._kept:
             view[:1], self._kept = self._kept, b""
             return 1
-        try:
+        with _socket_errors():
             return self._socket.recv_into(view)
-        except (ssl.SSLWantReadError, TimeoutError):
-            raise BlockingIOError from None
 
     def _receive(self, length: int) -> bytes:
-        try:
+        with _socket_errors():
             return self._socket.recv(length)
-        except (ssl.SSLWantReadError, TimeoutError):
-            raise BlockingIOError from None
 
-    def sendall(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> int:
+        """Send bytes, some of them at least; return their number."""
+        with _socket_errors():
+            return self._socket.send(data)
+
+    def sendall(self, data: bytes | memoryview) -> None:
         """Send bytes."""
         self._socket.sendall(data)
+
+    def sendmsg(self, parts: Sequence[bytes | memoryview]) -> int:
+        """Send the first of several byte strings; return the number of bytes."""
+        self._socket.sendall(parts[0])
+        return len(parts[0])
+
+    def end(self) -> None:
+        """Tell the other side that nothing more is sent."""
+        self._socket.setblocking(False)
+        with suppress(OSError):  # it need not answer
+            self._socket.unwrap()
 
     def setblocking(self, on: bool) -> None:
         """Wait for bytes, or not."""
@@ -124,3 +147,17 @@ class SecureConnection:
     def close(self) -> None:
         """Close the connection."""
         self._socket.close()
+
+
+@contextmanager
+def _socket_errors() -> Iterator[None]:
+    # As a socket without TLS raises them.
+    try:
+        yield
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError, TimeoutError):
+        raise BlockingIOError from None
+    except ssl.SSLEOFError as error:
+        raise ConnectionResetError(errno.ECONNRESET, "closed by the other end") from error
+    except ssl.SSLError as error:
+        reason = (error.reason or "failed").lower().replace("_", " ")
+        raise ConnectionAbortedError(errno.ECONNABORTED, f"TLS: {reason}") from error

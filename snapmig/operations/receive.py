@@ -13,9 +13,8 @@ from snapmig.attachments import VIA, AttachmentSource
 from snapmig.errors import UsageError
 from snapmig.guests.wait import NoticeCallback
 from snapmig.migration.connections import Connections
-from snapmig.migration.listening import Address, Listener, parse_address
+from snapmig.migration.listening import Listener
 from snapmig.migration.main_channel import MainChannel
-from snapmig.migration.tls import check_certificates
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
@@ -30,6 +29,12 @@ from snapmig.operations.options.parse import (
     parse_layout,
     parse_packet_size,
 )
+from snapmig.operations.options.peer import (
+    CHANNELS,
+    parse_channels,
+    parse_peer,
+    parse_timeout,
+)
 from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.receive import HEAD_S, open_receiver
@@ -39,11 +44,7 @@ from snapmig.stores.opening import check_location
 
 __all__ = ("receive",)
 
-CHANNELS = 2
-"""Channels of a QEMU whose parameter multifd-channels nobody has changed."""
 FIRST_S = 600.0
-_MOST_CHANNELS = 255
-_LONGEST_S = 86_400.0
 
 
 @checks_arguments
@@ -99,12 +100,11 @@ def receive(  # noqa: PLR0913 - the words of the command line
     :raises WorkerDiedError: a worker process was killed
     :raises SnapmigError: any other failure
     """
-    address = _parse_listen(listen, tls, workers, insecure=insecure)
-    if not 0 <= channels <= _MOST_CHANNELS:
-        raise UsageError(f"channels are {channels}, expected 0 to {_MOST_CHANNELS}")
-    first_s = FIRST_S if timeout is None else float(timeout)
-    if not 0 < first_s <= _LONGEST_S:
-        raise UsageError(f"timeout is {timeout!r}, expected seconds above 0, up to a day")
+    peer = parse_peer(listen, tls, insecure=insecure)
+    if tls is not None and workers is not None:
+        raise UsageError("with TLS a migration needs workers of its own")
+    parse_channels(channels)
+    first_s = parse_timeout(timeout, FIRST_S)
     location = parse_new(snapshot)
     coding = choose_coding(compression, accelerator, level, window, "dynamic", depth)
     options = SaveOptions(
@@ -126,39 +126,15 @@ def receive(  # noqa: PLR0913 - the words of the command line
         architecture=None if arch is None else find_architecture(arch),
     )
     check_location(location, force=force)
-    folder = None if tls is None else os.fspath(tls)
-    with Listener(address) as listener:
+    with Listener(peer.address) as listener:
         if notice is not None:
             notice(f"waiting for a migration at {listener.address}, {_shown(channels)}")
-        with closing(listener.accept(channels, folder, first_s, HEAD_S)) as connections:
+        with closing(listener.accept(channels, peer.tls, first_s, HEAD_S)) as connections:
             return _store(listener, connections, location, options)
 
 
 def _shown(channels: int) -> str:
     return f"with {channels} multifd channels" if channels else "without multifd"
-
-
-def _parse_listen(
-    listen: str,
-    tls: str | os.PathLike[str] | None,
-    workers: WorkerGroup | None,
-    *,
-    insecure: bool,
-) -> Address:
-    address = parse_address(listen)
-    if tls is not None:
-        if address.path:
-            raise UsageError("TLS is for TCP: a UNIX socket does not leave this host")
-        if workers is not None:
-            raise UsageError("with TLS a migration needs workers of its own")
-        check_certificates(os.fspath(tls))
-    elif not address.is_local and not insecure:
-        message = (
-            f"anybody could read and write a guest's memory at {address}: expected a folder of "
-            "certificates (tls), an address of this host only, or the word that it is insecure"
-        )
-        raise UsageError(message)
-    return address
 
 
 def _store(

@@ -14,7 +14,9 @@ from tests.support import program
 from tests.support.filesystems import memfd
 
 # That of backups has its tests in tests/backups.
-VERBS = ("save", "receive", "restore", "info", "verify", "commit", "accelerators", "completion")
+VERBS = (
+    "save", "receive", "restore", "send", "info", "verify", "commit", "accelerators", "completion",
+)  # fmt: skip
 OPTIONS = {
     "save": "--format --base --parent --deltas --no-deltas --live -j --jobs --compression "
     "--accelerator --depth --level --window --huffman --packet-size --layout --page-digests "
@@ -28,6 +30,8 @@ OPTIONS = {
     "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
     "--in-place --block --address --arch --bwlimit --monitor-timeout --via --wire "
     "--postcopy --working-set --follow-remote-parents --json --progress --debug -h --help",
+    "send": "--channels --tls --insecure --timeout --uuid --wire --follow-remote-parents --bwlimit "
+    "--accelerator --depth --json --progress --debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help --follow-remote-parents",
@@ -49,7 +53,7 @@ CHAIN_VERBS = ("chain", "diff", "merge", "rebase", "repack")
 IMAGE_EXAMPLES = [
     (verb, line)
     for verb, line in EXAMPLES
-    if "qmp:" not in line and verb not in (*CHAIN_VERBS, "receive")
+    if "qmp:" not in line and verb not in (*CHAIN_VERBS, "receive", "send")
 ]
 
 

@@ -1,5 +1,6 @@
 """Facts about docs/json.md: it has the fields that the program prints, and no others."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import snapmig
 from tests.cli.conftest import RAM
 from tests.support import ram
 from tests.support.outcome import Outcome
@@ -71,6 +73,11 @@ def test_fields_are_documented(cli: Call, kind: str) -> None:
     """The fields of each result are those of the table that is headed by its kind."""
     first = cli(*COMMANDS[kind], "--json").lines[0]
     assert (json.loads(first)["message_type"], fields(first)) == (kind, documented()[kind])
+
+
+def test_fields_of_a_send_are_documented() -> None:
+    """So are those of a send, which needs a QEMU."""
+    assert {field.name for field in dataclasses.fields(snapmig.SendResult)} == documented()["send"]
 
 
 @pytest.mark.usefixtures("guest")

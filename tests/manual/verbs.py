@@ -28,12 +28,13 @@ _OF_OPTIONS |= dict.fromkeys(
         "SIZE",
         "TIME",
         "URI",
+        "UUID",
     ),
     "nothing",
 )
 _OF_PLACES = dict.fromkeys(
     ("CONFIG", "IMAGE", "JOBS.toml", "ONE", "OTHER", "OUT", "SNAPSHOT", "TARGET"), "file"
-) | {"GUEST": "nothing"}
+) | {"GUEST": "nothing", "ADDRESS": "nothing"}
 
 
 class Value(NamedTuple):

@@ -137,8 +137,9 @@ FILES: dict[str, Pairs] = {
 
 SEE_ALSO: dict[str, tuple[str, ...]] = {
     "save": ("restore", "verify", "backup", "accelerators"),
-    "receive": ("save", "restore"),
-    "restore": ("save", "info"),
+    "receive": ("save", "send"),
+    "restore": ("save", "send", "info"),
+    "send": ("receive", "restore"),
     "info": ("save", "chain"),
     "verify": ("save", "accelerators"),
     "chain": ("diff", "merge", "rebase"),

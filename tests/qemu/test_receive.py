@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,9 @@ import pytest
 
 import snapmig
 from tests.qemu.private import private_memory, ram_of, status
+from tests.qemu.receiver import END_S, receiving
 from tests.qemu.sweep import sweep
 from tests.support import certificates, network
-from tests.support import program as snapmig_program
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
 from tests.support.guests.qemu import Guest
@@ -30,7 +28,6 @@ from tests.support.processes import wait_for
 pytestmark = pytest.mark.guest
 
 LOCAL = "tcp:127.0.0.1:0"
-WAITING = re.compile(r"waiting for a migration at (\S+), with")
 ACKNOWLEDGED = (MULTIFD, "return-path")
 FAILED = re.compile(
     "[Ee]rror.*(migrat|writ|channel)|Unable to (read|write)|failed to save|Channel error"
@@ -39,48 +36,6 @@ FAILED = re.compile(
 )
 """What QEMU says of a migration that its destination does not take."""
 OVER = ("completed", "failed", "cancelled")
-END_S = 60
-
-
-@dataclass
-class Receiver:
-    """
-    A running ``snapmig receive``.
-
-    :ivar address: where it listens
-    """
-
-    process: subprocess.Popen[str]
-    address: str
-
-    def end(self, timeout: float = END_S) -> Outcome:
-        """Return its end."""
-        return snapmig_program.end(self.process, timeout=timeout)
-
-
-@contextmanager
-def receiving(
-    listen: str, snapshot: Path, *options: object, before: Sequence[str] = ()
-) -> Iterator[Receiver]:
-    """Start the program, and wait until it listens."""
-    command = [*before, *snapmig_program.PROGRAM, "receive", "--listen", listen, snapshot, *options]
-    process = subprocess.Popen(
-        [str(word) for word in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=snapmig_program.ENVIRONMENT,
-    )
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        found = WAITING.search(line)
-        assert found, f"it says {line!r}"
-        yield Receiver(process, found[1])
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")

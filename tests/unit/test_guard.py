@@ -15,19 +15,23 @@ from typing import Any
 
 import pytest
 
+from snapmig.guests.file_migrations import save_state
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import MonitorError
+from snapmig.guests.pause import paused
 from snapmig.guests.wait import MonitorWait
 from tests.support.guests.fake_monitor import FakeMonitor
 from tests.support.processes import children, state, wait_for
 
 KILLED = """\
 import os, signal, sys
+from snapmig.guests.file_migrations import save_state
 from snapmig.guests.guest import Guest
-with Guest(sys.argv[1]) as guest, guest.paused(private=sys.argv[3]):
+from snapmig.guests.pause import paused
+with Guest(sys.argv[1]) as guest, paused(guest, private=sys.argv[3]) as pause:
     state = os.memfd_create("state")
     if sys.argv[2] == "after":
-        guest.save_state(state)
+        save_state(guest, state, keep=pause.keeps_state)
     if sys.argv[2] == "under way":
         guest.monitor.execute("migrate", uri="exec:true")
     os.killpg(0, signal.SIGKILL)
@@ -89,9 +93,11 @@ def test_killed_while_qemu_is_awaited(monitor: FakeMonitor, shm: Path) -> None:
 
 KILLED_WITH_A_STREAM = """\
 import os, signal, socket, sys
+from snapmig.guests.file_migrations import save_state
 from snapmig.guests.guest import Guest
+from snapmig.guests.pause import paused
 stream = socket.socket(fileno=int(sys.argv[2]))
-with Guest(sys.argv[1]) as guest, guest.paused(stream):
+with Guest(sys.argv[1]) as guest, paused(guest, stream):
     guest.monitor.execute("migrate", uri="fd:stream")
     os.killpg(0, signal.SIGKILL)
 """
@@ -148,7 +154,7 @@ def test_settings_are_put_back_when_qemu_has_cleaned_up(monitor: FakeMonitor) ->
 
 def test_guest_left_stopped_by_a_failed_snapshot(monitor: FakeMonitor) -> None:
     """QEMU stops a guest for a background snapshot; if that fails then, the guest is continued."""
-    with Guest(str(monitor.path)) as guest, guest.paused():
+    with Guest(str(monitor.path)) as guest, paused(guest):
         monitor.tell("STOP")
         monitor.status, monitor.migration = "paused", "failed"
     assert monitor.status == "running"
@@ -156,7 +162,7 @@ def test_guest_left_stopped_by_a_failed_snapshot(monitor: FakeMonitor) -> None:
 
 def test_guest_stopped_by_its_owner_meanwhile(monitor: FakeMonitor) -> None:
     """A guest that ran again before its owner stopped it stays stopped."""
-    with Guest(str(monitor.path)) as guest, guest.paused():
+    with Guest(str(monitor.path)) as guest, paused(guest):
         for second, event in enumerate(("STOP", "RESUME", "STOP"), 1):
             monitor.tell(event, second)
         monitor.status, monitor.migration = "paused", "failed"
@@ -166,7 +172,7 @@ def test_guest_stopped_by_its_owner_meanwhile(monitor: FakeMonitor) -> None:
 def test_pause_is_that_of_the_first_stop(monitor: FakeMonitor) -> None:
     """The owner's own stops are none of ours."""
     with Guest(str(monitor.path)) as guest:
-        with guest.paused() as pause:
+        with paused(guest) as pause:
             for second, event in ((1, "STOP"), (3, "RESUME"), (4, "STOP"), (9, "RESUME")):
                 monitor.tell(event, second)
         assert pause.seconds == 2
@@ -175,7 +181,7 @@ def test_pause_is_that_of_the_first_stop(monitor: FakeMonitor) -> None:
 def test_guard_leaves_with_the_pause(monitor: FakeMonitor) -> None:
     """No process is left when a pause is over."""
     before = children(os.getpid())
-    with Guest(str(monitor.path)) as guest, guest.paused():
+    with Guest(str(monitor.path)) as guest, paused(guest):
         inside = children(os.getpid())
     assert (len(inside), children(os.getpid())) == (len(before) + 1, before)
 
@@ -192,7 +198,7 @@ def open_files(pid: int) -> dict[str, str]:
 def test_guard_holds_nothing_else(monitor: FakeMonitor) -> None:
     """A guard that waits has the monitor and a pipe open, and nothing else of ours."""
     before = children(os.getpid())
-    with Guest(str(monitor.path)) as guest, guest.paused():
+    with Guest(str(monitor.path)) as guest, paused(guest):
         (guard,) = set(children(os.getpid())) - set(before)
         # It watches us by the last thing that it opens; before that it may be at its imports.
         wait_for(lambda: any("pidfd" in name for name in open_files(guard).values()))
@@ -208,7 +214,7 @@ def test_guard_holds_nothing_else(monitor: FakeMonitor) -> None:
 def test_guard_hears_no_signal(monitor: FakeMonitor, number: signal.Signals) -> None:
     """Polite ends of programs do not end a guard, which has a session of its own."""
     before = children(os.getpid())
-    with Guest(str(monitor.path)) as guest, guest.paused():
+    with Guest(str(monitor.path)) as guest, paused(guest):
         (guard,) = set(children(os.getpid())) - set(before)
         wait_for(lambda: state(guard) == "S" and ignores(guard, number))
         os.kill(guard, number)
@@ -237,8 +243,8 @@ def test_monitor_that_falls_silent(monitor: FakeMonitor) -> None:
     wait = MonitorWait(0.3)
     with Guest(str(monitor.path), wait) as guest:  # noqa: SIM117 - the pause is what raises
         with pytest.raises(MonitorError, match=r"query-migrate in .*; process \d+ will resume"):
-            with guest.paused():
-                guest.save_state(fd)
+            with paused(guest) as pause:
+                save_state(guest, fd, keep=pause.keeps_state)
     os.close(fd)
     assert monitor.status == "postmigrate"
     answers.set()
@@ -251,7 +257,7 @@ def test_migration_of_somebody_else(monitor: FakeMonitor) -> None:
     monitor.migration = "active"
     with Guest(str(monitor.path)) as guest:  # noqa: SIM117 - the pause is what raises
         with pytest.raises(MonitorError, match="a migration of this guest is under way: active"):
-            with guest.paused():
+            with paused(guest):
                 pass
     assert "migrate_cancel" not in monitor.names
 
@@ -261,6 +267,6 @@ def test_guest_after_a_migration(monitor: FakeMonitor) -> None:
     monitor.status, monitor.migration = "postmigrate", "completed"
     with Guest(str(monitor.path)) as guest:  # noqa: SIM117 - the pause is what raises
         with pytest.raises(MonitorError, match="unless it runs elsewhere now, send"):
-            with guest.paused():
+            with paused(guest):
                 pass
     assert monitor.status == "postmigrate"

@@ -18,8 +18,10 @@ import pytest
 import snapmig
 from snapmig.guests import monitor as monitors
 from snapmig.guests import watch
+from snapmig.guests.file_migrations import save_state
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import Monitor, MonitorError
+from snapmig.guests.pause import paused
 from snapmig.guests.wait import MonitorWait
 from tests.support import program
 from tests.support.guests.fake_monitor import FakeMonitor, Raw, Refused, Silent
@@ -161,10 +163,10 @@ WRONG = [(c, h) for c in COMMANDS for h in HOSTILE if (c, h) not in SOUND]
 
 def touch(path: Path) -> None:
     """Do with a guest what a save does, but for its RAM."""
-    with Guest(str(path)) as guest, guest.paused():
+    with Guest(str(path)) as guest, paused(guest) as pause:
         fd = os.memfd_create("state")
         try:
-            guest.save_state(fd)
+            save_state(guest, fd, keep=pause.keeps_state)
         finally:
             os.close(fd)
 

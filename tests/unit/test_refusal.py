@@ -13,8 +13,10 @@ from typing import Any
 
 import pytest
 
+from snapmig.guests.file_migrations import save_state
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import MonitorError
+from snapmig.guests.pause import paused
 from tests.support.guests.fake_monitor import FakeMonitor
 from tests.support.processes import wait_for
 
@@ -59,8 +61,8 @@ def save(monitor: FakeMonitor) -> bytes:
     """Save a guest's device state, and return it."""
     fd = os.memfd_create("state")
     try:
-        with Guest(str(monitor.path)) as guest, guest.paused():
-            guest.save_state(fd)
+        with Guest(str(monitor.path)) as guest, paused(guest) as pause:
+            save_state(guest, fd, keep=pause.keeps_state)
         return os.pread(fd, 8 << 20, 0)
     finally:
         os.close(fd)

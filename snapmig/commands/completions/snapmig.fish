@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --via --window --wire --working-set -g -j
+        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire --working-set -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -60,6 +60,7 @@ complete -c snapmig -f
 complete -c snapmig -n '__snapmig_at 0' -a save -d 'save a guest RAM image to a snapshot'
 complete -c snapmig -n '__snapmig_at 0' -a receive -d 'save a guest that its QEMU migrates here'
 complete -c snapmig -n '__snapmig_at 0' -a restore -d 'restore a snapshot to a guest RAM image'
+complete -c snapmig -n '__snapmig_at 0' -a send -d 'migrate a snapshot into a waiting QEMU, here or elsewhere'
 complete -c snapmig -n '__snapmig_at 0' -a info -d 'show the facts of a snapshot'
 complete -c snapmig -n '__snapmig_at 0' -a verify -d 'check snapshots for damage'
 complete -c snapmig -n '__snapmig_at 0' -a chain -d 'show a snapshot and its parents'
@@ -157,6 +158,21 @@ complete -c snapmig -n '__snapmig_at restore' -l accelerator -r -f -a 'auto isal
 complete -c snapmig -n '__snapmig_at restore' -l depth -r -f -d 'packets in flight per worker, for hardware'
 complete -c snapmig -n '__snapmig_at 0 restore' -F
 complete -c snapmig -n '__snapmig_at 1 restore' -F
+complete -c snapmig -n '__snapmig_at send' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at send' -l channels -r -f -d 'multifd-channels of that QEMU, 0 without multifd (2)'
+complete -c snapmig -n '__snapmig_at send' -l tls -r -F -d 'certificates as for QEMU\'s tls-creds-x509'
+complete -c snapmig -n '__snapmig_at send' -l insecure -d 'send to other hosts without TLS'
+complete -c snapmig -n '__snapmig_at send' -l timeout -r -f -d 'seconds until it listens, and then until it loads (60)'
+complete -c snapmig -n '__snapmig_at send' -l uuid -r -f -d 'of the waiting guest (none)'
+complete -c snapmig -n '__snapmig_at send' -l wire -r -f -a 'none zstd' -d 'form of pages sent via multifd: none, or zstd frames (none)'
+complete -c snapmig -n '__snapmig_at send' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
+complete -c snapmig -n '__snapmig_at send' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at send' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at send' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at send' -l debug -d 'show a traceback after an error'
+complete -c snapmig -n '__snapmig_at send' -l accelerator -r -f -a 'auto isal python qpl qpl:software qat' -d 'zlib engine, see "snapmig accelerators" (auto)'
+complete -c snapmig -n '__snapmig_at send' -l depth -r -f -d 'packets in flight per worker, for hardware'
+complete -c snapmig -n '__snapmig_at 0 send' -F
 complete -c snapmig -n '__snapmig_at info' -s h -l help -d 'show this help message and exit'
 complete -c snapmig -n '__snapmig_at info' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at info' -l debug -d 'show a traceback after an error'

@@ -24,7 +24,7 @@ from snapmig.handlers.gathered_pages import GatheredPages
 from snapmig.handlers.packet_buffers import PacketBuffers, SharedBuffers
 from snapmig.handlers.receive import ReceiveHandler, ReceivePlan
 from snapmig.handlers.receive_tasks import ParentPages, ReceiveTasks
-from snapmig.handlers.staging import StagingTables, open_waiting
+from snapmig.handlers.staging import StagingTables, Waiting
 from snapmig.handlers.stream_tasks import StreamTasks
 from snapmig.images.qemu.attachments import attach_vm_state
 from snapmig.images.qemu.state import VmState
@@ -99,7 +99,6 @@ class Receiver:
         self.run = run
         self._main = main
         self._tasks = tasks
-        self._told = False
         self._always_ready = os.eventfd(1, os.EFD_CLOEXEC)
         self._moved = time.monotonic()
         self._last: tuple[int, ...] = ()
@@ -114,18 +113,22 @@ class Receiver:
         return max(0, self._tasks.rounds - 1)
 
     def receive(
-        self, check: Callable[[], None], on_received: Callable[[], None] = lambda: None
+        self,
+        check: Callable[[], None],
+        on_received: Callable[[], None] = lambda: None,
+        wakers: Sequence[object] = (),
     ) -> None:
         """
         Take the whole guest.
 
         :param check: called several times a second while it comes; raises if the migration failed
         :param on_received: called as soon as all of it has come, before all of it is stored
+        :param wakers: files; ``check`` is called at once if one of them is readable
         :raises MigrationError: a connection ends, stands still, or sends something impossible
         :raises SnapmigError: any failure of a worker
         """
         poll = partial(self._poll, check, on_received)
-        self.run.receive(self._tasks, poll, self._wakers, self._tasks.ahead)
+        self.run.receive(self._tasks, poll, partial(self._wakers, wakers), self._tasks.ahead)
         if not self._main.ended:
             raise RuntimeError("tasks ended before the migration")
         self._tell(on_received)
@@ -149,15 +152,19 @@ class Receiver:
         """Return the state of all devices."""
         return attach_vm_state(self._main.state())
 
-    def _wakers(self) -> Sequence[object]:
+    def hurry(self) -> None:
+        """Take what comes from now on as fast as possible, and store it later: the guest waits."""
+        self._tasks.hurry()
+
+    def _wakers(self, others: Sequence[object]) -> Sequence[object]:
         # Bytes may be here since a barrier was passed, or a table was emptied.
-        if self._main.is_behind or (self._tasks.received and not self._told):
+        if self._main.is_behind or (self._tasks.received and not self._tasks.told):
             return [self._always_ready]
-        return [self._main] if self._main.is_readable else []
+        return [*others, *([self._main] if self._main.is_readable else [])]
 
     def _tell(self, on_received: Callable[[], None]) -> None:
-        if not self._told:
-            self._told = True
+        if not self._tasks.told:
+            self._tasks.told = True
             on_received()
 
     def _poll(self, check: Callable[[], None], on_received: Callable[[], None]) -> None:
@@ -228,7 +235,7 @@ def _open_channels(
         return partial(ReceiveHandler, plan)
 
     def tasks(run: SaveRun) -> ReceiveTasks:
-        waiting = open_waiting(staging.waiting_path)
+        waiting = Waiting(staging.waiting_path)
         pages = ParentPages(
             tables[-1], waiting, run.geometry, lambda: main.marks, run.stored_packets
         )

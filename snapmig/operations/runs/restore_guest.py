@@ -12,11 +12,12 @@ from snapmig.attachments import SOURCE_PREFIX, Attachments, StoredAttachment, so
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
+from snapmig.guests.file_migrations import file_format, load_file, load_state
 from snapmig.guests.guest import Guest
 from snapmig.guests.incoming import waits_for_memory
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
-from snapmig.images.qemu.attachments import load_vm_state
+from snapmig.images.qemu.attachments import SHARED_STATE, load_vm_state
 from snapmig.images.target import TargetPlan
 from snapmig.migration.source_stream import has_flushes
 from snapmig.migration.wire import WireCompression
@@ -36,7 +37,6 @@ from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
 from snapmig.operations.runs.restore_multifd import send_to_guest
 from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.restore_postcopy import Served, resume_serving, serve_guest
-from snapmig.operations.runs.save_guest import STATE
 from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.system.libc import huge_page_size
 
@@ -80,7 +80,7 @@ def load_guest(source: SnapshotFile) -> SavedGuest:
 
 def _load_guest(attachments: Attachments, source: SnapshotFile) -> SavedGuest:
     from_guest = source_format(source) == GUEST_FORMAT
-    for name in (FACTS, STATE):
+    for name in (FACTS, SHARED_STATE):
         if from_guest and name not in attachments:
             raise CorruptSnapshotError(
                 f"has no attachment {name}, though a running guest was saved"
@@ -89,7 +89,7 @@ def _load_guest(attachments: Attachments, source: SnapshotFile) -> SavedGuest:
     if FACTS in attachments:
         facts = parse_facts(attachments[FACTS], source.geometry.blocks, complete=from_guest)
     if facts is not None and from_guest:
-        saved = SavedGuest(facts.machine, attachments.pieces(STATE))
+        saved = SavedGuest(facts.machine, attachments.pieces(SHARED_STATE))
     else:
         state = load_vm_state(attachments, "a resume", source.geometry.blocks)
         saved = SavedGuest(state.machine, None)
@@ -214,7 +214,7 @@ def _start(guest: Guest, state: StoredAttachment) -> None:
         for piece in state:
             pwrite_all(fd, piece, at)
             at += len(piece)
-        guest.load_state(fd)
+        load_state(guest, fd)
     finally:
         os.close(fd)
     guest.run()
@@ -223,9 +223,9 @@ def _start(guest: Guest, state: StoredAttachment) -> None:
 def _start_from_file(reading: Reading, guest: Guest) -> int:
     # Only QEMU can write this guest's memory, so it reads a file made for it.
     folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
-    part = plan_whole(reading.snapshot, guest.file_format)
+    part = plan_whole(reading.snapshot, file_format(guest))
     with restore_nameless(reading, folder, part) as (fd, pages):
-        guest.load_file(fd)
+        load_file(guest, fd)
     guest.run()
     return pages
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from snapmig.guests.guest import MOST_CHANNELS, Guest
 from snapmig.guests.incoming import awaiting, guest_uuid, wait_until_loaded
+from snapmig.handlers.counters import Counter
 from snapmig.images.qemu.shared import whole_stream
+from snapmig.migration.address import Address
 from snapmig.migration.connections import PrivateFolder
-from snapmig.migration.sender import MainSender, connect, connect_channel
+from snapmig.migration.dialing import Dialer
+from snapmig.migration.sender import MainSender
 from snapmig.migration.source_stream import SourceStream, has_flushes
 from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.operations.runs.read import Reading
@@ -36,17 +39,17 @@ def send_to_guest(reading: Reading, guest: Guest, compression: WireCompression) 
     identity = guest_uuid(guest)
     with ExitStack() as stack:
         folder = stack.enter_context(PrivateFolder(guest.process_now.uid))
-        path, words = str(folder.path), compression.name.lower()
+        dialer, words = Dialer(Address(str(folder.path))), compression.name.lower()
         loading = stack.enter_context(awaiting(guest, folder.uri, channels, words))
         try:
-            main = MainSender(stack.enter_context(connect(path, stream.header)))
+            main = MainSender(stack.enter_context(closing(dialer.open_main(stream.header))))
             opened = [
-                stack.enter_context(connect_channel(path, number, identity)).fileno()
+                stack.enter_context(closing(dialer.open_channel(number, identity)))
                 for number in range(channels)
             ]
-            pages = send_over_channels(reading, stream, main, opened, compression, loading.check)
+            counters = send_over_channels(reading, stream, main, opened, compression, loading.check)
             wait_until_loaded(guest, loading)
         except MigrationError as error:
             raise loading.reason() or error from None
     guest.run()
-    return pages
+    return int(counters[Counter.DATA_PAGES])

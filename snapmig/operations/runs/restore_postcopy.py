@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any, NamedTuple
 
 from snapmig.errors import SnapmigError
@@ -20,9 +20,11 @@ from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import Outgoing
 from snapmig.guests.watch import migration_of
 from snapmig.images.qemu.shared import whole_stream
+from snapmig.migration.address import Address
 from snapmig.migration.connections import PrivateFolder
+from snapmig.migration.dialing import Dialer
 from snapmig.migration.recovery import ask_for_received, read_received
-from snapmig.migration.sender import MainSender, connect
+from snapmig.migration.sender import MainSender
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
@@ -81,7 +83,8 @@ def serve_guest(
             loading.check()
 
         try:
-            connection = stack.enter_context(connect(str(folder.path), serving.stream.header))
+            dialer = Dialer(Address(str(folder.path)))
+            connection = stack.enter_context(closing(dialer.open_main(serving.stream.header)))
             main = MainSender(connection, serving.take)
             serving.run(main, first, loading.check, running)
             wait_until_loaded(guest, loading)
@@ -111,8 +114,9 @@ def resume_serving(reading: Reading, guest: Guest) -> Served:
         identity = snapshot.superblock.snapshot_id
         stack.enter_context(recovering_postcopy(guest, folder.uri, identity))
         loading = Outgoing(guest, None, command="migrate-recover")
-        connection = stack.enter_context(connect(str(folder.path), ask_for_received(blocks)))
         try:
+            dialer = Dialer(Address(str(folder.path)))
+            connection = stack.enter_context(closing(dialer.open_main(ask_for_received(blocks))))
             received = read_received(connection, blocks, lambda *answer: early.append(answer))
             serving = stack.enter_context(Serving(reading, content, state, received))
             for answer in early:

@@ -1,4 +1,4 @@
-"""A snapshot sent over the connections of a multifd migration."""
+"""A snapshot sent over the connections of a migration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,16 @@ from functools import partial
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks
 from snapmig.handlers.send import SendHandler, SendPlan, SendTasks, SyncTasks
+from snapmig.migration.dialing import Connection
 from snapmig.migration.sender import MainSender
 from snapmig.migration.source_stream import SourceStream
+from snapmig.migration.stream_sender import StreamParts
+from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import WireCompression
+from snapmig.operations.options.engine import failure_warnings
 from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
+from snapmig.workers.counters import Row
 
 __all__ = ("send_over_channels",)
 
@@ -23,24 +28,29 @@ def send_over_channels(
     reading: Reading,
     stream: SourceStream,
     main: MainSender,
-    channels: Sequence[int],
+    channels: Sequence[Connection],
     compression: WireCompression,
     check: Callable[[], None],
-) -> int:
+    *,
+    begin: Callable[[], None] = lambda: None,
+    multifd: bool = True,
+) -> Row:
     """
-    Send a snapshot, wait until the destination has everything, and return its nonzero pages.
+    Send a snapshot, wait until the destination has everything, and return the workers' counters.
 
     :param main: with the stream's header sent already
-    :param channels: descriptors of opened ones, a worker for each
+    :param channels: opened ones, a worker for each
     :param compression: of the channels
     :param check: called several times a second; raises if the migration failed
+    :param begin: called before the first page, when everything before it is sent
+    :param multifd: False: the only channel is the main connection, which has the pages too
     :raises MigrationError: the destination refuses, has gone, or takes nothing
     :raises SnapmigError: any failure of a worker
     """
-    plan = SendPlan(reading.plans, stream.block_names, compression)
-    options, snapshot = reading.options, reading.snapshot
     main.send(stream.opening, check)
-    make = partial(SendHandler, plan)
+    begin()
+    options, snapshot = reading.options, reading.snapshot
+    make = partial(SendHandler, _plan(reading, stream, channels, compression, multifd=multifd))
     with options.workers(len(channels), make, lambda _signal: "") as pool:
         report = reporter(pool, snapshot.geometry.ram_size, options.progress)
 
@@ -49,9 +59,33 @@ def send_over_channels(
             report()
 
         load = LoadTasks(snapshot, range(snapshot.geometry.packet_count))
-        pool.run(SendTasks(load, channels), poll, ahead=reading.ahead)
+        tasks = SendTasks(load, [_descriptor(each) for each in channels])
+        pool.run(tasks, poll, ahead=reading.ahead)
         pool.run(SyncTasks(len(channels), stream.last_barriers), poll)
         report()
-        main.send(stream.rest(), check)
+        if multifd:
+            main.send(stream.rest(), check)
         main.wait_for_end(_END_S, check)
-        return int(pool.counters.total()[Counter.DATA_PAGES])
+        counters = pool.counters.total()
+        reading.warnings += failure_warnings(
+            list(pool.notes), int(counters[Counter.ENGINE_FAILURES])
+        )
+        return counters
+
+
+def _plan(
+    reading: Reading,
+    stream: SourceStream,
+    channels: Sequence[Connection],
+    compression: WireCompression,
+    *,
+    multifd: bool,
+) -> SendPlan:
+    secure = [each for each in channels if isinstance(each, SecureConnection)]
+    parts = None if multifd else StreamParts(stream.part, stream.after_part())
+    return SendPlan(reading.plans, stream.block_names, compression, secure, parts)
+
+
+def _descriptor(channel: Connection) -> int:
+    # A channel with TLS is more than its descriptor: a worker has it from the fork.
+    return -1 if isinstance(channel, SecureConnection) else channel.fileno()

@@ -1,0 +1,121 @@
+"""
+Migrations of QEMU's into a file that we hand over, and from one: of a device state, or of all.
+
+Neither path, permission nor disk is in the way.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import AbstractContextManager
+
+from snapmig.guests.guest import LONGEST_DOWNTIME_MS, MOST_CHANNELS, Guest
+from snapmig.guests.handover import hand_over
+from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
+from snapmig.guests.refusal import copy_and_refuse
+from snapmig.guests.settings import capabilities, known_capabilities, parameters
+from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
+
+__all__ = ("file_format", "load_file", "load_state", "save_file", "save_state")
+
+_CANCEL_S = 30.0
+_MAPPED, _STREAM = "mapped-ram", "qemu-stream"
+
+
+def save_state(guest: Guest, fd: int, *, keep: bool) -> None:
+    """
+    Have QEMU stop the guest and write its device state, without shared RAM.
+
+    :param fd: an empty file to write to
+    :param keep: refuse the migration at its end, so that a guest stopped by its owner keeps its
+        state
+    :raises MonitorError: QEMU could not, with its reason
+    """
+    if keep:
+        _migrate_refused(guest, fd, "x-ignore-shared")
+        return
+    with capabilities(guest.monitor, "x-ignore-shared"), _file(guest, fd, os.O_WRONLY) as uri:
+        _migrate(guest, "migrate", uri)
+
+
+def load_state(guest: Guest, fd: int) -> None:
+    """
+    Have a waiting QEMU read a device state; RAM must be in place already.
+
+    :param fd: the file to read
+    :raises MonitorError: QEMU could not, with its reason
+    """
+    with capabilities(guest.monitor, "x-ignore-shared"), _file(guest, fd, os.O_RDONLY) as uri:
+        _migrate(guest, "migrate-incoming", uri)
+
+
+def file_format(guest: Guest) -> str:
+    """Format of files written and read by this QEMU: classic before QEMU 9.0."""
+    known = known_capabilities(guest.monitor)
+    return _MAPPED if "mapped-ram" in known else _STREAM
+
+
+def save_file(guest: Guest, fd: int, channels: int, *, keep: bool) -> str:
+    """
+    Have QEMU stop the guest and write all of it; return the format of the file.
+
+    :param fd: an empty file to write to
+    :param channels: number of QEMU's writing threads, if the format has them
+    :param keep: as of :func:`save_state`
+    :raises MonitorError: QEMU could not, with its reason
+    """
+    wanted = {
+        "multifd-channels": min(channels, MOST_CHANNELS),
+        "multifd-compression": "none",
+        "direct-io": False,  # needs a descriptor of its own
+        "max-bandwidth": 0,  # unlimited
+        "downtime-limit": LONGEST_DOWNTIME_MS,  # stop at once, write each page once
+    }
+    with parameters(guest.monitor, wanted):
+        if keep:
+            _migrate_refused(guest, fd)
+            return _STREAM
+        mapped = file_format(guest) == _MAPPED
+        with (
+            capabilities(guest.monitor, *(("mapped-ram", "multifd") if mapped else ())),
+            _file(guest, fd, os.O_WRONLY) as uri,
+        ):
+            _migrate(guest, "migrate", uri)
+    return file_format(guest)
+
+
+def load_file(guest: Guest, fd: int) -> None:
+    """
+    Have a waiting QEMU read a whole guest.
+
+    :param fd: the file to read, in :func:`file_format`
+    :raises MonitorError: QEMU could not, with its reason
+    """
+    mapped = file_format(guest) == _MAPPED
+    with (
+        capabilities(guest.monitor, *(("mapped-ram",) if mapped else ())),
+        parameters(guest.monitor, {"direct-io": False}),
+        _file(guest, fd, os.O_RDONLY) as uri,
+    ):
+        _migrate(guest, "migrate-incoming", uri)
+
+
+def _file(guest: Guest, fd: int, access: int) -> AbstractContextManager[str]:
+    return hand_over(guest.monitor, fd, access, guest.version)
+
+
+def _migrate(guest: Guest, command: str, uri: str) -> None:
+    guest.monitor.execute(command, uri=uri)
+    watch = Watch(guest.monitor, command)
+    # QEMU reports this a moment before it is done with the guest.
+    while watch.look().status != "completed" or guest.status == "finish-migrate":
+        time.sleep(POLL_S)
+
+
+def _migrate_refused(guest: Guest, fd: int, *names: str) -> None:
+    with capabilities(guest.monitor, RETURN_PATH, *names):
+        copy_and_refuse(guest.monitor, fd)
+        deadline = time.monotonic() + _CANCEL_S
+        while migration_of(guest.monitor).status not in AT_REST and time.monotonic() < deadline:
+            time.sleep(POLL_S)
