@@ -30,8 +30,9 @@ OPTIONS = {
     "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
     "--in-place --block --address --arch --bwlimit --monitor-timeout --via --wire "
     "--postcopy --working-set --follow-remote-parents --json --progress --debug -h --help",
-    "send": "--channels --tls --insecure --timeout --uuid --wire --follow-remote-parents --bwlimit "
-    "--accelerator --depth --json --progress --debug -h --help",
+    "send": "--channels --tls --insecure --timeout --recover --uuid --wire --postcopy "
+    "--working-set --follow-remote-parents --bwlimit --accelerator --depth --json --progress "
+    "--debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help --follow-remote-parents",

@@ -246,6 +246,36 @@ def test_no_userfaultfd(saved: Callable[[str], Saved], program: str, shm: Path) 
         os.umask(before)
 
 
+def test_sent_to_somebody_elses_qemu(
+    saved: Callable[[str], Saved], program: str, shm: Path
+) -> None:
+    """A QEMU whose monitor is not ours runs the guest at once, too."""
+    found = saved("shared")
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        address = listen(guest)
+        result = snapmig.send(found.path, address, postcopy=True)
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert (result.via, tiny.goes_on(counted, found.state, LAYOUT)) == ("postcopy", True)
+
+
+def test_a_killed_send_is_continued(saved: Callable[[str], Saved], program: str, shm: Path) -> None:
+    """After migrate-recover the rest is sent to the guest that waits."""
+    found = saved("multifd")
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = IO_FAILURE
+        address = listen(guest)
+        slowly = ("send", "--postcopy", "--bwlimit", "2M", found.path, address)
+        process = program_of_snapmig.start(*slowly)
+        wait_for(lambda: guest.execute("query-status")["status"] == "running")
+        process.kill()
+        process.communicate()
+        wait_for(lambda: migration(guest) == "postcopy-paused")
+        guest.execute("migrate-recover", uri=f"{address}-again")
+        snapmig.send(found.path, f"{address}-again", postcopy=True, recover=True)
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, found.state, LAYOUT)
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -279,6 +309,15 @@ def cut_off(guest: Monitored, path: Path, number: int) -> None:
     process.send_signal(number)
     process.communicate(timeout=60)
     wait_for(lambda: migration(guest) == "postcopy-paused")
+
+
+def listen(guest: Guest) -> str:
+    """Have QEMU wait for a guest by postcopy, and return its address."""
+    wanted = [{"capability": "postcopy-ram", "state": True}]
+    guest.execute("migrate-set-capabilities", capabilities=wanted)
+    address = f"unix:{guest.folder / 'in'}"
+    guest.execute("migrate-incoming", uri=address)
+    return address
 
 
 def migration(guest: Guest) -> str:

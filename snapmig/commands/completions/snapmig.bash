@@ -68,7 +68,7 @@ _snapmig_options() {
     'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --live=background --attach --format --base --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
     'receive') echo '-h --help --listen --channels --tls --insecure --timeout --parent --compression --level -j --jobs -f --force --attach --arch --follow-remote-parents --bwlimit --progress --json --debug --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window' ;;
     'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --via --wire --postcopy --working-set --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
-    'send') echo '-h --help --channels --tls --insecure --timeout --uuid --wire --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
+    'send') echo '-h --help --channels --tls --insecure --timeout --recover --uuid --wire --postcopy --working-set --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
     'info') echo '-h --help --json --debug' ;;
     'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
     'chain') echo '-h --help --follow-remote-parents --json --debug' ;;
@@ -149,6 +149,7 @@ _snapmig_values() {
         'restore 0' | \
         'restore 1' | \
         'send --tls' | \
+        'send --working-set' | \
         'send 0' | \
         'info 0' | \
         'verify 0' | \

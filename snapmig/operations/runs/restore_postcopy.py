@@ -19,16 +19,17 @@ from snapmig.guests.incoming import (
 from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import Outgoing
 from snapmig.guests.watch import migration_of
+from snapmig.handlers.counters import Counter
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.migration.address import Address
 from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.dialing import Dialer
-from snapmig.migration.recovery import ask_for_received, read_received
+from snapmig.migration.recovery import ask_for_received
 from snapmig.migration.sender import MainSender
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
-from snapmig.operations.runs.serving import Serving, listed_blocks
+from snapmig.operations.runs.serving import Serving, continued, listed_blocks
 from snapmig.operations.runs.working_set import load_working_set, write_working_set
 
 __all__ = ("Served", "resume_serving", "serve_guest")
@@ -94,8 +95,8 @@ def serve_guest(
     ran = time.monotonic() if start.at is None else start.at
     if file is not None and known is None:
         write_working_set(file, snapshot.geometry, serving.asked)
-    seconds = round(ran - started, 3)
-    return Served(serving.data_pages, seconds, len(first), len(serving.asked))
+    seconds, pages = round(ran - started, 3), int(serving.counters[Counter.DATA_PAGES])
+    return Served(pages, seconds, len(first), len(serving.asked))
 
 
 def resume_serving(reading: Reading, guest: Guest) -> Served:
@@ -108,7 +109,7 @@ def resume_serving(reading: Reading, guest: Guest) -> Served:
     snapshot = reading.snapshot
     snapshot.index.check_digest()
     content, state = whole_stream(content_of(snapshot), "a migration")
-    blocks, early = listed_blocks(state), list[tuple[int, bytes]]()
+    asked = ask_for_received(listed_blocks(state))
     with ExitStack() as stack, _remedy(guest):
         folder = stack.enter_context(PrivateFolder(guest.process_now.uid))
         identity = snapshot.superblock.snapshot_id
@@ -116,16 +117,13 @@ def resume_serving(reading: Reading, guest: Guest) -> Served:
         loading = Outgoing(guest, None, command="migrate-recover")
         try:
             dialer = Dialer(Address(str(folder.path)))
-            connection = stack.enter_context(closing(dialer.open_main(ask_for_received(blocks))))
-            received = read_received(connection, blocks, lambda *answer: early.append(answer))
-            serving = stack.enter_context(Serving(reading, content, state, received))
-            for answer in early:
-                serving.take(*answer)
+            connection = stack.enter_context(closing(dialer.open_main(asked)))
+            serving = stack.enter_context(continued(reading, content, state, connection))
             serving.resume(MainSender(connection, serving.take), loading.check)
             wait_until_loaded(guest, loading)
         except MigrationError as error:
             raise loading.reason() or error from None
-        return Served(serving.data_pages, None, 0, len(serving.asked))
+        return Served(int(serving.counters[Counter.DATA_PAGES]), None, 0, len(serving.asked))
 
 
 @contextmanager

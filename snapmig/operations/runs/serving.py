@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Self
 
@@ -19,17 +19,19 @@ from snapmig.handlers.serve import (
 )
 from snapmig.images.plan import Content
 from snapmig.images.qemu.state import VmState
+from snapmig.migration.dialing import Connection
 from snapmig.migration.postcopy import PostcopyStream, Request, RequestReader, zero_page
-from snapmig.migration.recovery import RESUME
+from snapmig.migration.recovery import RESUME, read_received
 from snapmig.migration.sender import STILL_S, MainSender
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.engine import failure_warnings
 from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
 from snapmig.pages import Mask, runs
+from snapmig.workers.counters import Row
 from snapmig.workers.pool import Workers
 
-__all__ = ("Serving", "listed_blocks")
+__all__ = ("Serving", "continued", "listed_blocks")
 
 _END_S = 600.0
 _SPARE_BUFFERS = 2
@@ -45,7 +47,7 @@ class Serving:
     :param state: of the guest, with the pages that are a part of it
     :param received: pages that the destination has already, by RAM block's name
     :ivar stream: its header is to be sent as soon as there is a connection
-    :ivar asked: packets that the guest asked for, in this order
+    :ivar started: the guest runs, as far as we know, and depends on us
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Serving:
         self._requests = RequestReader(self._listed)
         self._zeros: set[Request] = set()
         self._small: list[bytes] = []
+        self.started = False
         jobs, frame = reading.options.jobs, self.stream.frame
         with ExitStack() as stack:
             count = 2 * jobs + _SPARE_BUFFERS
@@ -91,9 +94,9 @@ class Serving:
         return self._tasks.order
 
     @property
-    def data_pages(self) -> int:
-        """Pages sent that are not zero."""
-        return int(self._pool.counters.total()[Counter.DATA_PAGES])
+    def counters(self) -> Row:
+        """The workers' counters."""
+        return self._pool.counters.total()
 
     def take(self, kind: int, body: bytes) -> None:
         """
@@ -130,6 +133,7 @@ class Serving:
         main.send(self.stream.opening, check)
         self._send_first(main, first, check)
         main.send(self.stream.run(self._missing()), check)
+        self.started = True
         self._send_all(main, running)
 
     def resume(self, main: MainSender, check: Check) -> None:
@@ -140,6 +144,7 @@ class Serving:
         :param check: as of :meth:`run`
         :raises SnapmigError: as of :meth:`run`
         """
+        self.started = True
         main.send(RESUME, check)
         self._send_all(main, check)
 
@@ -176,6 +181,26 @@ class Serving:
         missing = runs(self._tasks.missing(geometry.block_packets(number)))
         spans = [(first * step, min((first + count) * step, size)) for first, count in missing]
         return [(start, stop - start) for start, stop in spans]
+
+
+@contextmanager
+def continued(
+    reading: Reading, content: Content, state: VmState, connection: Connection
+) -> Iterator[Serving]:
+    """
+    Serve a guest whose source was cut off.
+
+    :param connection: on which the pages received of :func:`listed_blocks` have been asked for
+    :raises MigrationError: the destination does not list them
+    """
+    early: list[tuple[int, bytes]] = []
+    received = read_received(
+        connection, listed_blocks(state), lambda kind, body: early.append((kind, body))
+    )
+    with Serving(reading, content, state, received) as serving:
+        for answer in early:
+            serving.take(*answer)
+        yield serving
 
 
 def listed_blocks(state: VmState) -> list[tuple[bytes, int]]:
