@@ -19,11 +19,11 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.monitor import MonitorError
 from snapmig.operations.runs.working_set import write_working_set
-from tests.qemu.private import MEMORIES
+from tests.qemu.private import HUGE_PAGES, MEMORIES
 from tests.qemu.sweep import sweep
 from tests.qemu.test_other_user import make_other_users
+from tests.support import filesystems, userfaultfd
 from tests.support import program as program_of_snapmig
-from tests.support import userfaultfd
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
@@ -244,6 +244,19 @@ def test_no_userfaultfd(saved: Callable[[str], Saved], program: str, shm: Path) 
             assert guest.execute("query-status")["status"] == "inmigrate"
     finally:
         os.umask(before)
+
+
+@pytest.mark.root
+def test_huge_pages(saved: Callable[[str], Saved], program: str, shm: Path) -> None:
+    """Memory in huge pages is refused in one sentence, and the QEMU still waits."""
+    found = saved("multifd")
+    with (
+        filesystems.huge_pages(HUGE_PAGES),
+        make_monitored(program, shm, MEMORIES["huge pages"](shm), incoming=True) as guest,
+    ):
+        with pytest.raises(SnapmigError, match="RAM block 'ram' is in huge pages, expected"):
+            snapmig.restore(found.path, guest.monitor, postcopy=True)
+        assert guest.execute("query-status")["status"] == "inmigrate"
 
 
 def test_sent_to_somebody_elses_qemu(

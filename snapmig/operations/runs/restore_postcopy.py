@@ -13,6 +13,7 @@ from snapmig.guests.guest import Guest
 from snapmig.guests.incoming import (
     Start,
     awaiting_postcopy,
+    check_small_pages,
     recovering_postcopy,
     wait_until_loaded,
 )
@@ -70,6 +71,7 @@ def serve_guest(
         the guest runs, waits for memory, and can't get it
     """
     snapshot = reading.snapshot
+    check_small_pages(guest)
     snapshot.index.check_digest()  # afterwards the guest depends on it
     known = None if file is None else load_working_set(file, snapshot.geometry)
     first, start = known or (), Start(guest)
