@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import NamedTuple
 
 from snapmig.geometry import PAGE_SIZE
@@ -20,7 +19,7 @@ from snapmig.images.qemu.sections import (
 )
 from snapmig.images.qemu.split import split_state
 from snapmig.images.qemu.state import VmState
-from snapmig.migration.return_path import OPENING, Command
+from snapmig.migration.return_path import OPENING, Command, Message
 from snapmig.migration.wire import MigrationError
 from snapmig.printable import printable
 
@@ -103,11 +102,6 @@ def zero_page(frame: Frame, block: bytes, offset: int) -> bytes:
     return frame.head + word + bytes([len(block)]) + block + b"\0" + frame.tail
 
 
-class _Message(IntEnum):
-    REQ_PAGES_ID = 3
-    REQ_PAGES = 4
-
-
 class Request(NamedTuple):
     """
     A page asked for.
@@ -138,10 +132,10 @@ class RequestReader:
 
         :raises MigrationError: it asks for something that does not exist
         """
-        if kind == _Message.REQ_PAGES_ID:
+        if kind == Message.REQ_PAGES_ID:
             self._block = self._find(body)
             body = body[: _NAMED - 1]
-        elif kind != _Message.REQ_PAGES:
+        elif kind != Message.REQ_PAGES:
             return None
         if len(body) != _NAMED - 1:
             raise MigrationError(

@@ -11,7 +11,7 @@ import numpy as np
 from snapmig.geometry import PAGE_SIZE
 from snapmig.migration.dialing import Connection
 from snapmig.migration.postcopy import pack_command
-from snapmig.migration.return_path import Command
+from snapmig.migration.return_path import Command, Message
 from snapmig.migration.wire import MigrationError
 from snapmig.pages import Mask
 from snapmig.system.signals import raise_if_cancelled
@@ -21,7 +21,6 @@ __all__ = ("RESUME", "ask_for_received", "read_received")
 RESUME = pack_command(Command.POSTCOPY_RESUME)
 """Lets the guest go on asking for pages."""
 
-_RECV_BITMAP = 5
 _END_MARK = 0x0123456789ABCDEF
 _STILL_S = 60.0
 _MOMENT_S = 0.1
@@ -51,7 +50,7 @@ def read_received(
     while len(found) < len(sizes):
         kind, length = struct.unpack(">HH", reader.read(4))
         body = reader.read(length)
-        if kind != _RECV_BITMAP:
+        if kind != Message.RECV_BITMAP:
             take(kind, body)
             continue
         name = body[1:]

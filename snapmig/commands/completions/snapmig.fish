@@ -169,7 +169,7 @@ complete -c snapmig -n '__snapmig_at send' -l wire -r -f -a 'none zstd' -d 'form
 complete -c snapmig -n '__snapmig_at send' -l postcopy -d 'run the guest at once and send its memory meanwhile; until that ends it depends on this process'
 complete -c snapmig -n '__snapmig_at send' -l working-set -r -F -d 'what it asks for: kept, or sent before it runs'
 complete -c snapmig -n '__snapmig_at send' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
-complete -c snapmig -n '__snapmig_at send' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at send' -l bwlimit -r -f -d 'send at most RATE bytes per second, like 200M'
 complete -c snapmig -n '__snapmig_at send' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at send' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at send' -l debug -d 'show a traceback after an error'
