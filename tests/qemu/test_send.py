@@ -318,6 +318,19 @@ def test_by_tls(
         assert counts_on(guest, found.state)
 
 
+def test_postcopy_by_tls(
+    saved: Callable[[str], Saved], program: str, shm: Path, ends: Path
+) -> None:
+    """Requests and pages of a guest that runs already go encrypted, too."""
+    found = saved("zstd")
+    with waiting(program, shm) as guest:
+        wanted = [{"capability": "postcopy-ram", "state": True}]
+        guest.execute("migrate-set-capabilities", capabilities=wanted)
+        address = listen_by_tls(guest, ends, channels=0)
+        send("--postcopy", "--tls", ends, found.path, address).ok()
+        assert counts_on(guest, found.state)
+
+
 @pytest.fixture(scope="module")
 def folders(authority: Path, ends: Path) -> dict[str, Path]:
     """Give folders of certificates that do not fit the destination's, by the fault."""
