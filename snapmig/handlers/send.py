@@ -15,7 +15,7 @@ import numpy as np
 from snapmig.chains.reader import ReadPlan, open_chain
 from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket
-from snapmig.errors import WorkerDiedError
+from snapmig.errors import SnapmigError, WorkerDiedError
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.counters import Counter, encoding_counter
 from snapmig.handlers.load import LoadTasks
@@ -86,13 +86,9 @@ class SendHandler:
         self._count(task, packets, row)
 
     def _sync(self, task: Task) -> None:
-        channel = self._channels.get(task.first)
-        if channel is None:
+        if task.first not in self._channels:
             self._channels[task.first] = self._open(task)
-            self._channels[task.first].sync(task.argument)
-        else:
-            channel.sync(task.argument)
-            channel.finish()
+        self._channels[task.first].sync(task.argument)
 
     def _open(self, task: Task) -> ChannelSender:
         plan = self._plan
@@ -115,7 +111,12 @@ class SendHandler:
         fits = self._plan.compression == WireCompression.ZSTD and packet.encoding == Encoding.ZSTD
         if not fits or packet.needs_parent or packet.stored_pages > PACKET_PAGES:
             return False
-        stored = self._chain.snapshot.stored(packet)  # checksums compared
+        snapshot = self._chain.snapshot
+        try:
+            stored = snapshot.stored(packet)  # checksums compared
+        except SnapmigError as error:
+            error.path = error.path or snapshot.shown
+            raise
         self._send(packet.packet, np.flatnonzero(packet.mask), stored, row)
         return True
 

@@ -76,11 +76,6 @@ class ChannelSender:
         """
         self._send(pack_sync(self._compression) * count, memoryview(b""))
 
-    def finish(self) -> None:
-        """Say that nothing more comes: QEMU wants to hear it with TLS."""
-        if isinstance(self._connection, SecureConnection):
-            self._connection.end()
-
     def _send(self, head: bytes, payload: memoryview) -> None:
         try:
             sent = self._connection.sendmsg([head, payload])

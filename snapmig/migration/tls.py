@@ -10,7 +10,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from snapmig.errors import UsageError
@@ -140,12 +140,6 @@ class SecureConnection:
         """Send the first of several byte strings; return the number of bytes."""
         self._socket.sendall(parts[0])
         return len(parts[0])
-
-    def end(self) -> None:
-        """Tell the other side that nothing more is sent."""
-        self._socket.setblocking(False)
-        with suppress(OSError):  # it need not answer
-            self._socket.unwrap()
 
     def setblocking(self, on: bool) -> None:
         """Wait for bytes, or not."""

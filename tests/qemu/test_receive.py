@@ -20,7 +20,7 @@ from tests.support import certificates, network
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
 from tests.support.guests.qemu import Guest
-from tests.support.guests.resume import LAYOUT, Monitored, goes_on, make_monitored
+from tests.support.guests.resume import LAYOUT, Elsewhere, Monitored, goes_on, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
 from tests.support.processes import wait_for
@@ -333,16 +333,6 @@ def test_a_source_without_a_valid_certificate(
         receiver.end().fails(1, "no TLS connection", lines=1)
     wait_for(lambda: is_as_before(guest))
     assert [*shm.iterdir()] == []
-
-
-class Elsewhere(Monitored):
-    """A guest whose QEMU is in a network namespace."""
-
-    before: Sequence[str] = ()
-
-    def arguments(self) -> list[str]:
-        """Return the command to start QEMU there."""
-        return [*self.before, *super().arguments()]
 
 
 @pytest.mark.root
