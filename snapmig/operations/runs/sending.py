@@ -7,7 +7,7 @@ from functools import partial
 
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks
-from snapmig.handlers.send import SendHandler, SendPlan, SendTasks, SyncTasks
+from snapmig.handlers.send import BarrierTasks, PageTasks, SendHandler, SendPlan
 from snapmig.migration.dialing import Connection
 from snapmig.migration.sender import STILL_S, MainSender
 from snapmig.migration.source_stream import SourceStream
@@ -60,12 +60,13 @@ def send_over_channels(
             report()
 
         load = LoadTasks(snapshot, range(snapshot.geometry.packet_count))
-        tasks = SendTasks(load, [_descriptor(each) for each in channels])
+        count, descriptors = len(channels), [_descriptor(each) for each in channels]
         try:
-            pool.run(tasks, poll, ahead=reading.ahead)
+            pool.run(BarrierTasks(descriptors, pool.size, 1), poll)
+            pool.run(PageTasks(load, count), poll, ahead=reading.ahead)
             # A worker that has the main connection sends the last bytes.
             last = poll if multifd else partial(poll, is_sent=True)
-            pool.run(SyncTasks(len(channels), stream.last_barriers), last)
+            pool.run(BarrierTasks([-1] * count, pool.size, stream.last_barriers), last)
         except MigrationError:
             main.explain()
             raise
