@@ -20,7 +20,7 @@ from tests.support import certificates, network
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
 from tests.support.guests.qemu import Guest
-from tests.support.guests.resume import LAYOUT, Monitored, goes_on, make_monitored
+from tests.support.guests.resume import Monitored, goes_on, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
 from tests.support.processes import wait_for
@@ -335,16 +335,6 @@ def test_a_source_without_a_valid_certificate(
     assert [*shm.iterdir()] == []
 
 
-class Elsewhere(Monitored):
-    """A guest whose QEMU is in a network namespace."""
-
-    before: Sequence[str] = ()
-
-    def arguments(self) -> list[str]:
-        """Return the command to start QEMU there."""
-        return [*self.before, *super().arguments()]
-
-
 @pytest.mark.root
 @pytest.mark.parametrize(
     ("loss", "channels"), sweep([(0.005, 2), (0.0, 1), (0.02, 4)], lambda way: way[1] == 2)
@@ -354,12 +344,11 @@ def test_a_guest_of_another_host(
 ) -> None:
     """Over a network that delays and loses packets a guest comes whole, by TLS, and counts on."""
     (shm / "guest").mkdir()
-    sector = tiny.write_sector(shm / "guest", LAYOUT)
-    elsewhere = Elsewhere(program, tiny.config(sector, LAYOUT), private_memory())
+    elsewhere = make_monitored(program, shm / "guest", private_memory())
     with network.bad_link(0.005, loss) as link:
         here = link.addresses[1]
         ends = certificates.make_ends(authority, shm / "ends", here)
-        elsewhere.before = link.command(0)
+        elsewhere.config.before = link.command(0)
         options = ("--tls", ends, "--channels", channels, "-j", 2)
         with (
             receiving(f"tcp:{here}:0", shm / "snap", *options, before=link.command(1)) as receiver,

@@ -120,7 +120,8 @@ def is_catching_signals(process: subprocess.Popen[str]) -> bool:
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-WAYS = [(place, n, wire) for place in (UNIX, LOCAL) for n in (1, 2, 4) for wire in ("none", "zstd")]
+WIRES = ("none", "zstd", "zlib")
+WAYS = [(place, n, wire) for place in (UNIX, LOCAL) for n in (1, 2, 4) for wire in WIRES]
 
 
 @pytest.mark.parametrize(
