@@ -132,7 +132,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
         ``mapped-ram`` file, a stream for QEMUs before 9.0; default: the first of them possible
     :param wire: form of the pages sent over multifd: ``none``, as they are, or ``zstd`` or
         ``zlib``, so that packets stored as such are passed on and others are compressed anew;
-        ``auto`` is ``none``, the fastest to a QEMU on this host
+        ``auto`` is ``none``
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
     :param workers: worker processes shared with other saves and restores, with their own
