@@ -47,9 +47,12 @@ def add_parser(verbs: Verbs) -> None:
         timeout=f"seconds until it listens, and then until it loads ({PATIENCE_S:g})",
     )
     first.add_argument("--uuid", metavar="UUID", help="of the waiting guest (none)")
+    changes = {
+        "bwlimit": {"help": "send at most RATE bytes per second, like 200M"},
+        "wire": {"help": _WIRE_HELP},
+    }
     for name in _OF_RESTORES:
-        changes = {"help": _WIRE_HELP} if name == "wire" else {}
-        add_option(groups[OPTIONS[name].group], name, **changes)
+        add_option(groups[OPTIONS[name].group], name, **changes.get(name, {}))
     add_progress(groups[OUTPUT])
     add_common(groups[OUTPUT])
     parser.set_defaults(run=_run)

@@ -15,13 +15,13 @@ import numpy as np
 from snapmig.chains.reader import ReadPlan, open_chain
 from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket
-from snapmig.errors import CorruptSnapshotError, WorkerDiedError
+from snapmig.errors import SnapmigError, WorkerDiedError
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.counters import Counter, encoding_counter
 from snapmig.handlers.load import LoadTasks
 from snapmig.migration.deflater import Deflater, make_deflater
 from snapmig.migration.packing import PACKET_PAGES
-from snapmig.migration.sender import ChannelSender
+from snapmig.migration.sender import STILL_S, ChannelSender
 from snapmig.migration.stream_sender import StreamParts, StreamSender
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import WireCompression
@@ -52,6 +52,7 @@ class SendPlan(NamedTuple):
     :param read: the snapshot and its parents, the youngest first
     :param blocks: names of its RAM blocks as the destination knows them
     :param compression: of the payloads
+    :param still_s: seconds in which the destination must take something
     :param secure: channels with TLS; a forked worker has them, others can't get them
     :param stream: bytes around the pages, if they go over the main connection
     """
@@ -59,6 +60,7 @@ class SendPlan(NamedTuple):
     read: Sequence[ReadPlan]
     blocks: Sequence[bytes]
     compression: WireCompression
+    still_s: float = STILL_S
     secure: Sequence[SecureConnection] = ()
     stream: StreamParts | None = None
 
@@ -91,17 +93,14 @@ class SendHandler:
     def _sync(self, task: Task) -> None:
         if self._channel is None:
             self._channel = self._open(task)
-            self._channel.sync(task.argument)
-        else:
-            self._channel.sync(task.argument)
-            self._channel.finish()
+        self._channel.sync(task.argument)
 
     def _open(self, task: Task) -> ChannelSender:
         plan = self._plan
         connection = plan.secure[task.first] if plan.secure else task.descriptor
         if plan.stream is not None:
-            return StreamSender(connection, plan.stream)
-        return ChannelSender(connection, task.first, plan.compression)
+            return StreamSender(connection, plan.stream, plan.still_s)
+        return ChannelSender(connection, task.first, plan.compression, plan.still_s)
 
     def expect(self, task: Task) -> None:
         """Prefetch a batch's stored bytes from a remote snapshot."""
@@ -128,8 +127,8 @@ class SendHandler:
         snapshot = self._chain.snapshot
         try:
             return snapshot.stored(packet)  # checksums compared
-        except CorruptSnapshotError as error:
-            error.path = snapshot.shown
+        except SnapmigError as error:
+            error.path = error.path or snapshot.shown
             raise
 
     def _send_pages(self, number: int, places: Any, pages: Bytes, row: Row) -> None:

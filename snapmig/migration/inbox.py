@@ -30,6 +30,10 @@ class Inbox:
         self.start = 0
         self.end = 0
 
+    def close(self) -> None:
+        """Give the memory back."""
+        self.raw, self.start, self.end = bytearray(), 0, 0
+
     def __len__(self) -> int:
         return self.end - self.start
 

@@ -162,6 +162,12 @@ class MainChannel:
                 break
         return moved
 
+    def release(self) -> None:
+        """Give back buffers and pages once nothing more is read; what is waiting is lost."""
+        self._inbox.close()
+        self._sink = None
+        self._parser.close()
+
     def fileno(self) -> int:
         """Return the descriptor of the connection."""
         return self._connection.fileno()

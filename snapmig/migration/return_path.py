@@ -13,7 +13,7 @@ from enum import IntEnum
 
 from snapmig.migration.tls import SecureConnection
 
-__all__ = ("OPENING", "Command", "ReturnPath", "command_problem")
+__all__ = ("OPENING", "Command", "Message", "ReturnPath", "command_problem")
 
 _SEND_S = 5.0
 
@@ -42,9 +42,15 @@ _SIZES = {Command.OPEN_RETURN_PATH: 0, Command.PING: 4, Command.SWITCHOVER_START
 """Bytes of data of the commands that are obeyed."""
 
 
-class _Message(IntEnum):
+class Message(IntEnum):
+    """Messages of the destination."""
+
     SHUT = 1
     PONG = 2
+    REQ_PAGES_ID = 3
+    REQ_PAGES = 4
+    RECV_BITMAP = 5
+    RESUME_ACK = 6
     SWITCHOVER_ACK = 7
 
 
@@ -81,12 +87,12 @@ class ReturnPath:
         if command == Command.OPEN_RETURN_PATH:
             self.is_open = True
         elif command == Command.PING:
-            self._send(_Message.PONG, data[:4])
+            self._send(Message.PONG, data[:4])
         return command == Command.SWITCHOVER_START
 
     def acknowledge_switchover(self) -> None:
         """Allow the source to stop the guest, if it asks for that with ``switchover-ack``."""
-        self._send(_Message.SWITCHOVER_ACK, b"")
+        self._send(Message.SWITCHOVER_ACK, b"")
 
     def finish(self, *, taken: bool) -> None:
         """
@@ -94,7 +100,7 @@ class ReturnPath:
 
         :param taken: True: the guest is on stable storage; False: the source keeps it
         """
-        self._send(_Message.SHUT, struct.pack(">I", not taken))
+        self._send(Message.SHUT, struct.pack(">I", not taken))
 
     def _send(self, kind: int, data: bytes) -> None:
         if self.is_open:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snapmig.migration.packing import pack_pages, pack_sync
+from snapmig.migration.return_path import Message
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.system.signals import raise_if_cancelled
@@ -24,7 +25,10 @@ STILL_S = 60
 
 _STEP = 1 << 18
 _MOMENT_S = 0.02
-_SHUT, _PONG, _LONGEST_MESSAGE = 1, 2, 512
+_REASON_S = 0.5
+_NAMES: dict[int, str] = {each.value: each.name for each in Message}
+_SIZES: dict[int, int] = {Message.SHUT: 4, Message.PONG: 4, Message.SWITCHOVER_ACK: 0}
+"""Bytes of data of messages that a destination may send, each once."""
 
 
 class ChannelSender:
@@ -32,19 +36,25 @@ class ChannelSender:
     Sends packets on a channel that is open already.
 
     :param connection: a descriptor, which becomes its own, or a connection with TLS
+    :param still_s: seconds in which the destination must take something
     """
 
     def __init__(
-        self, connection: int | SecureConnection, number: int, compression: WireCompression
+        self,
+        connection: int | SecureConnection,
+        number: int,
+        compression: WireCompression,
+        still_s: float = STILL_S,
     ) -> None:
         self._connection: socket.socket | SecureConnection
         if isinstance(connection, int):
             self._connection = socket.socket(fileno=connection)
         else:
             self._connection = connection
-        self._connection.settimeout(STILL_S)
+        self._connection.settimeout(still_s)
         self._name = f"channel {number}"
         self._compression = compression
+        self._still_s = still_s
 
     def send(self, block: bytes, offsets: npt.NDArray[np.int64], payload: Any) -> int:
         """
@@ -66,11 +76,6 @@ class ChannelSender:
         """
         self._send(pack_sync(self._compression) * count, memoryview(b""))
 
-    def finish(self) -> None:
-        """Say that nothing more comes: QEMU wants to hear it with TLS."""
-        if isinstance(self._connection, SecureConnection):
-            self._connection.end()
-
     def _send(self, head: bytes, payload: memoryview) -> None:
         try:
             sent = self._connection.sendmsg([head, payload])
@@ -80,7 +85,7 @@ class ChannelSender:
             if rest := payload[sent - len(head) :]:  # QEMU may be gone that has all
                 self._connection.sendall(rest)
         except TimeoutError:
-            message = f"{self._name}: the destination took nothing in {STILL_S} s"
+            message = f"{self._name}: the destination took nothing in {self._still_s:g} s"
             raise MigrationError(message) from None
         except OSError as error:
             message = f"{self._name}: connection failed: {error.strerror}"
@@ -92,14 +97,13 @@ class MainSender:
     The main connection of a source, with the destination's answers on it.
 
     :param connection: its first bytes are sent already
-    :ivar loading: the destination has begun to load the stream
     """
 
     def __init__(self, connection: socket.socket | SecureConnection) -> None:
         self._connection = connection
         connection.setblocking(False)
         self._answers = bytearray()
-        self.loading = False
+        self._seen: set[int] = set()
         self.status: int | None = None
 
     def send(self, data: bytes, check: Callable[[], None] = lambda: None) -> None:
@@ -112,17 +116,46 @@ class MainSender:
         left, moved = memoryview(data), time.monotonic()
         while left:
             self._wait(select.POLLOUT, check)
+            self.take_answers()  # those before the last bytes are sent come too early
             try:
                 sent = self._connection.send(left[:_STEP])
             except BlockingIOError:
                 sent = 0
             except OSError as error:
+                self.explain()
                 raise MigrationError(f"main connection failed: {error.strerror}") from error
             left = left[sent:]
             moved = time.monotonic() if sent else moved
-            self._take_answers()
             if time.monotonic() - moved > STILL_S:
                 raise MigrationError(f"the destination took nothing in {STILL_S} s")
+
+    @property
+    def loading(self) -> bool:
+        """True if the destination has begun to load the stream."""
+        return Message.PONG in self._seen
+
+    def take_answers(self, *, is_sent: bool = False) -> None:
+        """
+        Take answers that are here.
+
+        :param is_sent: the last bytes may be sent already
+        :raises MigrationError: the destination refuses, says something else, or has gone
+        """
+        is_open = self._receive()
+        self._check_taken() if is_sent else self._check_not_early()
+        if not is_open:
+            raise MigrationError("the destination closed the main connection")
+
+    def explain(self) -> None:
+        """
+        Wait a moment for the reason of a failure that was noticed elsewhere.
+
+        :raises MigrationError: the destination refuses, or says something else
+        """
+        end = time.monotonic() + _REASON_S
+        while self.status is None and time.monotonic() < end and self._receive():
+            self._wait(select.POLLIN, lambda: None)
+        self._check_taken()
 
     def wait_for_loading(self, limit_s: float, check: Callable[[], None]) -> None:
         """
@@ -133,7 +166,9 @@ class MainSender:
         deadline = time.monotonic() + limit_s
         while not self.loading:
             self._wait(select.POLLIN, check)
-            if not self._take_answers() and not self.loading:
+            is_open = self._receive()
+            self._check_not_early()
+            if not is_open and not self.loading:
                 raise MigrationError("the destination closed the connection before it loaded")
             if time.monotonic() > deadline:
                 raise MigrationError(f"the destination did not begin to load in {limit_s:g} s")
@@ -147,10 +182,18 @@ class MainSender:
         deadline = time.monotonic() + limit_s
         while self.status is None:
             self._wait(select.POLLIN, check)
-            if not self._take_answers() and self.status is None:
+            if not self._receive() and self.status is None:
                 raise MigrationError("the destination closed the connection without an answer")
             if time.monotonic() > deadline:
                 raise MigrationError(f"the destination did not answer in {limit_s:g} s")
+        self._check_taken()
+
+    def _check_not_early(self) -> None:
+        self._check_taken()
+        if self.status is not None:
+            raise MigrationError("the destination said that it has everything before it was sent")
+
+    def _check_taken(self) -> None:
         if self.status:
             raise MigrationError("the destination refused the guest")
 
@@ -161,9 +204,9 @@ class MainSender:
         raise_if_cancelled()
         check()
 
-    def _take_answers(self) -> bool:
+    def _receive(self) -> bool:
         # False at the end of the connection.
-        while True:
+        while self.status is None:
             try:
                 data = self._connection.recv(1 << 12)
             except BlockingIOError:
@@ -174,19 +217,31 @@ class MainSender:
                 return False
             self._answers += data
             self._read_answers()
+        return True
 
     def _read_answers(self) -> None:
-        while len(self._answers) >= 4:
+        while len(self._answers) >= 4 and self.status is None:
             kind, length = struct.unpack_from(">HH", self._answers)
-            if length > _LONGEST_MESSAGE or not 0 < kind < 8:
-                raise MigrationError(
-                    f"the destination answers with message {kind} of {length} bytes"
-                )
+            self._check_message(kind, length)
             if len(self._answers) < 4 + length:
                 return
             body = bytes(self._answers[4 : 4 + length])
             del self._answers[: 4 + length]
-            if kind == _SHUT:
+            self._seen.add(kind)
+            if kind == Message.SHUT:
                 self.status = int.from_bytes(body)
-            elif kind == _PONG:
-                self.loading = True
+
+    def _check_message(self, kind: int, length: int) -> None:
+        # Each may come once, so that a destination can't keep us busy.
+        name = _NAMES.get(kind, f"message {kind}")
+        wanted = _SIZES.get(kind)
+        if kind in _NAMES and wanted is None:
+            message = f"the destination sends {name}, though this is no postcopy migration"
+        elif length != wanted:
+            expected = "SHUT" if wanted is None else f"{wanted}"
+            message = f"the destination sends {name} of {length} bytes, expected {expected}"
+        elif kind in self._seen:
+            message = f"the destination sends {name} twice"
+        else:
+            return
+        raise MigrationError(message)

@@ -35,8 +35,10 @@ class StreamSender(ChannelSender):
     :param connection: shared with the parent process, which reads the destination's answers from it
     """
 
-    def __init__(self, connection: int | SecureConnection, parts: StreamParts) -> None:
-        super().__init__(connection, 0, WireCompression.NONE)
+    def __init__(
+        self, connection: int | SecureConnection, parts: StreamParts, still_s: float
+    ) -> None:
+        super().__init__(connection, 0, WireCompression.NONE, still_s)
         self._name = "main connection"
         self._parts = iter(parts)
         self._block = b""

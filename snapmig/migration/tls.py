@@ -10,7 +10,7 @@ import errno
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from snapmig.errors import UsageError
@@ -20,6 +20,14 @@ __all__ = ("SecureConnection", "check_certificates")
 
 _AUTHORITY, _REVOKED = "ca-cert.pem", "ca-crl.pem"
 _SERVER, _CLIENT = "server", "client"
+_NO_TLS = "the other side does not speak TLS"
+_REASONS = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "the other side shows no certificate",
+    "HTTP_REQUEST": _NO_TLS,
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "UNEXPECTED_EOF_WHILE_READING": "the other side ended in the handshake",
+}
+"""By OpenSSL's names."""
 
 
 def check_certificates(folder: str, *, client: bool = False) -> None:
@@ -52,6 +60,14 @@ def _context(folder: str, *, client: bool) -> ssl.SSLContext:
     return context
 
 
+def _reason_of(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the other side's certificate is not valid: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ssl.SSLError):
+        return _REASONS.get(error.reason or "", str(error.reason or error))
+    return error.strerror or str(error)
+
+
 class SecureConnection:
     """
     An end of a TLS connection, used like a socket.
@@ -74,8 +90,7 @@ class SecureConnection:
             )
         except (ssl.SSLError, OSError) as error:
             connection.close()
-            reason = getattr(error, "verify_message", None) or error
-            raise MigrationError(f"no TLS connection: {reason}") from error
+            raise MigrationError(f"no TLS connection: {_reason_of(error)}") from error
         self._kept = b""
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -125,12 +140,6 @@ class SecureConnection:
         """Send the first of several byte strings; return the number of bytes."""
         self._socket.sendall(parts[0])
         return len(parts[0])
-
-    def end(self) -> None:
-        """Tell the other side that nothing more is sent."""
-        self._socket.setblocking(False)
-        with suppress(OSError):  # it need not answer
-            self._socket.unwrap()
 
     def setblocking(self, on: bool) -> None:
         """Wait for bytes, or not."""

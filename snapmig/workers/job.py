@@ -69,6 +69,16 @@ class Job:
             self.failure = failure
             self.ended.set()
 
+    def raise_failure(self) -> None:
+        """Raise the failure of a run that has ended, if it has one, and forget it."""
+        failure, self.failure = self.failure, None
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            # Its traceback has this frame: together they would keep all that the run had.
+            del failure
+
     def newly_written(self, worker: int, counter: int) -> int:
         """Return the bytes that a worker has written since the last call."""
         now = self.counters.of(worker, counter)

@@ -121,5 +121,4 @@ class WorkerPool:
                 break
             dispatcher.take(dispatcher.wait(pause, wakers()))
             poll()
-        if job.failure is not None:
-            raise job.failure
+        job.raise_failure()

@@ -203,8 +203,7 @@ class SharedWorkers:
         while not _wait_for_end(job, wakers()):
             raise_if_cancelled()
             poll()
-        if job.failure is not None:
-            raise job.failure
+        job.raise_failure()
 
 
 def _wait_for_end(job: Job, wakers: Sequence[Any]) -> bool:

@@ -32,6 +32,14 @@ DESCRIPTION: dict[str, tuple[str, ...]] = {
         "Where the snapshot does not know them, or to put others in their place, --address and "
         "--arch give them as for save.",
     ),
+    "send": (
+        "The QEMU was started with -incoming defer for the same machine and devices, and was told "
+        "at its monitor: migrate_set_capability multifd on, migrate_set_parameter "
+        "multifd-channels N, and migrate_incoming ADDRESS. "
+        "Options that differ from its settings end the send in a failure, and its migration too. "
+        "It may as well be snapmig-receive(1) on another host. "
+        "When all has arrived the guest runs, unless QEMU was started with -S.",
+    ),
     "completion": (
         "The script completes without starting snapmig, and is to be written again when snapmig "
         "was updated. "

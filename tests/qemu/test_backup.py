@@ -11,6 +11,7 @@ import snapmig
 from snapmig.backups.plan import Plan
 from snapmig.backups.space import expected_size
 from snapmig.guests.wait import USUAL_WAIT
+from tests.qemu.private import private_memory, ram_of
 from tests.support.guests.resume import LAYOUT, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
@@ -64,3 +65,52 @@ def test_a_guest_that_is_off_may_be_skipped(
     config.write_text(f'repository = "repo"\n[guests.web]\nsource = "{source}"\noptional = true\n')
 
     cli("backup", "run", config).warns()
+
+
+@pytest.fixture(scope="module")
+def private(program: str, shared_shm: Path) -> Iterator[Monitored]:
+    """Give a running guest with memory of QEMU's own."""
+    (shared_shm / "private").mkdir()
+    with make_monitored(program, shared_shm / "private", private_memory()) as guest:
+        tiny.wait_passes(guest, 2)
+        yield guest
+
+
+@pytest.fixture
+def repository(private: Monitored, tmp_path: Path) -> Path:
+    """Give a configuration with that guest."""
+    (tmp_path / "repo").mkdir()
+    path = tmp_path / "backup.toml"
+    guest = f'[guests.web]\nsource = "{private.monitor}"\n'
+    save = '[guests.web.save]\ncompression = "zstd"\n'
+    path.write_text(f'repository = "repo"\nfull_every = 7\n{guest}{save}')
+    return path
+
+
+def back_up(config: Path, cli: Callable[..., Outcome], count: int) -> list[Path]:
+    """Make so many backups of the guest, and return their snapshots, the oldest first."""
+    for _ in range(count):
+        cli("backup", "run", config).ok()
+    return sorted((config.parent / "repo" / "web").glob("*.snap"))
+
+
+def test_a_guest_with_private_memory(
+    private: Monitored,
+    repository: Path,
+    program: str,
+    shm: Path,
+    tmp_path: Path,
+    cli: Callable[..., Outcome],
+) -> None:
+    """Its backups come over channels, the second as a child, and go back into private memory."""
+    first, second = back_up(repository, cli, 2)
+    found = [snapmig.info(path) for path in (first, second)]
+    assert [one.via for one in found] == ["multifd"] * 2
+    assert [one.parent_id for one in found] == [None, found[0].snapshot_id]
+    assert tiny.wait_passes(private, 2)
+    state = ram_of(second, tmp_path)
+    with make_monitored(program, shm, private_memory(), incoming=True) as guest:
+        cli("backup", "restore", repository, "web", guest.monitor).ok()
+        counted = tiny.wait_passes(guest, 2, before=0)
+
+    assert tiny.goes_on(counted, state, LAYOUT)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import snapmig
+from tests.qemu.private import ram_of
 from tests.support.guests.libvirt import SHARED, Session, make_session
 from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
@@ -39,6 +40,25 @@ def test_libvirt_resumes_a_restored_image(session: Session, shm: Path) -> None:
     session.virsh("restore", folder / "again")
     counted = session.wait_passes(2)
     assert tiny.goes_on(counted, tiny.check_image(shm / "ram", LAYOUT), LAYOUT)
+
+
+@pytest.mark.sweep
+def test_a_domain_that_waits(session: Session, shm: Path) -> None:
+    """A guest is sent into a paused domain with -incoming in its definition, and continues."""
+    folder, place = session.folder, f"unix:{session.folder / 'in'}"
+    snapmig.save("libvirt:tiny", shm / "snap", jobs=2, connect=session.uri)
+    state = ram_of(shm / "snap", shm)
+    session.virsh("destroy", "tiny")
+    (folder / "serial").unlink()
+    more = "<qemu:arg value='-incoming'/><qemu:arg value='defer'/></qemu:commandline>"
+    text = (folder / "tiny.xml").read_text().replace("</qemu:commandline>", more)
+    (folder / "waiting.xml").write_text(text)
+    session.virsh("create", "--paused", folder / "waiting.xml")
+    for command in ("migrate_set_capability multifd on", f"migrate_incoming {place}"):
+        session.virsh("qemu-monitor-command", "--hmp", "tiny", command)
+    snapmig.send(shm / "snap", place, uuid=session.virsh("domuuid", "tiny").strip())
+    session.virsh("resume", "tiny")
+    assert tiny.goes_on(session.wait_passes(2), state, LAYOUT)
 
 
 def test_core_of_virsh_dump(session: Session, shm: Path) -> None:

@@ -19,11 +19,12 @@ def make_authority(folder: Path) -> Path:
     return folder
 
 
-def make_ends(authority: Path, folder: Path, address: str) -> Path:
+def make_ends(authority: Path, folder: Path, address: str, days: int = 2) -> Path:
     """
     Make a new folder with an authority's certificate, and keys and certificates of both ends.
 
     :param address: of the server
+    :param days: for which they are valid; negative ones have passed
     """
     folder.mkdir()
     for name in ("ca-cert.pem", "ca-key.pem"):
@@ -32,9 +33,9 @@ def make_ends(authority: Path, folder: Path, address: str) -> Path:
     for end in ENDS:
         subject = ("-subj", f"/CN={end}")
         _run(folder, "req", "-out", f"{end}.csr", *subject, *_new_key(end, certificate=False))
-        signed = ("-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-extfile", "names", "-days", "2")
+        signed = ("-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-extfile", "names")
         wanted = ("-CAcreateserial", "-in", f"{end}.csr", "-out", f"{end}-cert.pem")
-        _run(folder, "x509", "-req", *signed, *wanted)
+        _run(folder, "x509", "-req", "-days", str(days), *signed, *wanted)
     (folder / "ca-key.pem").unlink()
     return folder
 

@@ -164,7 +164,7 @@ complete -c snapmig -n '__snapmig_at send' -l timeout -r -f -d 'seconds until it
 complete -c snapmig -n '__snapmig_at send' -l uuid -r -f -d 'of the waiting guest (none)'
 complete -c snapmig -n '__snapmig_at send' -l wire -r -f -a 'auto none zstd zlib' -d 'as the parameter multifd-compression there: none, zstd or zlib (auto: none)'
 complete -c snapmig -n '__snapmig_at send' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
-complete -c snapmig -n '__snapmig_at send' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
+complete -c snapmig -n '__snapmig_at send' -l bwlimit -r -f -d 'send at most RATE bytes per second, like 200M'
 complete -c snapmig -n '__snapmig_at send' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
 complete -c snapmig -n '__snapmig_at send' -l json -d 'print the result as a line of JSON'
 complete -c snapmig -n '__snapmig_at send' -l debug -d 'show a traceback after an error'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from typing import NamedTuple
 
@@ -47,12 +48,15 @@ def parse_peer(
     :param tls: a folder with certificates
     :param insecure: allow other hosts without TLS
     :param client: we connect, instead of listening
-    :raises UsageError: no address, no usable certificates, or another host without them
+    :raises UsageError: no address, no usable certificates, another host without them, or threads
+        beside TLS
     """
     place = parse_address(address)
     if client and not place.path and not place.port:
         raise UsageError(f"port of {place} is 0, expected one that somebody listens at")
     if tls is not None:
+        if threading.active_count() > 1:  # only forked workers have the sessions
+            raise UsageError("with TLS a migration needs a program without threads")
         if place.path:
             raise UsageError("TLS is for TCP: a UNIX socket does not leave this host")
         check_certificates(os.fspath(tls), client=client)

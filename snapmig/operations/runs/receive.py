@@ -104,8 +104,9 @@ class Receiver:
         self._last: tuple[int, ...] = ()
 
     def close(self) -> None:
-        """Release what it waits with."""
+        """Release what it waits with, and the memory of what has come."""
         os.close(self._always_ready)
+        self._main.release()
 
     @property
     def rounds(self) -> int:

@@ -9,11 +9,11 @@ from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks
 from snapmig.handlers.send import SendHandler, SendPlan, SendTasks, SyncTasks
 from snapmig.migration.dialing import Connection
-from snapmig.migration.sender import MainSender
+from snapmig.migration.sender import STILL_S, MainSender
 from snapmig.migration.source_stream import SourceStream
 from snapmig.migration.stream_sender import StreamParts
 from snapmig.migration.tls import SecureConnection
-from snapmig.migration.wire import WireCompression
+from snapmig.migration.wire import MigrationError, WireCompression
 from snapmig.operations.options.engine import failure_warnings
 from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading
@@ -54,14 +54,21 @@ def send_over_channels(
     with options.workers(len(channels), make, lambda _signal: "") as pool:
         report = reporter(pool, snapshot.geometry.ram_size, options.progress)
 
-        def poll() -> None:
+        def poll(*, is_sent: bool = False) -> None:
             check()
+            main.take_answers(is_sent=is_sent)
             report()
 
         load = LoadTasks(snapshot, range(snapshot.geometry.packet_count))
         tasks = SendTasks(load, [_descriptor(each) for each in channels])
-        pool.run(tasks, poll, ahead=reading.ahead)
-        pool.run(SyncTasks(len(channels), stream.last_barriers), poll)
+        try:
+            pool.run(tasks, poll, ahead=reading.ahead)
+            # A worker that has the main connection sends the last bytes.
+            last = poll if multifd else partial(poll, is_sent=True)
+            pool.run(SyncTasks(len(channels), stream.last_barriers), last)
+        except MigrationError:
+            main.explain()
+            raise
         report()
         if multifd:
             main.send(stream.rest(), check)
@@ -83,7 +90,7 @@ def _plan(
 ) -> SendPlan:
     secure = [each for each in channels if isinstance(each, SecureConnection)]
     parts = None if multifd else StreamParts(stream.part, stream.after_part())
-    return SendPlan(reading.plans, stream.block_names, compression, secure, parts)
+    return SendPlan(reading.plans, stream.block_names, compression, STILL_S, secure, parts)
 
 
 def _descriptor(channel: Connection) -> int:

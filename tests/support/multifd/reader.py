@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import zstandard
@@ -132,7 +132,8 @@ def _expander(flags: int) -> Callable[[bytes, int], bytes]:
         inflate = zlib.decompressobj()
         return lambda data, size: inflate.decompress(data, size + 1)
     if flags == wire.ZSTD:
-        zstd = zstandard.ZstdDecompressor().decompressobj()
+        # One stream of QEMU's, or a frame for each packet.
+        zstd = zstandard.ZstdDecompressor().decompressobj(read_across_frames=True)
         return lambda data, _size: zstd.decompress(data)
     raise WireError(f"compression {flags:#x}")
 
@@ -150,9 +151,13 @@ class Main:
     """Flush and end words of each section of RAM, the list's first."""
     zeros: list[list[Place]] = field(default_factory=list)
     """Zero pages on main, between marks."""
+    pages: dict[Place, bytes] = field(default_factory=dict)
+    """Pages on main, of a migration without channels."""
     kinds: list[int] = field(default_factory=list)
     after: bytes = b""
     description: bytes = b""
+    places: dict[str, int] = field(default_factory=dict)
+    """Where parts begin: ``commands``, ``list``, ``sections``, ``devices`` and ``end``."""
 
     @property
     def flushes(self) -> bool:
@@ -173,10 +178,12 @@ def read_main(raw: bytes) -> Main:
     found = Main(machine=raw[13 : 13 + length], zeros=[[]])
     at = _read_commands(raw, 13 + length, found)
     start = raw.index(b"\x03ram" + struct.pack(">II", 0, 4), at)
+    found.places = {"commands": 13 + length, "list": start + 12}
     found.before, found.section = raw[at : start - 5], int.from_bytes(raw[start - 4 : start])
     at = _read_list(raw, start + 12, found)
     block = ""
     at, block = _read_words(raw, at, found, block)
+    found.places["sections"] = at
     while raw[at] in (2, 3, 8):
         if raw[at] == 8:
             at = _read_commands(raw, at, found)
@@ -184,12 +191,22 @@ def read_main(raw: bytes) -> Main:
         found.kinds.append(raw[at])
         _expect(raw[at + 1 : at + 5] == struct.pack(">I", found.section), "a section of others")
         at, block = _read_words(raw, at + 5, found, block)
-    end = raw.rindex(b"\0\x06", at)
-    while int.from_bytes(raw[end + 2 : end + 6]) != len(raw) - end - 6:
-        end = raw.rindex(b"\0\x06", at, end + 1)
+    found_end = find_end(raw, at)
+    _expect(found_end is not None, "no description of devices at the end")
+    end = found_end or 0
+    found.places |= {"devices": at, "end": end}
     found.after, found.description = raw[at:end], raw[end + 6 :]
     json.loads(found.description)
     return found
+
+
+def find_end(raw: bytes | bytearray, start: int = 0) -> int | None:
+    """Return where a whole stream has its end mark, None if more is to come."""
+    at = len(raw)
+    while (at := raw.rfind(b"\0\x06", start, at + 1)) >= 0:
+        if int.from_bytes(raw[at + 2 : at + 6]) == len(raw) - at - 6:
+            return at
+    return None
 
 
 def _read_commands(raw: bytes, at: int, found: Main) -> int:
@@ -225,10 +242,15 @@ def _read_words(raw: bytes, at: int, found: Main, block: str) -> tuple[int, str]
                 break
             continue
         flags = value & (PAGE - 1)
-        _expect(flags & ~wire.CONTINUE == wire.ZERO, f"word {value:#x} on main")
+        kind = flags & ~wire.CONTINUE
+        _expect(kind in (wire.ZERO, wire.DATA), f"word {value:#x} on main")
         if not flags & wire.CONTINUE:
             block = raw[at + 1 : at + 1 + raw[at]].decode()
             at += 1 + raw[at]
+        if kind == wire.DATA:
+            found.pages[block, value - flags] = raw[at : at + PAGE]
+            at += PAGE
+            continue
         _expect(raw[at] == 0, "a page is filled with something else than zeros")
         found.zeros[-1].append((block, value - flags))
         at += 1
@@ -236,12 +258,22 @@ def _read_words(raw: bytes, at: int, found: Main, block: str) -> tuple[int, str]
     return at + 5, block
 
 
-def restored(main: Main, channels: Sequence[Channel]) -> dict[str, bytes]:
-    """Return the RAM after all barriers."""
-    _expect(len({channel.syncs for channel in channels}) == 1, "channels differ in their SYNCs")
-    ram = {name: bytearray(size) for name, size in main.blocks}
+def restored(
+    main: Main, channels: Sequence[Channel], before: Mapping[str, int] | None = None
+) -> dict[str, bytes]:
+    """
+    Return the RAM after all barriers.
+
+    :param before: by block the byte that fills it before; default: zero
+    """
+    syncs = {channel.syncs for channel in channels} or {main.marks}
+    _expect(len(syncs) == 1, "channels differ in their SYNCs")
+    fills = before or {}
+    ram = {name: bytearray([fills.get(name, 0)]) * size for name, size in main.blocks}
     unsure: set[Place] = set()
-    for number in range(channels[0].syncs + 1):
+    for (block, offset), content in main.pages.items():
+        ram[block][offset : offset + PAGE] = content
+    for number in range(max(syncs) + 1):
         epoch = Epoch()
         for channel in channels:
             for place, content in channel.epochs[number].pages.items():

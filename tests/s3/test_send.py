@@ -1,0 +1,35 @@
+"""Facts about a guest sent into QEMU out of object storage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import snapmig
+from tests.qemu.private import private_memory, ram_of
+from tests.support.guests import migration
+from tests.support.guests.resume import LAYOUT, make_monitored
+from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.versions import require_program
+
+pytestmark = [pytest.mark.guest, pytest.mark.sweep]
+
+
+@pytest.mark.usefixtures("store")
+def test_a_guest_in_a_bucket(shm: Path, url: str) -> None:
+    """A guest whose snapshot is an object is sent over channels, and counts on."""
+    program = require_program()
+    (shm / "source").mkdir()
+    with make_monitored(program, shm / "source", private_memory()) as guest:
+        tiny.wait_passes(guest, 1)
+        snapmig.save(guest.monitor, shm / "snap", jobs=2)
+    snapmig.repack(shm / "snap", url)
+    with make_monitored(program, shm, private_memory(), incoming=True) as guest:
+        migration.prepare(guest, (migration.MULTIFD,), multifd_channels=2)
+        address = f"unix:{guest.folder / 'in'}"
+        guest.execute("migrate-incoming", uri=address)
+        snapmig.send(url, address, timeout=30)
+        guest.cont()
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, ram_of(shm / "snap", shm), LAYOUT)
