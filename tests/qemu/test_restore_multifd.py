@@ -20,7 +20,7 @@ from snapmig import WireName
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings import deflate
-from snapmig.errors import CorruptSnapshotError, UsageError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from tests.qemu.sweep import sweep
 from tests.support import program as snapmig_program
 from tests.support.guests.qemu import Guest
@@ -126,6 +126,20 @@ def test_streams_without_an_end_of_their_own(
         snapmig.restore(found.path, guest.monitor, jobs=2, wire="zlib")
         counted = tiny.wait_passes(guest, 2, before=0)
     assert tiny.goes_on(counted, found.state, LAYOUT)
+
+
+def test_a_stream_that_qemu_can_not_continue(
+    saved: Callable[[str], Saved], program: str, shm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU notices, and the restore fails."""
+    found = saved("multifd")
+    monkeypatch.setattr(deflate, "without_end", memoryview)
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = re.compile("")
+        with pytest.raises(SnapmigError):
+            snapmig.restore(found.path, guest.monitor, jobs=2, wire="zlib")
+    guest.expected_words = None
+    assert guest.unexpected_lines()
 
 
 @pytest.mark.parametrize(("kind", "wire"), [("zstd", "zstd"), ("multifd", "zlib")])
