@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, Self
@@ -28,10 +29,12 @@ from snapmig.migration.postcopy import Frame
 from snapmig.pages import Bytes, Mask, runs
 from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.workers.counters import Row
-from snapmig.workers.tasks import Task
+from snapmig.workers.tasks import TASKS_AHEAD, Task
 
 __all__ = ("ReceivedPages", "SectionBuffers", "ServeHandler", "ServePlan", "ServeTasks")
 
+_QUIET_S = 0.05
+"""Seconds without a request after which workers get others ahead, so that none waits for us."""
 _HEAD = 8 + 1 + 255
 """Bytes of the first page's address, with the name of its RAM block."""
 
@@ -283,6 +286,7 @@ class ServeTasks:
         self._busy: dict[int, int] = {}
         self._sections = _Sections(buffers)
         self._unsent = 0
+        self._asked_at = time.monotonic()
         self.filling = True
         self.order: list[int] = []
 
@@ -296,6 +300,7 @@ class ServeTasks:
         if self._given[packet] & ZEROS:
             return
         self._given[packet] |= ZEROS
+        self._asked_at = time.monotonic()
         self._queue.append(packet)
         self.order.append(packet)
 
@@ -312,7 +317,7 @@ class ServeTasks:
             wanted = DATA + ZEROS - int(self._given[packet] & DATA)
             self._given[packet] |= DATA
             return self._give(worker, Task(wanted, packet, 1))
-        if self._busy.get(worker, 0) or not self.filling:
+        if self._busy.get(worker, 0) >= self._most or not self.filling:
             return None
         task = next(self._fill, None)
         self._filled = task is None
@@ -345,6 +350,11 @@ class ServeTasks:
         :raises WorkerDiedError: always
         """
         raise WorkerDiedError(f"worker {worker} died, and with it what it was to send")
+
+    @property
+    def _most(self) -> int:
+        # Of other packets for a worker: one while the guest asks, so that an answer waits for one.
+        return 1 if time.monotonic() - self._asked_at < _QUIET_S else TASKS_AHEAD
 
     def _give(self, worker: int, task: Task) -> Task:
         self._busy[worker] = self._busy.get(worker, 0) + 1
