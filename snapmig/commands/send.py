@@ -30,6 +30,7 @@ _OF_RESTORES = (
     "accelerator",
     "depth",
 )
+_WIRE_HELP = "as the parameter multifd-compression there: none, zstd or zlib"
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -56,7 +57,10 @@ def add_parser(verbs: Verbs) -> None:
     )
     first.add_argument("--recover", action="store_true", help="with --postcopy: send the rest")
     first.add_argument("--uuid", metavar="UUID", help="of the waiting guest (none)")
-    changes = {"bwlimit": {"help": "send at most RATE bytes per second, like 200M"}}
+    changes = {
+        "bwlimit": {"help": "send at most RATE bytes per second, like 200M"},
+        "wire": {"help": _WIRE_HELP},
+    }
     for name in _OF_RESTORES:
         add_option(groups[OPTIONS[name].group], name, **changes.get(name, {}))
     add_progress(groups[OUTPUT])

@@ -40,7 +40,7 @@ def awaiting(guest: Guest, uri: str, channels: int, compression: str) -> Iterato
     """
     Have QEMU listen for a multifd migration inside the block, and put its settings back.
 
-    :param compression: of the channels: ``none`` or ``zstd``
+    :param compression: of the channels: ``none``, ``zstd`` or ``zlib``
     :raises MonitorError: QEMU refuses
     """
     wanted = {"multifd-channels": channels, "multifd-compression": compression}

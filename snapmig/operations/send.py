@@ -109,8 +109,9 @@ def send(  # noqa: PLR0913 - the words of the command line
     :param working_set: with ``postcopy``, as of :func:`snapmig.restore`
     :param recover: with ``postcopy``, send the rest of the same snapshot after a failure; the
         destination's owner has used ``migrate-recover``
-    :param wire: the destination's parameter multifd-compression: ``none``, or ``zstd``, so that
-        packets stored as such are not decoded
+    :param wire: the destination's parameter multifd-compression: ``none``, ``zstd`` or ``zlib``;
+        packets stored as such are passed on, others compressed anew. ``auto`` is ``none``, as
+        QEMU's own default: a destination can't be asked
     :param uuid: of the waiting guest, compared by QEMU on each channel; default: none
     :param tls: a folder with the certificates of QEMU's ``tls-creds-x509`` for a client
     :param insecure: send to other hosts without TLS

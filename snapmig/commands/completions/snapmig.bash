@@ -133,7 +133,7 @@ _snapmig_values() {
         'backup restore --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw raw-by-address' ;;
     'restore --via') choices='shared multifd mapped-ram' ;;
     'restore --wire' | \
-        'send --wire') choices='none zstd' ;;
+        'send --wire') choices='auto none zstd zlib' ;;
     'completion 0') choices='bash zsh fish' ;;
     'save --parent' | \
         'save --attach' | \

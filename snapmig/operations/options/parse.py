@@ -79,7 +79,7 @@ HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
 LiveName = Literal["background"]
-WireName = Literal["none", "zstd"]
+WireName = Literal["auto", "none", "zstd", "zlib"]
 ViaName = Literal["shared", "multifd", "mapped-ram", "stream"]
 WindowName = Literal["4k", "32k"]
 
@@ -103,8 +103,8 @@ WAYS_OUT = (*WAYS, STREAM)
 BACKGROUND = "background"
 """The value of the option ``live`` for a snapshot of the guest as it is at the start."""
 
-WIRES = ("none", "zstd")
-"""Forms of pages sent to a QEMU: as they are, or each packet as a zstd frame."""
+WIRES = ("auto", "none", "zstd", "zlib")
+"""Forms of pages sent to a QEMU: as they are, or compressed as its ``multifd-compression`` says."""
 
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
@@ -282,13 +282,16 @@ def parse_live(live: bool | str) -> bool | LiveName:
 
 def parse_wire(form: str | None) -> WireCompression:
     """
-    Return the form of pages on the wire, plain ones for None.
+    Return the form of pages on the wire, ``auto`` for None.
+
+    That is pages as they are: on one host nothing is faster, and a QEMU that others have set up
+    takes nothing else unless they have set ``multifd-compression``, which a source can't ask.
 
     :raises UsageError: there is none of that name
     """
     if form not in (None, *WIRES):
         raise UsageError(f"wire is {form!r}, expected {' or '.join(WIRES)}")
-    return WireCompression[(form or WIRES[0]).upper()]
+    return WireCompression[("none" if form in (None, "auto") else form).upper()]
 
 
 def parse_way_in(
@@ -302,12 +305,13 @@ def parse_way_in(
 
     :raises UsageError: a value is unknown, or two exclude each other
     """
-    if postcopy and (via, wire) != (None, None):
+    parsed = None if via is None else parse_via(via)
+    compression = parse_wire(wire)
+    if postcopy and (parsed is not None or compression != WireCompression.NONE):
         raise UsageError("postcopy is a way of its own, without via and wire")
     if working_set is not None and not postcopy:
         raise UsageError("a working set is for postcopy")
-    parsed = None if via is None else parse_via(via)
-    return WayIn(parsed, parse_wire(wire), postcopy, working_set)
+    return WayIn(parsed, compression, postcopy, working_set)
 
 
 class WayIn(NamedTuple):

@@ -181,8 +181,8 @@ _ENTRIES = (
         choices=WAYS_OUT,
     ),
     Option(
-        "wire", str, GUEST, "form of pages sent via multifd: none, or zstd frames", "restore",
-        verbs="restore", default_text="none", metavar="FORM", choices=WIRES,
+        "wire", str, GUEST, "form of pages sent via multifd: none, zstd or zlib", "restore",
+        verbs="restore", default_text="auto: none", metavar="FORM", choices=WIRES,
     ),
     Option(
         "postcopy", bool, GUEST,
