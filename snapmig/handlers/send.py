@@ -29,7 +29,7 @@ from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
-__all__ = ("SendHandler", "SendPlan", "SendTasks", "SyncTasks")
+__all__ = ("BarrierTasks", "PageTasks", "SendHandler", "SendPlan")
 
 
 _STREAMS = {WireCompression.ZSTD: Encoding.ZSTD, WireCompression.ZLIB: Encoding.DEFLATE}
@@ -42,7 +42,7 @@ class SendKind(IntEnum):
     SEND = 0
     """Send packets; the number of :class:`~snapmig.handlers.load.LoadTasks`' own."""
     SYNC = 1
-    """Send ``argument`` barriers on channel ``first``; the first task has its descriptor."""
+    """Send ``argument`` barriers on channel ``first``; a worker opens it with the first ones."""
 
 
 class SendPlan(NamedTuple):
@@ -74,7 +74,7 @@ class SendHandler:
         self._geometry: Geometry = self._chain.snapshot.geometry
         self._deflater: Deflater = make_deflater(plan.compression)
         self._passed_on = _STREAMS.get(plan.compression)
-        self._channel: ChannelSender | None = None
+        self._channels: dict[int, ChannelSender] = {}
 
     def run(self, task: Task, row: Row) -> None:
         """Send a batch of packets, or barriers."""
@@ -91,9 +91,9 @@ class SendHandler:
         self._count(task, packets, row)
 
     def _sync(self, task: Task) -> None:
-        if self._channel is None:
-            self._channel = self._open(task)
-        self._channel.sync(task.argument)
+        if task.first not in self._channels:
+            self._channels[task.first] = self._open(task)
+        self._channels[task.first].sync(task.argument)
 
     def _open(self, task: Task) -> ChannelSender:
         plan = self._plan
@@ -140,11 +140,8 @@ class SendHandler:
         place = self._geometry.place(number)
         inside = place.ram_offset - self._geometry.block_start(place.block)
         offsets = inside + places.astype(np.int64) * PAGE_SIZE
-        if self._channel is None:
-            raise RuntimeError("pages before the channel's first barrier")
-        row[Counter.WRITTEN_BYTES] += self._channel.send(
-            self._plan.blocks[place.block], offsets, payload
-        )
+        channel = next(iter(self._channels.values()))
+        row[Counter.WRITTEN_BYTES] += channel.send(self._plan.blocks[place.block], offsets, payload)
 
     def _count(self, task: Task, packets: Sequence[StoredPacket], row: Row) -> None:
         row[Counter.RAM_BYTES] += len(self._geometry.ram_range(task.packets))
@@ -154,37 +151,33 @@ class SendHandler:
             row[encoding_counter(packet.encoding)] += 1
 
 
-class SendTasks(LoadTasks):
-    """Hands out the packets of a snapshot to workers that have their channels."""
-
-    def lost(self, worker: int, _tasks: Sequence[Task]) -> None:
-        """
-        Note the death of a worker: its channel is lost with it.
-
-        :raises WorkerDiedError: always
-        """
-        raise _lost(worker)
-
-
-class SyncTasks:
+class BarrierTasks:
     """
-    Hands each worker barriers for its channel.
+    Hands out barriers on all channels, each to the worker that has the channel.
 
-    :param count: barriers for each
-    :param channels: descriptors of connections, one for each worker; -1 for one that it has
+    No page is sent before all channels have had their first barrier: QEMU takes none until then,
+    and workers shared by several guests would wait for each other for ever.
+
+    :param channels: descriptors, for workers that don't have them yet; else -1
+    :param workers: their number
+    :param count: barriers on each channel
     """
 
-    waiting = False
+    def __init__(self, channels: Sequence[int], workers: int, count: int) -> None:
+        self._left: dict[int, list[Task]] = {}
+        for number, descriptor in enumerate(channels):
+            task = Task(SendKind.SYNC, number, 1, count, descriptor)
+            self._left.setdefault(number % workers, []).append(task)
 
-    def __init__(self, count: int, channels: Sequence[int]) -> None:
-        self._left = dict(enumerate(channels))
-        self._count = count
+    @property
+    def waiting(self) -> bool:
+        """True if a worker has still to come for its barriers."""
+        return any(self._left.values())
 
     def next_for(self, worker: int) -> Task | None:
-        """Return a worker's barriers."""
-        if worker not in self._left:
-            return None
-        return Task(SendKind.SYNC, worker, 1, self._count, self._left.pop(worker))
+        """Return the barriers on a worker's channel."""
+        left = self._left.get(worker)
+        return left.pop(0) if left else None
 
     def finished(self, _worker: int, _task: Task, _reply: Any) -> list[tuple[int, Task]]:
         """Do nothing."""
@@ -192,11 +185,51 @@ class SyncTasks:
 
     def lost(self, worker: int, _tasks: Sequence[Task]) -> None:
         """
-        Note the death of a worker.
+        Note the death of a worker: its channel is lost with it.
 
-        :raises WorkerDiedError: always
+        :raises WorkerDiedError: it had one
         """
-        raise _lost(worker)
+        if worker in self._left:
+            raise _lost(worker)
+
+
+class PageTasks:
+    """
+    Hands out packets to workers that have a channel.
+
+    :param load: all packets
+    :param channels: their number
+    """
+
+    def __init__(self, load: LoadTasks, channels: int) -> None:
+        self._load = load
+        self._channels = channels
+        self._next = load.next_for(0)
+
+    @property
+    def waiting(self) -> bool:
+        """True if there are packets left."""
+        return self._next is not None
+
+    def next_for(self, worker: int) -> Task | None:
+        """Return a worker's next batch."""
+        if worker >= self._channels:
+            return None
+        task, self._next = self._next, self._load.next_for(worker)
+        return task
+
+    def finished(self, _worker: int, _task: Task, _reply: Any) -> list[tuple[int, Task]]:
+        """Do nothing."""
+        return []
+
+    def lost(self, worker: int, _tasks: Sequence[Task]) -> None:
+        """
+        Note the death of a worker: its channel is lost with it.
+
+        :raises WorkerDiedError: it had one
+        """
+        if worker < self._channels:
+            raise _lost(worker)
 
 
 def _lost(worker: int) -> WorkerDiedError:

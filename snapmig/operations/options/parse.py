@@ -27,6 +27,7 @@ __all__ = (
     "GUEST_FORMAT",
     "GUEST_PREFIX",
     "GUEST_PREFIXES",
+    "POSTCOPY",
     "WINDOWS",
     "WIRES",
     "AcceleratorName",
@@ -56,6 +57,7 @@ __all__ = (
     "parse_packet_size",
     "parse_rate",
     "parse_via",
+    "parse_way_in",
     "parse_window",
     "parse_wire",
     "window_bits",
@@ -90,6 +92,9 @@ MAX_DEPTH = 64
 
 WAYS = SHARED, MULTIFD, MAPPED_RAM = "shared", "multifd", "mapped-ram"
 """Ways to a running guest's RAM: its shared files, QEMU's channels, or a file that QEMU writes."""
+
+POSTCOPY = "postcopy"
+"""The way of a guest that runs before its memory has come."""
 
 STREAM = "stream"
 WAYS_OUT = (*WAYS, STREAM)
@@ -279,8 +284,8 @@ def parse_wire(form: str | None) -> WireCompression:
     """
     Return the form of pages on the wire, ``auto`` for None.
 
-    That is pages as they are: on one host nothing is faster, and a QEMU that others have set up
-    takes nothing else unless they have set ``multifd-compression``, which a source can't ask.
+    That is pages as they are, with their digests compared. A QEMU that others have set up takes
+    nothing else unless they have set ``multifd-compression``, which a source can't ask.
 
     :raises UsageError: there is none of that name
     """
@@ -289,16 +294,40 @@ def parse_wire(form: str | None) -> WireCompression:
     return WireCompression[("none" if form in (None, "auto") else form).upper()]
 
 
+def parse_way_in(
+    via: str | None,
+    wire: str | None,
+    postcopy: bool,
+    working_set: str | os.PathLike[str] | None,
+) -> WayIn:
+    """
+    Return the way into a QEMU that waits.
+
+    :raises UsageError: a value is unknown, or two exclude each other
+    """
+    parsed = None if via is None else parse_via(via)
+    compression = parse_wire(wire)
+    if postcopy and (parsed is not None or compression != WireCompression.NONE):
+        raise UsageError("postcopy is a way of its own, without via and wire")
+    if working_set is not None and not postcopy:
+        raise UsageError("a working set is for postcopy")
+    return WayIn(parsed, compression, postcopy, working_set)
+
+
 class WayIn(NamedTuple):
     """
     The way into a QEMU that waits.
 
     :param via: one of :data:`WAYS`; None: the first possible
     :param compression: of pages sent over multifd
+    :param postcopy: run the guest first
+    :param working_set: file with the packets that it needs first
     """
 
     via: str | None = None
     compression: WireCompression = WireCompression.NONE
+    postcopy: bool = False
+    working_set: str | os.PathLike[str] | None = None
 
 
 def parse_layout(layout: str | None, location: Location | None = None) -> Layout:

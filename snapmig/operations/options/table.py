@@ -185,6 +185,17 @@ _ENTRIES = (
         verbs="restore", default_text="auto: none", metavar="FORM", choices=WIRES,
     ),
     Option(
+        "postcopy", bool, GUEST,
+        "run the guest at once and send its memory meanwhile;\n"
+        "until that ends it depends on this process",
+        "", verbs="restore", default=False,
+    ),
+    Option(
+        "working_set", str, GUEST,
+        "what it asks for: kept, or sent before it runs",
+        "", verbs="restore", metavar="FILE",
+    ),
+    Option(
         "max_downtime", float, GUEST, "longest pause of a live save via multifd",
         "save defaults backup", default_text="300", metavar="MS",
         parse=lambda text: parse_live_limits(text, None).downtime_ms,

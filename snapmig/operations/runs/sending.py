@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.send import SendHandler, SendPlan, SendTasks, SyncTasks
+from snapmig.handlers.load import LoadTasks
+from snapmig.handlers.send import BarrierTasks, PageTasks, SendHandler, SendPlan
 from snapmig.migration.dialing import Connection
 from snapmig.migration.sender import STILL_S, MainSender
 from snapmig.migration.source_stream import SourceStream
@@ -57,16 +58,17 @@ def send_over_channels(
             main.take_answers(is_sent=is_sent)
             report()
 
-        packets = SendTasks(snapshot, range(snapshot.geometry.packet_count))
+        load = LoadTasks(snapshot, range(snapshot.geometry.packet_count))
+        count, descriptors = len(channels), [_descriptor(each) for each in channels]
         try:
-            pool.run(SyncTasks(1, [_descriptor(each) for each in channels]), poll)
+            pool.run(BarrierTasks(descriptors, pool.size, 1), poll)
             if multifd:
                 main.send(stream.mark, check)
             begin()
-            pool.run(packets, poll, ahead=reading.ahead)
+            pool.run(PageTasks(load, count), poll, ahead=reading.ahead)
             # A worker that has the main connection sends the last bytes.
             last = poll if multifd else partial(poll, is_sent=True)
-            pool.run(SyncTasks(stream.last_barriers, [-1] * len(channels)), last)
+            pool.run(BarrierTasks([-1] * count, pool.size, stream.last_barriers), last)
         except MigrationError:
             main.explain()
             raise
