@@ -174,10 +174,10 @@ def test_damage_ends_a_migration(snapshot, tmp_path):
 def chains(draw):
     """Draw a guest's plan, a later one of the same guest, and how each is saved."""
     plan = draw(plans())
-    assume(any(fill for packets in plan.rounds for one in packets for _, fill in one.pages))
     sizes = st.sampled_from(PACKET_SIZES)
     kinds = st.sampled_from(COMPRESSIONS)
     first = whole(plan.blocks, 1, draw(st.integers(1, 99)))
+    assume(any(fill for one in first for _, fill in one.pages))
     parent = Plan(plan.blocks, 1, (first,))
     child = replace(plan, rounds=(first, *plan.on(1).rounds))
     options = {"compression": draw(kinds), "packet_size": draw(sizes)}
