@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators test-qemu-versions coverage wheel lint fmt docs guest-image bench bench-files bench-guests bench-chains bench-scaling clean
+.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators test-qemu-versions coverage wheel lint fmt docs guest-image bench bench-files bench-guests bench-chains bench-link bench-scaling clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -116,6 +116,9 @@ bench-guests: $(BIN)/.installed tools  ## measure guests beside QEMU's own saves
 
 bench-chains: $(BIN)/.installed tools  ## measure incremental snapshots of a guest at work
 	$(BIN)/python -m tests.bench --chains $(BENCH_ARGS)
+
+bench-link: $(BIN)/.installed tools  ## measure guests sent over a link of 1 Gbit/s; needs root
+	$(BIN)/python -m tests.bench.link --ram $(GUEST_RAM) $(BENCH_ARGS)
 
 bench-scaling: guest-image  ## measure with 1, 2, 4 ... jobs
 	$(BIN)/python -m tests.bench --image $(GUEST) --scaling $(BENCH_ARGS)

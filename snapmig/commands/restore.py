@@ -23,6 +23,7 @@ examples:
   snapmig restore guest.snap guest.ram
   snapmig restore -j 4 -f guest.snap /dev/shm/guest.ram
   snapmig restore guest.snap qmp:/run/guest.qmp
+  snapmig restore --postcopy guest.snap qmp:/run/guest.qmp
   snapmig restore --in-place guest.snap /proc/4242/fd/17
 """
 
@@ -72,6 +73,11 @@ def _print(result: RestoreResult) -> None:
     say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     if result.via is not None:
         say(f"via       {result.via}")
+    if result.seconds_to_run is not None:
+        say(f"running   after {result.seconds_to_run:.2f} s")
+    if result.packets_asked_for is not None:
+        before = f", {result.packets_before_run} sent before" if result.packets_before_run else ""
+        say(f"asked for {format_count(result.packets_asked_for, 'packet')}{before}")
     say(f"image     {result.image}")
     for line in resume_lines(result):
         say(line)

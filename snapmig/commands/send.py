@@ -18,9 +18,19 @@ __all__ = ("add_parser",)
 _EPILOG = """\
 examples, each with a QEMU that waits there:
   snapmig send guest.snap unix:/run/guest.sock
+  snapmig send --postcopy guest.snap unix:/run/guest.sock
   snapmig send --wire zstd --tls /etc/pki/qemu guest.snap tcp:192.0.2.7:4444
 """
-_OF_RESTORES = ("wire", "bwlimit", "follow_remote_parents", "accelerator", "depth")
+_WIRE_HELP = "as the parameter multifd-compression there: none, zstd or zlib"
+_OF_RESTORES = (
+    "wire",
+    "postcopy",
+    "working_set",
+    "bwlimit",
+    "follow_remote_parents",
+    "accelerator",
+    "depth",
+)
 
 
 def add_parser(verbs: Verbs) -> None:
@@ -45,13 +55,17 @@ def add_parser(verbs: Verbs) -> None:
         insecure="send to other hosts without TLS",
         timeout=f"seconds until it listens, and then until it loads ({PATIENCE_S:g})",
     )
+    first.add_argument("--recover", action="store_true", help="with --postcopy: send the rest")
     first.add_argument("--uuid", metavar="UUID", help="of the waiting guest (none)")
-    changes = {"bwlimit": {"help": "send at most RATE bytes per second, like 200M"}}
+    changes = {
+        "bwlimit": {"help": "send at most RATE bytes per second, like 200M"},
+        "wire": {"help": _WIRE_HELP},
+    }
     for name in _OF_RESTORES:
         add_option(groups[OPTIONS[name].group], name, **changes.get(name, {}))
     add_progress(groups[OUTPUT])
     add_common(groups[OUTPUT])
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, channels=None)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -67,4 +81,6 @@ def _print(result: SendResult) -> None:
     say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
     say(f"on wire   {format_size(result.sent_size)}, {result.wire}")
     say(f"via       {result.via}")
+    if result.packets_asked_for is not None:
+        say(f"asked for {format_count(result.packets_asked_for, 'packet')}")
     say(f"to        {result.destination}")

@@ -14,25 +14,60 @@ from isal import igzip_lib, isal_zlib
 from snapmig.errors import CorruptSnapshotError
 from snapmig.system.files import Buffer
 
-__all__ = ("compress", "compress_stream", "decompress", "decompress_stream")
+__all__ = (
+    "compress",
+    "compress_flushed",
+    "compress_stream",
+    "decompress",
+    "decompress_stream",
+    "ended",
+    "without_end",
+)
 
 DEFAULT_LEVEL = 1
 LEVELS = range(4)
 """ISA-L's levels: 0 is one pass with fixed codes, not "no compression"."""
 _STEP = 1 << 20
 """Bytes that a stream of pieces gives at once."""
+_FLUSHED = b"\x00\x00\xff\xff"
+"""The last bytes before a sync flush's end: an empty stored block."""
+_END = b"\x03\x00"
+"""An empty final block."""
 
 
 def compress(data: Buffer, level: int, window_bits: int) -> bytes:
     """
-    Return contiguous bytes as one raw deflate stream.
+    Return contiguous bytes as one raw deflate stream, as :func:`ended` makes one.
 
     ISA-L silently treats a window of 0 or more than 15 bits as 15, and one below 9 as none;
     settings are checked before.
     """
-    return igzip_lib.compress(
-        data, level, igzip_lib.COMP_DEFLATE, igzip_lib.MEM_LEVEL_DEFAULT, window_bits
-    )
+    return ended(*_flushed(data, level, window_bits))
+
+
+def compress_flushed(data: Buffer, level: int, window_bits: int) -> bytes:
+    """Return contiguous bytes as raw deflate blocks up to a sync flush, not the end of a stream."""
+    return b"".join(_flushed(data, level, window_bits))
+
+
+def _flushed(data: Buffer, level: int, window_bits: int) -> tuple[bytes, bytes]:
+    encoder = isal_zlib.compressobj(level, wbits=-window_bits)
+    return encoder.compress(data), encoder.flush(isal_zlib.Z_SYNC_FLUSH)
+
+
+def ended(*flushed: bytes) -> bytes:
+    """
+    Return the stream of pieces whose last one ends in a sync flush.
+
+    Its end is a block of its own, so that the stream can also be a part of a longer one.
+    """
+    return b"".join((*flushed, _END))
+
+
+def without_end(stream: bytes) -> memoryview | None:
+    """Return a stream of :func:`ended` up to its sync flush, None for any other."""
+    found = stream.endswith(_FLUSHED + _END)
+    return memoryview(stream)[: -len(_END)] if found else None
 
 
 def decompress(stored: Buffer, size: int, window_bits: int) -> bytes:

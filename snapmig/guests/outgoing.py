@@ -18,6 +18,7 @@ from snapmig.system.signals import HeldSignals
 
 __all__ = (
     "Outgoing",
+    "explain",
     "migrating",
     "migrating_in_background",
     "migrating_over_stream",
@@ -31,9 +32,14 @@ _REST_S = 30.0
 _STEP = 1 << 20
 _NAME = "snapmig-stream"
 
+_NOT_PERMITTED = (
+    "its process may not use userfaultfd for that: run QEMU as root, set "
+    "vm.unprivileged_userfaultfd=1, or give it /dev/userfaultfd"
+)
 _REASONS = {
-    "host kernel": "its process may not use userfaultfd for that: run QEMU as root, set "
-    "vm.unprivileged_userfaultfd=1, or give it /dev/userfaultfd",
+    "host kernel": _NOT_PERMITTED,
+    "serfaultfd not available": _NOT_PERMITTED,
+    "Postcopy is not supported": _NOT_PERMITTED,
     "memory configuration": "the kernel can't write-protect some of its memory, such as huge pages "
     "before Linux 5.19",
 }
@@ -123,7 +129,8 @@ def migrating_in_background(guest: Guest, uri: str, stream: socket.socket) -> It
         try:
             stack.enter_context(capabilities(guest.monitor, BACKGROUND))
         except MonitorError as error:
-            message = f"{error.message}{_explain(error.message)}"
+            reason = explain(error.message)
+            message = f"{error.message}{reason}{'; a live save is possible' if reason else ''}"
             raise MonitorError(message, path=error.path) from error
         stack.enter_context(closing(stream))
         try:
@@ -149,10 +156,14 @@ def _give_up(guest: Guest, stream: socket.socket) -> None:
     stream.close()
 
 
-def _explain(words: str) -> str:
-    # QEMU tests userfaultfd in its own process, and says little.
+def explain(words: str) -> str:
+    """
+    Return a remark about QEMU's words if it can't use userfaultfd, else an empty text.
+
+    It tests that in its own process, and says little.
+    """
     reasons = [reason for part, reason in _REASONS.items() if part in words]
-    return f" ({reasons[0]}); a live save is possible" if reasons else ""
+    return f" ({reasons[0]})" if reasons else ""
 
 
 class Outgoing:

@@ -13,11 +13,13 @@ from snapmig.guests.watch import POLL_S, migration_of
 
 __all__ = (
     "BACKGROUND",
+    "POSTCOPY",
     "Commands",
     "capabilities",
     "known_capabilities",
     "parameters",
     "settings_now",
+    "switched_off_after",
     "wait_for_cleanup",
 )
 
@@ -31,6 +33,9 @@ _EVENTS = "events"
 
 BACKGROUND = "background-snapshot"
 """The capability to send the guest as it is at the start, while it runs on."""
+
+POSTCOPY = "postcopy-ram"
+"""The capability to run a guest before its memory has come."""
 
 _CAPABILITIES = (
     "x-ignore-shared",
@@ -89,6 +94,17 @@ def capabilities(monitor: Monitor, *names: str) -> Iterator[None]:
 
 
 @contextmanager
+def switched_off_after(monitor: Monitor, name: str) -> Iterator[None]:
+    """Have a capability that is on off after the block, unless the guest still needs it."""
+    try:
+        yield
+    finally:
+        with suppress(MonitorError):
+            wait_for_cleanup(monitor)
+            _set(monitor, {name: False})
+
+
+@contextmanager
 def parameters(monitor: Monitor, wanted: Mapping[str, object]) -> Iterator[None]:
     """Set these parameters, as far as this QEMU has them, inside the block."""
     known = _known_parameters(monitor)
@@ -111,8 +127,12 @@ def wait_for_cleanup(monitor: Monitor) -> None:
     assertions fail (seen with 10.0 and 11.1), and the guest is lost. The registration of the
     migration in ``query-yank`` is the last to go.
 
-    :raises MonitorError: it takes too long, or the migration is only being set up
+    :raises MonitorError: it takes too long, the migration is only being set up, or the guest still
+        waits for memory
     """
+    if (state := migration_of(monitor).status).startswith("postcopy-"):
+        message = f"the guest still waits for memory ({state}), and needs the settings for that"
+        raise MonitorError(message, path=monitor.path)
     started = time.monotonic()
     while any(each.type == "migration" for each in monitor.ask(YankInstances, "query-yank")):
         # One that is still to come in is set up as long as its source likes.

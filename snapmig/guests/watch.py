@@ -11,10 +11,13 @@ __all__ = ("AT_REST", "POLL_S", "STILL_S", "Watch", "migration_of")
 
 POLL_S = 0.002
 AT_REST = ("none", "completed", "failed", "cancelled")
-_UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
+_UNDER_WAY = (
+    *("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling"),
+    *("postcopy-active", "postcopy-recover-setup", "postcopy-recover"),
+)
 """Transient states; ``none`` is the moment before the first."""
 
-STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0}
+STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0, "migrate-recover": 3600.0}
 """
 Seconds without progress before a migration counts as failed. A QEMU that reads does not count
 bytes.

@@ -31,6 +31,7 @@ __all__ = (
     "RestoreHandler",
     "RestorePlan",
     "VerifyHandler",
+    "plan_tasks",
 )
 
 EMPTY_BATCH_PACKETS = 4096
@@ -188,7 +189,7 @@ class LoadTasks:
         # Data prefetched from an object is kept in memory.
         largest = SMALLEST if snapshot.is_remote else LARGEST
         batch = partial(batch_packets, packet_size=snapshot.geometry.packet_size, largest=largest)
-        self._tasks = _plan_tasks(snapshot.index, packets, batch)
+        self._tasks = plan_tasks(snapshot.index, packets, batch)
         self._again: list[Task] = []
         self.replies: list[Any] = []
         self.waiting = False
@@ -208,7 +209,12 @@ class LoadTasks:
         self._again += tasks
 
 
-def _plan_tasks(index: IndexReader, packets: range, batch: Callable[[int], int]) -> Iterator[Task]:
+def plan_tasks(index: IndexReader, packets: range, batch: Callable[[int], int]) -> Iterator[Task]:
+    """
+    Yield batches of packets with pages, and large ones of packets without.
+
+    :param batch: returns the packets of a batch, when so many are left
+    """
     # Records are not checked yet here: a wrong one only makes a batch larger or smaller.
     for start, records in index.steps(packets):
         stop = start + len(records)

@@ -32,6 +32,10 @@ from snapmig.workers.tasks import Task
 __all__ = ("BarrierTasks", "PageTasks", "SendHandler", "SendPlan")
 
 
+_STREAMS = {WireCompression.ZSTD: Encoding.ZSTD, WireCompression.ZLIB: Encoding.DEFLATE}
+"""Encodings of packets that are sent without being decoded."""
+
+
 class SendKind(IntEnum):
     """Kinds of tasks for a worker that sends."""
 
@@ -62,13 +66,14 @@ class SendPlan(NamedTuple):
 
 
 class SendHandler:
-    """Decodes packets, or takes their frames as they are, and sends them."""
+    """Decodes packets, or takes their stored streams, and sends them."""
 
     def __init__(self, plan: SendPlan) -> None:
         self._plan = plan
         self._chain = open_chain(plan.read)
         self._geometry: Geometry = self._chain.snapshot.geometry
-        self._deflate: Deflater = make_deflater(plan.compression)
+        self._deflater: Deflater = make_deflater(plan.compression)
+        self._passed_on = _STREAMS.get(plan.compression)
         self._channels: dict[int, ChannelSender] = {}
 
     def run(self, task: Task, row: Row) -> None:
@@ -77,7 +82,7 @@ class SendHandler:
             self._sync(task)
             return
         packets = self._chain.packets(task.first, task.count)
-        others = [packet for packet in packets if not self._send_frame(packet, row)]
+        others = [packet for packet in packets if not self._pass_on(packet, row)]
         for found in self._chain.load_all(others):
             if found.pages is None:
                 raise found.error or RuntimeError("no pages and no reason")
@@ -106,24 +111,30 @@ class SendHandler:
         """Return remarks about packets left to software by the engine."""
         return self._chain.notes()
 
-    def _send_frame(self, packet: StoredPacket, row: Row) -> bool:
-        # A stored zstd packet is a frame of its own, and QEMU takes one for each of its packets.
-        fits = self._plan.compression == WireCompression.ZSTD and packet.encoding == Encoding.ZSTD
-        if not fits or packet.needs_parent or packet.stored_pages > PACKET_PAGES:
+    def _pass_on(self, packet: StoredPacket, row: Row) -> bool:
+        if packet.encoding != self._passed_on:
             return False
+        if packet.needs_parent or packet.stored_pages > PACKET_PAGES:
+            return False
+        payload = self._deflater.stored(self._stored(packet))
+        if payload is None:  # one of an accelerator, and so are likely all others
+            self._passed_on = None
+            return False
+        self._send(packet.packet, np.flatnonzero(packet.mask), payload, row)
+        return True
+
+    def _stored(self, packet: StoredPacket) -> bytes:
         snapshot = self._chain.snapshot
         try:
-            stored = snapshot.stored(packet)  # checksums compared
+            return snapshot.stored(packet)  # checksums compared
         except SnapmigError as error:
             error.path = error.path or snapshot.shown
             raise
-        self._send(packet.packet, np.flatnonzero(packet.mask), stored, row)
-        return True
 
     def _send_pages(self, number: int, places: Any, pages: Bytes, row: Row) -> None:
         for at in range(0, len(places), PACKET_PAGES):
             part = pages[at : at + PACKET_PAGES]
-            self._send(number, places[at : at + PACKET_PAGES], self._deflate(part), row)
+            self._send(number, places[at : at + PACKET_PAGES], self._deflater.pages(part), row)
 
     def _send(self, number: int, places: Any, payload: Any, row: Row) -> None:
         place = self._geometry.place(number)

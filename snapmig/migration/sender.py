@@ -29,6 +29,10 @@ _REASON_S = 0.5
 _NAMES: dict[int, str] = {each.value: each.name for each in Message}
 _SIZES: dict[int, int] = {Message.SHUT: 4, Message.PONG: 4, Message.SWITCHOVER_ACK: 0}
 """Bytes of data of messages that a destination may send, each once."""
+_OF_POSTCOPY = (Message.REQ_PAGES_ID, Message.REQ_PAGES, Message.RESUME_ACK)
+_LONGEST_REQUEST = 8 + 4 + 1 + 255
+_AT_ONCE = 16
+"""Reads of 4 KiB in a row."""
 
 
 class ChannelSender:
@@ -97,10 +101,18 @@ class MainSender:
     The main connection of a source, with the destination's answers on it.
 
     :param connection: its first bytes are sent already
+    :param take: called with the kind and the data of each answer that only a postcopy migration
+        has; None for other migrations
+    :ivar status: the destination's last answer, 0 if it has everything; None before
     """
 
-    def __init__(self, connection: socket.socket | SecureConnection) -> None:
+    def __init__(
+        self,
+        connection: socket.socket | SecureConnection,
+        take: Callable[[int, bytes], object] | None = None,
+    ) -> None:
         self._connection = connection
+        self._take = take
         connection.setblocking(False)
         self._answers = bytearray()
         self._seen: set[int] = set()
@@ -117,17 +129,29 @@ class MainSender:
         while left:
             self._wait(select.POLLOUT, check)
             self.take_answers()  # those before the last bytes are sent come too early
-            try:
-                sent = self._connection.send(left[:_STEP])
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self.explain()
-                raise MigrationError(f"main connection failed: {error.strerror}") from error
+            sent = self.send_some(left)
             left = left[sent:]
             moved = time.monotonic() if sent else moved
             if time.monotonic() - moved > STILL_S:
                 raise MigrationError(f"the destination took nothing in {STILL_S} s")
+
+    def fileno(self) -> int:
+        """Return the connection's descriptor."""
+        return self._connection.fileno()
+
+    def send_some(self, data: memoryview) -> int:
+        """
+        Send what the connection takes at once, and return the number of bytes.
+
+        :raises MigrationError: the destination has gone, or refuses
+        """
+        try:
+            return self._connection.send(data[:_STEP])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.explain()
+            raise MigrationError(f"main connection failed: {error.strerror}") from error
 
     @property
     def loading(self) -> bool:
@@ -205,8 +229,10 @@ class MainSender:
         check()
 
     def _receive(self) -> bool:
-        # False at the end of the connection.
-        while self.status is None:
+        # False at the end of the connection. Bounded, because requests for pages may be endless.
+        for _ in range(_AT_ONCE):
+            if self.status is not None:
+                break
             try:
                 data = self._connection.recv(1 << 12)
             except BlockingIOError:
@@ -230,11 +256,15 @@ class MainSender:
             self._seen.add(kind)
             if kind == Message.SHUT:
                 self.status = int.from_bytes(body)
+            elif self._take is not None and kind in _OF_POSTCOPY:
+                self._take(kind, body)
 
     def _check_message(self, kind: int, length: int) -> None:
         # Each may come once, so that a destination can't keep us busy.
         name = _NAMES.get(kind, f"message {kind}")
         wanted = _SIZES.get(kind)
+        if self._take is not None and kind in _OF_POSTCOPY and length <= _LONGEST_REQUEST:
+            return
         if kind in _NAMES and wanted is None:
             message = f"the destination sends {name}, though this is no postcopy migration"
         elif length != wanted:

@@ -27,8 +27,7 @@ from snapmig.operations.options.parse import (
     WayIn,
     WireName,
     is_waiting_guest,
-    parse_via,
-    parse_wire,
+    parse_way_in,
 )
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
@@ -57,6 +56,10 @@ class RestoreResult:
     :param ram_size: guest RAM restored
     :param qemu_arguments: with ``for_qemu``, the command to start a QEMU for the guest
     :param monitor_commands: with ``for_qemu``, commands for its monitor (HMP) after that
+    :param via: the way into a waiting QEMU
+    :param seconds_to_run: with ``postcopy``, until the guest ran; None if it ran already
+    :param packets_before_run: with ``postcopy``, packets of the working set sent before that
+    :param packets_asked_for: with ``postcopy``, packets that the guest asked for afterwards
     :param warnings: messages for the user, a sentence each
     """
 
@@ -73,6 +76,9 @@ class RestoreResult:
     qemu_arguments: tuple[str, ...] | None = None
     monitor_commands: tuple[str, ...] | None = None
     via: str | None = None
+    seconds_to_run: float | None = None
+    packets_before_run: int | None = None
+    packets_asked_for: int | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -96,6 +102,8 @@ def restore(  # noqa: PLR0913 - the options of the command line
     monitor_timeout: float | str | None = None,
     via: ViaName | None = None,
     wire: WireName | None = None,
+    postcopy: bool = False,
+    working_set: str | os.PathLike[str] | None = None,
     follow_remote_parents: bool = False,
     workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
@@ -130,8 +138,13 @@ def restore(  # noqa: PLR0913 - the options of the command line
     :param monitor_timeout: seconds to wait for each answer of QEMU's monitor; default: 30
     :param via: the way into a waiting QEMU: its ``shared`` memory, ``multifd`` channels, or a
         ``mapped-ram`` file, a stream for QEMUs before 9.0; default: the first of them possible
-    :param wire: form of the pages sent over multifd: ``none``, or ``zstd`` frames, so that packets
-        stored as such are not decoded
+    :param wire: form of the pages sent over multifd: ``none``, as they are, or ``zstd`` or
+        ``zlib``, so that packets stored as such are passed on and others are compressed anew;
+        ``auto`` is ``none``
+    :param postcopy: let the guest run in a waiting QEMU at once, and send its memory meanwhile, the
+        pages it needs first; until all are sent it depends on this process
+    :param working_set: with ``postcopy``, a file with the packets that the guest asked for in an
+        earlier run: they are sent before it runs; if there is no such file, it is made
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
     :param workers: worker processes shared with other saves and restores, with their own
@@ -156,7 +169,9 @@ def restore(  # noqa: PLR0913 - the options of the command line
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     follow = follow_remote_parents
     options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
-    way = WayIn(None if via is None else parse_via(via), parse_wire(wire))
+    way = parse_way_in(via, wire, postcopy, working_set)
+    if postcopy and (not to_guest or for_qemu):
+        raise UsageError("postcopy is for a QEMU that waits, as qmp:SOCKET")
     wishes = _Wishes(format, block, domain_xml, parse_placing(address, arch))
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
@@ -164,7 +179,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
         if to_guest or for_qemu:
             if force or in_place or wishes != _Wishes():
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            restored = _to_qemu(reading, str(image), wait, way)
+            restored = _to_qemu(reading, str(image), wait, way, started)
         else:
             restored = _to_image(reading, Path(image), wishes, force=force, in_place=in_place)
     return RestoreResult(
@@ -195,6 +210,9 @@ class _Restored(NamedTuple):
     qemu_arguments: tuple[str, ...] | None = None
     monitor_commands: tuple[str, ...] | None = None
     via: str | None = None
+    seconds_to_run: float | None = None
+    packets_before_run: int | None = None
+    packets_asked_for: int | None = None
 
 
 def _check_image(image: str | os.PathLike[str], *, for_qemu: bool) -> None:
@@ -223,7 +241,9 @@ def _check_no_source(image: Path, reading: Reading) -> None:
         raise UsageError("is a parent of the snapshot", path=str(image))
 
 
-def _to_qemu(reading: Reading, image: str, wait: MonitorWait, way: WayIn) -> _Restored:
+def _to_qemu(
+    reading: Reading, image: str, wait: MonitorWait, way: WayIn, started: float
+) -> _Restored:
     # Imported here because asyncio takes 30 ms.
     from snapmig.operations.runs.restore_for_qemu import restore_for_qemu  # noqa: PLC0415
     from snapmig.operations.runs.restore_guest import restore_guest  # noqa: PLC0415
@@ -232,9 +252,11 @@ def _to_qemu(reading: Reading, image: str, wait: MonitorWait, way: WayIn) -> _Re
     pages = sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks)
     if image.startswith(GUEST_PREFIX):
         socket = image.removeprefix(GUEST_PREFIX)
-        name, data_pages, via = restore_guest(reading, socket, wait, way)
-        zero_pages = pages - data_pages
-        return _Restored(name, geometry.ram_size, data_pages, zero_pages, via=via)
+        into = restore_guest(reading, socket, wait, way, started)
+        zero_pages = pages - into.data_pages
+        served = {} if into.served is None else into.served.facts()
+        sizes = geometry.ram_size, into.data_pages, zero_pages
+        return _Restored(into.format, *sizes, via=into.via, **served)
     name, data_pages, arguments, commands = restore_for_qemu(reading, Path(image))
     return _Restored(name, geometry.ram_size, data_pages, pages - data_pages, arguments, commands)
 

@@ -15,6 +15,7 @@ from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
 from snapmig.operations.options.parse import (
     MULTIFD,
+    POSTCOPY,
     STREAM,
     AcceleratorName,
     WireName,
@@ -30,6 +31,7 @@ from snapmig.operations.options.peer import (
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.operations.runs.send_to_peer import Transfer, send_to_peer
+from snapmig.operations.runs.serve_peer import continue_at_peer, serve_peer
 from snapmig.operations.runs.workers import choose_workers
 
 __all__ = ("PATIENCE_S", "SendResult", "send")
@@ -44,7 +46,9 @@ class SendResult:
     The result of a send; sizes are in bytes.
 
     :param destination: its address
-    :param via: ``multifd``, or ``stream`` without channels
+    :param via: ``multifd``, ``stream`` without channels, or ``postcopy``
+    :param packets_before_run: as of a restore, None without ``postcopy``
+    :param packets_asked_for: the same
     :param wire: form of the pages
     :param sent_size: pages as sent, with their headers
     :param accelerator: the engine used for deflate, None if nothing was deflated
@@ -63,6 +67,8 @@ class SendResult:
     zero_pages: int
     sent_size: int
     seconds: float
+    packets_before_run: int | None = None
+    packets_asked_for: int | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -71,7 +77,10 @@ def send(  # noqa: PLR0913 - the words of the command line
     snapshot: str | os.PathLike[str],
     destination: str,
     *,
-    channels: int = CHANNELS,
+    channels: int | None = None,
+    postcopy: bool = False,
+    working_set: str | os.PathLike[str] | None = None,
+    recover: bool = False,
     wire: WireName | None = None,
     uuid: str | None = None,
     tls: str | os.PathLike[str] | None = None,
@@ -93,9 +102,16 @@ def send(  # noqa: PLR0913 - the words of the command line
     :param snapshot: a path, or ``s3://BUCKET/KEY``
     :param destination: ``unix:PATH`` or ``tcp:ADDRESS:PORT``, the latter with ``tls`` or
         ``insecure`` unless it is this host's own
-    :param channels: the destination's parameter multifd-channels; 0 for one without multifd
-    :param wire: the destination's parameter multifd-compression: ``none``, or ``zstd``, so that
-        packets stored as such are not decoded
+    :param channels: the destination's parameter multifd-channels; 0 for one without multifd;
+        default: 2
+    :param postcopy: let the guest run at once and send its memory meanwhile, the pages it needs
+        first; the destination has the capability postcopy-ram
+    :param working_set: with ``postcopy``, as of :func:`snapmig.restore`
+    :param recover: with ``postcopy``, send the rest of the same snapshot after a failure; the
+        destination's owner has used ``migrate-recover``
+    :param wire: the destination's parameter multifd-compression: ``none``, ``zstd`` or ``zlib``;
+        packets stored as such are passed on, others compressed anew. ``auto`` is ``none``, as
+        QEMU's own default: a destination can't be asked
     :param uuid: of the waiting guest, compared by QEMU on each channel; default: none
     :param tls: a folder with the certificates of QEMU's ``tls-creds-x509`` for a client
     :param insecure: send to other hosts without TLS
@@ -118,10 +134,15 @@ def send(  # noqa: PLR0913 - the words of the command line
     started = time.monotonic()
     peer = parse_peer(destination, tls, insecure=insecure, client=True)
     compression = parse_wire(wire)
+    if postcopy:
+        _check_postcopy(channels, compression, working_set, recover=recover)
+    elif recover or working_set is not None:
+        raise UsageError("recover and a working set are for postcopy")
+    channels = 0 if postcopy else CHANNELS if channels is None else channels
     if not parse_channels(channels) and compression != WireCompression.NONE:
         raise UsageError("only multifd has compressed pages, expected channels")
     options = read_options(
-        max(channels, 1),
+        None if postcopy else max(channels, 1),
         accelerator,
         depth,
         progress,
@@ -131,12 +152,20 @@ def send(  # noqa: PLR0913 - the words of the command line
     identity, patience_s = parse_uuid(uuid), parse_timeout(timeout, PATIENCE_S)
     transfer = Transfer(peer, channels, compression, identity, patience_s)
     with SnapshotFile(os.fspath(snapshot)) as source, Reading(source, options) as reading:
-        counters = send_to_peer(reading, transfer)
+        before = asked = None
+        if recover:
+            serving = continue_at_peer(reading, peer, patience_s)
+            counters, asked = serving.counters, len(serving.asked)
+        elif postcopy:
+            serving, before = serve_peer(reading, peer, patience_s, working_set)
+            counters, asked = serving.counters, len(serving.asked)
+        else:
+            counters = send_to_peer(reading, transfer)
     geometry, data_pages = source.geometry, int(counters[Counter.DATA_PAGES])
     return SendResult(
         snapshot=os.fspath(snapshot),
         destination=str(peer.address),
-        via=MULTIFD if channels else STREAM,
+        via=POSTCOPY if postcopy else MULTIFD if channels else STREAM,
         channels=channels,
         wire=compression.name.lower(),
         jobs=options.jobs,
@@ -146,5 +175,20 @@ def send(  # noqa: PLR0913 - the words of the command line
         zero_pages=sum(-(-block.size // PAGE_SIZE) for block in geometry.blocks) - data_pages,
         sent_size=int(counters[Counter.WRITTEN_BYTES]),
         seconds=round(time.monotonic() - started, 3),
+        packets_before_run=before,
+        packets_asked_for=asked,
         warnings=tuple(reading.warnings),
     )
+
+
+def _check_postcopy(
+    channels: int | None,
+    compression: WireCompression,
+    working_set: object,
+    *,
+    recover: bool,
+) -> None:
+    if channels or compression != WireCompression.NONE:
+        raise UsageError("postcopy has one connection, without channels and wire")
+    if recover and working_set is not None:
+        raise UsageError("a guest that runs already has no use for a working set")

@@ -13,7 +13,7 @@ from tests.bench.guest_pauses import (
     OWN_BACKGROUND,
     OWN_LIVE,
 )
-from tests.bench.guest_runs import LZ4, MAPPED, OVER_MULTIFD, ZSTD
+from tests.bench.guest_runs import LZ4, MAPPED, OVER_MULTIFD, PRIVATE, ZSTD
 from tests.bench.report import machine_lines
 from tests.bench.summary import Context, Results, ratio, ratio_of_medians
 from tests.bench.tables import (
@@ -36,6 +36,8 @@ NOTES = (
     "that its own start counts for nobody; that of snapmig's process counts.",
     "snapmig multifd: with --via multifd, as a guest is saved whose memory is no shared file. Its "
     "snapshot is restored as any other, so it stands in no table of restores.",
+    "private memory: QEMU's own, no shared file. snapmig sends the guest over multifd; QEMU loads "
+    "its files as before.",
     "bare codec: zero pages and ISA-L level 1 in as many processes, all in memory. Thrown away: "
     "the same migration over as many channels to processes that read and forget, until the last "
     "connection ends. QEMU live and background: such migrations of the running guest.",
@@ -115,10 +117,23 @@ OVER_LIMITS = GuestCeiling(
     1.15,
 )
 
+OF_MAPPED = tuple(
+    GuestCeiling(
+        f"{words}, private memory: restore from shm / mapped-ram",
+        "restore",
+        "shm",
+        own + PRIVATE,
+        (MAPPED + PRIVATE,),
+        most,
+    )
+    for words, own, most in (("lz4", LZ4, 1.1), ("zlib", SNAPMIG, 1.6))
+)
+
 
 def ceilings(loads: Iterable[str]) -> Iterator[GuestCeiling]:
-    """Yield those of saves, and of pauses under each load."""
+    """Yield those of saves, of restores, and of pauses under each load."""
     yield OVER_LIMITS
+    yield from OF_MAPPED
     for load in loads:
         for own, other in ((LIVE_MULTIFD, OWN_LIVE), (BACKGROUND, OWN_BACKGROUND)):
             words = f"{load}: pause, {own.removeprefix('snapmig ')} / {other}"

@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import xxhash
 from tests.bench.codecs import PACKET, PAGE
 from tests.bench.contestants import PYTHON, SNAPMIG, lack
 from tests.bench.machines import Running, holes
-from tests.bench.measure import run_command, sync_file
+from tests.bench.measure import Timing, run_command, sync_file
 from tests.bench.parallel import ParallelTime, in_processes, populate
 from tests.support.guests import migration
 from tests.support.guests.migration import MAPPED_RAM, MULTIFD
@@ -26,6 +26,8 @@ ZSTD = "exec zstd -1"
 LZ4 = "snapmig lz4 1"
 OVER_MULTIFD = "snapmig multifd"
 """The same guest, saved as one whose memory is no shared file."""
+PRIVATE = ", private memory"
+"""Ends the names of restores into a QEMU whose memory is no shared file."""
 SECONDS = 300.0
 POLL_SECONDS = 0.002
 CAPABILITIES = (MULTIFD, MAPPED_RAM, "auto-converge", "background-snapshot")
@@ -55,20 +57,25 @@ class Took:
 @dataclass(frozen=True)
 class GuestContestant:
     """
-    A way to save a paused guest, and to have a QEMU that waits run it again.
+    A way to save a paused guest, or to have a QEMU that waits run it again, or both.
 
     :param prepare: what is set in the monitor before the clock starts
+    :param save: None where another contestant's file is restored
     :param restore: None where a file is like another contestant's
     :param package: a Python package that it needs besides its program
+    :param file_of: name of that other contestant
+    :param private: restores into memory of QEMU's own
     """
 
     name: str
     role: str
     prepare: Callable[[Running, int], None]
-    save: Callable[[Running, Path, int], Took]
+    save: Callable[[Running, Path, int], Took] | None
     restore: Callable[[Running, Path, int], Took] | None
     program: str = "qemu-system-x86_64"
     package: str = ""
+    file_of: str = ""
+    private: bool = False
 
     @property
     def lacks(self) -> str:
@@ -94,9 +101,14 @@ def _multifd_save(running: Running, path: Path, jobs: int) -> Took:
 
 def _snapmig_restore(running: Running, path: Path, jobs: int) -> Took:
     common = ("-j", str(jobs), "--progress", "none", "--json")
-    before, begun = running.cpu_seconds(), time.time()
     command = [*PYTHON, "restore", *common, str(path), running.address]
-    timing = run_command(command, cwd=running.folder)
+    return until_resumed(running, lambda: run_command(command, cwd=running.folder))
+
+
+def until_resumed(running: Running, work: Callable[[], Timing]) -> Took:
+    """Have a program load a guest; its time is over when QEMU says that the guest runs."""
+    before, begun = running.cpu_seconds(), time.time()
+    timing = work()
     wall = _resumed_at(running) - begun
     return Took(wall, timing.cpu + running.cpu_seconds() - before, timing.said)
 
@@ -168,13 +180,20 @@ def _set_mapped(running: Running, jobs: int) -> None:
     set_capabilities(running, jobs, MAPPED_RAM, MULTIFD)
 
 
-CONTESTANTS = (
+_BOTH = (
     GuestContestant(SNAPMIG, SNAPMIG, set_none, snapmig_save, _snapmig_restore),
     GuestContestant(OVER_MULTIFD, SNAPMIG, set_none, _multifd_save, None),
     GuestContestant(LZ4, SNAPMIG, set_none, _lz4_save, _snapmig_restore, package="lz4"),
     GuestContestant(MAPPED, "peer", _set_mapped, _mapped_save, _mapped_restore),
     GuestContestant(ZSTD, "peer", set_none, _zstd_save, _zstd_restore, "zstd"),
 )
+
+
+def _into_private(one: GuestContestant) -> GuestContestant:
+    return replace(one, name=one.name + PRIVATE, save=None, file_of=one.name, private=True)
+
+
+CONTESTANTS = (*_BOTH, *(_into_private(one) for one in _BOTH if one.restore))
 
 
 def scan(memory: Path, jobs: int) -> ParallelTime:

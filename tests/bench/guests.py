@@ -42,7 +42,7 @@ LOADS = {
 which the page is hot. The last is spread over all packets."""
 OPTIONAL = ("output_bytes", "disk_bytes", "grown_bytes", "memory_disk_bytes", "cached_share")
 LIMITS_IN = "shm"
-"""The place among whose saves the limits are measured."""
+"""The place among whose saves the limits are measured, and restores into private memory."""
 ORDER = (
     *(one.name for one in CONTESTANTS),
     *(limit.name for limit in GUEST_LIMITS),
@@ -75,7 +75,8 @@ class Bench:
 
     def file(self, place: str, contestant: GuestContestant) -> Path:
         """Where a contestant's file lies."""
-        return self.destinations[place] / contestant.name.replace(" ", "")
+        name = contestant.file_of or contestant.name
+        return self.destinations[place] / name.replace(" ", "")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -171,17 +172,24 @@ def _run_paused(bench: Bench) -> None:
         for number in range(first, bench.options.rounds):
             for place in bench.destinations:
                 limits = GUEST_LIMITS if place == LIMITS_IN else ()
-                for one in _rotated([*bench.contestants, *limits], number):
+                savers = [one for one in bench.contestants if one.save]
+                for one in _rotated([*savers, *limits], number):
                     if isinstance(one, GuestLimit):
                         _measure_limit(bench, running, one, number)
                     else:
                         _measure_save(bench, running, one, place, number)
             for place, cache in CACHES:
-                for one in _rotated([one for one in bench.contestants if one.restore], number):
+                for one in _rotated(_restorers(bench, place), number):
                     _measure_restore(bench, one, place, cache, number)
     for place in bench.destinations:
         for one in bench.contestants:
             bench.file(place, one).unlink(missing_ok=True)
+
+
+def _restorers(bench: Bench, place: str) -> list[GuestContestant]:
+    # How fast a disk is says nothing more of a guest's kind of memory.
+    found = [one for one in bench.contestants if one.restore]
+    return [one for one in found if place == LIMITS_IN or not one.private]
 
 
 def _rotated(items: Sequence[Any], number: int) -> list[Any]:
@@ -192,11 +200,13 @@ def _rotated(items: Sequence[Any], number: int) -> list[Any]:
 def _measure_save(
     bench: Bench, running: Running, one: GuestContestant, place: str, number: int
 ) -> None:
-    path = bench.file(place, one)
+    save, path = one.save, bench.file(place, one)
+    if save is None:
+        raise ValueError(f"{one.name} saves nothing")
     path.unlink(missing_ok=True)
     running.pause_anew()
     one.prepare(running, bench.jobs)
-    took, more = _on_memory(running, lambda: one.save(running, path, bench.jobs))
+    took, more = _on_memory(running, lambda: save(running, path, bench.jobs))
     size = sizes(path)
     more |= {"output_bytes": size.length, "disk_bytes": size.disk}
     if one.restore is None:
@@ -228,14 +238,15 @@ def _measure_restore(
         raise ValueError(f"{one.name} restores nothing")
     path = bench.file(place, one)
     machines.load_pages(path)
-    with machines.started(bench.machine, bench.shared, incoming=True) as running:
+    memory = {"incoming": True, "private": one.private}
+    with machines.started(bench.machine, bench.shared, **memory) as running:
         one.prepare(running, bench.jobs)
         running.drain()
         if cache == "cold":
             machines.forget_pages(path)
         share = guest_runs.still_cached(path)
         took, outside = _timed(lambda: restore(running, path, bench.jobs))
-        grown = sizes(running.memory).disk
+        grown = None if one.private else sizes(running.memory).disk
     more = {**outside, "cached_share": share, "memory_disk_bytes": grown}
     where = place if place == "shm" else f"{place}, {cache}"
     _keep(bench, ("restore", one.name, one.role, where), number, took, more)

@@ -3,9 +3,9 @@
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ class Machine:
     """
     A kind of guest.
 
-    :param configure: gives the configuration, from the file of its memory and further arguments
+    :param configure: gives the configuration, from the file of its memory, None for private memory,
+        and further arguments
     :param wait_ready: waits until a started one has filled its memory
     :param kept: a snapshot of one that is ready, made where it is missing, instead of a long start
     """
@@ -42,7 +43,7 @@ class Machine:
     name: str
     ram: int
     program: str
-    configure: Callable[[Path, tuple[str, ...]], GuestConfig]
+    configure: Callable[[Path | None, tuple[str, ...]], GuestConfig]
     wait_ready: Callable[[Guest], None]
     kept: Path | None = None
 
@@ -83,13 +84,26 @@ class Running:
 
 
 @contextmanager
-def started(machine: Machine, folder: Path, *, incoming: bool = False) -> Iterator[Running]:
-    """Start QEMU with its memory in a folder of shared memory; all of it goes with the block."""
+def started(
+    machine: Machine,
+    folder: Path,
+    *,
+    incoming: bool = False,
+    private: bool = False,
+    before: Sequence[str] = (),
+) -> Iterator[Running]:
+    """
+    Start QEMU with its memory in a folder of shared memory; all of it goes with the block.
+
+    :param private: its memory is its own; then :attr:`Running.memory` is not there
+    :param before: words before QEMU's command
+    """
     with tempfile.TemporaryDirectory(prefix="guest-", dir=folder) as name:
         memory, monitor = Path(name, "ram"), Path(name, "qmp")
         extra = ("-qmp", f"unix:{monitor},server=on,wait=off")
         wait = ("-incoming", "defer") if incoming else ()
-        with Guest(machine.program, machine.configure(memory, (*extra, *wait))) as guest:
+        config = machine.configure(None if private else memory, (*extra, *wait))
+        with Guest(machine.program, replace(config, before=before)) as guest:
             guest.expected_words = REFUSED
             yield Running(guest, folder, memory, monitor)
 

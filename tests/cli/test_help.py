@@ -29,9 +29,10 @@ OPTIONS = {
     "--progress --debug -h --help",
     "restore": "--format --for-qemu --domain-xml -j --jobs --accelerator --depth -f --force "
     "--in-place --block --address --arch --bwlimit --monitor-timeout --via --wire "
-    "--follow-remote-parents --json --progress --debug -h --help",
-    "send": "--channels --tls --insecure --timeout --uuid --wire --follow-remote-parents --bwlimit "
-    "--accelerator --depth --json --progress --debug -h --help",
+    "--postcopy --working-set --follow-remote-parents --json --progress --debug -h --help",
+    "send": "--channels --tls --insecure --timeout --recover --uuid --wire --postcopy "
+    "--working-set --follow-remote-parents --bwlimit --accelerator --depth --json --progress "
+    "--debug -h --help",
     "info": "--json --debug -h --help",
     "verify": "-j --jobs --quick --window --accelerator --depth --json --progress --debug -h "
     "--help --follow-remote-parents",

@@ -16,9 +16,11 @@ import pytest
 from qemu.qmp import QMPError
 
 import snapmig
+from snapmig import WireName
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, UsageError
+from snapmig.encodings import deflate
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from tests.qemu.sweep import sweep
 from tests.support import program as snapmig_program
 from tests.support.guests.qemu import Guest
@@ -39,8 +41,10 @@ SAVES: dict[str, dict[str, Any]] = {
     "large packets": {"via": "multifd", "packet_size": "2M"},
     "child": {"via": "multifd", "compression": "zstd"},
 }
-WAYS = [(kind, jobs, wire) for kind in SAVES for jobs in (1, 2, 4) for wire in ("none", "zstd")]
-ESSENTIAL = [("shared", 2, "none"), ("multifd", 2, "none"), ("zstd", 2, "zstd")]
+COMPRESSED = (Encoding.DEFLATE, Encoding.ZSTD)
+WIRES = ("none", "zstd", "zlib")
+WAYS = [(kind, jobs, wire) for kind in SAVES for jobs in (1, 2, 4) for wire in WIRES]
+ESSENTIAL = [("shared", 2, "none"), ("multifd", 2, "zlib"), ("zstd", 2, "zstd")]
 
 
 @dataclass(frozen=True)
@@ -112,25 +116,53 @@ def test_settings_are_put_back(saved: Callable[[str], Saved], program: str, shm:
         assert settings(guest) == before
 
 
-def test_a_damaged_packet_is_not_sent(
-    saved: Callable[[str], Saved], program: str, shm: Path
+def test_streams_without_an_end_of_their_own(
+    saved: Callable[[str], Saved], program: str, shm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A frame passed on undecoded is checked like any other."""
+    """Deflate streams that can't be parts of a longer one are decoded and compressed again."""
+    found = saved("multifd")
+    monkeypatch.setattr(deflate, "without_end", lambda _stream: None)
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        snapmig.restore(found.path, guest.monitor, jobs=2, wire="zlib")
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, found.state, LAYOUT)
+
+
+def test_a_stream_that_qemu_can_not_continue(
+    saved: Callable[[str], Saved], program: str, shm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU notices, and the restore fails."""
+    found = saved("multifd")
+    monkeypatch.setattr(deflate, "without_end", memoryview)
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = re.compile("")
+        with pytest.raises(SnapmigError):
+            snapmig.restore(found.path, guest.monitor, jobs=2, wire="zlib")
+    guest.expected_words = None
+    assert guest.unexpected_lines()
+
+
+@pytest.mark.parametrize(("kind", "wire"), [("zstd", "zstd"), ("multifd", "zlib")])
+def test_a_damaged_packet_is_not_sent(
+    saved: Callable[[str], Saved], program: str, shm: Path, kind: str, wire: WireName
+) -> None:
+    """A packet passed on undecoded is checked like any other."""
     path = shm / "damaged.snap"
-    path.write_bytes(saved("zstd").path.read_bytes())
+    path.write_bytes(saved(kind).path.read_bytes())
     packet = damage(path)
     with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
         guest.expected_words = re.compile("")
-        with pytest.raises(CorruptSnapshotError, match=f"packet {packet}"):
-            snapmig.restore(path, guest.monitor, jobs=2, wire="zstd")
+        with pytest.raises(CorruptSnapshotError, match=f"packet {packet}") as error:
+            snapmig.restore(path, guest.monitor, jobs=2, wire=wire)
+    assert error.value.path == str(path)
 
 
 def damage(path: Path) -> int:
-    """Change a stored byte of the first packet that is a frame, and return its number."""
+    """Change a stored byte of the first compressed packet, and return its number."""
     with SnapshotFile(str(path)) as snapshot:
         places = map(snapshot.geometry.place, range(snapshot.geometry.packet_count))
         packets = map(snapshot.packet, places)
-        packet = next(each for each in packets if each.encoding == Encoding.ZSTD)
+        packet = next(each for each in packets if each.encoding in COMPRESSED)
     with path.open("r+b") as file:
         file.seek(packet.offset)
         byte = file.read(1)

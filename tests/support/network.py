@@ -1,9 +1,10 @@
-"""Two network namespaces, and between them a link that delays and loses packets."""
+"""Two network namespaces, and between them a link: one that loses packets, or a narrow one."""
 
 from __future__ import annotations
 
 import fcntl
 import heapq
+import json
 import os
 import random
 import select
@@ -32,14 +33,20 @@ class Link:
 
     :ivar names: of the namespaces
     :ivar addresses: of their ends
-    :ivar carried: packets so far
-    :ivar lost: packets that were dropped
+    :ivar carried: packets so far, on a bad link
+    :ivar lost: packets that were dropped there
     """
 
     names: tuple[str, str]
     addresses: tuple[str, str] = (_ADDRESSES[0], _ADDRESSES[1])
     carried: int = 0
     lost: int = 0
+
+    def sent(self, end: int) -> int:
+        """Return the bytes that an end has sent so far, with the heads of packets."""
+        link = ["ip", "-n", self.names[end], "-s", "-j", "link", "show"]
+        devices = json.loads(subprocess.run(link, capture_output=True, check=True).stdout)
+        return sum(one["stats64"]["tx"]["bytes"] for one in devices)
 
     def command(self, end: int) -> list[str]:
         """Return the words before a command that runs at an end, 0 or 1."""
@@ -55,28 +62,64 @@ def bad_link(delay_s: float, loss: float) -> Iterator[Link]:
 
     :param loss: share of all packets
     """
-    requires("ip")
     if not _DEVICE.exists():
         lacks("/dev/net/tun")
-    own = f"snapmig-{os.getpid()}"
-    link = Link((f"{own}-a", f"{own}-b"))
     over = threading.Event()
     with ExitStack() as stack:
+        link = stack.enter_context(_namespaces())
         ends = []
-        for name, address in zip(link.names, link.addresses, strict=True):
-            _ip("netns", "add", name)
-            stack.callback(_ip, "netns", "del", name)
-            device = f"sm{os.getpid()}{name[-1]}"
+        for end, device in enumerate(_devices()):
             ends.append(_open_device(device))
             stack.callback(os.close, ends[-1])
-            _ip("link", "set", device, "netns", name)
-            _ip("-n", name, "addr", "add", f"{address}/30", "dev", device)
-            _ip("-n", name, "link", "set", device, "mtu", str(MTU), "up")
+            _place(link, end, device)
+            _ip("-n", link.names[end], "link", "set", device, "mtu", str(MTU))
         carrier = threading.Thread(target=_carry, args=(link, ends, delay_s, loss, over))
         carrier.start()
         stack.callback(carrier.join)
         stack.callback(over.set)
         yield link
+
+
+@contextmanager
+def limited_link(rate: str) -> Iterator[Link]:
+    """
+    Join two new namespaces by a link with so much room in each direction; the kernel carries.
+
+    :param rate: as ``tc`` knows it, such as ``1gbit``
+    """
+    requires("tc")
+    with _namespaces() as link:
+        one, other = _devices()
+        _ip("link", "add", one, "type", "veth", "peer", "name", other)
+        for end, device in enumerate((one, other)):
+            _place(link, end, device)
+            shaping = ("root", "tbf", "rate", rate, "burst", "256kb", "latency", "50ms")
+            tc = ["tc", "-n", link.names[end], "qdisc", "add", "dev", device, *shaping]
+            subprocess.run(tc, check=True)
+        yield link
+
+
+@contextmanager
+def _namespaces() -> Iterator[Link]:
+    requires("ip")
+    own = f"snapmig-{os.getpid()}"
+    link = Link((f"{own}-a", f"{own}-b"))
+    with ExitStack() as stack:
+        for name in link.names:
+            _ip("netns", "add", name)
+            stack.callback(_ip, "netns", "del", name)
+        yield link
+
+
+def _devices() -> tuple[str, str]:
+    return f"sm{os.getpid()}a", f"sm{os.getpid()}b"
+
+
+def _place(link: Link, end: int, device: str) -> None:
+    name = link.names[end]
+    _ip("link", "set", device, "netns", name)
+    _ip("-n", name, "addr", "add", f"{link.addresses[end]}/30", "dev", device)
+    _ip("-n", name, "link", "set", device, "up")
 
 
 def _ip(*arguments: str) -> None:

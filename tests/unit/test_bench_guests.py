@@ -25,6 +25,7 @@ from tests.bench.guest_runs import (
     LZ4,
     MAPPED,
     OVER_MULTIFD,
+    PRIVATE,
     ZSTD,
     scan,
     still_cached,
@@ -131,6 +132,20 @@ def test_a_save_over_multifd_has_the_sum_of_two_limits():
 def test_limits_are_compared_by_medians():
     """One slow round of a limit excuses nothing; only rounds that have all three count."""
     assert over_limits([2.2, 2.2, 2.2, 9.0], [1.5, 6.0, 1.5], [0.5, 0.5, 0.5])[1] == "1.10 met"
+
+
+@pytest.mark.parametrize(
+    ("own", "words", "verdict"),
+    [(LZ4, "lz4, private", "1.20 over by 9 %"), ("snapmig", "zlib, private", "1.20 met")],
+)
+def test_private_memory_is_compared_with_private_memory(own, words, verdict):
+    """A restore over multifd stands beside QEMU's load of its file into memory of its own."""
+    walls = {own + PRIVATE: 1.2, MAPPED + PRIVATE: 1.0, own: 9.0, MAPPED: 9.0}
+    more = {"operation": "restore", "destination": "shm"}
+    more |= {"memory_disk_bytes": None, "cached_share": 1.0}
+    lines = report(*(record(name, wall_s=wall, **more) for name, wall in walls.items()))
+    (line,) = [line for line in lines.splitlines() if line.startswith(words)]
+    assert line.endswith(verdict)
 
 
 def pause(name, seconds, **fields):
@@ -253,6 +268,7 @@ def test_a_quick_run(tmp_path):
     assert {("save", name, None) for name in (BARE_CODEC, THROWN_AWAY)} <= figures
     places = ("shm", "disk, warm", "disk, cold")
     assert {("restore", name, place) for name in names for place in places} <= figures
+    assert {("restore", name + PRIVATE, "shm") for name in names} <= figures
     stopped = {name for what, name, _ in figures if what == "pause"}
     assert {"snapmig", LIVE, LIVE_MULTIFD, OWN_LIVE} <= stopped
     assert (BACKGROUND in stopped) == (OWN_BACKGROUND in stopped)

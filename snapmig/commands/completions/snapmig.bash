@@ -35,7 +35,7 @@ _snapmig_place() {
             place=$((place + 1))
         elif [[ ${words[i]} == -- ]]; then
             only_places=yes
-        elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire -g -j " == *" ${words[i]} "* ]]; then
+        elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire --working-set -g -j " == *" ${words[i]} "* ]]; then
             i=$((i + 1))
         elif [[ ${words[i]} != -?* ]]; then
             place=$((place + 1))
@@ -67,8 +67,8 @@ _snapmig_options() {
     '') echo '-h --help --version' ;;
     'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --live=background --attach --format --base --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
     'receive') echo '-h --help --listen --channels --tls --insecure --timeout --parent --compression --level -j --jobs -f --force --attach --arch --follow-remote-parents --bwlimit --progress --json --debug --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window' ;;
-    'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --via --wire --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
-    'send') echo '-h --help --channels --tls --insecure --timeout --uuid --wire --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
+    'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --via --wire --postcopy --working-set --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
+    'send') echo '-h --help --channels --tls --insecure --timeout --recover --uuid --wire --postcopy --working-set --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
     'info') echo '-h --help --json --debug' ;;
     'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
     'chain') echo '-h --help --follow-remote-parents --json --debug' ;;
@@ -133,7 +133,7 @@ _snapmig_values() {
         'backup restore --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw raw-by-address' ;;
     'restore --via') choices='shared multifd mapped-ram' ;;
     'restore --wire' | \
-        'send --wire') choices='none zstd' ;;
+        'send --wire') choices='auto none zstd zlib' ;;
     'completion 0') choices='bash zsh fish' ;;
     'save --parent' | \
         'save --attach' | \
@@ -145,9 +145,11 @@ _snapmig_values() {
         'receive --attach' | \
         'receive 0' | \
         'restore --domain-xml' | \
+        'restore --working-set' | \
         'restore 0' | \
         'restore 1' | \
         'send --tls' | \
+        'send --working-set' | \
         'send 0' | \
         'info 0' | \
         'verify 0' | \
@@ -191,7 +193,7 @@ _snapmig() {
         _snapmig_offer "$verbs"
     elif [[ -n $only_places ]]; then
         _snapmig_values "$verb $place"
-    elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire -g -j " == *" $last "* ]]; then
+    elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire --working-set -g -j " == *" $last "* ]]; then
         _snapmig_values "$verb $last"
     elif [[ $current == --*=* ]]; then
         _snapmig_values "$verb ${current%%=*}" "${current%%=*}="

@@ -12,7 +12,7 @@ function __snapmig_places
             printf '%s\n' "$word"
         else if test "$word" = --
             set only_places 1
-        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire -g -j
+        else if contains -- "$word" --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire --working-set -g -j
             set skip 1
         else if not string match -q -- '-?*' "$word"
             printf '%s\n' "$word"
@@ -145,7 +145,9 @@ complete -c snapmig -n '__snapmig_at restore' -l address -r -f -d 'guest physica
 complete -c snapmig -n '__snapmig_at restore' -l arch -r -f -a 'x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' -d 'architecture of the guest, such as aarch64'
 complete -c snapmig -n '__snapmig_at restore' -l domain-xml -r -F -d 'domain definition for --format libvirt (the attachment domain.xml)'
 complete -c snapmig -n '__snapmig_at restore' -l via -r -f -a 'shared multifd mapped-ram' -d 'shared, multifd or mapped-ram, see docs/guests.md (auto)'
-complete -c snapmig -n '__snapmig_at restore' -l wire -r -f -a 'none zstd' -d 'form of pages sent via multifd: none, or zstd frames (none)'
+complete -c snapmig -n '__snapmig_at restore' -l wire -r -f -a 'auto none zstd zlib' -d 'form of pages sent via multifd: none, zstd or zlib (auto: none)'
+complete -c snapmig -n '__snapmig_at restore' -l postcopy -d 'run the guest at once and send its memory meanwhile; until that ends it depends on this process'
+complete -c snapmig -n '__snapmig_at restore' -l working-set -r -F -d 'what it asks for: kept, or sent before it runs'
 complete -c snapmig -n '__snapmig_at restore' -l monitor-timeout -r -f -d 'seconds to wait for answers of QEMU (30)'
 complete -c snapmig -n '__snapmig_at restore' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
 complete -c snapmig -n '__snapmig_at restore' -l bwlimit -r -f -d 'write at most RATE bytes per second, like 200M'
@@ -161,8 +163,11 @@ complete -c snapmig -n '__snapmig_at send' -l channels -r -f -d 'multifd-channel
 complete -c snapmig -n '__snapmig_at send' -l tls -r -F -d 'certificates as for QEMU\'s tls-creds-x509'
 complete -c snapmig -n '__snapmig_at send' -l insecure -d 'send to other hosts without TLS'
 complete -c snapmig -n '__snapmig_at send' -l timeout -r -f -d 'seconds until it listens, and then until it loads (60)'
+complete -c snapmig -n '__snapmig_at send' -l recover -d 'with --postcopy: send the rest'
 complete -c snapmig -n '__snapmig_at send' -l uuid -r -f -d 'of the waiting guest (none)'
-complete -c snapmig -n '__snapmig_at send' -l wire -r -f -a 'none zstd' -d 'form of pages sent via multifd: none, or zstd frames (none)'
+complete -c snapmig -n '__snapmig_at send' -l wire -r -f -a 'auto none zstd zlib' -d 'as the parameter multifd-compression there: none, zstd or zlib (auto: none)'
+complete -c snapmig -n '__snapmig_at send' -l postcopy -d 'run the guest at once and send its memory meanwhile; until that ends it depends on this process'
+complete -c snapmig -n '__snapmig_at send' -l working-set -r -F -d 'what it asks for: kept, or sent before it runs'
 complete -c snapmig -n '__snapmig_at send' -l follow-remote-parents -d 'find parents anywhere, not just beside or below'
 complete -c snapmig -n '__snapmig_at send' -l bwlimit -r -f -d 'send at most RATE bytes per second, like 200M'
 complete -c snapmig -n '__snapmig_at send' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'

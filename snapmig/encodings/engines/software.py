@@ -56,7 +56,7 @@ class _SoftwareEngine:
 
 def _compress(data: Buffer, level: int, window_bits: int) -> bytes:
     encoder = zlib.compressobj(level, zlib.DEFLATED, -window_bits)
-    return encoder.compress(data) + encoder.flush()
+    return deflate.ended(encoder.compress(data), encoder.flush(zlib.Z_SYNC_FLUSH))
 
 
 def _decompress(stored: Buffer, size: int, window_bits: int) -> bytes:

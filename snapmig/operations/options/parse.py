@@ -27,6 +27,7 @@ __all__ = (
     "GUEST_FORMAT",
     "GUEST_PREFIX",
     "GUEST_PREFIXES",
+    "POSTCOPY",
     "WINDOWS",
     "WIRES",
     "AcceleratorName",
@@ -56,6 +57,7 @@ __all__ = (
     "parse_packet_size",
     "parse_rate",
     "parse_via",
+    "parse_way_in",
     "parse_window",
     "parse_wire",
     "window_bits",
@@ -77,7 +79,7 @@ HuffmanName = Literal["dynamic", "fixed", "trained"]
 LayoutName = Literal["fixed", "packed"]
 Level = int | Literal["auto"]
 LiveName = Literal["background"]
-WireName = Literal["none", "zstd"]
+WireName = Literal["auto", "none", "zstd", "zlib"]
 ViaName = Literal["shared", "multifd", "mapped-ram", "stream"]
 WindowName = Literal["4k", "32k"]
 
@@ -91,6 +93,9 @@ MAX_DEPTH = 64
 WAYS = SHARED, MULTIFD, MAPPED_RAM = "shared", "multifd", "mapped-ram"
 """Ways to a running guest's RAM: its shared files, QEMU's channels, or a file that QEMU writes."""
 
+POSTCOPY = "postcopy"
+"""The way of a guest that runs before its memory has come."""
+
 STREAM = "stream"
 WAYS_OUT = (*WAYS, STREAM)
 """Ways out of it: all of these, or a single stream."""
@@ -98,8 +103,8 @@ WAYS_OUT = (*WAYS, STREAM)
 BACKGROUND = "background"
 """The value of the option ``live`` for a snapshot of the guest as it is at the start."""
 
-WIRES = ("none", "zstd")
-"""Forms of pages sent to a QEMU: as they are, or each packet as a zstd frame."""
+WIRES = ("auto", "none", "zstd", "zlib")
+"""Forms of pages sent to a QEMU: as they are, or compressed as its ``multifd-compression`` says."""
 
 GUEST_PREFIX = "qmp:"
 """In place of an image: the guest behind the monitor whose socket follows."""
@@ -277,13 +282,35 @@ def parse_live(live: bool | str) -> bool | LiveName:
 
 def parse_wire(form: str | None) -> WireCompression:
     """
-    Return the form of pages on the wire, plain ones for None.
+    Return the form of pages on the wire, ``auto`` for None.
+
+    That is pages as they are, with their digests compared. A QEMU that others have set up takes
+    nothing else unless they have set ``multifd-compression``, which a source can't ask.
 
     :raises UsageError: there is none of that name
     """
     if form not in (None, *WIRES):
         raise UsageError(f"wire is {form!r}, expected {' or '.join(WIRES)}")
-    return WireCompression[(form or WIRES[0]).upper()]
+    return WireCompression[("none" if form in (None, "auto") else form).upper()]
+
+
+def parse_way_in(
+    via: str | None,
+    wire: str | None,
+    postcopy: bool,
+    working_set: str | os.PathLike[str] | None,
+) -> WayIn:
+    """
+    Return the way into a QEMU that waits.
+
+    :raises UsageError: a value is unknown, or two exclude each other
+    """
+    if postcopy and (via, wire) != (None, None):
+        raise UsageError("postcopy is a way of its own, without via and wire")
+    if working_set is not None and not postcopy:
+        raise UsageError("a working set is for postcopy")
+    parsed = None if via is None else parse_via(via)
+    return WayIn(parsed, parse_wire(wire), postcopy, working_set)
 
 
 class WayIn(NamedTuple):
@@ -292,10 +319,14 @@ class WayIn(NamedTuple):
 
     :param via: one of :data:`WAYS`; None: the first possible
     :param compression: of pages sent over multifd
+    :param postcopy: run the guest first
+    :param working_set: file with the packets that it needs first
     """
 
     via: str | None = None
     compression: WireCompression = WireCompression.NONE
+    postcopy: bool = False
+    working_set: str | os.PathLike[str] | None = None
 
 
 def parse_layout(layout: str | None, location: Location | None = None) -> Layout:

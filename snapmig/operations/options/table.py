@@ -181,8 +181,19 @@ _ENTRIES = (
         choices=WAYS_OUT,
     ),
     Option(
-        "wire", str, GUEST, "form of pages sent via multifd: none, or zstd frames", "restore",
-        verbs="restore", default_text="none", metavar="FORM", choices=WIRES,
+        "wire", str, GUEST, "form of pages sent via multifd: none, zstd or zlib", "restore",
+        verbs="restore", default_text="auto: none", metavar="FORM", choices=WIRES,
+    ),
+    Option(
+        "postcopy", bool, GUEST,
+        "run the guest at once and send its memory meanwhile;\n"
+        "until that ends it depends on this process",
+        "", verbs="restore", default=False,
+    ),
+    Option(
+        "working_set", str, GUEST,
+        "what it asks for: kept, or sent before it runs",
+        "", verbs="restore", metavar="FILE",
     ),
     Option(
         "max_downtime", float, GUEST, "longest pause of a live save via multifd",

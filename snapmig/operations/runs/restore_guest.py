@@ -6,6 +6,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from snapmig.attachments import SOURCE_PREFIX, Attachments, StoredAttachment, source_format
 from snapmig.container.reader import SnapshotFile
@@ -13,6 +14,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.guests.file_migrations import file_format, load_file, load_state
 from snapmig.guests.guest import Guest
+from snapmig.guests.incoming import waits_for_memory
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
 from snapmig.images.qemu.attachments import SHARED_STATE, load_vm_state
@@ -24,6 +26,7 @@ from snapmig.operations.options.parse import (
     GUEST_PREFIX,
     MAPPED_RAM,
     MULTIFD,
+    POSTCOPY,
     SHARED,
     WAYS,
     WayIn,
@@ -33,10 +36,11 @@ from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
 from snapmig.operations.runs.restore_multifd import send_to_guest
 from snapmig.operations.runs.restore_output import fill, restore_nameless
+from snapmig.operations.runs.restore_postcopy import Served, resume_serving, serve_guest
 from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.system.libc import huge_page_size
 
-__all__ = ("MAPPED_RAM_SINCE", "SavedGuest", "load_guest", "restore_guest")
+__all__ = ("MAPPED_RAM_SINCE", "IntoGuest", "SavedGuest", "load_guest", "restore_guest")
 
 MAPPED_RAM_SINCE = (9, 0)
 """The first QEMU with mapped-ram files."""
@@ -95,12 +99,27 @@ def _load_guest(attachments: Attachments, source: SnapshotFile) -> SavedGuest:
     return replace(saved, command_line=facts.command_line, qemu_version=version)
 
 
-def restore_guest(
-    reading: Reading, socket: str, wait: MonitorWait, way: WayIn
-) -> tuple[str, int, str]:
+class IntoGuest(NamedTuple):
     """
-    Load a snapshot into a waiting QEMU and let it run; return format, nonzero pages, and the way.
+    The result of a restore into a QEMU.
 
+    :ivar format: of the saved image
+    :ivar served: None unless the guest ran first
+    """
+
+    format: str
+    data_pages: int
+    via: str
+    served: Served | None = None
+
+
+def restore_guest(
+    reading: Reading, socket: str, wait: MonitorWait, way: WayIn, started: float
+) -> IntoGuest:
+    """
+    Load a snapshot into a waiting QEMU and let it run.
+
+    :param started: beginning of the restore, by :func:`time.monotonic`
     :raises UsageError: the way asked for can't be gone with this QEMU or snapshot
     :raises SnapmigError: the QEMU does not fit; it is still untouched
     """
@@ -108,19 +127,25 @@ def restore_guest(
     name = source_format(source)
     saved = load_guest(source)
     with Guest(socket, wait) as guest:
+        if way.postcopy and waits_for_memory(guest):
+            served = resume_serving(reading, guest)
+            return IntoGuest(name, served.data_pages, POSTCOPY, served)
         _check_fits(guest, saved, source.geometry.blocks)
+        if way.postcopy:
+            served = serve_guest(reading, guest, started, way.working_set)
+            return IntoGuest(name, served.data_pages, POSTCOPY, served)
         via = _choose_way(guest, saved, way)
         if via == MULTIFD:
-            return name, send_to_guest(reading, guest, way.compression), via
+            return IntoGuest(name, send_to_guest(reading, guest, way.compression), via)
         if via == MAPPED_RAM or saved.state is None:
-            return name, _start_from_file(reading, guest), via
+            return IntoGuest(name, _start_from_file(reading, guest), via)
         with guest.open_memory(os.O_RDWR) as opened:
             data_pages = sum(
                 _fill_memory(reading, socket, memory, fd)
                 for memory, fd in zip(guest.facts.memory, opened, strict=True)
             )
         _start(guest, saved.state)
-    return name, data_pages, via
+    return IntoGuest(name, data_pages, via)
 
 
 def _choose_way(guest: Guest, saved: SavedGuest, way: WayIn) -> str:

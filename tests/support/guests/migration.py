@@ -59,6 +59,11 @@ def load_from(guest: Guest, uri: str, timeout: float = SECONDS) -> None:
     On failure QEMU ends, and the error has its last lines of output.
     """
     _ask(guest, "migrate-incoming", uri=_readable(guest, uri))
+    wait_loaded(guest, uri, timeout)
+
+
+def wait_loaded(guest: Guest, uri: str, timeout: float = SECONDS) -> None:
+    """Wait until a guest has loaded what it was told to load, and let it run."""
     _wait_end(guest, f"load from {uri}", timeout)
     guest.cont()
 

@@ -42,7 +42,11 @@ class Qemu:
 
 @dataclass
 class GuestConfig:
-    """Settings of a guest; `memory` is the file of its RAM, shared with QEMU."""
+    """
+    Settings of a guest.
+
+    `memory` is the file of its RAM, shared with QEMU; `before` are words before QEMU's command.
+    """
 
     ram: int
     memory: Path | None = None
@@ -50,6 +54,7 @@ class GuestConfig:
     accel: str = "tcg,thread=multi"
     cpus: int = 2
     extra: Sequence[str] = field(default_factory=tuple)
+    before: Sequence[str] = ()
 
 
 def parse_version(text: str) -> tuple[str, int]:
@@ -141,7 +146,8 @@ class Guest:
             backend = (
                 f"memory-backend-file,id=ram,size={config.ram},share=on,mem-path={config.memory}"
             )
-        command = [self._program, "-nodefaults", "-no-user-config", "-display", "none"]
+        command = [*config.before, self._program]
+        command += ["-nodefaults", "-no-user-config", "-display", "none"]
         command += ["-no-reboot", "-accel", config.accel, "-smp", str(config.cpus)]
         command += ["-object", backend, "-machine", f"{config.machine},memory-backend=ram"]
         command += ["-m", f"{config.ram // 1024}K", "-serial", f"file:{self.serial}"]
