@@ -21,11 +21,11 @@ from tests.support.multifd.talk import DESCRIPTION, DEVICES
 from tests.support.multifd.waiting import UUID
 
 PLAN = usual(1, 2)
-WIRES = ("none", "zstd")
+WIRES = ("none", "zstd", "zlib")
 PACKET_SIZES = ("64K", "128K", "512K", "1M", "4M")
 COMPRESSIONS = ("zlib", "zstd", "lz4", "none")
 WAYS = [(one, n, wire) for one in DIALECTS for n in (1, 2, 5) for wire in WIRES]
-ESSENTIAL = [(QEMU_7_2, 2, "none"), (QEMU_10, 1, "none"), (QEMU_10, 2, "zstd")]
+ESSENTIAL = [(QEMU_7_2, 2, "zlib"), (QEMU_10, 1, "none"), (QEMU_10, 2, "zstd")]
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 FEW, MANY = (settings(max_examples=count, suppress_health_check=CHECKS) for count in (6, 100))
 
