@@ -21,7 +21,6 @@ examples, each with a QEMU that waits there:
   snapmig send --postcopy guest.snap unix:/run/guest.sock
   snapmig send --wire zstd --tls /etc/pki/qemu guest.snap tcp:192.0.2.7:4444
 """
-_WIRE_HELP = "as the parameter multifd-compression there: none, zstd or zlib"
 _OF_RESTORES = (
     "wire",
     "postcopy",
@@ -31,6 +30,7 @@ _OF_RESTORES = (
     "accelerator",
     "depth",
 )
+_WIRE_HELP = "as the parameter multifd-compression there: none, zstd or zlib"
 
 
 def add_parser(verbs: Verbs) -> None:

@@ -117,13 +117,13 @@ def _one(guest: Guest, machine: Machine, monitor: str, words: Sequence[str], job
                 output = now - started
             if not end and process.poll() is not None:
                 end = now - started
-            if now - started > PATIENCE_S:
+            if process.returncode or now - started > PATIENCE_S:
                 process.kill()
+                if process.returncode and process.stderr is not None:
+                    raise CommandError(process.stderr.read().decode())
                 raise CommandError(f"no output or end in {PATIENCE_S:.0f} s")
             time.sleep(POLL_S)
-        answer, errors = process.communicate()
-    if process.returncode:
-        raise CommandError(errors.decode())
+        answer, _ = process.communicate()
     stamp = guest.wait_event("RESUME", 5)["timestamp"]
     result = json.loads(answer)
     runs = stamp["seconds"] + stamp["microseconds"] / 1e6 - started

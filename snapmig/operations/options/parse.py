@@ -305,12 +305,13 @@ def parse_way_in(
 
     :raises UsageError: a value is unknown, or two exclude each other
     """
-    if postcopy and (via, wire) != (None, None):
+    parsed = None if via is None else parse_via(via)
+    compression = parse_wire(wire)
+    if postcopy and (parsed is not None or compression != WireCompression.NONE):
         raise UsageError("postcopy is a way of its own, without via and wire")
     if working_set is not None and not postcopy:
         raise UsageError("a working set is for postcopy")
-    parsed = None if via is None else parse_via(via)
-    return WayIn(parsed, parse_wire(wire), postcopy, working_set)
+    return WayIn(parsed, compression, postcopy, working_set)
 
 
 class WayIn(NamedTuple):

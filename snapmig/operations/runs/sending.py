@@ -48,7 +48,6 @@ def send_over_channels(
     :raises SnapmigError: any failure of a worker
     """
     main.send(stream.opening, check)
-    begin()
     options, snapshot = reading.options, reading.snapshot
     make = partial(SendHandler, _plan(reading, stream, channels, compression, multifd=multifd))
     with options.workers(len(channels), make, lambda _signal: "") as pool:
@@ -63,6 +62,9 @@ def send_over_channels(
         count, descriptors = len(channels), [_descriptor(each) for each in channels]
         try:
             pool.run(BarrierTasks(descriptors, pool.size, 1), poll)
+            if multifd:
+                main.send(stream.mark, check)
+            begin()
             pool.run(PageTasks(load, count), poll, ahead=reading.ahead)
             # A worker that has the main connection sends the last bytes.
             last = poll if multifd else partial(poll, is_sent=True)
@@ -90,7 +92,7 @@ def _plan(
     multifd: bool,
 ) -> SendPlan:
     secure = [each for each in channels if isinstance(each, SecureConnection)]
-    parts = None if multifd else StreamParts(stream.part, stream.after_part())
+    parts = None if multifd else StreamParts(stream.mark + stream.part, stream.after_part())
     return SendPlan(reading.plans, stream.block_names, compression, STILL_S, secure, parts)
 
 

@@ -10,13 +10,8 @@ from functools import partial
 from typing import Self
 
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.serve import (
-    ReceivedPages,
-    SectionBuffers,
-    ServeHandler,
-    ServePlan,
-    ServeTasks,
-)
+from snapmig.handlers.serve import ReceivedPages, SectionBuffers, ServeHandler, ServePlan
+from snapmig.handlers.serve_tasks import ServeTasks
 from snapmig.images.plan import Content
 from snapmig.images.qemu.state import VmState
 from snapmig.migration.dialing import Connection
