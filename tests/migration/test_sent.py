@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from snapmig.errors import CorruptSnapshotError
 from tests.migration.sources import filled, restore, save, send
-from tests.qemu.sweep import sweep
 from tests.support.multifd import wire as multifd
 from tests.support.multifd.destination import GOOD, Destination
 from tests.support.multifd.dialects import DIALECTS, QEMU_7_2, QEMU_10
@@ -19,6 +18,7 @@ from tests.support.multifd.plan import BLOCKS, Plan, grouped, usual, whole
 from tests.support.multifd.strategies import plans
 from tests.support.multifd.talk import DESCRIPTION, DEVICES
 from tests.support.multifd.waiting import UUID
+from tests.support.sweep import sweep
 
 PLAN = usual(1, 2)
 WIRES = ("none", "zstd", "zlib")
