@@ -19,7 +19,6 @@ import pytest
 import snapmig
 from tests.qemu.private import MEMORIES, private_memory, ram_of
 from tests.qemu.receiver import receiving
-from tests.qemu.sweep import sweep
 from tests.qemu.test_restore_multifd import damage
 from tests.support import certificates, network
 from tests.support import program as snapmig_program
@@ -38,6 +37,7 @@ from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import require_qemu
 from tests.support.outcome import Outcome
 from tests.support.processes import all_gone, children, wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 
