@@ -29,7 +29,7 @@ from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
-__all__ = ("SendHandler", "SendPlan", "SendTasks", "SyncTasks")
+__all__ = ("BarrierTasks", "PageTasks", "SendHandler", "SendPlan")
 
 
 _STREAMS = {WireCompression.ZSTD: Encoding.ZSTD, WireCompression.ZLIB: Encoding.DEFLATE}
@@ -42,7 +42,7 @@ class SendKind(IntEnum):
     SEND = 0
     """Send packets; the number of :class:`~snapmig.handlers.load.LoadTasks`' own."""
     SYNC = 1
-    """Send ``argument`` barriers on channel ``first``; the first task has its descriptor."""
+    """Send ``argument`` barriers on channel ``first``; a worker opens it with the first ones."""
 
 
 class SendPlan(NamedTuple):
@@ -74,7 +74,7 @@ class SendHandler:
         self._geometry: Geometry = self._chain.snapshot.geometry
         self._deflater: Deflater = make_deflater(plan.compression)
         self._passed_on = _STREAMS.get(plan.compression)
-        self._channel: ChannelSender | None = None
+        self._channels: dict[int, ChannelSender] = {}
 
     def run(self, task: Task, row: Row) -> None:
         """Send a batch of packets, or barriers."""
@@ -91,9 +91,9 @@ class SendHandler:
         self._count(task, packets, row)
 
     def _sync(self, task: Task) -> None:
-        if self._channel is None:
-            self._channel = self._open(task)
-        self._channel.sync(task.argument)
+        if task.first not in self._channels:
+            self._channels[task.first] = self._open(task)
+        self._channels[task.first].sync(task.argument)
 
     def _open(self, task: Task) -> ChannelSender:
         plan = self._plan
@@ -140,11 +140,8 @@ class SendHandler:
         place = self._geometry.place(number)
         inside = place.ram_offset - self._geometry.block_start(place.block)
         offsets = inside + places.astype(np.int64) * PAGE_SIZE
-        if self._channel is None:
-            raise RuntimeError("pages before the channel's first barrier")
-        row[Counter.WRITTEN_BYTES] += self._channel.send(
-            self._plan.blocks[place.block], offsets, payload
-        )
+        channel = next(iter(self._channels.values()))
+        row[Counter.WRITTEN_BYTES] += channel.send(self._plan.blocks[place.block], offsets, payload)
 
     def _count(self, task: Task, packets: Sequence[StoredPacket], row: Row) -> None:
         row[Counter.RAM_BYTES] += len(self._geometry.ram_range(task.packets))
@@ -154,24 +151,33 @@ class SendHandler:
             row[encoding_counter(packet.encoding)] += 1
 
 
-class SendTasks:
+class BarrierTasks:
     """
-    Hands out barriers and packets: each worker's channel and its first barriers, then packets.
+    Hands out barriers on all channels, each to the worker that has the channel.
 
-    :param channels: descriptors of connections, one for each worker
+    No page is sent before all channels have had their first barrier: QEMU takes none until then,
+    and workers shared by several guests would wait for each other for ever.
+
+    :param channels: descriptors, for workers that don't have them yet; else -1
+    :param workers: their number
+    :param count: barriers on each channel
     """
 
-    waiting = False
+    def __init__(self, channels: Sequence[int], workers: int, count: int) -> None:
+        self._left: dict[int, list[Task]] = {}
+        for number, descriptor in enumerate(channels):
+            task = Task(SendKind.SYNC, number, 1, count, descriptor)
+            self._left.setdefault(number % workers, []).append(task)
 
-    def __init__(self, load: LoadTasks, channels: Sequence[int]) -> None:
-        self._load = load
-        self._new = dict(enumerate(channels))
+    @property
+    def waiting(self) -> bool:
+        """True if a worker has still to come for its barriers."""
+        return any(self._left.values())
 
     def next_for(self, worker: int) -> Task | None:
-        """Return a worker's channel, or its next batch."""
-        if worker in self._new:
-            return Task(SendKind.SYNC, worker, 1, 1, self._new.pop(worker))
-        return self._load.next_for(worker)
+        """Return the barriers on a worker's channel."""
+        left = self._left.get(worker)
+        return left.pop(0) if left else None
 
     def finished(self, _worker: int, _task: Task, _reply: Any) -> list[tuple[int, Task]]:
         """Do nothing."""
@@ -181,31 +187,36 @@ class SendTasks:
         """
         Note the death of a worker: its channel is lost with it.
 
-        :raises WorkerDiedError: always
+        :raises WorkerDiedError: it had one
         """
-        raise WorkerDiedError(f"worker {worker} died, and with it what it was sending")
+        if worker in self._left:
+            raise _lost(worker)
 
 
-class SyncTasks:
+class PageTasks:
     """
-    Hands each worker its last barriers.
+    Hands out packets to workers that have a channel.
 
-    :param workers: their number
-    :param count: barriers for each
+    :param load: all packets
+    :param channels: their number
     """
 
-    waiting = False
+    def __init__(self, load: LoadTasks, channels: int) -> None:
+        self._load = load
+        self._channels = channels
+        self._next = load.next_for(0)
 
-    def __init__(self, workers: int, count: int) -> None:
-        self._left = set(range(workers))
-        self._count = count
+    @property
+    def waiting(self) -> bool:
+        """True if there are packets left."""
+        return self._next is not None
 
     def next_for(self, worker: int) -> Task | None:
-        """Return a worker's barriers."""
-        if worker not in self._left:
+        """Return a worker's next batch."""
+        if worker >= self._channels:
             return None
-        self._left.remove(worker)
-        return Task(SendKind.SYNC, worker, 1, self._count)
+        task, self._next = self._next, self._load.next_for(worker)
+        return task
 
     def finished(self, _worker: int, _task: Task, _reply: Any) -> list[tuple[int, Task]]:
         """Do nothing."""
@@ -213,8 +224,13 @@ class SyncTasks:
 
     def lost(self, worker: int, _tasks: Sequence[Task]) -> None:
         """
-        Note the death of a worker.
+        Note the death of a worker: its channel is lost with it.
 
-        :raises WorkerDiedError: always
+        :raises WorkerDiedError: it had one
         """
-        raise WorkerDiedError(f"worker {worker} died, and with it what it was sending")
+        if worker < self._channels:
+            raise _lost(worker)
+
+
+def _lost(worker: int) -> WorkerDiedError:
+    return WorkerDiedError(f"worker {worker} died, and with it what it was sending")

@@ -49,7 +49,9 @@ class SourceStream:
     :param fresh: names, without ``/objects/``, of the RAM blocks that are zero in the destination;
         zero pages of all others are sent
     :ivar header: the first bytes, to be sent as soon as the connection is open
-    :ivar opening: the rest, up to the pages
+    :ivar opening: the rest, up to the end of the list of RAM blocks
+    :ivar mark: the first mark, to be sent after the first barrier of all channels: a QEMU (10.0.2)
+        that waits for a barrier on a channel that has ended waits for ever
     :ivar part: the start of the section with pages
     """
 
@@ -64,10 +66,11 @@ class SourceStream:
         self._footer = state.after[:5] if state.has_footers else b""
         self.part = bytes([SECTION_PART]) + state.ram_header[1:5]
         self._after = state.after[len(self._footer) :]
-        opening = state._replace(before=OPENING + state.before, list_end=self._words)
+        opening = state._replace(before=OPENING + state.before, list_end=b"")
         whole = opening.classic().opening()
         self.header = MAGIC + struct.pack(">I", VERSION)
-        self.opening = whole[len(self.header) :] + self._footer
+        self.opening = whole[len(self.header) :]
+        self.mark = self._words + self._footer
 
     @property
     def block_names(self) -> tuple[bytes, ...]:

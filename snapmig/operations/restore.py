@@ -140,7 +140,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
         ``mapped-ram`` file, a stream for QEMUs before 9.0; default: the first of them possible
     :param wire: form of the pages sent over multifd: ``none``, as they are, or ``zstd`` or
         ``zlib``, so that packets stored as such are passed on and others are compressed anew;
-        ``auto`` is ``none``, the fastest to a QEMU on this host
+        ``auto`` is ``none``
     :param postcopy: let the guest run in a waiting QEMU at once, and send its memory meanwhile, the
         pages it needs first; until all are sent it depends on this process
     :param working_set: with ``postcopy``, a file with the packets that the guest asked for in an

@@ -15,7 +15,7 @@ import snapmig
 from tests.support import program as snapmig_program
 from tests.support.guests.resume import Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
-from tests.support.guests.tiny.guest import Layout
+from tests.support.guests.tiny.guest import Layout, State
 from tests.support.guests.versions import require_qemu
 from tests.support.processes import children, cpu_ticks, wait_for
 
@@ -55,11 +55,16 @@ def jobs(folder: Path, guests: Sequence[Monitored], before: str = "", each: str 
     return folder / "jobs.toml"
 
 
-def check(folder: Path, name: str) -> None:
-    """Check all pages of a saved guest's main RAM, and the snapshot."""
+def state_of(folder: Path, name: str) -> State:
+    """Return where a saved guest stood, after checking all pages of its main RAM."""
     snapmig.restore(folder / f"{name}.snap", folder / "restored", format="raw", force=True)
     os.truncate(folder / "restored", LAYOUT.ram)
-    tiny.check_image(folder / "restored", LAYOUT)
+    return tiny.check_image(folder / "restored", LAYOUT)
+
+
+def check(folder: Path, name: str) -> None:
+    """Check all pages of a saved guest's main RAM, and the snapshot."""
+    state_of(folder, name)
     assert snapmig.verify(folder / f"{name}.snap").problems == ()
 
 
@@ -89,6 +94,40 @@ def test_several_at_once(shm: Path, guests: list[Monitored], each: str, workers:
     for name, guest in zip(NAMES, guests, strict=True):
         check_goes_on(guest)
         check(shm, name)
+
+
+def restores(folder: Path, guests: Sequence[Monitored], before: str) -> Path:
+    """Write a batch's file that restores all guests."""
+    text = before
+    for name, guest in zip(NAMES, guests, strict=False):
+        text += f'[[restore]]\nname = "{name}"\nsnapshot = "{name}.snap"\n'
+        text += f'image = "{guest.monitor}"\n'
+    (folder / "restores.toml").write_text(text)
+    return folder / "restores.toml"
+
+
+@pytest.mark.parametrize(
+    "workers",
+    [1, pytest.param(2, marks=pytest.mark.sweep), pytest.param(5, marks=pytest.mark.sweep)],
+)
+def test_several_go_back_at_once(
+    program: str, shm: Path, guests: list[Monitored], workers: int
+) -> None:
+    """Guests are sent into QEMUs with private memory side by side, and count on there."""
+    snapmig.batch(jobs(shm, guests, AT_ONCE))
+    states = [state_of(shm, name) for name in NAMES[:2]]
+    with ExitStack() as stack:
+        waiting = []
+        for name in NAMES[:2]:
+            (shm / f"new-{name}").mkdir()
+            new = make_monitored(program, shm / f"new-{name}", PRIVATE, LAYOUT, incoming=True)
+            waiting.append(stack.enter_context(new))
+        result = snapmig.batch(restores(shm, waiting, f"jobs = {workers}\n{AT_ONCE}"))
+        counted = [tiny.wait_passes(guest, 2, before=0) for guest in waiting]
+
+    assert [job.message for job in result.jobs] == [None] * 2
+    for passes, state in zip(counted, states, strict=True):
+        assert tiny.goes_on(passes, state, LAYOUT)
 
 
 def test_a_qemu_that_ends_fails_alone(shm: Path, guests: list[Monitored]) -> None:

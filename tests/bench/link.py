@@ -112,7 +112,7 @@ def _bench(options: argparse.Namespace) -> str:
                 lines.write(json.dumps({"type": "measurement", **record, **known}) + "\n")
                 lines.flush()
     words = f"written: {options.output_dir}/link.jsonl"
-    return "\n".join([*_report(Results(records), options, known), words])
+    return "\n".join([*report(Results(records), options, known), words])
 
 
 def _save_all(machine: Machine, shared: Path, jobs: int) -> dict[str, Path]:
@@ -162,7 +162,8 @@ def _send(running: Running, link: Link, path: Path, way: Way, jobs: int) -> Timi
     return timing
 
 
-def _report(results: Results, options: argparse.Namespace, known: dict[str, Any]) -> list[str]:
+def report(results: Results, options: argparse.Namespace, known: dict[str, Any]) -> list[str]:
+    """Return the lines about all runs."""
     jobs = options.jobs
     others = results.disturbance(known["machine_processors"])
     rows = [["", "median s", "min", "max", "cpu s", "MiB sent", "pages' time / its"]]

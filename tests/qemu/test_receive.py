@@ -20,7 +20,7 @@ from tests.support import certificates, network
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
 from tests.support.guests.qemu import Guest
-from tests.support.guests.resume import LAYOUT, Elsewhere, Monitored, goes_on, make_monitored
+from tests.support.guests.resume import Monitored, goes_on, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
 from tests.support.processes import wait_for
@@ -344,12 +344,11 @@ def test_a_guest_of_another_host(
 ) -> None:
     """Over a network that delays and loses packets a guest comes whole, by TLS, and counts on."""
     (shm / "guest").mkdir()
-    sector = tiny.write_sector(shm / "guest", LAYOUT)
-    elsewhere = Elsewhere(program, tiny.config(sector, LAYOUT), private_memory())
+    elsewhere = make_monitored(program, shm / "guest", private_memory())
     with network.bad_link(0.005, loss) as link:
         here = link.addresses[1]
         ends = certificates.make_ends(authority, shm / "ends", here)
-        elsewhere.before = link.command(0)
+        elsewhere.config.before = link.command(0)
         options = ("--tls", ends, "--channels", channels, "-j", 2)
         with (
             receiving(f"tcp:{here}:0", shm / "snap", *options, before=link.command(1)) as receiver,

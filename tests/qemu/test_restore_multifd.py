@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from qemu.qmp import QMPError
 
 import snapmig
 from snapmig import WireName
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings import deflate
-from snapmig.errors import CorruptSnapshotError, UsageError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from tests.qemu.sweep import sweep
+from tests.support import program as snapmig_program
 from tests.support.guests.qemu import Guest
-from tests.support.guests.resume import LAYOUT, Memory, file_memory, make_monitored
+from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import require_qemu
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.guest
 
@@ -121,6 +128,20 @@ def test_streams_without_an_end_of_their_own(
     assert tiny.goes_on(counted, found.state, LAYOUT)
 
 
+def test_a_stream_that_qemu_can_not_continue(
+    saved: Callable[[str], Saved], program: str, shm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU notices, and the restore fails."""
+    found = saved("multifd")
+    monkeypatch.setattr(deflate, "without_end", memoryview)
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = re.compile("")
+        with pytest.raises(SnapmigError):
+            snapmig.restore(found.path, guest.monitor, jobs=2, wire="zlib")
+    guest.expected_words = None
+    assert guest.unexpected_lines()
+
+
 @pytest.mark.parametrize(("kind", "wire"), [("zstd", "zstd"), ("multifd", "zlib")])
 def test_a_damaged_packet_is_not_sent(
     saved: Callable[[str], Saved], program: str, shm: Path, kind: str, wire: WireName
@@ -159,3 +180,57 @@ def settings(guest: Guest) -> object:
     """Return QEMU's settings for migrations."""
     commands = ("query-migrate-capabilities", "query-migrate-parameters")
     return [guest.execute(command) for command in commands]
+
+
+@contextmanager
+def slowly(saved: Callable[[str], Saved], guest: Monitored) -> Iterator[subprocess.Popen[str]]:
+    """Start a restore in a process of its own, and give it when some pages have been sent."""
+    path, monitor = saved("multifd").path, guest.monitor
+    process = snapmig_program.start("restore", path, monitor, "--bwlimit", "4M", "-j", 2)
+    try:
+        wait_for(lambda: guest.execute("query-migrate").get("status") == "active")
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+CUT_OFF = re.compile("")
+"""What QEMU says of a migration that does not come to its end: anything."""
+
+
+def test_a_destination_that_is_killed(
+    saved: Callable[[str], Saved], program: str, shm: Path
+) -> None:
+    """Its end is one sentence, and the snapshot is as it was."""
+    before = saved("multifd").path.read_bytes()
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = CUT_OFF
+        with slowly(saved, guest) as process:
+            os.kill(guest.pid, signal.SIGKILL)
+            snapmig_program.end(process, timeout=60).fails(1, start="snapmig: ", lines=1)
+    assert saved("multifd").path.read_bytes() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda one: one.name)
+def test_a_source_that_goes(
+    saved: Callable[[str], Saved], program: str, shm: Path, number: signal.Signals
+) -> None:
+    """QEMU sees a migration that has failed, and ends or waits, but runs no half guest."""
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = CUT_OFF
+        with slowly(saved, guest) as process:
+            process.send_signal(number)
+            outcome = snapmig_program.end(process, timeout=60)
+        wait_for(lambda: not guest.is_running() or migration_status(guest) == "failed")
+        assert not guest.is_running() or status(guest) == "inmigrate"
+        assert guest.read_serial() == ""
+    assert outcome.code in (130, -signal.SIGKILL)
+
+
+def migration_status(guest: Guest) -> str | None:
+    """Return the state of a migration; None if QEMU has gone meanwhile."""
+    try:
+        return str(guest.execute("query-migrate").get("status"))
+    except QMPError:
+        return None

@@ -28,7 +28,6 @@ from tests.support.guests.migration import MULTIFD
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import (
     LAYOUT,
-    Elsewhere,
     Memory,
     Monitored,
     file_memory,
@@ -128,7 +127,8 @@ def is_catching_signals(process: subprocess.Popen[str]) -> bool:
     return caught is not None and bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-WAYS = [(place, n, wire) for place in (UNIX, LOCAL) for n in (1, 2, 4) for wire in ("none", "zstd")]
+WIRES = ("none", "zstd", "zlib")
+WAYS = [(place, n, wire) for place in (UNIX, LOCAL) for n in (1, 2, 4) for wire in WIRES]
 
 
 @pytest.mark.parametrize(
@@ -507,12 +507,11 @@ def test_to_another_host(
 ) -> None:
     """Over a network that delays and loses packets a guest arrives whole, by TLS, and counts on."""
     found = saved("multifd")
-    config = tiny.config(tiny.write_sector(shm, LAYOUT), LAYOUT, incoming=True)
+    elsewhere = make_monitored(program, shm, private_memory(), incoming=True)
     with network.bad_link(0.005, loss) as link:
         there = link.addresses[1]
         ends = certificates.make_ends(authority, shm / "ends", there)
-        elsewhere = Elsewhere(program, config, private_memory())
-        elsewhere.before = link.command(1)
+        elsewhere.config.before = link.command(1)
         with elsewhere as guest:
             place = f"tcp:{there}:0"
             address = listen_by_tls(guest, ends, place=place, channels=channels)

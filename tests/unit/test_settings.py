@@ -8,6 +8,7 @@ import pytest
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
+from snapmig.migration.wire import WireCompression
 from snapmig.operations.options import parse as settings
 
 ZLIB, ZSTD, NONE = (COMPRESSIONS[name] for name in ("zlib", "zstd", "none"))
@@ -40,6 +41,11 @@ def test_default_jobs_are_the_processors_that_may_be_used():
         (settings.parse_depth, 64, 64),
         (settings.parse_layout, "fixed", Layout.FIXED),
         (settings.parse_layout, "packed", Layout.PACKED),
+        (settings.parse_wire, None, WireCompression.NONE),
+        (settings.parse_wire, "auto", WireCompression.NONE),
+        (settings.parse_wire, "none", WireCompression.NONE),
+        (settings.parse_wire, "zstd", WireCompression.ZSTD),
+        (settings.parse_wire, "zlib", WireCompression.ZLIB),
         (settings.parse_packet_size, "64K", 65536),
         (settings.parse_packet_size, "4M", 4 << 20),
         (settings.parse_packet_size, 524288, 524288),
@@ -69,6 +75,8 @@ def test_words_that_make_sense(parse, word, expected):
         (settings.parse_depth, 65, "depth is 65"),
         (settings.parse_layout, "flat", "layout is 'flat', expected fixed or packed"),
         (settings.parse_layout, "", "layout is ''"),
+        (settings.parse_wire, "qpl", "'qpl', expected auto or none or zstd or zlib"),
+        (settings.parse_wire, "", "wire is ''"),
         (settings.parse_packet_size, "0K", "packet size is 0 B"),
         (settings.parse_packet_size, 0, "packet size is 0 B"),
         (settings.parse_packet_size, "32K", "from 64.0 KiB to 4.0 MiB"),

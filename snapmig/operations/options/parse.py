@@ -284,8 +284,8 @@ def parse_wire(form: str | None) -> WireCompression:
     """
     Return the form of pages on the wire, ``auto`` for None.
 
-    That is pages as they are: on one host nothing is faster, and a QEMU that others have set up
-    takes nothing else unless they have set ``multifd-compression``, which a source can't ask.
+    That is pages as they are, with their digests compared. A QEMU that others have set up takes
+    nothing else unless they have set ``multifd-compression``, which a source can't ask.
 
     :raises UsageError: there is none of that name
     """

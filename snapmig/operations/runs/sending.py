@@ -7,7 +7,7 @@ from functools import partial
 
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import LoadTasks
-from snapmig.handlers.send import SendHandler, SendPlan, SendTasks, SyncTasks
+from snapmig.handlers.send import BarrierTasks, PageTasks, SendHandler, SendPlan
 from snapmig.migration.dialing import Connection
 from snapmig.migration.sender import STILL_S, MainSender
 from snapmig.migration.source_stream import SourceStream
@@ -48,7 +48,6 @@ def send_over_channels(
     :raises SnapmigError: any failure of a worker
     """
     main.send(stream.opening, check)
-    begin()
     options, snapshot = reading.options, reading.snapshot
     make = partial(SendHandler, _plan(reading, stream, channels, compression, multifd=multifd))
     with options.workers(len(channels), make, lambda _signal: "") as pool:
@@ -60,12 +59,16 @@ def send_over_channels(
             report()
 
         load = LoadTasks(snapshot, range(snapshot.geometry.packet_count))
-        tasks = SendTasks(load, [_descriptor(each) for each in channels])
+        count, descriptors = len(channels), [_descriptor(each) for each in channels]
         try:
-            pool.run(tasks, poll, ahead=reading.ahead)
+            pool.run(BarrierTasks(descriptors, pool.size, 1), poll)
+            if multifd:
+                main.send(stream.mark, check)
+            begin()
+            pool.run(PageTasks(load, count), poll, ahead=reading.ahead)
             # A worker that has the main connection sends the last bytes.
             last = poll if multifd else partial(poll, is_sent=True)
-            pool.run(SyncTasks(len(channels), stream.last_barriers), last)
+            pool.run(BarrierTasks([-1] * count, pool.size, stream.last_barriers), last)
         except MigrationError:
             main.explain()
             raise
@@ -89,7 +92,7 @@ def _plan(
     multifd: bool,
 ) -> SendPlan:
     secure = [each for each in channels if isinstance(each, SecureConnection)]
-    parts = None if multifd else StreamParts(stream.part, stream.after_part())
+    parts = None if multifd else StreamParts(stream.mark + stream.part, stream.after_part())
     return SendPlan(reading.plans, stream.block_names, compression, STILL_S, secure, parts)
 
 

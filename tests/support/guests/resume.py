@@ -77,20 +77,6 @@ class Monitored(Guest):
         return [*command, "-qmp", f"unix:{self.folder / 'monitor'},server=on,wait=off"]
 
 
-class Elsewhere(Monitored):
-    """
-    A guest whose QEMU is in a network namespace.
-
-    :ivar before: the words before a command that runs there
-    """
-
-    before: Sequence[str] = ()
-
-    def arguments(self) -> list[str]:
-        """Return the command to start QEMU there."""
-        return [*self.before, *super().arguments()]
-
-
 class Printed(Guest):
     """A guest started by a command printed by snapmig, with files of its own."""
 
