@@ -27,7 +27,7 @@ from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
-from tests.support.processes import wait_for
+from tests.support.processes import children, wait_for
 from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
@@ -185,6 +185,21 @@ def test_a_killed_restore_is_continued(
         counted = tiny.wait_passes(guest, 2, before=0)
         assert postcopy_is_on(guest) is False
     assert (result.seconds_to_run, tiny.goes_on(counted, found.state, LAYOUT)) == (None, True)
+
+
+def test_a_worker_is_killed(saved: Callable[[str], Saved], program: str, shm: Path) -> None:
+    """The error says that the guest waits, and the same command goes on with it."""
+    found = saved("multifd")
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = IO_FAILURE
+        process = start(found.path, guest)
+        wait_for(lambda: guest.execute("query-status")["status"] == "running")
+        os.kill(children(process.pid)[0], signal.SIGKILL)
+        program_of_snapmig.end(process, 60).fails(5, "waits for the rest of its memory: repeat")
+        wait_for(lambda: migration(guest) == "postcopy-paused")
+        snapmig.restore(found.path, guest.monitor, jobs=2, postcopy=True)
+        counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, found.state, LAYOUT)
 
 
 def test_another_snapshot_does_not_continue(
