@@ -11,7 +11,7 @@ import snapmig
 from snapmig.backups.plan import Plan
 from snapmig.backups.space import expected_size
 from snapmig.guests.wait import USUAL_WAIT
-from tests.qemu.private import private_memory, ram_of
+from tests.support.guests.private import private_memory, ram_of
 from tests.support.guests.resume import LAYOUT, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome

@@ -14,7 +14,10 @@ import pytest
 
 import snapmig
 from snapmig.operations.save import SaveResult
-from tests.qemu.private import (
+from tests.support import filesystems
+from tests.support.guests import migration
+from tests.support.guests.migration import MAPPED_RAM
+from tests.support.guests.private import (
     HUGE_PAGES,
     MEMORIES,
     private_memory,
@@ -22,9 +25,6 @@ from tests.qemu.private import (
     require_live,
     status,
 )
-from tests.support import filesystems
-from tests.support.guests import migration
-from tests.support.guests.migration import MAPPED_RAM
 from tests.support.guests.qemu import REFUSED, GuestConfig
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, goes_on, make_monitored
 from tests.support.guests.tiny import guest as tiny

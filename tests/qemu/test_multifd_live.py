@@ -19,16 +19,16 @@ from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.guests.guest import Guest
 from snapmig.guests.limits import LiveLimits
 from snapmig.guests.outgoing import migrating
-from tests.qemu.private import (
+from tests.support import filesystems
+from tests.support import program as snapmig_program
+from tests.support.guests import migration
+from tests.support.guests.private import (
     migration_settings,
     private_memory,
     ram_of,
     require_live,
     status,
 )
-from tests.support import filesystems
-from tests.support import program as snapmig_program
-from tests.support.guests import migration
 from tests.support.guests.qemu import REFUSED
 from tests.support.guests.resume import Monitored, make_monitored
 from tests.support.guests.tiny import guest as tiny

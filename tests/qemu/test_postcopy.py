@@ -19,10 +19,10 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.monitor import MonitorError
 from snapmig.operations.runs.working_set import write_working_set
-from tests.qemu.private import HUGE_PAGES, MEMORIES
 from tests.qemu.test_other_user import make_other_users
 from tests.support import filesystems, userfaultfd
 from tests.support import program as program_of_snapmig
+from tests.support.guests.private import HUGE_PAGES, MEMORIES
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 import snapmig
-from tests.qemu.private import private_memory, ram_of, status
 from tests.qemu.receiver import END_S, receiving
 from tests.support import certificates, network
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
+from tests.support.guests.private import private_memory, ram_of, status
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import Monitored, goes_on, make_monitored
 from tests.support.guests.tiny import guest as tiny

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 import snapmig
-from tests.qemu.private import MEMORIES, private_memory, ram_of
 from tests.qemu.receiver import receiving
 from tests.qemu.test_restore_multifd import damage
 from tests.support import certificates, network
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
+from tests.support.guests.private import MEMORIES, private_memory, ram_of
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import (
     LAYOUT,

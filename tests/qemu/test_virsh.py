@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.qemu.private import ram_of
 from tests.support.guests.libvirt import SHARED, Session, make_session
+from tests.support.guests.private import ram_of
 from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome

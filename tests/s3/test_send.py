@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.qemu.private import private_memory, ram_of
 from tests.support.guests import migration
+from tests.support.guests.private import private_memory, ram_of
 from tests.support.guests.resume import LAYOUT, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.versions import require_program
