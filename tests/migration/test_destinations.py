@@ -14,7 +14,6 @@ from snapmig.migration import sender
 from snapmig.operations.runs import sending
 from tests.migration.sources import RAM, restore, save, send
 from tests.migration.test_bad_sources import is_sentence
-from tests.qemu.sweep import sweep
 from tests.support import program
 from tests.support.multifd.destination import (
     ANY_CHANNEL,
@@ -31,6 +30,7 @@ from tests.support.multifd.plan import usual
 from tests.support.multifd.talk import MAIN
 from tests.support.multifd.waiting import WaitingQemu
 from tests.support.processes import all_gone, children, wait_for
+from tests.support.sweep import sweep
 
 STILL_S = 1
 PREFIX = "snapmig: "

@@ -10,7 +10,6 @@ import pytest
 import snapmig
 from tests.migration.sources import OTHERS, save
 from tests.migration.test_bad_sources import is_sentence
-from tests.qemu.sweep import sweep
 from tests.support.multifd.answers import pong
 from tests.support.multifd.destination import GOOD, SAY, Deed, Destination
 from tests.support.multifd.dialects import QEMU_7_2, QEMU_10
@@ -18,6 +17,7 @@ from tests.support.multifd.manners import FAULTS
 from tests.support.multifd.plan import usual
 from tests.support.multifd.talk import MAIN
 from tests.support.processes import wait_for
+from tests.support.sweep import sweep
 
 PLAN = usual(1, 2)
 PREFIX = "snapmig: "

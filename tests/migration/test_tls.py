@@ -11,7 +11,6 @@ from contextlib import contextmanager
 import pytest
 
 import snapmig
-from tests.qemu.sweep import sweep
 from tests.support import certificates, program
 from tests.support.multifd import faults, wire
 from tests.support.multifd.dialects import QEMU_10
@@ -19,6 +18,7 @@ from tests.support.multifd.plan import usual
 from tests.support.multifd.play import play
 from tests.support.multifd.secure import SecureRelay, client_context
 from tests.support.multifd.talk import write
+from tests.support.sweep import sweep
 
 # Python forgets to close a socket that is reset before its handshake.
 pytestmark = pytest.mark.filterwarnings(

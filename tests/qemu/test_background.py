@@ -19,7 +19,6 @@ from snapmig.errors import NoSpaceError, SnapmigError, UsageError
 from snapmig.guests.watch import AT_REST
 from snapmig.handlers import gathered_pages
 from snapmig.operations.save import SaveResult
-from tests.qemu.sweep import sweep
 from tests.qemu.test_other_user import make_other_users
 from tests.support import filesystems, userfaultfd
 from tests.support import program as snapmig_program
@@ -37,6 +36,7 @@ from tests.support.guests.tiny.guest import Layout, State
 from tests.support.guests.versions import needs_mapped_ram, require_capabilities
 from tests.support.outcome import Outcome
 from tests.support.processes import caught, wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

@@ -16,7 +16,6 @@ import pytest
 
 import snapmig
 from snapmig.errors import SnapmigError
-from tests.qemu.sweep import sweep
 from tests.support.guests import migration
 from tests.support.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
 from tests.support.guests.qemu import Guest
@@ -27,6 +26,7 @@ from tests.support.guests.versions import needs_file, require_capabilities
 from tests.support.outcome import Outcome
 from tests.support.qemu_files import footer
 from tests.support.requirements import requires
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

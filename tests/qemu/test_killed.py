@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 import snapmig
-from tests.qemu.sweep import sweep
 from tests.support import program as snapmig_program
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import Memory, Monitored, file_memory, make_monitored
@@ -24,6 +23,7 @@ from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
 from tests.support.outcome import Outcome
 from tests.support.processes import caught, children, wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

@@ -15,7 +15,6 @@ import pytest
 
 import snapmig
 from snapmig.guests import domain as domains
-from tests.qemu.sweep import sweep
 from tests.support import userfaultfd
 from tests.support.guests.libvirt import SHARED, Session, make_session
 from tests.support.guests.resume import LAYOUT
@@ -24,6 +23,7 @@ from tests.support.outcome import Outcome
 from tests.support.processes import children, state, wait_for
 from tests.support.program import ENVIRONMENT
 from tests.support.requirements import lacks
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

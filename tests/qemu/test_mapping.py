@@ -13,7 +13,6 @@ import pytest
 import snapmig
 from examples import map_snapshot
 from snapmig.guests.guest import Guest as WaitingGuest
-from tests.qemu.sweep import sweep
 from tests.support import program
 from tests.support.guests import migration
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
@@ -21,6 +20,7 @@ from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import needs_file
 from tests.support.outcome import Outcome
+from tests.support.sweep import sweep
 
 pytestmark = [pytest.mark.guest, needs_file]
 

@@ -22,7 +22,6 @@ from tests.qemu.private import (
     require_live,
     status,
 )
-from tests.qemu.sweep import sweep
 from tests.support import filesystems
 from tests.support.guests import migration
 from tests.support.guests.migration import MAPPED_RAM
@@ -31,6 +30,7 @@ from tests.support.guests.resume import LAYOUT, Memory, Monitored, goes_on, make
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
 from tests.support.requirements import requires
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

@@ -11,11 +11,11 @@ import pytest
 
 import snapmig
 from tests.qemu.private import private_memory, ram_of, require_live
-from tests.qemu.sweep import sweep
 from tests.support import slots
 from tests.support.guests.qemu import REFUSED
 from tests.support.guests.resume import LAYOUT, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

@@ -26,7 +26,6 @@ from tests.qemu.private import (
     require_live,
     status,
 )
-from tests.qemu.sweep import sweep
 from tests.support import filesystems
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
@@ -36,6 +35,7 @@ from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
 from tests.support.outcome import Outcome
 from tests.support.processes import caught, wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

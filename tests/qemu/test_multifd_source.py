@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.qemu.sweep import sweep
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
 from tests.support.guests.qemu import Guest
@@ -31,6 +30,7 @@ from tests.support.multifd.dialects import (
 from tests.support.multifd.play import play
 from tests.support.multifd.recorder import Recorder
 from tests.support.multifd.wire import SWITCHOVER_START
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

@@ -20,7 +20,6 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.monitor import MonitorError
 from snapmig.operations.runs.working_set import write_working_set
 from tests.qemu.private import HUGE_PAGES, MEMORIES
-from tests.qemu.sweep import sweep
 from tests.qemu.test_other_user import make_other_users
 from tests.support import filesystems, userfaultfd
 from tests.support import program as program_of_snapmig
@@ -29,6 +28,7 @@ from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, 
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
 from tests.support.processes import children, wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

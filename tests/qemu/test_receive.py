@@ -15,7 +15,6 @@ import pytest
 import snapmig
 from tests.qemu.private import private_memory, ram_of, status
 from tests.qemu.receiver import END_S, receiving
-from tests.qemu.sweep import sweep
 from tests.support import certificates, network
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
@@ -24,6 +23,7 @@ from tests.support.guests.resume import Monitored, goes_on, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
 from tests.support.processes import wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

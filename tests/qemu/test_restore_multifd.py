@@ -21,7 +21,6 @@ from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings import deflate
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
-from tests.qemu.sweep import sweep
 from tests.support import program as snapmig_program
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
@@ -29,6 +28,7 @@ from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import require_qemu
 from tests.support.processes import wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 

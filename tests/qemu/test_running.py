@@ -18,7 +18,6 @@ import pytest
 import snapmig
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.operations.save import SaveResult
-from tests.qemu.sweep import sweep
 from tests.support import filesystems
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
@@ -38,6 +37,7 @@ from tests.support.guests.tiny.guest import Layout, State
 from tests.support.guests.versions import needs_mapped_ram, require_qemu
 from tests.support.outcome import Outcome
 from tests.support.processes import caught, wait_for
+from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 
