@@ -88,6 +88,7 @@ def serve_guest(
         try:
             dialer = Dialer(Address(str(folder.path)))
             connection = stack.enter_context(closing(dialer.open_main(serving.stream.header)))
+            folder.close()  # nothing is left of it even if we are killed
             main = MainSender(connection, serving.take)
             serving.run(main, first, loading.check, running)
             wait_until_loaded(guest, loading)
@@ -120,6 +121,7 @@ def resume_serving(reading: Reading, guest: Guest) -> Served:
         try:
             dialer = Dialer(Address(str(folder.path)))
             connection = stack.enter_context(closing(dialer.open_main(asked)))
+            folder.close()
             serving = stack.enter_context(continued(reading, content, state, connection))
             serving.resume(MainSender(connection, serving.take), loading.check)
             wait_until_loaded(guest, loading)
