@@ -11,11 +11,10 @@ __all__ = ("AT_REST", "POLL_S", "STILL_S", "Watch", "migration_of")
 
 POLL_S = 0.002
 AT_REST = ("none", "completed", "failed", "cancelled")
-_UNDER_WAY = (
-    *("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling"),
-    *("postcopy-active", "postcopy-recover-setup", "postcopy-recover"),
-)
+_UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "cancelling")
 """Transient states; ``none`` is the moment before the first."""
+_COMING_IN = (*_UNDER_WAY, "postcopy-active", "postcopy-recover-setup", "postcopy-recover")
+"""Those of a migration to be loaded, too: none of ours goes out by postcopy."""
 
 STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0, "migrate-recover": 3600.0}
 """
@@ -59,7 +58,8 @@ class Watch:
         if answer.status in ("failed", "cancelled"):
             reason = "it does not say why" if answer.reason is None else words(answer.reason)
             raise self._error(f"QEMU could not {self._command.replace('-', ' ')}: {reason}")
-        if answer.status not in (*_UNDER_WAY, "completed"):
+        known = _UNDER_WAY if self._command == "migrate" else _COMING_IN
+        if answer.status not in (*known, "completed"):
             found = words(answer.status)
             raise self._error(f"QEMU's migration is {found}, expected active, completed or failed")
         now = time.monotonic()
