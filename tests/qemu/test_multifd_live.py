@@ -7,9 +7,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
@@ -155,19 +154,10 @@ def test_qemu_outlives_channels_that_end(busy: Monitored, shm: Path) -> None:
             live = LiveLimits(pause_after_s=LONG_S)
             with migrating(saved, f"unix:{shm / str(number)}", 2, live):
                 connections = [listening.accept()[0] for _ in range(3)]
-                for each in connections:
-                    Thread(target=read_all, args=(each,), daemon=True).start()
                 wait_for(lambda: busy.execute("query-migrate")["status"] == "active")
-                time.sleep(0.05)
+                time.sleep(0.05)  # nobody reads, so that all channels are full
                 for each in connections:
-                    each.shutdown(socket.SHUT_RDWR)
-
-
-def read_all(connection: socket.socket) -> None:
-    """Read a connection to its end, and close it."""
-    with connection, suppress(OSError):
-        while connection.recv(1 << 20):
-            pass
+                    each.close()
 
 
 def test_a_guest_that_writes_all_the_time_is_stopped_in_time(
