@@ -31,7 +31,7 @@ demo: $(BIN)/.installed tools  ## save, inspect, verify and restore a real guest
 
 # Two halves side by side, as long as each other on 2 processors.
 TEST := $(BIN)/python -m pytest -m "not sweep"
-HALF := tests/batch tests/faults tests/golden tests/qemu tests/property
+HALF := tests/batch tests/golden tests/qemu
 
 test: $(BIN)/.installed tools  ## the tests, under 10 minutes
 	$(BIN)/python -m tests.support.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)

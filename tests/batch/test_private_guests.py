@@ -79,7 +79,11 @@ BUSY_TICKS = 10
 AT_ONCE = "max_guests_at_once = 3\n"
 
 
-@pytest.mark.parametrize("each", ["", "live = true"], ids=["paused", "live"])
+@pytest.mark.parametrize(
+    "each",
+    [pytest.param("", marks=pytest.mark.sweep), "live = true"],
+    ids=["paused", "live"],
+)
 @pytest.mark.parametrize(
     "workers",
     [pytest.param(1, marks=pytest.mark.sweep), 2, pytest.param(5, marks=pytest.mark.sweep)],

@@ -83,7 +83,6 @@ def over(ways: Iterable[Any]) -> Callable[[Test], Test]:
     return decorate
 
 
-each_way = over(WAYS)
 best_way = over(sweep(WAYS, lambda way: way == "binding"))
 
 
@@ -101,7 +100,7 @@ def restart(session: Session, shm: Path) -> None:
 
 
 @both()
-@each_way
+@best_way
 def test_running(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     """A domain that runs is saved, runs on, and is loaded by libvirt again."""
     saved = cli("save", "--connect", session.uri, "libvirt:tiny", shm / "snap")
@@ -163,7 +162,7 @@ def test_by_a_file(session: Session, shm: Path, cli: Callable[..., Outcome]) -> 
 
 
 @only_shared
-@each_way
+@best_way
 def test_definition(session: Session, shm: Path) -> None:
     """The attachment domain.xml is the definition in the form of libvirt's own images."""
     snapmig.save("libvirt:tiny", shm / "snap", connect=session.uri)
@@ -198,7 +197,7 @@ def test_capabilities_stay(session: Session, shm: Path) -> None:
 
 
 @only_shared
-@each_way
+@best_way
 def test_nothing_is_left(session: Session, shm: Path) -> None:
     """After a save neither a process of ours nor a descriptor in QEMU is left."""
     before = children(os.getpid())
@@ -220,7 +219,7 @@ def test_hidden_process(session: Session, shm: Path, cli: Callable[..., Outcome]
 
 
 @only_shared
-@each_way
+@best_way
 def test_missing_domain(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     """A domain that is not there is one sentence with those that are."""
     saved = cli("save", "--connect", session.uri, "libvirt:web", shm / "snap")
@@ -229,7 +228,7 @@ def test_missing_domain(session: Session, shm: Path, cli: Callable[..., Outcome]
 
 
 @only_shared
-@each_way
+@best_way
 def test_number_of_a_domain(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     """A domain's number, which changes with each start, does not name it."""
     number = session.virsh("domid", "tiny").strip()
@@ -237,7 +236,7 @@ def test_number_of_a_domain(session: Session, shm: Path, cli: Callable[..., Outc
 
 
 @only_shared
-@each_way
+@best_way
 def test_domain_that_is_off(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     """A domain that is off is one sentence."""
     text = (session.folder / "tiny.xml").read_text().replace(">tiny<", ">off<")
@@ -260,7 +259,7 @@ def test_domain_that_is_off(session: Session, shm: Path, cli: Callable[..., Outc
         ("nothing:///system", ""),
     ],
 )
-@each_way
+@best_way
 @pytest.mark.usefixtures("session")
 def test_wrong_uri(shm: Path, cli: Callable[..., Outcome], uri: str, said: str) -> None:
     """A URI where no such domain is is one sentence with its reason."""
@@ -269,7 +268,7 @@ def test_wrong_uri(shm: Path, cli: Callable[..., Outcome], uri: str, said: str) 
 
 
 @only_shared
-@each_way
+@best_way
 @pytest.mark.usefixtures("session")
 def test_no_qemu(shm: Path, cli: Callable[..., Outcome]) -> None:
     """A domain of another kind than QEMU's is one sentence."""
@@ -348,7 +347,7 @@ def test_killed(session: Session, way: str, shm: Path, also: str) -> None:
 
 
 @only_shared
-@each_way
+@best_way
 def test_interrupted(session: Session, way: str, shm: Path) -> None:
     """Ctrl-C during the pause lets the domain run on at once."""
     process = start(session, way, shm)
@@ -358,7 +357,7 @@ def test_interrupted(session: Session, way: str, shm: Path) -> None:
 
 
 @only_shared
-@each_way
+@best_way
 def test_libvirt_that_hangs(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     """A libvirt that does not answer ends a save at the limit."""
     os.kill(session.daemon, signal.SIGSTOP)
@@ -372,7 +371,7 @@ def test_libvirt_that_hangs(session: Session, shm: Path, cli: Callable[..., Outc
 
 
 @only_shared
-@each_way
+@best_way
 def test_libvirt_that_hangs_during_the_pause(session: Session, way: str, shm: Path) -> None:
     """A domain whose libvirt stops answering is resumed once it answers again."""
     process = start(session, way, shm, "--monitor-timeout", "2")

@@ -12,6 +12,7 @@ import pytest
 
 import snapmig
 from examples import map_snapshot
+from snapmig.guests.file_migrations import load_state
 from snapmig.guests.guest import Guest as WaitingGuest
 from tests.support import program
 from tests.support.guests import migration
@@ -92,7 +93,7 @@ def resume(guest: Monitored, path: Path) -> list[int]:
     try:
         os.pwrite(fd, state, 0)
         with WaitingGuest(str(guest.folder / "monitor")) as waiting:
-            waiting.load_state(fd)
+            load_state(waiting, fd)
             waiting.run()
     finally:
         os.close(fd)

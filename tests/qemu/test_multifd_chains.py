@@ -31,7 +31,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of snapshots; a packet of QEMU's has 512 KiB of RAM."""
 OF_CHILDREN = ("deltas",)
-ESSENTIAL = ("64K", "1M")
+ESSENTIAL = ("64K",)
 
 all_options = pytest.mark.parametrize("name", sweep(OPTIONS, lambda name: name in ESSENTIAL))
 

@@ -27,7 +27,9 @@ def session(program: str, shm: Path, request: pytest.FixtureRequest) -> Iterator
         yield session
 
 
-@pytest.mark.parametrize("session", ["raw", "gzip"], indirect=True)
+@pytest.mark.parametrize(
+    "session", ["raw", pytest.param("gzip", marks=pytest.mark.sweep)], indirect=True
+)
 def test_libvirt_resumes_a_restored_image(session: Session, shm: Path) -> None:
     """A guest saved by `virsh save` continues when `virsh restore` reads the restored image."""
     folder = session.folder
