@@ -36,11 +36,11 @@ KINDS = {
 MOMENTS = 4
 CUT_OFF = re.compile(
     "Sibling indicated error 1$|Channel error|[Ee]rror.*(migrat|writ)|Unable to (read|write)"
-    r"|failed to save SaveStateEntry .*\(ram\): -5$|has already quit"
+    r"|failed to save SaveStateEntry .*\(ram\): -[15]$|has already quit"
 )
 """
 What QEMU says of a migration that is cancelled, or whose destination has gone. To cancel one QEMU
-shuts its channel, and whatever it writes then fails with EIO (5).
+shuts its channel, and whatever it writes then fails with EIO (5), over multifd with 1.
 """
 
 
