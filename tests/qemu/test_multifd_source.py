@@ -107,6 +107,8 @@ def record(program: str, folder: Path, shm: Path, machine: str) -> Recording:
             downtime_limit=200,
         )
         with Recorder(source.folder / "in", target.folder / "in") as recorder:
+            if source.version < (8, 0):
+                source.stop()  # it misses writes of an emulated guest while it is migrated
             migration.save_to(source, f"unix:{recorder.path}")
             wait_loaded(target)
         main = reader.read_main(recorder.main)
