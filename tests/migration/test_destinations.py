@@ -36,7 +36,7 @@ STILL_S = 1
 PREFIX = "snapmig: "
 HELD = Manner((Deed(ANY_CHANNEL, FIRST_PACKET, HOLD),))
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-FEW, MANY = (settings(max_examples=count, suppress_health_check=CHECKS) for count in (5, 50))
+FEW, MANY = (settings(max_examples=count, suppress_health_check=CHECKS) for count in (5, 25))
 
 WORDS = {
     "nobody listens": "can't connect to unix:",

@@ -11,7 +11,7 @@ from tests.support.multifd.strategies import damaged, talks
 
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
 FEW, MANY, MOST = (
-    settings(max_examples=count, suppress_health_check=CHECKS) for count in (8, 80, 120)
+    settings(max_examples=count, suppress_health_check=CHECKS) for count in (8, 60, 60)
 )
 
 

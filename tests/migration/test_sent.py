@@ -27,7 +27,7 @@ COMPRESSIONS = ("zlib", "zstd", "lz4", "none")
 WAYS = [(one, n, wire) for one in DIALECTS for n in (1, 2, 5) for wire in WIRES]
 ESSENTIAL = [(QEMU_7_2, 2, "zlib"), (QEMU_10, 1, "none"), (QEMU_10, 2, "zstd")]
 CHECKS = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-FEW, MANY = (settings(max_examples=count, suppress_health_check=CHECKS) for count in (6, 50))
+FEW, MANY = (settings(max_examples=count, suppress_health_check=CHECKS) for count in (6, 25))
 
 
 @pytest.fixture(scope="module")
