@@ -37,6 +37,7 @@ MOMENTS = 4
 CUT_OFF = re.compile(
     "Sibling indicated error 1$|Channel error|[Ee]rror.*(migrat|writ)|Unable to (read|write)"
     r"|failed to save SaveStateEntry .*\(ram\): -[15]$|has already quit"
+    r"|Failed to connect to '/run/snapmig-"
 )
 """
 What QEMU says of a migration that is cancelled, or whose destination has gone. To cancel one QEMU

@@ -167,7 +167,6 @@ def test_without_a_return_path(guest: Monitored, program: str, shm: Path) -> Non
     [
         (1, 2, "more than"),
         (0, 2, "more than"),
-        pytest.param(4, 2, "in 60 s there came", marks=pytest.mark.sweep),
         pytest.param(2, None, "in 60 s there came", marks=pytest.mark.sweep),
     ],
 )
