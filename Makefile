@@ -31,7 +31,9 @@ demo: $(BIN)/.installed tools  ## save, inspect, verify and restore a real guest
 
 # Two halves side by side, as long as each other on 2 processors.
 TEST := $(BIN)/python -m pytest -m "not sweep"
-HALF := tests/batch tests/golden tests/qemu
+HALF := tests/batch tests/examples tests/golden tests/qemu
+# The properties are for test-more, with more examples.
+REST := tests $(HALF:%=--ignore=%) --ignore=tests/property
 
 test: $(BIN)/.installed tools  ## the tests, under 10 minutes
 	$(BIN)/python -m tests.support.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
@@ -42,7 +44,7 @@ test-half-1:
 	$(TEST) $(HALF)
 
 test-half-2:
-	$(TEST) tests $(HALF:%=--ignore=%)
+	$(TEST) $(REST)
 
 test-more: $(BIN)/.installed tools  ## more guests under QEMU, object storage, clusters; minutes
 	SNAPMIG_LONG_TESTS=1 $(BIN)/python -m pytest -m sweep

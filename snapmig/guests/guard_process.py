@@ -118,7 +118,9 @@ def _let_go(monitor: _Monitor, plan: dict[str, Any]) -> None:
 
 def _wait_for_cleanup(monitor: _Monitor) -> None:
     # QEMU reads its settings once more after a migration has ended: see settings.py.
-    while {"type": "migration"} in (monitor.execute("query-yank") or []):
+    while isinstance(listed := monitor.execute("query-yank"), list):
+        if {"type": "migration"} not in listed:
+            return
         time.sleep(_POLL_S)
 
 

@@ -13,10 +13,7 @@ from snapmig.guests.backing import open_backings
 from snapmig.guests.memory import GuestMemory, find_memory
 from snapmig.guests.monitor import Domain, Monitor, MonitorError, Peer, words
 from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
-from snapmig.guests.settings import (
-    BACKGROUND,
-    known_capabilities,
-)
+from snapmig.guests.settings import BACKGROUND, known_capabilities
 from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.guests.watch import AT_REST, migration_of
 

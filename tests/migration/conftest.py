@@ -95,7 +95,7 @@ def receive(tmp_path: Path) -> Callable[..., Received]:
     folder = tmp_path / "to"
     folder.mkdir()
 
-    def call(talk: Talk, patience: float = PATIENCE_S) -> Received:
+    def call(talk: Talk, patience: float = PATIENCE_S, *, hurry: bool = False) -> Received:
         snapshot = folder / "snapshot"
         snapshot.unlink(missing_ok=True)
         before = children(os.getpid())
@@ -106,7 +106,7 @@ def receive(tmp_path: Path) -> Callable[..., Received]:
                 target=lambda: reports.append(play(talk, address, patience=patience)), daemon=True
             )
             source.start()
-            error = _error_of(talk, private, snapshot)
+            error = _error_of(talk, private, snapshot, hurry=hurry)
             private.listener.close()
             source.join(60)
         files = sorted(path.name for path in folder.iterdir())
@@ -116,16 +116,18 @@ def receive(tmp_path: Path) -> Callable[..., Received]:
     return call
 
 
-def _error_of(talk: Talk, private: PrivateSocket, snapshot: Path) -> Exception | None:
+def _error_of(
+    talk: Talk, private: PrivateSocket, snapshot: Path, *, hurry: bool
+) -> Exception | None:
     try:
-        _receive(talk, private, snapshot)
+        _receive(talk, private, snapshot, hurry=hurry)
     except Exception as error:  # noqa: BLE001 - the tests look at its kind
         # Its frames would keep all that came, and themselves: gigabytes in a long run.
         return error.with_traceback(None)
     return None
 
 
-def _receive(talk: Talk, private: PrivateSocket, snapshot: Path) -> None:
+def _receive(talk: Talk, private: PrivateSocket, snapshot: Path, *, hurry: bool) -> None:
     multifd = any(line.name != MAIN for line in talk.lines)
     channels = talk.plan.channels if multifd else 0
     connections = accept_all(private.listener, channels, runs.HEAD_S)
@@ -135,6 +137,8 @@ def _receive(talk: Talk, private: PrivateSocket, snapshot: Path) -> None:
             state = main.read_head(runs.HEAD_S, lambda: None)
             place = parse_location(snapshot)
             with runs.open_receiver(connections, main, state, place, OPTIONS) as receiver:
+                if hurry:
+                    receiver.hurry()
                 receiver.receive(lambda: None)
                 receiver.source.attachments = receiver.attachments()
                 receiver.finish()

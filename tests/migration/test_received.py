@@ -38,6 +38,14 @@ def test_the_ram_is_the_sources(receive, dialect, channels):
 
 
 @each_dialect
+def test_a_guest_that_stands_still(receive, dialect):
+    """Packets staged whole are the same when they are merged."""
+    plan = usual(2)
+
+    check(receive(write(plan, dialect), hurry=True), plan)
+
+
+@each_dialect
 def test_the_source_is_told_at_the_end(receive, dialect):
     """A ping is answered, and the last word is success."""
     report = receive(write(SMALL, dialect)).report

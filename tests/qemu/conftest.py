@@ -1,7 +1,11 @@
 """Fixtures for tests with tiny guests: the program of QEMU, and the limits of its version."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 
+from tests.support.guests.saves import Saved, saves
 from tests.support.guests.versions import require_program, require_qemu
 
 
@@ -9,6 +13,13 @@ from tests.support.guests.versions import require_program, require_qemu
 def program() -> str:
     """Give the program of QEMU, where it can run guests."""
     return require_program()
+
+
+@pytest.fixture(scope="module")
+def saved(program: str, shared_shm: Path) -> Iterator[Callable[[str], Saved]]:
+    """Give a function that saves a running guest in some way, once."""
+    with saves(program, shared_shm) as save:
+        yield save
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

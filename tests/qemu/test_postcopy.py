@@ -6,8 +6,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,53 +23,17 @@ from tests.support import filesystems, userfaultfd
 from tests.support import program as program_of_snapmig
 from tests.support.guests.private import HUGE_PAGES, MEMORIES
 from tests.support.guests.qemu import Guest
-from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
+from tests.support.guests.resume import LAYOUT, Memory, Monitored, make_monitored
+from tests.support.guests.saves import PRIVATE, SAVES, Saved
 from tests.support.guests.tiny import guest as tiny
-from tests.support.guests.tiny.guest import Layout, State
+from tests.support.guests.tiny.guest import Layout
 from tests.support.processes import children, wait_for
 from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 
-PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
-SAVES: dict[str, dict[str, Any]] = {
-    "shared": {"via": "shared"},
-    "multifd": {"via": "multifd"},
-    "background": {"live": "background"},
-    "mapped-ram": {"via": "mapped-ram"},
-    "stream": {"via": "stream"},
-    "large packets": {"via": "multifd", "packet_size": "2M"},
-    "child": {"via": "multifd"},
-}
 WAYS = [(kind, jobs) for kind in SAVES for jobs in (1, 2, 4)]
 ESSENTIAL = [("shared", 2), ("multifd", 1), ("child", 2)]
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A snapshot, and where its guest stood."""
-
-    path: Path
-    state: State
-
-
-@pytest.fixture(scope="module")
-def saved(program: str, shared_shm: Path) -> Iterator[Callable[[str], Saved]]:
-    """Give a function that saves a running guest in some way, once."""
-    done: dict[str, Saved] = {}
-    with make_monitored(program, shared_shm, file_memory(shared_shm / "ram")) as guest:
-        tiny.wait_passes(guest, 2)
-
-        def save(kind: str) -> Saved:
-            if kind not in done:
-                path = shared_shm / f"{kind}.snap"
-                parent = {"parent": save("multifd").path} if kind == "child" else {}
-                snapmig.save(guest.monitor, path, jobs=2, **SAVES[kind], **parent)
-                snapmig.restore(path, shared_shm / "check", block="ram", force=True)
-                done[kind] = Saved(path, tiny.check_image(shared_shm / "check", LAYOUT))
-            return done[kind]
-
-        yield save
 
 
 @pytest.mark.parametrize(("kind", "jobs"), sweep(WAYS, lambda way: way in ESSENTIAL))

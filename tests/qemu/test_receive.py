@@ -32,7 +32,7 @@ ACKNOWLEDGED = (MULTIFD, "return-path")
 FAILED = re.compile(
     "[Ee]rror.*(migrat|writ|channel)|Unable to (read|write)|failed to save|Channel error"
     "|Sibling indicated error|[Tt][Ll][Ss]|[Hh]andshake|certificate|Broken pipe|multifd"
-    "|Unable to shutdown|Failed to connect"
+    "|Unable to shutdown|Failed to connect|ram_save_setup failed"
 )
 """What QEMU says of a migration that its destination does not take."""
 OVER = ("completed", "failed", "cancelled")

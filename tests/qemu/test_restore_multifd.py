@@ -8,9 +8,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from qemu.qmp import QMPError
@@ -23,55 +21,19 @@ from snapmig.encodings import deflate
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from tests.support import program as snapmig_program
 from tests.support.guests.qemu import Guest
-from tests.support.guests.resume import LAYOUT, Memory, Monitored, file_memory, make_monitored
+from tests.support.guests.resume import LAYOUT, Monitored, file_memory, make_monitored
+from tests.support.guests.saves import PRIVATE, SAVES, Saved
 from tests.support.guests.tiny import guest as tiny
-from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import require_qemu
 from tests.support.processes import wait_for
 from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 
-PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
-SAVES: dict[str, dict[str, Any]] = {
-    "shared": {"via": "shared"},
-    "multifd": {"via": "multifd"},
-    "mapped-ram": {"via": "mapped-ram"},
-    "zstd": {"via": "multifd", "compression": "zstd"},
-    "large packets": {"via": "multifd", "packet_size": "2M"},
-    "child": {"via": "multifd", "compression": "zstd"},
-}
 COMPRESSED = (Encoding.DEFLATE, Encoding.ZSTD)
 WIRES = ("none", "zstd", "zlib")
 WAYS = [(kind, jobs, wire) for kind in SAVES for jobs in (1, 2, 4) for wire in WIRES]
 ESSENTIAL = [("shared", 2, "none"), ("multifd", 2, "zlib"), ("zstd", 2, "zstd")]
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A snapshot, and where its guest stood."""
-
-    path: Path
-    state: State
-
-
-@pytest.fixture(scope="module")
-def saved(program: str, shared_shm: Path) -> Iterator[Callable[[str], Saved]]:
-    """Give a function that saves a running guest in some way, once."""
-    done: dict[str, Saved] = {}
-    with make_monitored(program, shared_shm, file_memory(shared_shm / "ram")) as guest:
-        tiny.wait_passes(guest, 2)
-
-        def save(kind: str) -> Saved:
-            if kind not in done:
-                path = shared_shm / f"{kind}.snap"
-                parent = {"parent": save("zstd").path} if kind == "child" else {}
-                snapmig.save(guest.monitor, path, jobs=2, **SAVES[kind], **parent)
-                snapmig.restore(path, shared_shm / "check", block="ram", force=True)
-                done[kind] = Saved(path, tiny.check_image(shared_shm / "check", LAYOUT))
-            return done[kind]
-
-        yield save
 
 
 @pytest.mark.parametrize(("kind", "jobs", "wire"), sweep(WAYS, lambda way: way in ESSENTIAL))

@@ -10,7 +10,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ from tests.support.guests.resume import (
     file_memory,
     make_monitored,
 )
+from tests.support.guests.saves import SAVES, Saved
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import require_qemu
@@ -44,43 +44,6 @@ pytestmark = pytest.mark.guest
 UNIX, LOCAL = "unix", "tcp:127.0.0.1:0"
 ANYTHING = re.compile("")
 """For a QEMU whose incoming migration fails, which says so in its own words."""
-SAVES: dict[str, dict[str, Any]] = {
-    "multifd": {"via": "multifd"},
-    "zstd": {"via": "multifd", "compression": "zstd"},
-    "shared": {"via": "shared"},
-    "mapped-ram": {"via": "mapped-ram"},
-    "stream": {"via": "stream"},
-    "background": {"live": "background"},
-    "large packets": {"via": "multifd", "packet_size": "2M"},
-    "child": {"via": "multifd", "compression": "zstd"},
-}
-
-
-@dataclass(frozen=True)
-class Saved:
-    """A snapshot, and where its guest stood."""
-
-    path: Path
-    state: State
-
-
-@pytest.fixture(scope="module")
-def saved(program: str, shared_shm: Path) -> Iterator[Callable[[str], Saved]]:
-    """Give a function that saves a running guest in some way, once."""
-    done: dict[str, Saved] = {}
-    with make_monitored(program, shared_shm, file_memory(shared_shm / "ram")) as guest:
-        tiny.wait_passes(guest, 2)
-
-        def save(kind: str) -> Saved:
-            if kind not in done:
-                path = shared_shm / f"{kind}.snap"
-                parent = {"parent": save("zstd").path} if kind == "child" else {}
-                snapmig.save(guest.monitor, path, jobs=2, **SAVES[kind], **parent)
-                snapmig.restore(path, shared_shm / "check", block="ram", force=True)
-                done[kind] = Saved(path, tiny.check_image(shared_shm / "check", LAYOUT))
-            return done[kind]
-
-        yield save
 
 
 @contextmanager

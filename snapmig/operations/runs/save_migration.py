@@ -63,10 +63,9 @@ def save_over_multifd(guest: Guest, shown: str, path: Location, options: SaveOpt
                 if options.live:
                     check = partial(_check_and_hurry, outgoing, receiver)
                     receiver.receive(check, end.let_go, [guest.monitor])
+                    end.keep()
                 else:
                     receiver.receive(outgoing.check, end.keep)
-                if options.live:
-                    end.keep()
                 result = receiver.finish(domain)
                 end.let_go()
     return replace(result, pause_seconds=round(pause.seconds, 4))
