@@ -15,7 +15,7 @@ from snapmig.guests.handover import hand_over
 from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
 from snapmig.guests.refusal import copy_and_refuse
 from snapmig.guests.settings import capabilities, known_capabilities, parameters
-from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
+from snapmig.guests.watch import AT_REST, POLL_S, Watch, cancelled_on_error, migration_of
 
 __all__ = ("file_format", "load_file", "load_state", "save_file", "save_state")
 
@@ -36,7 +36,7 @@ def save_state(guest: Guest, fd: int, *, keep: bool) -> None:
         _migrate_refused(guest, fd, "x-ignore-shared")
         return
     with capabilities(guest.monitor, "x-ignore-shared"), _file(guest, fd, os.O_WRONLY) as uri:
-        _migrate(guest, "migrate", uri)
+        _send(guest, uri)
 
 
 def load_state(guest: Guest, fd: int) -> None:
@@ -81,7 +81,7 @@ def save_file(guest: Guest, fd: int, channels: int, *, keep: bool) -> str:
             capabilities(guest.monitor, *(("mapped-ram", "multifd") if mapped else ())),
             _file(guest, fd, os.O_WRONLY) as uri,
         ):
-            _migrate(guest, "migrate", uri)
+            _send(guest, uri)
     return file_format(guest)
 
 
@@ -103,6 +103,11 @@ def load_file(guest: Guest, fd: int) -> None:
 
 def _file(guest: Guest, fd: int, access: int) -> AbstractContextManager[str]:
     return hand_over(guest.monitor, fd, access, guest.version)
+
+
+def _send(guest: Guest, uri: str) -> None:
+    with cancelled_on_error(guest.monitor):
+        _migrate(guest, "migrate", uri)
 
 
 def _migrate(guest: Guest, command: str, uri: str) -> None:

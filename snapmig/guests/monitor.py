@@ -35,6 +35,7 @@ from snapmig.system.signals import HeldSignals, raise_if_cancelled
 __all__ = ("Domain", "Monitor", "MonitorError", "Peer", "Stop", "is_there", "words")
 
 Answer = TypeVar("Answer")
+Work = Callable[[], Coroutine[Any, Any, Any]]
 _NOTICE_S = 5.0
 _MOMENT_S = 0.1
 _GLANCE_S = 0.001
@@ -104,7 +105,7 @@ class Monitor:
         :raises MonitorError: QEMU refused it (with QEMU's reason), did not answer, or went away
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
-        return self._answer(command, self._client.execute(command, named or None))
+        return self._answer(command, lambda: self._client.execute(command, named or None))
 
     def ask(self, kind: type[Answer], command: str, **arguments: Any) -> Answer:
         """
@@ -128,8 +129,10 @@ class Monitor:
         :raises MonitorError: by that function, as :meth:`ask`
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
-        task = self._loop.create_task(self._client.execute(command, named or None))
-        self._pending.append(task)
+        with HeldSignals():
+            task = self._loop.create_task(self._client.execute(command, named or None))
+            self._pending.append(task)
+            self._loop.run_until_complete(asyncio.sleep(0))
 
         def look() -> Answer | None:
             with HeldSignals():
@@ -156,7 +159,7 @@ class Monitor:
             self._client.send_fd_scm(fd)
             return await self._client.execute(command, arguments)
 
-        return self._answer(command, send())
+        return self._answer(command, send)
 
     def stops(self) -> list[Stop]:
         """Return the stops of the guest during this connection, by QEMU's clock."""
@@ -196,11 +199,9 @@ class Monitor:
         if not self._loop.is_closed():
             try:
                 with contextlib.suppress(*self._errors), HeldSignals():
-                    self._run(self._client.disconnect(), _AFTER_SILENCE_S)
+                    self._run(self._client.disconnect, _AFTER_SILENCE_S)
                 for task in self._pending:
-                    if task.done() and not task.cancelled():
-                        task.exception()  # retrieved, or asyncio prints it
-                    task.cancel()
+                    self._end(task, silent=True)
             finally:
                 self._loop.close()
         self._connection.close()
@@ -215,7 +216,7 @@ class Monitor:
         try:
             self._wait_for_greeting()
             peer = self._connection.find_peer()
-            self._run(self._client.connect(self._connection.socket), self._wait.limit_s)
+            self._run(lambda: self._client.connect(self._connection.socket), self._wait.limit_s)
         except self._errors as error:
             self.close()
             message = f"no QEMU monitor answers here: {_words(error)}"
@@ -246,7 +247,7 @@ class Monitor:
                 text = f"{connection.notice}; waiting up to {self._wait.limit_s:g} s"
                 self._wait.notice(text)
 
-    def _answer(self, command: str, work: Coroutine[Any, Any, Any]) -> Any:
+    def _answer(self, command: str, work: Work) -> Any:
         # Answers come in the order of commands: after a missing one there is little to wait for.
         limit = self._wait.limit_s
         limit = min(limit, _AFTER_SILENCE_S) if self._silent else limit
@@ -271,30 +272,35 @@ class Monitor:
             verb = "refused"
         return MonitorError(f"{who} {verb} {command}: {_words(error)}", path=self.path)
 
-    def _run(self, work: Coroutine[Any, Any, Any], limit_s: float) -> Any:
-        task = self._loop.create_task(work)
+    def _run(self, work: Work, limit_s: float) -> Any:
+        task: asyncio.Task[Any] | None = None
         started = time.monotonic()
         end = started + limit_s
         try:
-            while not task.done():
+            while task is None or not task.done():
                 left = end - time.monotonic()
                 if left <= 0:
                     raise TimeoutError
                 # Held, because an exception from a handler inside the loop is swallowed or tears
-                # it.
+                # it, and Python tells on stderr of a coroutine that was made and never begun.
                 with HeldSignals():
+                    task = task or self._loop.create_task(work())
                     self._loop.run_until_complete(
                         asyncio.wait({task}, timeout=min(left, _MOMENT_S))
                     )
+            return task.result()
         finally:
-            if not task.done():
-                self._silent = time.monotonic() - started >= min(limit_s, _AFTER_SILENCE_S)
-                task.cancel()
-                with HeldSignals():
-                    self._loop.run_until_complete(asyncio.wait({task}, timeout=_AFTER_SILENCE_S))
-            if task.done() and not task.cancelled():
-                task.exception()  # retrieved, or asyncio prints it if a signal came just now
-        return task.result()
+            if task is not None:
+                self._end(task, silent=time.monotonic() - started >= min(limit_s, _AFTER_SILENCE_S))
+
+    def _end(self, task: asyncio.Task[Any], *, silent: bool) -> None:
+        if not task.done():
+            self._silent = silent
+            task.cancel()
+            with HeldSignals():
+                self._loop.run_until_complete(asyncio.wait({task}, timeout=_AFTER_SILENCE_S))
+        if task.done() and not task.cancelled():
+            task.exception()  # retrieved, or asyncio prints it if a signal came just now
 
 
 def is_there(domain: Domain, wait: MonitorWait) -> bool:

@@ -13,7 +13,14 @@ from snapmig.guests.limits import LiveLimits
 from snapmig.guests.monitor import MonitorError
 from snapmig.guests.refusal import CAPABILITY as RETURN_PATH
 from snapmig.guests.settings import BACKGROUND, capabilities, parameters
-from snapmig.guests.watch import AT_REST, POLL_S, Watch, migration_of
+from snapmig.guests.watch import (
+    AT_REST,
+    POLL_S,
+    Watch,
+    cancel,
+    cancelled_on_error,
+    migration_of,
+)
 from snapmig.system.signals import HeldSignals
 
 __all__ = (
@@ -25,7 +32,6 @@ __all__ = (
     "open_stream",
 )
 
-_CANCEL_S = 1.0
 _ASK_S = 0.5
 """Seconds between two questions for the migration's state."""
 _REST_S = 30.0
@@ -59,7 +65,7 @@ def migrating(
     :param uri: of the connection, or of a listening socket
     :param channels: number of multifd channels, 0 for a single stream
     :param live: None to stop the guest at once
-    :param give_up: as of :class:`Outgoing`
+    :param give_up: closes our end; called if the block fails, and as that of :class:`Outgoing`
     :raises MonitorError: QEMU refuses
     """
     wanted: dict[str, object] = {"max-bandwidth": 0}  # unlimited
@@ -77,7 +83,11 @@ def migrating(
         names.append("auto-converge")
         if live.downtime_ms is not None:
             wanted["downtime-limit"] = live.downtime_ms
-    with parameters(guest.monitor, wanted), capabilities(guest.monitor, *names):
+    with (
+        parameters(guest.monitor, wanted),
+        capabilities(guest.monitor, *names),
+        cancelled_on_error(guest.monitor, give_up),
+    ):
         guest.monitor.execute("migrate", uri=uri)
         yield Outgoing(guest, None if live is None else live.pause_after_s, give_up)
 
@@ -221,18 +231,9 @@ class Outgoing:
         return len(self._monitor.stops()) > self._stops
 
     def cancel(self) -> None:
-        """
-        Cancel the migration before its connections are closed, if QEMU listens.
-
-        So its log has no errors of connections that ended. While it sends the last pages of a
-        stopped guest it does not listen, and their end lets it go on.
-        """
+        """Cancel the migration, before its connections are closed."""
         self._cancelled = True
-        with suppress(MonitorError), HeldSignals():
-            look = self._monitor.begin(dict, "migrate_cancel")
-            end = time.monotonic() + _CANCEL_S
-            while look() is None and time.monotonic() < end:
-                time.sleep(POLL_S)
+        cancel(self._monitor)
 
     def reason(self) -> MonitorError | None:
         """Return QEMU's reason for a failure that was noticed at its connections, if it has one."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from snapmig.guests.answers import Migration
 from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.system.signals import HeldSignals
 
-__all__ = ("AT_REST", "POLL_S", "STILL_S", "Watch", "migration_of")
+__all__ = ("AT_REST", "POLL_S", "STILL_S", "Watch", "cancel", "cancelled_on_error", "migration_of")
 
 POLL_S = 0.002
 AT_REST = ("none", "completed", "failed", "cancelled")
@@ -15,6 +18,8 @@ _UNDER_WAY = ("none", "setup", "wait-unplug", "active", "device", "failing", "ca
 """Transient states; ``none`` is the moment before the first."""
 _COMING_IN = (*_UNDER_WAY, "postcopy-active", "postcopy-recover-setup", "postcopy-recover")
 """Those of a migration to be loaded, too: none of ours goes out by postcopy."""
+
+_CANCEL_S = 1.0
 
 STILL_S = {"migrate": 120.0, "migrate-incoming": 3600.0, "migrate-recover": 3600.0}
 """
@@ -26,6 +31,40 @@ bytes.
 def migration_of(monitor: Monitor) -> Migration:
     """Return the state of QEMU's last migration."""
     return monitor.ask(Migration, "query-migrate")
+
+
+def cancel(monitor: Monitor) -> None:
+    """
+    Cancel a migration before its connections are closed, if QEMU listens.
+
+    So its log has no errors of connections that ended. While it sends the last pages of a stopped
+    guest it does not listen, and their end lets it go on.
+    """
+    with suppress(MonitorError), HeldSignals():
+        look = monitor.begin(dict, "migrate_cancel")
+        end = time.monotonic() + _CANCEL_S
+        while look() is None and time.monotonic() < end:
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def cancelled_on_error(
+    monitor: Monitor, disconnect: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """
+    Cancel a migration begun inside the block if anything in it fails.
+
+    The command that begins it may fail too, or be interrupted, after QEMU has begun.
+
+    :param disconnect: called after that; closes our end, also a listening socket that QEMU may
+        have connected to already, because QEMU cleans up only when its writes have ended
+    """
+    try:
+        yield
+    except BaseException:
+        cancel(monitor)
+        disconnect()
+        raise
 
 
 class Watch:

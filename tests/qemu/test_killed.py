@@ -36,7 +36,7 @@ KINDS = {
 MOMENTS = 4
 CUT_OFF = re.compile(
     "Sibling indicated error 1$|Channel error|[Ee]rror.*(migrat|writ)|Unable to (read|write)"
-    r"|failed to save SaveStateEntry .*\(ram\): -[15]$|has already quit"
+    r"|failed to save SaveStateEntry .*\(ram\): -[15]$|multifd_send"
     r"|Failed to connect to '/run/snapmig-"
 )
 """

@@ -50,7 +50,9 @@ def save_over_multifd(guest: Guest, shown: str, path: Location, options: SaveOpt
     ):
         domain = domain_xml(guest, options)
         with (
-            migrating(guest, private.uri, channels, _live_limits(options)) as outgoing,
+            migrating(
+                guest, private.uri, channels, _live_limits(options), private.close
+            ) as outgoing,
             _with_reasons(outgoing),
             _accepted(guest, outgoing, private, channels) as connections,
         ):
