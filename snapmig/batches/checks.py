@@ -19,6 +19,7 @@ from snapmig.operations.options.parse import (
     parse_depth,
     parse_layout,
     parse_packet_size,
+    parse_way_in,
 )
 from snapmig.operations.shares import parse_share
 from snapmig.stores.location import ObjectUrl, check_new_name, is_url
@@ -90,6 +91,9 @@ def check_restore(table: RestoreTable) -> None:
     if not table.for_qemu and not is_waiting_guest(table.image):
         check_new_name(table.image)
     parse_depth(table.depth)
+    parse_way_in(table.via, table.wire, bool(table.postcopy), table.working_set)
+    if table.postcopy and (table.for_qemu or not is_waiting_guest(table.image)):
+        raise UsageError("postcopy is for a QEMU that waits, as qmp:SOCKET")
     _check_format(table.format, format_names())
     _check_addresses(table)
     if sum(map(bool, (table.force, table.in_place, table.for_qemu))) > 1:

@@ -34,6 +34,7 @@ class PlannedJob:
     :param source: path it reads, and ``destination`` the path it makes
     :param arguments: further arguments of the verb's function
     :param reads: other files it reads
+    :param makes: other files it makes
     :param host: the cluster's host with all its files
     """
 
@@ -44,6 +45,7 @@ class PlannedJob:
     destination: str
     arguments: Mapping[str, Any]
     reads: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
     host: str | None = None
 
     @property
@@ -124,13 +126,16 @@ class _Expander:
             self._check_host(table)
             check_restore(table)
         for source, fill in self._sources(table.snapshot, table, place):
+            known = [] if table.working_set is None else [fill(table.working_set)]
             yield PlannedJob(
                 name=fill("{name}", path=False),
                 verb="restore",
                 place=place,
                 source=source,
                 destination=fill(table.image),
-                arguments=_given(table),
+                arguments=_given(table) | ({"working_set": known[0]} if known else {}),
+                reads=tuple(filter(os.path.lexists, known)),
+                makes=tuple(path for path in known if not os.path.lexists(path)),
                 host=table.host,
             )
 
@@ -234,7 +239,7 @@ def _check_files(jobs: list[PlannedJob]) -> None:
     # No two jobs may touch one destination or one guest.
     makers: dict[tuple[str | None, str], PlannedJob] = {}
     for job in jobs:
-        own = [job.destination]
+        own = [job.destination, *job.makes]
         own += [job.source] if job.source.startswith(GUEST_PREFIXES) else []
         for path in own:
             other = makers.setdefault(_identity(job, path), job)

@@ -198,6 +198,36 @@ def test_live_as_a_default_is_for_guests_that_run(write):
     assert "live" not in Batch(write("[defaults]\nlive = true\n" + SAVE)).jobs[0].arguments
 
 
+POSTCOPY = """
+[[restore]]
+snapshot = "a.snap"
+image = "qmp:s"
+postcopy = true
+working_set = "a.set"
+"""
+
+
+def test_a_working_set_that_is_there_is_for_all(write, folder):
+    """Guests of one snapshot may be started with the same, which is only read."""
+    (folder / "a.set").touch()
+    text = POSTCOPY + POSTCOPY.replace("qmp:s", "qmp:t") + "name = 'b'"
+
+    assert [job.reads for job in Batch(write(text)).jobs] == [(str(folder / "a.set"),)] * 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("qmp:s", "image", "postcopy is for a QEMU that waits, as qmp:SOCKET"),
+        ("true", "true\nvia = 'multifd'", "postcopy is a way of its own, without via and wire"),
+        ("true", "false", "a working set is for postcopy"),
+    ],
+)
+def test_words_against_postcopy(cli, write, old, new, words):
+    """What a restore would refuse is refused before anything begins."""
+    cli("batch", write(POSTCOPY.replace(old, new))).fails(2, f"[[restore]] 1: {words}")
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -221,8 +251,9 @@ def test_live_as_a_default_is_for_guests_that_run(write):
             "both have libvirt:w",
         ),
         ('[[save]]\nimage = "*.ram"\nsnapshot = "out/same.snap"', "'b' and 'a' both have "),
+        (POSTCOPY + POSTCOPY.replace("qmp:s", "qmp:t") + "name = 'b'", "'b' and 'a' both have "),
     ],
-    ids=["destination", "name", "restore", "parent", "guest", "domain", "glob"],
+    ids=["destination", "name", "restore", "parent", "guest", "domain", "glob", "working set"],
 )
 def test_jobs_in_each_others_way_are_refused_before_the_start(cli, write, folder, text, words):
     """Nothing is begun, and both jobs are named."""

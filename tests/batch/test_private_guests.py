@@ -76,6 +76,7 @@ def check_goes_on(guest: Monitored) -> None:
 
 
 BUSY_TICKS = 10
+POSTCOPY = 'postcopy = true\nworking_set = "{stem}.set"\n'
 AT_ONCE = "max_guests_at_once = 3\n"
 
 
@@ -100,22 +101,23 @@ def test_several_at_once(shm: Path, guests: list[Monitored], each: str, workers:
         check(shm, name)
 
 
-def restores(folder: Path, guests: Sequence[Monitored], before: str) -> Path:
+def restores(folder: Path, guests: Sequence[Monitored], before: str, each: str) -> Path:
     """Write a batch's file that restores all guests."""
     text = before
     for name, guest in zip(NAMES, guests, strict=False):
         text += f'[[restore]]\nname = "{name}"\nsnapshot = "{name}.snap"\n'
-        text += f'image = "{guest.monitor}"\n'
+        text += f'image = "{guest.monitor}"\n{each}'
     (folder / "restores.toml").write_text(text)
     return folder / "restores.toml"
 
 
+@pytest.mark.parametrize("each", ["", POSTCOPY], ids=["whole", "postcopy"])
 @pytest.mark.parametrize(
     "workers",
     [1, pytest.param(2, marks=pytest.mark.sweep), pytest.param(5, marks=pytest.mark.sweep)],
 )
 def test_several_go_back_at_once(
-    program: str, shm: Path, guests: list[Monitored], workers: int
+    program: str, shm: Path, guests: list[Monitored], workers: int, each: str
 ) -> None:
     """Guests are sent into QEMUs with private memory side by side, and count on there."""
     snapmig.batch(jobs(shm, guests, AT_ONCE))
@@ -126,12 +128,13 @@ def test_several_go_back_at_once(
             (shm / f"new-{name}").mkdir()
             new = make_monitored(program, shm / f"new-{name}", PRIVATE, LAYOUT, incoming=True)
             waiting.append(stack.enter_context(new))
-        result = snapmig.batch(restores(shm, waiting, f"jobs = {workers}\n{AT_ONCE}"))
+        result = snapmig.batch(restores(shm, waiting, f"jobs = {workers}\n{AT_ONCE}", each))
         counted = [tiny.wait_passes(guest, 2, before=0) for guest in waiting]
 
     assert [job.message for job in result.jobs] == [None] * 2
     for passes, state in zip(counted, states, strict=True):
         assert tiny.goes_on(passes, state, LAYOUT)
+    assert len([*shm.glob("*.set")]) == (2 if each else 0)
 
 
 def test_a_qemu_that_ends_fails_alone(shm: Path, guests: list[Monitored]) -> None:

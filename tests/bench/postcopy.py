@@ -1,9 +1,11 @@
 """
-Measures how soon a guest runs that is restored by postcopy, beside one restored as a whole.
+Measures how soon a guest runs that is restored by postcopy, beside loads of all of it first.
 
 Times are seconds from the start of the command: until the guest runs, until its first output, and
 until the command has ended and all of the guest's memory has come.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
@@ -12,17 +14,22 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from tests.bench import facts, machines
 from tests.bench.contestants import PYTHON
+from tests.bench.guest_runs import set_capabilities
 from tests.bench.machines import Machine
 from tests.bench.measure import CommandError
 from tests.bench.runner import SHARED_MEMORY, say, work_folder
+from tests.support.guests import migration
 from tests.support.guests.build import CACHE
 from tests.support.guests.image import parse_size
+from tests.support.guests.migration import MAPPED_RAM, MULTIFD
 from tests.support.guests.qemu import Guest, find_qemu
 
 POLL_S = 0.002
@@ -52,30 +59,40 @@ def main() -> None:
     with (
         work_folder(SHARED_MEMORY) as folder,
         machines.linux_machine(qemu, options.ram, options.cache) as machine,
+        tempfile.TemporaryDirectory(prefix="mapped-", dir=options.cache) as cached,
     ):
-        if machine.kept is None or not machine.kept.exists():
-            with machines.ready(machine, folder):
-                pass
-        print(_measure(machine, folder, options))
+        mapped = Path(cached, MAPPED_RAM)
+        with machines.ready(machine, folder) as running:
+            running.guest.stop()
+            set_capabilities(running, options.jobs, MAPPED_RAM, MULTIFD)
+            migration.save_to(running.guest, f"file:{mapped}", PATIENCE_S)
+        print(_measure(machine, folder, mapped, options))
 
 
-def _measure(machine: Machine, folder: Path, options: argparse.Namespace) -> str:
+def _measure(machine: Machine, folder: Path, mapped: Path, options: argparse.Namespace) -> str:
     known = folder / "working-set"
-    ways = {
-        "whole, via multifd": ("--via", "multifd"),
-        "--postcopy": ("--postcopy",),
-        "--postcopy --working-set": ("--postcopy", "--working-set", str(known)),
+    if machine.kept is None:
+        raise CommandError("the guest has no snapshot")
+    whole = partial(_Command, machine.kept, options.jobs)
+    ways: dict[str, tuple[Path, Callable[[Guest, str], Restore]]] = {
+        "mapped-ram, QEMU's own load": (mapped, partial(_Load, mapped, options.jobs)),
+        "whole, via multifd": (machine.kept, partial(whole, "--via", "multifd")),
+        "--postcopy": (machine.kept, partial(whole, "--postcopy")),
+        "--postcopy --working-set": (
+            machine.kept,
+            partial(whole, "--postcopy", "--working-set", str(known)),
+        ),
     }
-    _restore(machine, folder, ways["--postcopy --working-set"], options.jobs)  # records it
+    _restore(machine, folder, ways["--postcopy --working-set"][1])  # records it
     lines = ["| way | cache | runs, s | first output, s | end, s | sent before | asked for |"]
     lines.append("|---|---|---|---|---|---|---|")
     for cache in ("warm", "cold"):
         took: dict[str, list[Took]] = {name: [] for name in ways}
         for _ in range(options.rounds):
-            for name, words in ways.items():
+            for name, (path, begin) in ways.items():
                 if cache == "cold":
-                    _forget(machine.kept)
-                took[name].append(_restore(machine, folder, words, options.jobs))
+                    _forget(path)
+                took[name].append(_restore(machine, folder, begin))
                 say(f"{name}, {cache}: {took[name][-1]}")
         for name, all_of in took.items():
             middle = [statistics.median(values) for values in zip(*all_of, strict=True)]
@@ -84,9 +101,9 @@ def _measure(machine: Machine, folder: Path, options: argparse.Namespace) -> str
     return "\n".join(lines)
 
 
-def _forget(path: Path | None) -> None:
+def _forget(path: Path) -> None:
     # Written pages are not dropped, so they are written to the disk first.
-    fd = os.open(str(path), os.O_RDONLY)
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -94,7 +111,7 @@ def _forget(path: Path | None) -> None:
         os.close(fd)
 
 
-def _restore(machine: Machine, folder: Path, words: Sequence[str], jobs: int) -> Took:
+def _restore(machine: Machine, folder: Path, begin: Callable[[Guest, str], Restore]) -> Took:
     with tempfile.TemporaryDirectory(prefix="guest-", dir=folder) as name:
         monitor = Path(name, "qmp")
         extra = ("-qmp", f"unix:{monitor},server=on,wait=off", "-incoming", "defer")
@@ -102,33 +119,83 @@ def _restore(machine: Machine, folder: Path, words: Sequence[str], jobs: int) ->
         config.memory = None  # QEMU's own
         with Guest(machine.program, config) as guest:
             time.sleep(1)  # it has started, and its processors are idle
-            return _one(guest, machine, f"qmp:{monitor}", words, jobs)
+            return _one(guest, f"qmp:{monitor}", begin)
 
 
-def _one(guest: Guest, machine: Machine, monitor: str, words: Sequence[str], jobs: int) -> Took:
-    options = ["-j", str(jobs), "--json", "--progress", "none", *words]
-    command = [*PYTHON, "restore", *options, str(machine.kept), monitor]
+def _one(guest: Guest, monitor: str, begin: Callable[[Guest, str], Restore]) -> Took:
     started = time.time()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        output = end = 0.0
+    output = end = 0.0
+    with closing(begin(guest, monitor)) as restore:
         while not (output and end):
             now = time.time()
             if not output and guest.serial.exists() and guest.serial.stat().st_size:
                 output = now - started
-            if not end and process.poll() is not None:
+            if not end and restore.is_over():
                 end = now - started
-            if process.returncode or now - started > PATIENCE_S:
-                process.kill()
-                if process.returncode and process.stderr is not None:
-                    raise CommandError(process.stderr.read().decode())
+            if now - started > PATIENCE_S:
                 raise CommandError(f"no output or end in {PATIENCE_S:.0f} s")
             time.sleep(POLL_S)
-        answer, _ = process.communicate()
+        result = restore.result()
     stamp = guest.wait_event("RESUME", 5)["timestamp"]
-    result = json.loads(answer)
     runs = stamp["seconds"] + stamp["microseconds"] / 1e6 - started
-    asked = result["packets_asked_for"] or 0
-    return Took(runs, output, end, result["packets_before_run"] or 0, asked)
+    asked = result.get("packets_asked_for") or 0
+    return Took(runs, output, end, result.get("packets_before_run") or 0, asked)
+
+
+class Restore(Protocol):
+    """A restore under way."""
+
+    def is_over(self) -> bool:
+        """Return True once all of the guest has come."""
+
+    def result(self) -> dict[str, Any]:
+        """Return the facts of one that is over."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class _Command:
+    def __init__(self, path: Path, jobs: int, *words: Any) -> None:
+        # The guest and its monitor come last, because the words are known before.
+        *options, _guest, monitor = words
+        fixed = ["-j", str(jobs), "--json", "--progress", "none", *options]
+        pipe = subprocess.PIPE
+        command = [*PYTHON, "restore", *fixed, str(path), monitor]
+        self._process = subprocess.Popen(command, stdout=pipe, stderr=pipe)
+
+    def is_over(self) -> bool:
+        if self._process.poll():
+            raise CommandError(self._process.communicate()[1].decode())
+        return self._process.returncode is not None
+
+    def result(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self._process.communicate()[0])
+        return found
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+class _Load:
+    def __init__(self, path: Path, jobs: int, guest: Guest, _monitor: str) -> None:
+        migration.prepare(guest, (MAPPED_RAM, MULTIFD), multifd_channels=jobs)
+        guest.execute("migrate-incoming", uri=f"file:{path}")
+        self._guest = guest
+
+    def is_over(self) -> bool:
+        if self._guest.execute("query-migrate").get("status") != "completed":
+            return False
+        if self._guest.execute("query-status")["status"] != "running":
+            self._guest.cont()
+        return True
+
+    def result(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        pass
 
 
 if __name__ == "__main__":

@@ -188,12 +188,12 @@ _ENTRIES = (
         "postcopy", bool, GUEST,
         "run the guest at once and send its memory meanwhile;\n"
         "until that ends it depends on this process",
-        "", verbs="restore", default=False,
+        "restore", verbs="restore", default=False,
     ),
     Option(
         "working_set", str, GUEST,
         "what it asks for: kept, or sent before it runs",
-        "", verbs="restore", metavar="FILE",
+        "restore", verbs="restore", metavar="FILE",
     ),
     Option(
         "max_downtime", float, GUEST, "longest pause of a live save via multifd",
