@@ -190,6 +190,18 @@ def test_a_source_that_goes(
     assert outcome.code in (130, -signal.SIGKILL)
 
 
+def test_no_folder_while_pages_are_sent(
+    saved: Callable[[str], Saved], program: str, shm: Path
+) -> None:
+    """The socket's folder is removed once all are connected, so a kill leaves none."""
+    with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
+        guest.expected_words = CUT_OFF
+        with slowly(saved, guest):
+            socket = Path(guest.execute("query-migrate")["socket-address"][0]["path"])
+            wait_for(lambda: not socket.parent.exists())
+            assert (socket.name, migration_status(guest)) == ("migration", "active")
+
+
 def migration_status(guest: Guest) -> str | None:
     """Return the state of a migration; None if QEMU has gone meanwhile."""
     try:

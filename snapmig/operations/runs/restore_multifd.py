@@ -47,6 +47,7 @@ def send_to_guest(reading: Reading, guest: Guest, compression: WireCompression) 
                 stack.enter_context(closing(dialer.open_channel(number, identity)))
                 for number in range(channels)
             ]
+            folder.close()  # nothing is left of it even if we are killed
             counters = send_over_channels(reading, stream, main, opened, compression, loading.check)
             wait_until_loaded(guest, loading)
         except MigrationError as error:
