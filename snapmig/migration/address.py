@@ -53,6 +53,9 @@ def parse_address(text: str) -> Address:
     :raises UsageError: it is neither
     """
     kind, _, rest = text.partition(":")
+    if kind == "libvirt":
+        message = "libvirt loads a guest only from its own image: use restore --format libvirt"
+        raise UsageError(f"{message}, then virsh restore", path=text)
     if kind == "unix" and rest and "\0" not in rest:
         return Address(rest)
     host, _, port = rest.rpartition(":")

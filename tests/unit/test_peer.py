@@ -12,6 +12,7 @@ from snapmig.errors import UsageError
 
 WRONG: dict[str, tuple[str, dict[str, Any], str]] = {
     "no address": ("127.0.0.1:4444", {}, "expected unix:PATH or tcp:ADDRESS:PORT"),
+    "a domain": ("libvirt:web", {}, "restore --format libvirt, then virsh restore"),
     "a name": ("tcp:example.net:4444", {}, "numeric address"),
     "no port": ("tcp:127.0.0.1:0", {}, "port of tcp:127.0.0.1:0 is 0"),
     "another host": ("tcp:[2001:db8::1]:4444", {}, "at tcp:|to tcp:.*certificates"),
