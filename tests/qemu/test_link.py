@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 import snapmig
+from snapmig import CompressionName
 from tests.support import network
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD
+from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
+from tests.support.guests.tiny.guest import State
+from tests.support.processes import wait_for
 
 pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.sweep]
 
 PORT = 4444
 DELAY_S = 0.005
+CUT_OFF = re.compile("IO failure for postcopy|shutdown socket|error while loading state section")
 PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
+
+
+def save(program: str, shm: Path, path: Path, compression: CompressionName) -> State:
+    """Save a running guest, and return where it stood."""
+    with make_monitored(program, shm, file_memory(shm / "ram")) as guest:
+        tiny.wait_passes(guest, 2)
+        snapmig.save(guest.monitor, path, jobs=2, via="multifd", compression=compression)
+    snapmig.restore(path, shm / "check", block="ram")
+    return tiny.check_image(shm / "check", LAYOUT)
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.02])
@@ -29,15 +45,16 @@ PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
     [("zstd", "zstd"), ("zlib", "zlib"), ("zlib", "zstd"), ("lz4", "zlib"), ("lz4", "none")],
 )
 def test_a_guest_of_another_host(
-    program: str, shm: Path, compression: str, wire: str, channels: int, loss: float
+    program: str,
+    shm: Path,
+    compression: CompressionName,
+    wire: str,
+    channels: int,
+    loss: float,
 ) -> None:
     """It comes whole, passed on or compressed anew, and counts on."""
     path = shm / "snap"
-    with make_monitored(program, shm, file_memory(shm / "ram")) as guest:
-        tiny.wait_passes(guest, 2)
-        snapmig.save(guest.monitor, path, jobs=2, via="multifd", compression=compression)
-    snapmig.restore(path, shm / "check", block="ram")
-    state = tiny.check_image(shm / "check", LAYOUT)
+    state = save(program, shm, path, compression)
     waiting = make_monitored(program, shm, PRIVATE, incoming=True)
     with network.bad_link(DELAY_S, loss) as link:
         waiting.config.before = link.command(1)
@@ -54,3 +71,42 @@ def test_a_guest_of_another_host(
     assert tiny.goes_on(counted, state, LAYOUT)
     assert link.carried > 100
     assert (link.lost > 0) == (loss > 0)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["whole", "cut off"])
+@pytest.mark.parametrize("loss", [0.0, 0.02])
+def test_a_guest_of_another_host_that_runs_first(
+    program: str, shm: Path, loss: float, cut: bool
+) -> None:
+    """It counts on while its memory comes over the link, also after a source that was killed."""
+    path = shm / "snap"
+    state = save(program, shm, path, "zlib")
+    waiting = make_monitored(program, shm, PRIVATE, incoming=True)
+    with network.bad_link(DELAY_S, loss) as link:
+        waiting.config.before = link.command(1)
+        with waiting as guest:
+            guest.expected_words = CUT_OFF
+            on = [{"capability": "postcopy-ram", "state": True}]
+            guest.execute("migrate-set-capabilities", capabilities=on)
+            place, again = (f"tcp:{link.addresses[1]}:{PORT + number}" for number in (0, 1))
+            guest.execute("migrate-incoming", uri=place)
+            send = [*link.command(0), sys.executable, "-m", "snapmig", "send", "--postcopy"]
+            send += ["--insecure", str(path)]
+            if cut:
+                slowly = [*send, place, "--bwlimit", "2M"]
+                with subprocess.Popen(slowly, stderr=subprocess.DEVNULL) as process:
+                    wait_for(lambda: guest.execute("query-status")["status"] == "running")
+                    process.kill()
+                wait_for(lambda: status(guest) == "postcopy-paused")
+                guest.execute("migrate-recover", uri=again)
+                snapmig_program.call([*send, again, "--recover"]).ok()
+            else:
+                snapmig_program.call([*send, place]).ok()
+            counted = tiny.wait_passes(guest, 2, before=0)
+    assert tiny.goes_on(counted, state, LAYOUT)
+    assert (link.lost > 0) == (loss > 0)
+
+
+def status(guest: Guest) -> str:
+    """Return the state of QEMU's migration."""
+    return str(guest.execute("query-migrate").get("status"))
