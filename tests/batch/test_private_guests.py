@@ -147,7 +147,8 @@ def test_a_qemu_that_ends_fails_alone(shm: Path, guests: list[Monitored]) -> Non
     result = snapmig.batch(jobs(shm, guests, f"bwlimit = '20M'\n{AT_ONCE}"), progress=end)
 
     assert [job.state for job in result.jobs] == ["failed", "done", "done"]
-    assert not (shm / "one.snap").exists()
+    if (shm / "one.snap").exists():  # it went when all of it was stored, and before it was let go
+        check(shm, "one")
     for name, guest in zip(NAMES[1:], guests[1:], strict=True):
         check_goes_on(guest)
         check(shm, name)
