@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 from collections.abc import Iterator
@@ -28,15 +29,21 @@ def mounted(kind: str, place: Path, options: str = "defaults") -> Iterator[Path]
 
 @contextmanager
 def huge_pages(count: int) -> Iterator[None]:
-    """Add huge pages of 2 MiB to the kernel's pool, and take them back afterwards."""
+    """
+    Add huge pages of 2 MiB to the kernel's pool, and take them back afterwards.
+
+    The pool is the machine's, and tests may run side by side: those that change it wait.
+    """
     pool = _POOL / "nr_hugepages"
-    before = int(pool.read_text())
-    pool.write_text(f"{before + count}\n")
-    try:
-        assert int(pool.read_text()) == before + count, "the kernel has no huge pages left"
-        yield
-    finally:
-        pool.write_text(f"{before}\n")
+    with pool.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = int(pool.read_text())
+        pool.write_text(f"{before + count}\n")
+        try:
+            assert int(pool.read_text()) == before + count, "the kernel has no huge pages left"
+            yield
+        finally:
+            pool.write_text(f"{before}\n")
 
 
 @contextmanager
