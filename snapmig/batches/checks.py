@@ -88,12 +88,11 @@ def check_restore(table: RestoreTable) -> None:
     :raises SnapmigError: an invalid value
     """
     _check_image(table.image)
-    if not table.for_qemu and not is_waiting_guest(table.image):
+    to_guest = is_waiting_guest(table.image) and not table.for_qemu
+    if not table.for_qemu and not to_guest:
         check_new_name(table.image)
     parse_depth(table.depth)
-    parse_way_in(table.via, table.wire, bool(table.postcopy), table.working_set)
-    if table.postcopy and (table.for_qemu or not is_waiting_guest(table.image)):
-        raise UsageError("postcopy is for a QEMU that waits, as qmp:SOCKET")
+    parse_way_in(table.via, table.wire, bool(table.postcopy), table.working_set, to_guest=to_guest)
     _check_format(table.format, format_names())
     _check_addresses(table)
     if sum(map(bool, (table.force, table.in_place, table.for_qemu))) > 1:

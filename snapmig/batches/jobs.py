@@ -134,10 +134,14 @@ class _Expander:
                 source=source,
                 destination=fill(table.image),
                 arguments=_given(table) | ({"working_set": known[0]} if known else {}),
-                reads=tuple(filter(os.path.lexists, known)),
-                makes=tuple(path for path in known if not os.path.lexists(path)),
+                reads=tuple(filter(self._is_here, known)),
+                makes=tuple(path for path in known if not self._is_here(path)),
                 host=table.host,
             )
+
+    def _is_here(self, path: str) -> bool:
+        # A host of a cluster may have it all the same, but only it can tell.
+        return not self._on_cluster and os.path.lexists(path)
 
     def _check_host(self, table: Table) -> None:
         if self._on_cluster and not table.host:

@@ -169,9 +169,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     follow = follow_remote_parents
     options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
-    way = parse_way_in(via, wire, postcopy, working_set)
-    if postcopy and (not to_guest or for_qemu):
-        raise UsageError("postcopy is for a QEMU that waits, as qmp:SOCKET")
+    way = parse_way_in(via, wire, postcopy, working_set, to_guest=to_guest and not for_qemu)
     wishes = _Wishes(format, block, domain_xml, parse_placing(address, arch))
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")

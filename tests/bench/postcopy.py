@@ -14,7 +14,7 @@ import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -76,11 +76,11 @@ def _measure(machine: Machine, folder: Path, mapped: Path, options: argparse.Nam
     whole = partial(_Command, machine.kept, options.jobs)
     ways: dict[str, tuple[Path, Callable[[Guest, str], Restore]]] = {
         "mapped-ram, QEMU's own load": (mapped, partial(_Load, mapped, options.jobs)),
-        "whole, via multifd": (machine.kept, partial(whole, "--via", "multifd")),
-        "--postcopy": (machine.kept, partial(whole, "--postcopy")),
+        "whole, via multifd": (machine.kept, partial(whole, ("--via", "multifd"))),
+        "--postcopy": (machine.kept, partial(whole, ("--postcopy",))),
         "--postcopy --working-set": (
             machine.kept,
-            partial(whole, "--postcopy", "--working-set", str(known)),
+            partial(whole, ("--postcopy", "--working-set", str(known))),
         ),
     }
     _restore(machine, folder, ways["--postcopy --working-set"][1])  # records it
@@ -156,10 +156,10 @@ class Restore(Protocol):
 
 
 class _Command:
-    def __init__(self, path: Path, jobs: int, *words: Any) -> None:
-        # The guest and its monitor come last, because the words are known before.
-        *options, _guest, monitor = words
-        fixed = ["-j", str(jobs), "--json", "--progress", "none", *options]
+    def __init__(
+        self, path: Path, jobs: int, words: Sequence[str], _guest: Guest, monitor: str
+    ) -> None:
+        fixed = ["-j", str(jobs), "--json", "--progress", "none", *words]
         pipe = subprocess.PIPE
         command = [*PYTHON, "restore", *fixed, str(path), monitor]
         self._process = subprocess.Popen(command, stdout=pipe, stderr=pipe)

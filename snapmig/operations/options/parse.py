@@ -299,14 +299,19 @@ def parse_way_in(
     wire: str | None,
     postcopy: bool,
     working_set: str | os.PathLike[str] | None,
+    *,
+    to_guest: bool,
 ) -> WayIn:
     """
     Return the way into a QEMU that waits.
 
+    :param to_guest: False for an image, which has no guest to run
     :raises UsageError: a value is unknown, or two exclude each other
     """
     parsed = None if via is None else parse_via(via)
     compression = parse_wire(wire)
+    if postcopy and not to_guest:
+        raise UsageError("postcopy is for a QEMU that waits, as qmp:SOCKET")
     if postcopy and (parsed is not None or compression != WireCompression.NONE):
         raise UsageError("postcopy is a way of its own, without via and wire")
     if working_set is not None and not postcopy:
