@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-half-1 test-half-2 test-more test-accelerators test-qemu-versions coverage wheel lint fmt docs guest-image bench bench-files bench-guests bench-chains bench-link bench-scaling clean
+.PHONY: help demo test tools test-quick test-more test-faults test-damage test-kills test-cuts fuzz test-accelerators test-qemu-versions test-covered coverage coverage-report accelerators newest-python wheel dist lint fmt docs site site-links guest-image bench bench-files bench-guests bench-chains bench-link bench-scaling bench-jobs bench-postcopy bench-starts bench-digests bench-faults bench-sealing bench-plots bench-compare clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -29,26 +29,53 @@ demo: $(BIN)/.installed tools  ## save, inspect, verify and restore a real guest
 	$(BIN)/python -m tests.support.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
 	PATH="$(CURDIR)/$(BIN):$$PATH" examples/demo.sh $(DEMO_GUEST)
 
-# Two halves side by side, as long as each other on 2 processors.
-TEST := $(BIN)/python -m pytest -m "not sweep"
-HALF := tests/batch tests/examples tests/golden tests/qemu
+# Parts of the tests, folders or files of them, run side by side. Those that take longest come first,
+# and none takes long, so that 2 processors are busy to the end; "rest" is whatever is in no other
+# part. A part alone doesn't fill half a processor (a half of the guests took 107 s of one in 262 s,
+# golden 28 in 60), for tests wait for guests, servers and disks. So five run at a time.
+SIDE_BY_SIDE := $(MAKE) --no-print-directory --jobs=5 --keep-going --output-sync=target
+PYTEST := $(BIN)/python -m pytest
+COVERED := images unit backups
+GUESTS := guests-l guests-r guests-run guests-z guests-h guests-o
+PARTS := $(GUESTS) batch faults servers images unit documents migration cli backups
+PATHS_guests-h := tests/qemu/test_[a-h]*.py
+PATHS_guests-l := tests/qemu/test_[i-l]*.py
+PATHS_guests-o := tests/qemu/test_[m-o]*.py
+PATHS_guests-r := tests/qemu/test_[pq]*.py tests/qemu/test_r[a-t]*.py
+PATHS_guests-run := tests/qemu/test_r[u-z]*.py
+PATHS_guests-z := tests/qemu/test_[s-z]*.py
+PATHS_faults := tests/faults tests/crashes tests/fuzz
+PATHS_servers := tests/s3 tests/cluster tests/daemons
+PATHS_documents := tests/examples tests/golden tests/sealing
+paths = $(or $(PATHS_$1),tests/$1)
 # The properties are for test-more, with more examples.
-REST := tests $(HALF:%=--ignore=%) --ignore=tests/property
+ELSEWHERE := tests/qemu tests/property $(foreach part,$(filter-out guests-%,$(PARTS)),$(call paths,$(part)))
 
 test: $(BIN)/.installed tools  ## the tests, under 10 minutes
 	$(BIN)/python -m tests.support.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
-	@echo "two halves of the tests run side by side; what they print comes at their ends"
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-half-1 test-half-2
+	@echo "parts of the tests run side by side; what they print comes at their ends"
+	@$(SIDE_BY_SIDE) test-of-rest $(PARTS:%=test-of-%)
 
-test-half-1:
-	$(TEST) $(HALF)
+test-of-%:
+	$(PYTEST) -m "not sweep" $(call paths,$*)
 
-test-half-2:
-	$(TEST) $(REST)
+test-of-rest:
+	$(PYTEST) -m "not sweep" tests $(ELSEWHERE:%=--ignore=%)
 
+MORE := $(GUESTS) property migration servers
 test-more: $(BIN)/.installed tools  ## more guests under QEMU, object storage, clusters; minutes
-	SNAPMIG_LONG_TESTS=1 $(BIN)/python -m pytest -m sweep
-	SNAPMIG_LONG_TESTS=1 $(BIN)/python -m pytest tests/property
+	@$(SIDE_BY_SIDE) more-of-rest $(MORE:%=more-of-%)
+
+more-of-%: export SNAPMIG_LONG_TESTS := 1
+more-of-property:
+	$(PYTEST) tests/property
+
+more-of-rest:
+	$(PYTEST) -m sweep tests $(patsubst %,--ignore=%,tests/qemu tests/property tests/migration \
+		tests/crashes $(PATHS_servers))
+
+more-of-%:
+	$(PYTEST) -m sweep $(call paths,$*)
 
 # Without these the demo shows a stand-in for a guest and tests skip, and both say so.
 tools:           ## install QEMU and the other tools where that is possible
@@ -57,40 +84,89 @@ tools:           ## install QEMU and the other tools where that is possible
 test-quick: $(BIN)/.installed  ## unit tests and golden files: no guest, no root, about a minute
 	$(BIN)/python -m pytest -m "not guest and not root and not sweep" tests/unit tests/golden
 
-# There the libraries of the accelerators are real, and Python is newer. It has no matplotlib, gdb
+# Each byte of snapshots in turn, and hostile input for every reader for FUZZ_SECONDS in all. What the
+# fuzzer finds is in .cache/fuzz; `python -m tests.fuzz READER 600` fuzzes a single one.
+FUZZ_SECONDS ?= 600
+FAULTS := test-kills test-cuts test-damage fuzz
+test-faults: $(BIN)/.installed tools  ## runs killed, failing disks, damage, hostile input; minutes
+	@$(SIDE_BY_SIDE) $(FAULTS) FUZZ_SECONDS=60
+
+test-kills:
+	$(BIN)/python -m pytest -q -m sweep tests/crashes/test_kills.py
+
+test-cuts:
+	$(BIN)/python -m pytest -q -m sweep tests/crashes --ignore=tests/crashes/test_kills.py
+
+test-damage: $(BIN)/.installed
+	SNAPMIG_ALL_FAULTS=1 $(BIN)/python -m pytest -q -rP tests/faults/test_damage.py
+
+fuzz: $(BIN)/.fuzz-installed  ## fuzz every reader for FUZZ_SECONDS=600 in all
+	$(BIN)/python -m tests.fuzz all $(FUZZ_SECONDS)
+
+$(BIN)/.fuzz-installed: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --group fuzz
+	touch $@
+
+# There the libraries of the accelerators are real, and Python is newer. It has no gdb
 # or binutils, for these are large and say nothing of either.
 IN_ROOT := .ci/root accelerators --run env SNAPMIG_REQUIRE_TOOLS=1 python -m pytest
 test-accelerators: tools  ## accelerators, and the newest Python, in a newer Debian; needs root
+	@.ci/root accelerators
+	@$(SIDE_BY_SIDE) newest-python accelerators
+
+accelerators:
 	$(IN_ROOT) tests/accelerators
+
+newest-python:
 	$(IN_ROOT) -m "not guest and not root" --ignore-glob='tests/unit/test_bench*' \
 		tests/unit tests/golden tests/parity
 
 # Their own programs run on this machine's files; what a version can't do names the one it needs.
 test-qemu-versions: $(BIN)/.installed tools  ## guests under QEMU 7.2 and 11; needs root
 	@.ci/root qemu-7 && .ci/root qemu-11
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target test-qemu-7 test-qemu-11
+	@$(SIDE_BY_SIDE) $(foreach part,$(GUESTS) batch,test-qemu-7-$(part) test-qemu-11-$(part))
 
-test-qemu-%:
-	SNAPMIG_TEST_QEMU="$$(.ci/root qemu-$* --qemu)" $(BIN)/python -m pytest \
-		-m "guest and not sweep" tests/qemu tests/batch tests/examples
+WITH_QEMU = SNAPMIG_TEST_QEMU="$$(.ci/root qemu-$1 --qemu)" $(PYTEST) -m "guest and not sweep"
+test-qemu-7-%:
+	$(call WITH_QEMU,7) $(call paths,$*)
+
+test-qemu-11-%:
+	$(call WITH_QEMU,11) $(call paths,$*)
 
 # Workers are forked, and killed at the end: pyproject.toml has coverage follow them, and under it
 # tests/conftest.py has them leave. A process that a test kills may leave half a file of data; combine
-# passes over it with a warning. Folders go side by side, the longest first.
-COVERED := images unit backups
+# passes over it with a warning.
+QUICK := not guest and not root and not sweep
 coverage: $(BIN)/.installed  ## lines that tests in COVERED run, in workers too; fails below a floor
 	rm -f .coverage .coverage.*
-	@$(MAKE) --no-print-directory --jobs=2 --keep-going --output-sync=target \
-		$(COVERED:%=coverage-of-%)
+	@$(SIDE_BY_SIDE) $(COVERED:%=coverage-of-%)
+	@$(MAKE) --no-print-directory coverage-report
+
+coverage-of-%:
+	$(BIN)/coverage run -m pytest -q -m "$(QUICK)" tests/$*
+
+coverage-report:
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --show-missing
 
-coverage-of-%:
-	$(BIN)/coverage run -m pytest -q -m "not guest and not root and not sweep" tests/$*
+test-covered: $(BIN)/.installed tools  ## all of test and coverage, each test once: for CI
+	$(BIN)/python -m tests.support.guests.build --ram $(DEMO_RAM) --output $(DEMO_GUEST)
+	rm -f .coverage .coverage.*
+	@$(SIDE_BY_SIDE) $(COVERED:%=coverage-of-%) \
+		$(patsubst %,test-of-%,rest $(filter-out $(COVERED),$(PARTS)) uncovered)
+	@$(MAKE) --no-print-directory coverage-report
+
+# Programs of other users can't write what coverage counts.
+test-of-uncovered:
+	$(PYTEST) -m "(guest or root) and not sweep" $(COVERED:%=tests/%)
 
 wheel: $(BIN)/.installed  ## build the wheel into dist/
 	rm -rf dist
 	$(BIN)/python -m hatchling build -t wheel
+
+dist: $(BIN)/.installed  ## build wheel and source distribution into dist/
+	rm -rf dist
+	$(BIN)/python -m hatchling build
 
 lint: $(BIN)/.installed  ## style, types and layers; changes nothing
 	$(BIN)/ruff format --check .
@@ -105,10 +181,16 @@ fmt: $(BIN)/.installed  ## rewrite files into the one style
 docs: $(BIN)/.installed  ## rewrite the manual pages and the shells' completions
 	$(BIN)/python -m tests.manual
 
+site: $(BIN)/.installed  ## build the documentation site into build/site/html; a broken link fails
+	$(BIN)/python -m tests.manual.site
+
+site-links: $(BIN)/.installed  ## ask other hosts whether their pages are there
+	$(BIN)/python -m tests.manual.site --links
+
 guest-image: $(BIN)/.installed tools  ## the RAM of a real Linux guest, GUEST_RAM=2G
 	$(BIN)/python -m tests.support.guests.build --ram $(GUEST_RAM) --output $(GUEST)
 
-bench: bench-files bench-guests bench-chains  ## measure beside other programs, and beside QEMU
+bench: bench-files bench-guests bench-starts bench-chains  ## measure beside other programs, and beside QEMU
 
 bench-files: guest-image  ## measure beside igzip, pigz, zstd and lz4
 	$(BIN)/python -m tests.bench --image $(GUEST) $(BENCH_ARGS)
@@ -122,8 +204,24 @@ bench-chains: $(BIN)/.installed tools  ## measure incremental snapshots of a gue
 bench-link: $(BIN)/.installed tools  ## measure guests sent over a link of 1 Gbit/s; needs root
 	$(BIN)/python -m tests.bench.link --ram $(GUEST_RAM) $(BENCH_ARGS)
 
-bench-scaling: guest-image  ## measure with 1, 2, 4 ... jobs
+bench-scaling: guest-image  ## measure 8 to 256 waiting workers; a model of saves by as many processors
+	$(BIN)/python -m tests.bench.scaling --image $(GUEST) $(BENCH_ARGS)
+
+# Smaller questions, a module each: postcopy and starts of guests, the others of an image.
+bench-postcopy bench-starts: bench-%: $(BIN)/.installed tools
+	$(BIN)/python -m tests.bench.$* --ram $(GUEST_RAM) $(BENCH_ARGS)
+
+bench-digests bench-faults bench-sealing: bench-%: guest-image
+	$(BIN)/python -m tests.bench.$* $(GUEST) $(BENCH_ARGS)
+
+bench-jobs: guest-image  ## measure with 1, 2, 4 ... jobs
 	$(BIN)/python -m tests.bench --image $(GUEST) --scaling $(BENCH_ARGS)
+
+bench-plots: $(BIN)/.installed  ## draw the plots of docs/benchmarks.md, from RESULTS=FILES if given
+	$(BIN)/python -m tests.bench.figures $(RESULTS)
+
+bench-compare: $(BIN)/.installed  ## compare two files of results, OLD=FILE NEW=FILE
+	$(BIN)/python -m tests.bench.compare $(OLD) $(NEW)
 
 clean:           ## remove what make made, guest images included
 	rm -rf .venv .cache build dist

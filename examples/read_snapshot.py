@@ -2,9 +2,10 @@
 Read a snapmig snapshot with Python's standard library alone.
 
 Written from docs/format.md and nothing else, as a model for a reader in another language. The
-words "step 1" to "step 10" are the steps of "What a reader must do". It needs memory for one
+words "step 1" to "step 12" are the steps of "What a reader must do". It needs memory for one
 packet, and is slow: what snapmig does in a second takes it minutes. Packets that are zstd frames
-need Python 3.14 or newer, whose standard library can decode them.
+need Python 3.14 or newer, whose standard library can decode them. The keys of sealed snapshots
+need the package cryptography, for AES and Argon2id, and age identities the package pyrage.
 
     python examples/read_snapshot.py SNAPSHOT                           verify all of it
     python examples/read_snapshot.py SNAPSHOT --info                    say what is in it
@@ -12,6 +13,9 @@ need Python 3.14 or newer, whose standard library can decode them.
     python examples/read_snapshot.py SNAPSHOT --block N --output IMAGE  restore one RAM block
     python examples/read_snapshot.py SNAPSHOT --attachment N            print an attachment
     python examples/read_snapshot.py SNAPSHOT --parent OLDER            name a file it builds on
+    python examples/read_snapshot.py SNAPSHOT --passphrase-file FILE    give a key that opens it
+    python examples/read_snapshot.py SNAPSHOT --key-file FILE           give another kind of key
+    python examples/read_snapshot.py SNAPSHOT --identity FILE           give an age identity
 
 Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not a snapshot or corrupt, 4 unsupported.
 """
@@ -20,6 +24,8 @@ import argparse
 import contextlib
 import functools
 import hashlib
+import hmac
+import importlib
 import operator
 import os
 import struct
@@ -39,6 +45,10 @@ PAGE = 4096
 CHUNK = 1 << 20
 EMPTY, RAW, DEFLATE, ZSTD, LZ4 = KNOWN = 1, 2, 3, 4, 5
 FIXED, PACKED = 1, 2
+SIGNED, ENCRYPTED = 1, 2
+PASSPHRASE, KEY_FILE, AGE = 1, 2, 3  # kinds of key slots
+NONCE, TAG = 12, 16
+BOX = NONCE + TAG  # what encryption adds to a table, or to a part of an attachment
 MAGIC = b"\x93SNAPMIG"
 
 
@@ -73,16 +83,22 @@ class Layout:
         """Return the entry at `position` of `data`."""
         return self.tuple(*self.struct.unpack_from(data, position))
 
+    def pack(self, entry: Any, *zeroed: str) -> bytes:
+        """Return the bytes of an entry, with some fields as zero."""
+        zeros = {name: b"" if isinstance(getattr(entry, name), bytes) else 0 for name in zeroed}
+        return self.struct.pack(*entry._replace(**zeros))
+
 
 SUPERBLOCK = Layout(
     "Superblock",
     """magic 8s version_major H version_minor H checksum I incompatible Q compatible Q
-    snapshot_id 16s parent_id 16s parent_digest 32s file_size Q created_ns Q encodings Q
+    snapshot_id 16s parent_id 16s parent_root 32s file_size Q created_ns Q encodings Q
     page_size I packet_size I record_size I layout B window_bits B reserved H packet_count Q
     index_offset Q index_digest 32s data_offset Q data_size Q block_table_offset Q block_count I
     block_table_checksum I attachment_table_offset Q attachment_count I
     attachment_table_checksum I page_digests_offset Q piece_table_offset Q piece_count I
-    piece_table_checksum I machine H machine_class B machine_data B reserved_rest 3836s""",
+    piece_table_checksum I machine H machine_class B machine_data B sealing B reserved_1 3s
+    key_table_offset Q tables_digest 32s seal 32s reserved_rest 3760s""",
 )
 BLOCK = Layout("Block", "name 256s size Q page_size Q unused 48s")
 PIECE = Layout("Piece", "gpa Q size Q offset Q block I reserved I")
@@ -90,27 +106,43 @@ RECORD = Layout(
     "Record",
     """packet Q offset Q stored_size I encoding B flags B reserved_1 H stored_checksum I
     record_checksum I digest 16s nonce 12s tag 16s
-    page_digests_checksum I reserved_2 16s""",
+    page_digests_checksum I page_digests_tag 16s""",
 )
 ATTACHMENT = Layout(
     "Attachment",
     """name 256s offset Q stored_size Q size Q encoding B unused 7s sha256 32s unused_rest 64s""",
+)
+KEY_TABLE = Layout(
+    "KeyTable",
+    """magic 8s checksum I reserved I generation Q commitment 32s seal 32s reserved_rest 936s
+    slots 64512s""",
+)
+KEY_SLOT = Layout(
+    "KeySlot",
+    """kind B reserved_1 3s iterations I memory I lanes I created_ns Q salt 32s nonce 12s
+    wrapped 48s payload_size H reserved_2 2s label 128s payload 3784s""",
 )
 
 
 class Snapshot:
     """An open snapshot with its superblock, tables and index checked."""
 
-    def __init__(self, file: BinaryIO, parents: "Parents | None" = None) -> None:
+    def __init__(self, file: BinaryIO, parents: "Parents", secrets: "Secrets") -> None:
         self.file = file
         self.parents = parents
+        self.secrets = secrets
         self.verifies = False
         self.superblock = s = read_superblock(file)
         self.data_end = s.data_offset + s.data_size
         self.check_geometry()
+        self.keys = self.find_keys()
+        self.tables: dict[str, bytes] = {}  # as they are stored
         self.blocks = self.read_blocks()
         self.pieces_of_ram = self.read_pieces()
         self.attachments = self.read_attachments()
+        stored = (self.tables[what] for what in ("block", "attachment", "piece"))
+        right = hashlib.sha256(b"".join(stored)).digest() == s.tables_digest
+        check(right, "The digest of the tables is wrong.")
         sha256 = hashlib.sha256()
         for piece in self.pieces(s.index_offset, s.record_size * s.packet_count):
             sha256.update(piece)
@@ -135,24 +167,66 @@ class Snapshot:
         check(s.file_size == length, f"The file has {length} bytes, not {s.file_size}.")
         end, before = PAGE, "superblock"
         for part, offset, size in (
+            ("key table", s.key_table_offset, 2 * KEY_TABLE.size),
             ("block table", s.block_table_offset, BLOCK.size * s.block_count),
             ("index", s.index_offset, s.record_size * s.packet_count),
             ("page digests", s.page_digests_offset, s.packet_count * s.packet_size // PAGE * 16),
             ("data", s.data_offset, s.data_size),
-            ("attachment table", s.attachment_table_offset, ATTACHMENT.size * s.attachment_count),
+            ("attachment table", s.attachment_table_offset, self.attachment_table_size),
             ("piece table", s.piece_table_offset, PIECE.size * s.piece_count),
             ("end of the file", s.file_size, 0),
         ):
-            if part == "page digests" and offset == 0:
+            if offset == 0 and (part == "page digests" or (part == "key table" and not s.sealing)):
                 continue  # there are none
             check(offset >= end, f"The {part} starts before the end of the {before}.")
             end, before = offset + size, part
 
+    def find_keys(self) -> "Keys | None":
+        """Return the keys of a sealed snapshot, if there is a secret for it (step 3)."""
+        s = self.superblock
+        if not s.sealing or not self.secrets:
+            if self.encrypted:
+                message = "The snapshot is encrypted: it takes a passphrase or another key."
+                raise LookupError(message)
+            if s.sealing:
+                self.note("Without a key nothing of it is proved.")
+            elif self.secrets:
+                self.note("It is not sealed, so no key proves anything.")
+            return None
+        raw = self.read_at(s.key_table_offset, 2 * KEY_TABLE.size)
+        keys = open_key_table(raw, self.secrets)
+        right = keys.seal("seal", SUPERBLOCK.pack(s, "checksum", "seal")) == s.seal
+        check(right, "The seal of the superblock is wrong.")
+        return keys
+
+    def note(self, sentence: str) -> None:
+        """Tell the user something that is no refusal."""
+        print(f"{self.file.name}: {sentence}", file=sys.stderr)
+
+    @property
+    def encrypted(self) -> bool:
+        """True if the snapshot can be read only with a key."""
+        return self.superblock.sealing == ENCRYPTED
+
+    @property
+    def attachment_table_size(self) -> int:
+        """How many bytes of the attachment table are stored."""
+        count = self.superblock.attachment_count
+        return ATTACHMENT.size * count + (BOX if count and self.encrypted else 0)
+
+    def read_table(self, what: str, size: int) -> bytes:
+        """Return a table as it is stored, its checksum checked."""
+        s = self.superblock
+        table = self.read_at(getattr(s, f"{what}_table_offset"), size)
+        right = zlib.crc32(table) == getattr(s, f"{what}_table_checksum")
+        check(right, f"The {what} table's checksum is wrong.")
+        self.tables[what] = table
+        return table
+
     def read_blocks(self) -> list[Any]:
         """Read the RAM blocks and count their packets (step 4)."""
         s = self.superblock
-        table = self.read_at(s.block_table_offset, BLOCK.size * s.block_count)
-        check(zlib.crc32(table) == s.block_table_checksum, "The block table's checksum is wrong.")
+        table = self.read_table("block", BLOCK.size * s.block_count)
         blocks = entries(BLOCK, table, "RAM block")
         for b in blocks:
             check(b.size >= 1, f"RAM block {b.name!r} has 0 bytes.")
@@ -169,9 +243,7 @@ class Snapshot:
 
     def read_pieces(self) -> list[Any]:
         """Read the guest physical addresses of RAM (step 4)."""
-        s = self.superblock
-        table = self.read_at(s.piece_table_offset, PIECE.size * s.piece_count)
-        check(zlib.crc32(table) == s.piece_table_checksum, "The piece table's checksum is wrong.")
+        table = self.read_table("piece", PIECE.size * self.superblock.piece_count)
         pieces = [PIECE.read(table, at) for at in range(0, len(table), PIECE.size)]
         reached = 0
         for p in pieces:
@@ -193,13 +265,14 @@ class Snapshot:
     def read_attachments(self) -> list[Any]:
         """Read the attachment table (step 5)."""
         s = self.superblock
-        table = self.read_at(s.attachment_table_offset, ATTACHMENT.size * s.attachment_count)
-        right = zlib.crc32(table) == s.attachment_table_checksum
-        check(right, "The attachment table's checksum is wrong.")
+        table = self.read_table("attachment", self.attachment_table_size)
+        if table and self.encrypted:
+            table = self.keys.unboxed("tables", table, b"", "the attachment table")
         attachments = entries(ATTACHMENT, table, "attachment")
         for a in attachments:
             end = s.attachment_table_offset
-            right = self.data_end <= a.offset and a.offset + a.stored_size <= end
+            size = a.stored_size + (BOX * -(-a.stored_size // CHUNK) if self.encrypted else 0)
+            right = self.data_end <= a.offset and a.offset + size <= end
             check(right, f"The attachment {a.name!r} is not between data and attachment table.")
             right = a.size <= min(1 << 30, 1032 * a.stored_size)
             right = right and (a.encoding != RAW or a.size == a.stored_size)
@@ -217,12 +290,12 @@ class Snapshot:
 
     def packet_pages(self, number: int, page_count: int) -> dict[int, bytes]:
         """Return a packet's pages of other kinds than 0, by their numbers (steps 6 to 9)."""
-        record, kinds = self.read_record(number, page_count)
+        record, kinds, _ = self.read_record(number, page_count)
         pages = self.joined_pages(number, page_count, {n for n, kind in enumerate(kinds) if kind})
         right = not pages or xxh3_128(b"".join(pages.values())) == record.digest
         check(right, f"The digest of packet {number} is wrong.")
         if pages and self.verifies and self.superblock.page_digests_offset:
-            self.check_page_digests(number, pages)
+            self.check_page_digests(record, pages)
         if self.verifies and self.superblock.layout == FIXED and record.encoding in (EMPTY, RAW):
             self.check_slot(number, {n for n, kind in enumerate(kinds) if kind & 1})
         return pages
@@ -235,14 +308,18 @@ class Snapshot:
             right = not any(self.read_at(slot + page * PAGE, PAGE))
             check(right, f"The slot of packet {number} is not zero beside the stored pages.")
 
-    def check_page_digests(self, number: int, pages: dict[int, bytes]) -> None:
+    def check_page_digests(self, record: Any, pages: dict[int, bytes]) -> None:
         """Check the digests of a packet's pages, as only a verification does (step 10)."""
-        s = self.superblock
+        s, number = self.superblock, record.packet
         size = s.packet_size // PAGE * 16
-        record = RECORD.read(self.read_at(s.index_offset + number * s.record_size, RECORD.size))
         digests = self.read_at(s.page_digests_offset + number * size, size)
         right = zlib.crc32(digests) == record.page_digests_checksum
         check(right, f"The checksum of the page digests of packet {number} is wrong.")
+        if self.keys:
+            key = "page digests", record.nonce
+            covered = struct.pack("<Q", number)
+            what = f"the page digests of packet {number}"
+            digests = self.unsealed(key, digests, record.page_digests_tag, covered, what)
         for page in range(size // 16):
             expected = xxh3_128(pages[page]) if page in pages else bytes(16)
             right = digests[page * 16 : (page + 1) * 16] == expected
@@ -250,9 +327,9 @@ class Snapshot:
 
     def joined_pages(self, number: int, page_count: int, wanted: set[int]) -> dict[int, bytes]:
         """Return some pages of a packet, in order, joined with the parent's (step 9)."""
-        record, kinds = self.read_record(number, page_count)
+        record, kinds, covered = self.read_record(number, page_count)
         stored = [page for page, kind in enumerate(kinds) if kind & 1]
-        contents = self.contents(record, stored) if wanted.intersection(stored) else b""
+        contents = self.contents(record, stored, covered) if wanted.intersection(stored) else b""
         pages = {page: contents[at * PAGE : (at + 1) * PAGE] for at, page in enumerate(stored)}
         needed = {page for page in wanted if kinds[page] & 2}
         theirs = self.parent.joined_pages(number, page_count, needed) if needed else {}
@@ -264,18 +341,17 @@ class Snapshot:
     @functools.cached_property
     def parent(self) -> "Snapshot":
         """The snapshot with the pages of kinds 2 and 3, checked (step 9)."""
-        check(self.parents is not None, "The snapshot builds on another one.", UnsupportedError)
-        parent = self.parents.find(self.superblock)
+        parent = self.parents.find(self.superblock, self.secrets)
         s, theirs = self.superblock, parent.superblock
-        right = s.parent_digest == theirs.index_digest
-        check(right, "The parent's index digest is another than when it became the parent.")
+        right = s.parent_root == hashlib.sha256(SUPERBLOCK.pack(theirs)).digest()
+        check(right, "The parent's root is another than when it became the parent.")
         check(s.packet_size == theirs.packet_size, "The parent's packets have another size.")
         places = [[(b.name, b.size) for b in each.blocks] for each in (self, parent)]
         check(places[0] == places[1], "The parent has other RAM blocks.")
         return parent
 
-    def read_record(self, number: int, page_count: int) -> tuple[Any, list[int]]:
-        """Return a packet's record and the kinds of its pages (step 6)."""
+    def read_record(self, number: int, page_count: int) -> tuple[Any, list[int], bytes]:
+        """Return a packet's record, the kinds of its pages, and what its tag covers (step 6)."""
         s, packet = self.superblock, f"packet {number}"
         raw = self.read_at(s.index_offset + number * s.record_size, s.record_size)
         r = RECORD.read(raw)
@@ -284,20 +360,24 @@ class Snapshot:
         check(r.packet == number, f"The record of {packet} is of packet {r.packet}.")
         message = f"The encoding of {packet} is {r.encoding}, which this reader can't decode."
         check(r.encoding in KNOWN, message, UnsupportedError)
-        kinds_end = RECORD.size + s.packet_size // PAGE // 4
-        reserved = (r.flags, r.reserved_1, *r.nonce, *r.tag, *r.reserved_2, *raw[kinds_end:])
-        if not s.page_digests_offset or not any(raw[RECORD.size : kinds_end]):
-            reserved += (r.page_digests_checksum,)
+        packed, rest = raw[RECORD.size :][: s.packet_size // 16384], raw[RECORD.size :]
+        kinds = [byte >> shift & 3 for byte in packed for shift in (0, 2, 4, 6)]
+        pages = [page for page, kind in enumerate(kinds) if kind & 1]
+        reserved = [r.flags, r.reserved_1, *rest[len(packed) :]]
+        if not s.sealing or not any(packed):
+            reserved += r.nonce
+        if not s.sealing or not pages:
+            reserved += r.tag
+        if not s.page_digests_offset or not any(packed):
+            reserved.append(r.page_digests_checksum)
+        if not s.sealing or not s.page_digests_offset or not any(packed):
+            reserved += r.page_digests_tag
         message = f"The record of {packet} has a reserved field that is set."
         check(not any(reserved), message, UnsupportedError)
-        kinds = [
-            byte >> shift & 3 for byte in raw[RECORD.size : kinds_end] for shift in (0, 2, 4, 6)
-        ]
         right = any(s.parent_id) or max(kinds) < 2
         check(right, f"The {packet} has pages of a parent, and the snapshot has none.")
         beyond = kinds[page_count:]
         check(not any(beyond), f"The {packet} has pages after the end of its RAM block.")
-        pages = [page for page, kind in enumerate(kinds) if kind & 1]
         size = len(pages) * PAGE
         right = {
             EMPTY: r.stored_size == size == 0,
@@ -310,9 +390,20 @@ class Snapshot:
         elif s.layout == FIXED:
             right = r.offset == s.data_offset + number * s.packet_size
         check(right, f"In {packet} the stored bytes are at {r.offset}, where they can't be.")
-        return r, kinds
+        if self.encrypted:
+            r = r._replace(digest=xor(r.digest, self.keys.digest_mask(r.nonce)))
+        return r, kinds, raw[:8] + raw[16:24] + packed
 
-    def contents(self, record: Any, pages: list[int]) -> bytes:
+    def unsealed(
+        self, key: tuple[str, bytes], stored: bytes, tag: bytes, covered: bytes, what: str
+    ) -> bytes:
+        """Return the plain bytes of what is stored, its tag checked."""
+        if self.encrypted:
+            return self.keys.opened(*key, stored + tag, covered, what)
+        self.keys.opened(*key, tag, covered + stored, what)
+        return stored
+
+    def contents(self, record: Any, pages: list[int], covered: bytes) -> bytes:
         """Return a packet's stored pages (steps 7 and 8, but for the digest)."""
         if not pages:
             return b""
@@ -324,6 +415,9 @@ class Snapshot:
             stored = self.read_at(record.offset, record.stored_size)
         right = zlib.crc32(stored) == record.stored_checksum
         check(right, f"The checksum of the stored bytes of {packet} is wrong.")
+        if self.keys:
+            key = "packets", record.nonce
+            stored = self.unsealed(key, stored, record.tag, covered, packet)
         contents = stored
         if record.encoding == DEFLATE:
             window_bits = self.superblock.window_bits
@@ -335,11 +429,11 @@ class Snapshot:
         return contents
 
     def attachment_contents(self, a: Any) -> Iterator[bytes]:
-        """Yield an attachment's contents in pieces; the last check is after the last piece."""
+        """Yield an attachment's contents in pieces; the last check is after them (step 11)."""
         name = f"attachment {a.name!r}"
         message = f"The encoding of {name} is {a.encoding}, which this reader can't decode."
         check(a.encoding in (RAW, DEFLATE), message, UnsupportedError)
-        pieces = self.pieces(a.offset, a.stored_size)
+        pieces = self.parts(a) if self.encrypted else self.pieces(a.offset, a.stored_size)
         if a.encoding == DEFLATE:
             pieces = inflate(pieces, a.size, 15, name)
         sha256 = hashlib.sha256()
@@ -347,6 +441,16 @@ class Snapshot:
             sha256.update(piece)
             yield piece
         check(sha256.digest() == a.sha256, f"The sha256 of {name} is wrong.")
+
+    def parts(self, a: Any) -> Iterator[bytes]:
+        """Yield the stored bytes of an encrypted attachment, decrypted."""
+        number, offset = self.attachments.index(a), a.offset
+        for part in range(-(-a.stored_size // CHUNK)):
+            size = min(CHUNK, a.stored_size - part * CHUNK) + BOX
+            covered = struct.pack("<QQ", number, part)
+            what = f"part {part} of attachment {a.name!r}"
+            yield self.keys.unboxed("attachments", self.read_at(offset, size), covered, what)
+            offset += size
 
 
 class Parents:
@@ -362,13 +466,13 @@ class Parents:
         self.files = files
         self.seen: set[bytes] = set()
 
-    def find(self, child: Any) -> Snapshot:
-        """Return the parent of a snapshot, given the child's superblock."""
+    def find(self, child: Any, secrets: "Secrets") -> Snapshot:
+        """Return the parent of a snapshot, given the child's superblock (step 9)."""
         self.seen.add(child.snapshot_id)
         check(child.parent_id not in self.seen, "The snapshot builds on itself.")
         for path in [*map(Path, self.named), *sorted(self.path.absolute().parent.iterdir())]:
             if path.is_file() and snapshot_id(path) == child.parent_id:
-                return Snapshot(self.files.enter_context(path.open("rb")), self)
+                return Snapshot(self.files.enter_context(path.open("rb")), self, secrets)
         raise LookupError(f"The parent {child.parent_id.hex()} is missing.")
 
 
@@ -382,9 +486,164 @@ def snapshot_id(path: Path) -> bytes | None:
 
 
 def xor(one: bytes, other: bytes) -> bytes:
-    """Return the bytewise difference of two pages."""
+    """Return the bytewise difference of two pages, or of other bytes."""
     joined = int.from_bytes(one, "little") ^ int.from_bytes(other, "little")
-    return joined.to_bytes(PAGE, "little")
+    return joined.to_bytes(len(one), "little")
+
+
+# Sealing
+
+
+def library(name: str) -> Any:
+    """Return a module of a package that the standard library has nothing for."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = name.split(".")[0]
+        message = f"The keys take the Python package {package}, which is not installed."
+        raise UnsupportedError(message) from error
+
+
+def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
+    """Return 32 bytes of HKDF-SHA-256 (RFC 5869)."""
+    extracted = hmac.digest(salt, secret, "sha256")
+    return hmac.digest(extracted, info + b"\1", "sha256")
+
+
+def decrypted(key: bytes, nonce: bytes, data: bytes, covered: bytes) -> bytes | None:
+    """Return the plain bytes of AES-256-GCM, or None if the tag that follows is not theirs."""
+    aes = library("cryptography.hazmat.primitives.ciphers.aead").AESGCM(key)
+    try:
+        return aes.decrypt(nonce, data, covered)
+    except library("cryptography.exceptions").InvalidTag:
+        return None
+
+
+class Keys:
+    """The keys of a sealed snapshot, derived from its file key."""
+
+    def __init__(self, file_key: bytes) -> None:
+        self.file_key = file_key
+
+    def key(self, name: str) -> bytes:
+        """Return the key of that name."""
+        return hkdf(self.file_key, bytes(32), b"snapmig " + name.encode())
+
+    def seal(self, name: str, data: bytes) -> bytes:
+        """Return the seal of a structure whose checksum and seal are zero."""
+        return hmac.digest(self.key(name), data, "sha256")
+
+    def opened(self, name: str, nonce: bytes, data: bytes, covered: bytes, what: str) -> bytes:
+        """Return the plain bytes of what is followed by its tag."""
+        plain = decrypted(self.key(name), nonce, data, covered)
+        check(plain is not None, f"The tag of {what} is wrong.")
+        return plain
+
+    def unboxed(self, name: str, data: bytes, covered: bytes, what: str) -> bytes:
+        """Return the plain bytes of what stands between its nonce and its tag."""
+        return self.opened(name, data[:NONCE], data[NONCE:], covered, what)
+
+    def digest_mask(self, nonce: bytes) -> bytes:
+        """Return what a digest in a record is xored with."""
+        ciphers = library("cryptography.hazmat.primitives.ciphers")
+        aes = ciphers.Cipher(ciphers.algorithms.AES(self.key("digests")), ciphers.modes.ECB())
+        return aes.encryptor().update(nonce + bytes(4))
+
+
+class Secrets:
+    """What a user has to open key slots."""
+
+    def __init__(self, passphrases: list[str], key_files: list[str], identities: list[str]) -> None:
+        self.passphrases = [Path(path).read_bytes().removesuffix(b"\n") for path in passphrases]
+        self.key_files = [Path(path).read_bytes() for path in key_files]
+        self.identities = [Path(path).read_text() for path in identities]
+
+    def __bool__(self) -> bool:
+        return bool(self.passphrases or self.key_files or self.identities)
+
+    def file_keys(self, slot: Any) -> Iterator[bytes]:
+        """Yield what a key slot gives as the file key."""
+        if slot.kind == AGE:
+            yield from self.from_age(slot.payload[: slot.payload_size])
+        for key in self.wrapping_keys(slot):
+            file_key = decrypted(key, slot.nonce, slot.wrapped, bytes([slot.kind]))
+            if file_key is not None:
+                yield file_key
+
+    def wrapping_keys(self, slot: Any) -> Iterator[bytes]:
+        """Yield the keys that a passphrase's slot, or a key file's, may be wrapped with."""
+        if slot.kind == KEY_FILE:
+            for contents in self.key_files:
+                yield hkdf(contents, slot.salt, b"snapmig key file")
+        elif slot.kind == PASSPHRASE and self.passphrases:
+            argon2 = library("cryptography.hazmat.primitives.kdf.argon2")
+            costs = {"iterations": slot.iterations, "memory_cost": slot.memory, "lanes": slot.lanes}
+            for passphrase in self.passphrases:
+                yield argon2.Argon2id(salt=slot.salt, length=32, **costs).derive(passphrase)
+
+    def from_age(self, payload: bytes) -> Iterator[bytes]:
+        """Yield what the identities decrypt of an age file."""
+        for text in self.identities:
+            pyrage = library("pyrage")
+            lines = [line for line in text.splitlines() if line.startswith("AGE-SECRET-KEY-1")]
+            try:
+                identities = [pyrage.x25519.Identity.from_str(line) for line in lines]
+            except pyrage.IdentityError as error:
+                raise LookupError(f"An age identity is wrong: {error}.") from error
+            with contextlib.suppress(pyrage.DecryptError):
+                yield pyrage.decrypt(payload, identities)
+
+
+def open_key_table(both: bytes, secrets: Secrets) -> Keys:
+    """Return the keys that a key slot gives, checked with the table's own seal (step 3)."""
+    copies = [KEY_TABLE.read(both, at) for at in (0, KEY_TABLE.size)]
+    table = next(filter(is_sound, copies), None)
+    check(table is not None, "Neither copy of the key table is sound.")
+    reserved = table.reserved or any(table.reserved_rest)
+    check(not reserved, "A reserved field of the key table is set.")
+    slots = [KEY_SLOT.read(table.slots, at) for at in range(0, len(table.slots), KEY_SLOT.size)]
+    for number, slot in enumerate(slots):
+        check_key_slot(slot, f"key slot {number}")
+    for file_key in (file_key for slot in slots for file_key in secrets.file_keys(slot)):
+        keys = Keys(file_key)
+        if keys.key("commitment") == table.commitment:
+            break
+    else:
+        raise LookupError("No key slot of the snapshot opens with the keys that were given.")
+    right = keys.seal("key table", KEY_TABLE.pack(table, "checksum", "seal")) == table.seal
+    check(right, "The seal of the key table is wrong.")
+    return keys
+
+
+def is_sound(table: Any) -> bool:
+    """Return True for a copy of the key table that was written as a whole."""
+    checksum = zlib.crc32(KEY_TABLE.pack(table, "checksum"))
+    return table.magic == b"SNAPKEYS" and table.checksum == checksum
+
+
+def check_key_slot(slot: Any, name: str) -> None:
+    """Check a key slot before it costs time or memory to open it."""
+    check(slot.kind in (0, PASSPHRASE, KEY_FILE, AGE), f"The kind of {name} is {slot.kind}.")
+    check(slot.kind or not any(KEY_SLOT.pack(slot)), f"The free {name} is not zero.")
+    reserved = slot.reserved_1 + slot.reserved_2
+    check(not any(reserved), f"A reserved field of {name} is set.")
+    costs = (slot.iterations, slot.memory, slot.lanes)
+    right = not any(costs)
+    if slot.kind == PASSPHRASE:
+        right = 1 <= slot.iterations <= 64 and 1 <= slot.lanes <= 64
+        right = right and 8 * slot.lanes <= slot.memory <= 1 << 21
+    check(right, f"The costs of {name} are {costs}, outside of their limits.")
+    wrapped = slot.salt + slot.nonce + slot.wrapped
+    sizes = range(1, len(slot.payload) + 1) if slot.kind == AGE else (0,)
+    right = slot.payload_size in sizes and not any(slot.payload[slot.payload_size :])
+    right = right and not (slot.kind == AGE and any(wrapped))
+    check(right, f"The fields of {name} don't go with its kind.")
+    label, _, filling = slot.label.partition(b"\0")
+    try:
+        label.decode()
+    except UnicodeDecodeError:
+        filling = label
+    check(not any(filling), f"The label of {name} is wrong.")
 
 
 def read_superblock(file: BinaryIO) -> Any:
@@ -400,11 +659,15 @@ def read_superblock(file: BinaryIO) -> Any:
         ("incompatible", s.incompatible == 0),
         ("encodings", s.encodings & ~sum(1 << encoding for encoding in KNOWN) == 0),
         ("layout", s.layout in (FIXED, PACKED)),
+        ("sealing", s.sealing in (0, SIGNED, ENCRYPTED)),
         ("page_size", s.page_size == PAGE),
     ):
         message = f"The {field} {getattr(s, field):#x} has a feature that is not known here."
         check(known, message, UnsupportedError)
-    check(not s.reserved and not any(s.reserved_rest), "A reserved field is set.")
+    reserved = s.reserved or any(s.reserved_1 + s.reserved_rest)
+    check(not reserved, "A reserved field is set.")
+    right = s.sealing or not (s.key_table_offset or any(s.seal))
+    check(right, "The snapshot is not sealed, but has a key table or a seal.")
     for what, number, right in (
         (
             "packet size",
@@ -663,7 +926,8 @@ def run(options: argparse.Namespace) -> None:
     with contextlib.ExitStack() as files:
         path = Path(options.snapshot)
         file = files.enter_context(path.open("rb"))
-        snapshot = Snapshot(file, Parents(path, options.parent, files))
+        secrets = Secrets(options.passphrase_file, options.key_file, options.identity)
+        snapshot = Snapshot(file, Parents(path, options.parent, files), secrets)
         blocks = snapshot.blocks if options.block is None else named(snapshot.blocks, options.block)
         if options.info:
             print_info(snapshot)
@@ -691,6 +955,13 @@ def main(arguments: list[str] | None = None) -> int:
         default=[],
         help="a file that it may build on, besides those in its folder; may be repeated",
     )
+    for option, what in (
+        ("--passphrase-file", "the passphrase of a sealed snapshot, in one line"),
+        ("--key-file", "a key file of a sealed snapshot"),
+        ("--identity", "an age identity of a sealed snapshot"),
+    ):
+        more = f"{what}; may be repeated"
+        parser.add_argument(option, metavar="FILE", action="append", default=[], help=more)
     options = parser.parse_args(arguments)
     try:
         run(options)

@@ -14,9 +14,11 @@ from snapmig.errors import (
     CorruptSnapshotError,
     DestinationExistsError,
     ImageChangedError,
+    KeyRequiredError,
     NoSpaceError,
     SnapmigError,
     StoreError,
+    UnreadableError,
     UnsupportedError,
     UsageError,
     WorkerDiedError,
@@ -36,6 +38,18 @@ if TYPE_CHECKING:
     from snapmig.operations.chain import ChainLink, chain
     from snapmig.operations.diff import BlockDiff, DiffResult, PageRange, diff
     from snapmig.operations.info import AttachmentInfo, BlockInfo, SnapshotInfo, info
+    from snapmig.operations.keys import (
+        KeysInfo,
+        KeySlotInfo,
+        add_keys,
+        list_keys,
+        new_key,
+        remove_key,
+        rotate_keys,
+    )
+    from snapmig.operations.memory_map import BlockMap, Cell, MemoryMap, memory_map
+    from snapmig.operations.mount import MountResult, mount, umount
+    from snapmig.operations.options.keys import SealingName
     from snapmig.operations.options.parse import (
         AcceleratorName,
         CompressionName,
@@ -50,16 +64,25 @@ if TYPE_CHECKING:
     )
     from snapmig.operations.options.save import SaveResult
     from snapmig.operations.progress import Progress, ProgressCallback
+    from snapmig.operations.qcow2 import Qcow2Info, Qcow2Snapshot, qcow2_info
     from snapmig.operations.receive import receive
-    from snapmig.operations.restore import RestoreResult, restore
+    from snapmig.operations.receive_cloud_hypervisor import receive_cloud_hypervisor
+    from snapmig.operations.restore import LostRange, RestoreResult, restore
+    from snapmig.operations.restore_cloud_hypervisor import (
+        HandOverResult,
+        restore_cloud_hypervisor,
+    )
     from snapmig.operations.rewrite import merge, rebase, repack
+    from snapmig.operations.run import RunResult, run
     from snapmig.operations.runs.workers import WorkerGroup
     from snapmig.operations.save import ImageArgument, save
     from snapmig.operations.send import SendResult, send
+    from snapmig.operations.serve_firecracker import ServeResult, serve_firecracker
     from snapmig.operations.shares import CommitResult, abandon, commit
-    from snapmig.operations.snapshot import Snapshot
+    from snapmig.operations.snapshot import Page, PageSource, Snapshot
     from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
     from snapmig.operations.verify import VerifyResult, verify
+    from snapmig.sealing.keyring import Keys
 
 __all__ = (
     "AcceleratorInfo",
@@ -71,7 +94,9 @@ __all__ = (
     "BatchResult",
     "BlockDiff",
     "BlockInfo",
+    "BlockMap",
     "CancelledError",
+    "Cell",
     "ChainLink",
     "CommitResult",
     "CompressionName",
@@ -79,29 +104,45 @@ __all__ = (
     "DestinationExistsError",
     "DiffResult",
     "FormatName",
+    "HandOverResult",
     "HuffmanName",
     "ImageArgument",
     "ImageChangedError",
+    "KeyRequiredError",
+    "KeySlotInfo",
+    "Keys",
+    "KeysInfo",
     "LayoutName",
     "Level",
     "LiveName",
+    "LostRange",
+    "MemoryMap",
     "MigrationError",
     "MonitorError",
+    "MountResult",
     "NoSpaceError",
+    "Page",
     "PageRange",
+    "PageSource",
     "Progress",
     "ProgressCallback",
+    "Qcow2Info",
+    "Qcow2Snapshot",
     "RamBlock",
     "RamPiece",
     "RestoreResult",
+    "RunResult",
     "SaveResult",
     "Scheduler",
+    "SealingName",
     "SendResult",
+    "ServeResult",
     "SnapmigError",
     "Snapshot",
     "SnapshotInfo",
     "Speed",
     "StoreError",
+    "UnreadableError",
     "UnsupportedError",
     "UsageError",
     "VerifyResult",
@@ -113,20 +154,33 @@ __all__ = (
     "__version__",
     "abandon",
     "accelerators",
+    "add_keys",
     "backup",
     "batch",
     "chain",
     "commit",
     "diff",
     "info",
+    "list_keys",
+    "memory_map",
     "merge",
+    "mount",
+    "new_key",
     "open",
+    "qcow2_info",
     "rebase",
     "receive",
+    "receive_cloud_hypervisor",
+    "remove_key",
     "repack",
     "restore",
+    "restore_cloud_hypervisor",
+    "rotate_keys",
+    "run",
     "save",
     "send",
+    "serve_firecracker",
+    "umount",
     "verify",
 )
 
@@ -142,19 +196,30 @@ _NAMES = {
     "snapmig.operations.chain": "ChainLink chain",
     "snapmig.operations.diff": "BlockDiff DiffResult PageRange diff",
     "snapmig.operations.info": "AttachmentInfo BlockInfo SnapshotInfo info",
+    "snapmig.operations.keys": "KeysInfo KeySlotInfo add_keys list_keys new_key remove_key "
+    "rotate_keys",
+    "snapmig.operations.memory_map": "BlockMap Cell MemoryMap memory_map",
+    "snapmig.operations.mount": "MountResult mount umount",
+    "snapmig.operations.options.keys": "SealingName",
     "snapmig.operations.options.parse": "AcceleratorName CompressionName FormatName HuffmanName "
     "LayoutName Level LiveName ViaName WindowName WireName",
     "snapmig.operations.options.save": "SaveResult",
     "snapmig.operations.progress": "Progress ProgressCallback",
+    "snapmig.operations.qcow2": "Qcow2Info Qcow2Snapshot qcow2_info",
     "snapmig.operations.receive": "receive",
-    "snapmig.operations.restore": "RestoreResult restore",
+    "snapmig.operations.receive_cloud_hypervisor": "receive_cloud_hypervisor",
+    "snapmig.operations.restore": "LostRange RestoreResult restore",
+    "snapmig.operations.restore_cloud_hypervisor": "HandOverResult restore_cloud_hypervisor",
     "snapmig.operations.rewrite": "merge rebase repack",
+    "snapmig.operations.run": "RunResult run",
     "snapmig.operations.runs.workers": "WorkerGroup",
     "snapmig.operations.save": "ImageArgument save",
     "snapmig.operations.send": "SendResult send",
+    "snapmig.operations.serve_firecracker": "ServeResult serve_firecracker",
     "snapmig.operations.shares": "CommitResult abandon commit",
-    "snapmig.operations.snapshot": "Snapshot open_snapshot",
+    "snapmig.operations.snapshot": "Page PageSource Snapshot open_snapshot",
     "snapmig.operations.verify": "VerifyResult verify",
+    "snapmig.sealing.keyring": "Keys",
 }
 """Names imported on first use, by module: a program that only saves need not wait for the code of a
 restore."""

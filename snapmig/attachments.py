@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from snapmig.container.format import (
     MAX_ATTACHMENT_SIZE,
@@ -13,18 +14,21 @@ from snapmig.container.format import (
     MAX_NAME_SIZE,
     Encoding,
 )
-from snapmig.container.reader import SnapshotFile
-from snapmig.container.tables import AttachmentEntry
-from snapmig.container.writer import SnapshotWriter
+from snapmig.container.head import SnapshotHead
+from snapmig.container.tables import SEALED_PART_SIZE, AttachmentEntry
 from snapmig.encodings.deflate import compress_stream, decompress_stream
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.images.qemu.attachments import AFTER, FACTS, MAX_FACTS_SIZE, MAX_STATE_SIZE
-from snapmig.images.source import ImageSource
-from snapmig.system.files import open_regular
+from snapmig.system.files import Buffer, open_regular
 from snapmig.units import format_size
+
+if TYPE_CHECKING:  # numpy with them
+    from snapmig.container.writer import SnapshotWriter
+    from snapmig.images.source import ImageSource
 
 __all__ = (
     "DOMAIN_XML",
+    "NOTE_PACKET",
     "SOURCE_PREFIX",
     "VIA",
     "AttachmentSource",
@@ -32,6 +36,8 @@ __all__ = (
     "StoredAttachment",
     "check_attachments",
     "load_attachment",
+    "note_packet",
+    "parent_sealing",
     "source_attachments",
     "source_format",
     "source_way",
@@ -46,6 +52,9 @@ SOURCE_PREFIX = "source/"
 DOMAIN_XML = "domain.xml"
 """Name of the attachment with libvirt's definition of the guest."""
 
+NOTE_PACKET = SOURCE_PREFIX + "note-packet"
+"""Name of the attachment with the number of a packet in which a save saw VMCOREINFO."""
+
 _FORMAT_NAME = SOURCE_PREFIX + "format"
 
 VIA = "via"
@@ -58,10 +67,16 @@ _STEP = 1 << 20
 _LIMITS = {
     _FORMAT_NAME: 64,
     f"{SOURCE_PREFIX}{VIA}": 64,
+    NOTE_PACKET: 20,
+    f"{SOURCE_PREFIX}parent-sealing": 64,
     f"{SOURCE_PREFIX}parent": 4096,  # no path is longer on Linux
     f"{SOURCE_PREFIX}guest.json": 8 << 20,  # a command line has at most 2 MiB
     f"{SOURCE_PREFIX}{FACTS}": MAX_FACTS_SIZE,
     f"{SOURCE_PREFIX}elf.json": 32 << 20,  # 2^18 segments
+    f"{SOURCE_PREFIX}kdump.head": 128 << 10,
+    f"{SOURCE_PREFIX}kdump.notes": 64 << 20,
+    f"{SOURCE_PREFIX}kdump.vmcoreinfo": 1 << 20,
+    f"{SOURCE_PREFIX}kdump.erased": 16 << 20,
     f"{SOURCE_PREFIX}vmstate": 10_000_000,  # Firecracker's own limit
     f"{SOURCE_PREFIX}{AFTER}": MAX_STATE_SIZE,
 }
@@ -120,7 +135,7 @@ def source_attachments(source: ImageSource) -> dict[str, bytes]:
     return kept if source.format == "raw" else {_FORMAT_NAME: source.format.encode(), **kept}
 
 
-def source_format(snapshot: SnapshotFile) -> str:
+def source_format(snapshot: SnapshotHead) -> str:
     """
     Return the format of the image a snapshot was made from.
 
@@ -129,7 +144,7 @@ def source_format(snapshot: SnapshotFile) -> str:
     return _source_word(snapshot, _FORMAT_NAME, "the name of a format") or "raw"
 
 
-def source_way(snapshot: SnapshotFile) -> str | None:
+def source_way(snapshot: SnapshotHead) -> str | None:
     """
     Return the way to the RAM of the running guest that was saved, None for others.
 
@@ -138,7 +153,26 @@ def source_way(snapshot: SnapshotFile) -> str | None:
     return _source_word(snapshot, SOURCE_PREFIX + VIA, "the name of a way")
 
 
-def _source_word(snapshot: SnapshotFile, name: str, wanted: str) -> str | None:
+def parent_sealing(snapshot: SnapshotHead) -> str | None:
+    """
+    Return the sealing of a parent that is sealed in another way, None for all others.
+
+    :raises CorruptSnapshotError: the attachment with it is damaged
+    """
+    return _source_word(snapshot, f"{SOURCE_PREFIX}parent-sealing", "a sealing")
+
+
+def note_packet(snapshot: SnapshotHead) -> int | None:
+    """
+    Return the packet in which a save saw the kernel's note VMCOREINFO, None if none is named.
+
+    :raises CorruptSnapshotError: the attachment with it is damaged
+    """
+    word = _source_word(snapshot, NOTE_PACKET, "the number of a packet")
+    return int(word) if word is not None and word.isdigit() else None
+
+
+def _source_word(snapshot: SnapshotHead, name: str, wanted: str) -> str | None:
     for entry in snapshot.attachments:
         if entry.name == name:
             word = load_attachment(snapshot, entry, limited=True).decode("ascii", "replace")
@@ -156,17 +190,33 @@ def store_attachments(
     for name, source in attach.items():
         start = writer.end
         contents = _Contents(name, source)
-        for piece in compress_stream(contents):
-            writer.append(piece)
+        stored_size = 0
+        sealer = writer.sealer
+        pieces = compress_stream(contents)
+        for piece in pieces if sealer is None else _in_parts(pieces):
+            writer.append(piece if sealer is None else sealer.seal(bytes(piece)))
+            stored_size += memoryview(piece).nbytes
         entry = AttachmentEntry(
             name=name,
             offset=start,
-            stored_size=writer.end - start,
+            stored_size=stored_size,
             size=contents.size,
             encoding=Encoding.DEFLATE,
             sha256=contents.digest.digest(),
         )
         writer.add_attachment(entry)
+
+
+def _in_parts(pieces: Iterable[Buffer]) -> Iterator[bytes]:
+    # The same bytes, cut as they are encrypted.
+    waiting = bytearray()
+    for piece in pieces:
+        waiting += piece
+        while len(waiting) >= SEALED_PART_SIZE:
+            yield bytes(waiting[:SEALED_PART_SIZE])
+            del waiting[:SEALED_PART_SIZE]
+    if waiting:
+        yield bytes(waiting)
 
 
 class StoredAttachment:
@@ -178,7 +228,7 @@ class StoredAttachment:
     :raises CorruptSnapshotError: they differ from the table
     """
 
-    def __init__(self, snapshot: SnapshotFile, entry: AttachmentEntry) -> None:
+    def __init__(self, snapshot: SnapshotHead, entry: AttachmentEntry) -> None:
         self._snapshot = snapshot
         self._entry = entry
 
@@ -214,7 +264,7 @@ class StoredAttachment:
 
 
 def load_attachment(
-    snapshot: SnapshotFile, entry: AttachmentEntry, *, limited: bool = False
+    snapshot: SnapshotHead, entry: AttachmentEntry, *, limited: bool = False
 ) -> bytes:
     """
     Return an attachment's contents.
@@ -237,7 +287,7 @@ class Attachments(Mapping[str, bytes]):
     :param limited: as of :func:`load_attachment`
     """
 
-    def __init__(self, file: SnapshotFile, prefix: str = "", *, limited: bool = False) -> None:
+    def __init__(self, file: SnapshotHead, prefix: str = "", *, limited: bool = False) -> None:
         self._file = file
         self._limited = limited
         found = (entry for entry in file.attachments if entry.name.startswith(prefix))

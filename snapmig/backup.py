@@ -21,31 +21,38 @@ from snapmig.backups.check import CheckOptions, CheckResult
 from snapmig.backups.check import check as check_snapshots
 from snapmig.backups.config import Config, GuestConfig, load_config
 from snapmig.backups.listing import ListedSnapshot, list_snapshots
+from snapmig.backups.overview.guests import GuestState, SnapshotState
+from snapmig.backups.overview.write import write_page
 from snapmig.backups.prune import PruneResult
 from snapmig.backups.prune import prune as prune_guests
 from snapmig.backups.report import Failure, Note, Remark, Report, Warned
 from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
-from snapmig.backups.run import BackupResult, RunOptions
+from snapmig.backups.result import BackupResult
+from snapmig.backups.run import RunOptions
 from snapmig.backups.run import run as run_backup
 from snapmig.backups.template import TEMPLATE
 from snapmig.operations.options.parse import FormatName
 from snapmig.operations.progress import Progress, ProgressCallback
 from snapmig.operations.restore import RestoreResult
 from snapmig.stores.location import check_new_name
-from snapmig.system.files import check_destination, write_file
+from snapmig.system.files import check_destination
+from snapmig.system.partial import write_file
 
 __all__ = (
     "BackupResult",
     "CheckResult",
     "Failure",
+    "GuestState",
     "ListedSnapshot",
     "Outcome",
     "PruneResult",
+    "SnapshotState",
     "Warned",
     "check",
     "init",
     "list",
     "prune",
+    "report",
     "restore",
     "run",
 )
@@ -84,6 +91,7 @@ def run(
     lock_wait: float | None = None,
     jobs: int | None = None,
     monitor_timeout: float | None = None,
+    metrics: PathLike | None = None,
     progress: GuestProgress | None = None,
 ) -> Outcome[BackupResult]:
     """
@@ -96,6 +104,7 @@ def run(
     :param lock_wait: seconds to wait for each guest's lock; default: as configured
     :param jobs: worker processes; default: as configured
     :param monitor_timeout: seconds to wait for each answer of a guest's monitor
+    :param metrics: file for the textfile collector of Prometheus's node exporter, written anew
     :param progress: called with a guest's name and its progress now and then
     :returns: sizes in bytes, times in seconds
     :raises UsageError: an invalid configuration, or an unknown guest
@@ -108,6 +117,7 @@ def run(
         lock_wait=lock_wait,
         jobs=jobs,
         monitor_timeout=monitor_timeout,
+        metrics=None if metrics is None else Path(metrics),
         progress=_shower(progress),
     )
     return _collect(config, guests, partial(run_backup, options=options))
@@ -170,6 +180,30 @@ def prune(
     return _collect(config, guests, work)
 
 
+def report(
+    config: PathLike,
+    output: PathLike,
+    guests: Sequence[str] = (),
+    *,
+    force: bool = False,
+    maps: bool = True,
+) -> Outcome[GuestState]:
+    """
+    Write an HTML page about guests and their snapshots, from the repository.
+
+    :param output: the file, or a directory for ``index.html``
+    :param guests: names of guests; default: all
+    :param force: replace an existing page
+    :param maps: with a picture of the memory of each guest's newest snapshot
+    :returns: the states; guests that need attention are warnings
+    :raises UsageError: an invalid configuration, an unknown guest, or another kind of file
+    :raises DestinationExistsError: the page exists and ``force`` is not set
+    :raises OSError: the configuration can't be read, or the page not written
+    """
+    work = partial(write_page, output=Path(output), force=force, maps=maps)
+    return _collect(config, guests, work)
+
+
 def restore(  # noqa: PLR0913 - the options of the command line
     config: PathLike,
     guest: str,
@@ -182,6 +216,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
     force: bool = False,
     in_place: bool = False,
     for_qemu: bool = False,
+    keep_going: bool = False,
     monitor_timeout: float | None = None,
     progress: ProgressCallback | None = None,
     notice: Callable[[str], None] | None = None,
@@ -206,6 +241,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
         force=force,
         in_place=in_place,
         for_qemu=for_qemu,
+        keep_going=keep_going,
         monitor_timeout=monitor_timeout,
         progress=progress,
         notice=notice,

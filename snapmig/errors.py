@@ -14,9 +14,11 @@ __all__ = (
     "CorruptSnapshotError",
     "DestinationExistsError",
     "ImageChangedError",
+    "KeyRequiredError",
     "NoSpaceError",
     "SnapmigError",
     "StoreError",
+    "UnreadableError",
     "UnsupportedError",
     "UsageError",
     "WorkerDiedError",
@@ -77,6 +79,10 @@ class CorruptSnapshotError(SnapmigError):
     exit_code = 3
 
 
+class UnreadableError(SnapmigError):
+    """A disk gave an error instead of a packet's bytes; implies nothing about other packets."""
+
+
 class UnsupportedError(SnapmigError):
     """A snapshot needs a version or a feature unknown to this reader."""
 
@@ -103,6 +109,10 @@ class DestinationExistsError(SnapmigError):
 
 class ImageChangedError(SnapmigError):
     """The guest RAM image changed while it was being read."""
+
+
+class KeyRequiredError(SnapmigError):
+    """A sealed snapshot needs a key, and none of those given fits."""
 
 
 class StoreError(SnapmigError):

@@ -27,57 +27,74 @@ class FileKind(NamedTuple):
     :param advice: a hint for a user who meant guest RAM
     :param is_image: a save accepts it
     :param packed: compressed; may contain a snapshot
+    :param unpacker: the command that unpacks an image while it is saved
+    :param format: its format
     """
 
     name: str
     advice: str
     is_image: bool = False
     packed: bool = False
+    unpacker: tuple[str, ...] = ()
+    format: str = ""
 
 
+_XZ_LIMIT = "--memlimit-decompress=512MiB"
+"""xz -9 needs 65 MiB, and a hostile file asks for any number."""
+_ZSTD_LIMIT = "--memory=512MB"
+"""zstd's own limit is 128 MB, and files of zstd --long=28 need more."""
 _AS_ELF = "dump the guest as an ELF core instead"
 
 
-def _image(name: str) -> FileKind:
-    return FileKind(name, "save it by its own format", is_image=True)
+def _image(name: str, form: str) -> FileKind:
+    return FileKind(name, "save it by its own format", is_image=True, format=form)
 
 
-def _packed(name: str, command: str) -> FileKind:
-    return FileKind(name, f"unpack it first ({command} FILE)", packed=True)
+def _packed(name: str, command: str, *unpacker: str) -> FileKind:
+    return FileKind(name, f"unpack it first ({command} FILE)", packed=True, unpacker=unpacker)
 
 
 def _disk(name: str) -> FileKind:
     return FileKind(name, "save the guest's memory, not its disk")
 
 
-_NOT_PACKED = (
-    f"{_AS_ELF} (dump-guest-memory without -z, -l or -s, virsh dump --memory-only --format elf)"
-)
-_KDUMP = FileKind("a compressed kdump dump", _NOT_PACKED)
 _WINDOWS = FileKind("a Windows crash dump", f"{_AS_ELF} (dump-guest-memory without -w)")
 _VMWARE = FileKind("the state of a VMware guest", "its RAM is the .vmem file beside it")
 _VIRTUALBOX = FileKind(
     "a saved state of VirtualBox", f"{_AS_ELF} (VBoxManage debugvm GUEST dumpvmcore)"
 )
 _XEN = FileKind("a save image of Xen", f"{_AS_ELF} (xl dump-core)")
+_HYPER_V = FileKind(
+    "a saved state of Hyper-V", "convert it first (Microsoft's vmsavedstatedumpprovider reads it)"
+)
+_HIBERNATED = FileKind(
+    "a hibernation file of Windows",
+    "dump the memory while the guest runs: it has only a part of it",
+)
+_CRIU = FileKind("an image of CRIU", "it has a process, not a guest")
+_FORENSIC = FileKind("a forensic image", "export the memory in it as raw first")
+_SWAP = FileKind("a swap area of Linux", "name the guest's RAM")
+_SUSPENDED = FileKind("a swap area with a hibernated Linux", "dump the memory while the guest runs")
+_MACH = FileKind("a Mach-O file", "name the guest's RAM, or an ELF core of it")
 _FIRECRACKER = FileKind("the vmstate of a Firecracker microVM", "save the memory file beside it")
 _ELF = FileKind("an ELF file that is no core dump", "name the guest's RAM, or a core of it")
-_CORE = _image("an ELF core")
-_STREAM = _image("a QEMU migration file")
-_MAPPED = _image("a QEMU mapped-ram file")
+_CORE = _image("an ELF core", "elf")
+_STREAM = _image("a QEMU migration file", "qemu-stream")
+_MAPPED = _image("a QEMU mapped-ram file", "mapped-ram")
 _TEXT = FileKind("a text file", "name the file with the guest's RAM")
 _PROGRAM = FileKind("a Windows or EFI program", "name the file with the guest's RAM")
 
 _AT_START: tuple[tuple[bytes, FileKind], ...] = (
     (b"\x93SNAPMIG", FileKind("a snapmig snapshot", "restore it first")),
     # Guests' memory, in forms read elsewhere or not at all.
-    (b"LibvirtQemudSave", _image("a libvirt save image")),
-    (b"LibvirtQemudPart", FileKind("an incomplete libvirt save image", "save the guest again")),
-    (b"KDUMP   ", _KDUMP),
-    (b"DISKDUMP", _KDUMP),
-    (b"makedumpfile\0", FileKind("a flattened kdump dump", _NOT_PACKED)),
-    (b"EMiL", FileKind("a LiME dump", "dump the memory again with format=raw")),
-    (b"AVML", FileKind("an AVML dump", "convert it to raw memory first (avml-convert)")),
+    (b"LibvirtQemudSave", _image("a libvirt save image", "libvirt")),
+    (b"LibvirtQemudPart", FileKind(
+        "an incomplete libvirt save image", "save the guest again", format="libvirt")),
+    (b"KDUMP   ", _image("a kdump-compressed dump", "kdump")),
+    (b"DISKDUMP", _image("a diskdump dump", "kdump")),
+    (b"makedumpfile\0", _image("a flattened kdump dump", "kdump")),
+    (b"EMiL", _image("a LiME dump", "lime")),
+    (b"AVML", _image("an AVML dump", "avml")),
     (b"PAGEDU64", _WINDOWS),
     (b"PAGEDUMP", _WINDOWS),
     *((bytes.fromhex(magic), _VMWARE) for magic in (
@@ -86,19 +103,41 @@ _AT_START: tuple[tuple[bytes, FileKind], ...] = (
     (b"Xen saved domain", _XEN),
     (b"LinuxGuestRecord", _XEN),
     (b"\xff\xff\xff\xff\xff\xff\xff\xffXENF", _XEN),
+    (b"XenSavedDomain\n", _XEN),
+    (b"XenSavedDomv2-\n", _XEN),
+    (b"\x14\x20\x28\x01", _HYPER_V),
+    *((mark, _HIBERNATED) for mark in (b"hibr", b"HIBR", b"wake", b"WAKE", b"RSTR", b"rstr")),
+    (b"MDMP", FileKind("a minidump of a Windows process", "it has a process, not a guest")),
+    (b"minidump FreeBSD/", FileKind("a minidump of FreeBSD", _AS_ELF)),
+    (b"\xed\xc8\xfe\xde", FileKind("a crash dump of Solaris", _AS_ELF)),
+    (b"\xde\xfe\xc8\xed", FileKind("a crash dump of Solaris", _AS_ELF)),
+    *((bytes.fromhex(mark), _CRIU) for mark in ("19435654", "40591055", "16313158")),
+    *((bytes.fromhex(mark), _MACH) for mark in ("feedface", "feedfacf", "cefaedfe", "cffaedfe")),
+    (b"EVF\x09\x0d\x0a\xff\0", _FORENSIC),
+    (b"LVF\x09\x0d\x0a\xff\0", _FORENSIC),
+    (b"EVF2\r\n\x81\0", _FORENSIC),
+    (b"AFF10\r\n\0", _FORENSIC),
     (b"VMA\0", FileKind("a Proxmox VMA archive", "extract it first (vma extract FILE FOLDER)")),
     # Packed files.
-    (b"\x1f\x8b\x08", _packed("gzip data", "gzip -d")),
-    (b"\x28\xb5\x2f\xfd", _packed("zstd data", "zstd -d")),
-    (b"\xfd7zXZ\0", _packed("xz data", "xz -d")),
-    (b"\x04\x22\x4d\x18", _packed("lz4 data", "lz4 -d")),
-    (b"\x02\x21\x4c\x18", _packed("lz4 data", "lz4 -d")),
+    (b"\x1f\x8b\x08", _packed("gzip data", "gzip -d", "gzip", "-dc")),
+    (b"\x28\xb5\x2f\xfd", _packed("zstd data", "zstd -d", "zstd", "-dc", _ZSTD_LIMIT)),
+    (b"\xfd7zXZ\0", _packed("xz data", "xz -d", "xz", "-dc", _XZ_LIMIT)),
+    (b"\x04\x22\x4d\x18", _packed("lz4 data", "lz4 -d", "lz4", "-dc")),
+    (b"\x02\x21\x4c\x18", _packed("lz4 data", "lz4 -d", "lz4", "-dc")),
     (b"\x89LZO\0\r\n\x1a\n", _packed("lzop data", "lzop -d")),
     (b"\xff\x06\0\0sNaPpY", _packed("framed snappy data", "snzip -d")),
     (b"PK\x03\x04", _packed("a zip archive", "unzip")),
+    (b"Rar!\x1a\x07", _packed("a RAR archive", "unrar x")),
+    (b"LZIP\x01", _packed("lzip data", "lzip -d")),
+    (b"\x1f\x9d", _packed("compressed data", "gzip -d")),
+    (b"!<arch>\n", _packed("an ar archive", "ar x")),
+    (b"070701", _packed("a cpio archive", "cpio -id <")),
+    (b"070702", _packed("a cpio archive", "cpio -id <")),
     (b"7z\xbc\xaf\x27\x1c", _packed("a 7z archive", "7z x")),
     # Disks.
-    (b"QFI\xfb", _disk("a qcow2 disk image")),
+    (b"QFI\xfb", FileKind(
+        "a qcow2 disk image",
+        "save the guest's memory, not its disk, or name a snapshot inside (info lists them)")),
     (b"QED\0", _disk("a QED disk image")),
     (b"KDMV", _disk("a VMDK disk image")),
     (b"COWD", _disk("a VMDK disk image")),
@@ -112,8 +151,16 @@ _AT_START: tuple[tuple[bytes, FileKind], ...] = (
     (b"XFSB", _disk("an XFS file system")),
 )  # fmt: skip
 
+_SWAP_MARKS = (4096 - 10, 16384 - 10, 65536 - 10)
+"""At the end of the first page, as large as the system's."""
+
 _ELSEWHERE: tuple[tuple[int, bytes, FileKind], ...] = (
     (64, b"\x7f\x10\xda\xbe", _disk("a VDI disk image")),
+    *((offset, b"SWAPSPACE2", _SWAP) for offset in _SWAP_MARKS),
+    *((offset, b"SWAP-SPACE", _SWAP) for offset in _SWAP_MARKS),
+    *((offset, b"S1SUSPEND\0", _SUSPENDED) for offset in _SWAP_MARKS),
+    *((offset, b"S2SUSPEND\0", _SUSPENDED) for offset in _SWAP_MARKS),
+    *((offset, b"ULSUSPEND\0", _SUSPENDED) for offset in _SWAP_MARKS),
     (257, b"ustar", _packed("a tar archive", "tar -xf")),
     (512, b"EFI PART", _disk("a disk image with a GPT")),
     (4096, b"EFI PART", _disk("a disk image with a GPT")),

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-__all__ = ("printable", "shell_words")
+__all__ = ("json_line", "printable", "shell_words")
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Control characters, format characters (those that turn the direction of text are among them),
 # lone surrogates (bytes outside UTF-8), and the two line separators.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -33,6 +38,18 @@ def shell_words(words: Iterable[str]) -> str:
     Unprintable characters are in bash's quotes for them: ``$'a\x1b'``.
     """
     return " ".join(map(_shell_word, words))
+
+
+def json_line(fields: Mapping[str, Any]) -> str:
+    r"""
+    Return a line of JSON in ASCII, valid for every reader.
+
+    A byte of a path outside UTF-8, half a character to Python, becomes ``\xNN`` in its string.
+    """
+    text = _SURROGATE.sub(
+        lambda match: json.dumps(printable(match[0]))[1:-1], json.dumps(fields, ensure_ascii=False)
+    )
+    return _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def _shell_word(word: str) -> str:

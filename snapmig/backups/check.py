@@ -18,8 +18,9 @@ from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.plan import Chains
 from snapmig.backups.report import Report
 from snapmig.backups.repository import guest_folder
+from snapmig.backups.roots import root_problems
 from snapmig.backups.stored import Contents, StoredSnapshot, is_gone
-from snapmig.errors import SnapmigError
+from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.verify import verify
 
@@ -97,6 +98,8 @@ def _check_folder(
     for item in contents.unreadable:
         report.fail(f"{item.name}: {item.problem}", guest.name, item.exit_code)
         report.result(_result(guest, item.name, [item.problem], item.exit_code))
+    for name, problem in root_problems(guest.roots, contents):
+        report.fail(f"{name}: {problem}", guest.name, CorruptSnapshotError.exit_code)
     chains = Chains(contents.snapshots)
     for snapshot in contents.snapshots:
         try:
@@ -120,7 +123,7 @@ def _check_one(
         return _result(guest, snapshot.name, [], 0)
     started = time.monotonic()
     with options.progress(guest.name) as progress:
-        found = verify(str(snapshot.path), jobs=options.jobs, progress=progress)
+        found = verify(str(snapshot.path), jobs=options.jobs, keys=guest.keys, progress=progress)
     prefix = f"{snapshot.path}: "
     return CheckResult(
         guest=guest.name,

@@ -22,7 +22,9 @@ from snapmig.backups.saving import refused_option
 from snapmig.backups.schema import TABLES, GuestTable, HooksTable, RetentionTable, TopTable
 from snapmig.errors import UsageError
 from snapmig.images.formats import format_names
+from snapmig.operations.options.keys import keys_of, placed_keys, with_keys
 from snapmig.operations.options.parse import DOMAIN_PREFIX, GUEST_PREFIX
+from snapmig.sealing.keyring import Keys
 from snapmig.stores.location import Location, parse_folder
 from snapmig.system.libc import IO_CLASSES
 from snapmig.toml_errors import explain, kind_of, parse_toml, read_text
@@ -56,14 +58,18 @@ class GuestConfig:
     :param optional: skip the guest if its source does not exist
     :param full_every: one full snapshot in that many, or after that long
     :param check_days: period in days within which everything is read; None: each time
+    :param max_age: age from which the last good snapshot is late; None: none is
     """
 
     name: str
     source: str
     save: Mapping[str, Any]
+    keys: Keys | None
+    roots: Path | None
     optional: bool
     full_every: int | Duration
     check_days: int | None
+    max_age: Duration | None
     rules: Rules
     hooks: Hooks
 
@@ -157,16 +163,33 @@ class _Parser:
         guest = self._convert(raw, GuestTable, place)
         within = top.check_within if guest.check_within is None else guest.check_within
         retention = self._merged(top, guest, "retention", place)
+        words = self._save(guest, self._merged(top, guest, "save", place), place)
+        words |= placed_keys(words, lambda path: str(self._folder / path))
+        keys = keys_of(words)
         return GuestConfig(
             name=name,
             source=self._source(guest.source, place),
-            save=self._save(guest, self._merged(top, guest, "save", place), place),
+            save=with_keys(words),
+            keys=keys,
+            roots=self._roots(top, name),
             optional=guest.optional,
             full_every=self._full_every(guest, top, place),
             check_days=None if within is None else self._days(within, place),
+            max_age=self._max_age(guest, top, place),
             rules=self._rules(retention, place),
             hooks=self._hooks(self._merged(top, guest, "hooks", place)),
         )
+
+    def _roots(self, top: TopTable, name: str) -> Path | None:
+        if top.roots is None:
+            return None
+        folder = self._folder / self._text(top.roots, "", "roots")
+        if isinstance(self._repository, Path) and folder.is_relative_to(self._repository):
+            message = (
+                "expected a folder outside the repository: whoever changes that could change it"
+            )
+            raise self._error("", "roots", message)
+        return folder / f"{name}.json"
 
     def _merged(self, top: TopTable, guest: GuestTable, name: str, place: str) -> Any:
         own = getattr(guest, name)
@@ -217,6 +240,11 @@ class _Parser:
         if isinstance(value, int):
             return value
         return self._span(value, place if own else "", "full_every")
+
+    def _max_age(self, guest: GuestTable, top: TopTable, place: str) -> Duration | None:
+        if guest.max_age is not None:
+            return self._span(guest.max_age, place, "max_age", zero=True) or None
+        return None if top.max_age is None else self._span(top.max_age, "", "max_age")
 
     def _days(self, text: str, place: str) -> int:
         days = self._span(text, place, "check_within").in_days()

@@ -51,7 +51,7 @@ class Chains:
         parent = self.parent(item)
         if parent is None:
             return f"its parent, the snapshot with the id {item.parent_id.hex()}, is not here"
-        if parent.index_digest != item.parent_digest:
+        if parent.root != item.parent_root:
             return f"its parent {parent.name} has changed since this was made"
         if item in self.chain(parent):
             return "it is among its own parents"

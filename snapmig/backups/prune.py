@@ -11,6 +11,7 @@ from snapmig.backups.plan import Chains
 from snapmig.backups.report import Report
 from snapmig.backups.repository import GuestFolder, guest_folder
 from snapmig.backups.retention import Candidate, Decision, Rules, decide
+from snapmig.backups.roots import drop_roots
 from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError
 
@@ -124,6 +125,7 @@ def prune_folder(
     if not dry_run:
         for item in doomed:
             folder.remove(item)
+        drop_roots(guest.roots, [item.name for item in doomed])
     return [item.name for item in doomed]
 
 

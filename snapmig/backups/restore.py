@@ -30,6 +30,7 @@ class RestoreOptions:
     force: bool = False
     in_place: bool = False
     for_qemu: bool = False
+    keep_going: bool = False
     monitor_timeout: float | None = None
     progress: ProgressCallback | None = None
     notice: NoticeCallback | None = None
@@ -103,4 +104,4 @@ def restore_guest(
         raise RepositoryError(error.message, path=folder.shown) from error
     arguments = {field.name: getattr(options, field.name) for field in fields(options)}
     del arguments["before"], arguments["snapshot"]
-    return snapshot, restore(str(snapshot.path), target, **arguments)
+    return snapshot, restore(str(snapshot.path), target, keys=guest.keys, **arguments)

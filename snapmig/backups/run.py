@@ -13,10 +13,13 @@ from typing import Any
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.hooks import HookError, run_hook
 from snapmig.backups.lock import LockedError
+from snapmig.backups.metrics import load_library, write_metrics
 from snapmig.backups.plan import Plan, plan_next
 from snapmig.backups.prune import future_snapshots, prune_folder
 from snapmig.backups.report import Report
 from snapmig.backups.repository import guest_folder
+from snapmig.backups.result import BackupResult
+from snapmig.backups.roots import keep_root
 from snapmig.backups.saving import refused_parent, save_snapshot
 from snapmig.backups.space import check_space, expected_size
 from snapmig.backups.stored import Contents, StoredSnapshot
@@ -28,7 +31,7 @@ from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.save import SaveResult
 from snapmig.stores.location import Location
 
-__all__ = ("BackupResult", "RunOptions", "run")
+__all__ = ("RunOptions", "run")
 
 ShowProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
 
@@ -42,6 +45,7 @@ class RunOptions:
     :param full: save all in full
     :param jobs: worker processes
     :param monitor_timeout: seconds to wait for each answer of a guest's monitor
+    :param metrics: file to write for the node exporter of Prometheus, not in a dry run
     :param progress: returns, for a guest's name, a context that gives a progress callback
     """
 
@@ -51,45 +55,28 @@ class RunOptions:
     lock_wait: float | None = None
     jobs: int | None = None
     monitor_timeout: float | None = None
+    metrics: Path | None = None
     progress: ShowProgress = lambda _: nullcontext()
-
-
-@dataclass(frozen=True, slots=True)
-class BackupResult:
-    """
-    The outcome for a guest; sizes are in bytes.
-
-    :param result: ``saved``, ``skipped``, ``failed``, or ``planned`` in a dry run
-    :param kind: ``full`` or ``incremental``, None if never decided
-    :param reason: of the kind, of the skip, or of the failure
-    :param expected_size: the size compared with the free space
-    :param removed: snapshots removed by the rules
-    """
-
-    guest: str
-    result: str
-    source: str
-    snapshot: str | None = None
-    kind: str | None = None
-    parent: str | None = None
-    reason: str | None = None
-    expected_size: int | None = None
-    ram_size: int | None = None
-    stored_size: int | None = None
-    disk_size: int | None = None
-    pause_seconds: float | None = None
-    removed: tuple[str, ...] = ()
-    seconds: float = 0.0
 
 
 def run(config: Config, guests: Sequence[GuestConfig], report: Report, options: RunOptions) -> None:
     """Save guests and prune their folders. Results, warnings and errors go to the report."""
+    measures = options.metrics is not None and not options.dry_run
+    if measures:
+        load_library()  # rather before than after hours of saving
+    results = []
     for guest in guests:
         one = _GuestRun(config, guest, report, options)
         try:
             one.run()
         except Exception as error:  # noqa: BLE001 - the other guests are saved after a bug, too
             one.failed(*describe(error))
+        results.append(one.outcome)
+    if measures and options.metrics is not None:
+        try:
+            write_metrics(options.metrics, config, results)
+        except OSError as error:
+            report.warn(f"no metrics: {describe(error)[1]}")
 
 
 class _GuestRun:
@@ -103,6 +90,7 @@ class _GuestRun:
         self._folder = guest_folder(config.repository, guest.name)
         self._wait = config.lock_wait if options.lock_wait is None else options.lock_wait
         self._result = BackupResult(guest.name, "failed", guest.source)
+        self.outcome = self._result
         self._told = False  # a hook has run for the end
 
     def run(self) -> None:
@@ -172,8 +160,8 @@ class _GuestRun:
             path=self._folder.place(name),
             snapshot_id=bytes(16),
             parent_id=None if parent is None else parent.snapshot_id,
-            parent_digest=b"" if parent is None else parent.index_digest,
-            index_digest=b"",
+            parent_root=b"" if parent is None else parent.root,
+            root=b"",
             time=datetime.now(UTC),
             ram_size=0,
             file_size=0,
@@ -193,6 +181,7 @@ class _GuestRun:
             raise
 
     def _settle(self, saved: SaveResult) -> None:
+        keep_root(self._guest.roots, str(self._result.snapshot), saved.root)
         for warning in saved.warnings:
             self._report.warn(warning, self._guest.name)
         self._result = replace(
@@ -201,6 +190,7 @@ class _GuestRun:
             stored_size=saved.stored_size,
             disk_size=saved.disk_size,
             pause_seconds=saved.pause_seconds,
+            changed_pages=saved.data_pages - saved.same_pages,
         )
         self._told = True
         self._try_hook("after", {"size": saved.disk_size, "seconds": saved.seconds})
@@ -265,4 +255,5 @@ class _GuestRun:
 
     def _finish(self, result: str, **changes: Any) -> None:
         seconds = round(time.monotonic() - self._started, 3)
-        self._report.result(replace(self._result, result=result, seconds=seconds, **changes))
+        self.outcome = replace(self._result, result=result, seconds=seconds, **changes)
+        self._report.result(self.outcome)

@@ -7,9 +7,10 @@ from functools import partial
 from typing import Any
 
 from snapmig.backups.stored import StoredSnapshot
-from snapmig.errors import SnapmigError, UsageError
+from snapmig.errors import KeyRequiredError, SnapmigError, UsageError
 from snapmig.guests.wait import parse_monitor_timeout
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.keys import keys_of, parse_sealing
 from snapmig.operations.options.parse import (
     parse_connect,
     parse_jobs,
@@ -52,6 +53,11 @@ def refused_option(options: Mapping[str, Any], repository: Location) -> tuple[st
                 check(options[name])
         except UsageError as error:
             return name, error.message
+    sealing = {name: bool(options.get(name)) for name in ("encrypt", "sign")}
+    try:
+        parse_sealing(keys_of(options), **sealing)
+    except UsageError as error:
+        return "encrypt" if sealing["encrypt"] else "sign", error.message
     return _refused_coding(options)
 
 
@@ -94,6 +100,6 @@ def refused_parent(error: SnapmigError) -> bool:
     Return whether a failed incremental save should be repeated in full.
 
     Usage errors, corruption and unsupported features may be due to the parent: RAM of another size,
-    other packets. A silent monitor or a full disk is not.
+    other packets; so is a missing key. A silent monitor or a full disk is not.
     """
-    return error.exit_code in (2, 3, 4)
+    return error.exit_code in (2, 3, 4) or isinstance(error, KeyRequiredError)

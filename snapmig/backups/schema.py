@@ -58,6 +58,7 @@ class GuestTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     optional: bool = False
     full_every: FullEvery | None = None
     check_within: str | None = None
+    max_age: str | None = None
     retention: dict[str, Any] = {}
     hooks: dict[str, Any] = {}
     save: dict[str, Any] = {}
@@ -67,11 +68,13 @@ class TopTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
     repository: str
+    roots: str | None = None
     lock_wait: Seconds = 0
     nice: Annotated[int, Meta(ge=-20, le=19)] | None = None
     ionice: str | None = None
     full_every: FullEvery = 1
     check_within: str | None = None
+    max_age: str | None = None
     retention: dict[str, Any] = {}
     hooks: dict[str, Any] = {}
     save: dict[str, Any] = {}

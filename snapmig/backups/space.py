@@ -11,7 +11,7 @@ from snapmig.backups.plan import Plan
 from snapmig.backups.repository import GuestFolder
 from snapmig.backups.stored import StoredSnapshot
 from snapmig.errors import NoSpaceError, SnapmigError
-from snapmig.guests.domain import Domain
+from snapmig.guests.name import Domain
 from snapmig.guests.wait import MonitorWait
 from snapmig.operations.options.parse import is_guest, parse_guest
 from snapmig.units import format_size

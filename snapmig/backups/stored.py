@@ -80,8 +80,8 @@ class StoredSnapshot:
     path: Location
     snapshot_id: bytes
     parent_id: bytes | None
-    parent_digest: bytes
-    index_digest: bytes
+    parent_root: bytes
+    root: bytes
     time: datetime
     ram_size: int
     file_size: int
@@ -147,7 +147,7 @@ def read_one(name: str, place: Location) -> StoredSnapshot | UnreadableSnapshot 
     """
     try:
         try:
-            with SnapshotFile(str(place)) as file:
+            with SnapshotFile(str(place), locked=True) as file:
                 return _stored(name, place, file.superblock, file.disk_size, file.geometry.ram_size)
         except StoreError:
             raise
@@ -192,8 +192,8 @@ def _stored(
         path=place,
         snapshot_id=block.snapshot_id,
         parent_id=block.parent_id if any(block.parent_id) else None,
-        parent_digest=block.parent_digest,
-        index_digest=block.index_digest,
+        parent_root=block.parent_root,
+        root=block.root,
         time=_EPOCH + timedelta(microseconds=block.created_ns // 1000),
         ram_size=ram_size,
         file_size=block.file_size,

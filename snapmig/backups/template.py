@@ -25,9 +25,15 @@ repository = "/var/backups/snapmig"
 # "check" reads a part each day, so that within this time everything was read. Without: all of it.
 #check_within = "30d"
 
+# The age from which "report" and metrics call a guest's last good snapshot late.
+#max_age = "1d6h"
+
 # Step back behind others: -20 to 19; and idle, best-effort:0 to :7 or realtime:0 to :7.
 #nice = 10
 #ionice = "idle"
+
+# A folder elsewhere for roots of snapshots: check then sees one that was replaced or taken away.
+#roots = "/var/lib/snapmig/roots"
 
 # What prune, and each run after its saves, keeps; the words are restic's and borg's. Without any of
 # them nothing is ever removed. What a kept snapshot builds on is kept too.
@@ -68,6 +74,14 @@ keep_monthly = 12
 #pause_after = 300
 #connect = "qemu:///system"
 #monitor_timeout = 30
+#encrypt = true          # with keys, docs/encryption.md
+#sign = false
+#mixed_chain = true
+#passphrase_file = "phrase"
+#passphrase_command = "pass show snapmig"
+#key_file = ["web.key"]
+#identity = ["backup.identity"]
+#recipient = ["age1..."]
 
 # A guest; its name is that of its folder. It may have all of the tables above, and full_every and
 # check_within; its keys override those above one by one.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from snapmig.architectures import find_architecture
 from snapmig.batches.file import RestoreTable, SaveTable
 from snapmig.encodings.engines import ENGINES
@@ -12,6 +14,7 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.images.formats import format_names
 from snapmig.operations.options.addresses import parse_addresses
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.keys import keys_of, parse_sealing
 from snapmig.operations.options.parse import (
     check_connect,
     is_guest,
@@ -21,6 +24,7 @@ from snapmig.operations.options.parse import (
     parse_packet_size,
     parse_way_in,
 )
+from snapmig.operations.runs.lost import check_keep_going
 from snapmig.operations.shares import parse_share
 from snapmig.stores.location import ObjectUrl, check_new_name, is_url
 
@@ -58,7 +62,11 @@ def check_save(table: SaveTable, *, here: bool) -> None:
         parse_share(table.share)
     if table.live and not is_guest(table.image):
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET or libvirt:DOMAIN")
+    if table.resume and (is_guest(table.image) or table.share is not None):
+        raise UsageError("a running guest, or a share, is saved from its start, without resume")
     check_connect(table.image, table.connect)
+    keys = keys_of(msgspec.structs.asdict(table))
+    parse_sealing(keys, encrypt=bool(table.encrypt), sign=bool(table.sign))
 
 
 def _check_coding(table: SaveTable, *, here: bool) -> None:
@@ -93,8 +101,11 @@ def check_restore(table: RestoreTable) -> None:
         check_new_name(table.image)
     parse_depth(table.depth)
     parse_way_in(table.via, table.wire, bool(table.postcopy), table.working_set, to_guest=to_guest)
+    check_keep_going(keep_going=bool(table.keep_going), to_guest=to_guest or bool(table.for_qemu))
     _check_format(table.format, format_names())
     _check_addresses(table)
+    if table.resume and (to_guest or table.for_qemu):
+        raise UsageError("a QEMU takes the whole snapshot as it is, without resume")
     if sum(map(bool, (table.force, table.in_place, table.for_qemu))) > 1:
         raise UsageError("force, in_place and for_qemu exclude each other")
 

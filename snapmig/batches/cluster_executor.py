@@ -92,7 +92,7 @@ class _ClusterExecutor:
         answer = self._cluster.run(
             str(job.host), command_line(job, self._options), progress, raise_if_cancelled
         )
-        if answer.code != 0:
+        if answer.result is None:
             raise _failure(answer)
         try:
             return msgspec.convert(answer.result, _RESULTS[job.verb]), answer.worker

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from snapmig.batches.jobs import PlannedJob
 from snapmig.guests.wait import NoticeCallback
+from snapmig.operations.options.keys import with_keys
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.restore import RestoreResult, restore
@@ -63,6 +64,6 @@ class _LocalExecutor:
             workers=self._group,
             progress=note,
             notice=notice,
-            **job.arguments,
+            **with_keys(job.arguments),
         )
         return result, None

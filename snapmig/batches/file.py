@@ -120,6 +120,8 @@ def _tables(
         image = str(table.get("image"))
         if not image.startswith(GUEST_PREFIXES) and "live" not in table:
             merged.pop("live", None)  # as a default only for running guests
+        if image.startswith(GUEST_PREFIXES) and "resume" not in table:
+            merged.pop("resume", None)  # and only for files
         if not image.startswith(DOMAIN_PREFIX) and "connect" not in table:
             merged.pop("connect", None)  # likewise for those of libvirt's
         if "attach" in usable and isinstance(table.get("attach"), dict):

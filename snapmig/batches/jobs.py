@@ -16,6 +16,7 @@ import msgspec
 from snapmig.batches.checks import SchedulerMissingError, check_restore, check_save, placed
 from snapmig.batches.file import BatchFile, RestoreTable, SaveTable, Table
 from snapmig.errors import UsageError
+from snapmig.operations.options.keys import placed_keys
 from snapmig.operations.options.parse import DOMAIN_PREFIX, GUEST_PREFIX, GUEST_PREFIXES
 from snapmig.stores.location import is_url, parse_location
 
@@ -105,6 +106,7 @@ class _Expander:
             base = [fill(file) for file in table.base or ()]
             parent = [] if table.parent is None else [fill(table.parent)]
             arguments = {**_given(table), "attach": attach, "base": base}
+            arguments |= placed_keys(arguments, fill)
             arguments |= {"parent": parent[0]} if parent else {}
             destination = fill(table.snapshot)
             with placed(place):
@@ -133,7 +135,11 @@ class _Expander:
                 place=place,
                 source=source,
                 destination=fill(table.image),
-                arguments=_given(table) | ({"working_set": known[0]} if known else {}),
+                arguments={
+                    **_given(table),
+                    **({"working_set": known[0]} if known else {}),
+                    **placed_keys(_given(table), fill),
+                },
                 reads=tuple(filter(self._is_here, known)),
                 makes=tuple(path for path in known if not self._is_here(path)),
                 host=table.host,

@@ -21,7 +21,7 @@ class BatchJob:
     :param verb: ``save`` or ``restore``
     :param state: ``done``; ``failed``; ``cancelled`` after the failure of another job or a signal;
         ``skipped``, not begun
-    :param result: the verb's result; None unless done
+    :param result: the verb's result; None unless done, or restored with losses
     :param exit_code: 0, or the failure's
     :param message: cause of the failure
     :param host: on a cluster, the job's host; ``worker`` is the name of the worker there

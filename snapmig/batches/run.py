@@ -26,7 +26,7 @@ from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.parse import parse_jobs, parse_rate
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.progress import Progress
-from snapmig.operations.restore import RestoreResult
+from snapmig.operations.restore import RestoreResult, with_losses
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
 
@@ -258,6 +258,8 @@ class _Run:
                 result, worker = self._executor.do(
                     job, running.note, lambda text: self._events.put((running, text))
                 )
+            if isinstance(result, RestoreResult) and result.exit_code:
+                state, code, message = "failed", result.exit_code, with_losses(result)
         except BaseException as error:  # noqa: BLE001 - one job's failure is a result of the run
             state = "cancelled" if isinstance(error, CancelledError) else "failed"
             code, message = describe(error)

@@ -90,10 +90,10 @@ def _together(size: Callable[[str], int], paths: Iterable[str]) -> int:
 
 
 def _ram_size(path: str) -> int:
-    with SnapshotFile(path) as snapshot:
+    with SnapshotFile(path, locked=True) as snapshot:
         return snapshot.geometry.ram_size
 
 
 def _restored(path: str) -> int:
-    with SnapshotFile(path) as snapshot:
-        return snapshot.index.pages_in_use() * PAGE_SIZE
+    with SnapshotFile(path, locked=True) as snapshot:
+        return snapshot.index.counts().pages_in_use * PAGE_SIZE

@@ -34,6 +34,7 @@ class SnapshotSource:
         self.paths: tuple[str, ...] = (snapshot.shown,)
         self.blocks = snapshot.geometry.blocks
         self.architecture = snapshot.architecture
+        self.remarks: tuple[str, ...] = ()
         self.attachments: Mapping[str, bytes] = {}
         self._snapshot = snapshot
         self._plans = plans
@@ -74,7 +75,7 @@ class _SnapshotReader:
             place = self._geometry.place(self._geometry.packet_at(start))
             end = min(stop, place.ram_offset + place.length)
             (packet,) = self._chain.entries(place.packet, 1)
-            if packet.has_pages:
+            if packet.pages:
                 yield start, end
             start = end
 

@@ -9,10 +9,11 @@ from contextlib import ExitStack, suppress
 from itertools import chain as concatenate
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 from snapmig.attachments import SOURCE_PREFIX, load_attachment
 from snapmig.container.format import SUPERBLOCK_SIZE, PageKind, Superblock
-from snapmig.container.reader import SnapshotFile
+from snapmig.container.head import SnapshotHead
 from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError, UsageError
 from snapmig.geometry import Geometry
 from snapmig.stores.failures import RefusedError
@@ -27,10 +28,15 @@ from snapmig.stores.location import (
 from snapmig.stores.opening import load_s3
 from snapmig.system.files import open_regular, pread_all
 
-__all__ = ("PARENT_NAME", "geometry_problem", "open_parents", "parent_hint")
+__all__ = ("PARENT_NAME", "PARENT_SEALING", "geometry_problem", "open_parents", "parent_hint")
+
+Opened = TypeVar("Opened", bound=SnapshotHead)
 
 PARENT_NAME = SOURCE_PREFIX + "parent"
 """The attachment with the name of the parent's file."""
+
+PARENT_SEALING = SOURCE_PREFIX + "parent-sealing"
+"""The attachment with the sealing of a parent that is sealed in another way."""
 
 MAX_CHAIN = 1000
 """Snapshots in a chain: each has a file open in each worker."""
@@ -47,8 +53,8 @@ MAX_SEARCHED_OBJECTS = 1000
 
 
 def open_parents(
-    snapshot: SnapshotFile, stack: ExitStack, *, follow_remote: bool = False
-) -> list[SnapshotFile]:
+    snapshot: Opened, stack: ExitStack, *, follow_remote: bool = False
+) -> list[Opened]:
     """
     Return a snapshot and its parents, the youngest first.
 
@@ -66,6 +72,7 @@ def open_parents(
     :raises CorruptSnapshotError: one does not match its child's record, or builds on itself
     """
     chain = [snapshot]
+    kind: type[Opened] = type(snapshot)
     while chain[-1].has_parent:
         if len(chain) == MAX_CHAIN:
             raise SnapmigError(f"builds on {MAX_CHAIN} snapshots or more", path=snapshot.shown)
@@ -76,7 +83,13 @@ def open_parents(
         if found is None:
             break
         _allow_files(snapshot, len(chain) + 1)
-        parent = stack.enter_context(SnapshotFile(str(found)))
+        parent = kind(
+            str(found),
+            keys=snapshot.keyring,
+            locked=snapshot.allows_locked,
+            index_checked=snapshot.index_checked,
+        )
+        stack.enter_context(parent)
         _check(child, parent)
         chain.append(parent)
     return chain
@@ -98,7 +111,7 @@ def geometry_problem(geometry: Geometry, parent: Geometry) -> str | None:
     return None
 
 
-def _allow_files(snapshot: SnapshotFile, count: int) -> None:
+def _allow_files(snapshot: SnapshotHead, count: int) -> None:
     # Many systems allow 1024 open files per process, and more on request.
     opened = len(list(Path("/proc/self/fd").iterdir()))  # the caller's own count as well
     needed = FILES_PER_SNAPSHOT * count + OTHER_FILES + opened
@@ -114,7 +127,7 @@ def _words(blocks: list[tuple[str, int]]) -> str:
     return ", ".join(f"{name!r} of {size} bytes" for name, size in blocks[:20])
 
 
-def _find(child: SnapshotFile, *, follow_remote: bool) -> Location | None:
+def _find(child: SnapshotHead, *, follow_remote: bool) -> Location | None:
     # The parent; None where it is missing and not needed.
     wanted = child.superblock.parent_id
     hint = _hint(child)
@@ -123,8 +136,8 @@ def _find(child: SnapshotFile, *, follow_remote: bool) -> Location | None:
     for each in concatenate(_named(hint, near), *map(_neighbours, places)):
         if _id_of(each) == wanted:
             return each
-    counts = child.index.kind_counts()
-    if not counts[PageKind.SAME_AS_PARENT] and not counts[PageKind.DELTA_AGAINST_PARENT]:
+    pages = child.index.counts().pages
+    if not pages[PageKind.SAME_AS_PARENT] and not pages[PageKind.DELTA_AGAINST_PARENT]:
         return None
     where = " or ".join(str(beside(place, "")) for place in places)
     name = "" if hint is None else f", which was {hint!r} when it was saved"
@@ -137,7 +150,7 @@ def _find(child: SnapshotFile, *, follow_remote: bool) -> Location | None:
     raise SnapmigError(f"needs its parent {wanted.hex()}{name}; {looked}", path=child.shown)
 
 
-def _places(child: SnapshotFile) -> list[Location]:
+def _places(child: SnapshotHead) -> list[Location]:
     # The path given by the user, and the target if it is a link.
     place = parse_location(child.shown)
     if isinstance(place, ObjectUrl):
@@ -171,7 +184,7 @@ def _files(folder: Path) -> Iterator[Path]:
         return
 
 
-def _hint(child: SnapshotFile) -> str | None:
+def _hint(child: SnapshotHead) -> str | None:
     # Only a hint: a damaged or overlong one counts as none.
     for entry in child.attachments:
         if entry.name == PARENT_NAME and 0 < entry.size <= MAX_NAME:
@@ -210,12 +223,12 @@ def _id_of_file(path: Path) -> bytes | None:
         return None
 
 
-def _check(child: SnapshotFile, parent: SnapshotFile) -> None:
-    found, expected = parent.superblock.index_digest, child.superblock.parent_digest
+def _check(child: SnapshotHead, parent: SnapshotHead) -> None:
+    found, expected = parent.superblock.root, child.superblock.parent_root
     if found != expected:
         message = (
             f"is not the parent that {child.shown} was made of: "
-            f"its index has the digest {found.hex()}, expected {expected.hex()}"
+            f"its root is {found.hex()}, expected {expected.hex()}"
         )
         raise CorruptSnapshotError(message, path=parent.shown)
     if problem := geometry_problem(child.geometry, parent.geometry):

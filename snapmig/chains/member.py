@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
+from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket, unpack_records
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.encodings.decoder import Decoded, PacketDecoder
-from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError, UnreadableError
 
 __all__ = ("ChainMember",)
 
@@ -25,8 +28,9 @@ class ChainMember:
         self.file = file
         self.decoder = PacketDecoder(settings)
         self._at_once = records_at_once
-        self._first = 0
-        self._kept: list[StoredPacket] = []
+        self._no_kinds = np.zeros(file.geometry.packet_pages, np.uint8)
+        self._kept = range(0)
+        self._in_use: dict[int, StoredPacket] = {}
         self._batch = range(0)
 
     def announce(self, first: int, count: int) -> None:
@@ -43,17 +47,30 @@ class ChainMember:
 
         :raises CorruptSnapshotError: one of them is damaged
         """
-        if not self._first <= first <= first + count <= self._first + len(self._kept):
+        if not self._keep(first, count):
+            return unpack_records(self.file.checked_records(first, count))
+        return [self._entry(number) for number in range(first, first + count)]
+
+    def _keep(self, first: int, count: int) -> bool:
+        # False if a record is damaged, perhaps of a packet nobody needs.
+        if not self._kept.start <= first <= first + count <= self._kept.stop:
             start, stop = self._around(first, count)
-            count_kept = min(stop, self.file.geometry.packet_count) - start
+            kept = range(start, min(stop, self.file.geometry.packet_count))
             try:
-                kept = unpack_records(self.file.checked_records(start, count_kept))
+                records = self.file.checked_records(start, len(kept))
             except StoreError:
                 raise
-            except SnapmigError:  # perhaps of a packet nobody needs
-                return unpack_records(self.file.checked_records(first, count))
-            self._first, self._kept = start, kept
-        return self._kept[first - self._first : first - self._first + count]
+            except SnapmigError:
+                return False
+            # Most of a sparse guest's records are never asked for.
+            used = records[records["kinds"].any(axis=1)]
+            self._in_use = {each.packet: each for each in unpack_records(used)}
+            self._kept = kept
+        return True
+
+    def _entry(self, number: int) -> StoredPacket:
+        found = self._in_use.get(number)
+        return found or StoredPacket(number, 0, 0, Encoding.EMPTY, 0, b"", self._no_kinds, 0)
 
     def _around(self, first: int, count: int) -> tuple[int, int]:
         batch = self._batch
@@ -71,9 +88,11 @@ class ChainMember:
         """
         if not numbers:
             return []
-        first = min(numbers)
-        entries = self.entries(first, max(numbers) - first + 1)
-        return [entries[number - first] for number in numbers]
+        first, count = min(numbers), max(numbers) - min(numbers) + 1
+        if not self._keep(first, count):
+            entries = unpack_records(self.file.checked_records(first, count))
+            return [entries[number - first] for number in numbers]
+        return [self._entry(number) for number in numbers]
 
     def load_all(
         self, packets: Sequence[StoredPacket], *, compare_digests: bool = True
@@ -99,7 +118,7 @@ class ChainMember:
         for packet in packets:
             try:
                 stored = self.file.stored(packet)
-            except CorruptSnapshotError as error:
+            except (CorruptSnapshotError, UnreadableError) as error:
                 error.path = self.file.shown
                 damaged.append(Decoded(packet, None, error))
             else:

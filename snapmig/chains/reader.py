@@ -8,7 +8,7 @@ a needed page are decoded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ from snapmig.encodings.engines import SOFTWARE, find_engine
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
+from snapmig.sealing.file_key import FileKey
 from snapmig.stores.source import SourcePlan
 
 __all__ = ("RECORDS_AT_ONCE", "ChainReader", "Loaded", "ReadPlan", "open_chain")
@@ -42,11 +43,13 @@ class ReadPlan(NamedTuple):
 
     :param source: opens it, also in another process
     :param shown: its name for people
+    :param key: of a sealed snapshot
     """
 
     source: SourcePlan
     shown: str
     settings: ReadSettings
+    key: FileKey | None = None
 
 
 class Loaded(NamedTuple):
@@ -63,7 +66,7 @@ class Loaded(NamedTuple):
 
 def open_chain(plans: Sequence[ReadPlan]) -> ChainReader:
     """Open a snapshot and its parents, the youngest first, in a worker."""
-    files = [SnapshotFile(plan.source, plan.shown) for plan in plans]
+    files = [SnapshotFile(plan.source, plan.shown, keys=plan.key) for plan in plans]
     return ChainReader(files, [plan.settings for plan in plans])
 
 
@@ -88,6 +91,11 @@ class ChainReader:
         """Number of packets decoded in software after an engine failed."""
         return sum(member.decoder.failures.count for member in self._members)
 
+    @property
+    def repeated_requests(self) -> int:
+        """Number of requests for objects with more than one attempt."""
+        return sum(file.repeated_requests for file in self._files)
+
     def notes(self) -> list[str]:
         """Return new messages about failures of an engine."""
         return [note for member in self._members for note in member.decoder.failures.take()]
@@ -102,25 +110,33 @@ class ChainReader:
 
         :raises CorruptSnapshotError: one of them is damaged
         """
-        for member in self._members:
-            member.announce(first, count)
+        self._announce(first, count)
         return self._members[0].entries(first, count)
 
+    def _announce(self, first: int, count: int) -> None:
+        for member in self._members:
+            member.announce(first, count)
+
     def packets(self, first: int, count: int) -> list[StoredPacket]:
-        """Return the same without packets of zeros only, of however many packets."""
-        if count > RECORDS_AT_ONCE:  # records that look as if nothing was stored
-            records = self.records(first, count)
-            return unpack_records(records) if records["kinds"].any() else []
-        packets = self.entries(first, count)
-        return packets if any(packet.has_pages for packet in packets) else []
+        """Return those of consecutive packets with pages, of however many."""
+        if count < RECORDS_AT_ONCE // 4:  # worth checking together with their neighbours
+            return [packet for packet in self.entries(first, count) if packet.pages]
+        self._announce(first, count)
+        records = self.records(first, count)
+        return unpack_records(records[records["kinds"].any(axis=1)])
 
     def expect(self, first: int, count: int) -> None:
         """Begin to fetch the stored bytes of consecutive packets, if reading them is slow."""
-        if self.snapshot.is_remote:
-            with suppress(SnapmigError):  # a damaged record is reported when its turn comes
-                records = self.records(first, count)
-                stored = records[records["stored_size"] > 0]
-                self.snapshot.prefetch(unpack_records(stored) if len(stored) else [])
+        needed: Collection[int] = range(first, first + count)
+        with suppress(SnapmigError):  # a damaged record is reported when its turn comes
+            for file in self._files:
+                if not needed or not any(each.is_remote for each in self._files):
+                    break
+                records = file.checked_records(first, count)
+                packets = unpack_records(records) if records["kinds"].any() else []
+                packets = [packet for packet in packets if packet.packet in needed]
+                file.prefetch(packets)
+                needed = {packet.packet for packet in packets if packet.needs_parent}
 
     def load(self, packet: StoredPacket) -> Bytes:
         """
@@ -141,7 +157,7 @@ class ChainReader:
 
         :raises SnapmigError: the library of an encoding is missing
         """
-        youngest = {packet.packet: packet for packet in packets if packet.has_pages}
+        youngest = {packet.packet: packet for packet in packets if packet.pages}
         apart: list[StoredPacket] = []
         entries = list(youngest.values())
         for depth, member in enumerate(self._members):

@@ -49,7 +49,7 @@ def run_snapmig(
     except OSError as error:
         return {"code": 1, "result": None, "message": f"snapmig can't be started: {error}"}
     lines = ended.output.splitlines()
-    result = _parse(lines[-1]) if ended.code == 0 and lines else None
+    result = (_parse(lines[-1]) or None) if ended.code >= 0 and lines else None
     message = failure.get("message")
     if ended.code < 0:
         message = f"snapmig was ended by signal {-ended.code}"

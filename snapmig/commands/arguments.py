@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol, TypeVar, get_origin
 
 from snapmig.errors import SnapmigError
 from snapmig.operations.options.parse import default_jobs
-from snapmig.operations.options.table import GROUPS, OPTIONS, Option
+from snapmig.operations.options.table import GROUPS, KEYS, OPTIONS, Option
 from snapmig.printable import printable
 
 __all__ = (
@@ -18,6 +18,7 @@ __all__ = (
     "Verbs",
     "add_common",
     "add_groups",
+    "add_keys",
     "add_option",
     "add_progress",
     "call",
@@ -29,6 +30,21 @@ Verbs = Any
 
 
 Result = TypeVar("Result")
+
+IN_DESCRIPTIONS = frozenset(option.name for option in OPTIONS.values() if option.group == KEYS)
+"""Options that help names in a sentence, for seven lines in each verb would drown the others."""
+
+_OPENING = """\
+sealed snapshots open with --key-file FILE, --passphrase-file FILE,
+with --passphrase-command CMD or age's --identity FILE, see docs/encryption.md"""
+_LOCKING = """\
+sealed snapshots open with --key-file FILE, --passphrase-file FILE,
+with --passphrase-command CMD or age's --identity FILE, and the new one is
+locked for these and --recipient AGE, see docs/encryption.md"""
+_SEALING = """\
+with --encrypt or --sign it is sealed for --key-file FILE, --recipient AGE,
+for --passphrase-file FILE or --passphrase-command CMD; these and
+age's --identity FILE open parents; --mixed-chain: see docs/encryption.md"""
 
 
 class Options(Protocol):
@@ -45,16 +61,56 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=HelpFormatter, **options)
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the arguments; exit after unknown ones, with the option that may be meant."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            words = f"unrecognized arguments: {' '.join(unknown)}"
+            first = next((word for word in unknown if word.startswith("-")), "").partition("=")[0]
+            self.error(words + _meant(first, _option_names(self)))
+        return found
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            meant = _meant(str(value), map(str, action.choices or ()))
+            if meant and "maybe you meant" not in error.message:  # Python's own words, from 3.14 on
+                raise argparse.ArgumentError(action, f"invalid choice: {value!r}{meant}") from error
+            raise
+
     def error(self, message: str) -> NoReturn:
         """Exit after a usage error, printed without control characters."""
         super().error(printable(message))
 
 
+def _meant(word: str, known: Iterable[str]) -> str:
+    # "; did you mean ...?" for a word that is nearly one of those known.
+    from difflib import get_close_matches  # noqa: PLC0415 - after a mistake only
+
+    close = get_close_matches(word, list(known), 1, 0.7) if word else []
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
+    # Of a parser and of the verbs that it has.
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                yield from _option_names(verb)
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help in 80 columns, if possible one line per option."""
+    """Help in 80 columns, if possible one line per option; those of a group may share a text."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=80)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        """Leave out an option that its group's description names."""
+        if action.dest not in IN_DESCRIPTIONS:
+            super().add_argument(action)
 
 
 def add_groups(parser: argparse.ArgumentParser) -> dict[str, Options]:
@@ -63,13 +119,32 @@ def add_groups(parser: argparse.ArgumentParser) -> dict[str, Options]:
     return {first: parser, **{title: parser.add_argument_group(title) for title in others}}
 
 
-def add_option(parser: Options, name: str, **changes: Any) -> None:
+def add_keys(group: Any, *, seals: bool = False, locks: bool = False) -> None:
+    """
+    Add the options of keys.
+
+    :param group: a group of options, or a parser, which gets a group of its own
+    :param seals: the verb has ``--encrypt`` and ``--sign``
+    :param locks: the verb makes snapshots, sealed as they were
+    """
+    if isinstance(group, argparse.ArgumentParser):
+        group = group.add_argument_group(KEYS)
+    group.description = _SEALING if seals else _LOCKING if locks else _OPENING
+    for name in ("passphrase_file", "passphrase_command", "key_file", "identity"):
+        add_option(group, name)
+    if seals or locks:
+        add_option(group, "recipient")
+
+
+def add_option(parser: Options, name: str, *, prefix: str = "", **changes: Any) -> None:
     """
     Add an option of the table of saves and restores.
 
+    :param prefix: a word before its name
     :param changes: fields of :class:`Option` with other values in this verb
     """
     option = OPTIONS[name]._replace(**changes)
+    name = f"{prefix}_{name}" if prefix else name
     flag = f"--{name.replace('_', '-')}"
     default = str(default_jobs()) if name == "jobs" else option.default_text
     words = f"{option.help} ({default})" if default else option.help

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
 from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, checked
 from snapmig.errors import UsageError
@@ -68,6 +69,15 @@ examples:
   snapmig backup prune backup.toml web
 """
 
+_REPORT_EPILOG = """\
+The page has all in itself and no secrets of guests' memory; open it in any
+browser. Guests that need attention are warnings (exit code 6).
+
+examples:
+  snapmig backup report backup.toml -o backups.html
+  snapmig backup report -f backup.toml -o .
+"""
+
 _INIT_EPILOG = """\
 examples:
   snapmig backup init backup.toml
@@ -92,6 +102,7 @@ def add_parser(verbs: Verbs) -> None:
     _add_restore(own)
     _add_check(own)
     _add_prune(own)
+    _add_report(own)
     _add_init(own)
 
 
@@ -124,6 +135,12 @@ def _add_run(own: Verbs) -> None:
     parser.add_argument("--full", action="store_true", help="save in full, whatever the rule")
     parser.add_argument("--no-prune", action="store_true", help="remove nothing")
     _add_lock_wait(parser)
+    parser.add_argument(
+        "--metrics",
+        metavar="FILE",
+        type=Path,
+        help="write FILE.prom for Prometheus's textfiles",
+    )
     add_option(parser, "monitor_timeout", default_text="as in CONFIG, else 30")
     add_option(parser, "jobs")
     _add_output(parser)
@@ -149,6 +166,7 @@ def _add_restore(own: Verbs) -> None:
     add_option(how, "force", help="replace an existing TARGET")
     add_option(how, "in_place", help="fill an existing TARGET")
     add_option(how, "for_qemu", help="see snapmig restore --help")
+    add_option(parser, "keep_going")
     add_option(parser, "monitor_timeout")
     add_option(parser, "jobs")
     _add_output(parser)
@@ -177,6 +195,19 @@ def _add_prune(own: Verbs) -> None:
     _add_guests(parser)
     _add_dry_run(parser)
     _add_lock_wait(parser)
+    _add_output(parser, progress=False)
+
+
+def _add_report(own: Verbs) -> None:
+    words = "Write a page about guests and their snapshots"
+    parser = _verb(own, "report", "CONFIG [GUEST...] -o FILE.html", words, _REPORT_EPILOG)
+    _add_guests(parser)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", type=Path, required=True,
+        help="FILE.html, or a directory for index.html",
+    )  # fmt: skip
+    parser.add_argument("-f", "--force", action="store_true", help="replace an existing page")
+    parser.add_argument("--no-maps", action="store_true", help="without pictures of memory")
     _add_output(parser, progress=False)
 
 

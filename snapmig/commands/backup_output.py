@@ -21,14 +21,14 @@ from typing import Any, TextIO
 
 from snapmig.backups.check import CheckResult
 from snapmig.backups.listing import ListedSnapshot
+from snapmig.backups.overview.guests import GuestState
 from snapmig.backups.prune import PruneResult
 from snapmig.backups.report import Failure, Note, Remark, Report, Warned
-from snapmig.backups.run import BackupResult
+from snapmig.backups.result import BackupResult
 from snapmig.backups.stored import StoredSnapshot
-from snapmig.commands.output import json_line
 from snapmig.commands.restore import resume_lines
 from snapmig.operations.restore import RestoreResult
-from snapmig.printable import printable
+from snapmig.printable import json_line, printable
 from snapmig.units import format_duration, format_size
 
 __all__ = ("InitResult", "Output", "RestoredGuest", "Summary")
@@ -171,9 +171,29 @@ def _prune_line(record: PruneResult) -> Sequence[str]:
     return [f"{record.guest}: {record.action} {record.snapshot}{reasons}"]
 
 
+def _state_line(record: GuestState) -> Sequence[str]:
+    age = "never" if record.age is None else f"{_age(int(record.age.total_seconds()))} ago"
+    size = format_size(record.size)
+    return [f"{record.guest}: {record.state}, last good {age}, {size} on disk"]
+
+
 def _check_line(record: CheckResult) -> Sequence[str]:
     how = "read" if record.read else "not read"
     return [f"{record.guest}: {record.snapshot} {record.result}, {how}"]
+
+
+def _state_fields(record: GuestState) -> dict[str, Any]:
+    age = None if record.age is None else int(record.age.total_seconds())
+    return {
+        "guest": record.guest,
+        "state": record.state,
+        "newest": record.newest,
+        "age_seconds": age,
+        "max_age": record.max_age,
+        "snapshots": len(record.snapshots),
+        "disk_size": record.size,
+        "problems": record.problems,
+    }
 
 
 def _listed_line(record: ListedSnapshot) -> Sequence[str]:
@@ -226,6 +246,7 @@ def _restored_fields(record: RestoredGuest) -> dict[str, Any]:
 _TEXT: dict[type, Callable[[Any], Sequence[str]]] = {
     BackupResult: _backup_line,
     PruneResult: _prune_line,
+    GuestState: _state_line,
     CheckResult: _check_line,
     ListedSnapshot: _listed_line,
     RestoredGuest: _restored_lines,
@@ -237,6 +258,7 @@ _TEXT: dict[type, Callable[[Any], Sequence[str]]] = {
 _JSON: dict[type, Callable[[Any], tuple[str, dict[str, Any]]]] = {
     BackupResult: lambda record: ("backup", asdict(record)),
     PruneResult: lambda record: ("prune", asdict(record)),
+    GuestState: lambda record: ("report", _state_fields(record)),
     CheckResult: lambda record: ("check", asdict(record)),
     ListedSnapshot: lambda record: ("snapshot", asdict(record)),
     RestoredGuest: lambda record: ("restore", _restored_fields(record)),

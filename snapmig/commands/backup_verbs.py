@@ -13,6 +13,7 @@ from snapmig.backup import init
 from snapmig.backups.check import CheckOptions, check
 from snapmig.backups.config import Config, GuestConfig, load_config
 from snapmig.backups.listing import list_snapshots
+from snapmig.backups.overview.write import write_page
 from snapmig.backups.prune import prune
 from snapmig.backups.report import Report
 from snapmig.backups.restore import RestoreOptions, parse_moment, restore_guest
@@ -21,8 +22,10 @@ from snapmig.commands.arguments import call
 from snapmig.commands.backup_output import InitResult, Output, RestoredGuest, Summary
 from snapmig.commands.output import with_way
 from snapmig.commands.progress import show_progress
+from snapmig.commands.restore import loss_lines
 from snapmig.errors import SnapmigError
 from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.restore import with_losses
 from snapmig.system.libc import set_io_priority
 
 __all__ = ("VERBS",)
@@ -42,7 +45,7 @@ def _with_guests(options: argparse.Namespace, work: Work, *, loud: bool | None =
         guests = [config.guest(name) for name in names] if names else config.guests
         work(config, guests, report)
     except (SnapmigError, OSError) as error:
-        report.fail(error)
+        report.fail(with_way(error))
     seconds = round(time.monotonic() - started, 3)
     output.show(
         Summary(
@@ -97,6 +100,14 @@ def _prune(options: argparse.Namespace) -> int:
     return _with_guests(options, work, loud=options.dry_run or None)
 
 
+def _report(options: argparse.Namespace) -> int:
+    def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
+        maps = not options.no_maps
+        write_page(config, guests, report, output=options.output, force=options.force, maps=maps)
+
+    return _with_guests(options, work)
+
+
 def _restore(options: argparse.Namespace) -> int:
     output = Output(options)
     report = Report(output.show)
@@ -114,6 +125,10 @@ def _restore(options: argparse.Namespace) -> int:
             )
             snapshot, result = restore_guest(config, guest, options.target, settings)
         report.result(RestoredGuest(guest.name, snapshot, result))
+        if result.exit_code:
+            for line in loss_lines(result):
+                report.remark(line.strip(), guest.name)
+            report.fail(with_losses(result), guest.name, result.exit_code)
     except (SnapmigError, OSError) as error:
         report.fail(with_way(error), options.guest)
     return output.exit_code(report)
@@ -150,5 +165,6 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "restore": _restore,
     "check": _check,
     "prune": _prune,
+    "report": _report,
     "init": _init,
 }

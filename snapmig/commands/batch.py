@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
-from snapmig.commands.output import fail, json_line, print_warnings, say
+from snapmig.commands.output import fail, print_warnings, say
+from snapmig.commands.restore import loss_lines
 from snapmig.errors import UsageError
 from snapmig.operations.options.save import SaveResult
-from snapmig.printable import printable
+from snapmig.operations.restore import RestoreResult
+from snapmig.printable import json_line, printable
 from snapmig.units import format_count, format_size
 
 if TYPE_CHECKING:
@@ -145,6 +147,9 @@ def _show_end(options: argparse.Namespace, display: BatchDisplay, job: BatchJob)
         display.write(f"snapmig: warning: {job.name}: {warning}", sys.stderr)
     if job.state == "failed":
         display.write(f"snapmig: {job.name}: {job.message}", sys.stderr)
+    if isinstance(job.result, RestoreResult):
+        for loss in loss_lines(job.result):
+            display.write(f"snapmig: {job.name}: {loss.strip()}", sys.stderr)
 
 
 def _table(jobs: Sequence[BatchJob]) -> list[str]:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from snapmig.batches.results import BatchProgress
-from snapmig.commands.output import json_line, say
+from snapmig.commands.output import say
 from snapmig.commands.progress import JSON_EVERY_S, bar_class, make_bar, show_share, wants_bar
 from snapmig.operations.progress import Progress
+from snapmig.printable import json_line
 
 __all__ = ("BatchDisplay", "show_batch_progress")
 

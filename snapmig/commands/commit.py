@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common
+from snapmig.commands.arguments import Verbs, add_common, add_keys
+from snapmig.commands.keys import chosen_keys
 from snapmig.commands.output import rate, say, show
 from snapmig.errors import UsageError
 from snapmig.operations.shares import CommitResult, abandon, commit
@@ -33,6 +34,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="as given to save --share")
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing SNAPSHOT")
     parser.add_argument("--abandon", action="store_true", help="remove the shares instead")
+    add_keys(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
 
@@ -43,7 +45,8 @@ def _run(options: argparse.Namespace) -> int:
             raise UsageError("--abandon makes no snapshot, so --force can't be used with it")
         abandon(options.snapshot)
         return 0
-    show(options, "commit", commit(options.snapshot, force=options.force), _print)
+    keys = chosen_keys(options)
+    show(options, "commit", commit(options.snapshot, force=options.force, keys=keys), _print)
     return 0
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
+from snapmig.commands.arguments import Verbs, add_common, add_keys, add_option, add_progress, call
+from snapmig.commands.keys import chosen_keys
 from snapmig.commands.output import percent, say, show
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
@@ -38,14 +39,16 @@ def add_parser(verbs: Verbs) -> None:
     add_option(parser, "jobs")
     parser.add_argument("--ranges", action="store_true", help="print each range of pages")
     add_option(parser, "follow_remote_parents")
+    add_keys(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    keys = chosen_keys(options)
     with show_progress(options.progress, "comparing") as progress:
-        result = call(diff, options, progress=progress)
+        result = call(diff, options, keys=keys, progress=progress)
     show(options, "diff", result, partial(_print, ranges=options.ranges))
     return 0
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 
-from snapmig.commands.arguments import Verbs, add_common
-from snapmig.commands.output import percent, say, show
+from snapmig.commands.arguments import Verbs, add_common, add_keys
+from snapmig.commands.keys import chosen_keys
+from snapmig.commands.output import fail, percent, say, show
+from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE, RamBlock
+from snapmig.operations.failures import describe
 from snapmig.operations.info import SnapshotInfo, info
+from snapmig.operations.qcow2 import Qcow2Info, is_qcow2, qcow2_info
+from snapmig.printable import printable
 from snapmig.units import format_size
 
 __all__ = ("add_parser",)
@@ -17,6 +23,7 @@ _SHOWN_PIECES = 8
 _EPILOG = """\
 examples:
   snapmig info guest.snap
+  snapmig info *.snap
   snapmig info --json guest.snap
 """
 
@@ -26,18 +33,56 @@ def add_parser(verbs: Verbs) -> None:
     parser = verbs.add_parser(
         "info",
         help="show the facts of a snapshot",
-        usage="snapmig info [options] SNAPSHOT",
-        description="Show the facts of a snapshot without reading its packets.",
+        usage="snapmig info [options] SNAPSHOT...",
+        description="Show the facts of a snapshot without reading its packets, or list the guests\n"
+        "that savevm left in a qcow2 disk image. Several snapshots are a line each.",
         epilog=_EPILOG,
     )
-    parser.add_argument("snapshot", metavar="SNAPSHOT", help="a snapshot made by save")
+    parser.add_argument(
+        "snapshots", metavar="SNAPSHOT", nargs="+", help="a snapshot made by save, or a qcow2 file"
+    )
+    add_keys(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
-    show(options, "info", info(options.snapshot), _print)
-    return 0
+    keys = chosen_keys(options, asks=False)
+    if len(options.snapshots) == 1:
+        (path,) = options.snapshots
+        if is_qcow2(path):
+            show(options, "qcow2", qcow2_info(path), _print_qcow2)
+        else:
+            show(options, "info", info(path, keys=keys), _print)
+        return 0
+    code, width = 0, max(map(len, map(printable, options.snapshots)))
+    if not options.json:
+        say(_line("snapshot", "created, UTC", "kind", "RAM", "not zero", "on disk", width))
+    for path in options.snapshots:
+        try:
+            show(options, "info", info(path, keys=keys), partial(_print_line, width=width))
+        except (OSError, SnapmigError) as error:  # the others are shown all the same
+            failed = fail(options, *describe(error))
+            code = code or failed
+    return code
+
+
+def _print_line(result: SnapshotInfo, *, width: int) -> None:
+    kind = "full" if result.parent_id is None else "incremental"
+    sizes = (
+        format_size(result.ram_size),
+        format_size(min(result.data_pages * PAGE_SIZE, result.ram_size)),
+        format_size(result.disk_size),
+    )
+    sealing = "" if result.sealing == "none" else f"  {result.sealing}"
+    created = result.created[:16].replace("T", " ")
+    say(_line(printable(result.snapshot), created, kind, *sizes, width) + sealing)
+
+
+def _line(
+    name: str, created: str, kind: str, ram: str, in_use: str, on_disk: str, width: int
+) -> str:
+    return f"{name:<{width}}  {created:<16}  {kind:<11}  {ram:>10}  {in_use:>10}  {on_disk:>10}"
 
 
 def _print(result: SnapshotInfo) -> None:
@@ -45,8 +90,13 @@ def _print(result: SnapshotInfo) -> None:
     packets = ", ".join(f"{count} {name}" for name, count in result.packets.items() if count)
     say(f"snapshot     {result.snapshot}")
     say(f"id           {result.snapshot_id}")
+    say(f"root         {result.root}")
     way = "" if result.via is None else f" via {result.via}"
-    say(f"created      {result.created}, from {result.source}{way}")
+    say(
+        f"created      {result.created}, from {result.source}{way}"
+        if result.source
+        else f"created      {result.created}"
+    )
     digests = ", with page digests" if result.page_digests else ""
     if result.architecture is not None:
         say(f"processors   {result.architecture}")
@@ -65,6 +115,8 @@ def _print(result: SnapshotInfo) -> None:
             f"parent       {result.parent_id}, has {format_size(same)} "
             f"({percent(same, data_size)}); {format_size(delta)} are differences"
         )
+    if result.parent_sealing is not None:
+        say(f"mixed chain  the parent's sealing is {result.parent_sealing}")
     say(
         f"stored       {format_size(result.stored_size)}, "
         f"{percent(result.stored_size, data_size)} of what is not zero"
@@ -79,8 +131,26 @@ def _print(result: SnapshotInfo) -> None:
         say(
             f"RAM missing  {missing.name}: {format_size(missing.size)}, left out by x-ignore-shared"
         )
-    for entry in result.attachments:
+    if result.sealing != "none":
+        shown = ", ".join(result.sealed_for)
+        proved = "proved by a key" if result.proved else "no key was given to prove it"
+        say(f"sealed       {result.sealing}, {proved}; opens with: {shown}")
+    for entry in result.attachments or ():
         say(f"attachment   {entry.name}: {format_size(entry.size)}")
+
+
+def _print_qcow2(result: Qcow2Info) -> None:
+    say(f"disk image   {result.image}")
+    say(f"format       qcow2 version {result.version}, {format_size(result.cluster_size)} clusters")
+    say(f"disk         {format_size(result.disk_size)}")
+    if result.in_use:
+        say("in use       a QEMU has it open for writing")
+    for each in result.snapshots:
+        memory = f"{format_size(each.vm_state_size)} of memory and device state"
+        say(
+            f"snapshot     {each.name} (ID {each.id}): {each.created}, "
+            f"{memory if each.vm_state_size else 'the disk alone'}"
+        )
 
 
 def _places(block: RamBlock) -> str:

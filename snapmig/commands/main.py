@@ -20,7 +20,7 @@ from snapmig.errors import SnapmigError
 from snapmig.operations.failures import describe
 from snapmig.version import __version__
 
-__all__ = ("Interrupted", "build_parser", "main")
+__all__ = ("ALONE", "Interrupted", "build_parser", "load", "main")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -28,21 +28,33 @@ VERBS = (
     "save",
     "receive",
     "restore",
+    "mount",
+    "umount",
     "send",
+    "run",
     "info",
     "verify",
     "chain",
     "diff",
+    "map",
     "merge",
     "rebase",
     "repack",
+    "key",
     "batch",
     "backup",
+    "daemon",
     "commit",
     "accelerators",
     "completion",
 )
 """Modules beside this one, in the order of the help."""
+
+ALONE = ("--version", "info", "chain", "accelerators", "completion")
+"""First words after which no worker starts."""
+
+WITH_COMMAND = ("run",)
+"""Verbs with another program's command after ``--``."""
 
 _DESCRIPTION = "Save the memory of virtual machines to files and restore it, in parallel."
 
@@ -64,11 +76,33 @@ examples:
 """
 
 
+_SHORT = """\
+usage: snapmig VERB [options] ...
+
+  snapmig save guest.ram guest.snap        save a guest's memory from a file
+  snapmig save qmp:/run/web.qmp web.snap   or that of a guest that runs
+  snapmig info guest.snap                  show what is in a snapshot
+  snapmig restore guest.snap guest.ram     bring it back
+  snapmig mount guest.snap /mnt/guest      or use it without a restore
+  snapmig backup init backup.toml          back up guests by rule
+
+"snapmig --help" lists all verbs, "snapmig VERB --help" the options of one.
+"""
+
+
+def load(verb: str | None) -> None:
+    """Import what a verb needs; the other verbs' modules take longer than a short verb's work."""
+    for name in _verbs(verb):
+        import_module(f"snapmig.commands.{name}")
+
+
+def _verbs(verb: str | None) -> Sequence[str]:
+    return (verb,) if verb in VERBS else () if verb == "--version" else VERBS
+
+
 def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """
     Return the parser of all verbs, or of a verb known already.
-
-    The other verbs' modules are not imported then, saving a fifth of the start.
 
     :param verb: the first word; with ``--version`` no verb is needed
     """
@@ -82,8 +116,7 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(
         title="verbs", dest="verb", metavar="VERB", required=True, prog="snapmig"
     )
-    known = (verb,) if verb in VERBS else () if verb == "--version" else VERBS
-    for name in known:
+    for name in _verbs(verb):
         import_module(f"snapmig.commands.{name}").add_parser(verbs)
     return parser
 
@@ -97,11 +130,7 @@ def main(argv: Sequence[str] | None = None, *, way: str | None = None) -> int:
     """
     _settle_streams()
     try:
-        words = sys.argv[1:] if argv is None else list(argv)
-        parser = build_parser(words[0] if words else None)
-        if words.count("--") > 1:  # argparse takes each for the mark, and not the later as names
-            parser.error("-- can be given once; a file of that name is ./--")
-        options = parser.parse_args(words)
+        options = _parse(sys.argv[1:] if argv is None else list(argv))
     except SystemExit as stop:  # help, or an error of usage, was printed
         return _flushed(int(stop.code or 0))
     except (ImportError, MemoryError) as error:
@@ -135,6 +164,25 @@ def main(argv: Sequence[str] | None = None, *, way: str | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - a bug: say so, with all there is to report
         traceback.print_exc()
         return fail(options, *describe(error))
+
+
+def _parse(words: list[str]) -> argparse.Namespace:
+    if not words:
+        print(_SHORT, end="", file=sys.stderr)
+        raise SystemExit(2)
+    parser = build_parser(words[0])
+    words, command = _split(words)
+    if words.count("--") > 1:  # argparse takes each for the mark, and not the later as names
+        parser.error("-- can be given once; a file of that name is ./--")
+    return parser.parse_args(words, argparse.Namespace(**command))
+
+
+def _split(words: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    # Another program's words, for argparse would look for options of ours among them.
+    if words[:1] not in ([each] for each in WITH_COMMAND):
+        return words, {}
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], {"command": words[at + 1 :]}
 
 
 def _settle_streams() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
+from snapmig.commands.arguments import Verbs, add_common, add_keys, add_option, add_progress, call
+from snapmig.commands.keys import chosen_keys
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.operations.rewrite import merge
@@ -33,13 +34,15 @@ def add_parser(verbs: Verbs) -> None:
     add_option(parser, "page_digests", default_text="unchanged")
     add_option(parser, "force", help="replace an existing OUT")
     add_option(parser, "follow_remote_parents")
+    add_keys(parser, locks=True)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    keys = chosen_keys(options)
     with show_progress(options.progress, "merging") as progress:
-        result = call(merge, options, progress=progress)
+        result = call(merge, options, keys=keys, progress=progress)
     print_saved(options, "merge", result)
     return 0

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from snapmig.errors import DestinationExistsError
-from snapmig.printable import printable
-from snapmig.units import format_duration, format_size
+from snapmig.printable import json_line, printable
+from snapmig.units import format_count, format_duration, format_size
+
+if TYPE_CHECKING:
+    from snapmig.operations.runs.lost import LostRange
 
 __all__ = (
     "fail",
-    "json_line",
     "percent",
     "print_json",
     "print_notice",
     "print_warnings",
+    "range_lines",
     "rate",
     "say",
     "show",
     "with_way",
 )
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+_RANGES_SHOWN = 100
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
@@ -39,18 +39,6 @@ def say(line: str, stream: TextIO | None = None) -> None:
     :param stream: standard output by default
     """
     print(printable(line), file=stream)
-
-
-def json_line(fields: Mapping[str, Any]) -> str:
-    r"""
-    Return a line of JSON in ASCII, valid for every reader.
-
-    A byte of a path outside UTF-8, half a character to Python, becomes ``\xNN`` in its string.
-    """
-    text = _SURROGATE.sub(
-        lambda match: json.dumps(printable(match[0]))[1:-1], json.dumps(fields, ensure_ascii=False)
-    )
-    return _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def print_json(command: str, result: Any) -> None:
@@ -93,6 +81,22 @@ def rate(size: int, seconds: float) -> str:
     """Return the amount done, the time it took, and the speed."""
     speed = f" ({format_size(size / seconds)}/s)" if seconds else ""
     return f"{format_size(size)} in {format_duration(seconds)}{speed}"
+
+
+def range_lines(ranges: Sequence[LostRange], count: int) -> list[str]:
+    """
+    Return a line for each range of guest RAM, up to a limit, and how many more there are.
+
+    :param count: of all ranges
+    """
+    shown = ranges[:_RANGES_SHOWN]
+    lines = [
+        f"  {found.block} at {found.offset:#x}, {format_size(found.size)}"
+        + (f", guest physical address {found.gpa:#x}" if found.gpa is not None else "")
+        for found in shown
+    ]
+    more = f"  and {format_count(count - len(shown), 'more range')}"
+    return [*lines, more] if count > len(shown) else lines
 
 
 def with_way(error: Exception, way: str = "-f") -> Exception:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress
+from snapmig.commands.arguments import (
+    Verbs,
+    add_common,
+    add_groups,
+    add_keys,
+    add_option,
+    add_progress,
+)
+from snapmig.commands.keys import chosen_to_save
 from snapmig.commands.output import print_notice
 from snapmig.commands.peer import add_peer
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
 from snapmig.errors import UsageError
-from snapmig.operations.options.table import GENERAL, OPTIONS, OUTPUT
+from snapmig.operations.options.table import GENERAL, KEYS, OPTIONS, OUTPUT
 from snapmig.operations.receive import FIRST_S, receive
 
 __all__ = ("add_parser",)
@@ -22,7 +30,8 @@ examples, each before a migration at the guest's monitor:
 """
 _OF_SAVES = (
     "parent", "compression", "level", "jobs", "force", "attach", "arch", "follow_remote_parents",
-    "bwlimit", "packet_size", "page_digests", "deltas", "accelerator", "depth", "window",
+    "encrypt", "sign", "mixed_chain", "bwlimit", "packet_size",
+    "page_digests", "deltas", "accelerator", "depth", "window",
 )  # fmt: skip
 _OWN = ("channels", "tls", "insecure", "timeout")
 
@@ -52,6 +61,7 @@ def add_parser(verbs: Verbs) -> None:
     )
     for name in _OF_SAVES:
         add_option(groups[OPTIONS[name].group], name)
+    add_keys(groups[KEYS], seals=True)
     add_progress(groups[OUTPUT])
     add_common(groups[OUTPUT])
     parser.set_defaults(run=_run)
@@ -62,11 +72,13 @@ def _run(options: argparse.Namespace) -> int:
     attached = dict(options.attach)
     if len(attached) < len(options.attach):
         raise UsageError("--attach gives the same NAME twice")
+    keys = chosen_to_save(options)
     with show_progress(options.progress, "receiving") as progress:
         result = receive(
             options.listen,
             options.snapshot,
             **{**given, "attach": attached},
+            keys=keys,
             progress=progress,
             notice=print_notice,
         )

@@ -5,10 +5,20 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress, call
+from snapmig.commands.arguments import (
+    Verbs,
+    add_common,
+    add_groups,
+    add_keys,
+    add_option,
+    add_progress,
+    call,
+)
+from snapmig.commands.keys import chosen_keys
 from snapmig.commands.progress import show_progress
 from snapmig.commands.saved import print_saved
-from snapmig.operations.options.table import OPTIONS, OUTPUT
+from snapmig.operations.options.keys import SEALINGS
+from snapmig.operations.options.table import KEYS, OPTIONS, OUTPUT
 from snapmig.operations.rewrite import repack
 
 __all__ = ("add_parser",)
@@ -45,13 +55,18 @@ def add_parser(verbs: Verbs) -> None:
     changes = {**dict.fromkeys(_KEPT, kept), "force": {"help": "replace an existing OUT"}}
     for name in _OPTIONS:
         add_option(groups[OPTIONS[name].group], name, **changes.get(name, {}))
+    groups[KEYS].add_argument(
+        "--sealing", choices=SEALINGS, metavar="HOW", help="encrypted, signed or none (as it is)"
+    )
+    add_keys(groups[KEYS], locks=True)
     add_progress(groups[OUTPUT])
     add_common(groups[OUTPUT])
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    keys = chosen_keys(options)
     with show_progress(options.progress, "repacking") as progress:
-        result = call(repack, options, progress=progress)
+        result = call(repack, options, keys=keys, progress=progress)
     print_saved(options, "repack", result)
     return 0

@@ -56,6 +56,10 @@ def _print(verb: str, result: SaveResult, share: str | None) -> None:
         f"stored    {format_size(result.stored_size)}, "
         f"{percent(result.stored_size, data_size)} of that"
     )
+    if result.kept_packets is not None:
+        say(f"kept      {format_count(result.kept_packets, 'packet')} of an interrupted run")
+    if result.kept_parts is not None:
+        say(f"kept      {format_count(result.kept_parts, 'part')} of an interrupted upload")
     say(f"by        {_coding(result)}")
     if result.via is not None:
         say(f"via       {_way(result)}")
@@ -79,8 +83,14 @@ def _way(result: SaveResult) -> str:
 
 
 def _coding(result: SaveResult) -> str:
-    # What compressed, in words: "zlib level 1 (isal)"; where all was a hole, at no level.
-    words = result.compression
-    if result.levels and result.compression != "none":
-        words += f" level {' and '.join(result.levels)}"
-    return f"{words} ({result.accelerator})" if result.accelerator else words
+    # What compressed, in words: "zlib level 1 (isal)"; where nothing was, at no level. Of several
+    # codecs their parts: "auto: 83 % zstd level 1, 17 % zstd level 3".
+    shown = {name.replace(" ", " level "): size for name, size in result.codecs.items()}
+    if len(shown) > 1 or (shown and result.compression == "auto"):
+        total = sum(shown.values())
+        parts = ", ".join(f"{percent(size, total)} {name}" for name, size in shown.items())
+        words = f"{result.compression}: {parts}"
+    else:
+        words = next(iter(shown), result.compression)
+    shows = result.accelerator and "zlib" in words
+    return f"{words} ({result.accelerator})" if shows else words

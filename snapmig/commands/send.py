@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_groups, add_option, add_progress, call
+from snapmig.commands.arguments import (
+    Verbs,
+    add_common,
+    add_groups,
+    add_keys,
+    add_option,
+    add_progress,
+    call,
+)
+from snapmig.commands.keys import chosen_keys
 from snapmig.commands.output import percent, rate, say, show
 from snapmig.commands.peer import add_peer
 from snapmig.commands.progress import show_progress
 from snapmig.geometry import PAGE_SIZE
-from snapmig.operations.options.table import GENERAL, OPTIONS, OUTPUT
+from snapmig.operations.options.table import GENERAL, KEYS, OPTIONS, OUTPUT
 from snapmig.operations.send import PATIENCE_S, SendResult, send
 from snapmig.units import format_count, format_size
 
@@ -63,14 +72,16 @@ def add_parser(verbs: Verbs) -> None:
     }
     for name in _OF_RESTORES:
         add_option(groups[OPTIONS[name].group], name, **changes.get(name, {}))
+    add_keys(groups[KEYS])
     add_progress(groups[OUTPUT])
     add_common(groups[OUTPUT])
     parser.set_defaults(run=_run, channels=None)
 
 
 def _run(options: argparse.Namespace) -> int:
+    keys = chosen_keys(options)
     with show_progress(options.progress, "sending") as progress:
-        result = call(send, options, progress=progress)
+        result = call(send, options, keys=keys, progress=progress)
     show(options, "send", result, _print)
     return 0
 

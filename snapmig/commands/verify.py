@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
-from snapmig.commands.output import fail, rate, say, show
+from snapmig.commands.arguments import Verbs, add_common, add_keys, add_option, add_progress, call
+from snapmig.commands.keys import chosen_keys
+from snapmig.commands.output import fail, range_lines, rate, say, show
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
 from snapmig.operations.failures import describe
@@ -39,20 +40,25 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "--window", choices=WINDOWS, help="check that a decoder with this history is enough"
     )
+    parser.add_argument(
+        "--expect", metavar="ROOT", help="check that it has this root, printed by info and save"
+    )
     add_option(parser, "accelerator")
     add_option(parser, "depth")
     add_option(parser, "follow_remote_parents")
+    add_keys(parser)
     add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
+    keys = chosen_keys(options)
     code = 0
     for path in options.snapshots:
         with show_progress(options.progress, "verifying") as progress:
             try:
-                result = call(verify, options, snapshot=path, progress=progress)
+                result = call(verify, options, keys=keys, snapshot=path, progress=progress)
             except (OSError, SnapmigError) as error:  # the others are checked all the same
                 if isinstance(error, SnapmigError) and error.exit_code != 1:
                     raise
@@ -67,9 +73,15 @@ def _run(options: argparse.Namespace) -> int:
 def _print(result: VerifyResult) -> None:
     if result.ok:
         what = "tables and index of " if result.quick else ""
-        say(f"{result.snapshot}: ok, {what}{rate(result.ram_size, result.seconds)}")
+        what = "stored bytes only, for want of a key, of " if result.locked else what
+        proved = ", proved by its key" if result.proved else ""
+        if result.sealing == "signed" and not result.proved:
+            proved = "; signed, which takes a key to prove"
+        say(f"{result.snapshot}: ok, {what}{rate(result.ram_size, result.seconds)}{proved}")
         return
     for problem in result.problems:
         say(f"snapmig: {problem}", sys.stderr)
     damage = f", {result.damaged_packets} of {result.packets} packets" if result.packets else ""
     say(f"{result.snapshot}: damaged{damage}")
+    for line in range_lines(result.damaged, result.damaged_ranges):
+        say(line)

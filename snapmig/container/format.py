@@ -11,6 +11,7 @@ Format versions:
 
 from __future__ import annotations
 
+import hashlib
 import struct
 from enum import IntEnum
 from itertools import accumulate
@@ -25,6 +26,7 @@ __all__ = (
     "Encoding",
     "Layout",
     "PageKind",
+    "Sealing",
     "Superblock",
     "align_up",
     "page_digests_size",
@@ -90,6 +92,14 @@ class PageKind(IntEnum):
     DELTA_AGAINST_PARENT = 3
 
 
+class Sealing(IntEnum):
+    """Protection by keys: none, of the integrity, or of the secrecy, too."""
+
+    NONE = 0
+    SIGNED = 1
+    ENCRYPTED = 2
+
+
 COMPRESSED = (Encoding.DEFLATE, Encoding.ZSTD, Encoding.LZ4)
 """Encodings of packets stored as one stream, shorter than the pages."""
 
@@ -120,6 +130,7 @@ U8 = int
 U16 = int
 U32 = int
 U64 = int
+Bytes3 = bytes
 Bytes8 = bytes
 Bytes16 = bytes
 Bytes32 = bytes
@@ -128,6 +139,7 @@ _CODES = {
     "U16": "H",
     "U32": "I",
     "U64": "Q",
+    "Bytes3": "3s",
     "Bytes8": "8s",
     "Bytes16": "16s",
     "Bytes32": "32s",
@@ -150,7 +162,7 @@ class Superblock(NamedTuple):
     compatible: U64 = 0
     snapshot_id: Bytes16 = bytes(16)
     parent_id: Bytes16 = bytes(16)
-    parent_digest: Bytes32 = bytes(32)
+    parent_root: Bytes32 = bytes(32)
     file_size: U64 = 0
     created_ns: U64 = 0
     encodings: U64 = 0
@@ -178,14 +190,28 @@ class Superblock(NamedTuple):
     machine: U16 = 0
     machine_class: U8 = 0
     machine_data: U8 = 0
+    sealing: U8 = Sealing.NONE
+    reserved_1: Bytes3 = bytes(3)
+    key_table_offset: U64 = 0
+    tables_digest: Bytes32 = bytes(32)
+    seal: Bytes32 = bytes(32)
 
     def pack(self) -> bytes:
         """Return the stored form, with its checksum filled in."""
         raw = self._pack_with(0)
         return self._pack_with(crc32(raw))
 
+    def unsealed(self) -> bytes:
+        """Return the bytes that the seal covers: the stored form without checksum and seal."""
+        return self._replace(seal=bytes(32))._pack_with(0)
+
     def _pack_with(self, checksum: int) -> bytes:
         return _LAYOUT.pack(*self._replace(checksum=checksum)).ljust(SUPERBLOCK_SIZE, b"\0")
+
+    @property
+    def root(self) -> bytes:
+        """The SHA-256 of the stored form: of all that the snapshot holds, by their digests."""
+        return hashlib.sha256(self._pack_with(self.checksum)).digest()
 
     @classmethod
     def unpack(cls, raw: bytes) -> Superblock:
@@ -228,6 +254,9 @@ class Superblock(NamedTuple):
         if self.layout not in set(Layout):
             message = f"has the layout {self.layout}, which this reader does not have"
             raise UnsupportedError(message)
+        if self.sealing not in set(Sealing):
+            message = f"has the sealing {self.sealing}, which this reader does not have"
+            raise UnsupportedError(message)
         if self.page_size != PAGE_SIZE:
             message = f"has pages of {self.page_size} bytes, this reader knows {PAGE_SIZE}"
             raise UnsupportedError(message)
@@ -251,6 +280,11 @@ class Superblock(NamedTuple):
             ("machine's byte order", self.machine_data, "1 or 2, or 0 without a machine",
              self.machine_data in ((1, 2) if self.machine else (0,))),
             ("reserved field", self.reserved, "0", self.reserved == 0),
+            ("reserved field", self.reserved_1.hex(), "0", not any(self.reserved_1)),
+            ("key table's offset", self.key_table_offset, "0 only where nothing is sealed",
+             bool(self.sealing) == bool(self.key_table_offset)),
+            ("seal", self.seal.hex(), "0 where nothing is sealed",
+             bool(self.sealing) or not any(self.seal)),
         ):  # fmt: skip
             if not ok:
                 raise CorruptSnapshotError(f"{name} is {found}, expected {expected}")

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from snapmig.checksums import crc32, xxh3_128
 from snapmig.container.format import MAX_PACKET_SIZE, PAGE_DIGEST_SIZE, page_digests_size
-from snapmig.container.index import StoredPacket
+from snapmig.container.index import Records, StoredPacket
+from snapmig.container.sealed import PacketSealer
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes, Mask
@@ -75,6 +76,7 @@ class PageDigestReader:
     :param read: returns bytes by offset and length
     :param offset: start of the digests in the file
     :param shown: the snapshot's display name
+    :param sealer: of a sealed snapshot
     """
 
     def __init__(
@@ -84,8 +86,10 @@ class PageDigestReader:
         packet_size: int,
         packet_count: int,
         shown: str,
+        sealer: PacketSealer | None = None,
     ) -> None:
         self._read = read
+        self._sealer = sealer
         self._offset = offset
         self._size = page_digests_size(packet_size)
         self._count = packet_count
@@ -108,18 +112,26 @@ class PageDigestReader:
         """
         if not packet.kinds.any():
             return bytes(self._size)
-        return self.checked(packet.packet, packet.page_digests_checksum)
+        checksum, nonce, tag = packet.page_digests_checksum, packet.nonce, packet.page_digests_tag
+        return self._checked(packet.packet, checksum, nonce, tag)
 
-    def checked(self, number: int, checksum: int) -> bytes:
-        """
-        Return the digests of a packet with pages other than zero, as :meth:`of` does.
+    def of_records(self, records: Records) -> list[bytes]:
+        """Return the digests of packets with pages other than zero, by their checked records."""
+        names = ("packet", "page_digests_checksum", "nonce", "page_digests_tag")
+        columns = (records[name].tolist() for name in names)
+        return [self._checked(*values) for values in zip(*columns, strict=True)]
 
-        :param checksum: of the digests, from the packet's checked record
-        """
+    def _checked(self, number: int, checksum: int, nonce: bytes, tag: bytes) -> bytes:
         digests = self._bytes(number)
         computed = crc32(digests)
         if len(digests) == self._size and computed == checksum:
-            return digests
+            if self._sealer is None:
+                return digests
+            try:
+                return self._sealer.open_page_digests(number, nonce, tag, digests)
+            except CorruptSnapshotError as error:
+                error.path = self._shown
+                raise
         if len(digests) < self._size:
             message = f"file ends after {len(digests)} of {self._size} bytes of page digests"
         else:

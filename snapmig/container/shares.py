@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from snapmig.container.format import record_size
-from snapmig.errors import SnapmigError, UsageError
+from snapmig.errors import DestinationExistsError, SnapmigError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.sealing.key_table import KEY_TABLE_SIZE
 from snapmig.stores.destination import FileDestination
-from snapmig.system.files import sync_directory, write_file
+from snapmig.system.files import read_small, sync_directory
+from snapmig.system.partial import write_file
 
 __all__ = ("MAX_SHARES", "SharedFile", "Shares", "share_packets")
 
@@ -31,6 +33,7 @@ MAX_SHARES = 1024
 
 _PLAN = "plan.json"
 _DATA = "data"
+_KEYS = "keys"
 
 
 def share_packets(geometry: Geometry, share: int, shares: int) -> range:
@@ -97,6 +100,18 @@ class Shares:
             if begun.get(key) != value:
                 message = f"shares have {key} {begun.get(key)!r}, and this one has {value!r}"
                 raise UsageError(message, path=str(self.path))
+
+    def key_table(self, first: bytes) -> bytes:
+        """
+        Return the key table of all shares: one given before, else this one.
+
+        :param first: empty to look only
+        """
+        path = self.folder / _KEYS
+        if first:
+            with suppress(DestinationExistsError):
+                write_file(path, first)
+        return read_small(path, KEY_TABLE_SIZE) if path.exists() else b""
 
     def plan(self) -> dict[str, Any]:
         """

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from snapmig.container.format import Encoding, Layout, page_digests_size
-from snapmig.container.index import Records, StoredPacket, record_dtype
+from snapmig.container.index import Records, StoredPacket, record_dtype, unpack_records
 from snapmig.geometry import PAGE_SIZE
-from snapmig.pages import Bytes, Mask, runs
+from snapmig.pages import Bytes, Kinds, Mask, runs
+from snapmig.sealing.file_key import FileKey
 from snapmig.system.files import Buffer, pread_all, pwrite_all, write_error
 from snapmig.system.libc import punch_hole, start_writeback, wait_for_writeback
 
@@ -34,6 +35,7 @@ class SlotPlan(NamedTuple):
     :param needed: size of the complete file in bytes, reported when its filesystem is full
     :param to_disk: the file stays on this disk, so writing it back should begin early
     :param page_digests_offset: 0 without page digests
+    :param key: of a sealed snapshot
     """
 
     path: str
@@ -45,6 +47,7 @@ class SlotPlan(NamedTuple):
     needed: int = 0
     to_disk: bool = True
     page_digests_offset: int = 0
+    key: FileKey | None = None
 
     def slot_offset(self, packet: int) -> int:
         """Return the file offset of a packet's slot in the fixed layout."""
@@ -59,10 +62,10 @@ class SlotWriter:
         self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._fd).atexit = False  # with the worker's handler
 
-    def write_packet(self, offset: int, mask: Mask, payload: Buffer, encoding: Encoding) -> None:
+    def write_packet(self, offset: int, kinds: Kinds, payload: Buffer, encoding: Encoding) -> None:
         """Write a packet's stored bytes at its place."""
         try:
-            write_stored(self._fd, self.plan.layout, offset, mask, payload, encoding)
+            write_stored(self._fd, self.plan.layout, offset, kinds, payload, encoding)
         except OSError as error:
             raise write_error(error, self.plan.shown, self.plan.needed) from error
 
@@ -107,6 +110,44 @@ class SlotWriter:
             lambda offset, length: pread_all(self._fd, length, offset), self.plan.layout, packet
         )
 
+    def read_page_digests(self, number: int) -> bytes:
+        """Return the digests of all pages of a full packet written before, unchecked."""
+        size = page_digests_size(self.plan.packet_size)
+        return pread_all(self._fd, size, self.plan.page_digests_offset + number * size)
+
+    @property
+    def file_size(self) -> int:
+        """Size of the file now."""
+        return os.fstat(self._fd).st_size
+
+    def tidy(self, records: Records, digests: Mapping[int, bytes]) -> None:
+        """
+        Free what an earlier run left of consecutive packets beside what they have now.
+
+        The filesystem must be able to punch holes.
+
+        :param records: as they will be
+        :param digests: page digests, as for :meth:`write_page_digests`
+        """
+        first, size = int(records["packet"][0]), page_digests_size(self.plan.packet_size)
+        if self.plan.page_digests_offset:
+            for start, count in runs(~np.isin(np.arange(len(records)), list(digests))):
+                self._clear(self.plan.page_digests_offset + (first + start) * size, count * size)
+        if self.plan.layout != Layout.FIXED:
+            return
+        if not records["stored_size"].any():
+            self._clear(self.plan.slot_offset(first), len(records) * self.plan.packet_size)
+            return
+        for packet in unpack_records(records):
+            stored = packet.packet, packet.mask, packet.stored_size, Encoding(packet.encoding)
+            self.free_rest(*stored)
+
+    def _clear(self, offset: int, length: int) -> None:
+        try:
+            punch_hole(self._fd, offset, length)
+        except OSError as error:
+            raise write_error(error, self.plan.shown, self.plan.needed) from error
+
     def write_records(self, records: Records) -> None:
         """Write sealed records of consecutive packets."""
         first = int(records["packet"][0])
@@ -137,7 +178,7 @@ class SlotWriter:
 
 
 def write_stored(
-    fd: int, layout: Layout, offset: int, mask: Mask, payload: Buffer, encoding: Encoding
+    fd: int, layout: Layout, offset: int, kinds: Mask | Kinds, payload: Buffer, encoding: Encoding
 ) -> None:
     """Write stored bytes; in the fixed layout a raw page goes to its own place in the slot."""
     if encoding != Encoding.RAW or layout != Layout.FIXED:
@@ -145,7 +186,7 @@ def write_stored(
         return
     pages: Bytes = payload
     done = 0
-    for first, count in runs(mask):
+    for first, count in runs(kinds):
         pwrite_all(fd, pages[done : done + count], offset + first * PAGE_SIZE)
         done += count
 

@@ -14,15 +14,18 @@ from typing import NamedTuple
 from snapmig.container.format import MAX_ATTACHMENT_SIZE, MAX_NAME_SIZE, Encoding
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import RamBlock, RamPiece, block_problem
+from snapmig.sealing.file_key import SEALED_EXTRA
 
 __all__ = (
     "ATTACHMENT_ENTRY_SIZE",
     "BLOCK_ENTRY_SIZE",
     "PIECE_ENTRY_SIZE",
+    "SEALED_PART_SIZE",
     "AttachmentEntry",
     "pack_attachments",
     "pack_blocks",
     "pack_pieces",
+    "sealed_size",
     "unpack_attachments",
     "unpack_blocks",
     "unpack_pieces",
@@ -34,6 +37,9 @@ _PIECE = struct.Struct("<QQQII")
 PIECE_ENTRY_SIZE = 32
 _ATTACHMENT = struct.Struct("<256sQQQB7x32s64x")
 ATTACHMENT_ENTRY_SIZE = 384
+
+SEALED_PART_SIZE = 1 << 20
+"""Bytes of an attachment that are encrypted together."""
 
 _MAX_DEFLATE_RATIO = 1032
 """Upper limit of a deflate stream's output, in bytes per byte of the stream."""
@@ -121,10 +127,13 @@ def pack_attachments(entries: tuple[AttachmentEntry, ...]) -> bytes:
     )
 
 
-def unpack_attachments(raw: bytes, *, start: int, stop: int) -> tuple[AttachmentEntry, ...]:
+def unpack_attachments(
+    raw: bytes, *, start: int, stop: int, sealed: bool = False
+) -> tuple[AttachmentEntry, ...]:
     """
     Return the attachments of a stored table; all must lie between two offsets of the file.
 
+    :param sealed: their bytes are encrypted in parts
     :raises CorruptSnapshotError: a bad name, a place outside, or more than the size limit
     """
     entries = tuple(
@@ -134,15 +143,16 @@ def unpack_attachments(raw: bytes, *, start: int, stop: int) -> tuple[Attachment
     if len(set(names)) != len(names):
         raise CorruptSnapshotError("attachment table: a name appears twice")
     for entry in entries:
-        _check_attachment(entry, start, stop)
+        _check_attachment(entry, start, stop, sealed=sealed)
     return entries
 
 
-def _check_attachment(entry: AttachmentEntry, start: int, stop: int) -> None:
+def _check_attachment(entry: AttachmentEntry, start: int, stop: int, *, sealed: bool) -> None:
     what = f"attachment {entry.name!r}"
     if not entry.name:
         raise CorruptSnapshotError("attachment table: an attachment has no name")
-    if not (start <= entry.offset and entry.offset + entry.stored_size <= stop):
+    taken = sealed_size(entry.stored_size) if sealed else entry.stored_size
+    if not (start <= entry.offset and entry.offset + taken <= stop):
         message = f"{what} has its bytes outside of the file's attachments"
         raise CorruptSnapshotError(message, offset=entry.offset)
     if entry.size > MAX_ATTACHMENT_SIZE:
@@ -154,6 +164,11 @@ def _check_attachment(entry: AttachmentEntry, start: int, stop: int) -> None:
     if entry.encoding == Encoding.RAW and entry.stored_size != entry.size:
         message = f"{what} is raw with {entry.stored_size} bytes, expected {entry.size}"
         raise CorruptSnapshotError(message)
+
+
+def sealed_size(stored_size: int) -> int:
+    """Return the bytes that an attachment takes when it is encrypted in parts."""
+    return stored_size + -(-stored_size // SEALED_PART_SIZE) * SEALED_EXTRA
 
 
 def _unpack_name(raw: bytes) -> str:

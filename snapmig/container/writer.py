@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from snapmig.container.format import (
     LITTLE_ENDIAN,
     SUPERBLOCK_SIZE,
     Layout,
+    Sealing,
     Superblock,
     align_up,
     page_digests_size,
@@ -37,10 +39,14 @@ from snapmig.container.tables import (
     pack_pieces,
 )
 from snapmig.geometry import Geometry, RamBlock
+from snapmig.sealing.file_key import AttachmentParts, FileKey
+from snapmig.sealing.key_table import COPIES, KEY_TABLE_SIZE, KeySlot, KeyTable
+from snapmig.sealing.keyring import Seal
 from snapmig.stores.destination import Destination
 from snapmig.stores.location import Location
 from snapmig.stores.opening import create
 from snapmig.system.files import Buffer, descriptor_path, pread_all
+from snapmig.system.libc import punch_hole
 
 __all__ = ("SnapshotWriter", "WrittenSnapshot")
 
@@ -48,11 +54,17 @@ _HASH_STEP = 1 << 20
 
 
 class WrittenSnapshot(NamedTuple):
-    """A committed snapshot: its id, its length and its space on the filesystem, in bytes."""
+    """
+    A committed snapshot: its id, its length, its space on the filesystem, and its root.
+
+    :param kept_parts: parts of an earlier upload that the server had; None for a file
+    """
 
     snapshot_id: bytes
     file_size: int
     disk_size: int
+    root: bytes
+    kept_parts: int | None = None
 
 
 class SnapshotWriter:
@@ -62,6 +74,10 @@ class SnapshotWriter:
     :param path: the final name, or the object to create, which must be packed
     :param file: the partial file, if it is shared with other writers
     :param page_digests: store the digest of each page
+    :param seal: seals it
+    :param resume: the key of all settings, to go on with an earlier run that had the same
+    :ivar resumed: the file has packets of an earlier run, for workers to check
+    :ivar dropped: what an earlier run left can't be used
     :raises NoSpaceError: not even the tables fit
     :raises StoreError: object storage can't be reached
     """
@@ -75,21 +91,28 @@ class SnapshotWriter:
         file: Destination | None = None,
         *,
         page_digests: bool = False,
+        seal: Seal | None = None,
+        resume: str | None = None,
     ) -> None:
         self._geometry = geometry
         self._layout = layout
         self._window_bits = window_bits
         self._block_table = pack_blocks(geometry.blocks)
         self._attachments: list[AttachmentEntry] = []
-        index_offset = align_up(SUPERBLOCK_SIZE + len(self._block_table))
+        self._blocks_at = SUPERBLOCK_SIZE + (0 if seal is None else KEY_TABLE_SIZE)
+        index_offset = align_up(self._blocks_at + len(self._block_table))
         index_size = geometry.packet_count * record_size(geometry.packet_size)
         digests_offset = align_up(index_offset + index_size)
         digests_size = geometry.packet_count * page_digests_size(geometry.packet_size)
         alignment = geometry.packet_size if layout == Layout.FIXED else align_up(1)
         data_offset = align_up(digests_offset + page_digests * digests_size, alignment)
         fixed_size = geometry.packet_count * geometry.packet_size
-        self._file = file or create(path, data_offset + geometry.ram_size, data_offset)
+        needed = data_offset + geometry.ram_size
+        self._file = file or create(path, needed, data_offset, resume)
         self._remote = self._file.remote
+        self.resumed = self._file.resumed
+        self.dropped = self._file.dropped
+        self._key, self._slots = self._seal_with(seal)
         self.plan = SlotPlan(
             path=descriptor_path(self._file.fd),
             layout=layout,
@@ -100,14 +123,36 @@ class SnapshotWriter:
             needed=self._file.needed,
             to_disk=not self._remote,
             page_digests_offset=digests_offset if page_digests else 0,
+            key=self._key,
         )
         self._end = data_offset + (fixed_size if layout == Layout.FIXED else 0)
         self._index_size = index_size
 
+    def _seal_with(self, seal: Seal | None) -> tuple[FileKey | None, Sequence[KeySlot]]:
+        # The key of the run that is gone on with, for only with it its packets can be kept.
+        if seal is None:
+            return None, ()
+        table = pread_all(self._file.fd, KEY_TABLE_SIZE, SUPERBLOCK_SIZE) if self.resumed else b""
+        try:
+            key = seal.key(table)
+            return key, seal.slots(key)
+        except BaseException:  # such as a key file that is none, or Ctrl-C at a question
+            self._file.__exit__()
+            raise
+
     def __enter__(self) -> SnapshotWriter:
         try:
-            self._file.resize(self._end)
-            self._file.write(self._block_table, SUPERBLOCK_SIZE)
+            if self.resumed and punch_hole(self._file.fd, 0, SUPERBLOCK_SIZE):
+                self._clear_head()
+            else:
+                if self.resumed:
+                    self.resumed, self.dropped = False, True
+                    self._file.resize(0)
+                self._file.resize(self._end)
+            if self._key is not None:
+                table = KeyTable.of(self._slots).pack(self._key)
+                self._file.write(table * COPIES, SUPERBLOCK_SIZE)
+            self._file.write(self._block_table, self._blocks_at)
         except BaseException:
             self._file.__exit__()
             raise
@@ -116,10 +161,25 @@ class SnapshotWriter:
     def __exit__(self, *exc: Any) -> None:
         self._file.__exit__(*exc)
 
+    def _clear_head(self) -> None:
+        # The file may have been complete. Between its parts are zeros.
+        plan = self.plan
+        if self._layout == Layout.FIXED or os.fstat(self._file.fd).st_size < self._end:
+            self._file.resize(self._end)
+        self._file.write(bytes(plan.index_offset), 0)
+        end = plan.index_offset + self._index_size
+        if plan.page_digests_offset:
+            self._file.write(bytes(plan.page_digests_offset - end), end)
+            size = self._geometry.packet_count * page_digests_size(plan.packet_size)
+            end = plan.page_digests_offset + size
+        self._file.write(bytes(plan.data_offset - end), end)
+
     @property
     def keeps_holes(self) -> bool:
         """True if the destination's filesystem keeps holes, tested on the file itself."""
         facts = os.fstat(self._file.fd)
+        if self.resumed:
+            return True  # no telling: it has packets
         return facts.st_blocks * 512 < max(facts.st_size // 2, 1 << 20)
 
     @property
@@ -127,7 +187,8 @@ class SnapshotWriter:
         """Smallest possible size of the snapshot in bytes, for any contents."""
         if self._layout == Layout.FIXED and not self.keeps_holes:
             return self._end
-        return SUPERBLOCK_SIZE + len(self._block_table) + self._index_size
+        least = self._blocks_at + len(self._block_table) + self._index_size
+        return 0 if self.resumed else least
 
     @property
     def end(self) -> int:
@@ -160,6 +221,15 @@ class SnapshotWriter:
     def end_packed_data(self, end: int) -> None:
         """Set the end of the packets of a packed snapshot; attachments follow there."""
         self._end = end
+        if self.resumed:
+            self._file.resize(end)
+
+    @property
+    def sealer(self) -> AttachmentParts | None:
+        """A cipher for the parts of the next attachment; None unless they are encrypted."""
+        if self._key is None or not self._key.secret:
+            return None
+        return self._key.parts(len(self._attachments))
 
     def append(self, data: Buffer) -> None:
         """Write bytes of an attachment after everything else."""
@@ -194,6 +264,8 @@ class SnapshotWriter:
         :raises DestinationExistsError: the name was taken meanwhile, and ``force`` is not set
         """
         table = pack_attachments(tuple(self._attachments))
+        if self._key is not None and self._key.secret:
+            table = self._key.seal_table(table)
         table_offset = align_up(self._end, 8)
         pieces = pack_pieces(self._geometry.blocks if blocks is None else blocks)
         self._file.write(table + pieces, table_offset)
@@ -203,7 +275,7 @@ class SnapshotWriter:
         superblock = Superblock(
             snapshot_id=os.urandom(16),
             parent_id=bytes(16) if parent is None else parent.snapshot_id,
-            parent_digest=bytes(32) if parent is None else parent.index_digest,
+            parent_root=bytes(32) if parent is None else parent.root,
             file_size=file_size,
             created_ns=time.time_ns() if created_ns is None else created_ns,
             encodings=encodings,
@@ -216,7 +288,7 @@ class SnapshotWriter:
             index_digest=self._index_digest(),
             data_offset=self.plan.data_offset,
             data_size=data_end - self.plan.data_offset,
-            block_table_offset=SUPERBLOCK_SIZE,
+            block_table_offset=self._blocks_at,
             block_count=len(self._geometry.blocks),
             block_table_checksum=crc32(self._block_table),
             attachment_table_offset=table_offset,
@@ -226,6 +298,7 @@ class SnapshotWriter:
             piece_table_offset=pieces_offset,
             piece_count=len(pieces) // PIECE_ENTRY_SIZE,
             piece_table_checksum=crc32(pieces),
+            tables_digest=hashlib.sha256(self._block_table + table + pieces).digest(),
         )
         if architecture is not None:
             superblock = superblock._replace(
@@ -233,14 +306,22 @@ class SnapshotWriter:
                 machine_class=architecture.bits // 32,
                 machine_data=LITTLE_ENDIAN if architecture.little else BIG_ENDIAN,
             )
+        if self._key is not None:
+            superblock = superblock._replace(
+                sealing=Sealing.ENCRYPTED if self._key.secret else Sealing.SIGNED,
+                key_table_offset=SUPERBLOCK_SIZE,
+            )
+            seal = self._key.mac("seal", superblock.unsealed())
+            superblock = superblock._replace(seal=seal)
         raw = superblock.pack()
-        Superblock.unpack(raw)  # our own mistake must not become an unreadable file
+        root = Superblock.unpack(raw).root  # our own mistake must not become an unreadable file
         self._file.sync()
         self._file.write(raw, 0)
         self._file.sync()
         disk_size = file_size if self._remote else os.fstat(self._file.fd).st_blocks * 512
         self._file.commit(force=force)
-        return WrittenSnapshot(superblock.snapshot_id, file_size, disk_size)
+        parts = self._file.kept_parts
+        return WrittenSnapshot(superblock.snapshot_id, file_size, disk_size, root, parts)
 
     def _index_digest(self) -> bytes:
         digest = hashlib.sha256()

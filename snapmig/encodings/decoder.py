@@ -19,7 +19,7 @@ from snapmig.container.index import StoredPacket
 from snapmig.encodings.coders import Coder, Done
 from snapmig.encodings.compressions import ReadSettings, make_decompressor
 from snapmig.encodings.fallback import Failures, Fallback
-from snapmig.errors import CorruptSnapshotError
+from snapmig.errors import CorruptSnapshotError, UnreadableError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
 from snapmig.system.files import Buffer
@@ -39,7 +39,7 @@ class Decoded(NamedTuple):
 
     packet: StoredPacket
     pages: Bytes | None
-    error: CorruptSnapshotError | None = None
+    error: CorruptSnapshotError | UnreadableError | None = None
 
 
 class PacketDecoder:

@@ -7,6 +7,7 @@ that takes no more 4 KiB blocks. A packet never outgrows its slot.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -17,10 +18,19 @@ from snapmig.container.format import PAGE_DIGEST_SIZE, Encoding, PageKind
 from snapmig.container.page_digests import digest_pages, digest_rows
 from snapmig.encodings import deflate
 from snapmig.geometry import PAGE_SIZE
-from snapmig.pages import Bytes, Kinds, Mask, data_mask, private
+from snapmig.pages import Bytes, Kinds, Mask, PageGroup, data_mask, private
 from snapmig.system.files import Buffer
 
-__all__ = ("EncodedPacket", "Summary", "looks_random", "pack", "size_limit", "summarise")
+__all__ = (
+    "EncodedPacket",
+    "Summary",
+    "clearly_smaller",
+    "looks_random",
+    "pack",
+    "size_limit",
+    "summaries",
+    "summarise",
+)
 
 NO_DIGEST = bytes(16)
 """In place of a digest where a packet has no data page."""
@@ -30,6 +40,8 @@ _SAMPLE_DISTINCT = 140
 """256 random bytes have 162 different values on average and fewer than 140 practically never;
 machine code, text and tables have 20 to 120."""
 _SAMPLE_PAGES = 4
+_FEW = 8
+"""A difference with so many times fewer bytes other than zero is certainly smaller."""
 
 
 class Summary(NamedTuple):
@@ -56,6 +68,8 @@ class EncodedPacket(NamedTuple):
     :param payload: the stored bytes: one stream, or the stored pages as ``(n, 4096)``; valid until
         the next packet is encoded
     :param page_digests: of each page, 16 bytes; none unless asked for
+    :param nonce: of a sealed packet, as the tag
+    :param in_place: the stored bytes are at their place already
     """
 
     kinds: Kinds
@@ -65,6 +79,9 @@ class EncodedPacket(NamedTuple):
     stored_checksum: int
     digest: bytes
     page_digests: bytes = b""
+    nonce: bytes = b""
+    tag: bytes = b""
+    in_place: bool = False
 
     @property
     def mask(self) -> Mask:
@@ -78,9 +95,15 @@ class EncodedPacket(NamedTuple):
         return self._replace(payload=bytes(self.payload))
 
 
-def summarise(pages: Bytes, *, page_digests: bool = False) -> Summary:
+def summarise(pages: Bytes) -> Summary:
+    """Return the summary of a packet's ``(n, 4096)`` pages; see :func:`summaries`."""
+    ((_, summary),) = summaries(PageGroup.of_packet(pages, len(pages)))
+    return summary
+
+
+def summaries(group: PageGroup, *, page_digests: bool = False) -> Iterator[tuple[int, Summary]]:
     """
-    Return the summary of ``(n, 4096)`` pages.
+    Yield the summaries of packets, by their places in the batch.
 
     An image may change at any moment. Pages are therefore copied before they are digested,
     compared, encoded or written, so that all results are of the same bytes. A page that becomes
@@ -88,31 +111,24 @@ def summarise(pages: Bytes, *, page_digests: bool = False) -> Summary:
 
     :param page_digests: compute those, too
     """
-    mask = data_mask(pages)
-    kinds = mask.view(np.uint8)  # true is 1, and 1 is a data page
-    count = int(np.count_nonzero(mask))
-    if count == 0:
-        return Summary(kinds, pages[:0], NO_DIGEST)
-    data = pages[mask] if count < len(pages) else private(pages)
-    digests = digest_pages(data, mask) if page_digests else b""
-    return Summary(kinds, data, xxh3_128(data.data), digests)
+    own = data_mask(group.pages)
+    data = private(group.pages) if own.all() else group.pages[own]
+    mask = np.zeros((group.packets, group.packet_pages), np.bool_)
+    mask.reshape(-1)[group.there] = own
+    start = 0
+    for at, end in enumerate(np.count_nonzero(mask, axis=1).cumsum().tolist()):
+        kinds = mask[at].view(np.uint8)  # true is 1, and 1 is a data page
+        part = data[start:end]
+        digests = digest_pages(part, mask[at]) if page_digests else b""
+        digest = xxh3_128(part.data) if start < end else NO_DIGEST
+        yield group.first + at, Summary(kinds, part, digest, digests)
+        start = end
 
 
 def with_page_digests(summary: Summary) -> Summary:
     """Return a packet with page digests; none of its pages is known to be the parent's."""
     digests = digest_pages(summary.data, summary.kinds.view(np.bool_))
     return summary._replace(page_digests=digests)
-
-
-def same_as_parent(summary: Summary, page_digests: bytes | None = None) -> Summary:
-    """
-    Return a packet made of the parent's pages only.
-
-    :param page_digests: the parent's, if the summary's own are not wanted
-    """
-    kinds = summary.kinds * np.uint8(PageKind.SAME_AS_PARENT)
-    digests = summary.page_digests if page_digests is None else page_digests
-    return Summary(kinds, summary.data[:0], summary.digest, digests)
 
 
 def against_digests(summary: Summary, parent: bytes, in_use: Mask) -> Summary:
@@ -137,7 +153,8 @@ def against_parent(
     """
     Return a packet without the pages equal to the parent's.
 
-    :param parent: all pages of the parent's packet, zero pages included, as ``(n, 4096)``
+    :param parent: all pages of the parent's packet, zero pages included, as ``(n, 4096)``; or only
+        those that the packet has
     :param deltas: compute differences, too
     :returns: the packet with changed pages as they are, and one with those as differences where
         likely smaller, or None
@@ -161,6 +178,17 @@ def against_parent(
     return plain, summary._replace(kinds=kinds, data=mixed)
 
 
+def clearly_smaller(mixed: Summary, plain: Summary) -> bool:
+    """
+    Return True if a packet with differences need not be compared with that without them.
+
+    A single page takes as much in either form. Otherwise a stream of few bytes among zeros is the
+    smaller one, or both are tiny.
+    """
+    few = np.count_nonzero(mixed.data) * _FEW < np.count_nonzero(plain.data)
+    return len(mixed.data) > 1 and bool(few)
+
+
 def _nonzero_bytes(pages: Bytes) -> npt.NDArray[np.int64]:
     # Of each page: 63 us for 128 of them, where numpy's own count along an axis takes 219.
     bits = np.packbits(pages != 0, axis=1).view(np.uint64)
@@ -174,7 +202,8 @@ def size_limit(data: Bytes) -> int:
 
 def pack(summary: Summary, encoding: Encoding, stream: Buffer | None) -> EncodedPacket:
     """Return a packet of a stream, or of the pages as they are if that is as small."""
-    kinds, data, *digests = summary
+    kinds, data, *_ = summary
+    digests = summary.digest, summary.page_digests
     if len(data) == 0:
         return EncodedPacket(kinds, Encoding.EMPTY, b"", 0, 0, *digests)
     if stream is not None and len(stream) <= size_limit(data):

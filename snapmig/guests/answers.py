@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, TypeVar
 
@@ -22,6 +23,7 @@ __all__ = (
     "Name",
     "ObjectItem",
     "ObjectItems",
+    "PageSize",
     "Status",
     "Version",
     "WrongAnswerError",
@@ -34,6 +36,8 @@ Name = Annotated[str, Meta(max_length=4096)]
 Size = Annotated[int, Meta(ge=0, le=1 << 62)]
 MemorySize = Annotated[int, Meta(gt=0, le=MAX_RAM_SIZE, multiple_of=PAGE_SIZE)]
 FileOffset = Annotated[int, Meta(ge=0, le=MAX_RAM_SIZE, multiple_of=PAGE_SIZE)]
+PageSize = Annotated[int, Meta(ge=0, le=1 << 40, multiple_of=PAGE_SIZE)]
+"""0 if nobody named it."""
 FilePath = Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$")]
 _Number = Annotated[int, Meta(ge=0, lt=1 << 31)]
 
@@ -134,9 +138,14 @@ def typed(answer: Any, kind: type[Answer]) -> Answer:
     :raises WrongAnswerError: it is of another type
     """
     try:
+        if kind is not str:  # of libvirt's a text may be no UTF-8
+            json.dumps(answer, ensure_ascii=False).encode()
         return msgspec.convert(answer, kind)
     except msgspec.ValidationError as error:
         raise WrongAnswerError(_in_words(str(error))) from error
+    except UnicodeEncodeError as error:  # JSON may have half a character
+        message = "found half a character in a text, expected Unicode"
+        raise WrongAnswerError(message) from error
 
 
 def _in_words(text: str) -> str:

@@ -22,9 +22,10 @@ from urllib.parse import parse_qs, urlsplit
 
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.connection import MonitorError, Peer, Renewal, words
+from snapmig.guests.name import Domain
 from snapmig.system.children import Apart, run_child, start_apart
 
-__all__ = ("AbsentError", "Domain", "DomainConnection", "find_binding")
+__all__ = ("AbsentError", "DomainConnection", "find_binding")
 
 _PROGRAM = Path(__file__).with_name("bridge_process.py")
 _ENDS_S = 2.0
@@ -39,18 +40,6 @@ if sys.version_info < (3, 9):
 print(os.path.dirname(os.path.abspath(libvirt_qemu.__file__)))
 """
 _SCHEMES = ("qemu", "test")
-
-
-class Domain(NamedTuple):
-    """
-    A domain of libvirt's.
-
-    :param name: or its UUID
-    :param uri: of the connection; None for libvirt's own default
-    """
-
-    name: str
-    uri: str | None = None
 
 
 class AbsentError(MonitorError):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from snapmig.guests.guest import LONGEST_DOWNTIME_MS, MOST_CHANNELS, Guest
 from snapmig.guests.handover import hand_over
@@ -17,15 +18,18 @@ from snapmig.guests.refusal import copy_and_refuse
 from snapmig.guests.settings import capabilities, known_capabilities, parameters
 from snapmig.guests.watch import AT_REST, POLL_S, Watch, cancelled_on_error, migration_of
 
-__all__ = ("file_format", "load_file", "load_state", "save_file", "save_state")
+__all__ = ("file_format", "load_file", "load_state", "load_stream", "save_file", "state_saved")
 
 _CANCEL_S = 30.0
 _MAPPED, _STREAM = "mapped-ram", "qemu-stream"
 
 
-def save_state(guest: Guest, fd: int, *, keep: bool) -> None:
+@contextmanager
+def state_saved(guest: Guest, fd: int, *, keep: bool) -> Iterator[None]:
     """
-    Have QEMU stop the guest and write its device state, without shared RAM.
+    Have QEMU stop the guest and write its device state, without shared RAM, before the block.
+
+    The settings for that are put back after it, and a guest resumed in the block does not wait.
 
     :param fd: an empty file to write to
     :param keep: refuse the migration at its end, so that a guest stopped by its owner keeps its
@@ -34,9 +38,11 @@ def save_state(guest: Guest, fd: int, *, keep: bool) -> None:
     """
     if keep:
         _migrate_refused(guest, fd, "x-ignore-shared")
+        yield
         return
     with capabilities(guest.monitor, "x-ignore-shared"), _file(guest, fd, os.O_WRONLY) as uri:
         _send(guest, uri)
+        yield
 
 
 def load_state(guest: Guest, fd: int) -> None:
@@ -47,6 +53,17 @@ def load_state(guest: Guest, fd: int) -> None:
     :raises MonitorError: QEMU could not, with its reason
     """
     with capabilities(guest.monitor, "x-ignore-shared"), _file(guest, fd, os.O_RDONLY) as uri:
+        _migrate(guest, "migrate-incoming", uri)
+
+
+def load_stream(guest: Guest, fd: int) -> None:
+    """
+    Have a waiting QEMU read a classic stream.
+
+    :param fd: the file to read
+    :raises MonitorError: QEMU could not, with its reason
+    """
+    with _file(guest, fd, os.O_RDONLY) as uri:
         _migrate(guest, "migrate-incoming", uri)
 
 
@@ -62,7 +79,7 @@ def save_file(guest: Guest, fd: int, channels: int, *, keep: bool) -> str:
 
     :param fd: an empty file to write to
     :param channels: number of QEMU's writing threads, if the format has them
-    :param keep: as of :func:`save_state`
+    :param keep: as of :func:`state_saved`
     :raises MonitorError: QEMU could not, with its reason
     """
     wanted = {

@@ -111,6 +111,10 @@ def _let_go(monitor: _Monitor, plan: dict[str, Any]) -> None:
     ):
         monitor.execute("cont")
         time.sleep(_POLL_S)
+    if plan["resume"] and _word(monitor, "query-status", "") == "running":
+        # QEMU 7.2 runs on after a migration that was cancelled in its last moment, but with its
+        # disks still given away, and aborts at their next use. This takes them back.
+        monitor.execute("cont")
     _wait_for_cleanup(monitor)
     for command, values in plan["undo"]:
         monitor.execute(command, values)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.answers import Name, Status, Version
 from snapmig.guests.backing import open_backings
 from snapmig.guests.memory import GuestMemory, find_memory
@@ -43,6 +44,12 @@ class GuestFacts:
     qemu_version: str
     command_line: tuple[str, ...]
     memory: tuple[GuestMemory, ...]
+
+    def page_size(self, block: str) -> int:
+        """Return the bytes of the host's pages behind a RAM block, as far as it is known."""
+        # Machine types before 4.0 name a backend's block by its path.
+        sizes = {item.name: item.page_size for item in self.memory}
+        return sizes.get(block.removeprefix("/objects/"), PAGE_SIZE)
 
 
 class Guest:

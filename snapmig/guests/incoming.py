@@ -9,18 +9,15 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from snapmig.guests.answers import Identity, ObjectItems, Status
 from snapmig.guests.guest import Guest
-from snapmig.guests.memory import MEMFD
 from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import Outgoing, explain
 from snapmig.guests.settings import POSTCOPY, capabilities, parameters, switched_off_after
 from snapmig.guests.watch import POLL_S, migration_of
-from snapmig.system.libc import huge_page_size
 
 __all__ = (
     "Start",
     "awaiting",
     "awaiting_postcopy",
-    "check_small_pages",
     "guest_uuid",
     "recovering_postcopy",
     "wait_until_loaded",
@@ -47,33 +44,6 @@ def awaiting(guest: Guest, uri: str, channels: int, compression: str) -> Iterato
     with capabilities(guest.monitor, "multifd"), parameters(guest.monitor, wanted):
         guest.monitor.execute("migrate-incoming", uri=uri)
         yield Outgoing(guest, None, command="migrate-incoming")
-
-
-def check_small_pages(guest: Guest) -> None:
-    """
-    Refuse memory in huge pages, of which QEMU takes only whole ones after the guest has started.
-
-    :raises MonitorError: some of it is, as far as QEMU tells
-    """
-    for item in guest.facts.memory:
-        if item.kind == MEMFD:
-            place = {"path": f"/objects/{item.name}", "property": "hugetlb"}
-            huge = guest.monitor.ask(bool, "qom-get", **place)
-        else:
-            huge = item.path is not None and _is_huge(item.path)
-        if huge:
-            message = (
-                f"RAM block {item.name!r} is in huge pages, expected pages of 4096 bytes for "
-                "postcopy; without it the guest can be restored"
-            )
-            raise MonitorError(message, path=guest.monitor.path)
-
-
-def _is_huge(path: str) -> bool:
-    try:
-        return huge_page_size(path) is not None
-    except OSError:  # a path in QEMU's own namespace
-        return False
 
 
 @contextmanager

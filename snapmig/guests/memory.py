@@ -5,16 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.answers import (
     FileOffset,
     FilePath,
     MemoryDevice,
     MemoryDevices,
     ObjectItems,
+    PageSize,
     WrongAnswerError,
     typed,
 )
 from snapmig.guests.monitor import Monitor, MonitorError, words
+from snapmig.system import huge_pages
 
 __all__ = ("MEMFD", "GuestMemory", "find_memory")
 
@@ -34,6 +37,8 @@ class GuestMemory:
         memory
     :param file_offset: start of the RAM in the file: bytes, whole pages
     :param kind: the backend's type, for example ``memory-backend-file``
+    :param page_size: bytes of the host's pages behind it, as far as it is known: 2 MiB for huge
+        pages
     """
 
     name: str
@@ -42,6 +47,7 @@ class GuestMemory:
     path: str | None
     file_offset: int
     kind: str
+    page_size: int = PAGE_SIZE
 
 
 def find_memory(monitor: Monitor) -> tuple[GuestMemory, ...]:
@@ -69,7 +75,20 @@ def _describe(monitor: Monitor, device: MemoryDevice, name: str, kind: str) -> G
     offset: int = _property(monitor, name, "offset", FileOffset | None) or 0
     # QEMU also reports memory-backend-ram as shared; in older versions it has no file.
     shared = device.share and (path is not None or kind == MEMFD)
-    return GuestMemory(name, device.size, shared, path, offset, kind)
+    page_size = _page_size(monitor, name, path, kind)
+    return GuestMemory(name, device.size, shared, path, offset, kind, page_size)
+
+
+def _page_size(monitor: Monitor, name: str, path: str | None, kind: str) -> int:
+    found = None
+    if kind == MEMFD and _property(monitor, name, "hugetlb", bool):
+        found = _property(monitor, name, "hugetlbsize", PageSize) or huge_pages.usual()
+        if found & (found - 1):
+            message = f"QEMU's hugetlbsize of RAM block {words(name)} is impossible: {found}"
+            raise MonitorError(message, path=monitor.path)
+    elif path is not None:
+        found = huge_pages.named_by(monitor.peer and monitor.peer.pid, path)
+    return found or PAGE_SIZE
 
 
 def _property(monitor: Monitor, name: str, key: str, kind: Any) -> Any:

@@ -28,7 +28,7 @@ from snapmig.guests.connection import (
     SocketConnection,
     words,
 )
-from snapmig.guests.domain import AbsentError, Domain, DomainConnection
+from snapmig.guests.name import Domain
 from snapmig.guests.wait import USUAL_WAIT, MonitorWait
 from snapmig.system.signals import HeldSignals, raise_if_cancelled
 
@@ -83,6 +83,8 @@ class Monitor:
             raise UsageError(message) from error
         self._connection: Connection
         if isinstance(source, Domain):
+            from snapmig.guests.domain import DomainConnection  # noqa: PLC0415 - few guests need it
+
             self._connection = DomainConnection(source, wait.limit_s)
         else:
             self._connection = SocketConnection(source)
@@ -309,6 +311,8 @@ def is_there(domain: Domain, wait: MonitorWait) -> bool:
 
     :raises MonitorError: libvirt can't be reached
     """
+    from snapmig.guests.domain import AbsentError  # noqa: PLC0415 - as above
+
     try:
         Monitor(domain, wait).close()
     except AbsentError:

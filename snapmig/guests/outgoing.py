@@ -230,10 +230,10 @@ class Outgoing:
         self._monitor.take_events()
         return len(self._monitor.stops()) > self._stops
 
-    def cancel(self) -> None:
-        """Cancel the migration, before its connections are closed."""
+    def cancel(self) -> bool:
+        """Cancel the migration before its connections are closed; return True if QEMU listens."""
         self._cancelled = True
-        cancel(self._monitor)
+        return cancel(self._monitor)
 
     def reason(self) -> MonitorError | None:
         """Return QEMU's reason for a failure that was noticed at its connections, if it has one."""

@@ -130,15 +130,16 @@ def _resume(guest: Guest, pause: Pause) -> None:
         if status == "postmigrate":
             guest.monitor.execute("cont")
         time.sleep(POLL_S)
+    if status == "running" and migration_of(guest.monitor).status == "cancelled":
+        guest.monitor.execute("cont")  # takes back its disks, see guard_process
 
 
 def _is_left_stopped(guest: Guest, pause: Pause) -> bool:
     # QEMU stops a guest for a background snapshot, and leaves it so if that fails then.
-    stop = stop_of(guest, pause)
     return (
-        stop is not None
+        guest.status == "paused"
+        and (stop := stop_of(guest, pause)) is not None
         and stop.resumed_ns is None
-        and guest.status == "paused"
         and migration_of(guest.monitor).status == "failed"
     )
 

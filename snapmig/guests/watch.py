@@ -33,9 +33,9 @@ def migration_of(monitor: Monitor) -> Migration:
     return monitor.ask(Migration, "query-migrate")
 
 
-def cancel(monitor: Monitor) -> None:
+def cancel(monitor: Monitor) -> bool:
     """
-    Cancel a migration before its connections are closed, if QEMU listens.
+    Cancel a migration before its connections are closed; return False if QEMU does not listen.
 
     So its log has no errors of connections that ended. While it sends the last pages of a stopped
     guest it does not listen, and their end lets it go on.
@@ -45,6 +45,8 @@ def cancel(monitor: Monitor) -> None:
         end = time.monotonic() + _CANCEL_S
         while look() is None and time.monotonic() < end:
             time.sleep(POLL_S)
+        return look() is not None
+    return False
 
 
 @contextmanager

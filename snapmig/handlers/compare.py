@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from snapmig.chains.reader import ChainReader, ReadPlan, open_chain
-from snapmig.container.index import StoredPacket, unpack_records
+from snapmig.container.index import StoredPacket, different, unpack_records
 from snapmig.geometry import PAGE_SIZE
 from snapmig.handlers.counters import Counter
 from snapmig.pages import Bytes, runs
@@ -36,16 +36,15 @@ class CompareHandler:
 
     def run(self, task: Task, row: Row) -> list[tuple[int, int, int]]:
         """Return (packet, first page, pages) for each run of different pages."""
-        ones = unpack_records(self._one.records(task.first, task.count))
-        others = unpack_records(self._other.records(task.first, task.count))
+        ones = self._one.records(task.first, task.count)
+        others = self._other.records(task.first, task.count)
         found = []
-        for one, other in zip(ones, others, strict=True):
-            if not _equal(one, other):
+        if (differ := different(ones, others)).any():
+            pairs = zip(unpack_records(ones[differ]), unpack_records(others[differ]), strict=True)
+            for one, other in pairs:
                 found += [(one.packet, *run) for run in self._differences(one, other)]
-        first = self._geometry.place(task.first)
-        last = self._geometry.place(task.first + task.count - 1)
         row[Counter.ENGINE_FAILURES] = self._one.engine_failures + self._other.engine_failures
-        row[Counter.RAM_BYTES] += last.ram_offset + last.length - first.ram_offset
+        row[Counter.RAM_BYTES] += len(self._geometry.ram_range(task.packets))
         return found
 
     def expect(self, task: Task) -> None:
@@ -55,19 +54,13 @@ class CompareHandler:
         """Return remarks about packets left to software by the engine."""
         return [*self._one.notes(), *self._other.notes()]
 
-    def _differences(self, one: StoredPacket, other: StoredPacket) -> list[tuple[int, int]]:
+    def _differences(self, one: StoredPacket, other: StoredPacket) -> Sequence[tuple[int, int]]:
         digests, others_digests = self._digests
         if digests is not None and others_digests is not None:
             return runs((digests.rows(one) != others_digests.rows(other)).any(axis=1))
         count = self._geometry.place(one.packet).pages
         pages, others = _pages(self._one, one, count), _pages(self._other, other, count)
         return runs((pages != others).any(axis=1))
-
-
-def _equal(one: StoredPacket, other: StoredPacket) -> bool:
-    if not np.array_equal(one.in_use, other.in_use):
-        return False
-    return one.digest == other.digest or not one.kinds.any()
 
 
 def _pages(chain: ChainReader, packet: StoredPacket, count: int) -> Bytes:

@@ -8,9 +8,17 @@ import numpy as np
 
 from snapmig.container.format import Encoding
 from snapmig.container.index import Records
+from snapmig.encodings.measured import Figures
 from snapmig.workers.counters import Row
 
-__all__ = ("Counter", "count_packets", "encoding_counter")
+__all__ = (
+    "MOST_CODECS",
+    "Counter",
+    "by_codec",
+    "count_codecs",
+    "count_packets",
+    "encoding_counter",
+)
 
 
 class Counter(IntEnum):
@@ -28,7 +36,7 @@ class Counter(IntEnum):
     LZ4_PACKETS = 7
     DAMAGED_PACKETS = 8
     CHANGED_PACKETS = 9
-    """Packets found changed by the second pass."""
+    """Packets found changed by later passes."""
     WORK_NS = 10
     """Nanoseconds spent in tasks, and the part of them spent writing."""
     WRITE_NS = 11
@@ -45,6 +53,30 @@ class Counter(IntEnum):
     """Stored bytes of packets written over older ones, because the guest sent pages again."""
     RECEIVED_BYTES = 18
     """Bytes of guest RAM received over channels, pages sent again included."""
+    KEPT_PACKETS = 19
+    """Packets with pages that were taken over from an interrupted run."""
+    NOTE_PACKET = 20
+    """1 + the number of a packet with the kernel's note, the first of each worker: no sum."""
+    REPEATED_REQUESTS = 21
+    """Requests for objects that were refused at first, or whose connections broke."""
+    WAIT_NS = 22
+    """Nanoseconds of writing in which the worker slept until the disk had an older batch."""
+    DRAINED_BYTES = 23
+    """Bytes written of which the worker knows that the destination has them."""
+    CODEC_DATA = 24
+    """From here on seven of each, by the codec's place: bytes of pages that it encoded,"""
+    CODEC_NS = 31
+    """the time for that,"""
+    CODEC_STORED = 38
+    """and what it made of them;"""
+    PROBE_DATA = 45
+    """likewise of packets that it only tried."""
+    PROBE_NS = 52
+    PROBE_STORED = 59
+
+
+MOST_CODECS = 7
+"""Codecs that a save may choose from."""
 
 
 _BY_ENCODING: dict[int, Counter] = {
@@ -59,6 +91,23 @@ _BY_ENCODING: dict[int, Counter] = {
 def encoding_counter(encoding: int) -> Counter:
     """Return the counter of packets in an encoding."""
     return _BY_ENCODING[encoding]
+
+
+def by_codec(counter: Counter, codecs: int) -> slice:
+    """Return the cells of all codecs that begin with a counter's."""
+    return slice(counter, counter + codecs)
+
+
+def count_codecs(row: Row, figures: Figures) -> None:
+    """Set the sums of codecs in a row."""
+    codecs = len(figures.data)
+    row[by_codec(Counter.CODEC_DATA, codecs)] = figures.data
+    row[by_codec(Counter.CODEC_NS, codecs)] = figures.ns
+    row[by_codec(Counter.CODEC_STORED, codecs)] = figures.stored
+    if codecs > 1:
+        row[by_codec(Counter.PROBE_DATA, codecs)] = figures.probed.data
+        row[by_codec(Counter.PROBE_NS, codecs)] = figures.probed.ns
+        row[by_codec(Counter.PROBE_STORED, codecs)] = figures.probed.stored
 
 
 def count_packets(row: Row, records: Records, times: int) -> None:

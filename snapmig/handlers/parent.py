@@ -7,22 +7,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from snapmig.chains.reader import RECORDS_AT_ONCE, ReadPlan, open_chain
-from snapmig.checksums import xxh3_128
-from snapmig.container.index import StoredPacket, empty_records, full_digests, unpack_records
+from snapmig.container.index import StoredPacket, empty_records, unpack_records
 from snapmig.container.slots import SlotPlan
 from snapmig.encodings.packet import (
     EncodedPacket,
     Summary,
     against_digests,
     against_parent,
-    same_as_parent,
-    summarise,
+    clearly_smaller,
+    summaries,
     with_page_digests,
 )
 from snapmig.geometry import PAGE_SIZE
+from snapmig.handlers.known_packets import KnownPackets
 from snapmig.handlers.pipeline import Candidate, Comparison, WithoutParent
 from snapmig.handlers.records import Batch
-from snapmig.pages import Bytes
+from snapmig.pages import Bytes, PageGroup
 from snapmig.workers.tasks import Task
 
 __all__ = ("ParentPackets", "compare_with")
@@ -68,13 +68,14 @@ class ParentPackets:
         self._keep_digests = keep_digests
         self._chain = open_chain(parents)
         self._digests = self._chain.snapshot.page_digests
-        self._buffer: Bytes = np.empty((0, PAGE_SIZE), np.uint8)
-        self._records = empty_records(0, 0, self._chain.snapshot.geometry.packet_size)
+        geometry = self._chain.snapshot.geometry
+        self._buffer: Bytes = np.empty((geometry.packet_pages, PAGE_SIZE), np.uint8)
+        self._records = empty_records(0, 0, geometry.packet_size)
         self._first = 0
         self._batch = self._records
         self._unpacked: list[StoredPacket] = []
-        self._full: list[bytes | None] = []
-        self._same: list[int] = []
+        self._known = KnownPackets(self._records)
+        self._same: dict[int, bytes] = {}
         self._rivals: dict[int, EncodedPacket | None] = {}
         # Where page digests are compared, only packets that changed need them.
         self._digest_all = keep_digests and self._digests is None
@@ -100,39 +101,38 @@ class ParentPackets:
                 count = min(max(RECORDS_AT_ONCE, end - self._first), known - self._first)
             self._records = self._chain.records(self._first, count)
         self._batch = self._records[first - self._first : end - self._first]
-        self._full = full_digests(self._batch)
+        self._known = KnownPackets(self._batch)
         self._unpacked.clear()
-        self._same.clear()
+        self._same = {}
         self._rivals.clear()
 
-    def summarise(self, at: int, pages: Bytes) -> Summary | None:
-        """
-        Return the summary of a packet's ``(n, 4096)`` pages, None if they equal the parent's.
-
-        For a parent's packet without zero pages, equal digests are enough: most packets of a busy
-        guest. See :meth:`take_same`. The digest of other packets is computed again, over a copy:
-        the image may have changed since.
-        """
-        expected = self._full[at]
-        if self._digest_all or expected is None or xxh3_128(pages.data) != expected:
-            return summarise(pages, page_digests=self._digest_all)
-        self._same.append(at)
-        return None
+    def summaries(self, group: PageGroup) -> Iterator[tuple[int, Summary]]:
+        """Yield the summaries of packets, but for those kept for :meth:`take_same`."""
+        if not self._digest_all:
+            for at, summary in self._known.compare(group):
+                if summary is not None:
+                    yield at, summary
+                elif self._known.has_pages(at):
+                    self._same[at] = b""
+            return
+        for at, summary in summaries(group, page_digests=True):
+            if not self._known.matches(at, summary):
+                yield at, summary
+            elif len(summary.data):
+                self._same[at] = summary.page_digests
 
     def complete(self, summary: Summary) -> Summary:
         """Return a summary with page digests, if all packets need them."""
         return with_page_digests(summary) if self._digest_all else summary
 
     def take_same(self, batch: Batch) -> None:
-        """Give a batch the packets found equal to the parent's by :meth:`summarise`."""
+        """Give a batch the packets found equal to the parent's by :meth:`summaries`."""
         if not self._same:
             return
-        digests = []
+        places, digests = list(self._same), list(self._same.values())
         if self._keep_digests and self._digests is not None:
-            sums = self._batch["page_digests_checksum"][self._same].tolist()
-            numbers = self._batch["packet"][self._same].tolist()
-            digests = list(map(self._digests.checked, numbers, sums))
-        batch.add_same(self._same, self._batch, digests)
+            digests = self._digests.of_records(self._batch[places])
+        batch.add_same(places, self._batch[places], digests)
 
     @property
     def _packets(self) -> list[StoredPacket]:
@@ -154,11 +154,8 @@ class ParentPackets:
         changed: dict[int, Summary] = {}
         for at, summary in summaries:
             parent = self._packets[at]
-            in_use = parent.in_use[: len(summary.kinds)]
-            same_places = in_use.tobytes() == summary.kinds.tobytes()
-            if same_places and (not in_use.any() or parent.digest == summary.digest):
-                yield Candidate(at), same_as_parent(summary, self._copied_digests(parent))
-            elif not in_use.any() or not len(summary.data):
+            in_use = parent.in_use
+            if not in_use.any() or not len(summary.data):
                 yield Candidate(at), self._digested(summary) if self._keep_digests else summary
             elif self._digests is None:
                 changed[at] = summary
@@ -172,13 +169,8 @@ class ParentPackets:
             if len(changed) == COMPARED_AT_ONCE:
                 yield from self._compare(changed)
                 changed.clear()
-        yield from self._compare(changed)
-
-    def _copied_digests(self, parent: StoredPacket) -> bytes | None:
-        # For a packet equal to the parent's: no need to compute them.
-        if self._digests is None or not self._keep_digests:
-            return None
-        return self._digests.of(parent)
+        if changed:
+            yield from self._compare(changed)
 
     def _digested(self, summary: Summary) -> Summary:
         return summary if summary.page_digests else with_page_digests(summary)
@@ -190,11 +182,15 @@ class ParentPackets:
             if found.pages is None:
                 raise found.error or RuntimeError("no pages and no reason")
             at = found.packet.packet - first
-            pages = self._all_pages(found.packet, found.pages, len(changed[at].kinds))
+            pages = self._pages_beside(changed[at], found.packet, found.pages)
             plain, mixed = against_parent(changed[at], pages, deltas=self._deltas is not False)
             if mixed is not None:
-                self._rivals[at] = None
+                alone = clearly_smaller(mixed, plain)
+                if not alone:  # known before the first of them is encoded
+                    self._rivals[at] = None
                 yield Candidate(at, deltas=True), mixed
+                if alone:
+                    continue
             yield Candidate(at), plain
 
     def choose(
@@ -214,14 +210,12 @@ class ParentPackets:
         # At equal sizes, a reader has less to do without deltas.
         yield at, with_deltas if with_deltas.stored_size < plain.stored_size else plain
 
-    def _all_pages(self, parent: StoredPacket, used: Bytes, count: int) -> Bytes:
-        # Zero pages included; valid until the next call.
-        in_use = parent.in_use[:count]
-        if in_use.all():
+    def _pages_beside(self, summary: Summary, parent: StoredPacket, used: Bytes) -> Bytes:
+        # All of the parent's pages, or those only that the packet has, too; valid until the next
+        # call. Mostly both have the same zero pages, and nothing is copied.
+        in_use = parent.in_use
+        if in_use.tobytes() == summary.kinds.tobytes():
             return used
-        if len(self._buffer) < count:
-            self._buffer = np.empty((count, PAGE_SIZE), np.uint8)
-        pages = self._buffer[:count]
-        pages[~in_use] = 0
-        pages[in_use] = used
-        return pages
+        self._buffer[~in_use] = 0
+        self._buffer[in_use] = used
+        return self._buffer

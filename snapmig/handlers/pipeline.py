@@ -13,17 +13,29 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from snapmig.container.format import PageKind
-from snapmig.container.index import Records, unpack_kinds
+from snapmig.container.index import Records
 from snapmig.encodings.encoder import PacketEncoder
-from snapmig.encodings.packet import EncodedPacket, Summary, summarise, with_page_digests
+from snapmig.encodings.packet import EncodedPacket, Summary, summaries, summarise, with_page_digests
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.handlers.counters import Counter, count_codecs
+from snapmig.handlers.known_packets import KnownPackets
 from snapmig.handlers.records import Batch
-from snapmig.images.source import ImageReader, read_batch, read_pages
-from snapmig.pages import Bytes
+from snapmig.images.elf.vmcoreinfo import find_note
+from snapmig.images.source import ImageReader, read_batch
+from snapmig.pages import PageGroup
+from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
 __all__ = ("Candidate", "Comparison", "PacketPipeline", "PageEncoding", "WithoutParent")
+
+
+class KeptPackets(Protocol):
+    """Packets that an earlier run saved, taken over where they still hold."""
+
+    def split(
+        self, task: Task, summaries: Iterator[tuple[int, Summary]], kept: dict[int, EncodedPacket]
+    ) -> Iterator[tuple[int, Summary]]:
+        """Yield the packets that must be encoded, and put the others into ``kept``."""
 
 
 class Candidate(NamedTuple):
@@ -48,11 +60,11 @@ class Comparison(Protocol):
     def begin(self, task: Task) -> None:
         """Prepare for the packets of a batch."""
 
-    def summarise(self, at: int, pages: Bytes) -> Summary | None:
-        """Return a packet's summary, or None for one kept for :meth:`take_same`."""
+    def summaries(self, group: PageGroup) -> Iterator[tuple[int, Summary]]:
+        """Yield the summaries of packets, but for those kept for :meth:`take_same`."""
 
     def complete(self, summary: Summary) -> Summary:
-        """Return a plain summary with the digests that :meth:`summarise` would have added."""
+        """Return a plain summary with the digests that :meth:`summaries` would have added."""
 
     def candidates(
         self, summaries: Iterator[tuple[int, Summary]]
@@ -65,7 +77,7 @@ class Comparison(Protocol):
         """Yield a packet's best candidate once all of them are encoded."""
 
     def take_same(self, batch: Batch) -> None:
-        """Give a batch the packets found equal by :meth:`summarise`."""
+        """Give a batch the packets found equal by :meth:`summaries`."""
 
     def notes(self) -> Sequence[str]:
         """Return new remarks for the user."""
@@ -86,9 +98,9 @@ class WithoutParent:
     def begin(self, task: Task) -> None:
         """Do nothing."""
 
-    def summarise(self, _at: int, pages: Bytes) -> Summary:
-        """Return a packet's summary."""
-        return summarise(pages, page_digests=self._page_digests)
+    def summaries(self, group: PageGroup) -> Iterator[tuple[int, Summary]]:
+        """Yield the summaries of packets."""
+        return summaries(group, page_digests=self._page_digests)
 
     def complete(self, summary: Summary) -> Summary:
         """Return a summary with page digests, if wanted."""
@@ -115,16 +127,28 @@ class WithoutParent:
 
 
 class PageEncoding:
-    """The pipeline from pages on: summarise, compare, encode."""
+    """
+    The pipeline from pages on: summarise, compare, encode.
+
+    :ivar note_packet: the first packet seen with the kernel's note for debuggers
+    """
 
     def __init__(self, encoder: PacketEncoder, comparison: Comparison) -> None:
         self._encoder = encoder
         self.comparison = comparison
+        self.note_packet: int | None = None
 
     @property
     def engine_failures(self) -> int:
         """Number of packets done in software instead of an engine."""
         return self._encoder.failures.count + self.comparison.engine_failures
+
+    def count(self, row: Row) -> None:
+        """Set the counters of codecs and engines, and of the kernel's note."""
+        count_codecs(row, self._encoder.figures)
+        row[Counter.ENGINE_FAILURES] = self.engine_failures
+        if self.note_packet is not None:
+            row[Counter.NOTE_PACKET] = self.note_packet + 1
 
     def notes(self) -> list[str]:
         """Return new remarks on failures of an engine."""
@@ -139,22 +163,32 @@ class PageEncoding:
         for candidate, packet in self._encoder.encode_all(candidates, task.argument):
             yield from self.comparison.choose(candidate, packet)
 
-    def summaries(self, contents: Iterable[tuple[int, Bytes]]) -> Iterator[tuple[int, Summary]]:
-        """Yield the summaries of packets, except those equal to the parent's."""
-        for at, pages in contents:
-            summary = self.comparison.summarise(at, pages)
-            if summary is not None:
-                yield at, summary
+    def summaries(self, task: Task, contents: Iterable[PageGroup]) -> Iterator[tuple[int, Summary]]:
+        """Yield the summaries of a batch's packets, except zeros and the parent's."""
+        for group in contents:
+            self._look_for_note(task, group)
+            for at, summary in self.comparison.summaries(group):
+                if len(summary.data):
+                    yield at, summary
 
-    def encode_pages(self, task: Task, pages: Bytes, batch: Batch) -> EncodedPacket | None:
+    def _look_for_note(self, task: Task, group: PageGroup) -> None:
+        page = find_note(group.pages)
+        if page is None:
+            return
+        places = np.arange(group.packets * group.packet_pages)[group.there]
+        packet = task.first + group.first + int(places[page]) // group.packet_pages
+        if self.note_packet is None or packet < self.note_packet:
+            self.note_packet = packet
+
+    def encode_pages(self, task: Task, group: PageGroup, batch: Batch) -> EncodedPacket | None:
         """
-        Return a single packet; None if ``batch`` got it, because it equals the parent's.
+        Return a single packet; None if it is zero, or ``batch`` got it as one of the parent's.
 
-        :param task: names the packet, and the level
-        :param pages: all of its pages, as ``(n, 4096)``
+        :param task: names the packet, and the codec
+        :param group: its pages
         """
         found = None
-        for _, packet in self.encode(task, self.summaries([(0, pages)])):
+        for _, packet in self.encode(task, self.summaries(task, [group])):
             found = packet
         self.comparison.take_same(batch)
         return found
@@ -169,10 +203,13 @@ class PacketPipeline:
         geometry: Geometry,
         encoder: PacketEncoder,
         comparison: Comparison,
+        kept: KeptPackets | None = None,
     ) -> None:
         self._image = image
         self._geometry = geometry
+        self._kept = kept
         self.encoding = PageEncoding(encoder, comparison)
+        self._zero = summarise(np.zeros((geometry.packet_pages, PAGE_SIZE), np.uint8))
 
     def expect(self, task: Task) -> None:
         """Prefetch the pages of a batch."""
@@ -191,35 +228,34 @@ class PacketPipeline:
         Packets in holes are left out; those equal to the parent's go straight to ``batch``, at the
         end. A packet's payload is valid until the next one.
         """
-        yield from self.encoding.encode(task, self.encoding.summaries(self._contents(task)))
+        summaries = self.encoding.summaries(task, self._read(task))
+        if self._kept is None:
+            yield from self.encoding.encode(task, summaries)
+        else:
+            kept: dict[int, EncodedPacket] = {}
+            yield from self.encoding.encode(task, self._kept.split(task, summaries, kept))
+            yield from kept.items()
         self.encoding.comparison.take_same(batch)
 
     def encode_changed(
-        self, task: Task, records: Records, suspects: Sequence[int]
+        self, task: Task, changed: Iterator[tuple[int, Summary]]
     ) -> Iterator[tuple[int, EncodedPacket]]:
-        """Yield those of some packets whose pages differ from their records."""
-        changed = self.changed(task, records, suspects)
+        """Yield packets found by :meth:`changed`, by their places in the batch."""
         complete = self.encoding.comparison.complete
-        summaries = ((at, complete(summary)) for at, summary in changed)
-        yield from self.encoding.encode(task, summaries)
+        yield from self.encoding.encode(task, ((at, complete(summary)) for at, summary in changed))
 
-    def changed(
-        self, task: Task, records: Records, suspects: Sequence[int]
-    ) -> Iterator[tuple[int, Summary]]:
+    def changed(self, task: Task, records: Records) -> Iterator[tuple[int, Summary]]:
         """Yield summaries, without page digests, of packets other than their records."""
-        for at in suspects:
-            place = self._geometry.place(task.first + at)
-            pages = read_pages(self._image, place)
-            if pages is None:
-                pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
-            summary = summarise(pages)
-            in_use = unpack_kinds(records["kinds"][at], place.pages) != PageKind.ZERO
-            same = np.array_equal(in_use, summary.kinds)
-            if not same or records["digest"][at].tobytes() != summary.digest:
-                yield at, summary
+        known = KnownPackets(records)
+        left = set(known.with_pages())
+        for group in self._read(task):
+            for at, summary in known.compare(group):
+                left.discard(at)
+                if summary is not None:
+                    yield at, summary
+        for at in sorted(left):  # holes now
+            yield at, self._zero
 
-    def _contents(self, task: Task) -> Iterator[tuple[int, Bytes]]:
-        places = self._geometry.places(task.first, task.count)
-        for at, pages in enumerate(read_batch(self._image, places)):
-            if pages is not None:
-                yield at, pages
+    def _read(self, task: Task) -> Iterator[PageGroup]:
+        ram = self._geometry.ram_range(task.packets)
+        return read_batch(self._image, ram.start, ram.stop, self._geometry.packet_size)

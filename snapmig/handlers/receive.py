@@ -46,8 +46,8 @@ from snapmig.workers.tasks import Task
 
 __all__ = ("Merge", "Outcome", "ReceiveHandler", "ReceiveKind", "ReceivePlan", "Store")
 
-_LEVELS = 1 << 10
-"""More than there are tables, and twice as many as any level, negative ones included."""
+_RADIX = 1 << 10
+"""More than there are tables or codecs."""
 
 _IDLE_S = 0.01
 """
@@ -64,7 +64,7 @@ class ReceiveKind(IntEnum):
     EMPTY = 0
     """Write records of packets without pages, because those of zeros may never come."""
     RECEIVE = 1
-    """Take up to ``count`` packets from channel ``first``; the argument is the level."""
+    """Take up to ``count`` packets from channel ``first``; the argument is the codec."""
     MERGE = 2
     """Merge staged pages into packets; the argument is a :class:`Merge`."""
     STORE = 3
@@ -93,44 +93,43 @@ class Merge(NamedTuple):
 
     :param generation: another number after each change of the tables
     :param tables: the first of them and the one after the last
-    :param level: of the compression
+    :param codec: its place
     """
 
     generation: int
     tables: tuple[int, int]
-    level: int
+    codec: int
 
     def pack(self) -> int:
         """Return all of it as a number."""
         number = self.generation
-        for value in (*self.tables, self.level + _LEVELS // 2):
-            number = number * _LEVELS + value
+        for value in (*self.tables, self.codec):
+            number = number * _RADIX + value
         return number
 
     @classmethod
     def unpack(cls, number: int) -> Merge:
         """Return it from a number."""
-        number, level = divmod(number, _LEVELS)
-        number, stop = divmod(number, _LEVELS)
-        generation, first = divmod(number, _LEVELS)
-        return cls(generation, (first, stop), level - _LEVELS // 2)
+        number, codec = divmod(number, _RADIX)
+        number, stop = divmod(number, _RADIX)
+        generation, first = divmod(number, _RADIX)
+        return cls(generation, (first, stop), codec)
 
 
 class Store(NamedTuple):
     """The argument of a task of kind STORE."""
 
     buffer: int
-    level: int
+    codec: int
 
     def pack(self) -> int:
         """Return all of it as a number."""
-        return self.buffer * _LEVELS + self.level + _LEVELS // 2
+        return self.buffer * _RADIX + self.codec
 
     @classmethod
     def unpack(cls, number: int) -> Store:
         """Return it from a number."""
-        buffer, level = divmod(number, _LEVELS)
-        return cls(buffer, level - _LEVELS // 2)
+        return cls(*divmod(number, _RADIX))
 
 
 class ReceivePlan(NamedTuple):
@@ -183,7 +182,7 @@ class ReceiveHandler:
         outcome = self._handlers[task.kind](task, row)
         row[Counter.WORK_NS] += perf_counter_ns() - started
         self._store.count(row)
-        row[Counter.ENGINE_FAILURES] = self._encoding.engine_failures
+        self._encoding.count(row)
         return outcome
 
     def expect(self, task: Task) -> None:
@@ -235,7 +234,7 @@ class _Receive:
                 return Outcome.SYNC
         return Outcome.MORE
 
-    def _take(self, packet: Received, table: StagedPages, level: int, row: Row) -> None:
+    def _take(self, packet: Received, table: StagedPages, codec: int, row: Row) -> None:
         numbers, pages = self._small_pages(packet.data), packet.pages.reshape(-1, PAGE_SIZE)
         zeros = self._small_pages(packet.zeros)
         size = (len(numbers) + len(zeros)) * PAGE_SIZE
@@ -244,7 +243,7 @@ class _Receive:
         slot = self._only_slot(packet)
         if slot is not None:
             part = _Part(slot, numbers, pages, zeros)
-            if not self._store_whole(part, level, row):
+            if not self._store_whole(part, codec, row):
                 self._stage(part, np.full(len(zeros), slot), table)
             return
         data_slots, zero_slots = self._packets.of(numbers), self._packets.of(zeros)
@@ -253,7 +252,7 @@ class _Receive:
             if count == self._plan.geometry.place(slot).pages:
                 own, own_zeros = data_slots == slot, zero_slots == slot
                 part = _Part(slot, numbers[own], pages[own], zeros[own_zeros])
-                if self._store_whole(part, level, row):
+                if self._store_whole(part, codec, row):
                     numbers, pages, data_slots = numbers[~own], pages[~own], data_slots[~own]
                     zeros, zero_slots = zeros[~own_zeros], zero_slots[~own_zeros]
         self._stage(_Part(data_slots, numbers, pages, zeros), zero_slots, table)
@@ -272,7 +271,7 @@ class _Receive:
             return first
         return (first[:, None] + np.arange(several)).reshape(-1)
 
-    def _store_whole(self, part: _Part, level: int, row: Row) -> bool:
+    def _store_whole(self, part: _Part, codec: int, row: Row) -> bool:
         # QEMU 7.2 may send the last page of a packet in the next one too, on another channel: two
         # workers may have the same packet whole if it is of a single page.
         slot = int(part.slots)
@@ -289,7 +288,7 @@ class _Receive:
             pages = np.zeros((place.pages, PAGE_SIZE), np.uint8)
             pages[inside] = part.pages
         if len(part.numbers) or is_stored(record):
-            self._slots.put(Task(ReceiveKind.RECEIVE, slot, 1, level), record, pages, row)
+            self._slots.put(Task(ReceiveKind.RECEIVE, slot, 1, codec), record, pages, row)
         return True
 
     def _stage(self, part: _Part, zero_slots: Numbers, table: StagedPages) -> None:
@@ -346,7 +345,7 @@ class _Merge:
             for each in sorted(rounds):
                 for table in tables:
                     table.overlay(first, pages, each)
-            self._slots.put(Task(task.kind, slot, 1, merge.level), record, pages, row)
+            self._slots.put(Task(task.kind, slot, 1, merge.codec), record, pages, row)
         return Outcome.MORE
 
 
@@ -358,7 +357,7 @@ class _Store:
         self._buffers = PacketBuffers(path, plan.geometry.packet_pages)
 
     def run(self, task: Task, row: Row) -> int:
-        number, level = Store.unpack(task.argument)
+        number, codec = Store.unpack(task.argument)
         place = self._geometry.place(task.first)
         mask = self._buffers.masks[number, : place.pages]
         pages = self._buffers.pages[number, : place.pages]
@@ -369,5 +368,5 @@ class _Store:
             pages = found
         if not is_stored(record):
             row[Counter.RAM_BYTES] += place.pages * PAGE_SIZE
-        self._slots.put(Task(task.kind, task.first, 1, level), record, pages, row)
+        self._slots.put(Task(task.kind, task.first, 1, codec), record, pages, row)
         return Outcome.MORE

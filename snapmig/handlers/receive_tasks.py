@@ -108,7 +108,7 @@ class ReceiveTasks:
     :param channels: descriptors of connections by channel number, given to the workers
     :param workers: their number; channel ``k`` belongs to worker ``k`` modulo that
     :param tables: paths of the staged pages: one for each channel, then the parent's
-    :param level: called for the level of each batch
+    :param codec: called for the codec of each batch
     :ivar ahead: tasks in a worker's pipe
     :ivar rounds: barriers passed so far
     :ivar received: everything has come, and what is left to do needs no guest
@@ -125,11 +125,11 @@ class ReceiveTasks:
         workers: int,
         tables: Sequence[str],
         parent: ParentPages,
-        level: Callable[[], int],
+        codec: Callable[[], int],
     ) -> None:
         self._main = main
         self._parent = parent
-        self._level = level
+        self._codec = codec
         self._workers = workers
         self._packets = PacketNumbers(geometry)
         self._staged = [StagedPages(path) for path in tables[: len(channels)]]
@@ -171,7 +171,7 @@ class ReceiveTasks:
                 self._idle.remove(channel)
                 fd = self._new.pop(channel, -1)
                 kind = ReceiveKind.RECEIVE
-                return Task(kind, channel, _RECEIVED_AT_ONCE, self._level(), fd)
+                return Task(kind, channel, _RECEIVED_AT_ONCE, self._codec(), fd)
         return None
 
     def finished(self, _worker: int, task: Task, reply: int) -> list[tuple[int, Task]]:
@@ -245,7 +245,7 @@ class ReceiveTasks:
         packets = np.unique(self._packets.of(numbers))
         for at in range(0, len(packets), _MERGED_AT_ONCE):
             own = packets[at : at + _MERGED_AT_ONCE]
-            argument = Merge(self._generation, (first, stop), self._level()).pack()
+            argument = Merge(self._generation, (first, stop), self._codec()).pack()
             start, count = int(own[0]), int(own[-1] - own[0]) + 1
             self._queue.append(Task(ReceiveKind.MERGE, start, count, argument))
 

@@ -7,16 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from snapmig.chains.reader import ReadPlan, open_chain
-from snapmig.checksums import crc32
 from snapmig.container.format import Encoding, PageKind
 from snapmig.container.index import Records, StoredPacket, unpack_records
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.encodings.decoder import PacketDecoder
-from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.packet_store import PacketStore
 from snapmig.handlers.pipeline import PageEncoding
-from snapmig.pages import Bytes
+from snapmig.pages import Bytes, PageGroup
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
@@ -69,18 +67,16 @@ class ReceivedSlots:
         """
         Store the pages of one packet in place of its present ones.
 
-        :param task: names the packet, and the level
+        :param task: names the packet, and the codec
         :param record: its present record
         """
         batch = self._store.new_batch()
-        packet = self._encoding.encode_pages(task, pages, batch)
+        group = PageGroup.of_packet(pages, self._geometry.packet_pages)
+        packet = self._encoding.encode_pages(task, group, batch)
         self._store.put(task.first, packet, batch, record, row)
 
     def _stored(self, packet: StoredPacket) -> Bytes:
         stored = self._store.read_packet(packet)
-        if crc32(stored) != packet.stored_checksum:
-            message = "stored bytes written before are not there any more"
-            raise CorruptSnapshotError(message, packet=packet.packet)
         plain = not packet.needs_parent
         for found in self._decoder.decode_all([(packet, stored)], compare_digests=plain):
             if found.pages is None:
@@ -92,7 +88,7 @@ class ReceivedSlots:
         pages = np.zeros((count, PAGE_SIZE), np.uint8)
         if self._parent is not None:
             (packet,) = self._parent.entries(number, 1)
-            if packet.has_pages:
+            if packet.pages:
                 pages[packet.in_use[:count]] = self._parent.load(packet)
         return pages
 

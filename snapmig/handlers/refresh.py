@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from snapmig.container.format import Encoding
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.packet_store import PacketStore
 from snapmig.handlers.pipeline import PacketPipeline
@@ -18,7 +15,7 @@ class Refresh:
     """
     Saves changed packets of a running guest again, in the fixed layout.
 
-    :param holes: batches lie in holes of the image, so only packets with stored bytes can differ
+    :param holes: batches lie in holes of the image, so only packets that had pages can differ
     """
 
     def __init__(self, pipeline: PacketPipeline, store: PacketStore, *, holes: bool) -> None:
@@ -27,21 +24,21 @@ class Refresh:
         self._holes = holes
 
     def run(self, task: Task, row: Row) -> int:
-        """Refresh a batch."""
+        """Refresh a batch; its pages stay mapped for the next look, which is in the pause."""
         records = self._store.read_records(task)
-        suspects = list(range(task.count))
-        if self._holes:
-            suspects = np.flatnonzero(records["encoding"] != Encoding.EMPTY).tolist()
+        if self._holes and not records["kinds"].any():
+            self._store.count_ram(task, row)
+            return 0
         before = records.copy()
         count = 0
-        for at, packet in self._pipeline.encode_changed(task, records, suspects):
+        changed = self._pipeline.changed(task, before)
+        for at, packet in self._pipeline.encode_changed(task, changed):
             records[at] = self._store.replace(task.first + at, packet)[0]
             count += 1
         if count:
             self._store.replace_records(before, records, row)
         row[Counter.CHANGED_PACKETS] += count
         self._store.count_ram(task, row)
-        self._pipeline.release(task)
         return 0
 
 
@@ -56,9 +53,10 @@ class Sample:
         """Look at a batch again."""
         records = self._store.read_records(task)
         step = task.argument
-        sample = range(-task.first % step, task.count, step)
-        row[Counter.SAMPLED_PACKETS] += len(sample)
-        changed = self._pipeline.changed(task, records, sample)
-        row[Counter.CHANGED_PACKETS] += sum(1 for _ in changed)
+        for at in range(-task.first % step, task.count, step):
+            one = task._replace(first=task.first + at, count=1)
+            changed = self._pipeline.changed(one, records[at : at + 1])
+            row[Counter.SAMPLED_PACKETS] += 1
+            row[Counter.CHANGED_PACKETS] += sum(1 for _ in changed)
         self._pipeline.release(task)
         return 0

@@ -13,6 +13,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.geometry import Geometry
 from snapmig.handlers.counters import Counter
+from snapmig.handlers.kept_packets import KeptPackets
 from snapmig.handlers.packet_store import PacketStore
 from snapmig.handlers.parent import compare_with
 from snapmig.handlers.pipeline import PacketPipeline
@@ -32,9 +33,10 @@ class SavePlan(NamedTuple):
     Everything a save worker needs, picklable.
 
     :param parents: snapshots whose pages need not be stored again, the youngest first
-    :param paced: keep workers close behind the disk, for a level following its speed
+    :param paced: keep workers close behind the disk, for codecs that follow its speed
     :param deltas: allow pages stored as differences from the parent's; None: where its pages are
         decoded anyway
+    :param resumed: the file has packets of an earlier run
     """
 
     open_image: Callable[[], ImageReader]
@@ -44,6 +46,7 @@ class SavePlan(NamedTuple):
     settings: PacketSettings
     paced: bool = False
     deltas: bool | None = None
+    resumed: bool = False
 
 
 class SaveHandler:
@@ -52,8 +55,12 @@ class SaveHandler:
     def __init__(self, plan: SavePlan) -> None:
         image, encoder = plan.open_image(), PacketEncoder(plan.settings)
         comparison = compare_with(plan.parents, plan.slots, deltas=plan.deltas)
-        self._pipeline = PacketPipeline(image, plan.geometry, encoder, comparison)
-        self._store = PacketStore(plan.slots, plan.geometry, paced=plan.paced)
+        resumed = plan.resumed
+        self._store = PacketStore(plan.slots, plan.geometry, paced=plan.paced, tidies=resumed)
+        self._kept: KeptPackets | None = None
+        if resumed:
+            self._kept = KeptPackets(self._store, plan.geometry, has_parent=bool(plan.parents))
+        self._pipeline = PacketPipeline(image, plan.geometry, encoder, comparison, self._kept)
         self._handlers = _handlers(self._pipeline, self._store, plan.slots.layout)
 
     def run(self, task: Task, row: Row) -> int:
@@ -62,7 +69,8 @@ class SaveHandler:
         waiting = self._handlers[task.kind](task, row)
         row[Counter.WORK_NS] += perf_counter_ns() - started
         self._store.count(row)
-        row[Counter.ENGINE_FAILURES] = self._pipeline.encoding.engine_failures
+        self._pipeline.encoding.count(row)
+        row[Counter.KEPT_PACKETS] = 0 if self._kept is None else self._kept.count
         return waiting
 
     def expect(self, task: Task) -> None:

@@ -33,7 +33,7 @@ class SaveFixed:
         """Save a batch."""
         batch = self._store.new_batch()
         for at, packet in self._pipeline.encode(task, batch):
-            batch.add(at, self._store.write_to_slot(task.first + at, packet), packet)
+            batch.add(at, *self._store.write_to_slot(task.first + at, packet))
         self._pipeline.release(task)
         self._store.write_batch(task, batch, row)
         self._store.write_back_slots(task)

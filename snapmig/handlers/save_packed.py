@@ -47,9 +47,10 @@ class SavePacked:
         for at, packet in enumerate(packets):
             if packet is None:
                 continue
-            if packet.stored_size:
-                self._store.write(offset, packet)
-            batch.add(at, offset if packet.stored_size else 0, packet)
+            if not packet.stored_size:
+                batch.add(at, 0, packet)
+                continue
+            batch.add(at, offset, self._store.write(task.first + at, offset, packet))
             offset += packet.stored_size
         self._store.write_batch(task, batch, row)
         if offset > task.argument:

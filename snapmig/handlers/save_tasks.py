@@ -12,7 +12,7 @@ from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
 from snapmig.errors import SnapmigError
 from snapmig.geometry import Geometry
-from snapmig.handlers.batch_size import LARGEST, batch_packets
+from snapmig.handlers.batch_size import BatchSizes
 from snapmig.workers.tasks import Task
 
 __all__ = ("FIRST_LOOK", "SAMPLE_LOOK", "SECOND_LOOK", "Kind", "Look", "SaveTasks")
@@ -60,11 +60,12 @@ class SaveTasks:
 
     :param next_data: returns the first RAM offset, from a given one on, outside a hole
     :param look: task kinds of this pass
-    :param level: called for the level of each batch
+    :param argument: called for the argument of each batch: a codec in most passes
     :param has_room: returns True if more may be written now
     :param advance: called with the offset up to which all packed packets are written
     :ivar waited_ns: nanoseconds without room
     :param part: limit the pass to these packets
+    :param batch: called with the packets left for the number in the next batch
     """
 
     def __init__(
@@ -74,14 +75,15 @@ class SaveTasks:
         next_data: Callable[[int], int | None],
         *,
         look: Look = FIRST_LOOK,
-        level: Callable[[], int] = lambda: 1,
+        argument: Callable[[], int] = lambda: 0,
         has_room: Callable[[], bool] = lambda: True,
         advance: Callable[[int], None] = lambda _end: None,
         part: range | None = None,
-        largest: int = LARGEST,
+        batch: Callable[[int], int] | None = None,
     ) -> None:
-        self._tasks = _plan_tasks(geometry, next_data, part, largest, look)
-        self._level = level
+        batch = BatchSizes(geometry.packet_size) if batch is None else batch
+        self._tasks = _plan_tasks(geometry, next_data, part, batch, look)
+        self._argument = argument
         self._packed = slots.layout == Layout.PACKED
         self._offset = slots.data_offset
         self._order: deque[int] = deque()
@@ -112,10 +114,10 @@ class SaveTasks:
         if task is None:
             return None
         if task.kind == Kind.EMPTY:
-            return task  # a hole has no level
+            return task  # a hole needs no codec
         if self._packed and task.kind == Kind.ENCODE:
             self._order.append(task.first)
-        return self._given(worker, task._replace(argument=self._level()))
+        return self._given(worker, task._replace(argument=self._argument()))
 
     def _may_go_on(self) -> bool:
         room, now = self._has_room(), perf_counter_ns()
@@ -203,7 +205,7 @@ def _plan_tasks(
     geometry: Geometry,
     next_data: Callable[[int], int | None],
     part: range | None,
-    largest: int,
+    batch: Callable[[int], int],
     look: Look,
 ) -> Iterator[Task]:
     stop = geometry.packet_count if part is None else part.stop
@@ -221,7 +223,6 @@ def _plan_tasks(
                 if look.hole is not None:
                     yield Task(look.hole, packet, count)
             else:
-                batch = batch_packets(stop - packet, geometry.packet_size, largest)
-                count = min(batch, packets.stop - packet)
+                count = min(batch(stop - packet), packets.stop - packet)
                 yield Task(look.data, packet, count)
             packet += count

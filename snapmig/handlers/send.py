@@ -17,14 +17,14 @@ from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket
 from snapmig.errors import SnapmigError, WorkerDiedError
 from snapmig.geometry import PAGE_SIZE, Geometry
-from snapmig.handlers.counters import Counter, encoding_counter
-from snapmig.handlers.load import LoadTasks
+from snapmig.handlers.counters import Counter
+from snapmig.handlers.load_tasks import LoadTasks
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.deflater import Deflater, make_deflater
 from snapmig.migration.packing import PACKET_PAGES
 from snapmig.migration.sender import STILL_S, ChannelSender
 from snapmig.migration.stream_sender import StreamParts, StreamSender
 from snapmig.migration.tls import SecureConnection
-from snapmig.migration.wire import WireCompression
 from snapmig.pages import Bytes
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
@@ -146,9 +146,7 @@ class SendHandler:
     def _count(self, task: Task, packets: Sequence[StoredPacket], row: Row) -> None:
         row[Counter.RAM_BYTES] += len(self._geometry.ram_range(task.packets))
         row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
-        row[Counter.DATA_PAGES] += sum(int(np.count_nonzero(each.kinds)) for each in packets)
-        for packet in packets:
-            row[encoding_counter(packet.encoding)] += 1
+        row[Counter.DATA_PAGES] += sum(packet.pages for packet in packets)
 
 
 class BarrierTasks:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from snapmig.chains.reader import ReadPlan, open_chain
 from snapmig.container.index import StoredPacket
 from snapmig.errors import CorruptSnapshotError
-from snapmig.geometry import PAGE_SIZE, Geometry
-from snapmig.handlers.counters import Counter, encoding_counter
+from snapmig.geometry import PAGE_SIZE, Geometry, PacketPlace
+from snapmig.handlers.counters import Counter
 from snapmig.images.qemu.records import RAM_CONTINUE, RAM_PAGE, RAM_ZERO, STRIDE, ZERO_STRIDE
 from snapmig.migration.postcopy import Frame
 from snapmig.pages import Bytes, Mask
@@ -27,7 +27,7 @@ from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
-__all__ = ("ReceivedPages", "SectionBuffers", "ServeHandler", "ServePlan")
+__all__ = ("FETCH", "ReceivedPages", "SectionBuffers", "ServeHandler", "ServePlan")
 
 _HEAD = 8 + 1 + 255
 """Bytes of the first page's address, with the name of its RAM block."""
@@ -35,6 +35,8 @@ _HEAD = 8 + 1 + 255
 
 DATA, ZEROS = 1, 2
 """Pages of a packet: those other than zero, and the others. Their sum is the kind of a task."""
+FETCH = 4
+"""A task that only announces packets whose tasks follow, so that their bytes come together."""
 
 
 class SectionBuffers:
@@ -96,7 +98,7 @@ class ServePlan(NamedTuple):
     Everything a worker needs to serve, picklable.
 
     :param read: the snapshot and its parents, the youngest first
-    :param blocks: names of its RAM blocks as the destination knows them
+    :param blocks: names of its RAM blocks as the destination knows them, and sizes of its pages
     :param frame: of each section
     :param buffers: path of the buffers
     :param size: of a buffer, in bytes
@@ -104,7 +106,7 @@ class ServePlan(NamedTuple):
     """
 
     read: Sequence[ReadPlan]
-    blocks: Sequence[bytes]
+    blocks: Sequence[tuple[bytes, int]]
     frame: Frame
     buffers: str
     size: int
@@ -126,6 +128,8 @@ class ServeHandler:
 
     def run(self, task: Task, row: Row) -> int:
         """Write a packet into the buffer given by the argument; return the section's length."""
+        if task.kind == FETCH:
+            return 0
         packets = self._chain.packets(task.first, task.count)
         if packets and task.count > 1:
             raise CorruptSnapshotError("the index has changed", path=self._chain.snapshot.shown)
@@ -138,8 +142,8 @@ class ServeHandler:
         return length
 
     def expect(self, task: Task) -> None:
-        """Prefetch a packet's stored bytes from a remote snapshot."""
-        if task.kind & DATA:
+        """Prefetch stored bytes from a remote snapshot."""
+        if task.kind & (DATA | FETCH):
             self._chain.expect(task.first, task.count)
 
     def notes(self) -> Sequence[str]:
@@ -153,27 +157,39 @@ class ServeHandler:
         missing = np.ones(place.pages, np.bool_)
         if self._received is not None:
             missing = ~self._received[task.first, : place.pages]
-        start = task.argument * self._plan.size
-        section = _Section(
-            self._mapped[start : start + self._plan.size],
-            self._plan.frame,
-            self._plan.blocks[place.block],
-        )
-        if task.kind & DATA and (mask & missing).any():
+        section = self._section(task, place)
+        data, zeros = mask & missing, ~mask & missing
+        pages = np.empty((0, PAGE_SIZE), np.uint8)
+        if task.kind & DATA and data.any():
             for found in self._chain.load_all(packets):
                 if found.pages is None:
                     raise found.error or RuntimeError("no pages and no reason")
-                section.add_pages(_addresses(inside, mask & missing), found.pages[missing[mask]])
+                pages = found.pages[missing[mask]]
+        if task.kind == DATA + ZEROS and self._plan.blocks[place.block][1] > PAGE_SIZE:
+            section.add_in_order(_addresses(inside, missing), mask[missing], pages)
+            return section.finish()
+        if len(pages):
+            section.add_pages(_addresses(inside, data), pages)
         if task.kind & ZEROS:
-            section.add_zeros(_addresses(inside, ~mask & missing))
+            section.add_zeros(_addresses(inside, zeros))
         return section.finish()
+
+    def _section(self, task: Task, place: PacketPlace) -> _Section:
+        # QEMU's own sections end with a whole page, too, however large it is.
+        name, page_size = self._plan.blocks[place.block]
+        inside = place.ram_offset - self._geometry.block_start(place.block)
+        head, tail = self._plan.frame
+        if inside % page_size:
+            head = b""
+        if (inside + place.pages * PAGE_SIZE) % page_size:
+            tail = b""
+        start = task.argument * self._plan.size
+        return _Section(self._mapped[start : start + self._plan.size], Frame(head, tail), name)
 
     def _count(self, task: Task, packets: Sequence[StoredPacket], row: Row) -> None:
         row[Counter.RAM_BYTES] += len(self._geometry.ram_range(task.packets))
         row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
-        row[Counter.DATA_PAGES] += sum(int(np.count_nonzero(each.kinds)) for each in packets)
-        for packet in packets:
-            row[encoding_counter(packet.encoding)] += 1
+        row[Counter.DATA_PAGES] += sum(packet.pages for packet in packets)
 
 
 def _map(path: str) -> Bytes:
@@ -214,6 +230,16 @@ class _Section:
             self._put(b"\0")
             words = words[1:]
         self._records(words, ZERO_STRIDE)[:, 8] = 0
+
+    def add_in_order(self, addresses: npt.NDArray[np.uint64], mask: Mask, pages: Bytes) -> None:
+        # Pages and zero pages by their addresses; the mask has the former.
+        at = 0
+        for part in np.split(np.arange(len(mask)), np.flatnonzero(np.diff(mask)) + 1):
+            if mask[part].any():
+                self.add_pages(addresses[part], pages[at : at + len(part)])
+                at += len(part)
+            else:
+                self.add_zeros(addresses[part])
 
     def finish(self) -> int:
         # 0 if there is nothing in it.

@@ -20,7 +20,7 @@ class StreamTasks:
     """
     Hands out what has been gathered.
 
-    :param level: called for the level of each packet
+    :param codec: called for the codec of each packet
     :ivar ahead: tasks in a worker's pipe: the parent may be busy receiving for some time
     :ivar rounds: 0, because a stream does not show where QEMU begins again
     """
@@ -34,11 +34,11 @@ class StreamTasks:
         geometry: Geometry,
         main: MainChannel,
         pages: GatheredPages,
-        level: Callable[[], int],
+        codec: Callable[[], int],
     ) -> None:
         self._main = main
         self._pages = pages
-        self._level = level
+        self._codec = codec
         self._first = deque(empty_tasks(geometry))
         self._under_way = 0
         self._closed = False
@@ -71,7 +71,7 @@ class StreamTasks:
         found = self._pages.next_ready()
         if found is None:
             return None
-        argument = Store(found.buffer, self._level()).pack()
+        argument = Store(found.buffer, self._codec()).pack()
         return Task(ReceiveKind.STORE, found.packet, 1, argument)
 
     def finished(self, _worker: int, task: Task, _reply: int) -> list[tuple[int, Task]]:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Protocol, TypeVar
 
 from snapmig.errors import ImageChangedError, SnapmigError
 from snapmig.system.files import descriptor_path, open_regular, pread_all
 
-__all__ = ("ImageFile", "opened_files")
+__all__ = ("ImageFile", "closed_on_error", "opened_files")
+
+
+class _Closable(Protocol):
+    def close(self) -> None: ...
+
+
+Opened = TypeVar("Opened", bound=_Closable)
 
 
 class ImageFile:
@@ -50,9 +58,11 @@ class ImageFile:
 
         :raises SnapmigError: the file ends before them
         """
-        data = pread_all(self.fd, length, offset)
+        # A place from the file itself may be beyond what the kernel takes for an offset.
+        data = pread_all(self.fd, length, offset) if offset < self.size else b""
         if len(data) < length:
-            message = f"file ends at {offset + len(data):#x}, expected {length} bytes from here"
+            end = min(self.size, offset + len(data))
+            message = f"file ends at {end:#x}, expected {length} bytes from here"
             raise SnapmigError(message, path=self.shown, offset=offset)
         return data
 
@@ -91,3 +101,13 @@ def opened_files(paths: Iterable[str], *, follow: bool = True) -> Iterator[list[
             stack.callback(files[-1].close)
         yield files
         stack.pop_all()
+
+
+@contextmanager
+def closed_on_error(opened: Opened) -> Iterator[Opened]:
+    """Give a file, or something like it, to keep; an error inside the ``with`` block closes it."""
+    try:
+        yield opened
+    except BaseException:
+        opened.close()
+        raise

@@ -13,8 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from snapmig.architectures import Architecture
-from snapmig.geometry import PacketPlace, RamBlock
-from snapmig.pages import Bytes, as_pages
+from snapmig.geometry import PAGE_SIZE, PacketPlace, RamBlock
+from snapmig.pages import Bytes, PageGroup, as_pages
 
 __all__ = ("ImageReader", "ImageSource", "read_batch", "read_pages")
 
@@ -45,6 +45,7 @@ class ImageSource(Protocol):
     :ivar paths: the files it is read from
     :ivar attachments: its contents besides pages, by name
     :ivar architecture: the guest's processors, None if not known
+    :ivar remarks: warnings for the user about what the image lacks, a sentence each
     """
 
     format: str
@@ -53,6 +54,7 @@ class ImageSource(Protocol):
     blocks: tuple[RamBlock, ...]
     attachments: Mapping[str, bytes]
     architecture: Architecture | None
+    remarks: tuple[str, ...]
 
     def opener(self) -> Callable[[], ImageReader]:
         """Return a picklable function to open a reader in any process."""
@@ -78,27 +80,70 @@ def read_pages(reader: ImageReader, place: PacketPlace) -> Bytes | None:
     The result shares the image's memory if the packet is one extent.
     """
     start, stop = place.ram_offset, place.ram_offset + place.length
-    return _pages_of(reader, list(reader.extents(start, stop)), start, stop)
+    extents = list(reader.extents(start, stop))
+    return _filled(reader, extents, start, stop) if extents else None
 
 
-def read_batch(reader: ImageReader, places: Sequence[PacketPlace]) -> Iterator[Bytes | None]:
+def read_batch(reader: ImageReader, start: int, stop: int, packet_size: int) -> Iterator[PageGroup]:
     """
-    Yield the results of :func:`read_pages` for consecutive packets of a block.
+    Yield the pages of consecutive packets of a block, without packets that are all a hole.
 
-    Holes are looked up once for all of them, in the time of a single packet.
+    Packets with few pages come together: most that is done for one costs as much for many. Others
+    come one by one, and share the image's memory if they are one extent.
     """
-    extents = list(reader.extents(places[0].ram_offset, places[-1].ram_offset + places[-1].length))
-    for place in places:
-        start, stop = place.ram_offset, place.ram_offset + place.length
-        own = [(max(a, start), min(b, stop)) for a, b in extents if a < stop and b > start]
-        yield _pages_of(reader, own, start, stop)
+    group: list[tuple[int, int]] = []
+    size = 0
+    for first, end in _cut(reader.extents(start, stop), start, packet_size):
+        same = group and (first - start) // packet_size == (group[-1][0] - start) // packet_size
+        if group and not same and size + end - first > packet_size:
+            yield _group(reader, group, range(start, stop), packet_size)
+            group, size = [], 0
+        group.append((first, end))
+        size += end - first
+    if group:
+        yield _group(reader, group, range(start, stop), packet_size)
 
 
-def _pages_of(
+def _cut(
+    extents: Iterator[tuple[int, int]], start: int, packet_size: int
+) -> Iterator[tuple[int, int]]:
+    # Extents, cut where packets begin.
+    for first, end in extents:
+        while first < end:
+            after = min(end, first + packet_size - (first - start) % packet_size)
+            yield first, after
+            first = after
+
+
+def _group(
+    reader: ImageReader, extents: Sequence[tuple[int, int]], ram: range, packet_size: int
+) -> PageGroup:
+    number = (extents[0][0] - ram.start) // packet_size
+    count = (extents[-1][0] - ram.start) // packet_size + 1 - number
+    start = ram.start + number * packet_size
+    stop = min(ram.stop, start + count * packet_size)
+    edges = [edge for each in extents for edge in each if edge != stop]
+    if any((edge - start) % PAGE_SIZE for edge in edges):  # a page is a hole in part
+        extents, views = [(start, stop)], [_filled(reader, extents, start, stop)]
+    else:
+        views = [as_pages(reader.view(first, end)) for first, end in extents]
+    spans = [
+        ((first - start) // PAGE_SIZE, len(view))
+        for (first, _), view in zip(extents, views, strict=True)
+    ]
+    pages = packet_size // PAGE_SIZE
+    if len(views) == 1:
+        ((page, length),) = spans
+        return PageGroup(views[0], slice(page, page + length), number, count, pages)
+    there = np.zeros(count * pages, np.bool_)
+    for page, length in spans:
+        there[page : page + length] = True
+    return PageGroup(np.concatenate(views), there, number, count, pages)
+
+
+def _filled(
     reader: ImageReader, extents: Sequence[tuple[int, int]], start: int, stop: int
-) -> Bytes | None:
-    if not extents:
-        return None
+) -> Bytes:
     if extents == [(start, stop)]:
         return as_pages(reader.view(start, stop))
     content = np.zeros(stop - start, np.uint8)

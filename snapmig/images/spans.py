@@ -29,13 +29,14 @@ class SpanPlacer(Placer):
 
     :param spans: their places; RAM outside all of them is left out, RAM in several is written to
         each
+    :ivar spans: the same in order
     """
 
     def __init__(self, spans: Iterable[Span]) -> None:
         super().__init__((), ())
-        self._spans = sorted(spans)
-        self._starts = [span.start for span in self._spans]
-        self._reach = list(accumulate((span.stop for span in self._spans), max))
+        self.spans = sorted(spans)
+        self._starts = [span.start for span in self.spans]
+        self._reach = list(accumulate((span.stop for span in self.spans), max))
 
     def write(self, store: Store, place: PacketPlace, mask: Mask, data: Bytes) -> None:
         """Write a packet's data pages, ``(n, 4096)`` in order, to their places by ``mask``."""
@@ -61,7 +62,7 @@ class SpanPlacer(Placer):
     def _between(self, start: int, stop: int) -> Iterator[Span]:
         number = bisect_left(self._starts, stop) - 1
         while number >= 0 and self._reach[number] > start:
-            span = self._spans[number]
+            span = self.spans[number]
             low, high = max(start, span.start), min(stop, span.stop)
             if low < high:
                 yield Span(low, high, span.offset + low - span.start)

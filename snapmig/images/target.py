@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
 from snapmig.system.files import pwrite_all, write_error
@@ -53,21 +54,53 @@ class Store(Protocol):
     def zero(self, offset: int, length: int) -> None:
         """Make a range zero."""
 
+    def read(self, offset: int, content: Bytes) -> None:
+        """Fill an array with the bytes from an offset on."""
 
-class _FileStore:
-    """Writes with pwrite; zeros become holes if the filesystem can punch them."""
+    def append(self, content: Bytes) -> int:
+        """Put contiguous bytes at the end, and return their offset; by default it can't grow."""
+        raise TypeError(f"can't grow by {content.size} bytes")
 
+
+class _Opened:
+    # The file of a plan, open in this process.
     def __init__(self, plan: TargetPlan) -> None:
         self._plan = plan
         self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._fd).atexit = False  # with the worker's handler
+
+    def read(self, offset: int, content: Bytes) -> None:
+        done = 0
+        while count := os.preadv(self._fd, [content.data[done:]], offset + done):
+            done += count
+
+
+class _FileStore(_Opened):
+    """Writes with pwrite; zeros become holes if the filesystem can punch them."""
+
+    def __init__(self, plan: TargetPlan) -> None:
+        super().__init__(plan)
         self._can_punch = True
+        self._end: int | None = None
 
     def write(self, offset: int, content: Bytes) -> None:
         try:
             pwrite_all(self._fd, content, offset)
         except OSError as error:
             raise write_error(error, self._plan.shown, self._plan.needed) from error
+
+    def append(self, content: Bytes) -> int:
+        # The kernel finds the end and writes there in one step, whoever else does the same, and the
+        # descriptor's own position tells where that was.
+        if self._end is None:
+            self._end = os.open(self._plan.path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._end).atexit = False
+        try:
+            while os.write(self._end, content.data) < content.size:
+                pass  # the filesystem is nearly full: the next attempt says so
+        except OSError as error:
+            raise write_error(error, self._plan.shown, self._plan.needed) from error
+        return os.lseek(self._end, 0, os.SEEK_CUR) - content.size
 
     def zero(self, offset: int, length: int) -> None:
         if self._can_punch:
@@ -80,14 +113,12 @@ class _FileStore:
                 self.write(offset + at, _ZEROS[: length - at])
 
 
-class _MappedStore:
+class _MappedStore(_Opened):
     """Stores into a mapping, for hugetlbfs without write(2)."""
 
     def __init__(self, plan: TargetPlan) -> None:
-        self._plan = plan
+        super().__init__(plan)
         self._page = plan.huge_page_size or PAGE_SIZE
-        self._fd = os.open(plan.path, os.O_RDWR | os.O_CLOEXEC)
-        weakref.finalize(self, os.close, self._fd).atexit = False
         size = os.fstat(self._fd).st_size
         try:
             self._array = np.frombuffer(mmap.mmap(self._fd, size), np.uint8)
@@ -107,6 +138,10 @@ class _MappedStore:
         # The huge pages stay, because they belong to the guest.
         for at in range(0, length, _ZEROS.size):
             self.write(offset + at, _ZEROS[: length - at])
+
+    def append(self, content: Bytes) -> int:
+        message = f"a file on hugetlbfs can't grow by {content.size} bytes"
+        raise SnapmigError(message, path=self._plan.shown)
 
 
 def open_store(plan: TargetPlan) -> Store:

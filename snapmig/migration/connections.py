@@ -137,7 +137,7 @@ def accept_all(
     check: Callable[[], None] = lambda: None,
     *,
     peer: tuple[int, int] | None = None,
-    cancel: Callable[[], None] = lambda: None,
+    cancel: Callable[[], object] = lambda: None,
 ) -> Connections:
     """
     Accept the main connection and all channels, in any order.

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from snapmig.encodings import deflate
 from snapmig.errors import UsageError
-from snapmig.migration.wire import WireCompression
+from snapmig.migration.compression import WireCompression
 from snapmig.pages import Bytes
 from snapmig.system.files import Buffer
 

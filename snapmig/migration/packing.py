@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from snapmig.geometry import PAGE_SIZE
-from snapmig.migration.wire import CHANNEL_MAGIC, PACKET_BYTES, SYNC, WireCompression
+from snapmig.migration.compression import WireCompression
+from snapmig.migration.wire import CHANNEL_MAGIC, PACKET_BYTES, SYNC
 
 __all__ = ("PACKET_PAGES", "pack_hello", "pack_pages", "pack_sync")
 

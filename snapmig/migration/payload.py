@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from snapmig.errors import UsageError
-from snapmig.migration.wire import MigrationError, WireCompression
+from snapmig.migration.compression import WireCompression
+from snapmig.migration.wire import MigrationError
 from snapmig.pages import Bytes
 
 __all__ = ("Inflater", "make_inflater")

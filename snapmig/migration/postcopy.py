@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import NamedTuple
 
 from snapmig.geometry import PAGE_SIZE
@@ -18,7 +20,7 @@ from snapmig.images.qemu.sections import (
     VERSION,
 )
 from snapmig.images.qemu.split import split_state
-from snapmig.images.qemu.state import VmState
+from snapmig.images.qemu.state import QemuBlock, VmState
 from snapmig.migration.return_path import OPENING, Command, Message
 from snapmig.migration.wire import MigrationError
 from snapmig.printable import printable
@@ -52,7 +54,8 @@ class PostcopyStream:
     """
     Everything but the snapshot's pages.
 
-    :param state: of the guest, with the pages that are a part of it
+    :param state: of the guest, with the pages that are a part of it, and page sizes of the
+        destination's memory
     :ivar header: the first bytes, to be sent as soon as the connection is open
     :ivar opening: the rest, up to the snapshot's first page
     :ivar frame: of a section with pages
@@ -63,7 +66,8 @@ class PostcopyStream:
     def __init__(self, state: VmState) -> None:
         parts = split_state(state)
         section, eos = state.ram_header[1:5], struct.pack(">Q", RAM_EOS)
-        advice = pack_command(Command.POSTCOPY_ADVISE, struct.pack(">QQ", PAGE_SIZE, PAGE_SIZE))
+        summary = reduce(or_, (block.page_size for block in state.blocks))
+        advice = pack_command(Command.POSTCOPY_ADVISE, struct.pack(">QQ", summary, PAGE_SIZE))
         before = OPENING + advice + state.before
         whole = state._replace(before=before, list_end=eos).classic().opening()
         self.header = MAGIC + struct.pack(">I", VERSION)
@@ -104,7 +108,7 @@ def zero_page(frame: Frame, block: bytes, offset: int) -> bytes:
 
 class Request(NamedTuple):
     """
-    A page asked for.
+    A page asked for, huge if the block has huge ones.
 
     :ivar block: number of its RAM block in the destination's list
     :ivar offset: in the block
@@ -118,12 +122,12 @@ class RequestReader:
     """
     Reads requests for pages from the return path.
 
-    :param blocks: names and sizes of the destination's RAM blocks
+    :param blocks: the destination's RAM blocks
     """
 
-    def __init__(self, blocks: Sequence[tuple[bytes, int]]) -> None:
+    def __init__(self, blocks: Sequence[QemuBlock]) -> None:
         self._blocks = blocks
-        self._numbers = {name: number for number, (name, _) in enumerate(blocks)}
+        self._numbers = {block.name.encode(): number for number, block in enumerate(blocks)}
         self._block: int | None = None
 
     def read(self, kind: int, body: bytes) -> Request | None:
@@ -162,10 +166,10 @@ class RequestReader:
         return self._numbers[name]
 
     def _check(self, block: int, offset: int, length: int) -> None:
-        name, size = self._blocks[block]
+        found = self._blocks[block]
         where = f"the destination asks for {length} bytes at {offset:#x} of RAM block "
-        where += f"{name.decode('utf-8', 'replace')!r}, "
-        if length != PAGE_SIZE or offset % PAGE_SIZE:
-            raise MigrationError(f"{where}expected a page of {PAGE_SIZE}")
-        if offset >= size:
-            raise MigrationError(f"{where}which has {size}")
+        where += f"{found.name!r}, "
+        if length != found.page_size or offset % found.page_size:
+            raise MigrationError(f"{where}expected a page of {found.page_size}")
+        if offset >= found.length:
+            raise MigrationError(f"{where}which has {found.length}")

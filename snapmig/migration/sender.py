@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.packing import pack_pages, pack_sync
 from snapmig.migration.return_path import Message
 from snapmig.migration.tls import SecureConnection
-from snapmig.migration.wire import MigrationError, WireCompression
+from snapmig.migration.wire import MigrationError
 from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("ChannelSender", "MainSender")

@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.qemu.records import RAM_CONTINUE, RAM_PAGE, STRIDE
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.sender import ChannelSender
 from snapmig.migration.tls import SecureConnection
-from snapmig.migration.wire import WireCompression
 
 __all__ = ("StreamParts", "StreamSender")
 

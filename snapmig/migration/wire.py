@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.migration.compression import WireCompression
 
 __all__ = (
     "CHANNEL_MAGIC",
@@ -28,7 +28,6 @@ __all__ = (
     "MigrationError",
     "PacketHead",
     "RamPacket",
-    "WireCompression",
     "unpack_hello",
 )
 
@@ -53,17 +52,6 @@ _LARGEST_PAYLOAD = 2 * PACKET_BYTES
 
 class MigrationError(SnapmigError):
     """A migration sends something unexpected, ends early, or stands still."""
-
-
-class WireCompression(IntEnum):
-    """The flags for compressed payloads."""
-
-    NONE = 0
-    ZLIB = 1 << 1
-    ZSTD = 2 << 1
-    QPL = 4 << 1
-    UADK = 8 << 1
-    QATZIP = 16 << 1
 
 
 _READABLE = (WireCompression.NONE, WireCompression.ZLIB, WireCompression.ZSTD)

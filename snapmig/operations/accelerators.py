@@ -10,7 +10,7 @@ import numpy as np
 
 from snapmig.checksums import xxh3_128
 from snapmig.encodings.coders import Coder, Done, EngineError
-from snapmig.encodings.engines import ENGINES
+from snapmig.encodings.engines import ENGINES, find_engine
 from snapmig.encodings.engines.engine import DeflateSettings, Engine, EngineFacts
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
@@ -60,7 +60,7 @@ def accelerators(*, measure: bool = False) -> list[AcceleratorInfo]:
     :returns: an :class:`AcceleratorInfo` each, with speeds in bytes per second
     """
     sample = _sample() if measure else []
-    return [_look_at(engine, sample) for engine in ENGINES.values()]
+    return [_look_at(find_engine(name), sample) for name in ENGINES]
 
 
 def _look_at(engine: Engine, sample: Sequence[Bytes]) -> AcceleratorInfo:

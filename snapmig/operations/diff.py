@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,11 +15,13 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry
 from snapmig.handlers.compare import CompareHandler
-from snapmig.handlers.load import LoadTasks
+from snapmig.handlers.load_tasks import LoadTasks
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.keys import parse_keys
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, read_options
+from snapmig.sealing.keyring import Keys
 
 __all__ = ("BlockDiff", "DiffResult", "PageRange", "diff")
 
@@ -71,6 +74,7 @@ def diff(
     *,
     jobs: int | None = None,
     follow_remote_parents: bool = False,
+    keys: Keys | None = None,
     progress: ProgressCallback | None = None,
 ) -> DiffResult:
     """
@@ -81,6 +85,7 @@ def diff(
     :param jobs: worker processes; default: the processors available to this process
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :param keys: for sealed snapshots
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :returns: ranges of pages by RAM block, with offsets in bytes
     :raises UsageError: RAM blocks or packets of other sizes
@@ -90,10 +95,11 @@ def diff(
     started = time.monotonic()
     follow = follow_remote_parents
     options = read_options(jobs, AUTO, None, progress, follow_remote_parents=follow)
+    keyring = parse_keys(keys)
     with ExitStack() as stack:
         readings = []
         for path in (one, other):
-            file = stack.enter_context(SnapshotFile(os.fspath(path)))
+            file = stack.enter_context(SnapshotFile(os.fspath(path), keys=keyring))
             file.index.check_digest()
             readings.append(stack.enter_context(Reading(file, options)))
         files = [reading.snapshot for reading in readings]
@@ -119,10 +125,10 @@ def diff(
     )
 
 
-def _blocks(geometry: Geometry, found: list[tuple[int, int, int]]) -> Iterator[BlockDiff]:
+def _blocks(geometry: Geometry, found: list[tuple[int, ...]]) -> Iterator[BlockDiff]:
     for number, block in enumerate(geometry.blocks):
         packets = geometry.block_packets(number)
-        own = [each for each in found if each[0] in packets]
+        own = found[bisect_left(found, (packets.start,)) : bisect_left(found, (packets.stop,))]
         runs: list[tuple[int, int]] = []
         for packet, first, count in own:
             start = (packet - packets.start) * geometry.packet_size + first * PAGE_SIZE

@@ -18,6 +18,7 @@ from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.keys import parse_keys, parse_sealing, prepare_keys
 from snapmig.operations.options.parse import (
     MULTIFD,
     STREAM,
@@ -39,6 +40,7 @@ from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.receive import HEAD_S, open_receiver
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
+from snapmig.sealing.keyring import Keys
 from snapmig.stores.location import Location, parse_location, parse_new
 from snapmig.stores.opening import check_location
 
@@ -68,6 +70,10 @@ def receive(  # noqa: PLR0913 - the words of the command line
     page_digests: bool | None = None,
     arch: str | None = None,
     follow_remote_parents: bool = False,
+    encrypt: bool = False,
+    sign: bool = False,
+    mixed_chain: bool = False,
+    keys: Keys | None = None,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
     bwlimit: str | int | None = None,
@@ -110,7 +116,6 @@ def receive(  # noqa: PLR0913 - the words of the command line
     options = SaveOptions(
         jobs=parse_jobs(jobs),
         settings=coding.settings,
-        steps=coding.steps,
         notes=coding.notes,
         packet_size=None if packet_size is None else parse_packet_size(packet_size),
         layout=parse_layout(None, location),
@@ -123,9 +128,13 @@ def receive(  # noqa: PLR0913 - the words of the command line
         page_digests=page_digests,
         follow_remote_parents=follow_remote_parents,
         workers=choose_workers(bwlimit, workers),
+        sealing=parse_sealing(keys, encrypt=encrypt, sign=sign),
+        keyring=parse_keys(keys),
+        mixed_chain=mixed_chain,
         architecture=None if arch is None else find_architecture(arch),
     )
     check_location(location, force=force)
+    prepare_keys(options.keyring, options.sealing)
     with Listener(peer.address) as listener:
         if notice is not None:
             notice(f"waiting for a migration at {listener.address}, {_shown(channels)}")

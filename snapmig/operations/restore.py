@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,9 +16,11 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
+from snapmig.images.plan import Placer
 from snapmig.operations.options.addresses import Placing, parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.keys import parse_keys
 from snapmig.operations.options.parse import (
     GUEST_FORMAT,
     GUEST_PREFIX,
@@ -30,19 +33,22 @@ from snapmig.operations.options.parse import (
     parse_way_in,
 )
 from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.runs.kernel_note import find_kernel_note
+from snapmig.operations.runs.lost import Losses, LostRange, check_keep_going, losses_of
 from snapmig.operations.runs.read import Reading, read_options
-from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
+from snapmig.operations.runs.restore_inputs import LIBVIRT_FORMAT, Part, plan_block, plan_whole
 from snapmig.operations.runs.restore_output import restore_in_place, restore_new
+from snapmig.operations.runs.resume import key_of
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
+from snapmig.sealing.keyring import Keys
 from snapmig.stores.location import check_new_name, parse_location, same_location
-from snapmig.units import format_size
+from snapmig.units import format_count, format_size
 
-LIBVIRT_FORMAT = "libvirt"
 _MAX_XML_SIZE = 16 << 20
 
-__all__ = ("RestoreResult", "restore")
+__all__ = ("LostRange", "RestoreResult", "restore", "with_losses")
 
-BY_ADDRESS = ("elf", "raw-by-address")
+BY_ADDRESS = ("avml", "elf", "kdump", "lime", "raw-by-address")
 """Formats with RAM at its guest physical addresses."""
 
 
@@ -56,11 +62,18 @@ class RestoreResult:
     :param ram_size: guest RAM restored
     :param qemu_arguments: with ``for_qemu``, the command to start a QEMU for the guest
     :param monitor_commands: with ``for_qemu``, commands for its monitor (HMP) after that
+    :param mount_arguments: with ``lazy``, the command that mounts the snapshot before that
     :param via: the way into a waiting QEMU
+    :param kept_packets: packets with pages that were right already; None without ``resume``
     :param seconds_to_run: with ``postcopy``, until the guest ran; None if it ran already
     :param packets_before_run: with ``postcopy``, packets of the working set sent before that
     :param packets_asked_for: with ``postcopy``, packets that the guest asked for afterwards
     :param warnings: messages for the user, a sentence each
+    :param lost_pages: with ``keep_going``, pages that damage took away, zeros in their place
+    :param lost_ranges: number of ranges they are in, the first thousand in ``lost``
+    :param lost_attachments: with ``keep_going``, names of damaged attachments
+    :param problems: with ``keep_going``, a sentence for each problem, up to 100
+    :param exit_code: 0, or 3 if there are problems
     """
 
     snapshot: str
@@ -75,11 +88,19 @@ class RestoreResult:
     seconds: float
     qemu_arguments: tuple[str, ...] | None = None
     monitor_commands: tuple[str, ...] | None = None
+    mount_arguments: tuple[str, ...] | None = None
     via: str | None = None
+    kept_packets: int | None = None
     seconds_to_run: float | None = None
     packets_before_run: int | None = None
     packets_asked_for: int | None = None
     warnings: tuple[str, ...] = ()
+    lost_pages: int = 0
+    lost_ranges: int = 0
+    lost: tuple[LostRange, ...] = ()
+    lost_attachments: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    exit_code: int = 0
 
 
 @checks_arguments
@@ -90,11 +111,14 @@ def restore(  # noqa: PLR0913 - the options of the command line
     format: FormatName | None = None,  # noqa: A002 - the command line's word
     jobs: int | None = None,
     force: bool = False,
+    resume: bool = False,
     in_place: bool = False,
     block: str | None = None,
     address: Mapping[str, int | str] | Sequence[str] = (),
     arch: str | None = None,
     for_qemu: bool = False,
+    lazy: bool = False,
+    keep_going: bool = False,
     domain_xml: str | os.PathLike[str] | None = None,
     accelerator: AcceleratorName = AUTO,
     depth: int | None = None,
@@ -105,6 +129,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
     postcopy: bool = False,
     working_set: str | os.PathLike[str] | None = None,
     follow_remote_parents: bool = False,
+    keys: Keys | None = None,
     workers: WorkerGroup | None = None,
     progress: ProgressCallback | None = None,
     notice: NoticeCallback | None = None,
@@ -124,12 +149,20 @@ def restore(  # noqa: PLR0913 - the options of the command line
     :param format: the image's format; default: the format of the saved image
     :param jobs: worker processes; default: the processors available to this process
     :param force: replace an existing image by a new file
+    :param resume: keep what is restored if this restore ends early, beside the image's name, and
+        leave alone what an earlier one restored, or the existing image has, as far as it is right
     :param in_place: write into the existing image
     :param block: name of the only RAM block to restore
-    :param address: for ``elf`` and ``raw-by-address``: guest physical addresses instead of those in
-        the snapshot, as for :func:`snapmig.save`
-    :param arch: for ``elf``: the guest's architecture instead of the one in the snapshot
+    :param address: for formats by address: guest physical addresses instead of those in the
+        snapshot, as for :func:`snapmig.save`
+    :param arch: for ``elf`` and ``kdump``: the guest's architecture instead of the snapshot's
     :param for_qemu: make the directory ``image`` with all files for a new QEMU to resume the guest
+    :param lazy: with ``for_qemu``, make only an empty directory in ``image``, for a mount of the
+        snapshot from which the new QEMU maps its memory
+    :param keep_going: go past damaged packets and attachments: zeros stand in place of the pages
+        lost, and the result tells which they are; only for files, because a guest would run on with
+        these zeros. Damage in the superblock or in a table, a file cut short or a missing parent
+        can't be gone past
     :param domain_xml: a file with libvirt's definition of the guest, for the format ``libvirt``;
         default: the attachment ``domain.xml``
     :param accelerator: an engine for deflate: ``auto``, or a name given by :func:`accelerators`
@@ -147,6 +180,7 @@ def restore(  # noqa: PLR0913 - the options of the command line
         earlier run: they are sent before it runs; if there is no such file, it is made
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :param keys: for sealed snapshots
     :param workers: worker processes shared with other saves and restores, with their own
         ``bwlimit``
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
@@ -168,18 +202,33 @@ def restore(  # noqa: PLR0913 - the options of the command line
     given = choose_workers(bwlimit, workers)
     wait = MonitorWait(parse_monitor_timeout(monitor_timeout), notice)
     follow = follow_remote_parents
-    options = read_options(jobs, accelerator, depth, progress, given, follow_remote_parents=follow)
+    options = read_options(
+        jobs,
+        accelerator,
+        depth,
+        progress,
+        given,
+        follow_remote_parents=follow,
+        keep_going=keep_going,
+    )
+    if lazy and not for_qemu:
+        raise UsageError("lazy is for restores for-qemu")
     way = parse_way_in(via, wire, postcopy, working_set, to_guest=to_guest and not for_qemu)
-    wishes = _Wishes(format, block, domain_xml, parse_placing(address, arch))
+    wishes = _Wishes(format, block, domain_xml, parse_placing(address, arch), resume)
     if sum((force, in_place, for_qemu)) > 1:
         raise UsageError("force, in-place and for-qemu exclude each other")
-    with SnapshotFile(os.fspath(snapshot)) as source, Reading(source, options) as reading:
+    check_keep_going(keep_going=keep_going, to_guest=to_guest or for_qemu)
+    opened = SnapshotFile(os.fspath(snapshot), keys=parse_keys(keys), index_checked=not keep_going)
+    with opened as source, Reading(source, options) as reading:
+        reading.check_index()
         if to_guest or for_qemu:
             if force or in_place or wishes != _Wishes():
                 raise UsageError("a QEMU takes the whole snapshot as it is, without other options")
-            restored = _to_qemu(reading, str(image), wait, way, started)
+            restored = _to_qemu(reading, str(image), wait, way, started, lazy=lazy)
         else:
             restored = _to_image(reading, Path(image), wishes, force=force, in_place=in_place)
+        losses = losses_of(reading) if keep_going else Losses()
+        restored = restored._replace(zero_pages=restored.zero_pages - losses.lost_pages)
     return RestoreResult(
         snapshot=os.fspath(snapshot),
         image=os.fspath(image),
@@ -189,7 +238,17 @@ def restore(  # noqa: PLR0913 - the options of the command line
         seconds=round(time.monotonic() - started, 3),
         warnings=tuple(reading.warnings),
         **restored._asdict(),
+        **losses._asdict(),
     )
+
+
+def with_losses(result: RestoreResult) -> str:
+    """Return a sentence about a restore that kept going past damage."""
+    attachments = len(result.lost_attachments)
+    lost = [format_size(result.lost_pages * PAGE_SIZE)] if result.lost_pages else []
+    lost += [format_count(attachments, "attachment")] if attachments else []
+    what = f"restored without {' and '.join(lost)}: " if lost else ""
+    return f"{what}{result.problems[0]}"
 
 
 class _Wishes(NamedTuple):
@@ -198,6 +257,7 @@ class _Wishes(NamedTuple):
     block: str | None = None
     domain_xml: str | os.PathLike[str] | None = None
     placing: Placing = Placing()
+    resume: bool = False
 
 
 class _Restored(NamedTuple):
@@ -207,7 +267,9 @@ class _Restored(NamedTuple):
     zero_pages: int
     qemu_arguments: tuple[str, ...] | None = None
     monitor_commands: tuple[str, ...] | None = None
+    mount_arguments: tuple[str, ...] | None = None
     via: str | None = None
+    kept_packets: int | None = None
     seconds_to_run: float | None = None
     packets_before_run: int | None = None
     packets_asked_for: int | None = None
@@ -240,10 +302,10 @@ def _check_no_source(image: Path, reading: Reading) -> None:
 
 
 def _to_qemu(
-    reading: Reading, image: str, wait: MonitorWait, way: WayIn, started: float
+    reading: Reading, image: str, wait: MonitorWait, way: WayIn, started: float, *, lazy: bool
 ) -> _Restored:
     # Imported here because asyncio takes 30 ms.
-    from snapmig.operations.runs.restore_for_qemu import restore_for_qemu  # noqa: PLC0415
+    from snapmig.operations.runs.restore_for_qemu import map_for_qemu, restore_for_qemu  # noqa: PLC0415
     from snapmig.operations.runs.restore_guest import restore_guest  # noqa: PLC0415
 
     geometry = reading.snapshot.geometry
@@ -255,8 +317,10 @@ def _to_qemu(
         served = {} if into.served is None else into.served.facts()
         sizes = geometry.ram_size, into.data_pages, zero_pages
         return _Restored(into.format, *sizes, via=into.via, **served)
-    name, data_pages, arguments, commands = restore_for_qemu(reading, Path(image))
-    return _Restored(name, geometry.ram_size, data_pages, pages - data_pages, arguments, commands)
+    make = map_for_qemu if lazy else restore_for_qemu
+    name, data_pages, arguments, commands, mount = make(reading, Path(image))
+    counts = geometry.ram_size, data_pages, pages - data_pages
+    return _Restored(name, *counts, arguments, commands, mount)
 
 
 def _to_image(
@@ -265,16 +329,33 @@ def _to_image(
     source, block, placing = reading.snapshot, wishes.block, wishes.placing
     name = _format(source, wishes.format, raw=in_place or block is not None)
     if any(placing) and name not in BY_ADDRESS:
-        raise UsageError(f"addresses and architecture are for {' and '.join(BY_ADDRESS)}")
+        raise UsageError(f"addresses and architecture are for {', '.join(BY_ADDRESS)}")
     xml = _read_domain_xml(wishes.domain_xml, name)
-    part = plan_whole(source, name, xml, placing) if block is None else plan_block(source, block)
+    if block is None:
+        goes_on, note = reading.options.keep_going, partial(find_kernel_note, reading)
+        part = plan_whole(source, name, xml, placing, keep_going=goes_on, kernel_note=note)
+    else:
+        part = plan_block(source, block)
     reading.warnings += part.image.warnings
     _check_no_source(image, reading)
+    key = None
+    if wishes.resume:
+        key = _resume_key(reading, name, part, wishes)
     if in_place:
-        data_pages = restore_in_place(reading, image, part)
+        filled = restore_in_place(reading, image, part, resumed=wishes.resume)
     else:
-        data_pages = restore_new(reading, image, part, force=force)
-    return _Restored(name, part.ram_size, data_pages, part.pages - data_pages)
+        filled = restore_new(reading, image, part, force=force, resume=key)
+    pages = filled.data_pages
+    kept = filled.kept_packets if wishes.resume else None
+    return _Restored(name, part.ram_size, pages, part.pages - pages, kept_packets=kept)
+
+
+def _resume_key(reading: Reading, name: str, part: Part, wishes: _Wishes) -> str:
+    if type(part.placer) is not Placer or part.image.member is not None:
+        raise UsageError(f"an image of the format {name} is restored from its start, not resumed")
+    known = reading.snapshot.superblock
+    snapshot = (known.snapshot_id + known.index_digest).hex()
+    return key_of({"snapshot": snapshot, "format": name, "block": wishes.block})
 
 
 def _format(source: SnapshotFile, name: str | None, *, raw: bool) -> str:
@@ -282,5 +363,7 @@ def _format(source: SnapshotFile, name: str | None, *, raw: bool) -> str:
         if name not in (None, "raw"):
             raise UsageError(f"{name} files are made new and whole, in-place and block are for raw")
         return "raw"
+    if name is not None:
+        return name
     saved_as = source_format(source)
-    return name or ("raw" if saved_as == GUEST_FORMAT else saved_as)
+    return "raw" if saved_as == GUEST_FORMAT else saved_as

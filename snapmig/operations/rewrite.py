@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 from snapmig.attachments import StoredAttachment, source_format
 from snapmig.chains.image import SnapshotSource
-from snapmig.chains.lookup import PARENT_NAME
-from snapmig.container.format import Encoding, Layout
+from snapmig.chains.lookup import PARENT_NAME, PARENT_SEALING
+from snapmig.container.format import Encoding, Layout, Sealing
 from snapmig.container.reader import SnapshotFile
-from snapmig.encodings.compressions import COMPRESSIONS
-from snapmig.errors import UsageError
+from snapmig.encodings.compressions import AUTO_COMPRESSION, COMPRESSIONS
+from snapmig.errors import KeyRequiredError, UsageError
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.keys import SEALINGS, SealingName, parse_keys
 from snapmig.operations.options.parse import (
     WINDOWS,
     AcceleratorName,
@@ -31,6 +32,7 @@ from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.read import Reading, ReadOptions, read_options
 from snapmig.operations.runs.save import open_save_run
+from snapmig.sealing.keyring import Keyring, Keys
 from snapmig.stores.location import Location, ObjectUrl, parse_location, parse_new, same_location
 
 __all__ = ("merge", "rebase", "repack")
@@ -45,6 +47,7 @@ def merge(
     *,
     page_digests: bool | None = None,
     follow_remote_parents: bool = False,
+    keys: Keys | None = None,
     jobs: int | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
@@ -56,12 +59,15 @@ def merge(
     :param page_digests: store a digest of each page; default: as ``snapshot`` does
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :param keys: for sealed snapshots; the new one is sealed likewise, for these keys
     :param jobs: worker processes; default: the processors available to this process
     :param force: replace an existing file
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
-    wishes = _Wishes(jobs, progress, follow_remote_parents, page_digests, force=force)
+    wishes = _Wishes(
+        jobs, progress, follow_remote_parents, page_digests, force=force, keyring=parse_keys(keys)
+    )
     return _rewrite(snapshot, out, None, wishes)
 
 
@@ -72,6 +78,7 @@ def rebase(
     parent: PathLike,
     page_digests: bool | None = None,
     follow_remote_parents: bool = False,
+    keys: Keys | None = None,
     jobs: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> SaveResult:
@@ -83,11 +90,15 @@ def rebase(
     :param page_digests: store a digest of each page; default: as now
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :param keys: for sealed snapshots; the new one is sealed likewise, for these keys
     :raises UsageError: ``parent`` builds on ``snapshot``, or has other RAM blocks
     :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
-    wishes = _Wishes(jobs, progress, follow_remote_parents, page_digests, force=True)
-    with SnapshotFile(os.fspath(snapshot)) as file, SnapshotFile(os.fspath(parent)) as other:
+    ring = parse_keys(keys)
+    wishes = _Wishes(jobs, progress, follow_remote_parents, page_digests, force=True, keyring=ring)
+    with ExitStack() as stack:
+        file = stack.enter_context(SnapshotFile(os.fspath(snapshot), keys=ring))
+        other = stack.enter_context(SnapshotFile(os.fspath(parent), keys=ring))
         with Reading(other, wishes.reading()) as reading:
             ids = [each.superblock.snapshot_id for each in reading.chain]
         if file.superblock.snapshot_id in ids:
@@ -108,7 +119,9 @@ def repack(  # noqa: PLR0913 - the options of the command line
     packet_size: str | int | None = None,
     layout: LayoutName | None = None,
     page_digests: bool | None = None,
+    sealing: SealingName | None = None,
     follow_remote_parents: bool = False,
+    keys: Keys | None = None,
     jobs: int | None = None,
     force: bool = False,
     progress: ProgressCallback | None = None,
@@ -123,14 +136,17 @@ def repack(  # noqa: PLR0913 - the options of the command line
     :param page_digests: store a digest of each page; default: as ``snapshot`` does
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :param keys: for sealed snapshots; the new one is sealed likewise, for these keys
+    :param sealing: ``encrypted``, ``signed`` or ``none`` instead; a parent is kept only where it is
+        sealed in the same way
     :raises UsageError: an invalid argument
     :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
     wishes = _Wishes(
         jobs, progress, follow_remote_parents, page_digests, compression, accelerator, level,
-        window, depth, packet_size, layout, force,
+        window, depth, packet_size, layout, force, parse_keys(keys), _sealing(sealing),
     )  # fmt: skip
-    with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
+    with SnapshotFile(os.fspath(snapshot), keys=wishes.keyring) as file, ExitStack() as stack:
         reading = stack.enter_context(Reading(file, wishes.reading()))
         parent = parse_location(reading.chain[1].shown) if len(reading.chain) > 1 else None
     return _rewrite(snapshot, out, parent, wishes)
@@ -151,6 +167,8 @@ class _Wishes:
     packet_size: str | int | None = None
     layout: LayoutName | None = None
     force: bool = False
+    keyring: Keyring | None = None
+    sealing: Sealing | None = None
 
     def reading(self) -> ReadOptions:
         follow = self.follow_remote_parents
@@ -160,7 +178,7 @@ class _Wishes:
 def _rewrite(
     snapshot: PathLike, out: PathLike, parent: Location | None, wishes: _Wishes
 ) -> SaveResult:
-    with SnapshotFile(os.fspath(snapshot)) as file, ExitStack() as stack:
+    with SnapshotFile(os.fspath(snapshot), keys=wishes.keyring) as file, ExitStack() as stack:
         # A damaged record could pass for a packet of zeros.
         file.index.check_digest()
         place = parse_new(out)
@@ -197,7 +215,6 @@ def _options(
     return SaveOptions(
         jobs=parse_jobs(wishes.jobs),
         settings=coding.settings,
-        steps=coding.steps,
         notes=coding.notes,
         packet_size=size,
         layout=_layout(file, place, wishes.layout),
@@ -208,7 +225,25 @@ def _options(
         parent=parent,
         page_digests=digests,
         follow_remote_parents=wishes.follow_remote_parents,
+        sealing=_seal_as(file, wishes),
+        keyring=wishes.keyring,
     )
+
+
+def _sealing(name: SealingName | None) -> Sealing | None:
+    if name is None:
+        return None
+    if name not in SEALINGS:
+        raise UsageError(f"sealing is {name!r}, expected one of {', '.join(SEALINGS)}")
+    return Sealing[name.upper()]
+
+
+def _seal_as(file: SnapshotFile, wishes: _Wishes) -> Sealing:
+    sealing = file.sealing if wishes.sealing is None else wishes.sealing
+    if sealing != Sealing.NONE and wishes.keyring is None:
+        message = f"needs a key for a new snapshot that is {sealing.name.lower()}"
+        raise KeyRequiredError(message, path=file.shown)
+    return sealing
 
 
 def _layout(file: SnapshotFile, place: Location, wish: str | None) -> Layout:
@@ -218,17 +253,17 @@ def _layout(file: SnapshotFile, place: Location, wish: str | None) -> Layout:
 
 
 def _compression(chain: Sequence[SnapshotFile]) -> str:
-    # The compression of a snapshot's packets. A small increment may have none: then its parents'
-    # one, or else zlib.
+    # The compression of a snapshot's packets, or again a choice where it has several. A small
+    # increment may have none: then its parents' one, or else zlib.
     used = [file.superblock.encodings for file in chain]
-    names = [
-        each.name
-        for encodings in used
-        for each in COMPRESSIONS.values()
-        if each.encoding != Encoding.RAW and encodings >> each.encoding & 1
-    ]
-    if names:
-        return names[0]
+    for encodings in used:
+        names = [
+            each.name
+            for each in COMPRESSIONS.values()
+            if each.encoding != Encoding.RAW and encodings >> each.encoding & 1
+        ]
+        if names:
+            return names[0] if len(names) == 1 else AUTO_COMPRESSION
     return "none" if any(encodings >> Encoding.RAW & 1 for encodings in used) else "zlib"
 
 
@@ -236,5 +271,5 @@ def _attachments(file: SnapshotFile) -> Mapping[str, StoredAttachment]:
     return {
         entry.name: StoredAttachment(file, entry)
         for entry in file.attachments
-        if entry.name != PARENT_NAME
+        if entry.name not in (PARENT_NAME, PARENT_SEALING)
     }

@@ -19,6 +19,7 @@ from snapmig.images.source import ImageSource
 from snapmig.operations.options.addresses import parse_placing
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
+from snapmig.operations.options.keys import parse_keys, parse_sealing, prepare_keys
 from snapmig.operations.options.parse import (
     WAYS_OUT,
     AcceleratorName,
@@ -44,6 +45,7 @@ from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.save import open_save_run
 from snapmig.operations.runs.save_output import OpenOutput, whole_snapshot
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
+from snapmig.sealing.keyring import Keys
 from snapmig.stores.location import Location, parse_location, parse_new
 
 __all__ = ("ImageArgument", "SaveResult", "save")
@@ -59,6 +61,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     *,
     format: FormatName | None = None,  # noqa: A002 - the command line's word
     base: Sequence[str | os.PathLike[str]] = (),
+    qcow2_snapshot: str | None = None,
     parent: str | os.PathLike[str] | None = None,
     deltas: bool | None = None,
     jobs: int | None = None,
@@ -74,8 +77,13 @@ def save(  # noqa: PLR0913 - the words of the command line
     address: Mapping[str, int | str] | Sequence[str] = (),
     arch: str | None = None,
     follow_remote_parents: bool = False,
+    encrypt: bool = False,
+    sign: bool = False,
+    mixed_chain: bool = False,
+    keys: Keys | None = None,
     attach: Mapping[str, AttachmentSource] | None = None,
     force: bool = False,
+    resume: bool = False,
     live: bool | LiveName = False,
     via: ViaName | None = None,
     max_downtime: float | None = None,
@@ -101,6 +109,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         is paused, saved with its device state, and continued
     :param format: the image's format; default: detected from its content
     :param base: if ``image`` is a diff of Firecracker's, the files below it, the oldest first
+    :param qcow2_snapshot: if ``image`` is a qcow2 file, the name or ID of the snapshot in it, made
+        with ``savevm``, to take the memory from
     :param parent: an older snapshot of the guest; unchanged pages are not stored again
     :param deltas: store changed pages as differences from the parent's where that is smaller;
         default: only if the parent has no page digests, because then its pages are decoded anyway
@@ -122,8 +132,14 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param arch: the guest's architecture, such as ``aarch64``, if the image lacks it
     :param follow_remote_parents: look for the parents of ``parent`` anywhere, as named by
         snapshots; default: only beside it and below
+    :param encrypt: let the snapshot be read with one of ``keys`` only
+    :param sign: let those with one of ``keys`` see that nothing was changed
+    :param mixed_chain: allow a parent that is not sealed, or in another way
+    :param keys: to lock the snapshot with, and to open its parents
     :param attach: byte strings, or files, to keep in the snapshot, by name
     :param force: replace an existing file
+    :param resume: keep what is saved if this save ends early, beside the snapshot's name, and take
+        over what an earlier one kept, as far as it is still right; not of running guests
     :param live: let the guest run during a first pass, and pause it only to save changed pages;
         ``background``: save the guest as it is at the start, and let it run on
     :param via: the way to a running guest's RAM: ``shared`` files, QEMU's ``multifd`` channels, a
@@ -160,12 +176,12 @@ def save(  # noqa: PLR0913 - the words of the command line
     options = SaveOptions(
         jobs=parse_jobs(jobs),
         settings=coding.settings,
-        steps=coding.steps,
         notes=coding.notes,
         packet_size=None if packet_size is None else parse_packet_size(packet_size),
         layout=parse_layout(layout, location),
         attach={} if attach is None else attach,
         force=force,
+        resume=resume,
         live=parse_live(live),
         progress=progress,
         parent=None if parent is None else parse_location(parent),
@@ -174,6 +190,9 @@ def save(  # noqa: PLR0913 - the words of the command line
         follow_remote_parents=follow_remote_parents,
         workers=choose_workers(bwlimit, workers),
         addresses=placing.addresses,
+        sealing=parse_sealing(keys, encrypt=encrypt, sign=sign),
+        keyring=parse_keys(keys),
+        mixed_chain=mixed_chain,
         architecture=placing.architecture,
         monitor=MonitorWait(parse_monitor_timeout(monitor_timeout), notice),
         via=None if via is None else parse_via(via, WAYS_OUT),
@@ -182,17 +201,25 @@ def save(  # noqa: PLR0913 - the words of the command line
     if isinstance(image, str) and is_guest(image):
         if format is not None:
             raise UsageError("a running guest has no image format")
+        if qcow2_snapshot is not None:
+            raise UsageError("a running guest is no qcow2 file, name its disk image")
         if share is not None:
             raise UsageError("a running guest is saved by one host, without shares")
+        if resume:
+            raise UsageError("a running guest has other memory by now, only files are resumed")
         # Imported here because asyncio takes 30 ms.
         from snapmig.operations.runs.save_guest import save_guest  # noqa: PLC0415
 
-        return save_guest(parse_guest(image, connect), location, options)
+        guest = parse_guest(image, connect)
+        prepare_keys(options.keyring, options.sealing)
+        return save_guest(guest, location, options)
     if live:
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET or libvirt:DOMAIN")
-    with closing(_open_image(image, format, base)) as source:
+    with closing(_open_image(image, format, base, qcow2_snapshot)) as source:
         open_output: OpenOutput = whole_snapshot
         if share is not None:
+            if resume:
+                raise UsageError("a share is saved from its start again, without resume")
             from snapmig.operations.shares import parse_share, share_output  # noqa: PLC0415 - rare
 
             open_output = share_output(_shared(location), options, parse_share(share))
@@ -210,8 +237,17 @@ def _shared(location: Location) -> Path:
 
 
 def _open_image(
-    image: ImageArgument, format_name: str | None, base: Sequence[str | os.PathLike[str]]
+    image: ImageArgument,
+    format_name: str | None,
+    base: Sequence[str | os.PathLike[str]],
+    qcow2_snapshot: str | None,
 ) -> ImageSource:
+    if qcow2_snapshot is not None:
+        if format_name is not None or base or not isinstance(image, str | os.PathLike):
+            raise UsageError("a qcow2 snapshot is in one file, and has neither a format nor a base")
+        from snapmig.images.qcow2.image import open_saved_vm  # noqa: PLC0415 - rare
+
+        return open_saved_vm(os.fspath(image), qcow2_snapshot)
     if base:
         if format_name not in (None, "firecracker") or not isinstance(image, str | os.PathLike):
             raise UsageError("only Firecracker's diff files have a base")

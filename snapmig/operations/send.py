@@ -10,9 +10,10 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.handlers.counters import Counter
-from snapmig.migration.wire import WireCompression
+from snapmig.migration.compression import WireCompression
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.keys import parse_keys
 from snapmig.operations.options.parse import (
     MULTIFD,
     POSTCOPY,
@@ -33,6 +34,7 @@ from snapmig.operations.runs.read import Reading, read_options
 from snapmig.operations.runs.send_to_peer import Transfer, send_to_peer
 from snapmig.operations.runs.serve_peer import continue_at_peer, serve_peer
 from snapmig.operations.runs.workers import choose_workers
+from snapmig.sealing.keyring import Keys
 
 __all__ = ("PATIENCE_S", "SendResult", "send")
 
@@ -90,6 +92,7 @@ def send(  # noqa: PLR0913 - the words of the command line
     depth: int | None = None,
     bwlimit: str | int | None = None,
     follow_remote_parents: bool = False,
+    keys: Keys | None = None,
     progress: ProgressCallback | None = None,
 ) -> SendResult:
     """
@@ -122,6 +125,7 @@ def send(  # noqa: PLR0913 - the words of the command line
     :param bwlimit: bytes per second to send at most, a number or a text such as ``200M``
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :param keys: for sealed snapshots
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an invalid argument, or the snapshot has no device state of QEMU
     :raises CorruptSnapshotError: the snapshot is damaged
@@ -151,14 +155,16 @@ def send(  # noqa: PLR0913 - the words of the command line
     )
     identity, patience_s = parse_uuid(uuid), parse_timeout(timeout, PATIENCE_S)
     transfer = Transfer(peer, channels, compression, identity, patience_s)
-    with SnapshotFile(os.fspath(snapshot)) as source, Reading(source, options) as reading:
+    opened = SnapshotFile(os.fspath(snapshot), keys=parse_keys(keys))
+    with opened as source, Reading(source, options) as reading:
+        reading.check_index()
         before = asked = None
         if recover:
             serving = continue_at_peer(reading, peer, patience_s)
             counters, asked = serving.counters, len(serving.asked)
         elif postcopy:
-            serving, before = serve_peer(reading, peer, patience_s, working_set)
-            counters, asked = serving.counters, len(serving.asked)
+            serving = serve_peer(reading, peer, patience_s, working_set)
+            counters, before, asked = serving.counters, serving.before, len(serving.asked)
         else:
             counters = send_to_peer(reading, transfer)
     geometry, data_pages = source.geometry, int(counters[Counter.DATA_PAGES])

@@ -14,19 +14,26 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from snapmig.architectures import Architecture
-from snapmig.attachments import store_attachments
-from snapmig.container.format import Encoding, Layout, page_digests_size, record_size
-from snapmig.container.index import kind_counts, record_dtype, records_sound
+from snapmig.attachments import StoredAttachment, store_attachments
+from snapmig.container.format import Encoding, Layout, Sealing, page_digests_size, record_size
+from snapmig.container.index import record_dtype
+from snapmig.container.record_checks import records_sound
 from snapmig.container.shares import MAX_SHARES, SharedFile, Shares, share_packets
+from snapmig.container.stored_index import count_records
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import Geometry, RamBlock, RamPiece
 from snapmig.operations.options.arguments import checks_arguments
+from snapmig.operations.options.keys import parse_keys
 from snapmig.operations.options.save import SaveOptions
 from snapmig.operations.runs.save_inputs import SaveInputs
 from snapmig.operations.runs.save_output import Finish, OpenOutput, SaveOutput
-from snapmig.system.files import check_destination, pread_all, write_file
+from snapmig.sealing.file_key import FileKey
+from snapmig.sealing.key_table import COPIES, KeyTable
+from snapmig.sealing.keyring import Keyring, Keys, KnownSeal, NewSeal
+from snapmig.system.files import check_destination, pread_all
 from snapmig.system.libc import punch_hole
+from snapmig.system.partial import write_file
 
 __all__ = ("CommitResult", "abandon", "commit", "parse_share", "share_output")
 
@@ -79,14 +86,43 @@ def _open_share(inputs: SaveInputs, shares: Shares, share: tuple[int, int]) -> I
     with shares.held(number):
         shares.drop_mark(number)
         facts = _Facts(inputs.geometry, inputs.window_bits, inputs.page_digests)
-        with _writer(shares, facts) as writer:
+        seal = None if inputs.seal is None else _joined(shares, inputs.seal)
+        with _writer(shares, facts, seal) as writer:
             packets = share_packets(inputs.geometry, number, count)
             _clear(shares, writer, packets)
-            yield _ShareOutput(shares, number, writer, packets)
+            yield _ShareOutput(shares, number, writer, packets, seal)
+
+
+def _joined(shares: Shares, seal: NewSeal) -> KnownSeal:
+    # The first share's key is that of all.
+    key = FileKey.new(secret=seal.secret)
+    own = KeyTable.of(seal.slots(key)).pack(key) * COPIES
+    table = KeyTable.unpack(shares.key_table(own))
+    return KnownSeal(seal.keyring.unlock(table, secret=seal.secret), table)
+
+
+def _seal_of(shares: Shares, plan: Mapping[str, Any], keyring: Keyring | None) -> KnownSeal | None:
+    if plan.get("sealing") == Sealing.NONE:
+        return None
+    secret = plan.get("sealing") == Sealing.ENCRYPTED
+    try:
+        table = KeyTable.unpack(shares.key_table(b""))
+        return KnownSeal((keyring or Keyring(Keys())).unlock(table, secret=secret), table)
+    except SnapmigError as error:
+        error.path = error.path or str(shares.path)
+        raise
 
 
 class _ShareOutput:
-    def __init__(self, shares: Shares, number: int, writer: SnapshotWriter, packets: range) -> None:
+    def __init__(
+        self,
+        shares: Shares,
+        number: int,
+        writer: SnapshotWriter,
+        packets: range,
+        seal: KnownSeal | None,
+    ) -> None:
+        self._hide = None if seal is None or not seal.known.secret else seal.known.seal_table
         self._shares = shares
         self._number = number
         self.writer = writer
@@ -100,11 +136,16 @@ class _ShareOutput:
         names = []
         if self._number == 1:
             for at, (name, content) in enumerate(facts.attachments.items()):
-                write_file(self._shares.folder / f"attachment-{at}", content, force=True)
+                kept = content if self._hide is None else self._hide(_whole(content))
+                write_file(self._shares.folder / f"attachment-{at}", kept, force=True)
                 names.append(name)
         self._shares.put_mark(self._number, {"attachments": names})
         status = os.stat(self._shares.data)
-        return WrittenSnapshot(b"", status.st_size, status.st_blocks * 512)
+        return WrittenSnapshot(b"", status.st_size, status.st_blocks * 512, b"")
+
+
+def _whole(content: bytes | StoredAttachment) -> bytes:
+    return content if isinstance(content, bytes) else b"".join(content)
 
 
 def _clear(shares: Shares, writer: SnapshotWriter, packets: range) -> None:
@@ -125,11 +166,14 @@ def _clear(shares: Shares, writer: SnapshotWriter, packets: range) -> None:
 
 
 @checks_arguments
-def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitResult:
+def commit(
+    snapshot: str | os.PathLike[str], *, force: bool = False, keys: Keys | None = None
+) -> CommitResult:
     """
     Make a snapshot of its shares, once: a second commit finds none.
 
     :param force: replace an existing snapshot
+    :param keys: of sealed shares
     :raises UsageError: no share was begun, or they are committed already
     :raises SnapmigError: shares are unfinished, or being saved again
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
@@ -148,8 +192,9 @@ def commit(snapshot: str | os.PathLike[str], *, force: bool = False) -> CommitRe
             message = f"{missed} not done, of {len(numbers)} shares"
             raise SnapmigError(message, path=str(path))
         facts = _read_plan(shares, plan)
-        with _writer(shares, facts) as writer:
-            result = _commit(shares, writer, facts, marks[1] or {}, force=force)
+        seal = _seal_of(shares, plan, parse_keys(keys))
+        with _writer(shares, facts, seal) as writer:
+            result = _commit(shares, writer, facts, marks[1] or {}, force=force, seal=seal)
         shares.remove()
     seconds = round(time.monotonic() - started, 3)
     return replace(result, seconds=seconds)
@@ -198,13 +243,17 @@ def _commit(
     mark: Mapping[str, Any],
     *,
     force: bool,
+    seal: KnownSeal | None,
 ) -> CommitResult:
     encodings, data_pages, stored = _look_at_index(shares, writer, facts.geometry)
+    show = None if seal is None or not seal.known.secret else seal.known.open_table
     data_end = writer.end
     contents = {
         name: (shares.folder / f"attachment-{number}").read_bytes()
         for number, name in enumerate(mark["attachments"])
     }
+    if show is not None:
+        contents = {name: show(content) for name, content in contents.items()}
     store_attachments(writer, contents)
     written = writer.commit(
         data_end=data_end, encodings=encodings, force=force, architecture=facts.architecture
@@ -233,17 +282,21 @@ def _look_at_index(
     places = (plan.data_offset, writer.end, plan.packet_size)
     has_digests = plan.page_digests_offset > 0
     if len(records) != geometry.packet_count or not records_sound(
-        records, 0, places, has_parent=False, has_page_digests=has_digests
+        records,
+        0,
+        places,
+        has_parent=False,
+        has_page_digests=has_digests,
+        sealed=plan.key is not None,
     ):
         raise SnapmigError("the shares' index is damaged, write them again", path=str(shares.path))
-    counts = np.bincount(records["encoding"], minlength=8)
-    encodings = sum(1 << kind for kind in Encoding if counts[kind])
-    kinds = kind_counts(records)
-    stored = int(records["stored_size"].sum(dtype=np.int64))
-    return encodings, int(kinds[1:].sum()), stored
+    counts = count_records(raw, geometry.packet_size)
+    found = zip(Encoding, counts.encodings, strict=True)
+    encodings = sum(1 << kind for kind, count in found if count)
+    return encodings, counts.pages_in_use, counts.stored_size
 
 
-def _writer(shares: Shares, facts: _Facts) -> SnapshotWriter:
+def _writer(shares: Shares, facts: _Facts, seal: KnownSeal | None) -> SnapshotWriter:
     file = SharedFile(shares.data, shares.path, facts.geometry.ram_size)
     return SnapshotWriter(
         shares.path,
@@ -252,6 +305,7 @@ def _writer(shares: Shares, facts: _Facts) -> SnapshotWriter:
         facts.window_bits,
         file,
         page_digests=facts.page_digests,
+        seal=seal,
     )
 
 
@@ -269,7 +323,8 @@ def _plan(inputs: SaveInputs, shares: int) -> dict[str, Any]:
         ],
         "packet_size": inputs.geometry.packet_size,
         "compression": options.settings.compression,
-        "level": options.settings.deflate.level,
+        "codecs": [codec.name for codec in options.settings.codecs],
         "window_bits": inputs.window_bits,
         "page_digests": inputs.page_digests,
+        "sealing": options.sealing,
     }

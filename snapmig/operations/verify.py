@@ -8,20 +8,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from snapmig.attachments import StoredAttachment
 from snapmig.chains.reader import ReadPlan
+from snapmig.container.format import Sealing
 from snapmig.container.index import Records
 from snapmig.container.reader import SnapshotFile
 from snapmig.container.rests import pages_of_record, wrong_rests
-from snapmig.errors import SnapmigError, StoreError
+from snapmig.encodings.compressions import ReadSettings
+from snapmig.errors import CorruptSnapshotError, SnapmigError, StoreError
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.load import LoadTasks, VerifyHandler
+from snapmig.handlers.load import VerifyHandler
+from snapmig.handlers.load_tasks import DamageTasks
+from snapmig.handlers.stored import StoredHandler
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.keys import parse_keys
 from snapmig.operations.options.parse import AcceleratorName, WindowName, window_bits
-from snapmig.operations.progress import ProgressCallback
-from snapmig.operations.runs.read import Reading, read_options
+from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.runs.lost import LostRange, damaged_ranges
+from snapmig.operations.runs.read import Reading, ReadOptions, read_options, unproved
 from snapmig.pages import Mask
+from snapmig.sealing.keyring import Keys
 
 __all__ = ("VerifyResult", "verify")
 
@@ -39,7 +48,12 @@ class VerifyResult:
     :param quick: packets were left unread
     :param packets: packets in the snapshot, 0 if it could not be opened
     :param damaged_packets: packets with a bad record, stored bytes or contents
+    :param damaged: the guest RAM that is in them, up to a thousand of ``damaged_ranges`` ranges
     :param problems: a sentence for each problem, up to :data:`MAX_PROBLEMS`
+    :param sealing: ``none``, ``signed`` or ``encrypted``
+    :param locked: it is encrypted, and without a key only stored bytes were checked, for damage
+    :param proved: a key has shown that it and its parents hold what was sealed, unless there are
+        problems
     :param exit_code: 0, or the first problem's
     :param warnings: further messages for the user, a sentence each
     """
@@ -53,6 +67,11 @@ class VerifyResult:
     exit_code: int
     seconds: float
     warnings: tuple[str, ...] = ()
+    sealing: str = "none"
+    locked: bool = False
+    proved: bool = False
+    damaged_ranges: int = 0
+    damaged: tuple[LostRange, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -70,6 +89,8 @@ def verify(
     accelerator: AcceleratorName = AUTO,
     depth: int | None = None,
     follow_remote_parents: bool = False,
+    keys: Keys | None = None,
+    expect: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> VerifyResult:
     """
@@ -88,6 +109,9 @@ def verify(
     :param depth: packets in flight at an asynchronous engine, per worker
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
+    :param keys: for sealed snapshots; without one only the stored bytes of an encrypted snapshot
+        are checked, for damage, and a signed one is not proved
+    :param expect: the root that it must have, in hexadecimal digits: another one is a problem
     :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: an invalid argument
     :raises StoreError: object storage can't be reached, or refused a request
@@ -103,18 +127,29 @@ def verify(
     path = os.fspath(snapshot)
     found = _Findings()
     packets = ram_size = 0
+    locked = proved = False
+    sealing = Sealing.NONE
     try:
-        with SnapshotFile(path) as source:
+        opened = SnapshotFile(path, keys=parse_keys(keys), locked=True, index_checked=False)
+        with opened as source:
             packets, ram_size = source.geometry.packet_count, source.geometry.ram_size
+            sealing, locked, proved = source.sealing, source.is_locked, source.is_proved
+            if expect is not None:
+                found.attempt(partial(_check_root, source, expect))
             source.index.check_holes()
             found.attempt(source.index.check_digest)
             if quick:
                 _check_records(source, found)
+                found.warnings += unproved([source])
+            elif locked:
+                _check_stored(source, options, found)
             else:
                 with Reading(source, options) as reading:
                     _check_packets(reading, bits, found)
+                    proved = all(file.is_proved for file in reading.chain)
                 for entry in source.attachments:
                     found.attempt(StoredAttachment(source, entry).check)
+            found.locate(source)
     except OSError as error:
         error.filename = error.filename or path
         raise
@@ -129,21 +164,32 @@ def verify(
         ram_size=ram_size,
         damaged_packets=found.damaged_packets,
         problems=tuple(str(error) for error in found.errors),
+        sealing=sealing.name.lower(),
+        locked=locked,
+        proved=proved,
         exit_code=found.errors[0].exit_code if found.errors else 0,
         seconds=round(time.monotonic() - started, 3),
         warnings=tuple(found.warnings),
+        damaged_ranges=found.ranges,
+        damaged=found.damaged,
     )
 
 
 class _Findings:
     def __init__(self) -> None:
         self.errors: list[SnapmigError] = []
-        self.damaged_packets = 0
+        self.packets: Mask | None = None
+        self.damaged_packets = self.ranges = 0
+        self.damaged: tuple[LostRange, ...] = ()
         self.warnings: list[str] = []
 
     def add(self, error: SnapmigError) -> None:
         if len(self.errors) < MAX_PROBLEMS:
             self.errors.append(error)
+
+    def locate(self, source: SnapshotFile) -> None:
+        if self.packets is not None:
+            _, self.ranges, self.damaged = damaged_ranges(source, self.packets, whole=True)
 
     def may_take(self, error: SnapmigError) -> bool:
         # A missing parent or engine is no fact about the snapshot, so there is no verdict.
@@ -163,6 +209,7 @@ class _Findings:
 
 
 def _check_records(source: SnapshotFile, found: _Findings) -> None:
+    found.packets = damaged = np.zeros(source.geometry.packet_count, np.bool_)
     for first in range(0, source.geometry.packet_count, _INDEX_STEP):
         count = min(_INDEX_STEP, source.geometry.packet_count - first)
         packets = range(first, first + count)
@@ -176,6 +223,7 @@ def _check_records(source: SnapshotFile, found: _Findings) -> None:
             errors = wrong_rests(source, packets, partial(_stored_pages, records, first))
         for error in errors:
             found.damaged_packets += 1
+            damaged[error.packet] = True
             found.add(error)
 
 
@@ -191,6 +239,27 @@ def _wrong_records(source: SnapshotFile, packets: range) -> Iterator[SnapmigErro
             yield error
 
 
+def _check_root(source: SnapshotFile, expected: str) -> None:
+    root = source.superblock.root.hex()
+    if root != expected:
+        message = f"root is {root}, expected {expected}: it is another snapshot, or an older one"
+        raise CorruptSnapshotError(message, path=source.shown)
+
+
+def _check_stored(source: SnapshotFile, options: ReadOptions, found: _Findings) -> None:
+    settings = ReadSettings(source.superblock.window_bits)
+    plan = ReadPlan(source.plan(), source.shown, settings)
+    tasks = DamageTasks(source, range(source.geometry.packet_count))
+    with options.workers(options.jobs, partial(StoredHandler, plan), lambda _signal: "") as pool:
+        report = reporter(pool, source.geometry.ram_size, options.progress)
+        pool.run(tasks, report)
+        report()
+        found.damaged_packets += int(pool.counters.total()[Counter.DAMAGED_PACKETS])
+    found.packets = tasks.damaged
+    for error in tasks.errors:
+        found.add(error)
+
+
 def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None:
     source = reading.snapshot
     source.keep_page_digests()
@@ -199,11 +268,12 @@ def _check_packets(reading: Reading, bits: int | None, found: _Findings) -> None
     plans = reading.plans
     if bits is not None:
         plans = [_with_window(plan, bits) for plan in plans]
-    tasks = LoadTasks(source, range(source.geometry.packet_count))
+    tasks = DamageTasks(source, range(source.geometry.packet_count))
     counters = reading.run(tasks, partial(VerifyHandler, plans), source.geometry.ram_size)
     found.damaged_packets += int(counters[Counter.DAMAGED_PACKETS])
     found.warnings += reading.warnings
-    for error in sorted(tasks.replies, key=lambda error: error.packet):
+    found.packets = tasks.damaged
+    for error in tasks.errors:
         found.add(error)
 
 

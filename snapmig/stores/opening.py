@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from snapmig.errors import SnapmigError
-from snapmig.stores.destination import Destination, FileDestination
+from snapmig.stores.destination import Destination, FileDestination, ResumableDestination
 from snapmig.stores.location import Location, ObjectUrl, parse_location
 from snapmig.stores.source import ByteSource, FileSource, SourcePlan
 from snapmig.system.files import check_destination
@@ -34,22 +34,25 @@ def open_source(name: str | SourcePlan) -> ByteSource:
     return ObjectSource(location, plan)
 
 
-def create(location: Location, needed: int, head: int) -> Destination:
+def create(location: Location, needed: int, head: int, resume: str | None = None) -> Destination:
     """
     Begin a new file or object.
 
     :param needed: upper limit of the complete one's bytes
     :param head: bytes at its start, written last
+    :param resume: of a snapshot that may be gone on with, the key of its settings
     :raises NoSpaceError: the filesystem is full
     :raises StoreError: object storage can't be reached
     """
     if isinstance(location, Path):
+        if resume is not None:
+            return ResumableDestination(location, needed, resume)
         return FileDestination(location, needed)
     load_s3()
     # Imported only here, because it takes 300 ms.
     from snapmig.stores.upload import PartialObject  # noqa: PLC0415
 
-    return PartialObject(location, needed, head)
+    return PartialObject(location, needed, head, resume=resume is not None)
 
 
 def check_location(location: Location, *, force: bool) -> None:

@@ -29,6 +29,7 @@ __all__ = (
     "FoundObject",
     "ObjectClient",
     "PrefixClient",
+    "SentPart",
     "check_object",
     "settings",
     "together",
@@ -48,6 +49,13 @@ class FoundObject(NamedTuple):
     version: str
     token: str
     start: bytes
+
+
+class SentPart(NamedTuple):
+    """A part on the server; its ETag is the MD5 of its bytes, unless the server encrypts it."""
+
+    tag: str
+    size: int
 
 
 class ObjectClient(BucketClient):
@@ -86,10 +94,38 @@ class ObjectClient(BucketClient):
         reply = self._call("create_multipart_upload", Metadata={_TOKEN: token})
         return str(reply["UploadId"])
 
-    def put_part(self, upload: str, number: int, body: Buffer) -> str:
-        """Send a part, numbered from 1. Return its ETag."""
+    def earlier(self) -> tuple[str, dict[int, SentPart]] | None:
+        """
+        Return the id and the parts of an unfinished upload of this object, that with most of them.
+
+        None if there is none, or these rights do not show it.
+        """
+        try:
+            uploads = [
+                each for name, each in PrefixClient(self.url).uploads() if name == self.url.name
+            ]
+            found = [(upload, self._parts(upload)) for upload in uploads]
+        except RefusedError as error:
+            if error.code not in ("AccessDenied", "403", "NotImplemented", "NoSuchUpload"):
+                raise
+            return None
+        return max(found, key=lambda item: len(item[1]), default=None)
+
+    def _parts(self, upload: str) -> dict[int, SentPart]:
+        parts: dict[int, SentPart] = {}
+        more: dict[str, Any] = {}
+        while True:
+            page = self._call("list_parts", UploadId=upload, **more)
+            for part in page.get("Parts", ()):
+                parts[int(part["PartNumber"])] = SentPart(str(part["ETag"]), int(part["Size"]))
+            if not page.get("IsTruncated") or not page.get("NextPartNumberMarker"):
+                return parts
+            more = {"PartNumberMarker": page["NextPartNumberMarker"]}
+
+    def put_part(self, upload: str, number: int, body: Buffer) -> tuple[str, bool]:
+        """Send a part, numbered from 1. Return its ETag, and True if it took several attempts."""
         reply = self._call("upload_part", UploadId=upload, PartNumber=number, Body=body)
-        return str(reply["ETag"])
+        return str(reply["ETag"]), bool(reply["ResponseMetadata"].get("RetryAttempts"))
 
     def complete(self, upload: str, tags: list[str], *, create: bool) -> None:
         """Make the object from its parts, atomically."""
@@ -115,7 +151,7 @@ class ObjectClient(BucketClient):
         """
         upload = self.begin(secrets.token_hex(16))
         try:
-            self.complete(upload, [self.put_part(upload, 1, content)], create=create)
+            self.complete(upload, [self.put_part(upload, 1, content)[0]], create=create)
         except BaseException:
             with suppress(StoreError):
                 self.abort(upload)
@@ -164,6 +200,7 @@ class ObjectClient(BucketClient):
                     done += len(piece)
             except (TransferError, IncompleteReadError) as error:
                 breaks += 1
+                self.repeated += 1
                 if breaks >= self.attempts + done // _DROP_STEP:
                     raise explain(error, self.url, self.endpoint, breaks) from error
                 time.sleep(min(_MAX_PAUSE_S, random.random() * 0.2 * 2**breaks))

@@ -56,6 +56,10 @@ class ByteSource(Protocol):
     size: int
     disk_size: int
 
+    @property
+    def repeated_requests(self) -> int:
+        """Number of requests so far that took another attempt."""
+
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes; fewer only at their end."""
 
@@ -84,6 +88,7 @@ class FileSource:
     """
 
     remote: ClassVar[bool] = False
+    repeated_requests = 0
 
     def __init__(self, path: str) -> None:
         self._fd = open_regular(path)

@@ -14,24 +14,19 @@ in between may be called by a thread that serves other jobs, too, and never wait
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
-import queue
 import secrets
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from typing import IO, ClassVar
 
 from snapmig.errors import DestinationExistsError, SnapmigError, StoreError
 from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import ObjectUrl
+from snapmig.stores.parts import Parts
 from snapmig.stores.s3 import ObjectClient
+from snapmig.stores.window import Window
 from snapmig.system.files import Buffer, pwrite_all, write_error
-from snapmig.system.libc import punch_hole
-from snapmig.system.limits import start_thread
-from snapmig.system.signals import raise_if_cancelled
 
 __all__ = ("PartialObject", "part_size")
 
@@ -40,11 +35,15 @@ MIN_PART = 8 << 20
 MAX_PARTS = 10_000
 PLANNED_PARTS = 8_000
 """Into which a guest is cut where the least size gives more: attachments need some, too."""
-THREADS = 4
-QUEUED = 8
-"""Complete parts that may wait for a thread; then no more packets are encoded."""
-_END_S = 1.0
-"""For parts on their way when an upload is given up; what comes later is dropped by the server."""
+FEWEST = 4
+MOST = 32
+"""Parts that may be under way: S3 gives a connection some 90 MB/s."""
+QUEUED = 4
+"""Complete parts that may wait besides; then no more packets are encoded."""
+ROOM = 4
+"""Parts under way and waiting take no more than this part of what is free for temporary files."""
+_START = 4096
+"""Bytes by which our own object is known: its superblock, with a random id."""
 
 
 def part_size(needed: int) -> int:
@@ -57,37 +56,47 @@ class PartialObject:
     """
     An object in the making, until :meth:`commit` gives it its name.
 
-    Leaving the ``with`` block without a commit drops everything sent so far.
+    Leaving the ``with`` block without a commit drops everything sent so far, unless it is to be
+    gone on with.
 
     :param needed: largest possible size in bytes
     :param head: bytes at its start, known only at the end
+    :param resume: keep what is sent; do not send again what an earlier upload sent
+    :ivar window: how many parts may be under way
     :raises StoreError: the upload can't be begun
     """
 
     remote: ClassVar[bool] = True
+    resumed = dropped = False
 
-    def __init__(self, url: ObjectUrl, needed: int, head: int) -> None:
+    def __init__(self, url: ObjectUrl, needed: int, head: int, *, resume: bool = False) -> None:
         self.path = url
         self.shown = f"temporary file of {url} in {tempfile.gettempdir()}"
         self.part_size = part_size(needed)
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="snapmig-", buffering=0)  # noqa: SIM115
         self.fd = self._file.fileno()
-        self.needed = min(needed, head + (QUEUED + THREADS + 2) * self.part_size)
+        self.window = Window(FEWEST, FEWEST, self._most())
+        self.needed = min(needed, head + (QUEUED + FEWEST + 2) * self.part_size)
         self._client = ObjectClient(url)
         self._token = secrets.token_hex(16)
         self._next = -(-head // self.part_size)
         self._early = range(self._next, self._next)
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._size = 0
-        self._upload: str | None = self._client.begin(self._token)
+        self._resume = resume
+        upload, self._there = (self._client.earlier() if resume else None) or ("", {})
+        self._upload: str | None = upload or self._client.begin(self._token)
 
     def __enter__(self) -> PartialObject:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        if self._upload is not None:
+        if self._upload is not None and self._resume:
+            if self._parts is not None:
+                self._parts.stop()
+        elif self._upload is not None:
             _drop(self._client.url, self._upload, self._parts)
-            self._upload = self._parts = None
+        self._upload = None
         self._file.close()
 
     @property
@@ -97,7 +106,7 @@ class PartialObject:
 
         :raises StoreError: a part could not be sent
         """
-        return self._parts is None or self._parts.waiting < QUEUED
+        return self._parts is None or self._parts.waiting < self.window.size + QUEUED
 
     def advance(self, end: int) -> None:
         """
@@ -152,8 +161,13 @@ class PartialObject:
             raise self._taken()
         with self._once(force=force):
             self._client.complete(parts.upload, tags, create=not force)
-        self._upload = self._parts = None
+        self._upload = None
         parts.stop()
+
+    @property
+    def kept_parts(self) -> int:
+        """Parts that the server had already."""
+        return 0 if self._parts is None else self._parts.kept
 
     @contextlib.contextmanager
     def _once(self, *, force: bool) -> Iterator[None]:
@@ -180,19 +194,27 @@ class PartialObject:
 
     def _is_ours(self) -> bool:
         try:
-            return self._client.start(1).token == self._token
+            found = self._client.start(_START)
+            return found.token == self._token or found.start == os.pread(self.fd, _START, 0)
         except SnapmigError:
             return False
 
-    def _sender(self) -> _Parts:
+    def _sender(self) -> Parts:
         # Its threads start after the workers, because those can't be forked beside threads.
         if self._parts is None:
             upload = str(self._upload)
-            self._parts = _Parts(self._client, upload, self.fd, self.part_size)
+            self._parts = Parts(
+                self._client, upload, self.fd, self.part_size, self._there, self.window
+            )
         return self._parts
 
+    def _most(self) -> int:
+        space = os.fstatvfs(self.fd)
+        parts = space.f_bavail * space.f_frsize // ROOM // self.part_size
+        return max(FEWEST, min(parts - QUEUED, MOST))
 
-def _drop(url: ObjectUrl, upload: str, parts: _Parts | None) -> None:
+
+def _drop(url: ObjectUrl, upload: str, parts: Parts | None) -> None:
     # A part under way may arrive after the first request to drop them all.
     impatient = ObjectClient(url, patient=False)
     if parts is not None:
@@ -202,90 +224,3 @@ def _drop(url: ObjectUrl, upload: str, parts: _Parts | None) -> None:
         parts.stop()
     with contextlib.suppress(SnapmigError):
         impatient.abort(upload)
-
-
-class _Parts:
-    # Threads that send parts. They are daemons, so that one waiting for the network does not keep
-    # the process alive.
-    def __init__(self, client: ObjectClient, upload: str, fd: int, size: int) -> None:
-        self.upload = upload
-        self._client = client
-        self._fd = os.dup(fd)
-        self._part_size = size
-        self._tags: dict[int, str] = {}
-        self._sent = 0
-        self._changed = threading.Condition()
-        self._error: BaseException | None = None
-        self._queue: queue.SimpleQueue[tuple[int, int] | None] = queue.SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._work, name="snapmig-send", daemon=True)
-            for _ in range(THREADS)
-        ]
-        for thread in self._threads:
-            start_thread(thread)
-
-    @property
-    def waiting(self) -> int:
-        with self._changed:
-            self._raise()
-            return self._sent - len(self._tags)
-
-    def send(self, index: int, length: int) -> None:
-        with self._changed:
-            self._raise()
-            self._sent += 1
-        self._queue.put((index, length))
-
-    def all_sent(self, count: int) -> list[str]:
-        with self._changed:
-            while len(self._tags) < self._sent and self._error is None:
-                raise_if_cancelled()
-                self._changed.wait(0.5)
-            self._raise()
-            return [self._tags[index] for index in range(count)]
-
-    def stop(self) -> None:
-        self.give_up()
-        for _ in self._threads:
-            self._queue.put(None)
-        end = time.monotonic() + _END_S
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
-        if not any(thread.is_alive() for thread in self._threads):
-            os.close(self._fd)  # else left open: its number must not become another file's
-
-    def give_up(self) -> None:
-        with self._changed:
-            if self._error is None:
-                self._error = StoreError("the upload was given up")
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        while True:
-            wanted = self._queue.get()
-            if wanted is None or self._error is not None:
-                return
-            try:
-                tag = self._send(*wanted)
-            except BaseException as error:  # noqa: BLE001 - the main thread must hear of it
-                with self._changed:
-                    if self._error is None:
-                        self._error = error
-                    self._changed.notify_all()
-                return
-            with self._changed:
-                self._tags[wanted[0]] = tag
-                self._changed.notify_all()
-
-    def _send(self, index: int, length: int) -> str:
-        start = index * self._part_size
-        with contextlib.closing(
-            mmap.mmap(self._fd, length, prot=mmap.PROT_READ, offset=start)
-        ) as body:
-            tag = self._client.put_part(self.upload, index + 1, body)
-        if length == self._part_size and index:
-            punch_hole(self._fd, start, length)
-        return tag

@@ -1,44 +1,29 @@
-"""
-Write files whole: a partial file beside the destination takes its name once complete.
-
-The usual order for a file never to be seen half written: create under another name in the same
-directory, write, sync, rename, sync the directory.
-"""
+"""Files as bytes at offsets: open nothing but regular files, read and write all of a range."""
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import shutil
 import stat
-from collections.abc import Iterable, Sized
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from snapmig.errors import DestinationExistsError, NoSpaceError, SnapmigError, UsageError
 from snapmig.units import format_size
 
 __all__ = (
     "Buffer",
-    "NamelessFile",
     "NewFile",
-    "PartialDirectory",
-    "PartialFile",
-    "Pieces",
     "check_destination",
     "descriptor_path",
-    "fill_file",
     "free_bytes",
     "is_regular",
     "open_regular",
-    "partial_path",
     "pread_all",
     "pwrite_all",
     "read_small",
     "sync_directory",
     "write_error",
-    "write_file",
 )
 
 Buffer = Any
@@ -226,146 +211,6 @@ class NewFile:
 
     def __exit__(self, *_exc: object) -> None:
         self.close()
-
-
-class NamelessFile(NewFile):
-    """
-    An empty file without a name: nobody can plant it, and it ends with its descriptors.
-
-    A killed process leaves nothing behind.
-
-    :param folder: a directory of a filesystem with enough room
-    :param needed: its size in bytes, reported when the filesystem is full
-    """
-
-    def __init__(self, folder: Path, needed: int = 0) -> None:
-        super().__init__(_open_nameless(folder), f"temporary file in {folder}", needed)
-
-
-class PartialFile(NewFile):
-    """
-    A file under a temporary name until :meth:`commit`.
-
-    Leaving the ``with`` block without a commit removes it.
-
-    :param path: the final name
-    :param needed: size of the complete file in bytes, reported when the filesystem is full
-    """
-
-    def __init__(self, path: Path, needed: int) -> None:
-        self.path = path
-        self.partial_path = partial_path(path)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            fd = os.open(self.partial_path, flags, 0o600)
-        except OSError as error:
-            raise write_error(error, str(path), needed) from error
-        super().__init__(fd, str(path), needed)
-
-    def __exit__(self, *_exc: object) -> None:
-        if self.fd >= 0:
-            self.close()
-            with contextlib.suppress(FileNotFoundError):
-                self.partial_path.unlink()
-
-    def commit(self, *, force: bool) -> None:
-        """
-        Give the file its final name; it must be synced already.
-
-        :raises DestinationExistsError: a file appeared there meanwhile, and ``force`` is not set
-        """
-        if force:
-            self.partial_path.replace(self.path)
-        else:
-            try:
-                os.link(self.partial_path, self.path)  # unlike a rename, refuses to overwrite
-            except FileExistsError as error:
-                message = "was created by someone else meanwhile"
-                raise DestinationExistsError(message, path=str(self.path)) from error
-            except OSError as error:
-                if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
-                    raise
-                self.partial_path.rename(self.path)  # a filesystem without hard links
-            else:
-                self.partial_path.unlink()
-        self.close()
-        sync_directory(self.path.parent)
-
-
-class PartialDirectory:
-    """
-    A directory under a temporary name until :meth:`commit`.
-
-    Leaving the ``with`` block without a commit removes it with its contents.
-
-    :param path: the final name
-    :raises DestinationExistsError: the name is taken
-    """
-
-    def __init__(self, path: Path) -> None:
-        if path.exists() or path.is_symlink():
-            message = "exists already, expected the name of a new directory"
-            raise DestinationExistsError(message, path=str(path))
-        self.path = path
-        self.partial_path = partial_path(path)
-        self.partial_path.mkdir(mode=0o700)
-
-    def __enter__(self) -> PartialDirectory:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        shutil.rmtree(self.partial_path, ignore_errors=True)
-
-    def commit(self) -> None:
-        """
-        Give the directory its final name; its files must be synced already.
-
-        :raises DestinationExistsError: something appeared there meanwhile
-        """
-        sync_directory(self.partial_path)
-        if self.path.exists():  # a rename would silently replace an empty directory
-            message = "was created by someone else meanwhile"
-            raise DestinationExistsError(message, path=str(self.path))
-        self.partial_path.rename(self.path)
-        sync_directory(self.path.parent)
-
-
-class Pieces(Sized, Iterable[bytes], Protocol):
-    """Contents in pieces, with a total length in bytes known beforehand."""
-
-
-def fill_file(file: PartialFile, content: bytes | Pieces) -> None:
-    """Write and sync the whole contents of a file."""
-    at = 0
-    for piece in [content] if isinstance(content, bytes) else content:
-        file.write(piece, at)
-        at += len(piece)
-    file.sync()
-
-
-def write_file(path: Path, content: bytes | Pieces, *, force: bool = False) -> None:
-    """Write a file whole, synced, under its final name or not at all."""
-    with PartialFile(path, len(content)) as file:
-        fill_file(file, content)
-        file.commit(force=force)
-
-
-def _open_nameless(folder: Path) -> int:
-    try:
-        return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
-            raise write_error(error, str(folder), 0) from error
-    # Network filesystems lack this: there the file has a name for a moment.
-    with PartialFile(folder / "snapmig", 0) as file:
-        return os.dup(file.fd)
-
-
-def partial_path(path: Path) -> Path:
-    """Return an unused name beside a file: for its successor, or to set it aside."""
-    # Names have at most 255 bytes; one cut inside a character is still a name.
-    start = os.fsdecode(os.fsencode(path.name)[:200])
-    return path.with_name(f".{start}.{os.urandom(6).hex()}.partial")
 
 
 def sync_directory(path: Path) -> None:

@@ -7,13 +7,19 @@ import errno
 import os
 import platform
 import signal
+from pathlib import Path
 
 __all__ = (
+    "CAP_DAC_READ_SEARCH",
     "IO_CLASSES",
     "die_with_parent",
+    "force_unmount",
+    "hide_memory",
     "huge_page_size",
+    "keep_capabilities",
     "keep_freed_memory",
     "punch_hole",
+    "rename_new",
     "set_io_priority",
     "start_writeback",
     "wait_for_writeback",
@@ -23,11 +29,18 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _libc.sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 _FALLOC_FL_KEEP_SIZE = 1
 _FALLOC_FL_PUNCH_HOLE = 2
 _PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
 _SYNC_FILE_RANGE_WAIT_BEFORE = 1
 _SYNC_FILE_RANGE_WRITE = 2
+_MNT_FORCE, _MNT_DETACH = 1, 2
+CAP_DAC_READ_SEARCH = 2
+"""The right to read any file, of capabilities(7)."""
+_CAPABILITY_VERSION = 0x20080522
 _HUGETLBFS_MAGIC = 0x958458F6
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -60,6 +73,37 @@ def punch_hole(fd: int, offset: int, length: int) -> bool:
     return True
 
 
+def rename_new(old: Path, new: Path) -> None:
+    """
+    Rename a file or a directory in one step, unless the new name is taken.
+
+    :raises FileExistsError: it is taken
+    """
+    if hasattr(_libc, "renameat2"):
+        names = os.fsencode(old), os.fsencode(new)
+        if _libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+            return
+        number = ctypes.get_errno()
+        if number not in (errno.EINVAL, errno.ENOSYS):
+            raise OSError(number, os.strerror(number), str(new))
+    _link_and_unlink(old, new)  # a network filesystem, or an old C library
+
+
+def _link_and_unlink(old: Path, new: Path) -> None:
+    try:
+        if old.is_dir():
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        os.link(old, new)  # unlike a rename, refuses to overwrite
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        if new.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(new)) from error
+        old.rename(new)  # a filesystem without hard links
+    else:
+        old.unlink()
+
+
 def start_writeback(fd: int, offset: int, length: int) -> None:
     """
     Ask the kernel to begin writing a range to the disk, without waiting for it.
@@ -77,6 +121,11 @@ def wait_for_writeback(fd: int, offset: int, length: int) -> None:
 def die_with_parent(number: int = signal.SIGKILL) -> None:
     """Have the kernel send us a signal when the thread that started us ends; see prctl(2)."""
     _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def hide_memory() -> None:
+    """Keep this process's memory from debuggers and core dumps; see PR_SET_DUMPABLE in prctl(2)."""
+    _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def keep_freed_memory(largest: int, most: int) -> None:
@@ -120,3 +169,31 @@ def set_io_priority(name: str, level: int) -> None:
     if _libc.syscall(*arguments) != 0:
         failure = ctypes.get_errno()
         raise OSError(failure, os.strerror(failure))
+
+
+def force_unmount(directory: Path) -> None:
+    """
+    Unmount at once, with errors for those who use the mount; see umount2(2).
+
+    :raises OSError: not permitted, or not a mount
+    """
+    if _libc.umount2(os.fsencode(directory), _MNT_FORCE | _MNT_DETACH) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(directory))
+
+
+def keep_capabilities(numbers: set[int]) -> None:
+    """
+    Give up all other capabilities(7) of this thread, and of the threads it starts from now on.
+
+    Only a precaution: a failure is ignored, and so is a thread that has none.
+    """
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION, 0)
+    words = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, low words first
+    if _libc.capget(header, words) != 0:
+        return
+    for number in range(64):
+        if number not in numbers:
+            for kind in range(3):
+                words[3 * (number // 32) + kind] &= ~(1 << number % 32)
+    _libc.capset(header, words)

@@ -5,11 +5,26 @@ from __future__ import annotations
 import errno
 import resource
 import threading
+from contextlib import suppress
+from pathlib import Path
 
 from snapmig.errors import SnapmigError
 from snapmig.units import format_size
 
-__all__ = ("out_of_memory", "start_failure", "start_thread")
+__all__ = ("forbid_core_dumps", "out_of_memory", "start_failure", "start_thread")
+
+
+def forbid_core_dumps() -> None:
+    """
+    Keep this process's memory, and that of processes it starts, out of core dumps.
+
+    A limit of zero is enough for dumps to files; the filter holds for programs that dumps are piped
+    into, too.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+    with suppress(OSError):  # no /proc
+        Path("/proc/self/coredump_filter").write_text("0")
 
 
 def start_thread(thread: threading.Thread) -> None:

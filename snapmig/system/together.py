@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from snapmig.system.files import PartialFile, partial_path, sync_directory
+from snapmig.errors import SnapmigError
+from snapmig.system.files import sync_directory
+from snapmig.system.partial import PartialFile, partial_path, remove_leftovers
 from snapmig.system.signals import HeldSignals
 
 __all__ = ("commit_together",)
@@ -41,11 +43,13 @@ def commit_together(files: Sequence[PartialFile], *, force: bool) -> None:
         for old in aside:
             with suppress(OSError):  # the commit itself succeeded
                 old.unlink()
+        for file in files:  # what a killed run had set aside
+            remove_leftovers(file.path, "old")
         sync_directory(folder)
 
 
 def _set_aside(path: Path, undo: ExitStack) -> Path | None:
-    aside = partial_path(path)
+    aside = partial_path(path, "old")
     undo.callback(_bring_back, aside, path)
     try:
         path.rename(aside)
@@ -55,8 +59,13 @@ def _set_aside(path: Path, undo: ExitStack) -> Path | None:
 
 
 def _bring_back(aside: Path, path: Path) -> None:
-    with suppress(FileNotFoundError):  # perhaps setting it aside was the step that failed
+    try:
         aside.rename(path)
+    except FileNotFoundError:  # perhaps setting it aside was the step that failed
+        pass
+    except OSError as error:
+        message = f"the old file can't have its name again, it is kept as {aside}: {error.strerror}"
+        raise SnapmigError(message, path=str(path)) from error
 
 
 def _remove_own(path: Path, own: tuple[int, int]) -> None:

@@ -17,8 +17,8 @@ from snapmig.system.files import descriptor_path
 
 __all__ = ("COUNTERS", "JobCounters", "Row", "SharedCounters", "open_row")
 
-COUNTERS = 24
-"""Counters in a row: three cache lines, so that no two workers write into the same one."""
+COUNTERS = 72
+"""Counters in a row: nine cache lines, so that no two workers write into the same one."""
 
 Row = npt.NDArray[np.int64]
 
@@ -65,6 +65,11 @@ class JobCounters:
     def of(self, worker: int, counter: int) -> int:
         """Return the value of one worker's counter."""
         return int(self._rows[worker, counter])
+
+    def least(self, counter: int) -> int:
+        """Return the lowest value of a counter, apart from 0, among workers that still live."""
+        found = self._rows[:, counter]
+        return int(found[found != 0].min(initial=np.iinfo(np.int64).max)) if found.any() else 0
 
     def retire(self, worker: int) -> None:
         """Keep the counts of a dead worker, and clear its row for the replacement."""

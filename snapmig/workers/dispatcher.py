@@ -7,11 +7,8 @@ had not begun the others: the job of the first fails, the others are handed out 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
-
-from multiprocess.connection import wait
 
 from snapmig.errors import SnapmigError, WorkerDiedError
 from snapmig.workers.job import Job
@@ -69,24 +66,17 @@ class Dispatcher:
             return 1
         return max((job.ahead for job in self.jobs if job.running), default=0)
 
-    def wait(self, seconds: float, wakers: Sequence[Any] = ()) -> list[Any]:
-        """Wait for a message, the death of a worker, or a readable waker."""
-        workers = self.processes.workers.values()
-        pipes = [worker.pipe for worker in workers]
-        ends = [worker.process.sentinel for worker in workers]
-        ready: list[Any] = wait([*pipes, *ends, *wakers], seconds)
-        return ready
-
-    def take(self, ready: Sequence[Any]) -> None:
-        """Take the replies and deaths of the workers returned by a wait."""
-        workers = list(self.processes.workers.values())
-        for worker in workers:
-            if worker.pipe in ready and not self._receive(worker):
-                self._bury(worker)
-            elif worker.process.sentinel in ready:
-                # Its last message may have come after the wait looked there.
+    def take(self, heard: Mapping[Worker, bool]) -> None:
+        """Take the replies and deaths of workers, as :meth:`WorkerProcesses.wait` returns them."""
+        for worker, sent in heard.items():
+            if sent:
+                alive = self._receive(worker)
+            else:
+                # Its last messages may have come after the wait looked there.
                 while worker.pipe.poll() and self._receive(worker):
                     pass
+                alive = False
+            if not alive:
                 self._bury(worker)
 
     def _give(self, worker: Worker, *, limited: bool) -> None:

@@ -29,11 +29,13 @@ class Workers(Protocol):
     Worker processes for one job; a context manager.
 
     :ivar size: their number
+    :ivar rate: limit on what they write, in bytes per second
     :ivar counters: their counters
     :ivar notes: remarks of workers for the user, each sentence once, in the order of arrival
     """
 
     size: int
+    rate: int | None
     counters: JobCounters
     notes: dict[str, None]
 
@@ -84,6 +86,7 @@ class WorkerPool:
         limiter: RateLimiter | None = None,
     ) -> None:
         self.size = jobs
+        self.rate = None if limiter is None else limiter.rate
         self._make_handler = make_handler
         self._processes = WorkerProcesses(jobs)
         self._job = Job(0, self._processes.counters, describe)
@@ -119,6 +122,6 @@ class WorkerPool:
             pause = dispatcher.hand_out()
             if not job.running:
                 break
-            dispatcher.take(dispatcher.wait(pause, wakers()))
+            dispatcher.take(self._processes.wait(pause, wakers()))
             poll()
         job.raise_failure()

@@ -23,7 +23,7 @@ class RateLimiter:
     It may go into debt, because the size of a write is known only when its task is done. Over
     seconds the rate holds; it is exceeded by at most one task per worker.
 
-    :param rate: bytes per second
+    :ivar rate: bytes per second
     :param counter: the counter of bytes written
     """
 
@@ -31,7 +31,7 @@ class RateLimiter:
         self, rate: int, counter: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.counter = counter
-        self._rate = rate
+        self.rate = rate
         self._clock = clock
         self._bytes = rate * _BURST_S
         self._last = clock()
@@ -43,6 +43,6 @@ class RateLimiter:
     def wait_s(self) -> float:
         """Return the seconds until more may be written, 0 for now."""
         now = self._clock()
-        self._bytes = min(self._bytes + (now - self._last) * self._rate, self._rate * _BURST_S)
+        self._bytes = min(self._bytes + (now - self._last) * self.rate, self.rate * _BURST_S)
         self._last = now
-        return max(0.0, -self._bytes / self._rate)
+        return max(0.0, -self._bytes / self.rate)

@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from multiprocess.connection import wait
@@ -54,6 +55,7 @@ class SharedPool:
         slots = at_once + _SPARE_SLOTS
         self._processes = WorkerProcesses(size, slots)
         self._dispatcher = Dispatcher(self._processes, limiter, lasting=True)
+        self.rate = None if limiter is None else limiter.rate
         self._free = list(range(slots))
         self._changed = threading.Condition()
         self._stopped = False
@@ -152,11 +154,11 @@ class SharedPool:
                     if self._stopped:
                         return
                     pause = self._dispatcher.hand_out()
-                ready = self._dispatcher.wait(pause, [self._waker])
+                heard = self._processes.wait(pause, [self._waker])
                 with self._changed:
-                    if self._waker in ready:
+                    with suppress(BlockingIOError):
                         os.eventfd_read(self._waker)
-                    self._dispatcher.take(ready)
+                    self._dispatcher.take(heard)
                     self._changed.notify_all()
         except BaseException as error:  # noqa: BLE001 - a bug: nobody may wait for a dead thread
             with self._changed:
@@ -176,7 +178,7 @@ class SharedWorkers:
         self, pool: SharedPool, make_handler: Callable[[], Handler], describe: Describe
     ) -> None:
         self._pool = pool
-        self.size = pool.size
+        self.size, self.rate = pool.size, pool.rate
         self._make_handler = make_handler
         self._describe = describe
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.backups import RAM, built
+from tests.support.backups import RAM, built, root_among
 from tests.support.outcome import Outcome
 
 
@@ -51,7 +51,8 @@ class Place:
         """Put a snapshot into the folder of the guest web, under the name that a run gives."""
         path = self.folder / "repo" / "web" / f"{time.astimezone(UTC):%Y-%m-%dT%H-%M-%SZ}.snap"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(built(snapshot_id, time, parent, **how))
+        found = [one.read_bytes() for one in path.parent.glob("*.snap")]
+        path.write_bytes(built(snapshot_id, time, parent, **root_among(found, parent), **how))
         return path
 
 

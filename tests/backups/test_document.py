@@ -11,7 +11,7 @@ from snapmig.backups.check import CheckResult
 from snapmig.backups.listing import ListedSnapshot
 from snapmig.backups.prune import PruneResult
 from snapmig.backups.report import Failure, Note, Warned
-from snapmig.backups.run import BackupResult
+from snapmig.backups.result import BackupResult
 from snapmig.commands.backup_output import InitResult, Summary
 from snapmig.commands.main import build_parser
 

@@ -8,15 +8,16 @@ import pytest
 from snapmig.commands.main import build_parser
 from tests.support.backups import RAM
 
-VERBS = ("run", "list", "restore", "check", "prune", "init")
+VERBS = ("run", "list", "restore", "check", "prune", "report", "init")
 OPTIONS = {
-    "run": "-n --dry-run --full --no-prune --lock-wait --monitor-timeout -j --jobs -v --verbose "
-    "-q --quiet --progress --json --debug -h --help",
+    "run": "-n --dry-run --full --no-prune --lock-wait --metrics --monitor-timeout -j --jobs "
+    "-v --verbose -q --quiet --progress --json --debug -h --help",
     "list": "--json --debug -h --help",
-    "restore": "--before --snapshot --format -f --force --in-place --for-qemu --monitor-timeout -j "
-    "--jobs -v --verbose -q --quiet --progress --json --debug -h --help",
+    "restore": "--before --snapshot --format -f --force --in-place --for-qemu --keep-going "
+    "--monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug -h --help",
     "check": "--all --days -j --jobs -v --verbose -q --quiet --progress --json --debug -h --help",
     "prune": "-n --dry-run --lock-wait -v --verbose -q --quiet --json --debug -h --help",
+    "report": "-o --output -f --force --no-maps -v --verbose -q --quiet --json --debug -h --help",
     "init": "-f --force -v --verbose -q --quiet --json --debug -h --help",
 }
 

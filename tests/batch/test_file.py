@@ -55,6 +55,10 @@ def _names(path):
         (SAVE + "layout = 'loose'", "[[save]] 1: layout is 'loose', expected fixed or packed"),
         (SAVE + "packet_size = '5K'", "[[save]] 1: packet size is 5.0 KiB, expected a power"),
         (SAVE + "format = 'vmdk'", "[[save]] 1: format is 'vmdk', expected one of "),
+        (
+            SAVE.replace("a.ram", "qmp:s") + "resume = true",
+            "is saved from its start, without resume",
+        ),
         (SAVE + "live = true", "[[save]] 1: only a running guest can be saved live"),
         (SAVE + "accelerator = 'gpu'", "[[save]] 1: accelerator is 'gpu', expected one of auto"),
         ("[[restore]]\nsnapshot = 1", "[[restore]] 1: snapshot: expected a string, found a"),
@@ -191,6 +195,15 @@ def test_defaults_hold_where_a_job_says_nothing(write):
     words = Batch(write(text)).jobs[0].arguments
 
     assert (words["level"], words["force"], sorted(words["attach"])) == (5, True, ["x", "y"])
+
+
+def test_resume_as_a_default_is_for_files(write):
+    """In [defaults] it has no effect on jobs of running guests."""
+    text = (
+        "[defaults]\nresume = true\n" + SAVE + SAVE.replace("a.ram", "qmp:s").replace("a.snap", "b")
+    )
+    given = [job.arguments.get("resume") for job in Batch(write(text)).jobs]
+    assert given == [True, None]
 
 
 def test_live_as_a_default_is_for_guests_that_run(write):

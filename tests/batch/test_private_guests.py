@@ -13,6 +13,7 @@ import pytest
 
 import snapmig
 from tests.support import program as snapmig_program
+from tests.support.guests.qemu import rest_all
 from tests.support.guests.resume import Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
@@ -42,6 +43,7 @@ def guests(program: str, shm: Path) -> Iterator[list[Monitored]]:
         for guest in found:
             guest.expected_words = CUT_OFF
             tiny.wait_passes(guest, 2)
+            guest.rest()
         yield found
 
 
@@ -73,6 +75,7 @@ def check_goes_on(guest: Monitored) -> None:
     wait_for(lambda: guest.execute("query-status")["status"] == "running")
     passed = tiny.wait_passes(guest, 2)
     assert [*range(passed[0], passed[-1] + 1)] == passed
+    guest.rest()
 
 
 BUSY_TICKS = 10
@@ -94,6 +97,7 @@ def test_several_at_once(shm: Path, guests: list[Monitored], each: str, workers:
     if each:
         require_qemu("8.0")
     result = snapmig.batch(jobs(shm, guests, f"jobs = {workers}\n{AT_ONCE}", each))
+    rest_all()
 
     assert [job.message for job in result.jobs] == [None] * 3
     for name, guest in zip(NAMES, guests, strict=True):
@@ -121,6 +125,7 @@ def test_several_go_back_at_once(
 ) -> None:
     """Guests are sent into QEMUs with private memory side by side, and count on there."""
     snapmig.batch(jobs(shm, guests, AT_ONCE))
+    rest_all()
     states = [state_of(shm, name) for name in NAMES[:2]]
     with ExitStack() as stack:
         waiting = []
@@ -145,6 +150,7 @@ def test_a_qemu_that_ends_fails_alone(shm: Path, guests: list[Monitored]) -> Non
             guests[0].quit()
 
     result = snapmig.batch(jobs(shm, guests, f"bwlimit = '20M'\n{AT_ONCE}"), progress=end)
+    rest_all()
 
     assert [job.state for job in result.jobs] == ["failed", "done", "done"]
     if (shm / "one.snap").exists():  # it went when all of it was stored, and before it was let go

@@ -1,22 +1,20 @@
 """Measures snapmig beside igzip, pigz, zstd and lz4, and beside the limits of the machine."""
 
 import argparse
-import json
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TextIO
 
 from tests.bench import facts
 from tests.bench.choices import choices
 from tests.bench.contestants import COMPRESSIONS, Contestant, chosen, contestants
 from tests.bench.limits import Packets, Streams, limits
-from tests.bench.measure import CommandError, sizes
+from tests.bench.measure import sizes
 from tests.bench.plan import OPERATIONS, Config, Item, items
-from tests.bench.plot import draw, draw_scaling
-from tests.bench.report import report, scaling_report
+from tests.bench.records import Records
+from tests.bench.report import drawn, report, scaling_report
+from tests.bench.rounds import main_with, say
 from tests.bench.runner import (
     SHARED_MEMORY,
     Record,
@@ -24,7 +22,6 @@ from tests.bench.runner import (
     Workplace,
     copy_image,
     require_room,
-    say,
     work_folder,
 )
 from tests.bench.summary import Context, Results
@@ -88,16 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return chains.main([word for word in words if word != "--chains"])
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        print(_bench(options))
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except (CommandError, OSError, ValueError, RuntimeError) as error:
-        say(str(error))
-        return 1
-    return 0
+    return main_with(lambda: _bench(options))
 
 
 def _bench(options: argparse.Namespace) -> str:
@@ -113,14 +101,16 @@ def _bench(options: argparse.Namespace) -> str:
         known |= {f"raw_packets_{one.codec.compression}": one.raw_packets for one in streams}
         planned = items(config, contenders, limits(packets, streams))
         kinds = {name: facts.filesystem(path) for name, path in config.destinations.items()}
-        lines = stack.enter_context((options.output_dir / "results.jsonl").open("w"))
+        path = options.output_dir / "results.jsonl"
+        records = stack.enter_context(Records(path, known))
         for name in missing:
-            _write_line(lines, {"type": "missing", "name": name, **known})
-        results = _measure(config, workplace, planned, (kinds, known), lines)
+            records.write("missing", {"name": name})
+        _measure(config, workplace, planned, kinds, records)
+        results = records.results
         context = Context(known, kinds, config.job_counts, config.rounds, config.operations)
         where = {"destination": config.first_destination, "jobs": config.job_counts[0]}
         for choice in choices(results, context):
-            _write_line(lines, {**choice.record(), **where, **known})
+            records.write("choice", {**choice.record(), **where})
     return _present(results, context, options, missing)
 
 
@@ -128,35 +118,34 @@ def _measure(
     config: Config,
     workplace: Workplace,
     planned: list[Item],
-    about: tuple[dict[str, str], dict[str, Any]],
-    lines: TextIO,
-) -> Results:
-    kinds, known = about
-    records: list[Record] = []
+    kinds: dict[str, str],
+    records: Records,
+) -> None:
     order = {(item.operation, item.name): number for number, item in enumerate(planned)}
 
     def keep(record: Record) -> None:
         place = kinds.get(record["destination"])
         at = order.get((record["operation"], record["name"]))  # None: only its warm-up is needed
-        record = {**record, "filesystem": place, "order": at, **known}
-        records.append(record)
-        _write_line(lines, {"type": "measurement", **record})
+        records.keep({**record, "filesystem": place, "order": at})
 
     runner = Runner(config, workplace, keep)
     runner.warm_up(planned)
     runner.run(planned)
-    return Results(records)
 
 
 def _present(
     results: Results, context: Context, options: argparse.Namespace, missing: list[str]
 ) -> str:
-    plot, text = options.output_dir / "results.png", options.output_dir / "results.txt"
-    (draw_scaling if options.scaling else draw)(results, context, plot)
+    text = options.output_dir / "results.txt"
     words = (scaling_report if options.scaling else report)(results, context)
     lines = [words, *(f"not measured, because it is not installed: {name}" for name in missing)]
     text.write_text("\n".join(lines) + "\n")
-    return "\n".join([*lines, f"written: {options.output_dir}/results.jsonl, {text}, {plot}"])
+    written = f"{options.output_dir}/results.jsonl, {text}"
+    if not options.scaling:
+        plot = options.output_dir / "results.svg"
+        plot.write_text(drawn(results, context))
+        written += f", {plot}"
+    return "\n".join([*lines, f"written: {written}"])
 
 
 def _prepare(
@@ -224,11 +213,6 @@ def _some_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
         return tuple(name for name in names if name in found)
 
     return parse
-
-
-def _write_line(lines: TextIO, record: dict[str, Any]) -> None:
-    lines.write(json.dumps(record) + "\n")
-    lines.flush()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import numpy as np
 
 from tests.bench import chain_load
 from tests.bench.codecs import PACKET, PAGE
-from tests.bench.runner import SHARED_MEMORY, require_room, say
+from tests.bench.rounds import say
+from tests.bench.runner import SHARED_MEMORY, require_room
 from tests.support.guests import kernel, linux
 from tests.support.guests.image import read_pieces, write_image
 from tests.support.guests.qemu import Guest, GuestConfig, Qemu

@@ -14,7 +14,16 @@ from tests.bench.chain_runs import (
 from tests.bench.contestants import SNAPMIG
 from tests.bench.report import machine_lines
 from tests.bench.summary import Context, Results, ratio
-from tests.bench.tables import MIB, mebibytes, middle, relative, seconds, text_table, verdict
+from tests.bench.tables import (
+    CPU,
+    DISK,
+    MIB,
+    Column,
+    figure_rows,
+    relative,
+    text_table,
+    verdict,
+)
 
 NOTES = (
     "All images and files are in shared memory. Shares are of pages, and of packets of 512 KiB, "
@@ -93,26 +102,16 @@ def _changes(changes: Sequence[Change]) -> Iterator[list[str]]:
 
 
 def _rows(results: Results, operation: str, image: int, jobs: int) -> Iterator[list[str]]:
-    place = f"image {image}"
-    yield ["", "median s", "min", "max", "cpu s", "disk MiB", "peak MiB", "time", "size / full's"]
-
-    def figures(name: str, field: str) -> dict[int, float]:
-        return results.times(operation, place, name, jobs, field)
-
-    for name in results.rows(operation, place, jobs, SNAPMIG, "peer"):
-        yield [
-            name,
-            *seconds(figures(name, "wall_s")),
-            middle(figures(name, "cpu_s")),
-            mebibytes(figures(name, "disk_bytes")),
-            mebibytes(figures(name, "peak_bytes")),
-            relative(ratio(figures(name, "wall_s"), figures(FULL, "wall_s"))),
-            _fine(ratio(figures(name, "disk_bytes"), figures(FULL, "disk_bytes"))),
-        ]
-
-
-def _fine(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+    where = (operation, f"image {image}", jobs)
+    names = results.rows(*where, SNAPMIG, "peer")
+    columns = (CPU, DISK, Column("peak MiB", "peak_bytes", "{:.1f}", MIB))
+    beside = "time / full's (quartiles)", lambda _name: FULL
+    rows = figure_rows(results, where, names, columns, beside)
+    yield [*next(rows), "size / full's"]
+    full = results.times(*where[:2], FULL, jobs, "disk_bytes")
+    for name, row in zip(names, rows, strict=True):
+        share = ratio(results.times(*where[:2], name, jobs, "disk_bytes"), full)
+        yield [*row, "-" if share is None else f"{share:.3f}"]
 
 
 def _targets(results: Results, main: int, jobs: int) -> Iterator[list[str]]:

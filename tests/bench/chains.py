@@ -6,11 +6,7 @@ before it, and got back.
 """
 
 import argparse
-import json
-import logging
 import resource
-import signal
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,9 +29,11 @@ from tests.bench.chain_runs import (
     run_quietly,
 )
 from tests.bench.contestants import lack
-from tests.bench.measure import CommandError, busy, run_command, settle, sizes
-from tests.bench.runner import SHARED_MEMORY, Record, copy_image, require_room, say, work_folder
-from tests.bench.summary import Context, Results
+from tests.bench.measure import run_command, sizes
+from tests.bench.records import Records, described
+from tests.bench.rounds import in_turn, main_with, say, watched
+from tests.bench.runner import SHARED_MEMORY, Record, copy_image, require_room, work_folder
+from tests.bench.summary import Context
 from tests.support.guests.build import CACHE
 from tests.support.guests.image import parse_size
 from tests.support.guests.packages import PackagesError
@@ -78,48 +76,34 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; return the exit code."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of no use when a signal ends it
-    try:
-        print(_bench(options))
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except (CommandError, GuestError, PackagesError, OSError, ValueError, RuntimeError) as error:
-        say(str(error))
-        return 1
-    return 0
+    return main_with(lambda: _bench(options), GuestError, PackagesError)
 
 
 def _bench(options: argparse.Namespace) -> str:
-    options.output_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        lines = stack.enter_context((options.output_dir / "chains.jsonl").open("w"))
         shared = stack.enter_context(work_folder(SHARED_MEMORY))
         series = _series(options, shared)
+        known = {} if series is None else _known(series, shared, options)
+        records = stack.enter_context(Records(options.output_dir / "chains.jsonl", known))
         if series is None:
-            lines.write(json.dumps({"type": "missing", "name": PROGRAM}) + "\n")
+            records.write("missing", {"name": PROGRAM})
             return f"chains: not measured, because {find_qemu().reason}"
-        known = facts.collect(shared) | series.facts | _borg_version()
-        known |= {"image": series.name, "image_bytes": options.ram}
-        records: list[Record] = []
-
-        def keep(record: Record) -> None:
-            records.append(record)
-            lines.write(json.dumps({"type": "measurement", **record, **known}) + "\n")
-            lines.flush()
-
         _limit_memory(options.ram)
         main_image = nearest(series)
-        _measure(_place(series, main_image, shared, options), options, series, keep)
+        _measure(_place(series, main_image, shared, options), options, series, records.keep)
         kind = facts.filesystem(shared)
     context = Context(known, {"shm": kind}, (options.jobs,), options.rounds)
-    words = chain_report(Results(records), context, series.changes, main_image)
+    words = chain_report(records.results, context, series.changes, main_image)
     if options.ram >= ZSTD_WINDOW:
         words += f"\nnot measured, because its window is too small for the images: {ZSTD}"
     missing = [program for program in PEERS.values() if lack(program, "")]
     ends = [f"not measured, because it is not installed: {name}" for name in missing]
-    return "\n".join([words, *ends, f"written: {options.output_dir}/chains.jsonl"])
+    return "\n".join([words, *ends, f"written: {records.path}"])
+
+
+def _known(series: Series, shared: Path, options: argparse.Namespace) -> dict[str, Any]:
+    known = facts.collect(shared) | series.facts | {"version_borg": facts.program_version(BORG)}
+    return known | {"image": series.name, "image_bytes": options.ram}
 
 
 def _series(options: argparse.Namespace, shared: Path) -> Series | None:
@@ -166,10 +150,6 @@ def _limit_memory(ram: int) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
-def _borg_version() -> dict[str, Any]:
-    return {"version_borg": facts.program_version(BORG)}
-
-
 def _measure(
     place: Place,
     options: argparse.Namespace,
@@ -197,45 +177,27 @@ def _run_rounds(
         run.prepare()
         peaks[run] = run_quietly(run.command, place.folder)
     for number in range(options.rounds):
-        for run in rotated(planned, number, options.rounds):
+        for run in in_turn(planned, number, options.rounds):
             change = series.changes[run.image - 1]
-            known = {"peak_bytes": peaks[run], "order": planned.index(run), "round": number}
-            known |= {"jobs": options.jobs, "changed_share": round(change.share, 4)}
-            keep({**_run(run, place.folder), **known})
+            known = {"peak_bytes": peaks[run], "order": planned.index(run), "role": run.role}
+            known |= {"changed_share": round(change.share, 4), "destination": place_name(run.image)}
+            known |= _run(run, place.folder)
+            keep(described(run.operation, run.name, number, jobs=options.jobs, **known))
 
 
-def rotated(planned: Sequence[ChainRun], number: int, rounds: int) -> list[ChainRun]:
-    """Return a round's runs; each round begins elsewhere, so that none always follows the same."""
-    start = number * max(1, len(planned) // rounds) % len(planned)
-    return [*planned[start:], *planned[:start]]
-
-
-def _run(run: ChainRun, folder: Path) -> Record:
+def _run(run: ChainRun, folder: Path) -> dict[str, Any]:
     run.prepare()
     there = disk_bytes(run.output)
-    settle()
-    before = busy()
     # Of a folder, all files are in shared memory, where there is nothing to wait for.
     output = None if run.output.is_dir() else run.output
-    timing = run_command(run.command, output=output, sync=not run.synced, cwd=folder)
-    after = busy()
+    timing, others = watched(
+        lambda: run_command(run.command, output=output, sync=not run.synced, cwd=folder)
+    )
     written = disk_bytes(run.output) - there
     say(f"{run.operation} of image {run.image}, {run.name}: {timing.wall:.3f} s")
     said = {name: timing.said.get(name) for name in ("same_pages", "delta_pages", "data_pages")}
-    return {
-        "role": run.role,
-        "operation": run.operation,
-        "name": run.name,
-        "destination": place_name(run.image),
-        "warm_up": False,
-        "wall_s": round(timing.wall, 4),
-        "cpu_s": round(timing.cpu, 4),
-        "inner_s": timing.inner,
-        "others_cpu_s": round(max(0.0, after.used - before.used - timing.cpu), 2),
-        "stolen_cpu_s": round(after.stolen - before.stolen, 2),
-        "disk_bytes": written,
-        **said,
-    }
+    figures = {"wall_s": round(timing.wall, 4), "cpu_s": round(timing.cpu, 4)}
+    return {**figures, "inner_s": timing.inner, "disk_bytes": written, **said, **others}
 
 
 def place_name(image: int) -> str:

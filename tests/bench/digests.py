@@ -3,18 +3,16 @@ The cost of page digests to a save, and their gain in the next: python -m tests.
 
 Of an image, and of one in which some pages of some packets have a few other bytes, all ways to save
 run in turn, each with one worker, whose processor time is counted: on a busy machine that is what
-can be compared. Parents, snapshots and the second image are beside IMAGE, which belongs into shared
-memory.
+can be compared. Images and snapshots are in shared memory.
 """
 
 import argparse
 import resource
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +20,18 @@ import snapmig
 from snapmig.container.format import DEFAULT_PACKET_SIZE
 from snapmig.container.page_digests import digest_pages
 from snapmig.geometry import PAGE_SIZE
+from tests.bench import facts
+from tests.bench.measure import sizes
+from tests.bench.records import Records, described
+from tests.bench.rounds import in_turn, main_with
+from tests.bench.runner import SHARED_MEMORY, copy_image, work_folder
+from tests.bench.tables import DISK, figure_rows, text_table
 
 PAGES = DEFAULT_PACKET_SIZE // PAGE_SIZE
 PACKET_SHARE, PAGE_SHARE = 0.37, 0.056
 """Packets and pages that change: what a Linux guest under load changed in seconds."""
 CHANGED_BYTES = 64
+FULL = "full"
 
 
 def changed(image: Path, target: Path, seed: int = 1) -> None:
@@ -66,50 +71,54 @@ def microseconds_a_packet(rounds: int) -> float:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run and print."""
+    """Run and print a table; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.digests", description=__doc__)
     parser.add_argument("image", type=Path)
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
+    parser.add_argument("--output-dir", type=Path, default=Path("build/bench"))
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(dir=options.image.parent) as name:
-        _run(options.image, Path(name), options.rounds)
-    return 0
+    return main_with(lambda: _bench(options))
 
 
-def _run(image: Path, folder: Path, rounds: int) -> None:
-    newer, out = folder / "newer", folder / "out"
+def _bench(options: argparse.Namespace) -> Iterator[str]:
+    known = facts.collect(options.image)
+    with (
+        work_folder(SHARED_MEMORY) as folder,
+        Records(options.output_dir / "digests.jsonl", known) as records,
+    ):
+        copy_image(options.image, folder / "image")
+        names = _run(folder, options.rounds, records)
+    yield f"digests of a packet's pages: {microseconds_a_packet(options.rounds):.0f} us"
+    beside = "time / full's (quartiles)", lambda _name: FULL
+    where = ("save", None, 1)
+    rows = figure_rows(records.results, where, names, (DISK,), beside, "cpu_s")
+    yield from text_table(list(rows))
+    yield f"written: {records.path}"
+
+
+def _run(folder: Path, rounds: int, records: Records) -> list[str]:
+    image, newer, out = (folder / name for name in ("image", "newer", "out"))
     changed(image, newer)
     for digests in (False, True):
         snapmig.save(image, folder / f"parent-{digests}", page_digests=digests, jobs=1)
     plain, digested = ({"parent": folder / f"parent-{has}"} for has in (False, True))
-    ways = {
-        "full": {},
+    ways: dict[str, dict[str, Any]] = {
+        FULL: {"page_digests": False},
         "full with page digests": {"page_digests": True},
         "incremental": {**plain, "deltas": False},
         "incremental with deltas": {**plain, "deltas": True},
         "incremental with page digests": {**digested, "deltas": False},
         "the same, with deltas": {**digested, "deltas": True},
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    sizes: dict[str, int] = {}
     for number in range(rounds):
-        # Each round begins elsewhere, so that none always follows the same.
-        order = [*ways.items()] * 2
-        for name, way in order[number % len(ways) :][: len(ways)]:
+        for name in in_turn(list(ways), number):
             out.unlink(missing_ok=True)
-
-            def work(name: str = name, way: dict[str, object] = way) -> None:
-                result = snapmig.save(newer, out, force=True, jobs=1, **way)
-                sizes[name] = result.disk_size
-
-            seconds[name].append(worker_seconds(work))
-    print(f"digests of a packet's pages: {microseconds_a_packet(rounds):.0f} us")
-    for name, found in seconds.items():
-        ratios = [own / full for own, full in zip(found, seconds["full"], strict=True)]
-        print(
-            f"{name:32}{median(found):7.3f} s of a worker, {median(ratios):.2f} of a full save, "
-            f"{sizes[name] / (1 << 20):7.1f} MiB"
-        )
+            seconds = worker_seconds(
+                lambda name=name: snapmig.save(newer, out, force=True, jobs=1, **ways[name])
+            )
+            size = sizes(out).disk
+            records.keep(described("save", name, number, jobs=1, cpu_s=seconds, disk_bytes=size))
+    return list(ways)
 
 
 if __name__ == "__main__":

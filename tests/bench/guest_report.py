@@ -17,8 +17,12 @@ from tests.bench.guest_runs import LZ4, MAPPED, OVER_MULTIFD, PRIVATE, ZSTD
 from tests.bench.report import machine_lines
 from tests.bench.summary import Context, Results, ratio, ratio_of_medians
 from tests.bench.tables import (
+    CPU,
+    DISK,
+    LENGTH,
     MIB,
-    mebibytes,
+    Column,
+    figure_rows,
     middle,
     relative,
     seconds,
@@ -28,6 +32,7 @@ from tests.bench.tables import (
 )
 
 CACHES = (("shm", "warm"), ("disk", "warm"), ("disk", "cold"))
+BESIDE = "time / snapmig's (quartiles)", lambda _name: SNAPMIG
 RESTORES = ("shm", "disk, warm", "disk, cold")
 NOTES = (
     "save: of the same paused guest, until the file is complete and synced. snapmig counts from "
@@ -162,36 +167,16 @@ def guest_report(results: Results, context: Context) -> str:
 
 
 def _saves(results: Results, place: str, jobs: int) -> Iterator[list[str]]:
-    yield [
-        "",
-        "median s",
-        "min",
-        "max",
-        "cpu s",
-        "MiB",
-        "disk MiB",
-        "grown MiB",
-        "time / snapmig's",
-    ]
-    own = results.times("save", place, SNAPMIG, jobs)
-    for name in results.rows("save", place, jobs, SNAPMIG, "peer", "limit"):
-        walls = results.times("save", place, name, jobs)
-        fields = ("output_bytes", "disk_bytes", "grown_bytes")
-        sizes = [mebibytes(results.times("save", place, name, jobs, field)) for field in fields]
-        cpu = middle(results.times("save", place, name, jobs, "cpu_s"))
-        yield [name, *seconds(walls), cpu, *sizes, relative(ratio(walls, own))]
+    names = results.rows("save", place, jobs, SNAPMIG, "peer", "limit")
+    columns = (CPU, LENGTH, DISK, Column("grown MiB", "grown_bytes", "{:.1f}", MIB))
+    return figure_rows(results, ("save", place, jobs), names, columns, BESIDE)
 
 
 def _restores(results: Results, place: str, jobs: int) -> Iterator[list[str]]:
-    yield ["", "median s", "min", "max", "cpu s", "memory MiB", "cached %", "time / snapmig's"]
-    own = results.times("restore", place, SNAPMIG, jobs)
-    for name in results.rows("restore", place, jobs, SNAPMIG, "peer"):
-        walls = results.times("restore", place, name, jobs)
-        cpu = middle(results.times("restore", place, name, jobs, "cpu_s"))
-        memory = mebibytes(results.times("restore", place, name, jobs, "memory_disk_bytes"))
-        share = results.times("restore", place, name, jobs, "cached_share")
-        cached = middle({n: 100 * value for n, value in share.items()}, "{:.0f}")
-        yield [name, *seconds(walls), cpu, memory, cached, relative(ratio(walls, own))]
+    names = results.rows("restore", place, jobs, SNAPMIG, "peer")
+    memory = Column("memory MiB", "memory_disk_bytes", "{:.1f}", MIB)
+    columns = (CPU, memory, Column("cached %", "cached_share", "{:.0f}", 0.01))
+    return figure_rows(results, ("restore", place, jobs), names, columns, BESIDE)
 
 
 def _pauses(results: Results, jobs: int) -> Iterator[list[str]]:

@@ -5,9 +5,6 @@ One paused guest is saved by all, and what was saved is restored into new QEMUs 
 """
 
 import argparse
-import json
-import logging
-import signal
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,9 +17,11 @@ from tests.bench.guest_pauses import IN_THE_BACKGROUND, WAYS, PauseWay
 from tests.bench.guest_report import CACHES, guest_report
 from tests.bench.guest_runs import CONTESTANTS, GuestContestant, Took
 from tests.bench.machines import Machine, Running
-from tests.bench.measure import CommandError, busy, settle, sizes
-from tests.bench.runner import SHARED_MEMORY, WARM_UP, Record, require_room, say, work_folder
-from tests.bench.summary import Context, Results
+from tests.bench.measure import sizes
+from tests.bench.records import Records, described
+from tests.bench.rounds import in_turn, main_with, say, watched
+from tests.bench.runner import SHARED_MEMORY, WARM_UP, Record, require_room, work_folder
+from tests.bench.summary import Context
 from tests.support.guests.build import CACHE
 from tests.support.guests.image import parse_size
 from tests.support.guests.packages import PackagesError
@@ -105,51 +104,31 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; return the exit code."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, _end)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of no use when a signal ends it
-    try:
-        print(_bench(options))
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except (CommandError, GuestError, PackagesError, OSError, ValueError, RuntimeError) as error:
-        say(str(error))
-        return 1
-    return 0
-
-
-def _end(signal_number: int, _frame: object) -> None:
-    raise SystemExit(128 + signal_number)
+    return main_with(lambda: _bench(options), GuestError, PackagesError)
 
 
 def _bench(options: argparse.Namespace) -> str:
-    options.output_dir.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        lines = stack.enter_context((options.output_dir / "guests.jsonl").open("w"))
         qemu = find_qemu()
+        path = options.output_dir / "guests.jsonl"
         if qemu.path is None:
-            lines.write(json.dumps({"type": "missing", "name": PROGRAM}) + "\n")
+            with Records(path, {}) as records:
+                records.write("missing", {"name": PROGRAM})
             return f"guests: not measured, because {qemu.reason}"
         shared, destinations = _folders(options, stack)
         machine = _machine(options, qemu, shared, stack)
         known = facts.collect(shared) | machines.facts(machine, qemu)
-        records: list[Record] = []
-
-        def keep(record: Record) -> None:
-            records.append(record)
-            lines.write(json.dumps({"type": "measurement", **record, **known}) + "\n")
-            lines.flush()
-
+        records = stack.enter_context(Records(path, known))
         contestants = [one for one in CONTESTANTS if not one.lacks]
-        bench = Bench(machine, contestants, shared, destinations, options, keep)
+        bench = Bench(machine, contestants, shared, destinations, options, records.keep)
         _run_paused(bench)
         _run_pauses(bench, qemu)
         kinds = {name: facts.filesystem(path) for name, path in destinations.items()}
     context = Context(known, kinds, (options.jobs,), options.rounds)
     missing = [one.lacks for one in CONTESTANTS if one.lacks]
     ends = [f"not measured, because it is not installed: {name}" for name in missing]
-    written = f"written: {options.output_dir}/guests.jsonl"
-    return "\n".join([guest_report(Results(records), context), *ends, written])
+    report = guest_report(records.results, context)
+    return "\n".join([report, *ends, f"written: {records.path}"])
 
 
 def _folders(options: argparse.Namespace, stack: ExitStack) -> tuple[Path, dict[str, Path]]:
@@ -160,7 +139,7 @@ def _folders(options: argparse.Namespace, stack: ExitStack) -> tuple[Path, dict[
 
 def _machine(options: argparse.Namespace, qemu: Qemu, shared: Path, stack: ExitStack) -> Machine:
     if options.tiny:
-        return machines.tiny_machine(qemu, Layout(ram=options.ram), shared)
+        return machines.tiny_machine(qemu, Layout(ram=options.ram, ticks=0), shared)
     return stack.enter_context(machines.linux_machine(qemu, options.ram, options.cache))
 
 
@@ -173,13 +152,13 @@ def _run_paused(bench: Bench) -> None:
             for place in bench.destinations:
                 limits = GUEST_LIMITS if place == LIMITS_IN else ()
                 savers = [one for one in bench.contestants if one.save]
-                for one in _rotated([*savers, *limits], number):
+                for one in in_turn([*savers, *limits], number):
                     if isinstance(one, GuestLimit):
                         _measure_limit(bench, running, one, number)
                     else:
                         _measure_save(bench, running, one, place, number)
             for place, cache in CACHES:
-                for one in _rotated(_restorers(bench, place), number):
+                for one in in_turn(_restorers(bench, place), number):
                     _measure_restore(bench, one, place, cache, number)
     for place in bench.destinations:
         for one in bench.contestants:
@@ -190,11 +169,6 @@ def _restorers(bench: Bench, place: str) -> list[GuestContestant]:
     # How fast a disk is says nothing more of a guest's kind of memory.
     found = [one for one in bench.contestants if one.restore]
     return [one for one in found if place == LIMITS_IN or not one.private]
-
-
-def _rotated(items: Sequence[Any], number: int) -> list[Any]:
-    start = max(0, number) % len(items)
-    return [*items[start:], *items[:start]]
 
 
 def _measure_save(
@@ -224,7 +198,7 @@ def _measure_limit(bench: Bench, running: Running, limit: GuestLimit, number: in
 def _on_memory(running: Running, work: Callable[[], Took]) -> tuple[Took, dict[str, Any]]:
     # Holes that QEMU fills by reading them are punched again.
     gaps, before = machines.holes(running.memory), sizes(running.memory).disk
-    took, outside = _timed(work)
+    took, outside = watched(work)
     grown = sizes(running.memory).disk - before
     machines.give_back(running.memory, gaps)
     return took, {**outside, "memory_disk_bytes": before, "grown_bytes": grown}
@@ -245,7 +219,7 @@ def _measure_restore(
         if cache == "cold":
             machines.forget_pages(path)
         share = guest_runs.still_cached(path)
-        took, outside = _timed(lambda: restore(running, path, bench.jobs))
+        took, outside = watched(lambda: restore(running, path, bench.jobs))
         grown = None if one.private else sizes(running.memory).disk
     more = {**outside, "cached_share": share, "memory_disk_bytes": grown}
     where = place if place == "shm" else f"{place}, {cache}"
@@ -257,7 +231,7 @@ def _run_pauses(bench: Bench, qemu: Qemu) -> None:
         _measure_pauses(bench, bench.machine, "Linux at rest")
     loads = list(LOADS.items())
     for words, (mask, limit) in loads[:1] if bench.options.quick else loads:
-        layout = Layout(ram=bench.options.pause_ram, hot_mask=mask, hot_limit=limit)
+        layout = Layout(ram=bench.options.pause_ram, hot_mask=mask, hot_limit=limit, ticks=0)
         machine = machines.tiny_machine(qemu, layout, bench.shared, words)
         _measure_pauses(bench, machine, words)
 
@@ -270,7 +244,7 @@ def _measure_pauses(bench: Bench, machine: Machine, load: str) -> None:
             say(f"{load}: nothing saved in the background: {reason}")
             ways = [way for way in WAYS if way.name not in IN_THE_BACKGROUND]
         for number in range(bench.options.rounds):
-            for way in _rotated(ways, number):
+            for way in in_turn(ways, number):
                 _measure_pause(bench, running, (way, load), path, number)
 
 
@@ -281,7 +255,7 @@ def _measure_pause(
     way.prepare(running, bench.jobs)
     running.drain()
     gaps = machines.holes(running.memory)
-    took, more = _timed(lambda: way.run(running, path, bench.jobs))
+    took, more = watched(lambda: way.run(running, path, bench.jobs))
     if path.exists():
         size = sizes(path)
         path.unlink()
@@ -290,16 +264,6 @@ def _measure_pause(
     machines.give_back(running.memory, gaps)
     running.guest.cont()
     _keep(bench, ("pause", way.name, way.role, load), number, took, more)
-
-
-def _timed(work: Callable[[], Took]) -> tuple[Took, dict[str, Any]]:
-    settle()
-    before = busy()
-    took = work()
-    after = busy()
-    others = max(0.0, after.used - before.used - took.cpu)
-    stolen = after.stolen - before.stolen
-    return took, {"others_cpu_s": round(others, 2), "stolen_cpu_s": round(stolen, 2)}
 
 
 def _keep(
@@ -314,23 +278,17 @@ def _keep(
     words = "warm-up" if number == WARM_UP else f"round {number + 1}"
     shown = f", stood still {pause:.3f} s" if operation == "pause" else f": {took.wall:.3f} s"
     say(f"{words}: {operation}, {place or 'no file'}, {name}{shown}")
-    bench.keep(
-        {
-            "role": role,
-            "operation": operation,
-            "name": name,
-            "destination": place,
-            "jobs": bench.jobs,
-            "order": ORDER.index(name),
-            "round": number,
-            "warm_up": number == WARM_UP,
-            "wall_s": round(took.wall, 4),
-            "cpu_s": round(took.cpu, 4),
-            "inner_s": took.said.get("seconds"),
-            "pause_s": pause,
-            **{figure: took.said.get(figure) for figure in SAID},
-            "ram_bytes": bench.options.pause_ram if place in LOADS else bench.machine.ram,
-            **dict.fromkeys(OPTIONAL),
-            **more,
-        }
-    )
+    known = {
+        "role": role,
+        "destination": place,
+        "order": ORDER.index(name),
+        "wall_s": round(took.wall, 4),
+        "cpu_s": round(took.cpu, 4),
+        "inner_s": took.said.get("seconds"),
+        "pause_s": pause,
+        **{figure: took.said.get(figure) for figure in SAID},
+        "ram_bytes": bench.options.pause_ram if place in LOADS else bench.machine.ram,
+        **dict.fromkeys(OPTIONAL),
+        **more,
+    }
+    bench.keep(described(operation, name, number, jobs=bench.jobs, **known))

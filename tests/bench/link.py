@@ -5,8 +5,6 @@ The link joins two network namespaces, and the kernel limits it; root is needed.
 """
 
 import argparse
-import json
-import signal
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,10 +15,12 @@ from typing import Any
 from tests.bench import facts, guest_runs, machines
 from tests.bench.contestants import PYTHON
 from tests.bench.machines import MIB, Machine, Running
-from tests.bench.measure import CommandError, Timing, busy, run_command, settle, sizes
-from tests.bench.runner import SHARED_MEMORY, WARM_UP, Record, require_room, say, work_folder
+from tests.bench.measure import Timing, run_command, sizes
+from tests.bench.records import Records, described
+from tests.bench.rounds import main_with, say, watched
+from tests.bench.runner import SHARED_MEMORY, WARM_UP, Record, require_room, work_folder
 from tests.bench.summary import Results, ratio
-from tests.bench.tables import mebibytes, middle, relative, seconds, text_table, verdict
+from tests.bench.tables import CPU, Column, figure_rows, text_table, verdict
 from tests.support import network
 from tests.support.guests import migration
 from tests.support.guests.build import CACHE
@@ -77,42 +77,29 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> int:
     """Run the benchmark; return the exit code."""
     options = parse_arguments(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        print(_bench(options))
-    except KeyboardInterrupt:
-        say("interrupted")
-        return 130
-    except (CommandError, GuestError, PackagesError, OSError, ValueError, RuntimeError) as error:
-        say(str(error))
-        return 1
-    return 0
+    return main_with(lambda: _bench(options), GuestError, PackagesError)
 
 
-def _bench(options: argparse.Namespace) -> str:
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+def _bench(options: argparse.Namespace) -> str | list[str]:
     qemu = find_qemu()
     if qemu.path is None:
         return f"link: not measured, because {qemu.reason}"
     require_room(options.ram * ROOM)
     with ExitStack() as stack:
-        lines = stack.enter_context((options.output_dir / "link.jsonl").open("w"))
         shared = stack.enter_context(work_folder(SHARED_MEMORY))
         machine = stack.enter_context(machines.linux_machine(qemu, options.ram, options.cache))
         link = stack.enter_context(network.limited_link(options.rate))
         known = facts.collect(shared) | machines.facts(machine, qemu) | {"rate": options.rate}
         files = _save_all(machine, shared, options.jobs)
-        records: list[Record] = []
+        records = stack.enter_context(Records(options.output_dir / "link.jsonl", known))
         for number in range(WARM_UP, options.rounds):
             for way in WAYS:
-                record = _measure(machine, shared, link, files[way.compression], way, options.jobs)
-                record |= {"round": number, "warm_up": number == WARM_UP}
-                say(f"{way.name}: {record['wall_s']:.3f} s")
-                records.append(record)
-                lines.write(json.dumps({"type": "measurement", **record, **known}) + "\n")
-                lines.flush()
-    words = f"written: {options.output_dir}/link.jsonl"
-    return "\n".join([*report(Results(records), options, known), words])
+                path = files[way.compression]
+                figures = _measure(machine, shared, link, path, way, options.jobs)
+                say(f"{way.name}: {figures['wall_s']:.3f} s")
+                more = {"destination": SENT, "order": WAYS.index(way), **figures}
+                records.keep(described(OPERATION, way.name, number, jobs=options.jobs, **more))
+    return [*report(records.results, options, known), f"written: {records.path}"]
 
 
 def _save_all(machine: Machine, shared: Path, jobs: int) -> dict[str, Path]:
@@ -132,25 +119,13 @@ def _measure(machine: Machine, shared: Path, link: Link, path: Path, way: Way, j
         migration.prepare(running.guest, (MULTIFD,), **settings)
         running.drain()
         running.guest.execute("migrate-incoming", uri=f"tcp:{link.addresses[1]}:{PORT}")
-        settle()
-        before, sent = busy(), link.sent(0)
-        took = guest_runs.until_resumed(running, lambda: _send(running, link, path, way, jobs))
-        after = busy()
+        sent = link.sent(0)
+        took, others = watched(
+            lambda: guest_runs.until_resumed(running, lambda: _send(running, link, path, way, jobs))
+        )
         sent = link.sent(0) - sent
-    return {
-        "role": "snapmig",
-        "operation": OPERATION,
-        "name": way.name,
-        "destination": SENT,
-        "jobs": jobs,
-        "order": WAYS.index(way),
-        "wall_s": round(took.wall, 4),
-        "cpu_s": round(took.cpu, 4),
-        "sent_bytes": sent,
-        "snapshot_bytes": sizes(path).disk,
-        "others_cpu_s": round(max(0.0, after.used - before.used - took.cpu), 2),
-        "stolen_cpu_s": round(after.stolen - before.stolen, 2),
-    }
+    figures = {"wall_s": round(took.wall, 4), "cpu_s": round(took.cpu, 4), "sent_bytes": sent}
+    return {**figures, "snapshot_bytes": sizes(path).disk, **others}
 
 
 def _send(running: Running, link: Link, path: Path, way: Way, jobs: int) -> Timing:
@@ -166,13 +141,10 @@ def report(results: Results, options: argparse.Namespace, known: dict[str, Any])
     """Return the lines about all runs."""
     jobs = options.jobs
     others = results.disturbance(known["machine_processors"])
-    rows = [["", "median s", "min", "max", "cpu s", "MiB sent", "pages' time / its"]]
+    where, sent = (OPERATION, SENT, jobs), Column("MiB sent", "sent_bytes", "{:.1f}", MIB)
+    beside = "time / pages' (quartiles)", lambda _name: PAGES
+    rows = figure_rows(results, where, results.rows(*where, "snapmig"), (CPU, sent), beside)
     pages = results.times(OPERATION, SENT, PAGES, jobs)
-    for name in results.rows(OPERATION, SENT, jobs, "snapmig"):
-        walls = results.times(OPERATION, SENT, name, jobs)
-        cpu = middle(results.times(OPERATION, SENT, name, jobs, "cpu_s"))
-        sent = mebibytes(results.times(OPERATION, SENT, name, jobs, "sent_bytes"))
-        rows.append([name, *seconds(walls), cpu, sent, relative(ratio(pages, walls))])
     reached = ratio(pages, results.times(OPERATION, SENT, FRAMES, jobs))
     return [
         f"guest     {known['image']}, {known['image_bytes'] / MIB:.0f} MiB",
@@ -180,7 +152,7 @@ def report(results: Results, options: argparse.Namespace, known: dict[str, Any])
         f"link      {options.rate}, two network namespaces of one machine",
         f"processors taken by others: {others:.0%}",
         "",
-        *text_table(rows),
+        *text_table(list(rows)),
         "",
         f"pages / zstd frames, at least {FEWER:g}: {verdict(reached, FEWER)}",
     ]

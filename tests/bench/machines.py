@@ -11,7 +11,7 @@ from typing import Any
 
 from tests.bench.contestants import PYTHON
 from tests.bench.measure import CommandError, run_command
-from tests.bench.runner import say
+from tests.bench.rounds import say
 from tests.support.guests import kernel, linux
 from tests.support.guests.qemu import REFUSED, Guest, GuestConfig, GuestError, Qemu
 from tests.support.guests.tiny import guest as tiny

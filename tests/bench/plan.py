@@ -8,6 +8,7 @@ from typing import Any
 from tests.bench.codecs import PACKET
 from tests.bench.contestants import MAIN, OWN, SNAPMIG, STARTUP, VARIANTS, Contestant
 from tests.bench.limits import Limit
+from tests.bench.rounds import in_turn
 
 OPERATIONS = ("save", "restore")
 SETTINGS = ("window", "packet_size", "layout")
@@ -111,10 +112,8 @@ def warm_ups(planned: Iterable[Item], *, restores: bool = True) -> list[Item]:
 
 
 def rotated(planned: Sequence[Item], number: int, config: Config) -> Iterator[Item]:
-    """Yield a round's items; each round begins elsewhere, so that none always follows the same."""
-    step = max(1, len(planned) // config.rounds)
-    start = number * step % len(planned)
-    for item in [*planned[start:], *planned[:start]]:
+    """Yield a round's items."""
+    for item in in_turn(planned, number, config.rounds):
         if item.role != "variant" or number < config.variant_rounds:
             yield item
 

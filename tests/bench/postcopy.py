@@ -10,8 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -25,36 +25,56 @@ from tests.bench.contestants import PYTHON
 from tests.bench.guest_runs import set_capabilities
 from tests.bench.machines import Machine
 from tests.bench.measure import CommandError
-from tests.bench.runner import SHARED_MEMORY, say, work_folder
+from tests.bench.records import Records, described
+from tests.bench.rounds import in_turn, main_with, say
+from tests.bench.runner import SHARED_MEMORY, work_folder
+from tests.bench.tables import Column, figure_rows, text_table
 from tests.support.guests import migration
 from tests.support.guests.build import CACHE
 from tests.support.guests.image import parse_size
 from tests.support.guests.migration import MAPPED_RAM, MULTIFD
-from tests.support.guests.qemu import Guest, find_qemu
+from tests.support.guests.packages import PackagesError
+from tests.support.guests.qemu import Guest, GuestError, find_qemu
 
 POLL_S = 0.002
 PATIENCE_S = 120.0
 
 
 class Took(NamedTuple):
-    """One restore."""
+    """One restore: seconds, packets sent before the guest ran, and packets that it asked for."""
 
-    runs: float
-    output: float
-    end: float
+    runs_s: float
+    output_s: float
+    end_s: float
     before: int
     asked: int
 
 
-def main() -> None:
-    """Print a table."""
+CACHES = ("warm", "cold")
+LOAD = "mapped-ram, QEMU's own load"
+COLUMNS = (
+    Column("runs, s", "runs_s"),
+    Column("first output, s", "output_s"),
+    Column("end, s", "end_s"),
+    Column("sent before", "before", "{:.0f}"),
+    Column("asked for", "asked", "{:.0f}"),
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run and print a table; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.postcopy", description=__doc__)
     add = parser.add_argument
     add("--ram", type=parse_size, default=2 << 30, help="of the guest (2G)")
     add("--jobs", type=int, default=facts.processors(), help="(%(default)s)")
     add("--rounds", type=int, default=3, help="(%(default)s)")
     add("--cache", type=Path, default=CACHE, help="where the guest's system is kept")
-    options = parser.parse_args()
+    add("--output-dir", type=Path, default=Path("build/bench"), help="(%(default)s)")
+    options = parser.parse_args(arguments)
+    return main_with(lambda: _bench(options), GuestError, PackagesError)
+
+
+def _bench(options: argparse.Namespace) -> list[str]:
     qemu = find_qemu()
     with (
         work_folder(SHARED_MEMORY) as folder,
@@ -66,16 +86,27 @@ def main() -> None:
             running.guest.stop()
             set_capabilities(running, options.jobs, MAPPED_RAM, MULTIFD)
             migration.save_to(running.guest, f"file:{mapped}", PATIENCE_S)
-        print(_measure(machine, folder, mapped, options))
+        known = facts.collect(folder) | machines.facts(machine, qemu)
+        with Records(options.output_dir / "postcopy.jsonl", known) as records:
+            _measure(machine, folder, mapped, options, records)
+    lines = []
+    for cache in CACHES:
+        where = ("restore", cache, options.jobs)
+        names = records.results.rows(*where, "snapmig", "peer")
+        rows = figure_rows(records.results, where, names, COLUMNS, timed=None)
+        lines += ["", f"{cache} cache", *text_table(list(rows))]
+    return [*lines, f"written: {records.path}"]
 
 
-def _measure(machine: Machine, folder: Path, mapped: Path, options: argparse.Namespace) -> str:
+def _measure(
+    machine: Machine, folder: Path, mapped: Path, options: argparse.Namespace, records: Records
+) -> None:
     known = folder / "working-set"
     if machine.kept is None:
         raise CommandError("the guest has no snapshot")
     whole = partial(_Command, machine.kept, options.jobs)
     ways: dict[str, tuple[Path, Callable[[Guest, str], Restore]]] = {
-        "mapped-ram, QEMU's own load": (mapped, partial(_Load, mapped, options.jobs)),
+        LOAD: (mapped, partial(_Load, mapped, options.jobs)),
         "whole, via multifd": (machine.kept, partial(whole, ("--via", "multifd"))),
         "--postcopy": (machine.kept, partial(whole, ("--postcopy",))),
         "--postcopy --working-set": (
@@ -84,21 +115,17 @@ def _measure(machine: Machine, folder: Path, mapped: Path, options: argparse.Nam
         ),
     }
     _restore(machine, folder, ways["--postcopy --working-set"][1])  # records it
-    lines = ["| way | cache | runs, s | first output, s | end, s | sent before | asked for |"]
-    lines.append("|---|---|---|---|---|---|---|")
-    for cache in ("warm", "cold"):
-        took: dict[str, list[Took]] = {name: [] for name in ways}
-        for _ in range(options.rounds):
-            for name, (path, begin) in ways.items():
+    for cache in CACHES:
+        for number in range(options.rounds):
+            for name in in_turn(list(ways), number):
+                path, begin = ways[name]
                 if cache == "cold":
                     _forget(path)
-                took[name].append(_restore(machine, folder, begin))
-                say(f"{name}, {cache}: {took[name][-1]}")
-        for name, all_of in took.items():
-            middle = [statistics.median(values) for values in zip(*all_of, strict=True)]
-            times = " | ".join(f"{value:.2f}" for value in middle[:3])
-            lines.append(f"| {name} | {cache} | {times} | {middle[3]:.0f} | {middle[4]:.0f} |")
-    return "\n".join(lines)
+                took = _restore(machine, folder, begin)
+                say(f"{name}, {cache}: {took}")
+                more = {"destination": cache, "order": list(ways).index(name)}
+                more |= {"role": "peer" if name == LOAD else "snapmig", **took._asdict()}
+                records.keep(described("restore", name, number, jobs=options.jobs, **more))
 
 
 def _forget(path: Path) -> None:
@@ -199,4 +226,4 @@ class _Load:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

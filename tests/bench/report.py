@@ -3,9 +3,20 @@
 from collections.abc import Iterator, Sequence
 
 from tests.bench.choices import choice_rows, choices
-from tests.bench.contestants import OWN, SNAPMIG, STARTUP, contestants, rival
+from tests.bench.contestants import OWN, OWN_NAMES, SNAPMIG, STARTUP, contestants, rival
 from tests.bench.summary import Context, Results, added, ratio
-from tests.bench.tables import MIB, mebibytes, middle, relative, seconds, text_table
+from tests.bench.svg import Panel, bar, bars
+from tests.bench.tables import (
+    CPU,
+    DISK,
+    LENGTH,
+    MIB,
+    figure_rows,
+    middle,
+    relative,
+    seconds,
+    text_table,
+)
 from tests.bench.targets import target_rows
 
 QUIET = 0.05
@@ -36,6 +47,21 @@ def report(results: Results, context: Context) -> str:
     lines += ["", "targets (figure of the other / figure of snapmig)"]
     lines += text_table(list(target_rows(results, context, jobs)))
     return "\n".join([*lines, "", *_notes(results, context)])
+
+
+def drawn(results: Results, context: Context) -> str:
+    """Return the plot: bars of medians, with lines from one quartile of the rounds to the other."""
+    known, jobs = context.facts, context.job_counts[0]
+    panels = []
+    for operation in context.operations:
+        for place, kind in context.destinations.items():
+            names = results.rows(operation, place, jobs, SNAPMIG, "peer")
+            times = {name: results.times(operation, place, name, jobs) for name in names}
+            rows = [bar(results.label(name), times[name], name in OWN_NAMES) for name in names]
+            panels.append(Panel(f"{operation} to {place} ({kind}), seconds", "s", rows))
+    title = f"{known['image']}, {known['image_bytes'] / MIB:.0f} MiB, {jobs} jobs"
+    note = f"{known['machine_cpu']}, medians of {context.rounds} rounds"
+    return bars(title, note, panels)
 
 
 def scaling_report(results: Results, context: Context) -> str:
@@ -85,17 +111,9 @@ def machine_lines(
 
 
 def _contest(results: Results, operation: str, place: str, jobs: int) -> Iterator[list[str]]:
-    yield ["", "median s", "min", "max", "cpu s", "MiB", "disk MiB", "time / snapmig's"]
-    for name in results.rows(operation, place, jobs, SNAPMIG, "peer"):
-        walls = results.times(operation, place, name, jobs)
-        yield [
-            name,
-            *seconds(walls),
-            middle(results.times(operation, place, name, jobs, "cpu_s")),
-            mebibytes(results.times(operation, place, name, jobs, "output_bytes")),
-            mebibytes(results.times(operation, place, name, jobs, "disk_bytes")),
-            relative(ratio(walls, results.times(operation, place, rival(name), jobs))),
-        ]
+    names = results.rows(operation, place, jobs, SNAPMIG, "peer")
+    where, beside = (operation, place, jobs), ("time / snapmig's (quartiles)", rival)
+    return figure_rows(results, where, names, (CPU, LENGTH, DISK), beside)
 
 
 def _limits(results: Results, operation: str, place: str, jobs: int) -> Iterator[list[str]]:
@@ -133,20 +151,9 @@ def _variants(results: Results, context: Context) -> list[str]:
     names = results.rows("save", place, jobs, "variant")
     if not names:
         return []
-    own = results.times("save", place, SNAPMIG, jobs)
-    rows = [["", "median s", "min", "max", "MiB", "disk MiB", "time / snapmig's"]]
-    for name in (SNAPMIG, *names):
-        walls = results.times("save", place, name, jobs)
-        rows.append(
-            [
-                name,
-                *seconds(walls),
-                mebibytes(results.times("save", place, name, jobs, "output_bytes")),
-                mebibytes(results.times("save", place, name, jobs, "disk_bytes")),
-                relative(ratio(walls, own)),
-            ]
-        )
-    return ["", f"save with other settings, written to {place}", *text_table(rows)]
+    beside = "time / snapmig's (quartiles)", lambda _name: SNAPMIG
+    rows = figure_rows(results, ("save", place, jobs), (SNAPMIG, *names), (LENGTH, DISK), beside)
+    return ["", f"save with other settings, written to {place}", *text_table(list(rows))]
 
 
 def _startup(results: Results) -> Iterator[list[str]]:

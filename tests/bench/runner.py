@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,17 +11,13 @@ from typing import Any
 
 from tests.bench.contestants import MAIN, Contestant
 from tests.bench.limits import Limit
-from tests.bench.measure import Sizes, Timing, busy, run_command, settle, sizes
+from tests.bench.measure import Sizes, Timing, run_command, sizes
 from tests.bench.plan import Config, Item, rotated, warm_ups
+from tests.bench.rounds import say, watched
 
 Record = dict[str, Any]
 WARM_UP = -1
 SHARED_MEMORY = Path("/dev/shm")
-
-
-def say(text: str) -> None:
-    """Tell on standard error what is being done."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
@@ -59,17 +54,20 @@ class Runner:
                 self._measure(item, number)
 
     def _measure(self, item: Item, number: int) -> None:
-        settle()
-        before = busy()
-        if isinstance(item.what, Contestant):
-            timing, size = self._run_contestant(item, item.what, keep=number == WARM_UP)
-        elif isinstance(item.what, Limit):
-            folder = self._config.destinations.get(item.destination, self._place.sources)
-            took = item.what.run(item.jobs, folder)
-            timing, size = Timing(took.slowest, took.cpu, took.mean), Sizes()
-        else:
-            timing, size = run_command(item.what, cwd=self._place.sources), Sizes()
-        after = busy()
+        size = Sizes()
+
+        def work() -> Timing:
+            nonlocal size
+            if isinstance(item.what, Contestant):
+                timing, size = self._run_contestant(item, item.what, keep=number == WARM_UP)
+                return timing
+            if isinstance(item.what, Limit):
+                folder = self._config.destinations.get(item.destination, self._place.sources)
+                took = item.what.run(item.jobs, folder)
+                return Timing(took.slowest, took.cpu, took.mean)
+            return run_command(item.what, cwd=self._place.sources)
+
+        timing, others = watched(work)
         if number != WARM_UP:
             say(f"round {number + 1}: {item.label}: {timing.wall:.3f} s")
         self._keep(
@@ -80,8 +78,7 @@ class Runner:
                 "wall_s": round(timing.wall, 4),
                 "cpu_s": round(timing.cpu, 4),
                 "inner_s": None if timing.inner is None else round(timing.inner, 4),
-                "others_cpu_s": round(max(0.0, after.used - before.used - timing.cpu), 2),
-                "stolen_cpu_s": round(after.stolen - before.stolen, 2),
+                **others,
                 "output_bytes": size.length,
                 "disk_bytes": size.disk,
             }

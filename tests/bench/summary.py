@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 Record = Mapping[str, Any]
@@ -12,22 +12,32 @@ Times = dict[int, float]
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and greatest of a figure over the rounds."""
+    """Median, least and greatest of a figure over the rounds, and its quartiles."""
 
     median: float
     low: float
     high: float
+    lower: float
+    upper: float
 
 
 def spread(values: Iterable[float]) -> Spread | None:
     """Return the spread of values, None when there is none."""
     found = sorted(values)
-    return Spread(median(found), found[0], found[-1]) if found else None
+    if not found:
+        return None
+    lower, middle, upper = quantiles(found * 2 if len(found) == 1 else found, method="inclusive")
+    return Spread(middle, found[0], found[-1], lower, upper)
+
+
+def ratios(of: Times, to: Times) -> Spread | None:
+    """Return the spread over the common rounds of one figure divided by another."""
+    return spread(of[number] / to[number] for number in of.keys() & to.keys() if to[number])
 
 
 def ratio(of: Times, to: Times) -> float | None:
     """Return the median over the common rounds of one figure divided by another."""
-    found = spread(of[number] / to[number] for number in of.keys() & to.keys() if to[number])
+    found = ratios(of, to)
     return None if found is None else found.median
 
 
@@ -79,7 +89,14 @@ class Results:
         whole = sum(record["wall_s"] for record in runs) * processors
         return min(1.0, taken / whole) if whole else 0.0
 
-    def rows(self, operation: str, destination: str, jobs: int, *roles: str) -> list[str]:
+    def label(self, name: str) -> str:
+        """Return a name, that of another program with its version."""
+        field = f"version_{name.partition(' ')[0]}"
+        others = [each for each in self.records if each["name"] == name and each["role"] == "peer"]
+        found = {each.get(field) for each in others} - {None}
+        return f"{name} ({found.pop()})" if found else name
+
+    def rows(self, operation: str, destination: str | None, jobs: int, *roles: str) -> list[str]:
         """Return the names of what was measured, in the order of the plan."""
         return list(
             dict.fromkeys(
@@ -93,7 +110,7 @@ class Results:
         )
 
     def times(
-        self, operation: str, destination: str, name: str, jobs: int, field: str = "wall_s"
+        self, operation: str, destination: str | None, name: str, jobs: int, field: str = "wall_s"
     ) -> Times:
         """Return a figure by round; what has no destination stands for each of them."""
         return {

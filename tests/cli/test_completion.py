@@ -9,14 +9,14 @@ from tests.support import program
 from tests.support.requirements import lacks, requires
 
 SCRIPTS = {"bash": "snapmig.bash", "zsh": "_snapmig", "fish": "snapmig.fish"}
-FORMATS = "cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw"
+FORMATS = "avml cloud-hypervisor elf firecracker kdump libvirt lime mapped-ram qemu-stream raw"
 GUESTS = "guest.ram guest.snap"
 COMPLETED = {
     "snapmig ": " ".join(VERBS),
     "snapmig re": "rebase receive repack restore",
     "snapmig --": "--help --version",
-    "snapmig backup ": "check init list prune restore run",
-    "snapmig backup r": "restore run",
+    "snapmig backup ": "check init list prune report restore run",
+    "snapmig backup r": "report restore run",
     "snapmig backup run --lo": "--lock-wait",
     "snapmig backup run b": "backup.toml",
     "snapmig backup run backup.toml ": "",
@@ -49,6 +49,10 @@ COMPLETED = {
     "snapmig save s3://": "",
     "snapmig verify guest.snap gu": GUESTS,
     "snapmig info -- gu": GUESTS,
+    "snapmig key ": "add list new remove rotate",
+    "snapmig key add --new-p": "--new-passphrase --new-passphrase-command --new-passphrase-file",
+    "snapmig key add --key-file gu": GUESTS,
+    "snapmig save --recipient ": "",
     "snapmig completion ": "bash fish zsh",
     "snapmig completion zsh ba": "",
 }

@@ -1,13 +1,16 @@
 """Facts about the options of compression: what they do, and what is said where they can't."""
 
+import json
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import snapmig
-from snapmig.encodings.engines import ENGINES
+from snapmig.container.format import Encoding, Superblock
+from snapmig.encodings.engines import ENGINES, find_engine
 from snapmig.encodings.engines.qat import library as qatzip_library
 from snapmig.encodings.engines.qpl import engine as qpl
 from snapmig.operations import accelerators
@@ -187,17 +190,61 @@ def test_an_unknown_accelerator_is_refused_with_the_known_ones(cli, arguments):
 
 
 @pytest.mark.parametrize("layout", ["fixed", "packed"])
-@pytest.mark.parametrize("compression", ["zlib", "zstd", "lz4"])
-def test_a_level_that_follows_the_disk_restores_right(shm, cli, compression, layout):
-    """With --level auto every batch has a level, and the guest comes back."""
+@pytest.mark.parametrize(
+    "way", ["zlib --level auto", "zstd --level auto", "lz4 --level auto", "auto"]
+)
+def test_a_codec_that_follows_the_disk_restores_right(shm, cli, way, layout):
+    """Whatever codec each batch has, the guest comes back."""
     content = ram.mixed(24 << 20)
     ram.write(shm / "a", content)
-    way = ("--compression", compression, "--layout", layout, "--level", "auto", "-j", "2")
-    outcome = cli("save", shm / "a", shm / "s", "--json", *way)
+    options = ("--compression", *way.split(), "--layout", layout, "-j", "2")
+    cli("save", shm / "a", shm / "s", *options).ok()
     snapmig.restore(shm / "s", shm / "r")
 
-    assert sum(outcome.json["levels"].values()) == 6
     assert (shm / "r").read_bytes() == content
+
+
+def test_the_codecs_of_a_choice_are_reported(shm, cli):
+    """Which bytes of pages each codec got is said, and the packets of each encoding."""
+    ram.write(shm / "a", np.tile(ram.text(4096), (2, 1)))
+    saved = cli("save", shm / "a", shm / "s", "--compression", "auto", "--json").json
+    packets = cli("info", shm / "s", "--json").json["packets"]
+
+    assert saved["compression"] == "auto"
+    assert sum(saved["codecs"].values()) == 32 << 20
+    assert packets == saved["packets"]
+
+
+def test_a_choice_does_without_an_extra(shm):
+    """Where zstandard is not installed, a choice has no zstd."""
+    ram.write(shm / "a", ram.mixed(8 << 20))
+    options = ("--compression", "auto", "--json", "--bwlimit", "20M")
+    done = _without("zstandard", "save", shm / "a", shm / "s", *options)
+
+    assert set(json.loads(done.out)["codecs"]) <= {"none", "lz4 1", "zlib 1", "zlib 3"}
+
+
+def test_a_choice_has_no_level(guest, cli):
+    """A level belongs to a compression that is named."""
+    outcome = cli("save", guest / "guest.ram", "s", "--compression", "auto", "--level", "3")
+
+    outcome.fails(2, "level is 3, and compression auto chooses it: name a compression")
+
+
+def test_a_copy_of_mixed_packets_is_a_choice_again(shm, cli):
+    """A snapshot with packets of several compressions is repacked by a choice."""
+    ram.write(shm / "a", ram.text(256))
+    made = {}
+    for name in ("zstd", "lz4"):
+        cli("save", shm / "a", shm / name, "--compression", name, "--packet-size", "512K").ok()
+        made[name] = shm / name
+    snapshot = bytearray(made["zstd"].read_bytes())
+    block = Superblock.unpack(bytes(snapshot[:4096]))
+    both = block._replace(encodings=block.encodings | 1 << Encoding.LZ4)
+    made["zstd"].write_bytes(both.pack() + snapshot[4096:])
+
+    assert cli("repack", made["zstd"], shm / "r", "--json").json["compression"] == "auto"
+    assert cli("repack", made["lz4"], shm / "q", "--json").json["compression"] == "lz4"
 
 
 @pytest.mark.usefixtures("guest")
@@ -205,7 +252,7 @@ def test_a_level_that_follows_the_disk_restores_right(shm, cli, compression, lay
 def test_every_accelerator_is_listed(cli, name):
     """Each engine has a line, and where it can't be used the reason."""
     outcome = cli("accelerators")
-    facts = ENGINES[name].facts()
+    facts = find_engine(name).facts()
     lines = outcome.lines
     at = [line.split(" ")[0] for line in lines].index(name)
 
@@ -223,7 +270,7 @@ def test_every_accelerator_is_a_line_of_json(cli):
 
     assert {line["message_type"] for line in lines} == {"accelerator"}
     assert {line["name"]: line["problem"] for line in lines} == {
-        name: engine.facts().problem for name, engine in ENGINES.items()
+        name: find_engine(name).facts().problem for name in ENGINES
     }
 
 

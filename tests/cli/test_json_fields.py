@@ -13,6 +13,7 @@ import snapmig
 from tests.cli.conftest import RAM
 from tests.support import ram
 from tests.support.outcome import Outcome
+from tests.support.qcow2_images import Disk, Snap
 
 Call = Callable[..., Outcome]
 
@@ -23,8 +24,11 @@ COMMANDS = {
     "restore": ("restore", "-f", "young", "r"),
     "verify": ("verify", "young"),
     "info": ("info", "young"),
+    "qcow2": ("info", "disk.qcow2"),
     "chain": ("chain", "young"),
+    "key": ("key", "list", "--key-file", "key", "sealed"),
     "diff": ("diff", "old", "young"),
+    "map": ("map", "young"),
     "accelerator": ("accelerators",),
     "merge": ("merge", "-f", "young", "m"),
     "rebase": ("rebase", "young", "--parent", "old"),
@@ -64,6 +68,9 @@ def snapshots(guest: Path, cli: Call) -> Path:
     cli("save", "guest.ram", "old", "--address", "ram=0").ok()
     cli("save", "younger.ram", "young", "--parent", "old").ok()
     cli("save", "guest.ram", "shared", "--share", "1/1").ok()
+    cli("key", "new", "key").ok()
+    (guest / "disk.qcow2").write_bytes(Disk([Snap()]).build())
+    cli("save", "guest.ram", "sealed", "--encrypt", "--key-file", "key").ok()
     return guest
 
 
@@ -78,6 +85,11 @@ def test_fields_are_documented(cli: Call, kind: str) -> None:
 def test_fields_of_a_send_are_documented() -> None:
     """So are those of a send, which needs a QEMU."""
     assert {field.name for field in dataclasses.fields(snapmig.SendResult)} == documented()["send"]
+
+
+def test_fields_of_a_run_are_documented() -> None:
+    """So are those of a run, which ends with its QEMU."""
+    assert {field.name for field in dataclasses.fields(snapmig.RunResult)} == documented()["run"]
 
 
 @pytest.mark.usefixtures("guest")
@@ -99,7 +111,10 @@ def test_fields_of_errors_are_documented(cli: Call) -> None:
     [
         ("info", "blocks", ("info", "old")),
         ("info", "attachments", ("info", "young")),
+        ("qcow2", "snapshots", ("info", "disk.qcow2")),
         ("diff", "blocks", ("diff", "old", "young")),
+        ("map", "blocks", ("map", "young")),
+        ("key", "slots", ("key", "list", "sealed")),
     ],
 )
 def test_fields_of_members_are_documented(

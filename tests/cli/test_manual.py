@@ -18,8 +18,10 @@ from tests.support.requirements import requires
 
 NAMES = ["snapmig.1", *(f"snapmig-{verb}.1" for verb in VERBS)]
 BACKUP_VERBS = ("run", "list", "restore", "check", "prune", "init")
+KEY_VERBS = ("list", "add", "rotate", "remove", "new")
 HELPS = [(name, name[8:-2].split()) for name in NAMES]
 HELPS += [("snapmig-backup.1", ["backup", verb]) for verb in BACKUP_VERBS]
+KEY_HELPS = [("snapmig-key.1", ["key", verb]) for verb in KEY_VERBS]
 READER_SECTIONS = "NAME SYNOPSIS DESCRIPTION OPTIONS EXIT STATUS EXAMPLES SEE ALSO"
 
 
@@ -66,7 +68,9 @@ def test_groff_finds_no_fault(name):
     done.ok()
 
 
-@pytest.mark.parametrize(("name", "words"), HELPS, ids=[" ".join(words) for _, words in HELPS])
+@pytest.mark.parametrize(
+    ("name", "words"), [*HELPS, *KEY_HELPS], ids=[" ".join(words) for _, words in HELPS + KEY_HELPS]
+)
 def test_a_page_has_every_option_of_the_help(cli, name, words):
     """The page explains the options listed by --help, in the same words."""
     page = _read(name)

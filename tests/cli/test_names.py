@@ -8,13 +8,14 @@ import pytest
 
 import snapmig
 from tests.support import program
+from tests.support.sweep import sweep
 
 ESCAPE = "red\x1b[31m"
 BYTES = os.fsdecode(b"caf\xe9")
 SHOWN = {ESCAPE: r"red\x1b[31m", BYTES: r"caf\xe9"}
 
 
-@pytest.fixture(params=SHOWN, ids=["escape", "bytes"])
+@pytest.fixture
 def name(request, guest):
     """Give a name that is no plain text, of an image and, with an end, of a snapshot."""
     (guest / request.param).write_bytes((guest / "guest.ram").read_bytes())
@@ -49,7 +50,13 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("kind", COMMANDS)
+BOTH = [(name, kind) for name in SHOWN for kind in COMMANDS]
+ESSENTIAL = [(ESCAPE, "done"), (ESCAPE, "usage"), (BYTES, "refused")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), sweep(BOTH, lambda each: each in ESSENTIAL), indirect=["name"], ids=ascii
+)
 def test_names_do_nothing_to_a_terminal(name, kind):
     """Whatever is printed, results, refusals or usage, a name in it is visible text alone."""
     text = _told(name, *COMMANDS[kind]).decode("utf-8", "strict")
@@ -58,6 +65,9 @@ def test_names_do_nothing_to_a_terminal(name, kind):
     assert text.count(SHOWN[name]) >= 2 or kind == "usage"
 
 
+@pytest.mark.parametrize(
+    "name", sweep(SHOWN, lambda name: name == ESCAPE), indirect=True, ids=ascii
+)
 def test_a_batchs_names_do_nothing_to_a_terminal(name, guest):
     """Nor do those of jobs, which come from patterns."""
     pattern = f"{name[:3]}*"
@@ -70,6 +80,7 @@ def test_a_batchs_names_do_nothing_to_a_terminal(name, guest):
     assert SHOWN[name] in text
 
 
+@pytest.mark.parametrize("name", sweep(SHOWN, lambda name: name == BYTES), indirect=True, ids=ascii)
 def test_json_of_names_is_read_by_every_reader(name):
     """A line of JSON has no half characters: a byte that is not UTF-8 is four others."""
     lines = _told(name, "save --json -f NAME NAME.new", "info --json NAME.snap", "info --json NAME")
@@ -82,7 +93,7 @@ def test_json_of_names_is_read_by_every_reader(name):
 
 def test_json_of_other_scripts_comes_back():
     """UTF-8 is kept, characters outside of the first plane too."""
-    from snapmig.commands.output import json_line
+    from snapmig.printable import json_line
 
     fields = {"message": 'naïve "日本" \U0001f642 \\ \x1b', "list": ["é", 1, None]}
 

@@ -59,8 +59,9 @@ def test_the_command_line_has_every_option(verb):
 
 
 def test_restores_take_the_options_of_their_table():
-    """The options that a [[restore]] shares with a save are arguments of snapmig.restore()."""
-    assert set(names_in("restore")) <= set(_arguments(snapmig.restore))
+    """What a [[restore]] shares with a save are arguments of snapmig.restore(), or keys."""
+    known = {*_arguments(snapmig.restore), *(option.name for option in options_of("keys"))}
+    assert set(names_in("restore")) <= known
 
 
 @pytest.mark.parametrize("table", ["save", "restore", "defaults"])
@@ -90,7 +91,7 @@ def test_entries_are_sound():
         for option in OPTIONS.values()
         if option.group not in GROUPS
         or not set(option.tables.split()) <= set(TABLES)
-        or not set(option.verbs.split()) <= {"save", "restore"}
+        or not set(option.verbs.split()) <= {"save", "restore", "keys"}
         or not option.help
         or option.help.endswith((")", "."))
     ] == []

@@ -32,6 +32,7 @@ CASES = {
     "info-json": ["info --json made.snap"],
     "info-blocks": ["info blocks.snap"],
     "info-zeros": ["info zeros.snap"],
+    "info-several": ["info made.snap none.snap blocks.snap"],
     "restore": ["restore -j 2 made.snap new.ram", "restore -j 2 -f made.snap new.ram"],
     "restore-json": ["restore -j 2 --json made.snap new.ram"],
     "restore-in-place": ["restore -j 2 --in-place made.snap guest.ram"],

@@ -8,7 +8,9 @@ from tests.support import program
 PROGRAM = """
 import sys, types, {modules}
 from snapmig.__main__ import run
-sys.modules["snapmig.commands"] = types.SimpleNamespace(main=lambda: {result})
+sys.modules["snapmig.commands"] = types.SimpleNamespace(
+    ALONE=(), load=lambda verb: None, main=lambda: {result}
+)
 {before}
 run()
 """

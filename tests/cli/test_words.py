@@ -74,6 +74,34 @@ def test_usage_errors_name_the_command(cli, words, says):
 
 
 @pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        ("resotre a b", "restore"),
+        ("backup rn b.toml", "run"),
+        ("save --compression zst a b", "zstd"),
+        ("save --compresion=zstd a b", "--compression"),
+        ("backup run --dry-rn b.toml", "--dry-run"),
+    ],
+)
+def test_mistakes_are_met_with_a_guess(cli, words, meant):
+    """A verb, a choice or an option that is nearly right is named."""
+    outcome = cli(*words.split())
+
+    outcome.fails(2)
+    assert outcome.err.rstrip().endswith(f"; did you mean {meant}?")
+
+
+def test_a_call_without_a_verb_shows_examples(cli):
+    """Whoever types the name alone sees a few commands, and how to see all."""
+    outcome = cli()
+
+    outcome.fails(
+        2, "snapmig save guest.ram guest.snap", '"snapmig --help" lists all verbs', out=""
+    )
+    assert outcome.err.count("\n") <= 12
+
+
+@pytest.mark.parametrize(
     ("number", "words"), [(0, "0 pages"), (1, "1 page"), (2, "2 pages"), (1000, "1000 pages")]
 )
 def test_counts_are_of_one_or_of_many(number, words):

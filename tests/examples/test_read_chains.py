@@ -9,6 +9,7 @@ import snapmig
 from examples import read_snapshot
 from tests.support import kinds, ram
 from tests.support.golden_chains import BAD, GOOD, HERE
+from tests.support.golden_keys import in_words
 
 OLD = ram.text(20).tobytes() + ram.mixed(600_000, 3)
 NEW = (
@@ -82,7 +83,7 @@ def test_parents_may_be_named(tmp_path):
 @pytest.mark.parametrize(("name", "digest"), GOOD)
 def test_example_restores(name, digest, unpack, tmp_path):
     """The example makes the image that a good chain holds."""
-    run(unpack(name), "--output", tmp_path / "image")
+    run(unpack(name), "--output", tmp_path / "image", *in_words(name))
 
     assert digest == hashlib.sha256((tmp_path / "image").read_bytes()).hexdigest()
 
@@ -93,5 +94,5 @@ def test_example_refuses(name, code, unpack, tmp_path):
     path = unpack(name)
     before = sorted(tmp_path.iterdir())
 
-    assert code == run(path, "--output", tmp_path / "image")
+    assert code == run(path, "--output", tmp_path / "image", *in_words(name))
     assert before == sorted(tmp_path.iterdir())

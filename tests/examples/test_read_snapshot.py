@@ -219,7 +219,7 @@ def test_xxh3_of_extremes(byte):
 
 
 def test_imports_only_the_standard_library():
-    """The example needs nothing but Python."""
+    """The example needs nothing but Python, until a key is given."""
     tree = ast.parse(SCRIPT.read_text())
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     names = {alias.name for node in imports for alias in node.names}

@@ -14,7 +14,7 @@ import snapmig
 from snapmig import backup
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import COMPRESSIONS
-from snapmig.encodings.engines import ENGINES
+from snapmig.encodings.engines import ENGINES, find_engine
 from snapmig.images.formats import format_names
 from snapmig.operations.options.engine import AUTO
 from snapmig.operations.options.parse import WINDOWS
@@ -143,11 +143,11 @@ def test_what_signatures_name_is_public(module, name):
     ("names", "known"),
     [
         (snapmig.AcceleratorName, {AUTO, *ENGINES}),
-        (snapmig.CompressionName, set(COMPRESSIONS)),
+        (snapmig.CompressionName, {AUTO, *COMPRESSIONS}),
         (snapmig.FormatName, set(format_names())),
         (
             snapmig.HuffmanName,
-            {each for engine in ENGINES.values() for each in engine.facts().huffman},
+            {each for name in ENGINES for each in find_engine(name).facts().huffman},
         ),
         (snapmig.LayoutName, {layout.name.lower() for layout in Layout}),
         (snapmig.WindowName, set(WINDOWS)),

@@ -100,6 +100,7 @@ def test_a_wrong_sum_of_a_large_one_is_found(make):
     table = raw[at : at + 384]
     block = bytearray(raw[:4096])
     block[228:232] = zlib.crc32(table).to_bytes(4, "little")
+    block[272:304] = hashlib.sha256(raw[4096 : 4096 + 320] + table).digest()  # there are no pieces
     block[12:16] = bytes(4)
     block[12:16] = zlib.crc32(block).to_bytes(4, "little")
     raw[:4096] = block

@@ -113,3 +113,17 @@ def test_little_memory_is_a_sentence(place, words, mebibytes):
     assert 0 <= done.code <= 4
     assert "Traceback" not in done.err
     assert "bug" not in done.err
+
+
+@pytest.mark.parametrize(
+    "words", [("save", "a.ram", "b"), ("restore", "a.snap", "b")], ids=" ".join
+)
+def test_a_limit_on_the_size_of_files(place, words):
+    """A file that may not become as large is one sentence, and is not left behind."""
+    program.run("save", "a.ram", "a.snap", cwd=place).ok()
+    before = set(place.iterdir())
+    limit = ["prlimit", f"--fsize={64 << 10}", sys.executable, "-m", "snapmig"]
+    outcome = program.call([*limit, *words], cwd=place)
+
+    outcome.fails(1, err="snapmig: b: File too large\n")
+    assert set(place.iterdir()) == before

@@ -278,7 +278,8 @@ def test_verify_lists_all_damaged_packets_of_a_chain(place, cli, jobs):
         ("sunday.snap", "packet 5"),
         ("tuesday.snap", "packet 9"),
     ]
-    outcome.fails(3, out="tuesday.snap: damaged, 4 of 16 packets\n")
+    outcome.fails(3)
+    assert outcome.lines[0] == "tuesday.snap: damaged, 4 of 16 packets"
 
 
 @pytest.mark.parametrize("packet", [2, 3])
@@ -340,7 +341,7 @@ def test_a_damaged_record_of_a_parent_is_told(place, cli):
         3,
         "/sunday.snap: packet 7: index record's checksum is",
         "/sunday.snap: index digest is",
-        out="tuesday.snap: damaged, 1 of 16 packets\n",
+        out="tuesday.snap: damaged, 1 of 16 packets\n  ram at 0x70000, 64.0 KiB\n",
     )
     cli("restore", "tuesday.snap", "new").fails(3)
 
@@ -579,19 +580,19 @@ def test_a_chain_with_more_files_than_there_may_be(place):
 
 @pytest.mark.parametrize("words", NEEDS_PARENTS)
 def test_a_parent_whose_index_was_exchanged_is_refused(place, cli, words):
-    """A parent with the right id and another index is not the one the child was made from."""
+    """A parent with the right id and another root is not the one the child was made from."""
     raw = bytearray((place / "monday.snap").read_bytes())
     other = bytearray((place / "sunday.snap").read_bytes())
     other[32:48] = raw[32:48]
     struct.pack_into("<I", other, 12, 0)
     struct.pack_into("<I", other, 12, zlib.crc32(other[:4096]))
     (place / "monday.snap").write_bytes(other)
-    digest = hashlib.sha256(other[8192 : 8192 + 16 * 104]).hexdigest()
+    root = hashlib.sha256(other[:4096]).hexdigest()
     outcome = cli(*words.split())
 
     outcome.fails(
         3,
         "/monday.snap: is not the parent that tuesday.snap was made of",
-        f"its index has the digest {digest}, expected ",
+        f"its root is {root}, expected ",
     )
     assert not (place / "new").exists()

@@ -9,7 +9,7 @@ import multiprocess
 import pytest
 
 import snapmig
-from snapmig.system.files import PartialFile
+from snapmig.system.partial import PartialFile
 from tests.support import processes, ram
 
 MIB = 1 << 20
@@ -111,6 +111,17 @@ def test_a_restore_in_place_to_a_full_filesystem(cli, small_tmpfs, snapshot):
         f"{place}/r: no space left on the filesystem, up to 16.0 MiB",
         f"{place}/r is only partly restored now",
     )
+
+
+@root
+def test_a_dump_whose_pages_do_not_fit(cli, small_tmpfs, snapshot):
+    """How far compressed pages go is seen on the way; the error names file and space."""
+    place = small_tmpfs("2M")
+    options = ("--format", "kdump", "--address", "ram=0", "--arch", "x86_64")
+    outcome = cli("restore", *options, snapshot, place / "r")
+
+    outcome.fails(1, out="", start=f"snapmig: {place}/r: no space left on the filesystem, up to 1")
+    assert list(place.iterdir()) == []
 
 
 @root

@@ -6,15 +6,16 @@ packed with gzip, since a snapshot in the fixed layout is mostly holes. `good/sh
 SHA-256 of each image; `bad/refusals.tsv` has for each file the exit code, which check finds it, and
 a word of the message.
 
-The files are committed, so that a change of the builder or of a compressor does not change what is
-tested. Make them again only when the format changes. That takes the program zstd.
+Those of sealed snapshots are in `make_sealed`. The files are committed, so that a change of the
+builder or of a compressor does not change what is tested. Make them again only when the format
+changes. That takes the program zstd.
 """
 
 import argparse
 import gzip
-import hashlib
 import struct
 import sys
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ GOOD = {
     "all-encodings-fixed": Snapshot([Block("ram", ALL)], layout=FIXED, **ALL_ENCODINGS),
     "with-parent": Snapshot(
         [Block("ram", pages(b"1"))],
-        superblock={"parent_id": b"p" * 16, "parent_digest": b"d" * 32},
+        superblock={"parent_id": b"p" * 16, "parent_root": b"d" * 32},
     ),
     "page-digests": Snapshot([Block("ram", ALL)], page_digests=True, encodings={4: LZ4}),
     "page-digests-fixed": Snapshot([Block("ram", MIXED)], layout=FIXED, page_digests=True),
@@ -356,13 +357,18 @@ BAD = [
         "layout-0": superblock(layout=0),
         "layout-3": superblock(layout=3),
     }),
+    (UNSUPPORTED, "open", "sealing", {
+        "sealing-3": superblock(sealing=3, key_table_offset=PAGE),
+        "sealing-255": superblock(sealing=255, key_table_offset=PAGE),
+    }),
     (UNSUPPORTED, "open", "page", {
         "page-size-0": superblock(page_size=0),
         "page-size-16384": superblock(page_size=16384),
     }),
     (CORRUPT, "open", "reserved", {
         "superblock-reserved-set": superblock(reserved=1),
-        "superblock-reserved-rest-set": superblock(reserved_rest=bytes(3835) + b"1"),
+        "superblock-reserved-1-set": superblock(reserved_1=b"\0\0\1"),
+        "superblock-reserved-rest-set": superblock(reserved_rest=bytes(3759) + b"1"),
     }),
     (CORRUPT, "open", "packet size", {
         "packet-size-0": superblock(packet_size=0),
@@ -395,6 +401,10 @@ BAD = [
         "machine-data-3": superblock(machine=62, machine_class=2, machine_data=3),
         "machine-class-without-machine": superblock(machine_class=1),
         "machine-data-without-machine": superblock(machine_data=1),
+    }),
+    (CORRUPT, "open", "seal", {
+        "key-table-without-sealing": superblock(key_table_offset=PAGE),
+        "seal-without-sealing": superblock(seal=bytes(31) + b"1"),
     }),
     # step 3
     (CORRUPT, "open", "file has", {
@@ -515,6 +525,13 @@ BAD = [
         "attachment-encoding-1": attachment(encoding=EMPTY),
         "attachment-encoding-4": attachment(encoding=4),
     }),
+    (CORRUPT, "open", "tables", {
+        "tables-digest-wrong": superblock(tables_digest=b"1" * 32),
+        "tables-digest-zero": superblock(tables_digest=bytes(32)),
+        "tables-digest-without-the-attachments": attached(
+            superblock={"tables_digest": sha256(ram().build_blocks()).digest()}
+        ),
+    }),
     # an attachment's contents
     (CORRUPT, "verify", "attachment 'b'", {
         "attachment-sha256-wrong": attachment(sha256=b"1" * 32),
@@ -542,7 +559,7 @@ BAD = [
         "record-reserved-1-set": record(reserved_1=1),
         "record-nonce-set": record(nonce=bytes(11) + b"1"),
         "record-tag-set": record(tag=b"1"),
-        "record-reserved-2-set": record(reserved_2=bytes(15) + b"1"),
+        "record-page-digests-tag-set": record(page_digests_tag=bytes(15) + b"1"),
         "record-page-digests-checksum-without-them": record(page_digests_checksum=1),
         "record-of-empty-packet-page-digests-checksum-set": with_hole(
             page_digests=True, records={2: {"page_digests_checksum": 1}}
@@ -733,17 +750,19 @@ def write(path: Path, data: bytes) -> None:
 
 def make() -> None:
     """Write all files."""
+    from tests.golden import make_sealed
+
     for folder in ("good", "bad"):
         (HERE / folder).mkdir(exist_ok=True)
         for path in (HERE / folder).iterdir():
             path.unlink()
     sums = ""
-    for name, snapshot in GOOD.items():
+    for name, snapshot in {**GOOD, **make_sealed.GOOD}.items():
         write(HERE / "good" / f"{name}.snap.gz", snapshot.build())
-        sums += f"{hashlib.sha256(snapshot.image).hexdigest()}  {name}\n"
+        sums += f"{sha256(snapshot.image).hexdigest()}  {name}\n"
     (HERE / "good" / "sha256sums").write_text(sums)
     rows = "file\texit code\tfound by\tword\n"
-    for code, found_by, word, files in BAD:
+    for code, found_by, word, files in [*BAD, *make_sealed.BAD]:
         for name, snapshot in files.items():
             write(HERE / "bad" / f"{name}.snap.gz", snapshot.build())
             rows += f"{name}\t{code}\t{found_by}\t{word}\n"

@@ -7,10 +7,12 @@ the exit code, what a message says, and the SHA-256 of the image where it can be
 """
 
 import hashlib
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+from tests.golden import make_sealed
 from tests.golden.make import CORRUPT, pages, write
 from tests.support.builders import (
     DATA,
@@ -27,8 +29,10 @@ from tests.support.builders import (
     Snapshot,
     deflate,
     noise,
+    root,
     text,
 )
+from tests.support.sealing import ENCRYPTED, SIGNED, Sealing
 
 HERE = Path(__file__).parent / "chains"
 FAILED = 1
@@ -97,26 +101,44 @@ def line(*, fixed: bool = False) -> dict[str, Snapshot]:
     return {**pair(youngest), "oldest": grandparent}
 
 
+def sealed(kind: int = ENCRYPTED, content: bytes = OLD, **more: object) -> Snapshot:
+    """Return a sealed snapshot without a parent."""
+    return make_sealed.sealed(kind, content, **more)
+
+
+def sealed_child(parent: Snapshot, kind: int = ENCRYPTED, **more: object) -> Increment:
+    """Return a sealed snapshot that builds on another, with another file key."""
+    sealing = Sealing(kind, {0: make_sealed.BY_KEY_FILE}, file_key=b"child" + bytes(27))
+    return child(parent, sealing=sealing, **more)
+
+
+def sealed_line() -> dict[str, Snapshot]:
+    """Return a folder with a chain of three encrypted snapshots."""
+    grandparent = sealed()
+    parent = sealed_child(grandparent, attachments=hint(b"oldest.snap"))
+    youngest = sealed_child(parent, content=NEWEST, page_kinds={0: {0: DELTA}})
+    return {**pair(youngest), "oldest": grandparent}
+
+
+OTHER_KEY = make_sealed.OTHER
+OTHER_KEYS = Sealing(slots={0: make_sealed.BY_KEY_FILE}, file_key=b"x" * 32).build_key_table()
+
+
 def other_superblock(snapshot: Snapshot, **fields: object) -> Snapshot:
     """Return a snapshot with other fields in its superblock."""
     return replace(snapshot, superblock=snapshot.superblock | fields)
 
 
 def its_own_parent() -> Snapshot:
-    """Return a snapshot whose parent has its own id and the digest of its own index."""
-    snapshot = child(full(), superblock={"snapshot_id": b"self" * 4, "parent_id": b"self" * 4})
-    return other_superblock(snapshot, parent_digest=snapshot.build()[152:184])
+    """Return a snapshot whose parent has its own id; nothing can have its own root."""
+    return child(full(), superblock={"snapshot_id": b"self" * 4, "parent_id": b"self" * 4})
 
 
 def each_others_parents() -> dict[str, Snapshot]:
-    """Return two snapshots, each of which names the other as its parent."""
+    """Return two snapshots, each of which names the other as its parent, one with its root."""
     one = other_superblock(child(full()), snapshot_id=b"one " * 4, parent_id=b"two " * 4)
     two = other_superblock(child(full()), snapshot_id=b"two " * 4, parent_id=b"one " * 4)
-    digests = [snapshot.build()[152:184] for snapshot in (one, two)]
-    return {
-        "child": other_superblock(one, parent_digest=digests[1]),
-        "parent": other_superblock(two, parent_digest=digests[0]),
-    }
+    return {"child": other_superblock(one, parent_root=root(two.build())), "parent": two}
 
 
 # Pages of zeros that are the parent's: one of kind 0 there, one of kind 1, and one of kind 3.
@@ -169,6 +191,26 @@ GOOD = {
     "page-digests-and-same-as-a-zero-page": pair(
         child(full(page_digests=True), page_kinds={1: {0: SAME}, 3: {1: DELTA}}, page_digests=True)
     ),
+    **{
+        f"sealed-{name}": pair(sealed_child(parent, kind, page_digests=True))
+        for name, kind, parent in (
+            ("signed-of-signed", SIGNED, sealed(SIGNED)),
+            ("signed-of-encrypted", SIGNED, sealed(ENCRYPTED)),
+            ("signed-of-none", SIGNED, full()),
+            ("encrypted-of-encrypted", ENCRYPTED, sealed(ENCRYPTED, page_digests=True)),
+            ("encrypted-of-signed", ENCRYPTED, sealed(SIGNED)),
+            ("encrypted-of-none", ENCRYPTED, full()),
+            ("fixed", ENCRYPTED, sealed(ENCRYPTED, layout=FIXED)),
+        )
+    },
+    "sealed-encrypted-fixed": pair(
+        sealed_child(sealed(layout=FIXED), layout=FIXED, encodings={0: RAW, 1: RAW, 3: RAW})
+    ),
+    "sealed-encrypted-unchanged": pair(
+        sealed_child(sealed(), content=OLD, page_kinds={}, page_digests=True)
+    ),
+    "sealed-parent-of-one-that-is-not": pair(child(sealed())),
+    "sealed-line-of-three": sealed_line(),
     "parent-gone-and-not-needed": alone(child(full(bytes(len(OLD))), page_kinds={})),
 }
 OTHER = full(text(len(OLD), 9), superblock={"snapshot_id": b"q" * 16})
@@ -177,7 +219,7 @@ LARGE = 2 * PACKET
 BAD = [
     (CORRUPT, "has no parent", {
         "same-as-parent-without-one": alone(
-            child(full(), superblock={"parent_id": bytes(16), "parent_digest": bytes(32)})
+            child(full(), superblock={"parent_id": bytes(16), "parent_root": bytes(32)})
         ),
     }),
     (CORRUPT, "digest of the page contents", {
@@ -190,9 +232,32 @@ BAD = [
         ),
         "same-where-the-parent-has-zero": pair(child(full(), page_kinds={1: {3: SAME}})),
     }),
-    (CORRUPT, "index", {
-        "parent-with-another-index": pair(child(full(), superblock={"parent_digest": b"1" * 32})),
+    (CORRUPT, "root", {
+        "parent-with-another-root": pair(child(full(), superblock={"parent_root": b"1" * 32})),
         "parent-with-other-contents": pair(child(full()), full(NEWEST)),
+        "parent-with-other-addresses": pair(
+            child(full()), Snapshot([Block("ram", OLD, [(0, PAGE, 0)])])
+        ),
+        "parent-with-an-attachment-more": pair(
+            child(full()), full(attachments=[Attachment("note", b"text")])
+        ),
+        "sealed-parent-that-is-not-sealed": pair(sealed_child(sealed()), full()),
+        "sealed-parent-of-an-older-state": pair(sealed_child(sealed()), sealed(seed=1)),
+        "sealed-parent-of-another-file-key": pair(
+            sealed_child(sealed()), sealed(file_key=b"x" * 32)
+        ),
+    }),
+    (CORRUPT, "seal", {
+        "sealed-parent-with-another-key-table": pair(
+            sealed_child(sealed()), sealed(patches=[(PAGE, OTHER_KEYS)])
+        ),
+    }),
+    (CORRUPT, "tag", {
+        "sealed-parent-with-a-wrong-tag": pair(
+            sealed_child(sealed(records={0: {"tag": b"1" * 16}}))
+        ),
+    }),
+    (CORRUPT, "index", {
         "parent-with-a-damaged-record": pair(
             child(full()), full(patches=[(2 * PAGE + 2 * 104 + 40, b"?")])
         ),
@@ -217,6 +282,9 @@ BAD = [
         "its-own-parent": alone(its_own_parent()),
         "each-others-parents": each_others_parents(),
     }),
+    (FAILED, "key", {
+        "sealed-parent-for-another-key": pair(sealed_child(sealed(slots={0: OTHER_KEY}))),
+    }),
     (FAILED, "needs its parent", {
         "parent-gone": alone(child(full())),
         "parent-replaced": pair(child(full()), OTHER),
@@ -228,7 +296,8 @@ BAD = [
 
 def make() -> None:
     """Write all files."""
-    HERE.mkdir(exist_ok=True)
+    shutil.rmtree(HERE, ignore_errors=True)
+    HERE.mkdir()
     rows = "folder\texit code\tword\tsha256\n"
     for name, files in GOOD.items():
         image = hashlib.sha256(files["child"].image).hexdigest()

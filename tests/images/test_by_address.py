@@ -170,7 +170,7 @@ def test_given_addresses_go_before_those_of_a_core(tmp_path):
 def test_addresses_are_refused_where_they_mean_nothing(tmp_path, form, options):
     """A raw file has no addresses."""
     snapshot = saved(tmp_path, AT_LOW)
-    with pytest.raises(UsageError, match="are for elf and raw-by-address"):
+    with pytest.raises(UsageError, match="are for avml, elf, kdump, "):
         restored(snapshot, form, **options)
 
 

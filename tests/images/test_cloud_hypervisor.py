@@ -3,7 +3,6 @@
 import json
 import os
 import tracemalloc
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,50 +13,9 @@ from snapmig.errors import ImageChangedError, SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.images.formats import cloud_hypervisor, find_format, open_image
 from snapmig.images.plan import Content
+from tests.support.cloud_hypervisor import TABLE, make, nest, state
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
-
-TABLE = [(4 * GIB, 64 * KIB), (0, 128 * KIB)]
-"""Two zones, the upper one first."""
-
-
-def state(table, mappings=None, **more: Any) -> dict[str, Any]:
-    """Return the tree of a snapshot's components, as Cloud Hypervisor nests it."""
-    manager = {
-        "memory_ranges": {"data": [{"gpa": gpa, "length": size} for gpa, size in table]},
-        "guest_ram_mappings": [
-            {"slot": 0, "gpa": gpa, "size": size, "zone_id": "mem0", "virtio_mem": hotplug}
-            for gpa, size, hotplug in mappings or []
-        ],
-        "start_of_device_area": 1 << 40,
-        **more,
-    }
-    return nest(json.dumps(manager))
-
-
-def nest(manager: Any) -> dict[str, Any]:
-    """Return a tree with the given state of the memory manager."""
-    return {
-        "snapshots": {
-            "cpu-manager": {"snapshots": {}, "snapshot_data": {"state": "{}"}},
-            "memory-manager": {"snapshots": {}, "snapshot_data": {"state": manager}},
-        },
-        "snapshot_data": {"state": "{}"},
-    }
-
-
-def make(directory: Path, tree: Any, size: int | None = None, config: bytes = b"{}") -> Path:
-    """Write a snapshot directory; ``tree`` may be bytes."""
-    directory.mkdir(exist_ok=True)
-    (directory / "config.json").write_bytes(config)
-    raw = tree if isinstance(tree, bytes) else json.dumps(tree).encode()
-    (directory / "state.json").write_bytes(raw)
-    with (directory / "memory-ranges").open("wb") as file:
-        file.truncate(192 * KIB if size is None else size)
-        file.write(b"upper")
-        file.seek(64 * KIB)
-        file.write(b"lower")
-    return directory
 
 
 def contents(image) -> bytes:
@@ -196,7 +154,7 @@ def test_a_change_of_any_file_is_noticed(snapshot, name):
 def test_a_restore_makes_the_directory_again(snapshot):
     """The plan is a directory with the file of ranges and the two others unchanged."""
     image = open_image(str(snapshot))
-    content = Content(image.blocks, dict(image.attachments), image.format, 128, lambda _: iter(()))
+    content = Content(image.blocks, dict(image.attachments), 128, lambda _: iter(()))
 
     plan = find_format("cloud-hypervisor").plan_image(content)
 
@@ -210,7 +168,7 @@ def test_a_restore_makes_the_directory_again(snapshot):
 @pytest.mark.parametrize("attachments", [{}, {"config.json": b""}, {"state.json": b""}])
 def test_other_guests_can_not_become_cloud_hypervisor(attachments):
     """Without configuration and state there is nothing to resume."""
-    content = Content((RamBlock("ram", MIB),), attachments, "raw", 128, lambda _: iter(()))
+    content = Content((RamBlock("ram", MIB),), attachments, 128, lambda _: iter(()))
 
     with pytest.raises(UsageError, match=r"needs its config\.json and state\.json"):
         cloud_hypervisor.plan_image(content)

@@ -248,7 +248,7 @@ def test_a_change_of_the_vmstate_is_noticed(pair):
 
 def content_of(image) -> Content:
     """Return a snapshot's content for an image."""
-    return Content(image.blocks, dict(image.attachments), image.format, 128, lambda _: iter(()))
+    return Content(image.blocks, dict(image.attachments), 128, lambda _: iter(()))
 
 
 def test_a_restore_makes_memory_and_vmstate(pair):
@@ -274,7 +274,7 @@ def test_large_memory_is_restored_without_the_gap(tmp_path):
 
 def test_other_guests_can_not_become_firecracker():
     """Without a vmstate there is nothing to resume."""
-    content = Content((RamBlock("ram", MIB),), {}, "raw", 128, lambda _: iter(()))
+    content = Content((RamBlock("ram", MIB),), {}, 128, lambda _: iter(()))
 
     with pytest.raises(UsageError, match="needs a microVM's vmstate"):
         firecracker.plan_image(content)

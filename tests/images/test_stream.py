@@ -44,6 +44,8 @@ PLAIN = Stream(
 )
 PAGES = {"ram": {0: 1, 1: 2, 3: 3}, "pc.bios": {69: 4}}
 
+STRIDE = 8 + PAGE
+"""From the contents of a page to those of the next one."""
 FIRST = part(data(0, 1, b"ram"))
 
 Write = Callable[[Stream | bytes], Path]
@@ -459,3 +461,19 @@ def test_any_sequence_of_pages(tmp_path: Path, records: list[tuple[bytes, int, i
         Stream([part(data(69, 1, b"pc.bios"), *sent)], [RAM, BIOS]).build()
     )
     assert holding(pages) == ram_of(tmp_path / "file")
+
+
+def test_a_page_one_stride_from_the_start_is_data(write: Write) -> None:
+    """Missing pages stand at 0 in our table: data a stride from there doesn't continue them."""
+    names = [bytes([65 + number]) * 200 for number in range(18)]
+    blocks = [Block(name, PAGE) for name in names]
+
+    def built(last: bytes) -> bytes:
+        return Stream(
+            [part(zero(0, b"ram"), data(1, 7))], [*blocks, Block(last, PAGE), RAM]
+        ).build()
+
+    last = b"x" * (STRIDE - built(b"").index(page(7)))
+    content = built(last)
+    assert content.index(page(7)) == STRIDE
+    assert ram_of(write(content))["ram"][PAGE : 2 * PAGE] == page(7)

@@ -34,7 +34,7 @@ def read_epilog(text: str) -> Epilog:
     codes: list[tuple[str, str]] = []
     said = ""
     examples: list[str] = []
-    for block in text.strip().split("\n\n"):
+    for block in filter(None, text.strip().split("\n\n")):
         lines = block.splitlines()
         indented = [line[2:] for line in lines if line.startswith("  ")]
         words = " ".join(line for line in lines if not line.startswith("  "))

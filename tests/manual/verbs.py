@@ -12,29 +12,37 @@ from snapmig.operations.options.parse import default_jobs
 
 # What completes a value, by the word that stands for it in the help: "file", "assignment" (a file
 # behind the first "="), or nothing. A new word must be given its place here.
-_OF_OPTIONS = dict.fromkeys(("DIR", "FILE", "OLDER", "OTHER"), "file") | {"NAME=FILE": "assignment"}
+_OF_OPTIONS = dict.fromkeys(("DIR", "FILE", "OLDER", "OTHER", "SOCKET"), "file") | {
+    "NAME=FILE": "assignment"
+}
 _OF_OPTIONS |= dict.fromkeys(
     (
         "ADDRESS",
+        "AGE",
         "BLOCK=GPA",
+        "CMD",
         "K/N",
         "KIND",
         "MS",
         "N",
         "NAME",
         "RATE",
+        "ROOT",
         "S",
         "SECONDS",
         "SIZE",
+        "TEXT",
         "TIME",
         "URI",
+        "USER",
         "UUID",
     ),
     "nothing",
 )
 _OF_PLACES = dict.fromkeys(
-    ("CONFIG", "IMAGE", "JOBS.toml", "ONE", "OTHER", "OUT", "SNAPSHOT", "TARGET"), "file"
-) | {"GUEST": "nothing", "ADDRESS": "nothing"}
+    ("CONFIG", "DIR", "FILE", "IMAGE", "JOBS.toml", "ONE", "OTHER", "OUT", "SNAPSHOT", "TARGET"),
+    "file",
+) | {"ADDRESS": "nothing", "GUEST": "nothing", "SLOT": "nothing"}
 
 
 class Value(NamedTuple):

@@ -16,8 +16,8 @@ DESCRIPTION: dict[str, tuple[str, ...]] = {
         "Where the image of a guest is named, qmp:SOCKET is a guest under QEMU with its monitor "
         "at that socket, and libvirt:DOMAIN, for a save, one of libvirt's, if the extra "
         "snapmig[qemu] is installed.",
-        "Snapshots are not encrypted: they are made readable for their owner only, and hold every "
-        "secret of the guest.",
+        "A snapshot holds every secret of the guest and is made readable for its owner only. "
+        "With --encrypt nobody reads it without a key, if the extra snapmig[crypto] is installed.",
     ),
     "save": (
         "Where the RAM is for the guest's processors is asked of a running guest, and read from "
@@ -31,6 +31,11 @@ DESCRIPTION: dict[str, tuple[str, ...]] = {
         "The formats elf and raw-by-address have RAM at its guest physical addresses. "
         "Where the snapshot does not know them, or to put others in their place, --address and "
         "--arch give them as for save.",
+    ),
+    "key": (
+        "A snapshot has a file key of its own, and up to 16 key slots: each wraps it for a "
+        "passphrase, a key file or an age recipient. "
+        "Any key that opens the snapshot may add and remove others; the data stay as they are.",
     ),
     "send": (
         "The QEMU was started with -incoming defer for the same machine and devices, and was told "
@@ -64,6 +69,8 @@ ENVIRONMENT: dict[str, Pairs] = {
             "XDG_RUNTIME_DIR, XDG_CACHE_HOME",
             "Where libvirt's daemon of a session tells the process of a domain.",
         ),
+        ("NO_COLOR", "Set, map draws in letters on a terminal, too."),
+        ("TERM", "Set to dumb, likewise."),
         ("TQDM_DISABLE", "Set to 1, --progress auto draws no bars."),
         (
             "OPENBLAS_NUM_THREADS",
@@ -146,12 +153,18 @@ FILES: dict[str, Pairs] = {
 SEE_ALSO: dict[str, tuple[str, ...]] = {
     "save": ("restore", "verify", "backup", "accelerators"),
     "receive": ("save", "send"),
-    "restore": ("save", "send", "info"),
+    "restore": ("save", "send", "run", "info"),
+    "mount": ("umount", "restore"),
+    "umount": ("mount",),
     "send": ("receive", "restore"),
+    "run": ("restore", "mount", "save"),
+    "daemon": ("save", "restore", "verify"),
     "info": ("save", "chain"),
-    "verify": ("save", "accelerators"),
+    "verify": ("save", "key", "accelerators"),
+    "key": ("save", "verify", "repack"),
     "chain": ("diff", "merge", "rebase"),
-    "diff": ("chain", "save"),
+    "diff": ("chain", "map"),
+    "map": ("diff", "info"),
     "merge": ("chain", "rebase", "repack"),
     "rebase": ("chain", "merge"),
     "repack": ("merge", "save"),

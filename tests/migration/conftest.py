@@ -28,7 +28,6 @@ from tests.support.processes import alive, children
 OPTIONS = SaveOptions(
     jobs=2,
     settings=PacketSettings("zlib"),
-    steps=(1,),
     packet_size=None,
     layout=Layout.FIXED,
     attach={},

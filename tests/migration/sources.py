@@ -14,11 +14,11 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.handlers.counters import Counter
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.migration.address import Address
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.dialing import Dialer
 from snapmig.migration.sender import MainSender
 from snapmig.migration.source_stream import SourceStream, has_flushes
-from snapmig.migration.wire import WireCompression
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.sending import send_over_channels

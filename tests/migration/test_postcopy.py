@@ -6,7 +6,6 @@ import os
 import resource
 import socket
 import struct
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +14,12 @@ import pytest
 import snapmig
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.images.qemu.shared import whole_stream
-from snapmig.migration.recovery import ask_for_received, read_received
-from snapmig.migration.sender import MainSender
-from snapmig.operations.runs.read import Reading, read_options
-from snapmig.operations.runs.restore_inputs import content_of
-from snapmig.operations.runs.serving import Serving, listed_blocks
+from snapmig.migration.recovery import read_received
 from snapmig.operations.runs.working_set import load_working_set, write_working_set
 from tests.support.multifd.plain import write_plain
 from tests.support.multifd.plan import Block, Packet, Plan
 from tests.support.multifd.wire import PAGE
-from tests.support.postcopy import Destination, request
+from tests.support.postcopy import Destination, request, serve, serve_rest
 
 RAM, ROM = Block(b"ram", 1000), Block(b"rom", 3)
 SPARSE = 40
@@ -53,44 +47,20 @@ def snapshot(shared_shm: Path) -> Path:
     return path
 
 
-def serve(
-    snapshot: Path,
-    script: Callable[[Destination], None] = lambda _end: None,
-    *,
-    first: tuple[int, ...] = (),
-    jobs: int = 2,
-) -> tuple[Destination, list[int]]:
-    """Serve a snapshot to a destination; return it, and the packets it asked for."""
-    ours, theirs = socket.socketpair()
-    options = read_options(jobs, "auto", None, None)
-    with ours, SnapshotFile(os.fspath(snapshot)) as file, Reading(file, options) as reading:
-        inputs = whole_stream(content_of(file), "a migration")
-        with Serving(reading, *inputs) as serving:
-            end = Destination(theirs, script)
-            try:
-                main = MainSender(ours, serving.take)
-                main.send(serving.stream.header)
-                serving.run(main, first, lambda: None, lambda: None)
-            except BaseException:
-                end.close()
-                raise
-            return end, list(serving.asked)
-
-
 @pytest.mark.parametrize("jobs", [1, 2, 4])
 def test_all_pages_come(snapshot: Path, jobs: int) -> None:
     """The destination has each page that is not zero, once, whatever it asks for."""
-    end, asked = serve(snapshot, jobs=jobs)
+    end, serving = serve(snapshot, jobs=jobs)
     end.finish()
-    assert (asked, end.ram) == ([], EXPECTED)
+    assert (list(serving.asked), end.ram) == ([], EXPECTED)
 
 
 def test_a_page_asked_for_comes_with_its_packet(snapshot: Path) -> None:
     """A request is answered with all pages of the packet, those of zeros too."""
-    end, asked = serve(snapshot, lambda end: end.send(request(650 * PAGE, b"ram")))
+    end, serving = serve(snapshot, lambda end: end.send(request(650 * PAGE, b"ram")))
     end.finish()
     packet = {(b"ram", page * PAGE) for page in range(640, 768)}
-    assert (asked, packet <= set(end.order), end.ram) == ([5], True, EXPECTED)
+    assert (list(serving.asked), packet <= set(end.order), end.ram) == ([5], True, EXPECTED)
 
 
 def test_asked_for_twice_comes_once(snapshot: Path) -> None:
@@ -102,9 +72,9 @@ def test_asked_for_twice_comes_once(snapshot: Path) -> None:
             end.send(request(page * PAGE, None))
         end.send(request(2 * PAGE, b"rom") * 50)
 
-    end, asked = serve(snapshot, script)
+    end, serving = serve(snapshot, script)
     end.finish()  # it refuses a page that comes twice
-    assert (sorted(asked), end.ram) == ([0, 8], EXPECTED)
+    assert (sorted(serving.asked), end.ram) == ([0, 8], EXPECTED)
 
 
 def test_a_flood_takes_no_memory(snapshot: Path) -> None:
@@ -115,10 +85,10 @@ def test_a_flood_takes_no_memory(snapshot: Path) -> None:
     )
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    end, asked = serve(snapshot, lambda end: end.send(flood))
+    end, serving = serve(snapshot, lambda end: end.send(flood))
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     end.finish()
-    assert (len(asked), end.ram, grown < 64 << 10) == (8, EXPECTED, True)
+    assert (len(serving.asked), end.ram, grown < 64 << 10) == (8, EXPECTED, True)
 
 
 BAD = {
@@ -161,11 +131,11 @@ def test_a_destination_that_goes(snapshot: Path) -> None:
 
 def test_a_working_set_comes_before_the_guest_runs(snapshot: Path) -> None:
     """Its packets are sent whole before, and not discarded."""
-    end, asked = serve(snapshot, first=(1, 3))
+    end, serving = serve(snapshot, first=(1, 3))
     end.finish()
     early = {page // PAGE // 128 for _, page in end.order[: end.at_run]}
     kept = [(0, 128 * PAGE), (256 * PAGE, 128 * PAGE), (512 * PAGE, 488 * PAGE)]
-    assert (early, asked, end.ram) == ({1, 3}, [], EXPECTED)
+    assert (early, list(serving.asked), end.ram) == ({1, 3}, [], EXPECTED)
     assert end.discarded == {b"ram": kept, b"rom": [(0, 3 * PAGE)]}
 
 
@@ -173,15 +143,7 @@ def test_only_what_is_missing_is_sent_again(snapshot: Path) -> None:
     """After a connection that was cut, pages received are left out, in every packet."""
     draw = np.random.default_rng(1)
     received = {b"ram": draw.random(1000) < 0.5, b"rom": np.array([True, False, False])}
-    ours, theirs = socket.socketpair()
-    end = Destination(theirs, lambda end: end.send(request(650 * PAGE, b"ram")), received)
-    options = read_options(2, "auto", None, None)
-    with ours, SnapshotFile(os.fspath(snapshot)) as file, Reading(file, options) as reading:
-        content, state = whole_stream(content_of(file), "a migration")
-        ours.sendall(ask_for_received(listed_blocks(state)))
-        masks = read_received(ours, listed_blocks(state), lambda *_: None)
-        with Serving(reading, content, state, masks) as serving:
-            serving.resume(MainSender(ours, serving.take), lambda: None)
+    end = serve_rest(snapshot, lambda end: end.send(request(650 * PAGE, b"ram")), received)
     end.finish()
     for name, mask in received.items():
         expected = np.frombuffer(EXPECTED[name], np.uint8).reshape(-1, PAGE).copy()

@@ -1,5 +1,7 @@
 """Facts about page digests that hold for all ways to save: they are those of the pages."""
 
+import itertools
+
 import pytest
 
 import snapmig
@@ -9,6 +11,7 @@ from snapmig.images.formats import open_image
 from snapmig.operations.options.save import SaveOptions
 from snapmig.operations.runs.save import open_save_run
 from tests.support import digests, kinds, ram, slots
+from tests.support.sweep import sweep
 
 MIB = 1 << 20
 SIZE = 12 * MIB + 12_345
@@ -39,6 +42,15 @@ def images(shared_shm):
     return ram.write(shared_shm / "old", OLD), ram.write(shared_shm / "new", NEW)
 
 
+@pytest.fixture(scope="module")
+def parents(shared_shm, images):
+    """Give snapshots of the first image, with page digests and without."""
+    made = {own: shared_shm / f"parent-{own}" for own in (True, False)}
+    for own, path in made.items():
+        snapmig.save(images[0], path, page_digests=own, format="raw")
+    return made
+
+
 @pytest.mark.parametrize("jobs", [1, 3])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_they_are_those_of_the_pages(shm, images, layout, jobs):
@@ -49,9 +61,11 @@ def test_they_are_those_of_the_pages(shm, images, layout, jobs):
     assert (digests.read(shm / "s"), result.page_digests) == (digests.expected(OLD, PACKET), True)
 
 
-@pytest.mark.parametrize("parents_own", [True, False])
-@pytest.mark.parametrize("jobs", [1, 3])
-@pytest.mark.parametrize("layout", LAYOUTS)
+WAYS = list(itertools.product(LAYOUTS, (1, 3), (True, False)))
+ONES = [("fixed", 3, True), ("packed", 1, False)]
+
+
+@pytest.mark.parametrize(("layout", "jobs", "parents_own"), sweep(WAYS, lambda each: each in ONES))
 def test_those_of_an_increment_are_those_of_its_pages(shm, images, layout, jobs, parents_own):
     """Also of pages that are the parent's, whether copied from there or computed."""
     way = {"layout": layout, "packet_size": PACKET, "jobs": jobs}
@@ -79,10 +93,10 @@ def test_kinds_do_not_depend_on_them(shm, images, layout):
 
 @pytest.mark.parametrize("given", [None, True, False])
 @pytest.mark.parametrize("parents_own", [True, False])
-def test_a_child_has_what_its_parent_has(shm, images, parents_own, given):
+def test_a_child_has_what_its_parent_has(shm, images, parents, parents_own, given):
     """Unless it is said, an increment has page digests where its parent has."""
-    snapmig.save(images[0], shm / "1", page_digests=parents_own, format="raw")
-    result = snapmig.save(images[1], shm / "2", parent=shm / "1", page_digests=given, format="raw")
+    options = {"parent": parents[parents_own], "page_digests": given, "format": "raw"}
+    result = snapmig.save(images[1], shm / "2", **options)
     expected = parents_own if given is None else given
 
     assert result.page_digests == expected == snapmig.info(shm / "2").page_digests
@@ -101,12 +115,12 @@ def test_a_child_has_what_its_parent_has(shm, images, parents_own, given):
     ],
 )
 def test_differences_are_stored_where_the_parent_is_decoded(
-    shm, images, parents_own, deltas, any_there
+    shm, images, parents, parents_own, deltas, any_there
 ):
     """With page digests only where they are asked for, and the contents are the same."""
-    snapmig.save(images[0], shm / "1", page_digests=parents_own, format="raw")
-    result = snapmig.save(images[1], shm / "2", parent=shm / "1", deltas=deltas, format="raw")
-    snapmig.restore(shm / "2", shm / "r")
+    options = {"parent": parents[parents_own], "deltas": deltas, "format": "raw"}
+    result = snapmig.save(images[1], shm / "2", **options)
+    snapmig.restore(shm / "2", shm / "r", follow_remote_parents=True)
 
     assert (result.delta_pages > 0) == any_there
     assert (shm / "r").read_bytes() == NEW
@@ -152,7 +166,7 @@ def test_a_second_look_writes_them_again(shm, images, with_parent):
         snapmig.save(images[0], parent, packet_size=PACKET, page_digests=True, format="raw")
     image = ram.write(shm / "a", OLD)
     options = SaveOptions(
-        2, PacketSettings(), (1,), PACKET, Layout.FIXED, {}, force=False, live=True,
+        2, PacketSettings(), PACKET, Layout.FIXED, {}, force=False, live=True,
         progress=None, parent=parent, page_digests=True,
     )  # fmt: skip
     source = open_image(str(image), "raw")
@@ -167,8 +181,11 @@ def test_a_second_look_writes_them_again(shm, images, with_parent):
     assert snapmig.verify(shm / "s").problems == ()
 
 
-@pytest.mark.parametrize("verb", ["merge", "repack", "rebase"])
-@pytest.mark.parametrize("given", [None, True, False])
+VERBS = list(itertools.product((None, True, False), ("merge", "repack", "rebase")))
+ESSENTIAL = [(None, "merge"), (True, "rebase"), (False, "repack")]
+
+
+@pytest.mark.parametrize(("given", "verb"), sweep(VERBS, lambda each: each in ESSENTIAL))
 def test_verbs_that_save_again_keep_them(shm, images, verb, given):
     """A snapshot made of another has page digests where that one had, unless told otherwise."""
     snapmig.save(images[0], shm / "1", packet_size=PACKET, format="raw")

@@ -1,10 +1,11 @@
 """Fixtures for tests with tiny guests: the program of QEMU, and the limits of its version."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.guests.qemu import rest_all
 from tests.support.guests.saves import Saved, saves
 from tests.support.guests.versions import require_program, require_qemu
 
@@ -26,3 +27,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Make the mark ``qemu`` require the version it names."""
     for mark in item.iter_markers("qemu"):
         require_qemu(*mark.args)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown() -> Generator[None]:
+    """Let the guests that stay for later tests take no processor until one of those uses them."""
+    yield
+    rest_all()

@@ -41,7 +41,7 @@ from tests.support.sweep import sweep
 pytestmark = pytest.mark.guest
 
 ANONYMOUS = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
-BUSY = Layout(ram=96 << 20, hot_mask=15)
+BUSY = Layout(ram=96 << 20, hot_mask=15, ticks=0)
 """It writes to pages everywhere, so that QEMU sends pages from everywhere."""
 SPLIT = Layout(ram=LAYOUT.ram, hot_mask=7, below_4g=16 << 20)
 CUT_OFF = re.compile("[Ee]rror|Unable to write|failed to save")

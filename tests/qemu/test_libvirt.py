@@ -20,7 +20,7 @@ from tests.support.guests.libvirt import SHARED, Session, make_session
 from tests.support.guests.resume import LAYOUT
 from tests.support.guests.tiny import guest as tiny
 from tests.support.outcome import Outcome
-from tests.support.processes import children, state, wait_for
+from tests.support.processes import children, state, wait_for, words
 from tests.support.program import ENVIRONMENT
 from tests.support.requirements import lacks
 from tests.support.sweep import sweep
@@ -70,6 +70,11 @@ def both(*states: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("session", states or BACKINGS, indirect=True)
 
 
+def mostly(essential: str) -> pytest.MarkDecorator:
+    """Run a test with each kind of memory, with all but one in ``make test-more``."""
+    return both(*sweep(BACKINGS, lambda kind: kind == essential))
+
+
 only_shared = both("shared")
 
 
@@ -108,7 +113,7 @@ def test_running(session: Session, shm: Path, cli: Callable[..., Outcome]) -> No
     restart(session, shm)
 
 
-@both()
+@mostly("shared")
 @best_way
 def test_paused(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     """A domain that its owner suspended is saved and stays so, for the same reason."""
@@ -129,7 +134,7 @@ def test_live(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     restart(session, shm)
 
 
-@both()
+@mostly("private")
 @best_way
 def test_in_the_background(session: Session, shm: Path, cli: Callable[..., Outcome]) -> None:
     """A domain is saved as it is at the start, runs on, and is restored as of then."""
@@ -321,11 +326,8 @@ def start(session: Session, way: str, shm: Path, *options: str) -> subprocess.Po
 
 def process_of(name: str, snapmig: int) -> int:
     """Return a snapmig's bridge or guard; the guard's arguments name the bridge's program too."""
-
-    def program(pid: int) -> bytes:
-        return b"".join(Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[4:5])
-
-    (found,) = [pid for pid in children(snapmig) if program(pid).endswith(f"{name}.py".encode())]
+    end = f"{name}.py".encode()
+    (found,) = [pid for pid in children(snapmig) if b"".join(words(pid)[4:5]).endswith(end)]
     return found
 
 

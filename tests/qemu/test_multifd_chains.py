@@ -72,6 +72,7 @@ def test_a_chain_of_a_running_guest(guest: Monitored, shm: Path, name: str, live
         tiny.wait_passes(guest, 1)
         result = snapmig.save(guest.monitor, path, jobs=2, live=live, parent=parent, **options)
         same.append(result.same_pages)
+    guest.rest()
     numbers = [ram_of(path, shm).number for path in paths]
 
     assert [snapmig.verify(path).problems for path in paths] == [()] * 3
@@ -96,6 +97,7 @@ def test_the_index_is_that_of_a_shared_save(shared: Monitored, shm: Path, name: 
             more = {"parent": shm / f"{via}0", **options} if number else of_first(options)
             snapmig.save(shared.monitor, shm / f"{via}{number}", jobs=2, via=via, **more)
         shared.cont()
+        shared.rest()
     for number in range(2):
         expected, found = (_index(shm / f"{via}{number}") for via in ("shared", "multifd"))
         assert len(found) > len(expected)

@@ -38,7 +38,7 @@ from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
 
-BUSY = Layout(ram=128 << 20)
+BUSY = Layout(ram=128 << 20, ticks=0)
 """All of it is written in each pass, so that a live save without limits may never end."""
 CUT_OFF = re.compile(
     "Sibling indicated error|Channel error|[Ee]rror.*(migrat|writ)|Unable to (read|write)"

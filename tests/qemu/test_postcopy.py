@@ -19,9 +19,9 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.guests.monitor import MonitorError
 from snapmig.operations.runs.working_set import write_working_set
 from tests.qemu.test_other_user import make_other_users
-from tests.support import filesystems, userfaultfd
 from tests.support import program as program_of_snapmig
-from tests.support.guests.private import HUGE_PAGES, MEMORIES
+from tests.support import userfaultfd
+from tests.support.guests.private import MEMORIES
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, make_monitored
 from tests.support.guests.saves import PRIVATE, SAVES, Saved
@@ -49,7 +49,7 @@ def test_counts_on(
 
 
 SPLIT = Layout(ram=LAYOUT.ram, hot_mask=7, below_4g=16 << 20)
-BUSY = Layout(ram=64 << 20)
+BUSY = Layout(ram=64 << 20, ticks=0)
 """All of its pages are written in each pass."""
 MACHINES = [
     (memory, machine, layout)
@@ -222,19 +222,6 @@ def test_no_userfaultfd(saved: Callable[[str], Saved], program: str, shm: Path) 
             assert guest.execute("query-status")["status"] == "inmigrate"
     finally:
         os.umask(before)
-
-
-@pytest.mark.root
-def test_huge_pages(saved: Callable[[str], Saved], program: str, shm: Path) -> None:
-    """Memory in huge pages is refused in one sentence, and the QEMU still waits."""
-    found = saved("multifd")
-    with (
-        filesystems.huge_pages(HUGE_PAGES),
-        make_monitored(program, shm, MEMORIES["huge pages"](shm), incoming=True) as guest,
-    ):
-        with pytest.raises(SnapmigError, match="RAM block 'ram' is in huge pages, expected"):
-            snapmig.restore(found.path, guest.monitor, postcopy=True)
-        assert guest.execute("query-status")["status"] == "inmigrate"
 
 
 def test_sent_to_somebody_elses_qemu(

@@ -149,7 +149,8 @@ def test_a_plain_stream(guest: Monitored, program: str, shm: Path, names: tuple[
 def test_compressed_channels(guest: Monitored, program: str, shm: Path, compression: str) -> None:
     """Pages that QEMU compresses on the way are stored like others."""
     with receiving(LOCAL, shm / "snap", "-j", 2) as receiver:
-        migrate(guest, receiver.address, ACKNOWLEDGED, multifd_compression=compression)
+        settings = {"multifd_compression": compression, **LONG}
+        migrate(guest, receiver.address, ACKNOWLEDGED, **settings)
         receiver.end().ok(err=None)
     assert counts_on(program, shm, shm / "snap")
 

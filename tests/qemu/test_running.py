@@ -1,5 +1,6 @@
 """Facts about running guests: saved through QEMU's monitor, and resumed."""
 
+import itertools
 import json
 import os
 import re
@@ -51,6 +52,8 @@ LARGE = Layout(ram=128 << 20)
 """All of it is written in each pass, so that the second look of a live save takes long too."""
 
 all_ways = pytest.mark.parametrize(("live", "jobs"), sweep(WAYS, lambda way: way[1] == 2))
+only_live = pytest.mark.parametrize("live", sweep([False, True], bool))
+"""The other ways to save are for ``make test-more``."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,9 @@ def save_running(guest: Monitored, path: Path, ram: Path, live: bool, jobs: int)
     after = ram.stat().st_blocks
     status = guest.execute("query-status")["status"]
     passed = tiny.wait_passes(guest, 2)
-    return Saved(result, path, (before, after), status, passed, guest.folder)
+    found = Saved(result, path, (before, after), status, passed, guest.folder)
+    guest.rest()
+    return found
 
 
 def stood_at(path: Path, folder: Path, layout: Layout = LAYOUT) -> State:
@@ -146,13 +151,14 @@ def test_every_page_is_of_one_moment(saved: SavedIn, shm: Path, live: bool, jobs
     assert stood_at(saved(live, jobs).path, shm).number >= 2
 
 
-@pytest.mark.parametrize("live", [False, True])
+@only_live
 def test_what_changed_since_a_parent_is_of_one_moment(
     guest: Monitored, saved: SavedIn, shared_shm: Path, shm: Path, live: bool
 ) -> None:
     """A running guest saved on an older snapshot is whole, and not all of it is stored again."""
     path = shared_shm / f"child{live}.snap"
-    result = snapmig.save(guest.monitor, path, live=live, parent=saved(False, 1).path)
+    parent = saved(False, 1).path
+    result = snapmig.save(guest.monitor, path, live=live, parent=parent)
 
     assert (stood_at(path, shm).number >= 2, result.same_pages > 0) == (True, True)
 
@@ -169,8 +175,13 @@ def test_resumes_in_a_waiting_qemu(
     assert tiny.goes_on(counted, stood_at(path, shm), LAYOUT)
 
 
-@pytest.mark.parametrize(("live", "jobs"), [(False, 2), (True, 2)])
-@pytest.mark.parametrize("name", ["qemu-stream", "libvirt"])
+@pytest.mark.parametrize(
+    ("name", "live", "jobs"),
+    sweep(
+        [(name, live, 2) for name in ("qemu-stream", "libvirt") for live in (False, True)],
+        lambda each: each in [("qemu-stream", True, 2), ("libvirt", False, 2)],
+    ),
+)
 def test_resumes_from_a_stream_of_all(
     saved: SavedIn, program: str, shm: Path, live: bool, jobs: int, name: str
 ) -> None:
@@ -595,7 +606,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("live", [False, True])
+@only_live
 def test_full_destination_lets_the_guest_go(small: Monitored, full: Path, live: bool) -> None:
     """On a full filesystem a save fails, leaves nothing, and the guest continues counting."""
     with pytest.raises(NoSpaceError):
@@ -646,13 +657,19 @@ def busy(large: Monitored) -> Monitored:
     return large
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize("options", [(), ("--live",)], ids=["paused", "live"])
+@pytest.mark.parametrize(
+    ("number", "option"),
+    sweep(
+        itertools.product((signal.SIGINT, signal.SIGTERM), ("paused", "--live")),
+        lambda each: each in [(signal.SIGINT, "paused"), (signal.SIGTERM, "--live")],
+    ),
+)
 def test_signal_lets_the_guest_go(
-    busy: Monitored, shm: Path, number: signal.Signals, options: tuple[str, ...]
+    busy: Monitored, shm: Path, number: signal.Signals, option: str
 ) -> None:
     """A program interrupted while its guest is paused resumes it."""
-    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, *options)
+    live = [] if option == "paused" else [option]
+    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, *live)
     try:
         wait_for(lambda: status(busy) == "postmigrate")
         process.send_signal(number)

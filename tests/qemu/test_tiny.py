@@ -16,6 +16,7 @@ from tests.support.guests.qemu import Guest, GuestError
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import PAGE, ImageError, Layout, State
 from tests.support.guests.versions import needs_mapped_ram, require_capabilities
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.guest
 
@@ -148,6 +149,27 @@ def test_resumes_from_a_file(
         assert tiny.goes_on(resumed(guest, uri, capabilities), state, LAYOUT)
 
 
+def halted(guest: Guest) -> bool:
+    """Stop a guest; return True if that was between two passes, else let it run on."""
+    guest.stop()
+    if "HLT=1" in migration.monitor(guest, "info registers"):
+        return True
+    guest.cont()
+    return False
+
+
+@pytest.mark.parametrize("machine", ["q35", "pc"])
+def test_resumes_from_a_halt(program: str, tmp_path: Path, memory: Path, machine: str) -> None:
+    """A guest saved while it waits for its timer is woken by that of another QEMU."""
+    uri = f"file:{tmp_path / 'state'}"
+    with make(program, tmp_path, memory=memory, machine=machine) as guest:
+        tiny.wait_passes(guest, 2)
+        wait_for(lambda: halted(guest))
+        state = saved(guest, uri, ())
+    with make(program, tmp_path, incoming=True, machine=machine) as guest:
+        assert tiny.goes_on(resumed(guest, uri, ()), state, LAYOUT)
+
+
 def test_resumes_from_a_pipe(stopped: Guest, program: str, tmp_path: Path) -> None:
     """A guest saved and loaded through a program continues."""
     path = tmp_path / "state"
@@ -242,3 +264,14 @@ def test_core_holds_the_memory(program: str, tmp_path: Path, memory: Path, pagin
     tiny.check_image(memory, SPLIT)
     found = dict(loads(core.read_bytes()))
     assert found[0] + found[GIB_4] == memory.read_bytes()
+
+
+def test_a_guest_that_rests_counts_on_when_it_is_asked(program: str, tmp_path: Path) -> None:
+    """Its processes are stopped until a test wants to know of it, and nothing is lost."""
+    with make(program, tmp_path) as guest:
+        before = tiny.wait_passes(guest, 1)
+        stat = Path(f"/proc/{guest.pid}/stat")
+        guest.rest()
+        wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")
+        after = tiny.wait_passes(guest, 2)
+    assert after[-1] > before[-1]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import snapmig
+from tests.support.guests import cores
 from tests.support.guests.libvirt import SHARED, Session, make_session
 from tests.support.guests.private import ram_of
 from tests.support.guests.resume import LAYOUT
@@ -70,6 +71,19 @@ def test_core_of_virsh_dump(session: Session, shm: Path) -> None:
     snapmig.save(core, shm / "snap", jobs=2)
     snapmig.restore(shm / "snap", shm / "again", jobs=2)
     assert core.read_bytes() == (shm / "again").read_bytes()
+
+
+@pytest.mark.sweep
+def test_compressed_dump_of_virsh(session: Session, shm: Path) -> None:
+    """What `virsh dump --format kdump-zlib` writes has the pages of its core."""
+    core, dump = session.folder / "core", session.folder / "dump"
+    session.virsh("suspend", "tiny")
+    session.virsh("dump", "--memory-only", "tiny", core)
+    session.virsh("dump", "--memory-only", "--format", "kdump-zlib", "tiny", dump)
+    snapmig.save(dump, shm / "snap", jobs=2)
+    snapmig.restore(shm / "snap", shm / "again", format="elf", jobs=2)
+    assert cores.ranges(shm / "again") == cores.ranges(core)
+    assert [*cores.differing(shm / "again", core)] == []
 
 
 MADE = {"shared": SHARED, "private": "raw"}

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from snapmig.backups.repository import GuestFolder, guest_folder
 from snapmig.stores.location import ObjectUrl
-from tests.s3.conftest import BUCKET, Server
-from tests.support.backups import built
+from tests.support.backups import built, root_among
+from tests.support.objects.server import BUCKET, Server
 from tests.support.outcome import Outcome
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -67,9 +67,11 @@ class Place:
         """Put a snapshot of so many days ago there, under the name that a run gives."""
         time = NOW - timedelta(days=days)
         name = f"{time:%Y-%m-%dT%H-%M-%SZ}.snap"
-        self.server.put(
-            f"{self.prefix}/web/{name}", built(snapshot_id, time, parent, contents=contents)
-        )
+        start = f"{self.prefix}/web/"
+        others = [self.server.get(key) for key in self.server.names(start) if key.endswith(".snap")]
+        known = root_among(others, parent)
+        raw = built(snapshot_id, time, parent, contents=contents, **known)
+        self.server.put(f"{start}{name}", raw)
         return name
 
     def restored(self, *arguments: object) -> bytes:

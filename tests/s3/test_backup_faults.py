@@ -12,11 +12,11 @@ from snapmig.backups import repository
 from snapmig.backups.lock import LockedError
 from snapmig.backups.object_lock import ObjectLock
 from snapmig.errors import StoreError
-from tests.s3.conftest import BUCKET
-from tests.s3.proxy import CutDown, CutUp, Hold, LoseAnswer, Pass
 from tests.s3.test_faults import ALWAYS
 from tests.support import program
 from tests.support.backups import RAM
+from tests.support.objects.proxy import CutDown, CutUp, Hold, LoseAnswer, Pass
+from tests.support.objects.server import BUCKET
 
 pytestmark = pytest.mark.sweep
 

@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.s3.conftest import BUCKET
 from tests.s3.place import NOW
 from tests.support.backups import RAM
+from tests.support.objects.server import BUCKET
 
 pytestmark = pytest.mark.sweep
 

@@ -8,10 +8,11 @@ import threading
 import pytest
 
 import snapmig
-from tests.s3.conftest import BUCKET, CHANGED, RAM
-from tests.s3.proxy import CutUp, Hold
+from tests.s3.conftest import CHANGED, RAM
 from tests.s3.test_faults import ALWAYS, PART
 from tests.support import ram
+from tests.support.objects.proxy import CutUp, Hold
+from tests.support.objects.server import BUCKET
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("store")]
 

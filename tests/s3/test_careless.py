@@ -9,10 +9,11 @@ import pytest
 
 import snapmig
 from tests.s3.careless import CarelessServer
-from tests.s3.conftest import KEYS, RAM
+from tests.s3.conftest import RAM
 from tests.s3.test_backup_faults import LOCK_END
 from tests.s3.test_faults import PART
 from tests.support import program
+from tests.support.objects.server import KEYS
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("store")]
 

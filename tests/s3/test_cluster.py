@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from tests.s3.conftest import BUCKET, CHANGED, KEYS, RAM, Server
-from tests.s3.proxy import Hold, Pass, Proxy
+from tests.s3.conftest import CHANGED, RAM
 from tests.s3.test_faults import PART
 from tests.support import program, ram
 from tests.support.cluster.jobs import by_job
 from tests.support.cluster.processes import ENVIRONMENT, Cluster, start_cluster
+from tests.support.objects.proxy import Hold, Pass, Proxy
+from tests.support.objects.server import BUCKET, KEYS, Server
 from tests.support.outcome import Outcome
 
 pytest.importorskip("distributed")

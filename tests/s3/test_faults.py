@@ -11,9 +11,10 @@ import threading
 import pytest
 
 import snapmig
-from tests.s3.conftest import BUCKET, RAM
-from tests.s3.proxy import CutDown, CutUp, Hold, LoseAnswer
+from tests.s3.conftest import RAM
 from tests.support import program, ram
+from tests.support.objects.proxy import CutDown, CutUp, Hold, LoseAnswer, Pass
+from tests.support.objects.server import BUCKET
 
 pytestmark = [pytest.mark.sweep, pytest.mark.usefixtures("store")]
 
@@ -82,7 +83,7 @@ def test_a_save_gives_up(proxy, server, guest, name, url, monkeypatch):
     with pytest.raises(snapmig.StoreError, match="connection"):
         snapmig.save(guest, url, jobs=1)
 
-    assert (name in server.names(), server.uploads()) == (False, [])
+    assert (name in server.names(), server.uploads(name)) == (False, [])
 
 
 def test_a_silent_server_is_given_up(proxy, saved, monkeypatch):
@@ -107,6 +108,28 @@ def test_a_killed_upload_leaves_no_object(proxy, server, guest, name, url):
     server.client.abort_multipart_upload(Bucket=BUCKET, Key=name, UploadId=left[0])
 
 
+REQUESTS = {"begin": r"POST \S+uploads", "part": PART}
+
+
+@pytest.mark.parametrize("moment", REQUESTS)
+def test_the_run_after_a_killed_upload(proxy, server, guest, name, url, restored, moment):
+    """After SIGKILL nothing has the name, and the next run works."""
+    rule = proxy.rule = Hold(REQUESTS[moment])
+    process = program.start("save", "-j1", guest, url, env=dict(os.environ))
+    assert rule.reached.wait(30)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert name not in server.names()
+
+    proxy.rule = Pass()
+    snapmig.save(guest, url, jobs=1)
+
+    assert restored(url) == RAM
+    rule.go.set()
+    for _, upload in server.uploads(name):  # other tests count all of them
+        server.client.abort_multipart_upload(Bucket=BUCKET, Key=name, UploadId=upload)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_upload_leaves_nothing(proxy, server, guest, name, url, number):
     """A signal ends an upload, and what was sent is dropped."""
@@ -117,10 +140,10 @@ def test_an_interrupted_upload_leaves_nothing(proxy, server, guest, name, url, n
     outcome = program.end(process, timeout=30)
 
     outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
-    assert (name in server.names(), server.uploads()) == (False, [])
+    assert (name in server.names(), server.uploads(name)) == (False, [])
 
 
-def test_of_two_saves_of_a_name_one_wins(proxy, server, guest, url, tmp_path, monkeypatch):
+def test_of_two_saves_of_a_name_one_wins(proxy, server, guest, name, url, tmp_path, monkeypatch):
     """The first to complete has the name; the other reports it, and leaves nothing."""
     proxy.rule = Hold(COMPLETE)
     late = program.start("save", "-j1", guest, url, env=dict(os.environ))
@@ -133,7 +156,7 @@ def test_of_two_saves_of_a_name_one_wins(proxy, server, guest, url, tmp_path, mo
     outcome.fails(
         1, err=f"snapmig: {url}: was created by someone else meanwhile, -f overwrites it\n"
     )
-    assert (snapmig.info(url).snapshot_id, server.uploads()) == (first.snapshot_id, [])
+    assert (snapmig.info(url).snapshot_id, server.uploads(name)) == (first.snapshot_id, [])
 
 
 def test_an_object_that_is_replaced_is_noticed(server, saved, name, url):

@@ -13,8 +13,9 @@ import pytest
 import snapmig
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.upload import MIN_PART, PartialObject
-from tests.s3.conftest import BUCKET, CHANGED, RAM
+from tests.s3.conftest import CHANGED, RAM
 from tests.support import digests, ram
+from tests.support.objects.server import BUCKET
 from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.usefixtures("store")
@@ -83,7 +84,7 @@ def test_parts_that_are_sent_leave_no_space_taken(url, server):
 
 def test_a_network_slower_than_the_workers_holds_them_up(guest, url, restored, monkeypatch):
     """Workers that have to wait for each part end with the same snapshot."""
-    monkeypatch.setattr("snapmig.stores.upload.QUEUED", 1)
+    monkeypatch.setattr("snapmig.stores.upload.QUEUED", -3)
     snapmig.save(guest, url, jobs=2, packet_size="64K")
 
     assert restored(url) == RAM

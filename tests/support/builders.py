@@ -7,6 +7,7 @@ replaced, and every checksum is computed after that, so that a file breaks only 
 to break: a checksum is wrong only if it is replaced itself.
 """
 
+import functools
 import hashlib
 import struct
 import subprocess
@@ -16,6 +17,9 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import xxhash
+
+from tests.support.sealing import Sealing
+from tests.support.structures import pack
 
 PAGE = 4096
 PACKET = 65536
@@ -33,7 +37,7 @@ SUPERBLOCK_FIELDS = {
     "compatible": "Q",
     "snapshot_id": "16s",
     "parent_id": "16s",
-    "parent_digest": "32s",
+    "parent_root": "32s",
     "file_size": "Q",
     "created_ns": "Q",
     "encodings": "Q",
@@ -61,7 +65,12 @@ SUPERBLOCK_FIELDS = {
     "machine": "H",
     "machine_class": "B",
     "machine_data": "B",
-    "reserved_rest": "3836s",
+    "sealing": "B",
+    "reserved_1": "3s",
+    "key_table_offset": "Q",
+    "tables_digest": "32s",
+    "seal": "32s",
+    "reserved_rest": "3760s",
 }
 BLOCK_FIELDS = {"name": "256s", "size": "Q", "page_size": "Q", "unused": "48s"}
 PIECE_FIELDS = {"gpa": "Q", "size": "Q", "offset": "Q", "block": "I", "reserved": "I"}
@@ -78,7 +87,7 @@ RECORD_FIELDS = {
     "nonce": "12s",
     "tag": "16s",
     "page_digests_checksum": "I",
-    "reserved_2": "16s",
+    "page_digests_tag": "16s",
 }  # kinds and filling follow
 ATTACHMENT_FIELDS = {
     "name": "256s",
@@ -95,15 +104,6 @@ ATTACHMENT_FIELDS = {
 def align(number: int, multiple: int) -> int:
     """Return `number` rounded up to a multiple."""
     return -(-number // multiple) * multiple
-
-
-def pack(fields: dict[str, str], values: dict) -> bytes:
-    """Return a structure of the fields' values; fields without a value are zero."""
-    zeros = {name: b"" if code.endswith("s") else 0 for name, code in fields.items()}
-    unknown = values.keys() - fields.keys()
-    if unknown:
-        raise KeyError(f"no such fields: {sorted(unknown)}")
-    return struct.pack("<" + "".join(fields.values()), *(zeros | values).values())
 
 
 def deflate(data: bytes, window_bits: int = 15, level: int = 6) -> bytes:
@@ -133,6 +133,7 @@ def zstd(data: bytes, size: int | None = None, window: int | None = None) -> byt
     return frame
 
 
+@functools.lru_cache(maxsize=4)  # a frame of one piece over and over is cut once
 def zstd_blocks(data: bytes) -> list[tuple[int, int, bytes]]:
     """Return type, size and bytes of raw blocks, 0, and of run-length blocks, 1."""
     blocks: list[tuple[int, int, bytes]] = []
@@ -223,6 +224,9 @@ class Packet:
     kinds: list[int]
     encoding: int
     stored: bytes
+    page_digests: bytes = b""
+    sealed: dict = field(default_factory=dict)
+    """Fields of its record that a sealed snapshot has."""
 
     @property
     def data(self) -> bytes:
@@ -238,8 +242,9 @@ class Snapshot:
     `encodings` sets a packet's encoding, otherwise the smallest; `kinds` sets kinds of pages, by
     packet and page; `stored` and `attachments_stored` set other stored bytes. A record has one
     field more, `filling`, for the bytes after its kinds. `page_digests` adds page digests, and
-    `other_page_digests` replaces those of packets before their checksums. `patches` are written
-    over the finished file, without new checksums; `file_size` cuts or extends it.
+    `other_page_digests` replaces those of packets before their checksums. `sealing` signs or
+    encrypts what the others have made. `patches` are written over the finished file, without new
+    checksums; `file_size` cuts or extends it.
     """
 
     blocks: list[Block]
@@ -258,6 +263,7 @@ class Snapshot:
     attachment_table: dict[int, dict] = field(default_factory=dict)
     page_digests: bool = False
     other_page_digests: dict[int, bytes] = field(default_factory=dict)
+    sealing: Sealing | None = None
     patches: list[tuple[int, bytes]] = field(default_factory=list)
     file_size: int | None = None
 
@@ -307,12 +313,13 @@ class Snapshot:
 
     def build(self) -> bytes:
         """Return the file's bytes."""
-        packets = self.packets()
+        packets = [self.seal_packet(packet) for packet in self.packets()]
         blocks = self.build_blocks()
-        block_table_offset = PAGE
+        key_table = self.sealing.build_key_table() if self.sealing else b""
+        block_table_offset = PAGE + len(key_table)
         index_offset = align(block_table_offset + len(blocks), PAGE)
         page_digests_offset = align(index_offset + len(packets) * self.record_size, PAGE)
-        page_digests = b"".join(self.digests_of(packet) for packet in packets)
+        page_digests = b"".join(packet.page_digests for packet in packets)
         data_offset = align(page_digests_offset + len(page_digests), PAGE)
         if self.layout == FIXED:
             data_offset = align(data_offset, self.packet_size)
@@ -325,40 +332,27 @@ class Snapshot:
         pieces = self.build_pieces()
         piece_table_offset = len(file)
         file += pieces
-        used = 0
-        for packet in packets:
-            used |= 1 << packet.encoding
-        superblock = {
-            "magic": b"\x93SNAPMIG",
-            "version_major": 1,
-            "snapshot_id": bytes(range(16)),
-            "file_size": len(file),
-            "created_ns": 1_700_000_000_000_000_000,
-            "encodings": used & 0b111110,
-            "page_size": PAGE,
-            "packet_size": self.packet_size,
-            "record_size": self.record_size,
-            "layout": self.layout,
-            "window_bits": self.window_bits,
-            "packet_count": len(packets),
-            "index_offset": index_offset,
-            "index_digest": hashlib.sha256(index).digest(),
-            "data_offset": data_offset,
-            "data_size": data_size,
-            "block_table_offset": block_table_offset,
-            "block_count": len(self.blocks),
-            "block_table_checksum": zlib.crc32(blocks),
-            "attachment_table_offset": attachment_table_offset,
-            "attachment_count": len(self.attachments),
-            "attachment_table_checksum": zlib.crc32(attachment_table),
-            "page_digests_offset": page_digests_offset if self.page_digests else 0,
-            "piece_table_offset": piece_table_offset,
-            "piece_count": len(pieces) // 32,
-            "piece_table_checksum": zlib.crc32(pieces),
-        } | self.superblock
-        superblock.setdefault("checksum", zlib.crc32(pack(SUPERBLOCK_FIELDS, superblock)))
+        superblock = self.build_superblock(
+            file_size=len(file),
+            encodings=sum({1 << packet.encoding for packet in packets}) & 0b111110,
+            packet_count=len(packets),
+            index_offset=index_offset,
+            index_digest=hashlib.sha256(index).digest(),
+            data_offset=data_offset,
+            data_size=data_size,
+            block_table_offset=block_table_offset,
+            block_table_checksum=zlib.crc32(blocks),
+            attachment_table_offset=attachment_table_offset,
+            attachment_table_checksum=zlib.crc32(attachment_table),
+            page_digests_offset=page_digests_offset if self.page_digests else 0,
+            piece_table_offset=piece_table_offset,
+            piece_count=len(pieces) // 32,
+            piece_table_checksum=zlib.crc32(pieces),
+            tables_digest=hashlib.sha256(blocks + attachment_table + pieces).digest(),
+        )
         patches = [
-            (0, pack(SUPERBLOCK_FIELDS, superblock)),
+            (0, superblock),
+            (PAGE, key_table),
             (block_table_offset, blocks),
             (index_offset, index),
             (page_digests_offset, page_digests),
@@ -368,6 +362,31 @@ class Snapshot:
             file[offset : offset + len(data)] = data
         length = len(file) if self.file_size is None else self.file_size
         return bytes(file[:length]).ljust(length, b"\0")
+
+    def build_superblock(self, **computed: int | bytes) -> bytes:
+        """Return the superblock."""
+        superblock = {
+            "magic": b"\x93SNAPMIG",
+            "version_major": 1,
+            "snapshot_id": bytes(range(16)),
+            "created_ns": 1_700_000_000_000_000_000,
+            "page_size": PAGE,
+            "packet_size": self.packet_size,
+            "record_size": self.record_size,
+            "layout": self.layout,
+            "window_bits": self.window_bits,
+            "block_count": len(self.blocks),
+            "attachment_count": len(self.attachments),
+            **computed,
+        }
+        if self.sealing:
+            superblock |= {"sealing": self.sealing.kind, "key_table_offset": PAGE}
+        superblock |= self.superblock
+        if self.sealing and "seal" not in superblock:
+            unsealed = pack(SUPERBLOCK_FIELDS, superblock | {"checksum": 0})
+            superblock["seal"] = self.sealing.superblock_seal(unsealed)
+        superblock.setdefault("checksum", zlib.crc32(pack(SUPERBLOCK_FIELDS, superblock)))
+        return pack(SUPERBLOCK_FIELDS, superblock)
 
     def build_blocks(self) -> bytes:
         """Return the block table."""
@@ -429,6 +448,28 @@ class Snapshot:
         digests = [xxhash.xxh3_128_digest(page) if kind else bytes(16) for page, kind in pages]
         return self.other_page_digests.get(packet.number, b"".join(digests))
 
+    def seal_packet(self, packet: Packet) -> Packet:
+        """Return the packet with its page digests, both sealed if the snapshot is."""
+        number, sealing = packet.number, self.sealing
+        digests = self.digests_of(packet)
+        kinds = self.contents_and_kinds(packet)[1]
+        if sealing is None or not any(kinds):
+            return replace(packet, page_digests=digests)
+        stored, name = packet.stored, f"packet {number}"
+        fields = {"nonce": sealing.nonce(name)} | self.records.get(number, {})
+        nonce = fields["nonce"]
+        sealed = {"nonce": nonce}
+        if stored:
+            covered = packet_head(packet, fields) + packed_kinds(kinds)
+            stored, sealed["tag"] = sealing.seal("packets", nonce, stored, covered)
+            stored = sealing.changed(name, stored)
+        if digests:
+            covered = struct.pack("<Q", number)
+            made = sealing.seal("page digests", nonce, digests, covered)
+            digests, sealed["page_digests_tag"] = made
+            digests = sealing.changed(f"page digests {number}", digests)
+        return replace(packet, stored=stored, page_digests=digests, sealed=sealed)
+
     def build_record(self, packet: Packet, offset: int) -> bytes:
         """Return a packet's record."""
         values = {
@@ -436,24 +477,21 @@ class Snapshot:
             "offset": offset,
             "stored_size": len(packet.stored),
             "encoding": packet.encoding,
-        }
+        } | packet.sealed
+        pages, kinds = self.contents_and_kinds(packet)
+        contents = b"".join(page for page, kind in zip(pages, kinds, strict=True) if kind)
         if packet.stored:
             values["stored_checksum"] = zlib.crc32(packet.stored)
-            values["digest"] = xxhash.xxh3_128_digest(packet.data)
-        if self.page_digests and any(packet.kinds):
-            values["page_digests_checksum"] = zlib.crc32(self.digests_of(packet))
+        if self.page_digests and any(kinds):
+            values["page_digests_checksum"] = zlib.crc32(packet.page_digests)
+        values["digest"] = xxhash.xxh3_128_digest(contents) if contents else bytes(16)
         values |= self.records.get(packet.number, {})
-        kinds = bytes(
-            packet.kinds[page]
-            | packet.kinds[page + 1] << 2
-            | packet.kinds[page + 2] << 4
-            | packet.kinds[page + 3] << 6
-            for page in range(0, len(packet.kinds), 4)
-        )
-        filling = self.record_size - 96 - len(kinds)
-        kinds += values.pop("filling", b"").ljust(filling, b"\0")
-        values.setdefault("record_checksum", zlib.crc32(pack(RECORD_FIELDS, values) + kinds))
-        return pack(RECORD_FIELDS, values) + kinds
+        if self.sealing and contents:
+            values["digest"] = self.sealing.digest(values["nonce"], values["digest"])
+        filling = values.pop("filling", b"")
+        rest = (packed_kinds(kinds) + filling).ljust(self.record_size - 96, b"\0")
+        values.setdefault("record_checksum", zlib.crc32(pack(RECORD_FIELDS, values) + rest))
+        return pack(RECORD_FIELDS, values) + rest
 
     def write_attachments(self, file: bytearray) -> bytes:
         """Append the attachments' bytes to the file and return their table."""
@@ -470,9 +508,34 @@ class Snapshot:
                 "encoding": attachment.encoding,
                 "sha256": hashlib.sha256(contents).digest(),
             }
-            file += stored
+            file += self.sealing.attachment(number, stored) if self.sealing else stored
             table += pack(ATTACHMENT_FIELDS, values | self.attachment_table.get(number, {}))
-        return table
+        return self.sealing.attachment_table(table) if self.sealing else table
+
+
+def packet_head(packet: Packet, fields: dict) -> bytes:
+    """Return the bytes of a record that a packet's tag covers, besides its kinds."""
+    values = {
+        "packet": packet.number,
+        "stored_size": len(packet.stored),
+        "encoding": packet.encoding,
+        **fields,
+    }
+    record = pack(RECORD_FIELDS, {name: values[name] for name in RECORD_FIELDS if name in values})
+    return record[:8] + record[16:24]
+
+
+def packed_kinds(kinds: list[int]) -> bytes:
+    """Return the kinds of pages as a record has them."""
+    return bytes(
+        kinds[page] | kinds[page + 1] << 2 | kinds[page + 2] << 4 | kinds[page + 3] << 6
+        for page in range(0, len(kinds), 4)
+    )
+
+
+def root(file: bytes) -> bytes:
+    """Return the root of a snapshot."""
+    return hashlib.sha256(file[:PAGE]).digest()
 
 
 SAME, DELTA = 2, 3
@@ -496,7 +559,7 @@ class Increment(Snapshot):
         names = {
             "snapshot_id": hashlib.sha256(b"child of" + file[32:48]).digest()[:16],
             "parent_id": file[32:48],
-            "parent_digest": file[152:184],
+            "parent_root": root(file),
         }
         self.superblock = names | self.superblock
 
@@ -537,12 +600,3 @@ class Increment(Snapshot):
     def contents_and_kinds(self, packet: Packet) -> tuple[list[bytes], list[int]]:
         """Return a packet's pages as in the guest, and their kinds."""
         return self.pages_of(self, packet.number), self.final_kinds(packet.number)
-
-    def build_record(self, packet: Packet, offset: int) -> bytes:
-        """Return a packet's record, with the kinds and the digest of all its pages."""
-        kinds = self.final_kinds(packet.number)
-        pages = zip(self.pages_of(self, packet.number), kinds, strict=True)
-        contents = b"".join(page for page, kind in pages if kind)
-        fields = {"digest": xxhash.xxh3_128_digest(contents)} if contents else {}
-        self.records[packet.number] = fields | self.records.get(packet.number, {})
-        return super().build_record(replace(packet, kinds=kinds), offset)

@@ -92,7 +92,6 @@ class LateEngine:
     trusted: bool = False
     levels: range = range(1, 4)
     max_window_bits: int = 15
-    signs: tuple[str, ...] = ("/",)
     settings: list[DeflateSettings] = field(default_factory=list)
     coders: list[Late] = field(default_factory=list)
 

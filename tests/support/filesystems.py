@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from snapmig.system.libc import punch_hole
 from tests.support.requirements import lacks
 
 HUGE = 2 << 20
 _POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+_SMALL_DISK = 8 << 20
 _BLKIO = Path("/sys/fs/cgroup/blkio")
 
 
@@ -68,19 +71,76 @@ def deleted(path: Path, content: bytes) -> Iterator[Path]:
 
 
 @contextmanager
-def slow(image: Path, place: Path, rate: int) -> Iterator[tuple[Path, tuple[str, ...]]]:
+def failing(image: Path, place: Path) -> Iterator[Callable[[Path, range], None]]:
+    """
+    Mount a small disk that can lose its end, which then gives errors.
+
+    :param image: the file behind the disk
+    :returns: a function that loses a range of a file on it
+    """
+    with image.open("wb") as file:
+        file.truncate(_SMALL_DISK)
+    subprocess.run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", image], check=True)
+    place.mkdir()
+    subprocess.run(["mount", "-o", "loop", image, place], check=True)
+
+    def lose(path: Path, lost: range) -> None:
+        with path.open("rb+", 0) as file:
+            os.truncate(image, _move_to_end(file.fileno(), lost, place))
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    try:
+        yield lose
+    finally:
+        os.truncate(image, _SMALL_DISK)
+        subprocess.run(["umount", place], check=True)
+
+
+def _move_to_end(fd: int, part: range, place: Path) -> int:
+    # When the disk is full of other files, the last one's place is the only one that can be had.
+    content = os.pread(fd, len(part), part.start)
+    punch_hole(fd, part.start, len(part))
+    os.fsync(fd)
+    fillers: dict[int, Path] = {}
+    with suppress(OSError):
+        while True:
+            filler = place / f"filler-{len(fillers)}"
+            with filler.open("wb", 0) as file:
+                file.write(bytes(len(part)))
+                os.fsync(file.fileno())
+                fillers[_physical(file.fileno(), 0)] = filler
+    fillers[max(fillers)].unlink()
+    os.sync()
+    os.pwrite(fd, content, part.start)
+    os.fsync(fd)
+    return _physical(fd, part.start)
+
+
+def _physical(fd: int, offset: int) -> int:
+    # The place of a file's byte on its disk, by the ioctl FS_IOC_FIEMAP; 0 for a hole.
+    request = bytearray(struct.pack("=QQIIII", offset, 1, 1, 0, 1, 0) + bytes(56))
+    fcntl.ioctl(fd, 0xC020660B, request)
+    logical, physical, _length = struct.unpack_from("=QQQ", request, 32)
+    return int(physical + offset - logical) if physical else 0
+
+
+@contextmanager
+def slow(
+    image: Path, place: Path, rate: int, size: int = 256 << 20
+) -> Iterator[tuple[Path, tuple[str, ...]]]:
     """
     Mount a disk with slow writes for one control group.
 
     :param image: the file behind the disk
     :param rate: bytes per second writable by the group
+    :param size: of the disk
     :returns: the mount point, and the words to start a command in the group
     """
     throttle = _BLKIO / f"snapmig-test-{os.getpid()}"
     if not (_BLKIO / "blkio.throttle.write_bps_device").exists():
         lacks("the controller blkio of control groups, version 1")
     with image.open("wb") as file:
-        file.truncate(256 << 20)
+        file.truncate(size)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
     attach = ["losetup", "--find", "--show", image]
     device = subprocess.run(attach, check=True, capture_output=True, text=True).stdout.strip()

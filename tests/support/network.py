@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import heapq
 import json
@@ -10,6 +11,7 @@ import random
 import select
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,11 +19,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support import carrier
 from tests.support.requirements import lacks, requires
 
 MTU = 4000
 _DEVICE = Path("/dev/net/tun")
 _TUNSETIFF, _TUN, _NO_HEAD = 0x400454CA, 1, 0x1000
+_CLONE_NEWNET = 0x40000000
 _ADDRESSES = ("198.18.0.1", "198.18.0.2")
 """Of a range for tests of networks."""
 
@@ -97,6 +101,49 @@ def limited_link(rate: str) -> Iterator[Link]:
             tc = ["tc", "-n", link.names[end], "qdisc", "add", "dev", device, *shaping]
             subprocess.run(tc, check=True)
         yield link
+
+
+@contextmanager
+def far_link(round_trip_s: float, rate: float) -> Iterator[Link]:
+    """
+    Join two new namespaces by a link with a delay and so much room in each direction.
+
+    :param round_trip_s: that a packet and its answer take
+    :param rate: bytes a second
+    """
+    if not _DEVICE.exists():
+        lacks("/dev/net/tun")
+    with ExitStack() as stack:
+        link = stack.enter_context(_namespaces())
+        ends = []
+        for end, device in enumerate(_devices()):
+            ends.append(carrier.open_device(device))
+            stack.callback(os.close, ends[-1])
+            _place(link, end, device)
+            _ip("-n", link.names[end], "link", "set", "lo", "up")
+        words = [*map(str, ends), str(round_trip_s / 2), str(rate)]
+        command = [sys.executable, "-m", carrier.__name__, *words]
+        process = subprocess.Popen(command, pass_fds=ends, stdin=subprocess.PIPE)
+        stack.callback(process.wait)
+        stack.callback(process.communicate)
+        yield link
+
+
+@contextmanager
+def inside(name: str) -> Iterator[None]:
+    """Have this thread, and the processes that it starts, be in a namespace."""
+    own_path, other_path = Path("/proc/thread-self/ns/net"), Path("/run/netns", name)
+    with own_path.open() as own, other_path.open() as other:
+        _enter(other.fileno())
+        try:
+            yield
+        finally:
+            _enter(own.fileno())
+
+
+def _enter(namespace: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(namespace, _CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 @contextmanager

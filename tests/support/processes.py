@@ -70,12 +70,18 @@ def wait_for(look: Callable[[], Found], seconds: float = SOON_S) -> Found:
 def children(pid: int) -> list[int]:
     """Return the child processes of a process; /proc/PID/task/*/children is not in every kernel."""
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for number in numbers():
         with suppress(OSError):
-            _state, parent, *_rest = stat.read_text().rpartition(")")[2].split()
+            stat = Path(f"/proc/{number}/stat").read_text()
+            _state, parent, *_rest = stat.rpartition(")")[2].split()
             if int(parent) == pid:
-                found.append(int(stat.parent.name))
+                found.append(number)
     return sorted(found)
+
+
+def numbers() -> list[int]:
+    """Return the processes of this moment; one that ends meanwhile stops a glob in /proc."""
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
 
 
 def state(pid: int) -> str:
@@ -84,6 +90,23 @@ def state(pid: int) -> str:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
         return "X"
+
+
+def words(pid: int) -> list[bytes]:
+    """Return the command line of a process, empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return []
+
+
+def open_files(pid: int) -> dict[str, str]:
+    """Return what a process has open, by descriptor."""
+    found = {}
+    for item in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            found[item.name] = os.readlink(item)
+    return found
 
 
 def alive(pids: Iterable[int]) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 
 from snapmig.workers.processes import WorkerProcesses
@@ -12,7 +14,7 @@ _LEAVE_S = 2.0
 
 def let_workers_leave() -> None:
     """
-    Have the end of a pool close its pipes first, and wait for its workers.
+    Have the end of a pool end its pipes first, and wait for its workers.
 
     A worker whose pipe ends leaves as any process does, and coverage writes what it has counted.
     """
@@ -21,7 +23,9 @@ def let_workers_leave() -> None:
     def end(processes: WorkerProcesses) -> None:
         last = time.monotonic() + _LEAVE_S
         for worker in processes.workers.values():
-            worker.pipe.close()
+            # Not closed here, for the pool still watches it.
+            with socket.socket(fileno=os.dup(worker.pipe.fileno())) as pipe:
+                pipe.shutdown(socket.SHUT_WR)
         for worker in processes.workers.values():
             worker.process.join(max(0.0, last - time.monotonic()))
         kill(processes)

@@ -1,8 +1,11 @@
 """Facts about how many packets a worker is given at a time."""
 
+import numpy as np
 import pytest
 
-from snapmig.handlers.batch_size import LARGEST, SMALLEST, batch_packets
+from snapmig.handlers.batch_size import LARGEST, SMALLEST, BatchSizes, batch_packets
+from snapmig.handlers.counters import Counter
+from snapmig.workers.counters import COUNTERS
 
 MIB = 1 << 20
 PACKET = MIB // 2
@@ -23,6 +26,13 @@ def test_batches_get_smaller_towards_the_end(left, packets):
     assert batch_packets(left // PACKET, PACKET) == packets
 
 
+def test_many_workers_share_what_is_left():
+    """With 128 workers batches get smaller 4 GiB before the end, since each has two of them."""
+    assert batch_packets(4096 * MIB // PACKET, PACKET, workers=128) == 32
+    assert batch_packets(2048 * MIB // PACKET, PACKET, workers=128) == 16
+    assert batch_packets(2048 * MIB // PACKET, PACKET, workers=2) == 32
+
+
 def test_the_largest_packets_are_batches_of_their_own():
     """A batch has one packet at least."""
     assert batch_packets(3, 4 * MIB) == 1
@@ -32,3 +42,17 @@ def test_the_largest_packets_are_batches_of_their_own():
 def test_a_limit_keeps_batches_small():
     """Where much is left, too."""
     assert batch_packets(1 << 20, PACKET, SMALLEST) * PACKET == SMALLEST < LARGEST
+
+
+def test_batches_grow_where_there_is_little_to_do() -> None:
+    """Batches of packets that took no time are as large as any, and those of dense ones usual."""
+    row = np.zeros(COUNTERS, np.int64)
+    sizes = BatchSizes(PACKET, total=row.copy)
+    left = 64 * 1024 * MIB // PACKET
+    usual = sizes(left)
+    row[Counter.RAM_BYTES], row[Counter.WORK_NS] = LARGEST, 1_000_000
+    sparse = sizes(left)
+    row[Counter.RAM_BYTES], row[Counter.WORK_NS] = 10 * LARGEST, 1_000_000_000
+    dense = sizes(left)
+
+    assert (usual, sparse, dense) == (LARGEST // PACKET, 128 * MIB // PACKET, LARGEST // PACKET)

@@ -24,6 +24,7 @@ from tests.bench.limits import Packets, Streams, limits
 from tests.bench.measure import CommandError, run_command
 from tests.bench.parallel import in_processes
 from tests.bench.plan import Config, Item, items, rotated, warm_ups
+from tests.bench.rounds import main_with
 from tests.bench.runner import copy_image
 from tests.bench.summary import Results, Spread, added, ratio, spread
 from tests.bench.tables import text_table, verdict
@@ -61,9 +62,10 @@ def record(name="snapmig", number=0, **fields):
 
 
 def test_a_spread_is_the_median_with_both_ends():
-    """Of an even number of values the median is the mean of the two in the middle."""
-    assert spread([3, 1, 2]) == Spread(2, 1, 3)
-    assert spread([4, 1, 2, 3]) == Spread(2.5, 1, 4)
+    """And its quartiles; of an even number of values the median is the mean of two."""
+    assert spread([3, 1, 2]) == Spread(2, 1, 3, 1.5, 2.5)
+    assert spread([4, 1, 2, 3]) == Spread(2.5, 1, 4, 1.75, 3.25)
+    assert spread([7]) == Spread(7, 7, 7, 7, 7)
     assert spread([]) is None
 
 
@@ -243,6 +245,17 @@ def test_a_command_that_fails_is_no_figure(tmp_path):
         run_command([sys.executable, "-c", program], cwd=tmp_path)
 
 
+def test_a_benchmark_that_fails_ends_with_its_reason(capfd):
+    """Also one whose lines come one by one: no half of a table is taken for a whole."""
+
+    def lines():
+        yield "save  1.00"
+        raise ValueError("no room")
+
+    assert main_with(lines) == 1
+    assert capfd.readouterr() == ("", "bench: no room\n")
+
+
 def test_processes_that_fail_end_the_run():
     """No hang, and no figure."""
 
@@ -306,13 +319,7 @@ def test_limits_have_names_of_their_own(image):
     assert set(names) == wanted
 
 
-@pytest.fixture(scope="module")
-def plot_settings(tmp_path_factory):
-    """Give a folder of matplotlib's, which looks for fonts once."""
-    return tmp_path_factory.mktemp("matplotlib")
-
-
-def quick_run(image, folder, plot_settings, programs, *words):
+def quick_run(image, folder, programs, *words):
     """Run the benchmark with only some programs installed; return its end and its lines."""
     tools, output = folder / "tools", folder / "out"
     tools.mkdir()
@@ -323,7 +330,7 @@ def quick_run(image, folder, plot_settings, programs, *words):
     done = program.call(
         [*command, "--output-dir", str(output)],
         cwd=ROOT,
-        env={**os.environ, "PATH": str(tools), "MPLCONFIGDIR": str(plot_settings)},
+        env={**os.environ, "PATH": str(tools)},
     )
     done.ok(err=None)
     lines = (output / "results.jsonl").read_text().splitlines()
@@ -331,9 +338,9 @@ def quick_run(image, folder, plot_settings, programs, *words):
 
 
 @pytest.mark.sweep
-def test_a_quick_run(image, tmp_path, plot_settings):
+def test_a_quick_run(image, tmp_path):
     """All parameters stand in each line; a missing program is named; nothing is left behind."""
-    done, lines = quick_run(image, tmp_path, plot_settings, ("git", "igzip", "pigz", "lz4"))
+    done, lines = quick_run(image, tmp_path, ("git", "igzip", "pigz", "lz4"))
     output = tmp_path / "out"
     assert [line["name"] for line in lines if line["type"] == "missing" and line["name"] == "zstd"]
     figures = [line for line in lines if line["type"] == "measurement" and not line["warm_up"]]
@@ -348,16 +355,16 @@ def test_a_quick_run(image, tmp_path, plot_settings):
     choices = [line for line in lines if line["type"] == "choice"]
     assert [line["name"] for line in choices] == list(OWN_NAMES)
     assert "not installed: zstd" in done.out
-    assert (output / "results.png").stat().st_size > 10_000
-    names = ["results.jsonl", "results.png", "results.txt"]
+    assert "<rect" in (output / "results.svg").read_text()
+    names = ["results.jsonl", "results.svg", "results.txt"]
     assert sorted(path.name for path in output.iterdir()) == names
     assert done.out.startswith((output / "results.txt").read_text())
 
 
-def test_a_run_of_one_comparison(image, tmp_path, plot_settings):
+def test_a_run_of_one_comparison(image, tmp_path):
     """Restores of one format, to one place; only their warm-up saves."""
     words = ("--only", "restore", "--compressions", "none", "--destinations", "shm")
-    done, lines = quick_run(image, tmp_path, plot_settings, ("git",), *words)
+    done, lines = quick_run(image, tmp_path, ("git",), *words)
     runs = [line for line in lines if line["type"] == "measurement" and line["role"] == "snapmig"]
     known = [(line["operation"], line["name"], line["warm_up"]) for line in runs]
     name = "snapmig none"

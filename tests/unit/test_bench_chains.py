@@ -31,8 +31,9 @@ from tests.bench.chain_runs import (
     chain_runs,
     run_quietly,
 )
-from tests.bench.chains import nearest, parse_arguments, rotated
+from tests.bench.chains import nearest, parse_arguments
 from tests.bench.measure import CommandError
+from tests.bench.rounds import in_turn
 from tests.bench.summary import Context, Results
 from tests.support import program
 from tests.support.guests.qemu import PROGRAM
@@ -169,7 +170,7 @@ def test_zstd_is_left_out_where_its_window_is_too_small(images, tmp_path, monkey
 
 def test_rounds_begin_elsewhere(planned):
     """Each round has every run once."""
-    orders = [rotated(planned, number, 4) for number in range(4)]
+    orders = [in_turn(planned, number, 4) for number in range(4)]
     assert len({order[0].command for order in orders}) == 4
     assert all(set(order) == set(planned) for order in orders)
 

@@ -32,4 +32,4 @@ def test_frames_are_compared_with_pages(frames, words):
     lines = report(Results(records), SimpleNamespace(jobs=2, rate="1gbit"), FACTS)
     assert lines[-1] == f"pages / zstd frames, at least 3: {words}"
     (row,) = [line for line in lines if line.startswith("pages  ")]
-    assert row.split()[-2:] == ["1600.0", "1.00"]
+    assert row.split()[-5:] == ["1600.0", "1.00", "(1.00", "to", "1.00)"]

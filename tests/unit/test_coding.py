@@ -7,7 +7,7 @@ import pytest
 
 from snapmig.container.format import Encoding
 from snapmig.container.index import StoredPacket
-from snapmig.encodings.compressions import PacketSettings, ReadSettings
+from snapmig.encodings.compressions import Codec, PacketSettings, ReadSettings
 from snapmig.encodings.decoder import PacketDecoder
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.encodings.engines import ENGINES
@@ -33,7 +33,7 @@ def engine(monkeypatch):
 
     def known(**changes):
         made = LateEngine(**changes)
-        monkeypatch.setitem(ENGINES, "late", made)
+        monkeypatch.setitem(ENGINES, "late", lambda: made)
         return made
 
     return known
@@ -107,12 +107,13 @@ def test_nothing_is_compressed_in_vain(engine, pages):
     )
 
 
-def test_a_level_is_for_one_call(engine):
-    """Another level than that of the settings has a coder of its own, kept for the next time."""
+def test_a_codec_is_for_one_call(engine):
+    """Each codec of a choice has a coder of its own, kept for the next time."""
     late = engine()
-    encoder = PacketEncoder(PacketSettings(engine="late", deflate=DeflateSettings(level=2)))
-    for level in (None, 3, 2, 3):
-        encoded(encoder, level=level)
+    choices = (Codec("zlib", 2), Codec("zlib", 3))
+    encoder = PacketEncoder(PacketSettings(engine="late", choices=choices))
+    for codec in (0, 1, 0, 1):
+        encoded(encoder, codec=codec)
 
     assert [settings.level for settings in late.settings] == [2, 3]
 
@@ -121,11 +122,11 @@ def test_a_level_is_for_one_call(engine):
     ("name", "low", "high"), [("zlib", 0, 9), ("zstd", -7, 19), ("lz4", 1, 12)]
 )
 def test_a_higher_level_is_smaller(name, low, high):
-    """A level that is given for a call is the one that is used."""
-    encoder = PacketEncoder(WAYS[name])
+    """A codec that is given for a call is the one that is used."""
+    encoder = PacketEncoder(PacketSettings(choices=(Codec(name, high), Codec(name, low))))
     small, large = (
-        sum(packet.stored_size for packet in encoded(encoder, level=level).values())
-        for level in (high, low)
+        sum(packet.stored_size for packet in encoded(encoder, codec=codec).values())
+        for codec in (0, 1)
     )
 
     assert small < large

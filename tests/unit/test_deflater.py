@@ -6,8 +6,8 @@ import pytest
 
 from snapmig.encodings.engines.engine import DeflateSettings
 from snapmig.encodings.engines.software import ISAL, ZLIB
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.deflater import make_deflater
-from snapmig.migration.wire import WireCompression
 from tests.support import ram
 
 PAGES = ram.text(128)

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from snapmig.errors import DestinationExistsError, NoSpaceError, SnapmigError, UsageError
-from snapmig.system import files
-from snapmig.system.files import PartialFile
+from snapmig.system import files, libc
+from snapmig.system.partial import PartialFile
 
 
 def _fail(number):
@@ -80,6 +80,7 @@ def test_a_forced_commit_replaces(tmp_path):
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK])
 def test_a_filesystem_without_hard_links_gets_a_rename(tmp_path, monkeypatch, number):
     """Where there are no hard links the commit renames."""
+    monkeypatch.setattr(libc, "_libc", object())
     monkeypatch.setattr(os, "link", _fail(number))
     with PartialFile(tmp_path / "a", 0) as file:
         file.commit(force=False)
@@ -231,3 +232,32 @@ def test_force_does_not_replace_what_is_no_file(tmp_path, name):
 
     with pytest.raises(SnapmigError, match="the destination is"):
         files.check_destination(tmp_path / name, force=True)
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    """A partial file, or directory, that nobody has locked is an ended run's."""
+    (tmp_path / ".a.0123456789ab.partial").write_bytes(b"half")
+    (tmp_path / ".a.ba9876543210.partial").mkdir()
+    (tmp_path / ".b.0123456789ab.partial").write_bytes(b"of another destination")
+    with PartialFile(tmp_path / "a", 0) as file:
+        file.commit(force=False)
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.0123456789ab.partial", "a"]
+
+
+def test_what_a_running_one_writes_is_left(tmp_path):
+    """A partial file is locked as long as it is written."""
+    with PartialFile(tmp_path / "a", 0) as first, PartialFile(tmp_path / "a", 0) as second:
+        assert first.partial_path.exists()
+        assert second.partial_path.exists()
+
+
+def test_a_link_among_leftovers_is_left_alone(tmp_path):
+    """Neither the link nor the file behind it is removed."""
+    (tmp_path / "precious").write_bytes(b"mine")
+    (tmp_path / ".a.0123456789ab.partial").symlink_to("precious")
+    with PartialFile(tmp_path / "a", 0) as file:
+        file.commit(force=False)
+
+    assert (tmp_path / "precious").read_bytes() == b"mine"
+    assert (tmp_path / ".a.0123456789ab.partial").is_symlink()

@@ -3,7 +3,7 @@
 import pytest
 
 from snapmig.errors import UsageError
-from snapmig.operations.runs.restore_for_qemu import check_command
+from snapmig.operations.runs.qemu_command import check_command
 
 LIBVIRT = ["qemu", "-object", '{"qom-type":"secret","id":"masterKey0","file":"/x"}']
 WITH_DESCRIPTORS = [

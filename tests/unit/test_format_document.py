@@ -1,4 +1,5 @@
 import re
+import struct
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from snapmig import geometry
 from snapmig.container import format as constants
 from snapmig.container import tables
 from snapmig.container.index import record_dtype
-from tests.support import builders
+from tests.support import builders, sealing
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 PACKET_SIZES = [1 << bits for bits in range(16, 23)]
@@ -18,16 +19,16 @@ def section(title):
     return re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", DOCUMENT, re.M | re.S)[1]
 
 
-def rows(title, first_column):
-    """Return the rows of the table in a section whose first column has that heading."""
-    table = section(title).split(f"\n| {first_column} |", 1)[1].split("\n\n")[0]
+def rows(title, first_column, number=0):
+    """Return the rows of a table in a section, of those whose first column has that heading."""
+    table = section(title).split(f"\n| {first_column} |")[number + 1].split("\n\n")[0]
     cells = [line.strip("| ").split("|") for line in table.splitlines()[2:]]
     return [[cell.strip() for cell in row] for row in cells]
 
 
-def fields(title):
-    """Return (offset, size, name) of the fields in the table of a section."""
-    return [(int(row[0]), int(row[1]), row[2]) for row in rows(title, "offset")]
+def fields(title, number=0):
+    """Return (offset, size, name) of the fields in a table of a section."""
+    return [(int(row[0]), int(row[1]), row[2]) for row in rows(title, "offset", number)]
 
 
 def record_fields():
@@ -64,10 +65,20 @@ def test_superblock_end():
     assert expected == (offset + size, name)
 
 
-@pytest.mark.parametrize("title", ["Superblock", "Block table", "Piece table", "Attachment table"])
-def test_no_gaps(title):
+TABLES = [
+    ("Superblock", 0, builders.SUPERBLOCK_FIELDS),
+    ("Block table", 0, builders.BLOCK_FIELDS),
+    ("Piece table", 0, builders.PIECE_FIELDS),
+    ("Attachment table", 0, builders.ATTACHMENT_FIELDS),
+    ("Sealing", 0, sealing.KEY_TABLE_FIELDS),
+    ("Sealing", 1, sealing.KEY_SLOT_FIELDS),
+]
+
+
+@pytest.mark.parametrize(("title", "number", "_known"), TABLES)
+def test_no_gaps(title, number, _known):
     """The fields of a table follow each other without gaps."""
-    table = fields(title)
+    table = fields(title, number)
     assert [at + size for at, size, _ in table[:-1]] == [at for at, _, _ in table[1:]]
 
 
@@ -270,17 +281,45 @@ def test_limit_of_an_attachment():
     assert expected == numbers(meaning("Attachment table", "size"))[0]
 
 
-@pytest.mark.parametrize(
-    ("title", "known"),
-    [
-        ("Superblock", builders.SUPERBLOCK_FIELDS),
-        ("Block table", builders.BLOCK_FIELDS),
-        ("Piece table", builders.PIECE_FIELDS),
-        ("Attachment table", builders.ATTACHMENT_FIELDS),
-    ],
-)
-def test_fields_of_the_builder(title, known):
+@pytest.mark.parametrize(("title", "number", "known"), TABLES)
+def test_fields_of_the_builder(title, number, known):
     """The tests' own writer has the fields of the document; those without a name come last."""
-    names = [name for _, _, name in fields(title)]
+    names = [name for _, _, name in fields(title, number)]
     expected = [name for name in names if name]
     assert expected == [name for name in known if name in names]
+
+
+@pytest.mark.parametrize(("title", "number", "known"), TABLES)
+def test_sizes_of_the_builder(title, number, known):
+    """The structures of the tests' own writer are as long as the document says."""
+    offset, size, _ = fields(title, number)[-1]
+    assert offset + size == struct.calcsize("<" + "".join(known.values()))
+
+
+def test_record_of_the_builder():
+    """The tests' own writer has the record's fields, all before the kinds."""
+    sizes = [(name, struct.calcsize(code)) for name, code in builders.RECORD_FIELDS.items()]
+    assert sizes == [(name, size) for _, size, name in record_fields()]
+
+
+def test_key_table():
+    """The key table has the size, and the number of slots, of the code."""
+    from snapmig.sealing import key_table
+
+    table, slot = fields("Sealing", 0), fields("Sealing", 1)
+    sizes = [sum(known[-1][:2]) for known in (table, slot)]
+    assert sizes == [key_table.TABLE_SIZE, key_table.SLOT_SIZE]
+    assert table[-1][1] == key_table.SLOTS * key_table.SLOT_SIZE
+
+
+def test_key_table_in_words():
+    """The sentences of the key table name the sizes that its fields give."""
+    size, slot = (sum(fields("Sealing", number)[-1][:2]) for number in (0, 1))
+    assert f"Two copies of {size} bytes each" in section("Sealing")
+    assert f"{fields('Sealing')[-1][1] // slot} key slots of {slot} bytes" in section("Sealing")
+
+
+def test_sealings():
+    """The numbers of ways to seal are those of the tests' own writer."""
+    expected = f"0: none, {sealing.SIGNED}: signed, {sealing.ENCRYPTED}: encrypted"
+    assert expected == meaning("Superblock", "sealing")

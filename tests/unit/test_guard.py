@@ -9,29 +9,29 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from snapmig.guests.file_migrations import save_state
+from snapmig.guests.file_migrations import state_saved
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import MonitorError
 from snapmig.guests.pause import paused
 from snapmig.guests.wait import MonitorWait
 from tests.support.guests.fake_monitor import FakeMonitor
-from tests.support.processes import children, state, wait_for
+from tests.support.processes import children, open_files, state, wait_for
 
 KILLED = """\
 import os, signal, sys
-from snapmig.guests.file_migrations import save_state
+from snapmig.guests.file_migrations import state_saved
 from snapmig.guests.guest import Guest
 from snapmig.guests.pause import paused
 with Guest(sys.argv[1]) as guest, paused(guest, private=sys.argv[3]) as pause:
     state = os.memfd_create("state")
     if sys.argv[2] == "after":
-        save_state(guest, state, keep=pause.keeps_state)
+        with state_saved(guest, state, keep=pause.keeps_state):
+            os.killpg(0, signal.SIGKILL)
     if sys.argv[2] == "under way":
         guest.monitor.execute("migrate", uri="exec:true")
     os.killpg(0, signal.SIGKILL)
@@ -93,7 +93,7 @@ def test_killed_while_qemu_is_awaited(monitor: FakeMonitor, shm: Path) -> None:
 
 KILLED_WITH_A_STREAM = """\
 import os, signal, socket, sys
-from snapmig.guests.file_migrations import save_state
+from snapmig.guests.file_migrations import state_saved
 from snapmig.guests.guest import Guest
 from snapmig.guests.pause import paused
 stream = socket.socket(fileno=int(sys.argv[2]))
@@ -186,15 +186,6 @@ def test_guard_leaves_with_the_pause(monitor: FakeMonitor) -> None:
     assert (len(inside), children(os.getpid())) == (len(before) + 1, before)
 
 
-def open_files(pid: int) -> dict[str, str]:
-    """Return what a process has open, by descriptor."""
-    found = {}
-    for item in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            found[item.name] = os.readlink(item)
-    return found
-
-
 def test_guard_holds_nothing_else(monitor: FakeMonitor) -> None:
     """A guard that waits has the monitor and a pipe open, and nothing else of ours."""
     before = children(os.getpid())
@@ -243,8 +234,8 @@ def test_monitor_that_falls_silent(monitor: FakeMonitor) -> None:
     wait = MonitorWait(0.3)
     with Guest(str(monitor.path), wait) as guest:  # noqa: SIM117 - the pause is what raises
         with pytest.raises(MonitorError, match=r"query-migrate in .*; process \d+ will resume"):
-            with paused(guest) as pause:
-                save_state(guest, fd, keep=pause.keeps_state)
+            with paused(guest) as pause, state_saved(guest, fd, keep=pause.keeps_state):
+                pass
     os.close(fd)
     assert monitor.status == "postmigrate"
     answers.set()

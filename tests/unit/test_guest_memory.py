@@ -228,6 +228,11 @@ def test_a_monitor_that_names_somebody_elses_file(
     assert Path("/etc/shadow").stat().st_mtime_ns == before
 
 
+MEMFD = {
+    "qom_list": [{"name": "ram", "type": "child<memory-backend-memfd>"}],
+    "hugetlb": True,
+    "hugetlbsize": 0,
+}
 NONSENSE: dict[str, dict[str, Any]] = {
     "negative size": {"query_memdev": [{"id": "ram", "size": -4096, "share": True}]},
     "no size": {"query_memdev": [{"id": "ram", "size": 0, "share": True}]},
@@ -241,6 +246,11 @@ NONSENSE: dict[str, dict[str, Any]] = {
     "offset in words": {"offset": "start"},
     "path that is a number": {"mem-path": 1},
     "path with a zero": {"mem-path": "/dev/shm/ram\0"},
+    "odd huge pages": MEMFD | {"hugetlbsize": 4097},
+    "huge pages of no power of two": MEMFD | {"hugetlbsize": 3 << 20},
+    "negative huge pages": MEMFD | {"hugetlbsize": -4096},
+    "huge huge pages": MEMFD | {"hugetlbsize": 1 << 62},
+    "huge pages that are a number": MEMFD | {"hugetlb": 1},
 }
 
 
@@ -249,7 +259,9 @@ def test_nonsense_of_a_monitor(
     ram: Path, shm: Path, cli: Callable[..., Outcome], kind: str
 ) -> None:
     """Memory that can't be is refused in one sentence, before the guest is stopped."""
-    answers = {key: value for key, value in NONSENSE[kind].items() if key == "query_memdev"}
+    answers = {
+        key: NONSENSE[kind][key] for key in ("query_memdev", "qom_list") & NONSENSE[kind].keys()
+    }
 
     def answer(asked: dict[str, Any]) -> Any:
         usual = {"mem-path": str(ram), "offset": 0, "type": "pc-q35-10.0-machine"}
@@ -257,11 +269,11 @@ def test_nonsense_of_a_monitor(
 
     with FakeMonitor(shm / "monitor", ram, qom_get=answer, **answers) as monitor:
         outcome = cli("save", f"qmp:{monitor.path}", shm / "snap")
-        commands = monitor.names
+        asked_for = monitor.names
 
     outcome.fails(1, out="", lines=1)
     assert "bug" not in outcome.err
-    assert "migrate" not in commands
+    assert "migrate" not in asked_for
 
 
 @pytest.mark.root

@@ -7,6 +7,8 @@ import pytest
 
 from snapmig.container import index
 from snapmig.container.format import Encoding
+from snapmig.container.record_checks import check_record, records_sound
+from snapmig.container.stored_index import count_records
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
 from snapmig.geometry import PacketPlace
 
@@ -27,7 +29,7 @@ def _record(**changes):
 
 def test_a_good_record_passes():
     """A record that says nothing wrong is accepted."""
-    assert index.check_record(_record(), PLACE, WINDOW, has_parent=False) is None
+    assert check_record(_record(), PLACE, WINDOW, has_parent=False) is None
 
 
 @pytest.mark.parametrize(
@@ -45,7 +47,7 @@ def test_a_good_record_passes():
 )
 def test_records_at_their_limits_pass(changes):
     """The largest values that are allowed are accepted."""
-    assert index.check_record(_record(**changes), PLACE, WINDOW, has_parent=False) is None
+    assert check_record(_record(**changes), PLACE, WINDOW, has_parent=False) is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +82,7 @@ def test_records_at_their_limits_pass(changes):
 def test_records_that_can_not_be(changes, words):
     """A record with a right checksum and a field that can't be is corrupt, with its packet."""
     with pytest.raises(CorruptSnapshotError, match=words) as caught:
-        index.check_record(_record(**changes), PLACE, WINDOW, has_parent=False)
+        check_record(_record(**changes), PLACE, WINDOW, has_parent=False)
 
     assert caught.value.packet == 5
 
@@ -93,9 +95,9 @@ def test_records_that_can_not_be(changes, words):
         ({"encoding": 255}, "encoding is 255"),
         ({"flags": 1}, "reserved bits"),
         ({"reserved_1": 1}, "reserved bits"),
-        ({"nonce": b"x" * 12}, "encryption nonce"),
+        ({"nonce": b"x" * 12}, "reserved bits"),
         ({"tag": b"x" * 16}, "reserved bits"),
-        ({"reserved_2": b"x" * 20}, "reserved bits"),
+        ({"page_digests_tag": b"x" * 16}, "reserved bits"),
         ({"reserved_3": b"x" * 4}, "reserved bits"),
     ],
     ids=range(9),
@@ -103,7 +105,7 @@ def test_records_that_can_not_be(changes, words):
 def test_records_that_another_version_reads(changes, words):
     """A record with a right checksum that needs more than this reader has is unsupported."""
     with pytest.raises(UnsupportedError, match=words) as caught:
-        index.check_record(_record(**changes), PLACE, WINDOW, has_parent=False)
+        check_record(_record(**changes), PLACE, WINDOW, has_parent=False)
 
     assert caught.value.packet == 5
 
@@ -114,7 +116,7 @@ def test_pages_of_a_parent_need_one(kinds):
     record = _record(kinds=kinds)
 
     with pytest.raises(CorruptSnapshotError, match="the snapshot has no parent"):
-        index.check_record(record, PLACE, WINDOW, has_parent=False)
+        check_record(record, PLACE, WINDOW, has_parent=False)
 
 
 @pytest.mark.parametrize(
@@ -131,8 +133,8 @@ def test_pages_of_a_parent_pass_where_there_is_one(changes):
     """Differences count as stored pages, pages that are the parent's do not."""
     record = _record(**changes)
 
-    assert index.check_record(record, PLACE, WINDOW, has_parent=True) is None
-    assert index.records_sound(record.reshape(1), 5, PLACES, has_parent=True)
+    assert check_record(record, PLACE, WINDOW, has_parent=True) is None
+    assert records_sound(record.reshape(1), 5, PLACES, has_parent=True)
 
 
 def test_pages_after_the_end_of_a_block():
@@ -140,7 +142,7 @@ def test_pages_after_the_end_of_a_block():
     short = PacketPlace(5, 0, 5 * PACKET_SIZE, 4096)
 
     with pytest.raises(CorruptSnapshotError, match="after the end of its RAM block"):
-        index.check_record(_record(), short, WINDOW, has_parent=False)
+        check_record(_record(), short, WINDOW, has_parent=False)
 
 
 @pytest.mark.parametrize("position", range(104))
@@ -152,7 +154,7 @@ def test_a_flipped_bit_of_a_record_is_found(position):
     record = np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE))[0]
 
     with pytest.raises(CorruptSnapshotError, match="index record's checksum"):
-        index.check_record(record, PLACE, WINDOW, has_parent=False)
+        check_record(record, PLACE, WINDOW, has_parent=False)
 
 
 def test_the_checksum_is_zlibs_crc32():
@@ -208,7 +210,20 @@ def test_kind_counts_are_those_of_the_pages(count):
     records["kinds"] = np.random.default_rng(1).integers(0, 256, (count, 4), np.uint8)
     pages = np.concatenate([index.unpack_kinds(kinds, 16) for kinds in records["kinds"]])
 
-    assert np.bincount(pages, minlength=4).tolist() == index.kind_counts(records).tolist()
+    counts = count_records(records.tobytes(), PACKET_SIZE)
+    assert np.bincount(pages, minlength=4).tolist() == list(counts.pages)
+
+
+def test_counts_of_encodings_and_bytes_are_those_of_the_records():
+    """Each packet counts by its encoding, whatever the other bytes of its record are."""
+    records = np.zeros(300, index.record_dtype(PACKET_SIZE))
+    random = np.random.default_rng(2)
+    records.view(np.uint8)[:] = random.integers(0, 256, records.nbytes, np.uint8)
+    records["encoding"] = random.integers(1, 6, 300)
+    counts = count_records(records.tobytes(), PACKET_SIZE)
+
+    assert np.bincount(records["encoding"], minlength=6)[1:].tolist() == list(counts.encodings)
+    assert counts.stored_size == records["stored_size"].sum(dtype=np.int64)
 
 
 def test_empty_records_are_numbered_and_store_nothing():
@@ -252,7 +267,7 @@ UNSOUND = {
     "flags": {"flags": 1},
     "reserved 1": {"reserved_1": 1},
     "nonce": {"nonce": b"x" * 12},
-    "reserved 2": {"reserved_2": b"x" * 20},
+    "tag of page digests": {"page_digests_tag": b"x" * 16},
     "reserved 3": {"reserved_3": b"x" * 4},
     "parent": {"kinds": [7, 0, 0, 0]},
 }
@@ -262,13 +277,13 @@ PLACES = (8192, 8192 + PACKET_SIZE, 0)
 @pytest.mark.parametrize("changes", SOUND.values(), ids=SOUND)
 def test_a_batch_of_good_records_is_sound(changes):
     """Records that pass one by one pass together."""
-    assert index.records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
+    assert records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
 
 
 @pytest.mark.parametrize("changes", UNSOUND.values(), ids=UNSOUND)
 def test_a_batch_with_a_bad_record_is_not_sound(changes):
     """A record that is refused alone is refused in a batch."""
-    assert not index.records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
+    assert not records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
 
 
 @pytest.mark.parametrize(("offset", "sound"), [(0, True), (1, False), (PACKET_SIZE, False)])
@@ -278,7 +293,7 @@ def test_a_fixed_place_is_checked_in_a_batch(offset, sound):
     record = _record(offset=start + 5 * PACKET_SIZE + offset)
     places = (start, start + 9 * PACKET_SIZE, PACKET_SIZE)
 
-    assert sound == index.records_sound(record.reshape(1), 5, places, has_parent=False)
+    assert sound == records_sound(record.reshape(1), 5, places, has_parent=False)
 
 
 @pytest.mark.parametrize("position", range(104))
@@ -287,6 +302,6 @@ def test_a_flipped_bit_makes_a_batch_unsound(position):
     raw = bytearray(_record().tobytes())
     raw[position] ^= 0x10
 
-    assert not index.records_sound(
+    assert not records_sound(
         np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE)), 5, PLACES, has_parent=False
     )

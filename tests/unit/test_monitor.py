@@ -18,7 +18,7 @@ import pytest
 import snapmig
 from snapmig.guests import monitor as monitors
 from snapmig.guests import watch
-from snapmig.guests.file_migrations import save_state
+from snapmig.guests.file_migrations import state_saved
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import Monitor, MonitorError
 from snapmig.guests.pause import paused
@@ -151,6 +151,8 @@ HOSTILE: dict[str, Any] = {
     "null in fields": {"status": None, "qemu": None, "ram": None},
     "wrong in list": [{"id": 7, "size": "x", "capability": 7, "state": 7, "name": 7, "type": 7}],
     "negative in list": [{"id": "ram", "size": -4096, "share": True, "capability": "multifd"}],
+    "half a character": [{"id": "\ud800", "size": 4096, "share": True}],
+    "half a character in a name": {"status": "running", "\ud800": 1},
     "deep": json.loads("[" * 400 + "]" * 400),
 }
 COMMANDS = ("query-status", "query-version", "query-memdev", "query-migrate")
@@ -166,7 +168,8 @@ def touch(path: Path) -> None:
     with Guest(str(path)) as guest, paused(guest) as pause:
         fd = os.memfd_create("state")
         try:
-            save_state(guest, fd, keep=pause.keeps_state)
+            with state_saved(guest, fd, keep=pause.keeps_state):
+                pass
         finally:
             os.close(fd)
 

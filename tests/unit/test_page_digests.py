@@ -9,6 +9,7 @@ import xxhash
 from snapmig.container import index
 from snapmig.container.format import Encoding, PageKind
 from snapmig.container.page_digests import PageDigestReader, digest_pages, wrong_page
+from snapmig.container.record_checks import check_record, records_sound
 from snapmig.container.shares import share_packets
 from snapmig.encodings.packet import against_digests, against_parent, summarise, with_page_digests
 from snapmig.errors import CorruptSnapshotError, UnsupportedError
@@ -152,7 +153,7 @@ def _record(**changes):
 def _sound(records, *, has):
     places = (8192 - 5 * PACKET_SIZE, 8192 + PACKET_SIZE, PACKET_SIZE)
     places = (0, 8192 + PACKET_SIZE, 0) if places[0] < 0 else places
-    return index.records_sound(records, 5, places, has_parent=False, has_page_digests=has)
+    return records_sound(records, 5, places, has_parent=False, has_page_digests=has)
 
 
 def test_a_record_has_a_sum_of_page_digests():
@@ -160,7 +161,7 @@ def test_a_record_has_a_sum_of_page_digests():
     for checksum in (0, 77):
         records = _record(page_digests_checksum=checksum)
 
-        index.check_record(records[0], PLACE, WINDOW, has_parent=False, has_page_digests=True)
+        check_record(records[0], PLACE, WINDOW, has_parent=False, has_page_digests=True)
         assert _sound(records, has=True)
 
 
@@ -175,7 +176,7 @@ def test_a_sum_of_page_digests_that_are_not_there_is_refused(has, changes):
     """Without page digests, or pages, the field is reserved."""
     records = _record(page_digests_checksum=77, **changes)
     with pytest.raises(UnsupportedError, match="reserved"):
-        index.check_record(records[0], PLACE, WINDOW, has_parent=False, has_page_digests=has)
+        check_record(records[0], PLACE, WINDOW, has_parent=False, has_page_digests=has)
 
     assert not _sound(records, has=has)
 

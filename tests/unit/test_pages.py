@@ -73,4 +73,4 @@ def test_as_pages_copies_nothing_when_it_need_not(size):
 )
 def test_runs(mask, expected):
     """Runs are the first place and the length of what is true side by side."""
-    assert expected == runs(np.array([letter == "1" for letter in mask], bool))
+    assert expected == list(runs(np.array([letter == "1" for letter in mask], bool)))

@@ -1,12 +1,15 @@
 """Facts about what of a packet is stored beside its parent."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import snapmig
 from snapmig.container.format import PageKind
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
-from snapmig.encodings.packet import against_parent, same_as_parent, summarise
+from snapmig.encodings.packet import against_parent, clearly_smaller, summarise
 from snapmig.handlers.parent import ParentPackets
 from snapmig.handlers.pipeline import Candidate
 from tests.support import ram
@@ -64,7 +67,31 @@ def test_the_digest_is_that_of_all_pages():
     summary = summarise(_changed(ram.text(4), 7))
     plain, mixed = against_parent(summary, ram.text(4))
 
-    assert summary.digest == plain.digest == mixed.digest == same_as_parent(summary).digest
+    assert summary.digest == plain.digest == mixed.digest
+
+
+@pytest.mark.parametrize(
+    ("pages", "count", "sure"), [(2, 500, True), (2, 600, False), (1, 9, False)]
+)
+def test_differences_of_few_bytes_are_not_compared(pages, count, sure):
+    """Fewer than an eighth of the bytes, in several pages, and the other form is not encoded."""
+    parent = np.full((pages, 4096), 7, np.uint8)
+    plain, mixed = against_parent(summarise(_changed(parent, count)), parent)
+
+    assert clearly_smaller(mixed, plain) is sure
+
+
+def test_only_pages_in_use_may_be_given():
+    """Of a parent with the same zero pages, the others alone lead to the same result."""
+    parent = np.concatenate([ram.text(2), ram.zeros(1), ram.text(2, 5)])
+    pages = _changed(parent, 3)
+    pages[2] = 0
+    some, all_of_them = (
+        against_parent(summarise(pages), each)[1] for each in (parent[[0, 1, 3, 4]], parent)
+    )
+
+    assert (some.data == all_of_them.data).all()
+    assert (some.kinds == all_of_them.kinds).all()
 
 
 def _chosen(pages, parent, *, reverse):
@@ -96,3 +123,19 @@ def test_of_equal_forms_that_without_differences_is_chosen(reverse):
     parent = ram.text(1)
 
     assert _chosen(_changed(parent, 3), parent, reverse=reverse) == (3, [DATA])
+
+
+def test_pages_are_stored_whole_where_that_is_smaller(tmp_path: Path) -> None:
+    """A save encodes both forms of a packet, and keeps the smaller one."""
+    rng = np.random.default_rng(1)
+    new = np.full(64 << 10, 7, np.uint8)
+    old = np.where(rng.random(new.size) < 0.4, rng.integers(1, 255, new.size, np.uint8), new)
+    (tmp_path / "old").write_bytes(old.tobytes())
+    (tmp_path / "new").write_bytes(new.tobytes())
+    options = {"packet_size": "64K", "jobs": 1}
+    snapmig.save(tmp_path / "old", tmp_path / "parent", **options)
+    saved = snapmig.save(
+        tmp_path / "new", tmp_path / "child", parent=tmp_path / "parent", deltas=True, **options
+    )
+
+    assert (saved.delta_pages, saved.stored_size < 4096) == (0, True)

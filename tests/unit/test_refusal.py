@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from snapmig.guests.file_migrations import save_state
+from snapmig.guests.file_migrations import state_saved
 from snapmig.guests.guest import Guest
 from snapmig.guests.monitor import MonitorError
 from snapmig.guests.pause import paused
@@ -61,8 +61,12 @@ def save(monitor: FakeMonitor) -> bytes:
     """Save a guest's device state, and return it."""
     fd = os.memfd_create("state")
     try:
-        with Guest(str(monitor.path)) as guest, paused(guest) as pause:
-            save_state(guest, fd, keep=pause.keeps_state)
+        with (
+            Guest(str(monitor.path)) as guest,
+            paused(guest) as pause,
+            state_saved(guest, fd, keep=pause.keeps_state),
+        ):
+            pass
         return os.pread(fd, 8 << 20, 0)
     finally:
         os.close(fd)

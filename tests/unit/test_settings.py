@@ -8,7 +8,7 @@ import pytest
 from snapmig.container.format import Layout
 from snapmig.encodings.compressions import COMPRESSIONS
 from snapmig.errors import UsageError
-from snapmig.migration.wire import WireCompression
+from snapmig.migration.compression import WireCompression
 from snapmig.operations.options import parse as settings
 
 ZLIB, ZSTD, NONE = (COMPRESSIONS[name] for name in ("zlib", "zstd", "none"))
@@ -70,7 +70,11 @@ def test_words_that_make_sense(parse, word, expected):
         (partial(settings.parse_window, compression=ZLIB), "8k", "'8k', expected 4k or 32k"),
         (partial(settings.parse_window, compression=ZLIB), "", "window is ''"),
         (partial(settings.parse_window, compression=ZSTD), "4k", "for zlib, not for zstd"),
-        (settings.parse_compression, "gzip", "'gzip', expected zlib or zstd or lz4 or none"),
+        (
+            settings.parse_compression,
+            "gzip",
+            "'gzip', expected zlib or zstd or lz4 or none or auto",
+        ),
         (settings.parse_depth, 0, "depth is 0, expected 1 to 64"),
         (settings.parse_depth, 65, "depth is 65"),
         (settings.parse_layout, "flat", "layout is 'flat', expected fixed or packed"),

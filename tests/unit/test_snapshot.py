@@ -341,3 +341,67 @@ def test_a_snapshot_shows_what_it_is(saved):
     with snapmig.open(saved.snapshot) as snapshot:
         assert repr(snapshot) == f"<Snapshot {saved.snapshot!r}: 3.1 MiB, 2 blocks>"
         assert repr(snapshot.attachments) == "<Attachments 'state', 'domain.xml', 'nothing'>"
+
+
+def test_reads_by_address_join_pieces(opened):
+    """Bytes are found by guest physical address, in whatever block and piece they are."""
+    assert opened.read_at(7, 100) == SMALL[7:107]
+    assert opened.read_at((1 << 33) + 5, 50) == LARGE[2 * MIB + 5 : 2 * MIB + 55]
+    assert opened.ranges == ((0, 100_001), (1 << 32, (1 << 32) + MIB), (1 << 33, (1 << 33) + MIB))
+
+
+@pytest.mark.parametrize(
+    ("address", "size"), [(100_000, 2), ((1 << 32) + MIB - 1, 2), (1 << 40, 1)]
+)
+def test_addresses_without_ram_are_refused(opened, address, size):
+    """A read that leaves the RAM names the first address without any."""
+    with pytest.raises(UsageError, match="has no RAM at the address 0x"):
+        opened.read_at(address, size)
+
+
+def test_addresses_of_bytes(opened):
+    """A byte has the address of its piece, and none where the block has no piece."""
+    assert opened.address_of(2 * MIB + 3, "high é") == (1 << 33) + 3
+    assert opened.address_of(MIB, "high é") is None
+
+
+def test_pages_have_their_sources(opened, saved):
+    """Iteration gives each page once, with its address, source and bytes."""
+    pages = list(opened.pages())
+    joined = b"".join(page.content.tobytes() for page in pages)
+
+    assert joined == RAM
+    assert [page.number for page in pages] == list(range(len(pages)))
+    assert sum(page.source == "stored" for page in pages) == saved.data_pages
+    assert len(list(opened.pages(zeros=False))) == saved.data_pages
+    assert pages[25].address == 1 << 32
+
+
+def test_search_finds_every_place(opened):
+    """All places of some bytes are found in order, those across packets too."""
+    edges = range(65_536, len(LARGE), 65_536)
+    edge = next(each for each in edges if LARGE[each - 1] and LARGE[each])
+    pattern = LARGE[edge - 6 : edge + 9]
+    places, at = [], LARGE.find(pattern)
+    while at >= 0:
+        places.append(at)
+        at = LARGE.find(pattern, at + 1)
+
+    assert list(opened.search(pattern, "high é")) == places
+    assert edge - 6 in places
+    assert len(SMALL) + edge - 6 in list(opened.search(pattern))
+
+
+@pytest.mark.parametrize("pattern", [b"", bytes(8), b"x" * (65_536 + 1)])
+def test_patterns_that_can_not_be_searched_are_refused(opened, pattern):
+    """Nothing, zeros only, and more than a packet are refused before anything is read."""
+    with pytest.raises(UsageError, match="pattern has"):
+        opened.search(pattern)
+
+
+def test_arrays_can_not_be_written(opened):
+    """An array shares the memory of the cache, and is read-only."""
+    array = opened.array(0, 5000, "low")
+    assert array.tobytes() == SMALL[:5000]
+    with pytest.raises(ValueError, match="read-only"):
+        array[0] = 1

@@ -35,7 +35,7 @@ _snapmig_place() {
             place=$((place + 1))
         elif [[ ${words[i]} == -- ]]; then
             only_places=yes
-        elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire --working-set -g -j " == *" ${words[i]} "* ]]; then
+        elif [[ " --accelerator --address --against --arch --attach --base --before --block --bwlimit --cache --cells --channels --color --compression --connect --days --depth --domain-xml --expect --format --guests-at-once --huffman --identity --jobs --key-file --label --layout --level --listen --lock-wait --log --max-downtime --metrics --monitor-timeout --mount --new-key-file --new-passphrase-command --new-passphrase-file --new-recipient --output --overlay --packet-size --parent --passphrase-command --passphrase-file --pause-after --progress --qcow2-snapshot --recipient --scheduler --sealing --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --user --uuid --via --window --wire --working-set -g -j -o " == *" ${words[i]} "* ]]; then
             i=$((i + 1))
         elif [[ ${words[i]} != -?* ]]; then
             place=$((place + 1))
@@ -57,34 +57,50 @@ _snapmig_offer() {
 
 _snapmig_verbs() {
     case $1 in
-    '') echo 'save receive restore send info verify chain diff merge rebase repack batch backup commit accelerators completion' ;;
-    'backup') echo 'run list restore check prune init' ;;
+    '') echo 'save receive restore mount umount send run info verify chain diff map merge rebase repack key batch backup daemon commit accelerators completion' ;;
+    'key') echo 'list add rotate remove new' ;;
+    'backup') echo 'run list restore check prune report init' ;;
+    'daemon') echo 'firecracker cloud-hypervisor' ;;
     esac
 }
 
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --live --live=background --attach --format --base --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
-    'receive') echo '-h --help --listen --channels --tls --insecure --timeout --parent --compression --level -j --jobs -f --force --attach --arch --follow-remote-parents --bwlimit --progress --json --debug --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window' ;;
-    'restore') echo '-h --help -j --jobs -f --force --in-place --for-qemu --block --format --address --arch --domain-xml --via --wire --postcopy --working-set --monitor-timeout --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
-    'send') echo '-h --help --channels --tls --insecure --timeout --recover --uuid --wire --postcopy --working-set --follow-remote-parents --bwlimit --progress --json --debug --accelerator --depth' ;;
-    'info') echo '-h --help --json --debug' ;;
-    'verify') echo '-h --help -j --jobs --quick --window --accelerator --depth --follow-remote-parents --progress --json --debug' ;;
-    'chain') echo '-h --help --follow-remote-parents --json --debug' ;;
-    'diff') echo '-h --help -j --jobs --ranges --follow-remote-parents --progress --json --debug' ;;
-    'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug' ;;
-    'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --follow-remote-parents --progress --json --debug' ;;
-    'repack') echo '-h --help --compression --level -j --jobs -f --force --follow-remote-parents --progress --json --debug --layout --packet-size --page-digests --no-page-digests --accelerator --depth --window' ;;
+    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --resume --live --live=background --attach --format --base --qcow2-snapshot --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
+    'receive') echo '-h --help --listen --channels --tls --insecure --timeout --parent --compression --level -j --jobs -f --force --attach --arch --follow-remote-parents --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient --bwlimit --progress --json --debug --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window' ;;
+    'restore') echo '-h --help -j --jobs -f --force --resume --in-place --for-qemu --lazy --keep-going --block --format --address --arch --domain-xml --via --wire --postcopy --working-set --monitor-timeout --follow-remote-parents --passphrase-file --passphrase-command --key-file --identity --bwlimit --progress --json --debug --accelerator --depth' ;;
+    'mount') echo '-h --help -j --jobs --cache --foreground --allow-other --log --working-set --overlay --follow-remote-parents --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'umount') echo '-h --help --lazy --force --json --debug' ;;
+    'send') echo '-h --help --channels --tls --insecure --timeout --recover --uuid --wire --postcopy --working-set --follow-remote-parents --passphrase-file --passphrase-command --key-file --identity --bwlimit --progress --json --debug --accelerator --depth' ;;
+    'run') echo '-h --help -y --yes --postcopy --no-postcopy --mount --working-set -j --jobs --follow-remote-parents --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'info') echo '-h --help --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'verify') echo '-h --help -j --jobs --quick --window --expect --accelerator --depth --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'chain') echo '-h --help --follow-remote-parents --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'diff') echo '-h --help -j --jobs --ranges --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'map') echo '-h --help -o --output -f --force --against --curve --cells --color -j --jobs --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
+    'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
+    'repack') echo '-h --help --compression --level -j --jobs -f --force --follow-remote-parents --sealing --passphrase-file --passphrase-command --key-file --identity --recipient --progress --json --debug --layout --packet-size --page-digests --no-page-digests --accelerator --depth --window' ;;
+    'key') echo '-h --help' ;;
+    'key list') echo '-h --help --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'key add') echo '-h --help --json --debug --new-passphrase-file --new-passphrase-command --new-key-file --new-recipient --new-passphrase --label --passphrase-file --passphrase-command --key-file --identity' ;;
+    'key rotate') echo '-h --help --json --debug --new-passphrase-file --new-passphrase-command --new-key-file --new-recipient --new-passphrase --label --passphrase-file --passphrase-command --key-file --identity' ;;
+    'key remove') echo '-h --help --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'key new') echo '-h --help --json --debug' ;;
     'batch') echo '-h --help -j --jobs -g --guests-at-once --fail-fast --no-fail-fast --bwlimit --monitor-timeout --scheduler --tls-ca --tls-cert --tls-key --progress --json --debug' ;;
     'backup') echo '-h --help' ;;
-    'backup run') echo '-h --help -n --dry-run --full --no-prune --lock-wait --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
+    'backup run') echo '-h --help -n --dry-run --full --no-prune --lock-wait --metrics --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
     'backup list') echo '-h --help --json --debug' ;;
-    'backup restore') echo '-h --help --before --snapshot --format -f --force --in-place --for-qemu --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
+    'backup restore') echo '-h --help --before --snapshot --format -f --force --in-place --for-qemu --keep-going --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
     'backup check') echo '-h --help --all --days -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
     'backup prune') echo '-h --help -n --dry-run --lock-wait -v --verbose -q --quiet --json --debug' ;;
+    'backup report') echo '-h --help -o --output -f --force --no-maps -v --verbose -q --quiet --json --debug' ;;
     'backup init') echo '-h --help -f --force -v --verbose -q --quiet --json --debug' ;;
-    'commit') echo '-h --help -f --force --abandon --json --debug' ;;
+    'daemon') echo '-h --help' ;;
+    'daemon firecracker') echo '-h --help --listen --user --working-set --fill --once -j --jobs --cache --follow-remote-parents --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'daemon cloud-hypervisor') echo '-h --help --listen --connect --user --timeout -j --jobs --follow-remote-parents --progress --json --debug --postcopy --paused --cache --parent --compression --level --layout -f --force --attach --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
+    'commit') echo '-h --help -f --force --abandon --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
     'accelerators') echo '-h --help --measure --json --debug' ;;
     'completion') echo '-h --help' ;;
     esac
@@ -97,8 +113,9 @@ _snapmig_values() {
     case $1 in
     'save --compression' | \
         'receive --compression' | \
-        'repack --compression') choices='zlib zstd lz4 none' ;;
-    'save --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw' ;;
+        'repack --compression' | \
+        'daemon cloud-hypervisor --compression') choices='zlib zstd lz4 none auto' ;;
+    'save --format') choices='avml cloud-hypervisor elf firecracker kdump libvirt lime mapped-ram qemu-stream raw' ;;
     'save --arch' | \
         'receive --arch' | \
         'restore --arch') choices='x86_64 i386 aarch64 arm riscv64 riscv32 loongarch64 ppc64le s390x' ;;
@@ -109,71 +126,176 @@ _snapmig_values() {
         'send --progress' | \
         'verify --progress' | \
         'diff --progress' | \
+        'map --progress' | \
         'merge --progress' | \
         'rebase --progress' | \
         'repack --progress' | \
         'batch --progress' | \
         'backup run --progress' | \
         'backup restore --progress' | \
-        'backup check --progress') choices='auto tty json none' ;;
+        'backup check --progress' | \
+        'daemon cloud-hypervisor --progress') choices='auto tty json none' ;;
     'save --layout' | \
-        'repack --layout') choices='fixed packed' ;;
+        'repack --layout' | \
+        'daemon cloud-hypervisor --layout') choices='fixed packed' ;;
     'save --accelerator' | \
         'receive --accelerator' | \
         'restore --accelerator' | \
         'send --accelerator' | \
         'verify --accelerator' | \
-        'repack --accelerator') choices='auto isal python qpl qpl:software qat' ;;
+        'repack --accelerator' | \
+        'daemon cloud-hypervisor --accelerator') choices='auto isal python qpl qpl:software qat' ;;
     'save --window' | \
         'receive --window' | \
         'verify --window' | \
-        'repack --window') choices='4k 32k' ;;
+        'repack --window' | \
+        'daemon cloud-hypervisor --window') choices='4k 32k' ;;
     'save --huffman') choices='dynamic fixed trained' ;;
     'restore --format' | \
-        'backup restore --format') choices='cloud-hypervisor elf firecracker libvirt mapped-ram qemu-stream raw raw-by-address' ;;
+        'backup restore --format') choices='avml cloud-hypervisor elf firecracker kdump libvirt lime mapped-ram qemu-stream raw raw-by-address' ;;
     'restore --via') choices='shared multifd mapped-ram' ;;
     'restore --wire' | \
         'send --wire') choices='auto none zstd zlib' ;;
+    'map --color') choices='auto always never' ;;
+    'repack --sealing') choices='encrypted signed none' ;;
     'completion 0') choices='bash zsh fish' ;;
     'save --parent' | \
         'save --attach' | \
         'save --base' | \
+        'save --passphrase-file' | \
+        'save --key-file' | \
+        'save --identity' | \
         'save 0' | \
         'save 1' | \
         'receive --tls' | \
         'receive --parent' | \
         'receive --attach' | \
+        'receive --passphrase-file' | \
+        'receive --key-file' | \
+        'receive --identity' | \
         'receive 0' | \
         'restore --domain-xml' | \
         'restore --working-set' | \
+        'restore --passphrase-file' | \
+        'restore --key-file' | \
+        'restore --identity' | \
         'restore 0' | \
         'restore 1' | \
+        'mount --log' | \
+        'mount --working-set' | \
+        'mount --overlay' | \
+        'mount --passphrase-file' | \
+        'mount --key-file' | \
+        'mount --identity' | \
+        'mount 0' | \
+        'mount 1' | \
+        'umount 0' | \
         'send --tls' | \
         'send --working-set' | \
+        'send --passphrase-file' | \
+        'send --key-file' | \
+        'send --identity' | \
         'send 0' | \
+        'run --mount' | \
+        'run --working-set' | \
+        'run --passphrase-file' | \
+        'run --key-file' | \
+        'run --identity' | \
+        'run 0' | \
+        'info --passphrase-file' | \
+        'info --key-file' | \
+        'info --identity' | \
         'info 0' | \
+        'info '[0-9]* | \
+        'verify --passphrase-file' | \
+        'verify --key-file' | \
+        'verify --identity' | \
         'verify 0' | \
         'verify '[0-9]* | \
+        'chain --passphrase-file' | \
+        'chain --key-file' | \
+        'chain --identity' | \
         'chain 0' | \
+        'diff --passphrase-file' | \
+        'diff --key-file' | \
+        'diff --identity' | \
         'diff 0' | \
         'diff 1' | \
+        'map -o' | \
+        'map --output' | \
+        'map --against' | \
+        'map --passphrase-file' | \
+        'map --key-file' | \
+        'map --identity' | \
+        'map 0' | \
+        'merge --passphrase-file' | \
+        'merge --key-file' | \
+        'merge --identity' | \
         'merge 0' | \
         'merge 1' | \
         'rebase --parent' | \
+        'rebase --passphrase-file' | \
+        'rebase --key-file' | \
+        'rebase --identity' | \
         'rebase 0' | \
+        'repack --passphrase-file' | \
+        'repack --key-file' | \
+        'repack --identity' | \
         'repack 0' | \
         'repack 1' | \
+        'key list --passphrase-file' | \
+        'key list --key-file' | \
+        'key list --identity' | \
+        'key list 0' | \
+        'key add --new-passphrase-file' | \
+        'key add --new-key-file' | \
+        'key add --passphrase-file' | \
+        'key add --key-file' | \
+        'key add --identity' | \
+        'key add 0' | \
+        'key rotate --new-passphrase-file' | \
+        'key rotate --new-key-file' | \
+        'key rotate --passphrase-file' | \
+        'key rotate --key-file' | \
+        'key rotate --identity' | \
+        'key rotate 0' | \
+        'key remove --passphrase-file' | \
+        'key remove --key-file' | \
+        'key remove --identity' | \
+        'key remove 0' | \
+        'key new 0' | \
         'batch --tls-ca' | \
         'batch --tls-cert' | \
         'batch --tls-key' | \
         'batch 0' | \
+        'backup run --metrics' | \
         'backup run 0' | \
         'backup list 0' | \
         'backup restore 0' | \
         'backup restore 2' | \
         'backup check 0' | \
         'backup prune 0' | \
+        'backup report -o' | \
+        'backup report --output' | \
+        'backup report 0' | \
         'backup init 0' | \
+        'daemon firecracker --listen' | \
+        'daemon firecracker --working-set' | \
+        'daemon firecracker --passphrase-file' | \
+        'daemon firecracker --key-file' | \
+        'daemon firecracker --identity' | \
+        'daemon firecracker 0' | \
+        'daemon cloud-hypervisor --listen' | \
+        'daemon cloud-hypervisor --connect' | \
+        'daemon cloud-hypervisor --parent' | \
+        'daemon cloud-hypervisor --attach' | \
+        'daemon cloud-hypervisor --passphrase-file' | \
+        'daemon cloud-hypervisor --key-file' | \
+        'daemon cloud-hypervisor --identity' | \
+        'daemon cloud-hypervisor 0' | \
+        'commit --passphrase-file' | \
+        'commit --key-file' | \
+        'commit --identity' | \
         'commit 0') [[ $current != *s3://* ]] && return ;;
     esac
     [[ -n $choices ]] && choices=$before${choices// / $before}
@@ -193,7 +315,7 @@ _snapmig() {
         _snapmig_offer "$verbs"
     elif [[ -n $only_places ]]; then
         _snapmig_values "$verb $place"
-    elif [[ " --accelerator --address --arch --attach --base --before --block --bwlimit --channels --compression --connect --days --depth --domain-xml --format --guests-at-once --huffman --jobs --layout --level --listen --lock-wait --max-downtime --monitor-timeout --packet-size --parent --pause-after --progress --scheduler --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --uuid --via --window --wire --working-set -g -j " == *" $last "* ]]; then
+    elif [[ " --accelerator --address --against --arch --attach --base --before --block --bwlimit --cache --cells --channels --color --compression --connect --days --depth --domain-xml --expect --format --guests-at-once --huffman --identity --jobs --key-file --label --layout --level --listen --lock-wait --log --max-downtime --metrics --monitor-timeout --mount --new-key-file --new-passphrase-command --new-passphrase-file --new-recipient --output --overlay --packet-size --parent --passphrase-command --passphrase-file --pause-after --progress --qcow2-snapshot --recipient --scheduler --sealing --share --snapshot --timeout --tls --tls-ca --tls-cert --tls-key --user --uuid --via --window --wire --working-set -g -j -o " == *" $last "* ]]; then
         _snapmig_values "$verb $last"
     elif [[ $current == --*=* ]]; then
         _snapmig_values "$verb ${current%%=*}" "${current%%=*}="

@@ -79,14 +79,12 @@ class Engine(Protocol):
     :ivar trusted: reference software: its verdict on a stream counts
     :ivar levels: for compression
     :ivar max_window_bits: the largest window of streams it decodes
-    :ivar signs: paths, one of which exists if a usable device is present; empty for software
     """
 
     name: str
     trusted: bool
     levels: range
     max_window_bits: int
-    signs: tuple[str, ...]
 
     def facts(self) -> EngineFacts:
         """Inspect this host. Takes milliseconds and starts nothing."""

@@ -29,7 +29,6 @@ class _SoftwareEngine:
     decompress: Callable[[Buffer, int, int], bytes]
     trusted: bool = True
     max_window_bits: int = 15
-    signs: tuple[str, ...] = ()
 
     def facts(self) -> EngineFacts:
         return EngineFacts(

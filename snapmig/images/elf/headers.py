@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from snapmig.architectures import Architecture
-from snapmig.errors import SnapmigError
+from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import MAX_RAM_SIZE
 from snapmig.images.file import ImageFile
 from snapmig.pages import Mask
@@ -124,6 +124,10 @@ def read_loads(file: ImageFile, header: Header) -> list[Load]:
     table = table[(table["filesz"] > 0) | (table["offset"] != absent)]
     if not table.size:
         raise SnapmigError("core has no segment of RAM", path=file.shown)
+    stored_at = np.unique(table["offset"][table["filesz"] > 0])
+    if len(stored_at) > 1 and not table["paddr"].any():
+        message = "this is the core of a process: no segment has a physical address"
+        raise UnsupportedError(message, path=file.shown)
     start, memory, stored, offset = (
         table[name].astype(np.uint64) for name in ("paddr", "memsz", "filesz", "offset")
     )

@@ -1,4 +1,4 @@
-"""Write ELF cores: a segment for each piece of RAM, without processor registers."""
+"""Write ELF cores: notes, and a segment for each piece of RAM."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from snapmig.architectures import Architecture
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE
+from snapmig.images.elf.notes import core_notes
 from snapmig.images.plan import Content, ImagePlan, warn_of_missing
 from snapmig.images.spans import Span, SpanPlacer, piece_spans
 
@@ -76,18 +77,21 @@ def plan_core(content: Content, name: str) -> ImagePlan:
         raise UsageError(message)
     form = _form(content.architecture, pieces)
     end = form.header_size + (1 + len(pieces)) * form.entry_size
-    segments = [_Segment(_NOTE, 0, end, 0, 0, 4)]
+    notes = core_notes(content, content.architecture)
+    segments = [_Segment(_NOTE, 0, end, 0, len(notes), 4)]
+    end += len(notes)
     spans = []
     for start, stop, gpa in pieces:
-        # At a whole page, so that pages of zeros can be holes.
+        # At a whole page, so that pages of zeros can be holes. No alignment is named, as in
+        # QEMU's and the kernel's cores: crash takes one with an alignment for something else.
         offset = -(-end // PAGE_SIZE) * PAGE_SIZE
         size = stop - start
-        segments.append(_Segment(_LOAD, _READ_WRITE_EXECUTE, offset, gpa, size, PAGE_SIZE))
+        segments.append(_Segment(_LOAD, _READ_WRITE_EXECUTE, offset, gpa, size, 0))
         spans.append(Span(start, stop, offset))
         end = offset + size
     head = form.header(content.architecture.machine, len(segments))
     head += b"".join(map(form.entry, segments))
-    return ImagePlan(end, (), [(0, head)], SpanPlacer(spans), warnings=missing)
+    return ImagePlan(end, (), [(0, head + notes)], SpanPlacer(spans), warnings=missing)
 
 
 def _form(architecture: Architecture, pieces: Sequence[Span]) -> _Form:

@@ -1,28 +1,34 @@
 """
 Formats of guest RAM images, a module each; a new format is a new module here.
 
-Each module has ``NAME``, ``recognises(file)`` by content, ``open_image(file)`` for a save, and
-``plan_image(content)`` for a restore. If its images can be directories, it also recognises those
-and finds the file with the pages in them.
+A module has the name of its format with ``_`` for ``-``, so that the names of all formats are known
+before any of them is imported: a save or restore needs one, and each takes milliseconds. It has
+``NAME``, ``open_image(file)`` for a save, and ``plan_image(content)`` for a restore. The mark of
+its files stands in :mod:`snapmig.file_kinds`. If its images are files beside others in directories,
+it recognises both, and finds the file with the pages in a directory.
 """
 
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast, runtime_checkable
 
 from snapmig.errors import SnapmigError, UnsupportedError, UsageError
-from snapmig.file_kinds import HEAD_SIZE, identify
+from snapmig.file_kinds import HEAD_SIZE, FileKind, identify
 from snapmig.geometry import PAGE_SIZE
-from snapmig.images.file import ImageFile, opened_files
+from snapmig.images.file import ImageFile, closed_on_error, opened_files
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.source import ImageSource
 
 __all__ = ("DirectoryFormat", "ImageFormat", "find_format", "format_names", "open_image")
 
+_IN_DIRECTORIES = ("cloud-hypervisor", "firecracker")
+"""Those that are :class:`DirectoryFormat`."""
+_WRITE_ONLY = ("raw-by-address",)
 _ANYWAY = "as format raw anything is saved byte by byte"
 
 
@@ -30,9 +36,6 @@ class ImageFormat(Protocol):
     """Interface of each module here."""
 
     NAME: str
-
-    def recognises(self, file: ImageFile) -> bool:
-        """Return True if a file's content is of this format."""
 
     def open_image(self, file: ImageFile) -> ImageSource:
         """Return a file as an image to save; takes ownership of the file."""
@@ -47,9 +50,12 @@ class ImageFormat(Protocol):
 
 @runtime_checkable
 class DirectoryFormat(Protocol):
-    """Additional interface of modules for formats with directories."""
+    """Additional interface of modules for formats with directories, whose files have no mark."""
 
     NAME: str
+
+    def recognises(self, file: ImageFile) -> bool:
+        """Return True if the files beside it show that a file is of this format."""
 
     def recognises_directory(self, path: str) -> bool:
         """Return True if a directory's content is of this format."""
@@ -63,9 +69,13 @@ class DirectoryFormat(Protocol):
 
 
 @cache
-def _formats() -> dict[str, ImageFormat]:
-    modules = [import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)]
-    return {module.NAME: cast("ImageFormat", module) for module in modules}
+def _names() -> tuple[str, ...]:
+    modules = (info.name for info in pkgutil.iter_modules(__path__))
+    return tuple(sorted(module.replace("_", "-") for module in modules))
+
+
+def _directory_formats() -> Iterator[DirectoryFormat]:
+    return (cast("DirectoryFormat", find_format(name)) for name in _IN_DIRECTORIES)
 
 
 def format_names(*, to_save: bool = False) -> tuple[str, ...]:
@@ -74,9 +84,7 @@ def format_names(*, to_save: bool = False) -> tuple[str, ...]:
 
     :param to_save: leave out write-only formats
     """
-    formats = _formats()
-    names = [name for name in formats if not (to_save and hasattr(formats[name], "WRITE_ONLY"))]
-    return tuple(sorted(names))
+    return tuple(name for name in _names() if not (to_save and name in _WRITE_ONLY))
 
 
 def find_format(name: str) -> ImageFormat:
@@ -85,10 +93,10 @@ def find_format(name: str) -> ImageFormat:
 
     :raises UsageError: there is none of this name
     """
-    if name not in _formats():
-        message = f"format is {name!r}, expected one of {', '.join(format_names())}"
-        raise UsageError(message)
-    return _formats()[name]
+    if name not in _names():
+        raise UsageError(f"format is {name!r}, expected one of {', '.join(_names())}")
+    module = import_module(f"{__name__}.{name.replace('-', '_')}")
+    return cast("ImageFormat", module)
 
 
 def open_image(path: str, name: str | None = None) -> ImageSource:
@@ -104,23 +112,58 @@ def open_image(path: str, name: str | None = None) -> ImageSource:
         path, name = directory.file_in_directory(path), directory.NAME
     # The user named a directory, not the targets of links in it.
     with opened_files([path], follow=named) as (file,):
-        form = _format_of(file) if name is None else find_format(name)
-        return form.open_image(file)
+        if name is not None:
+            return find_format(name).open_image(file)
+        kind = identify(file.read(0, min(HEAD_SIZE, file.size)))
+        form = _recognise(file, kind)
+        if form is None and kind is not None and kind.unpacker:
+            return _open_packed(file, kind)
+        return (form or _raw_format(file, kind)).open_image(file)
 
 
-def _format_of(file: ImageFile) -> ImageFormat:
-    for form in _formats().values():
-        if form.recognises(file):
-            return form
+def _recognise(file: ImageFile, kind: FileKind | None) -> ImageFormat | None:
+    if kind is not None and kind.format:
+        return find_format(kind.format)
+    found = next((form.NAME for form in _directory_formats() if form.recognises(file)), None)
+    return None if found is None else find_format(found)
+
+
+def _raw_format(file: ImageFile, kind: FileKind | None) -> ImageFormat:
     # A file passes for raw without being named so only if it is nothing else, and whole pages.
-    kind = identify(file.read(0, min(HEAD_SIZE, file.size)))
     if kind is not None:
         message = f"this is {kind.name}: {kind.advice}; {_ANYWAY}"
         raise UnsupportedError(message, path=file.shown)
     if file.size % PAGE_SIZE:
         message = f"file has {file.size} bytes, expected whole pages of {PAGE_SIZE}; {_ANYWAY}"
         raise UnsupportedError(message, path=file.shown)
-    return _formats()["raw"]
+    return find_format("raw")
+
+
+def _open_packed(file: ImageFile, packed: FileKind) -> ImageSource:
+    looked = False
+
+    def refuse_others(plain: ImageFile, size: int) -> None:
+        nonlocal looked
+        if looked:
+            return
+        looked = size >= HEAD_SIZE
+        kind = identify(plain.read(0, min(HEAD_SIZE, size)))
+        if kind is not None and not kind.format:
+            message = f"this is {packed.name} with {kind.name} inside: {kind.advice}"
+            raise UnsupportedError(message, path=plain.shown)
+
+    from snapmig.images.unpacking import unpack  # noqa: PLC0415 - rare
+
+    with closed_on_error(unpack(file, 0, packed.unpacker, refuse_others)) as plain:
+        refuse_others(plain, plain.size)
+        form = _recognise(plain, identify(plain.read(0, min(HEAD_SIZE, plain.size))))
+        if form is None and plain.size % PAGE_SIZE:
+            message = (
+                f"this is {packed.name} with {plain.size} bytes inside, expected whole pages of "
+                f"{PAGE_SIZE}; {packed.advice} to save it with --format raw"
+            )
+            raise UnsupportedError(message, path=plain.shown)
+        return (form or find_format("raw")).open_image(plain)
 
 
 def _directory_format(path: str, name: str | None) -> DirectoryFormat:
@@ -129,7 +172,7 @@ def _directory_format(path: str, name: str | None) -> DirectoryFormat:
         if not isinstance(form, DirectoryFormat):
             raise SnapmigError(f"{name} images are files, this is a directory", path=path)
         return form
-    for form in _formats().values():
-        if isinstance(form, DirectoryFormat) and form.recognises_directory(path):
-            return form
+    found = (each for each in _directory_formats() if each.recognises_directory(path))
+    if (known := next(found, None)) is not None:
+        return known
     raise SnapmigError("is a directory, and not an image of a known format", path=path)

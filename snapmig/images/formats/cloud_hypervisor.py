@@ -24,6 +24,7 @@ from snapmig.system.files import is_regular
 
 __all__ = (
     "NAME",
+    "blocks_of",
     "file_in_directory",
     "open_image",
     "plan_image",
@@ -129,6 +130,21 @@ def _read_small(file: ImageFile) -> bytes:
 
 
 def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
+    blocks = blocks_of(shown, state)
+    total = sum(block.size for block in blocks)
+    if total != file.size:
+        message = f"file has {file.size} bytes, the ranges of {STATE} {total} together"
+        raise SnapmigError(message, path=file.shown)
+    return blocks
+
+
+def blocks_of(shown: str, state: bytes) -> tuple[RamBlock, ...]:
+    """
+    Return the RAM blocks of a guest's state, in the order of its snapshots.
+
+    :param shown: the state's display name
+    :raises SnapmigError: it is none, or not all of the guest's RAM would be in a snapshot
+    """
     from snapmig.images.readers.memory_manager import (  # noqa: PLC0415 - its import takes 15 ms
         parse_memory_manager,
     )
@@ -148,10 +164,6 @@ def _blocks(file: ImageFile, shown: str, state: bytes) -> tuple[RamBlock, ...]:
             "own, save it as a raw image"
         )
         raise SnapmigError(message, path=shown)
-    total = sum(stop - start for start, stop in ranges)
-    if total != file.size:
-        message = f"file has {file.size} bytes, the ranges of {STATE} {total} together"
-        raise SnapmigError(message, path=file.shown)
     joined = _join(ranges)
     if not 0 < len(joined) <= MAX_RANGES:
         message = f"{len(joined)} ranges of RAM, expected 1 to {MAX_RANGES}"

@@ -12,9 +12,10 @@ import json
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
-from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.elf.headers import Load, read_header, read_loads
+from snapmig.images.elf.kept import PLACES, REST, gaps, load_kept
 from snapmig.images.elf.write import plan_core
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan
@@ -22,12 +23,9 @@ from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
 from snapmig.images.spans import Span, SpanPlacer
 
-__all__ = ("NAME", "open_image", "plan_image", "recognises")
+__all__ = ("NAME", "open_image", "plan_image")
 
 NAME = "elf"
-
-PLACES = "elf.json"
-REST = "elf.rest"
 
 MAX_RANGES = 4096
 MAX_REST_SIZE = 128 << 20
@@ -36,14 +34,6 @@ MAX_ABSENT_SIZE = 1 << 40
 """RAM described by a core without bytes for it, and therefore zero."""
 
 _CORE = 4
-_MAX_FILE_SIZE = (1 << 63) - 1
-
-
-def recognises(file: ImageFile) -> bool:
-    """Return True if a file is an ELF core."""
-    if file.size < 64 or file.read(0, 4) != b"\x7fELF":
-        return False
-    return _CORE.to_bytes(2, "big" if file.read(5, 1) == b"\x02" else "little") == file.read(16, 2)
 
 
 def open_image(file: ImageFile) -> PartsImage:
@@ -57,14 +47,14 @@ def open_image(file: ImageFile) -> PartsImage:
     blocks = _blocks(loads, file)
     spans = _join_spans(_spans(loads, blocks))
     parts = [Part(file.path, *span) for span in _once(spans)]
-    gaps = list(_gaps(spans, file.size))
-    size = sum(stop - start for start, stop in gaps)
+    others = list(gaps(spans, file.size))
+    size = sum(stop - start for start, stop in others)
     if size > MAX_REST_SIZE:
         message = f"{size} bytes are not in any segment of RAM, expected at most {MAX_REST_SIZE}"
         raise SnapmigError(message, path=file.shown)
     attachments = {
         PLACES: json.dumps({"size": file.size, "places": spans}).encode(),
-        REST: b"".join(file.read(start, stop - start) for start, stop in gaps),
+        REST: b"".join(file.read(start, stop - start) for start, stop in others),
     }
     image = PartsImage(NAME, blocks, parts, [file], attachments)
     image.architecture = header.architecture
@@ -133,35 +123,6 @@ def _once(spans: Iterable[Span]) -> Iterator[Span]:
             reached = stop
 
 
-def _gaps(spans: Iterable[Span], size: int) -> Iterator[tuple[int, int]]:
-    # The ranges of the file outside all spans.
-    reached = 0
-    for offset, length in sorted((span.offset, span.stop - span.start) for span in spans):
-        if reached < offset:
-            yield reached, offset
-        reached = max(reached, offset + length)
-    if reached < size:
-        yield reached, size
-
-
 def _plan_again(content: Content) -> ImagePlan:
-    from snapmig.images.elf.places import parse_places  # noqa: PLC0415 - its import takes 15 ms
-
-    rest = content.attachments.get(REST, b"")
-    try:
-        size, spans = parse_places(content.attachments[PLACES])
-    except ValueError as error:
-        raise CorruptSnapshotError(f"attachment {PLACES} is not readable: {error}") from error
-    gaps = list(_gaps(spans, size))
-    fit = all(
-        0 <= start < stop <= content.ram_size and 0 <= offset <= size - (stop - start)
-        for start, stop, offset in spans
-    )
-    if not fit or not 0 < size <= _MAX_FILE_SIZE or sum(b - a for a, b in gaps) != len(rest):
-        message = f"attachments {PLACES} and {REST} do not fit each other and the RAM"
-        raise CorruptSnapshotError(message)
-    pieces, done = [], 0
-    for start, stop in gaps:
-        pieces.append((start, rest[done : done + stop - start]))
-        done += stop - start
-    return ImagePlan(size, (), pieces, SpanPlacer(spans))
+    core = load_kept(content.attachments, content.ram_size)
+    return ImagePlan(core.size, (), core.pieces, SpanPlacer(core.spans))

@@ -6,26 +6,22 @@ See libvirt's src/qemu/qemu_saveimage.h. The header is in the byte order of the 
 
 from __future__ import annotations
 
-import os
 import re
 import struct
-from contextlib import closing
-from pathlib import Path
 from typing import NamedTuple
 
-from snapmig.errors import CorruptSnapshotError, NoSpaceError, SnapmigError, UsageError
-from snapmig.images.file import ImageFile
-from snapmig.images.formats import mapped_ram, stream
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.images.file import ImageFile, closed_on_error
+from snapmig.images.formats import mapped_ram, qemu_stream
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.qemu.attachments import MAX_STATE_SIZE, load_vm_state
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.images.source import ImageSource
-from snapmig.system.files import NamelessFile, free_bytes
-from snapmig.system.programs import FilterError, filter_pieces
+from snapmig.images.unpacking import unpack
 from snapmig.units import format_size
 
-__all__ = ("NAME", "open_image", "plan_image", "recognises")
+__all__ = ("NAME", "open_image", "plan_image")
 
 NAME = "libvirt"
 
@@ -65,11 +61,6 @@ class _Header(NamedTuple):
         return _HEADER_SIZE + self.data_size
 
 
-def recognises(file: ImageFile) -> bool:
-    """Return True if a file starts like a save image, complete or not."""
-    return file.read(0, min(16, file.size)) in (_COMPLETE, _PARTIAL)
-
-
 def open_image(file: ImageFile) -> ImageSource:
     """
     Open a save image.
@@ -83,7 +74,7 @@ def open_image(file: ImageFile) -> ImageSource:
     head = file.read(0, header.stream_offset)
     image: ImageSource
     if header.kind == _RAW:
-        image = stream.open_at(file, header.stream_offset, NAME)
+        image = qemu_stream.open_at(file, header.stream_offset, NAME)
     elif header.kind == _SPARSE:
         image = mapped_ram.open_at(file, header.stream_offset, NAME)
     else:
@@ -105,7 +96,7 @@ def plan_image(content: Content) -> ImagePlan:
     if content.domain_xml is not None:
         head = bytearray(_make_head(content.domain_xml))
         content, state = whole_stream(content, NAME)
-        return stream.plan_at(content, state, len(head), bytes(head))
+        return qemu_stream.plan_at(content, state, len(head), bytes(head))
     if _HEAD not in content.attachments:
         whole_stream(content, NAME)  # without device state an XML is no help
         raise UsageError(
@@ -118,7 +109,7 @@ def plan_image(content: Content) -> ImagePlan:
     if header.kind == _SPARSE:
         return mapped_ram.plan_at(content, state, len(head), bytes(head))
     struct.pack_into(f"{header.order}I", head, 28, _RAW)
-    return stream.plan_at(content, state, len(head), bytes(head))
+    return qemu_stream.plan_at(content, state, len(head), bytes(head))
 
 
 def _make_head(xml: bytes) -> bytes:
@@ -177,60 +168,24 @@ def _refuse(words: str, file: ImageFile | None) -> SnapmigError:
 
 
 def _open_compressed(file: ImageFile, header: _Header) -> ImageSource:
-    # Pages must be found again, so the stream is written to a nameless file.
-    folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
-    with NamelessFile(folder) as spool:
-        os.lseek(file.fd, header.stream_offset, os.SEEK_SET)
-        try:
-            _decompress(file, _PROGRAMS[header.kind], spool, folder)
-        except FilterError as error:
-            error.path = file.shown
-            raise
-        plain = _plain(file, spool)
-    try:
-        image = stream.open_at(plain, 0, NAME)
-    except BaseException:
-        plain.close()
-        raise
-    file.close()
-    return image
+    limit: int | None = None
+
+    def check(plain: ImageFile, size: int) -> None:
+        nonlocal limit
+        if limit is None and size > _START_SIZE:
+            limit = _size_limit(plain)
+        if limit is not None and size > limit:
+            raise SnapmigError(
+                f"decompressed, it has more than {format_size(limit)}, the most expected for "
+                "the RAM listed at its start",
+                path=file.shown,
+            )
+
+    command = [_PROGRAMS[header.kind], "-dc"]
+    with closed_on_error(unpack(file, header.stream_offset, command, check)) as plain:
+        return qemu_stream.open_at(plain, 0, NAME)
 
 
-def _decompress(file: ImageFile, program: str, spool: NamelessFile, folder: Path) -> None:
-    # A few KiB may decompress to any number of bytes.
-    room = free_bytes(folder) * 9 // 10
-    limit = None
-    size = 0
-    with closing(filter_pieces([program, "-dc"], file.fd)) as pieces:
-        for piece in pieces:
-            if size + len(piece) > room:
-                raise NoSpaceError(
-                    f"decompressed, it needs more than the {format_size(room)} available in "
-                    f"{folder}; set TMPDIR to another directory",
-                    path=file.shown,
-                )
-            spool.write(piece, size)
-            size += len(piece)
-            if limit is None and size > _START_SIZE:
-                limit = _size_limit(file, spool)
-            if limit is not None and size > limit:
-                raise SnapmigError(
-                    f"decompressed, it has more than {format_size(limit)}, the most expected for "
-                    "the RAM listed at its start",
-                    path=file.shown,
-                )
-
-
-def _size_limit(file: ImageFile, spool: NamelessFile) -> int:
-    start = _plain(file, spool)
-    try:
-        state, _ = parse_vm_state(start)
-    finally:
-        start.close()
+def _size_limit(plain: ImageFile) -> int:
+    state, _ = parse_vm_state(plain)
     return sum(block.length for block in state.blocks) * _MAX_PASSES + MAX_STATE_SIZE
-
-
-def _plain(file: ImageFile, spool: NamelessFile) -> ImageFile:
-    plain = ImageFile(f"/proc/self/fd/{spool.fd}")
-    plain.shown = file.shown
-    return plain

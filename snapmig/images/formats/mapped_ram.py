@@ -16,10 +16,10 @@ import numpy as np
 from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.file import ImageFile
-from snapmig.images.plan import Content, ImagePlan
+from snapmig.images.plan import Content, ImagePlan, Later
 from snapmig.images.qemu.addresses import place_pc_ram
 from snapmig.images.qemu.attachments import MAX_STATE_SIZE, attach_vm_state, load_vm_state
-from snapmig.images.qemu.parse import parse_vm_state
+from snapmig.images.qemu.parse import Readable, parse_vm_state
 from snapmig.images.qemu.sections import (
     MAGIC,
     MAPPED_RAM,
@@ -33,7 +33,16 @@ from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
 from snapmig.images.source import ImageReader
 
-__all__ = ("NAME", "MappedImage", "open_at", "open_image", "plan_at", "plan_image", "recognises")
+__all__ = (
+    "NAME",
+    "MappedImage",
+    "has_magic",
+    "open_at",
+    "open_image",
+    "plan_at",
+    "plan_image",
+    "read_state",
+)
 
 NAME = "mapped-ram"
 
@@ -65,12 +74,10 @@ class MappedImage(PartsImage):
         return None
 
 
-def recognises(file: ImageFile) -> bool:
-    """Return True if a file is a migration stream with the mapped-ram capability."""
-    if file.size < 8 or file.read(0, 4) != MAGIC:
-        return False
+def has_magic(head: bytes) -> bool:
+    """Return True if a stream's first KiB has the mapped-ram capability."""
     # The capabilities are in the configuration, at the very start.
-    return b"\x0amapped-ram" in file.read(0, min(1024, file.size))
+    return head.startswith(MAGIC) and b"\x0amapped-ram" in head
 
 
 def open_image(file: ImageFile) -> MappedImage:
@@ -95,6 +102,30 @@ def plan_image(content: Content) -> ImagePlan:
 
 def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
     """Open a mapped-ram stream starting at an offset of its file."""
+    whole, kept = read_state(file, start)
+    blocks = tuple(RamBlock(block.name, block.length) for block in kept)
+    geometry = Geometry(blocks, PAGE_SIZE)
+    parts, bitmaps = [], []
+    for number, block in enumerate(kept):
+        assert block.mapped is not None
+        begin = geometry.block_start(number)
+        end = begin + block.length
+        parts.append(Part(file.path, begin, end, block.mapped.pages_offset))
+        bitmap = PageBitmap(file.path, block.mapped.bitmap_offset, block.mapped.page_size)
+        bitmaps.append(bitmap)
+    placed, architecture = place_pc_ram(whole, blocks)
+    image = MappedImage(name, placed, parts, [file], attach_vm_state(whole))
+    image.architecture = architecture
+    image.bitmaps = bitmaps
+    return image
+
+
+def read_state(file: Readable, start: int) -> tuple[VmState, list[QemuBlock]]:
+    """
+    Return a stream's state, and the RAM blocks with pages in it.
+
+    :raises SnapmigError: cut short, or an impossible field
+    """
     state, after = parse_vm_state(file, start)
     if MAPPED_RAM not in state.capabilities:
         message = "the stream is a classic one, not a mapped-ram one"
@@ -106,22 +137,7 @@ def open_at(file: ImageFile, start: int, name: str) -> MappedImage:
         message = f"device state has {file.size - after} bytes, expected at most {MAX_STATE_SIZE}"
         raise SnapmigError(message, path=file.shown)
     kept = [block for block in state.blocks if block.mapped and not block.mapped.left_out]
-    blocks = tuple(RamBlock(block.name, block.length) for block in kept)
-    geometry = Geometry(blocks, PAGE_SIZE)
-    parts, bitmaps = [], []
-    for number, block in enumerate(kept):
-        assert block.mapped is not None
-        begin = geometry.block_start(number)
-        end = begin + block.length
-        parts.append(Part(file.path, begin, end, block.mapped.pages_offset))
-        bitmap = PageBitmap(file.path, block.mapped.bitmap_offset, block.mapped.page_size)
-        bitmaps.append(bitmap)
-    whole = state._replace(after=file.read(after, file.size - after))
-    placed, architecture = place_pc_ram(whole, blocks)
-    image = MappedImage(name, placed, parts, [file], attach_vm_state(whole))
-    image.architecture = architecture
-    image.bitmaps = bitmaps
-    return image
+    return state._replace(after=file.read(after, file.size - after)), kept
 
 
 def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> ImagePlan:
@@ -135,8 +151,9 @@ def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> 
         state = state.with_capability(MAPPED_RAM, on=True)
     known = {block.name: number for number, block in enumerate(content.blocks)}
     offsets = [0] * len(content.blocks)
-    pieces = [(0, head), (start, state.head() + state.total())]
-    end = start + len(pieces[1][1])
+    first = state.head() + state.total()
+    pieces: list[tuple[int, bytes | Later]] = [(0, head), (start, first)]
+    end = start + len(first)
     for block in state.blocks:
         entry = state.block_entry(block)
         place = (
@@ -148,7 +165,9 @@ def plan_at(content: Content, state: VmState, start: int, head: bytes = b"") -> 
         end += len(pieces[-1][1])
         if place.pages_offset:
             number = known[block.name]
-            pieces.append((place.bitmap_offset, _bitmap(content, number, block, place.page_size)))
+            make = partial(_bitmap, content, number, block, place.page_size)
+            size = bitmap_size(block.length, place.page_size)
+            pieces.append((place.bitmap_offset, Later(size, make)))
             offsets[number] = place.pages_offset
             end = place.pages_offset + block.length
     pieces.append((end, struct.pack(">Q", RAM_EOS) + state.after))

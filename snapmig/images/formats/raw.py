@@ -17,18 +17,12 @@ from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
 from snapmig.system.libc import huge_page_size
 
-__all__ = ("NAME", "open_blocks", "open_image", "plan_image", "recognises")
+__all__ = ("NAME", "open_blocks", "open_image", "plan_image")
 
 NAME = "raw"
 DEFAULT_BLOCK_NAME = "ram"
 _NAMED = 20
 """Most blocks named in a message."""
-
-
-def recognises(file: ImageFile) -> bool:
-    """Return False: the format has no magic, and is the fallback for all files."""
-    del file
-    return False
 
 
 def open_image(file: ImageFile) -> PartsImage:

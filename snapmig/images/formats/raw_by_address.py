@@ -13,16 +13,9 @@ from snapmig.images.plan import Content, ImagePlan, warn_of_missing
 from snapmig.images.source import ImageSource
 from snapmig.images.spans import SpanPlacer, piece_spans
 
-__all__ = ("NAME", "open_image", "plan_image", "recognises")
+__all__ = ("NAME", "open_image", "plan_image")
 
 NAME = "raw-by-address"
-WRITE_ONLY = True
-
-
-def recognises(file: ImageFile) -> bool:
-    """Return False: nothing in a file shows this format."""
-    del file
-    return False
 
 
 def open_image(file: ImageFile) -> ImageSource:

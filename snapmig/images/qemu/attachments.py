@@ -107,7 +107,7 @@ def left_out(attachments: Mapping[str, bytes], blocks: Sequence[RamBlock]) -> tu
 
 def _block_facts(block: QemuBlock) -> dict[str, Any]:
     mapped = None if block.mapped is None else block.mapped._asdict()
-    return {**block._asdict(), "mapped": mapped}
+    return {"name": block.name, "length": block.length, "gpa": block.gpa, "mapped": mapped}
 
 
 def _decode(raw: bytes) -> Facts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,7 @@ class StreamPlacer(Placer):
     offsets: npt.NDArray[np.int64]
     names: dict[int, bytes]
     ram_starts: tuple[int, ...]
+    needs_all: ClassVar[bool] = True
 
     def write(self, store: Store, place: PacketPlace, mask: Mask, data: Bytes) -> None:
         """Write a packet's data pages, each after its address."""

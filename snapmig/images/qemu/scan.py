@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
-from snapmig.images.file import ImageFile
 from snapmig.images.qemu.attachments import MAX_STATE_SIZE
 from snapmig.images.qemu.records import RAM_CONTINUE, RAM_PAGE, RAM_ZERO, STRIDE, ZERO_STRIDE
 from snapmig.images.qemu.sections import (
@@ -25,8 +24,7 @@ from snapmig.images.qemu.sections import (
     skip_full,
 )
 from snapmig.images.qemu.state import VmState
-from snapmig.images.readers.files import MappedFile
-from snapmig.images.readers.page_table import NO_PAGE
+from snapmig.images.readers.page_table import NO_PAGE, PageBytes
 
 __all__ = ("StreamScan",)
 
@@ -40,6 +38,7 @@ class StreamScan:
     """
     One scan of a stream.
 
+    :param shown: its file's display name
     :param start: offset after the list of RAM blocks
     :param stop: offset of the end mark
     :param entries: receive the file offset of each page other than zero
@@ -49,16 +48,16 @@ class StreamScan:
 
     def __init__(
         self,
-        file: ImageFile,
+        shown: str,
+        stream: PageBytes,
         state: VmState,
         start: int,
         stop: int,
         entries: npt.NDArray[np.int64],
     ) -> None:
-        self._file = file
-        self._mapped = MappedFile(file.path)
-        self._data = self._mapped.array.data
-        self._size = file.size
+        self._shown = shown
+        self._stream = stream
+        self._size = stream.size
         self._offset = start
         self._stop = stop
         self._section_id = state.section_id
@@ -81,7 +80,7 @@ class StreamScan:
         :raises UnsupportedError: pages as deltas, or devices with their state in parts
         """
         kept = [(self._offset, self._skip_footer())]
-        footer = self._file.read(*_span(kept[0]))
+        footer = self._stream.window(*kept[0]).tobytes()
         pages_end = 1
         while self._offset < self._stop:
             start, kind = self._offset, self._number(1)
@@ -101,7 +100,7 @@ class StreamScan:
             raise self._refuse(
                 self._offset, f"device state has {size} bytes, expected at most {MAX_STATE_SIZE}"
             )
-        pieces = [self._file.read(*_span(part)) for part in kept]
+        pieces = [self._stream.window(*part).tobytes() for part in kept]
         # The end of RAM without pages, because pages are sorted. The stream of a background
         # snapshot lacks it: devices follow the last pages there. QEMU accepts both.
         end = struct.pack(">BIQ", SECTION_END, self._section_id, RAM_EOS) + footer
@@ -114,7 +113,7 @@ class StreamScan:
             self._offset += length
         elif kind == SECTION_FULL:
             # A device with its state early, such as virtio-mem, or after the last pages.
-            end = skip_full(self._mapped.raw, start, self._stop)
+            end = skip_full(self._stream.raw, start, self._stop)
             if end is None:
                 raise self._refuse(start, "the end of a device's section can't be found")
             self._offset = end
@@ -161,7 +160,8 @@ class StreamScan:
 
     def _take_zeros(self, block: tuple[int, int], address: int) -> None:
         count = 1 + self._run_after(1, ZERO_STRIDE, block, address, RAM_ZERO | RAM_CONTINUE)
-        fill = np.asarray(self._data)[self._offset : self._offset + count * 9 : ZERO_STRIDE]
+        stop = self._offset + (count - 1) * ZERO_STRIDE + 1
+        fill = self._stream.window(self._offset, stop)[::ZERO_STRIDE]
         if fill.any() or len(fill) != count:
             raise self._unsupported("a page is filled with a byte that is not zero")
         page = block[0] + address // PAGE_SIZE
@@ -177,7 +177,8 @@ class StreamScan:
         count = min(_AHEAD, room, (block[1] - address) // PAGE_SIZE - 1)
         if count <= 0:
             return 0
-        words = np.ndarray((count,), ">u8", self._data, first, (stride,))
+        data = self._stream.window(first, first + (count - 1) * stride + 8)
+        words = np.ndarray((count,), ">u8", data, 0, (stride,))
         expected = address + PAGE_SIZE * np.arange(1, count + 1, dtype=np.uint64) + flags
         wrong = np.flatnonzero(words != expected)
         return int(wrong[0]) if wrong.size else count
@@ -185,7 +186,7 @@ class StreamScan:
     def _find_block(self) -> tuple[int, int]:
         start = self._offset
         length = self._number(1)
-        name = bytes(self._data[self._offset : self._offset + length])
+        name = self._stream.window(self._offset, self._offset + length).tobytes()
         self._offset += length
         if name not in self._blocks:
             raise self._refuse(start, f"page of a RAM block {name!r}, which is not in the list")
@@ -193,25 +194,21 @@ class StreamScan:
         return self._blocks[name]
 
     def _skip_footer(self) -> int:
-        if self._offset < self._size and self._data[self._offset] == SECTION_FOOTER:
+        if self._stream.window(self._offset, self._offset + 1).tolist() == [SECTION_FOOTER]:
             self._offset += 5
         return self._offset
 
     def _number(self, size: int) -> int:
-        raw = self._data[self._offset : self._offset + size]
+        raw = self._stream.window(self._offset, self._offset + size).tobytes()
         if len(raw) < size:
             raise self._refuse(self._offset, "file ends inside the RAM section")
         self._offset += size
         return int.from_bytes(raw)
 
     def _refuse(self, offset: int, words: str) -> SnapmigError:
-        return SnapmigError(words, path=self._file.shown, offset=offset)
+        return SnapmigError(words, path=self._shown, offset=offset)
 
     def _unsupported(self, words: str) -> UnsupportedError:
         return UnsupportedError(
-            f"{words}, which is not known here", path=self._file.shown, offset=self._offset
+            f"{words}, which is not known here", path=self._shown, offset=self._offset
         )
-
-
-def _span(part: tuple[int, int]) -> tuple[int, int]:
-    return part[0], part[1] - part[0]

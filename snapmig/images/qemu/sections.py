@@ -9,9 +9,12 @@ stream are big-endian.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-__all__ = ("Searchable", "bitmap_size", "find_end_mark", "skip_full")
+if TYPE_CHECKING:  # numpy with it
+    from snapmig.images.readers.page_table import Searchable
+
+__all__ = ("bitmap_size", "find_end_mark", "skip_full")
 
 MAGIC = b"QEVM"
 VERSION = 3
@@ -48,19 +51,6 @@ _DESCRIPTION_HEAD = 6
 """Bytes from the end mark to the description: the mark, the section's type, the length."""
 _STEP = 1 << 20
 _MAX_DESCRIPTION = 64 << 20
-
-
-class Searchable(Protocol):
-    """Bytes searchable without a copy: bytes, or a mapping."""
-
-    def find(self, wanted: bytes, start: int, stop: int, /) -> int:
-        """Return the first offset of a byte string, -1 if there is none."""
-
-    def __getitem__(self, part: slice, /) -> bytes:
-        """Return a copy of a range."""
-
-    def __len__(self) -> int:
-        """Return the number of bytes."""
 
 
 def bitmap_size(length: int, page_size: int) -> int:

@@ -70,12 +70,14 @@ class QemuBlock(NamedTuple):
 
     :param gpa: its address according to x-ignore-shared: 0 for the tables of firmware as well, and
         only the lower part's for RAM on both sides of the gap below 4 GiB, so of use to QEMU alone
+    :param page_size: of its memory; listed if it is another than usual, for postcopy only
     """
 
     name: str
     length: int
     gpa: int | None = None
     mapped: MappedPlace | None = None
+    page_size: int = PAGE_SIZE
 
 
 class VmState(NamedTuple):
@@ -163,6 +165,8 @@ class VmState(NamedTuple):
         """Return a block's entry in the payload, without the header of mapped-ram."""
         name = block.name.encode()
         entry = bytes([len(name)]) + name + struct.pack(">Q", block.length)
+        if block.page_size != PAGE_SIZE:
+            entry += struct.pack(">Q", block.page_size)
         if IGNORE_SHARED in self.capabilities:
             entry += struct.pack(">Q", block.gpa or 0)
         return entry

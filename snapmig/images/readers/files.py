@@ -57,6 +57,10 @@ class MappedFile:
         """Return the ranges between two file offsets that are not holes."""
         return self._extents.between(start, stop)
 
+    def window(self, start: int, stop: int) -> Bytes:
+        """Return a range, which ends with the file at the latest."""
+        return self.array[start:stop]
+
     def release(self, start: int, stop: int) -> None:
         """
         Drop a range from this process's page tables; the file keeps it.

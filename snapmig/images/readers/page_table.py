@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE
-from snapmig.images.readers.files import MappedFile
 from snapmig.images.source import ImageReader
 from snapmig.pages import Bytes
 from snapmig.system.files import descriptor_path
 from snapmig.system.holes import data_extents
 
-__all__ = ("MAX_PAGES", "NO_PAGE", "PageTable", "PageTableReader")
+__all__ = ("MAX_PAGES", "NO_PAGE", "PageBytes", "PageTable", "PageTableReader", "Searchable")
 
 NO_PAGE = 0
 """
@@ -28,6 +28,40 @@ takes no memory.
 
 MAX_PAGES = 1 << 34
 """Largest number of pages in a table: 64 TiB of RAM."""
+
+
+class Searchable(Protocol):
+    """Bytes searchable without a copy: bytes, or a mapping."""
+
+    def find(self, wanted: bytes, start: int, stop: int, /) -> int:
+        """Return the first offset of a byte string, -1 if there is none."""
+
+    def __getitem__(self, part: slice, /) -> bytes:
+        """Return a copy of a range."""
+
+    def __len__(self) -> int:
+        """Return the number of bytes."""
+
+
+class PageBytes(Protocol):
+    """
+    The bytes that a table's offsets are of: a whole file, or what a part of its clusters holds.
+
+    :ivar size: their number
+    :ivar raw: the same bytes, for searching
+    """
+
+    size: int
+
+    @property
+    def raw(self) -> Searchable:
+        """The same bytes, for searching."""
+
+    def window(self, start: int, stop: int) -> Bytes:
+        """Return a range, which ends with the last byte at the latest."""
+
+    def release(self, start: int, stop: int) -> None:
+        """Note that a range is no longer needed."""
 
 
 class PageTable:
@@ -85,13 +119,13 @@ class PageTableReader(ImageReader):
     """
     Reads pages through a table.
 
-    :param path: the file with the pages
+    :param open_bytes: opens what holds the pages
     :param table_path: the table's memfd
     :param stride: bytes from one page's contents to the next one's, for pages stored in sequence
     """
 
-    def __init__(self, path: str, table_path: str, stride: int) -> None:
-        self._file = MappedFile(path)
+    def __init__(self, open_bytes: Callable[[], PageBytes], table_path: str, stride: int) -> None:
+        self._file = open_bytes()
         self._stride = stride
         fd = os.open(table_path, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -106,8 +140,9 @@ class PageTableReader(ImageReader):
         first, after = start // PAGE_SIZE, -(-stop // PAGE_SIZE)
         entries = self._entries[first:after]
         there = entries != NO_PAGE
-        # A range ends before a page that is missing, or not one stride further.
-        breaks = np.flatnonzero(np.diff(entries) != self._stride) + 1
+        # A range ends before a page that is missing, or not one stride further, and after one that
+        # is missing: a page one stride from the file's start would seem to continue it.
+        breaks = np.flatnonzero((np.diff(entries) != self._stride) | ~there[:-1]) + 1
         edges = [0, *breaks.tolist(), len(entries)]
         for begin, end in pairwise(edges):
             if there[begin]:
@@ -117,8 +152,9 @@ class PageTableReader(ImageReader):
         """Return a copy of the pages of one extent."""
         count = (stop - start) // PAGE_SIZE
         offset = int(self._entries[start // PAGE_SIZE])
+        held = self._file.window(offset, offset + (count - 1) * self._stride + PAGE_SIZE)
         pages = np.lib.stride_tricks.as_strided(
-            self._file.array[offset:], (count, PAGE_SIZE), (self._stride, 1), writeable=False
+            held, (count, PAGE_SIZE), (self._stride, 1), writeable=False
         )
         return pages.reshape(-1)
 

@@ -25,6 +25,7 @@ class FilesImage:
 
     files: tuple[ImageFile, ...]
     architecture: Architecture | None = None
+    remarks: tuple[str, ...] = ()
 
     def check_unchanged(self) -> None:
         """

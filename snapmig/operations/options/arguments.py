@@ -9,6 +9,7 @@ from functools import wraps
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from snapmig.errors import UsageError
+from snapmig.sealing.keyring import Keys
 from snapmig.stores.location import ObjectUrl
 
 __all__ = ("checks_arguments",)
@@ -43,6 +44,7 @@ _KINDS = {
     "base": _Kind("a list of paths", _is_list),
     "attach": _Kind("a mapping of names", lambda value: isinstance(value, Mapping)),
     **dict.fromkeys(("jobs", "depth"), _Kind("a whole number", _is_number)),
+    "keys": _Kind("snapmig.Keys", lambda value: isinstance(value, Keys)),
     **dict.fromkeys(("progress", "ended", "notice"), _Kind("a function", callable)),
 }
 _IMAGE = _Kind(

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
-from snapmig.encodings.compressions import PacketSettings, ReadSettings, software_with
-from snapmig.encodings.engines import ENGINES, SOFTWARE, find_engine
+from snapmig.encodings.compressions import (
+    AUTO_COMPRESSION,
+    Codec,
+    PacketSettings,
+    ReadSettings,
+    software_with,
+    usable_codecs,
+)
+from snapmig.encodings.engines import ENGINES, SIGNS, SOFTWARE, find_engine
 from snapmig.encodings.engines.engine import DeflateSettings, Engine, EngineFacts
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.operations.options.parse import (
@@ -27,12 +35,10 @@ class Coding(NamedTuple):
     """
     The coding of a save's packets.
 
-    :param steps: levels to choose from during the save; a single one if the user named it
     :param notes: remarks for the user
     """
 
     settings: PacketSettings
-    steps: tuple[int, ...]
     notes: tuple[str, ...] = ()
 
 
@@ -50,8 +56,11 @@ def choose_coding(
     :raises UsageError: an invalid option or combination
     :raises SnapmigError: a requested engine or library can't be used on this host
     """
+    if compression == AUTO_COMPRESSION:
+        return _follow_destination(accelerator, level, window, huffman, depth)
     known = parse_compression(compression)
     number = parse_level(level, known)
+    choices = known.steps if number is None else ()
     wanted = DeflateSettings(
         level=known.default_level if number is None else number,
         window_bits=parse_window(window, known),
@@ -61,8 +70,7 @@ def choose_coding(
     if known.encoding != Encoding.DEFLATE:
         if accelerator != AUTO or huffman != "dynamic":
             raise UsageError(f"accelerators and their tables are for zlib, not for {known.name}")
-        steps = known.steps if number is None else (number,)
-        return Coding(PacketSettings(known.name, SOFTWARE.name, wanted), steps)
+        return Coding(PacketSettings(known.name, SOFTWARE.name, wanted, choices))
     engine, notes = _engine_to_save(accelerator, wanted)
     facts = engine.facts()
     if huffman not in facts.huffman:
@@ -70,10 +78,29 @@ def choose_coding(
         raise UsageError(f"huffman is {huffman!r}, {engine.name} has {names}")
     # What an engine can't exceed anyway is recorded, so that its like can read the snapshot.
     wanted = wanted._replace(window_bits=min(wanted.window_bits, facts.compress_window_bits))
-    steps = (wanted.level,)
-    if number is None:
-        steps = tuple(n for n in known.steps if engine.trusted or n in engine.levels)
-    return Coding(PacketSettings(known.name, engine.name, wanted), steps, notes)
+    settings = PacketSettings(known.name, engine.name, wanted, _fitting(choices, engine))
+    return Coding(settings, notes)
+
+
+def _fitting(codecs: Sequence[Codec], engine: Engine) -> tuple[Codec, ...]:
+    # Without the levels of zlib that neither the engine nor software in its place has.
+    return tuple(
+        codec
+        for codec in codecs
+        if codec.encoding != Encoding.DEFLATE or engine.trusted or codec.level in engine.levels
+    )
+
+
+def _follow_destination(
+    accelerator: str, level: int | str | None, window: str | None, huffman: str, depth: int | None
+) -> Coding:
+    if level not in (None, AUTO):
+        message = f"level is {level}, and compression auto chooses it: name a compression"
+        raise UsageError(message)
+    coding = choose_coding("zlib", accelerator, None, window, huffman, depth)
+    choices = _fitting(usable_codecs(), find_engine(coding.settings.engine))
+    settings = coding.settings._replace(compression=AUTO_COMPRESSION, choices=choices)
+    return coding._replace(settings=settings)
 
 
 def choose_to_read(
@@ -178,6 +205,6 @@ def _fastest_to_read(window_bits: int) -> Engine:
 def _devices() -> list[Engine]:
     # Engines of hardware that is here, ready and open to this user. Most hosts have none, and see
     # so in microseconds, where a look for libraries and devices takes 15 ms.
-    possible = (engine for engine in ENGINES.values() if any(map(os.path.exists, engine.signs)))
-    known = ((engine, engine.facts()) for engine in possible)
+    present = (name for name, signs in SIGNS.items() if any(map(os.path.exists, signs)))
+    known = ((engine, engine.facts()) for engine in map(find_engine, present))
     return [e for e, facts in known if facts.hardware and facts.usable and facts.note is None]

@@ -14,10 +14,10 @@ from snapmig.container.format import (
     Layout,
     is_packet_size,
 )
-from snapmig.encodings.compressions import COMPRESSIONS, Compression
+from snapmig.encodings.compressions import AUTO_COMPRESSION, COMPRESSIONS, Compression
 from snapmig.errors import SnapmigError, UsageError
-from snapmig.guests.domain import Domain
-from snapmig.migration.wire import WireCompression
+from snapmig.guests.name import Domain
+from snapmig.migration.compression import WireCompression
 from snapmig.stores.location import Location, ObjectUrl
 from snapmig.units import format_size, parse_size
 
@@ -64,12 +64,15 @@ __all__ = (
 )
 
 AcceleratorName = Literal["auto", "isal", "python", "qat", "qpl", "qpl:software"]
-CompressionName = Literal["zlib", "zstd", "lz4", "none"]
+CompressionName = Literal["zlib", "zstd", "lz4", "none", "auto"]
 FormatName = Literal[
+    "avml",
     "cloud-hypervisor",
     "elf",
     "firecracker",
+    "kdump",
     "libvirt",
+    "lime",
     "mapped-ram",
     "qemu-stream",
     "raw",
@@ -211,7 +214,8 @@ def parse_compression(name: str) -> Compression:
     :raises SnapmigError: its library is missing
     """
     if name not in COMPRESSIONS:
-        raise UsageError(f"compression is {name!r}, expected {' or '.join(COMPRESSIONS)}")
+        names = " or ".join((*COMPRESSIONS, AUTO_COMPRESSION))
+        raise UsageError(f"compression is {name!r}, expected {names}")
     COMPRESSIONS[name].require()
     return COMPRESSIONS[name]
 

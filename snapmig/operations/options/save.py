@@ -8,13 +8,14 @@ from typing import NamedTuple
 
 from snapmig.architectures import Architecture
 from snapmig.attachments import AttachmentSource
-from snapmig.container.format import Layout
+from snapmig.container.format import Layout, Sealing
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.guests.limits import LiveLimits
 from snapmig.guests.wait import MonitorWait
 from snapmig.operations.options.addresses import GivenAddress
 from snapmig.operations.options.parse import LiveName
 from snapmig.operations.progress import ProgressCallback
+from snapmig.sealing.keyring import Keyring
 from snapmig.stores.location import Location
 from snapmig.workers.pool import WorkerPool, WorkersMaker
 
@@ -26,7 +27,6 @@ class SaveOptions(NamedTuple):
     Checked options of :func:`snapmig.save`.
 
     :param packet_size: None for the parent's, or the default
-    :param steps: levels to choose from during the save; a single one if the user named it
     :param notes: remarks on the settings for the user, a sentence each
     :param deltas: store pages as differences from the parent's where smaller; None: if its pages
         are decoded anyway
@@ -39,11 +39,13 @@ class SaveOptions(NamedTuple):
     :param monitor: time limits for a guest's monitor
     :param via: a word of ``parse.WAYS_OUT``; None: the best for the guest
     :param live_limits: limits of a live save over multifd
+    :param keyring: keys for the new snapshot, and for its parents
+    :param mixed_chain: allow a parent that is sealed in another way
+    :param resume: go on with an interrupted save, and let one of this save
     """
 
     jobs: int
     settings: PacketSettings
-    steps: tuple[int, ...]
     packet_size: int | None
     layout: Layout
     attach: Mapping[str, AttachmentSource]
@@ -61,6 +63,10 @@ class SaveOptions(NamedTuple):
     monitor: MonitorWait = MonitorWait()
     via: str | None = None
     live_limits: LiveLimits = LiveLimits()
+    sealing: Sealing = Sealing.NONE
+    keyring: Keyring | None = None
+    mixed_chain: bool = False
+    resume: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +77,28 @@ class SaveResult:
     :param data_pages: pages other than zero, among them ``same_pages`` of the parent and
         ``delta_pages`` stored as differences from it
     :param accelerator: the engine of zlib, None for other compressions
-    :param levels: number of batches of packets per compression level
+    :param codecs: bytes of pages given to each compression and level; pages that none makes smaller
+        are not among them
     :param page_digests: the snapshot has a digest per page
     :param stored_size: stored bytes of all packets
     :param disk_size: space taken on the filesystem
     :param packets: number of packets per encoding
     :param pause_seconds: length of a running guest's pause
-    :param changed_packets: packets of a live save changed after their first pass
+    :param changed_packets: packets of a live save written again while the guest stood still; over
+        multifd, those changed after their first pass
     :param via: the way to a running guest's RAM: a word of ``parse.WAYS_OUT``
     :param rounds: passes of QEMU over the RAM, via multifd
     :param rewritten_size: stored bytes written over older ones, since the guest sent pages again
+    :param kept_packets: packets with pages taken over from an interrupted save; None without
+        ``resume``
+    :param kept_parts: likewise parts of an interrupted upload that the server had; None for a file
     :param left_out_blocks: names of RAM blocks missing from a migration file made with
         x-ignore-shared, and so from the snapshot
     :param torn_packets: packets of a sample found changed at the end, because nobody had paused the
         guest
+    :param root: SHA-256 of the superblock, and so of all that the snapshot holds, in hexadecimal
+        digits
+    :param sealing: ``none``, ``signed`` or ``encrypted``
     :param warnings: for the user, a sentence each
     """
 
@@ -97,7 +111,7 @@ class SaveResult:
     compression: str
     accelerator: str | None
     window_bits: int
-    levels: dict[str, int]
+    codecs: dict[str, int]
     page_digests: bool
     ram_size: int
     data_pages: int
@@ -114,6 +128,10 @@ class SaveResult:
     via: str | None = None
     rounds: int | None = None
     rewritten_size: int | None = None
+    kept_packets: int | None = None
+    kept_parts: int | None = None
     torn_packets: int = 0
     left_out_blocks: tuple[str, ...] = ()
+    root: str = ""
+    sealing: str = "none"
     warnings: tuple[str, ...] = ()

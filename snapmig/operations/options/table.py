@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from snapmig.architectures import ARCHITECTURES
 from snapmig.container.format import Layout
-from snapmig.encodings.compressions import COMPRESSIONS
+from snapmig.encodings.compressions import AUTO_COMPRESSION, COMPRESSIONS
 from snapmig.encodings.engines import ENGINES
 from snapmig.errors import UsageError
 from snapmig.guests.limits import parse_live_limits
@@ -35,6 +35,7 @@ __all__ = (
     "GENERAL",
     "GROUPS",
     "GUEST",
+    "KEYS",
     "OPTIONS",
     "OUTPUT",
     "TUNING",
@@ -44,16 +45,17 @@ __all__ = (
     "options_of",
 )
 
-API_ONLY = ("workers", "progress", "notice")
+API_ONLY = ("keys", "workers", "progress", "notice")
 """Further arguments of both, for callers from Python: objects and callbacks."""
 
-GENERAL, GUEST, OUTPUT, TUNING = (
+GENERAL, GUEST, KEYS, OUTPUT, TUNING = (
     "options",
     "image, guest and parents",
+    "encryption and keys",
     "output and progress",
     "tuning and hardware",
 )
-GROUPS = (GENERAL, GUEST, OUTPUT, TUNING)
+GROUPS = (GENERAL, GUEST, KEYS, OUTPUT, TUNING)
 """Headings of the help, in this order."""
 
 
@@ -67,7 +69,8 @@ class Option(NamedTuple):
     :ivar help: without the default
     :ivar tables: TOML tables with this key: ``save``, ``restore`` and ``defaults`` of a batch,
         ``backup`` for ``[save]`` of a backup configuration
-    :ivar verbs: ``save`` and ``restore``, as far as they have it
+    :ivar verbs: ``save`` and ``restore``, as far as they have it; ``keys``: a part of the argument
+        ``keys`` of all verbs with snapshots
     :ivar default: of the Python argument and of the command line
     :ivar default_text: the default in words
     :ivar parse: check and conversion of the argument on the command line
@@ -111,8 +114,9 @@ _ENTRIES = (
         "save defaults", metavar="OLDER",
     ),
     Option(
-        "compression", str, GENERAL, "zlib, zstd, lz4 or none", "save defaults backup",
-        default="zlib", default_text="zlib", metavar="NAME", choices=COMPRESSIONS,
+        "compression", str, GENERAL, "zlib, zstd, lz4, none, or auto",
+        "save defaults backup", default="zlib", default_text="zlib", metavar="NAME",
+        choices=(*COMPRESSIONS, AUTO_COMPRESSION),
     ),
     Option(
         "level", int | str, GENERAL,
@@ -127,15 +131,28 @@ _ENTRIES = (
         verbs=_BOTH, default=False, flags=("-f",),
     ),
     Option(
+        "resume", bool, GENERAL, "go on with an interrupted run, now and later",
+        "save restore defaults", verbs=_BOTH, default=False,
+    ),
+    Option(
         "in_place", bool, GENERAL,
-        "fill an existing IMAGE of the same size; a running\n"
-        "program may have it mapped",
+        "fill an existing IMAGE, which may be mapped",
         "restore", verbs="restore", default=False,
     ),
     Option(
         "for_qemu", bool, GENERAL,
         "make IMAGE a directory, and print the commands that\n"
         "resume the guest from it",
+        "restore", verbs="restore", default=False,
+    ),
+    Option(
+        "lazy", bool, GENERAL,
+        "the same from a mount: no page is restored before",
+        "", verbs="restore", default=False,
+    ),
+    Option(
+        "keep_going", bool, GENERAL,
+        "go past damage: zeros in place of what is lost",
         "restore", verbs="restore", default=False,
     ),
     Option(
@@ -158,6 +175,10 @@ _ENTRIES = (
     Option(
         "base", list[str], GUEST, "the file that IMAGE, a Firecracker diff, builds on", "save",
         default=(), metavar="FILE",
+    ),
+    Option(
+        "qcow2_snapshot", str, GUEST, "savevm snapshot in IMAGE, a qcow2: name or ID",
+        "save", metavar="NAME",
     ),
     Option(
         "address", dict[str, int | str], GUEST, "guest physical address of BLOCK[@OFFSET]",
@@ -212,6 +233,38 @@ _ENTRIES = (
     Option(
         "follow_remote_parents", bool, GUEST, "find parents anywhere, not just beside or below",
         "save restore defaults", verbs=_BOTH, default=False,
+    ),
+    Option(
+        "encrypt", bool, KEYS, "let only those with a key read it", "save defaults backup",
+        default=False,
+    ),
+    Option(
+        "sign", bool, KEYS, "let those with a key see that nothing was changed",
+        "save defaults backup", default=False,
+    ),
+    Option(
+        "mixed_chain", bool, KEYS, "allow a parent that is sealed in another way",
+        "save defaults backup", default=False,
+    ),
+    Option(
+        "passphrase_file", str, KEYS, "a file with a passphrase",
+        "save restore defaults backup", verbs="keys", metavar="FILE",
+    ),
+    Option(
+        "passphrase_command", str, KEYS, "a shell command that prints one",
+        "save restore defaults backup", verbs="keys", metavar="CMD",
+    ),
+    Option(
+        "key_file", list[str], KEYS, "a file of 32 random bytes or more",
+        "save restore defaults backup", verbs="keys", default=(), metavar="FILE",
+    ),
+    Option(
+        "identity", list[str], KEYS, "a file with age identities, to open",
+        "save restore defaults backup", verbs="keys", default=(), metavar="FILE",
+    ),
+    Option(
+        "recipient", list[str], KEYS, "an age recipient, to lock for",
+        "save defaults backup", verbs="keys", default=(), metavar="AGE",
     ),
     Option(
         "share", str, OUTPUT, "save part K of N (docs/cluster.md); then commit", "save",

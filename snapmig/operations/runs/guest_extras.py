@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from snapmig.attachments import DOMAIN_XML, VIA
-from snapmig.geometry import block_problem
+from snapmig.geometry import RamBlock, block_problem
 from snapmig.guests.addresses import Addresses, pieces_of_blocks
 from snapmig.guests.guest import Guest
 from snapmig.images.source import ImageSource
 from snapmig.operations.options.save import SaveOptions
 from snapmig.operations.runs.guest_facts import FACTS, describe
 
-__all__ = ("domain_xml", "facts_of", "place_ram")
+__all__ = ("domain_xml", "facts_of", "place_ram", "with_page_sizes")
 
 
 def place_ram(source: ImageSource, addresses: Addresses) -> None:
@@ -25,6 +26,12 @@ def place_ram(source: ImageSource, addresses: Addresses) -> None:
     if pieces and block_problem(placed) is None:
         source.blocks = placed
     source.architecture = addresses.architecture or source.architecture
+
+
+def with_page_sizes(blocks: Iterable[RamBlock], guest: Guest) -> tuple[RamBlock, ...]:
+    """Return RAM blocks with the sizes of the pages behind a guest's memory."""
+    sizes = guest.facts.page_size
+    return tuple(replace(block, page_size=sizes(block.name)) for block in blocks)
 
 
 def facts_of(guest: Guest, way: str) -> dict[str, bytes]:

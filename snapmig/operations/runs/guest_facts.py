@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import MAX_RAM_SIZE, RamBlock
-from snapmig.guests.guest import GuestFacts
+
+if TYPE_CHECKING:  # asyncio with it takes 50 ms
+    from snapmig.guests.guest import GuestFacts
 
 __all__ = ("FACTS", "SavedFacts", "describe", "parse_facts")
 

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 from snapmig.chains.lookup import open_parents
 from snapmig.chains.reader import ReadPlan
+from snapmig.container.format import Sealing
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
+from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.handlers.counters import Counter
 from snapmig.operations.options.engine import choose_to_read, failure_warnings
 from snapmig.operations.options.parse import parse_depth, parse_jobs
 from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.runs.windowed import WORKER_AHEAD, Windowed
+from snapmig.pages import Mask
 from snapmig.workers.counters import Row
-from snapmig.workers.pool import WorkerPool, WorkersMaker
+from snapmig.workers.pool import WorkerPool, Workers, WorkersMaker
 from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 
-__all__ = ("ReadOptions", "Reading", "read_options")
+__all__ = ("ReadOptions", "Reading", "read_options", "unproved")
 
 REMOTE_AHEAD = 4
 """Batches of 4 MiB: one is decoded while three are on their way, or wait."""
@@ -33,6 +38,7 @@ class ReadOptions(NamedTuple):
     progress: ProgressCallback | None
     workers: WorkersMaker = WorkerPool
     follow_remote_parents: bool = False
+    keep_going: bool = False
 
 
 def read_options(
@@ -43,6 +49,7 @@ def read_options(
     workers: WorkersMaker = WorkerPool,
     *,
     follow_remote_parents: bool = False,
+    keep_going: bool = False,
 ) -> ReadOptions:
     """
     Check them.
@@ -51,7 +58,7 @@ def read_options(
     :raises UsageError: an invalid value
     """
     checked = parse_jobs(jobs), accelerator, parse_depth(depth)
-    return ReadOptions(*checked, progress, workers, follow_remote_parents)
+    return ReadOptions(*checked, progress, workers, follow_remote_parents, keep_going)
 
 
 class Reading:
@@ -59,6 +66,8 @@ class Reading:
     A snapshot being read, with its parents open; a context manager.
 
     :ivar warnings: messages for the user, a sentence each
+    :ivar problems: damage that it kept going past
+    :ivar damaged: true for each packet lost by that
     :raises SnapmigError: the engine can't be used on this host, or a parent is missing
     """
 
@@ -66,10 +75,13 @@ class Reading:
         self.snapshot = snapshot
         self.options = options
         self.warnings: list[str] = []
+        self.problems: list[SnapmigError] = []
+        self.damaged: Mask | None = None
         with ExitStack() as stack:
             follow = options.follow_remote_parents
             self.chain = open_parents(snapshot, stack, follow_remote=follow)
             self.settings = [self._choose(file) for file in self.chain]
+            self.warnings += unproved(self.chain)
             self._stack = stack.pop_all()
 
     def __enter__(self) -> Reading:
@@ -88,7 +100,7 @@ class Reading:
     def plans(self) -> list[ReadPlan]:
         """Plans for workers to open the files."""
         return [
-            ReadPlan(file.plan(), file.shown, each)
+            ReadPlan(file.plan(), file.shown, each, file.key)
             for file, each in zip(self.chain, self.settings, strict=True)
         ]
 
@@ -96,6 +108,25 @@ class Reading:
     def ahead(self) -> int:
         """Number of tasks to announce to a worker: more if bytes come over a network."""
         return REMOTE_AHEAD if any(file.is_remote for file in self.chain) else TASKS_AHEAD
+
+    def check_index(self) -> None:
+        """
+        Compare the digest of the snapshot's index, before anything is made of it.
+
+        A parent's needs no such check: the digests of the snapshot's own records prove its pages.
+
+        :raises CorruptSnapshotError: it is another, and the user did not ask to keep going
+        """
+        try:
+            self.snapshot.index.check_digest()
+        except CorruptSnapshotError as error:
+            if not self.options.keep_going:
+                raise
+            self.problems.append(error)
+            self.warnings.append(
+                "the index is not the one that was committed: besides the packets found damaged, "
+                "others may be of an older state"
+            )
 
     def run(self, tasks: TaskSource, make_handler: Callable[[], Handler], ram_size: int) -> Row:
         """
@@ -107,7 +138,11 @@ class Reading:
         options = self.options
         with options.workers(options.jobs, make_handler, lambda _signal: "") as pool:
             report = reporter(pool, ram_size, options.progress)
-            pool.run(tasks, report, ahead=self.ahead)
+            if any(file.is_remote for file in self.chain):
+                tasks = Windowed(tasks, self.chain, options.jobs, partial(_repeated, pool))
+                pool.run(tasks, report, ahead=WORKER_AHEAD)
+            else:
+                pool.run(tasks, report)
             report()
             counters = pool.counters.total()
             self.warnings += failure_warnings(
@@ -119,3 +154,19 @@ class Reading:
         settings, warnings = choose_to_read(file, self.options.accelerator, self.options.depth)
         self.warnings += [warning for warning in warnings if warning not in self.warnings]
         return settings
+
+
+def _repeated(pool: Workers) -> int:
+    return int(pool.counters.total()[Counter.REPEATED_REQUESTS])
+
+
+def unproved(chain: Sequence[SnapshotFile]) -> list[str]:
+    """Return a warning of each snapshot of a chain that is not sealed, if the user gave a key."""
+    keyring = chain[0].keyring
+    if keyring is None or not keyring.keys:
+        return []
+    return [
+        f"{file.shown} is not sealed: a key proves nothing of it"
+        for file in chain
+        if file.sealing == Sealing.NONE
+    ]

@@ -58,9 +58,12 @@ class MigrationSource:
 
     def __init__(self, state: VmState, shown: str) -> None:
         self.shown = shown
-        self.blocks = tuple(RamBlock(block.name, block.length) for block in state.blocks)
+        self.blocks = tuple(
+            RamBlock(block.name, block.length, page_size=block.page_size) for block in state.blocks
+        )
         self.attachments: Mapping[str, bytes] = {}
         self.architecture: Architecture | None = None
+        self.remarks: tuple[str, ...] = ()
 
     def opener(self) -> Callable[[], ImageReader]:
         """
@@ -242,7 +245,7 @@ def _open_channels(
         )
         main.begin(state, run.geometry, pages)
         workers = run.worker_count
-        return ReceiveTasks(run.geometry, main, channels, workers, tables, pages, run.level)
+        return ReceiveTasks(run.geometry, main, channels, workers, tables, pages, run.codec)
 
     return _Opened(make, tasks)
 
@@ -264,7 +267,7 @@ def _open_stream(
         stack.callback(buffers.close)
         pages = GatheredPages(run.geometry, buffers)
         main.begin(state, run.geometry, pages)
-        return StreamTasks(run.geometry, main, pages, run.level)
+        return StreamTasks(run.geometry, main, pages, run.codec)
 
     return _Opened(make, tasks)
 
@@ -288,6 +291,6 @@ def _plan(inputs: SaveInputs, output: SaveOutput) -> ReceivePlan:
         inputs.geometry,
         output.writer.plan,
         inputs.packet_settings(),
-        paced=len(inputs.options.steps) > 1,
+        paced=inputs.options.settings.adapts,
         deltas=inputs.options.deltas,
     )

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import re
-from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from snapmig.attachments import SOURCE_PREFIX, Attachments, StoredAttachment, source_format
-from snapmig.container.reader import SnapshotFile
-from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.attachments import StoredAttachment, source_format
+from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import RamBlock
 from snapmig.guests.file_migrations import file_format, load_file, load_state
 from snapmig.guests.guest import Guest
 from snapmig.guests.incoming import waits_for_memory
 from snapmig.guests.memory import GuestMemory
 from snapmig.guests.wait import MonitorWait
-from snapmig.images.qemu.attachments import SHARED_STATE, load_vm_state
 from snapmig.images.target import TargetPlan
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.source_stream import has_flushes
-from snapmig.migration.wire import WireCompression
 from snapmig.operations.options.parse import (
-    GUEST_FORMAT,
     GUEST_PREFIX,
     MAPPED_RAM,
     MULTIFD,
@@ -31,72 +26,17 @@ from snapmig.operations.options.parse import (
     WAYS,
     WayIn,
 )
-from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import plan_block, plan_whole
-from snapmig.operations.runs.restore_multifd import send_to_guest
 from snapmig.operations.runs.restore_output import fill, restore_nameless
-from snapmig.operations.runs.restore_postcopy import Served, resume_serving, serve_guest
+from snapmig.operations.runs.saved_guest import SavedGuest, load_guest
 from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.system.libc import huge_page_size
 
-__all__ = ("MAPPED_RAM_SINCE", "IntoGuest", "SavedGuest", "load_guest", "restore_guest")
+if TYPE_CHECKING:
+    from snapmig.operations.runs.restore_postcopy import Served
 
-MAPPED_RAM_SINCE = (9, 0)
-"""The first QEMU with mapped-ram files."""
-
-
-@dataclass(frozen=True)
-class SavedGuest:
-    """
-    A snapshot's guest besides its RAM.
-
-    :param state: QEMU's device state without shared RAM, in pieces; None if the snapshot was made
-        from a migration file with everything
-    :param command_line: of the QEMU it was saved from, or empty
-    :param qemu_version: of that QEMU; a recent one if unknown
-    """
-
-    machine: str
-    state: StoredAttachment | None
-    command_line: tuple[str, ...] = ()
-    qemu_version: tuple[int, ...] = MAPPED_RAM_SINCE
-
-
-def load_guest(source: SnapshotFile) -> SavedGuest:
-    """
-    Return the guest of a snapshot.
-
-    :raises UsageError: the saved image had no device state of QEMU
-    :raises CorruptSnapshotError: its attachments were not written by snapmig
-    """
-    attachments = Attachments(source, SOURCE_PREFIX, limited=True)
-    try:
-        return _load_guest(attachments, source)
-    except SnapmigError as error:
-        error.path = error.path or source.shown
-        raise
-
-
-def _load_guest(attachments: Attachments, source: SnapshotFile) -> SavedGuest:
-    from_guest = source_format(source) == GUEST_FORMAT
-    for name in (FACTS, SHARED_STATE):
-        if from_guest and name not in attachments:
-            raise CorruptSnapshotError(
-                f"has no attachment {name}, though a running guest was saved"
-            )
-    facts = None
-    if FACTS in attachments:
-        facts = parse_facts(attachments[FACTS], source.geometry.blocks, complete=from_guest)
-    if facts is not None and from_guest:
-        saved = SavedGuest(facts.machine, attachments.pieces(SHARED_STATE))
-    else:
-        state = load_vm_state(attachments, "a resume", source.geometry.blocks)
-        saved = SavedGuest(state.machine, None)
-    if facts is None:
-        return saved
-    version = tuple(int(number) for number in re.findall(r"\d+", facts.qemu_version))
-    return replace(saved, command_line=facts.command_line, qemu_version=version)
+__all__ = ("IntoGuest", "restore_guest")
 
 
 class IntoGuest(NamedTuple):
@@ -127,15 +67,22 @@ def restore_guest(
     name = source_format(source)
     saved = load_guest(source)
     with Guest(socket, wait) as guest:
-        if way.postcopy and waits_for_memory(guest):
-            served = resume_serving(reading, guest)
-            return IntoGuest(name, served.data_pages, POSTCOPY, served)
-        _check_fits(guest, saved, source.geometry.blocks)
+        lacks_memory = way.postcopy and waits_for_memory(guest)
+        if not lacks_memory:
+            _check_fits(guest, saved, source.geometry.blocks)
         if way.postcopy:
-            served = serve_guest(reading, guest, started, way.working_set)
+            # Each way's modules are imported with it: the guest waits for the others' as well.
+            from snapmig.operations.runs import restore_postcopy  # noqa: PLC0415
+
+            if lacks_memory:
+                served = restore_postcopy.resume_serving(reading, guest)
+            else:
+                served = restore_postcopy.serve_guest(reading, guest, started, way.working_set)
             return IntoGuest(name, served.data_pages, POSTCOPY, served)
         via = _choose_way(guest, saved, way)
         if via == MULTIFD:
+            from snapmig.operations.runs.restore_multifd import send_to_guest  # noqa: PLC0415
+
             return IntoGuest(name, send_to_guest(reading, guest, way.compression), via)
         if via == MAPPED_RAM or saved.state is None:
             return IntoGuest(name, _start_from_file(reading, guest), via)
@@ -204,7 +151,9 @@ def _fill_memory(reading: Reading, socket: str, memory: GuestMemory, fd: int) ->
         in_place=True,
         huge_page_size=huge_page_size(path),
     )
-    return fill(reading, target, plan_block(reading.snapshot, memory.name, memory.file_offset))
+    return fill(
+        reading, target, plan_block(reading.snapshot, memory.name, memory.file_offset)
+    ).data_pages
 
 
 def _start(guest: Guest, state: StoredAttachment) -> None:

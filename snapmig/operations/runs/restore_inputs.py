@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
+
+import numpy as np
 
 from snapmig.attachments import (
     DOMAIN_XML,
     SOURCE_PREFIX,
     Attachments,
     load_attachment,
-    source_format,
 )
 from snapmig.container.format import PageKind
 from snapmig.container.index import unpack_kinds
 from snapmig.container.reader import SnapshotFile
-from snapmig.errors import SnapmigError, UsageError
+from snapmig.errors import CorruptSnapshotError, SnapmigError, UnsupportedError, UsageError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import find_format
 from snapmig.images.plan import Content, ImagePlan, Placer, block_starts
@@ -26,6 +28,7 @@ from snapmig.pages import Mask
 __all__ = ("Part", "content_of", "plan_block", "plan_whole")
 
 
+LIBVIRT_FORMAT = "libvirt"
 _INDEX_STEP = 4096
 
 
@@ -44,16 +47,25 @@ def plan_whole(
     name: str,
     domain_xml: bytes | None = None,
     placing: Placing = Placing(),  # noqa: B008 - immutable
+    *,
+    keep_going: bool = False,
+    kernel_note: Callable[[], bytes | None] = lambda: None,
 ) -> Part:
     """
     Plan a whole snapshot as an image of a format.
 
     :param domain_xml: libvirt's definition of the guest, preferred to any in the snapshot
+    :param keep_going: take packets with a damaged record for zeros
+    :param kernel_note: as in :class:`~snapmig.images.plan.Content`
     :raises UsageError: the snapshot lacks something needed by the format
     :raises CorruptSnapshotError: an attachment needed for it is invalid
     """
     geometry = source.geometry
-    content = content_of(source, domain_xml, placing)
+    content = content_of(source, domain_xml, placing)._replace(kernel_note=kernel_note)
+    if keep_going:
+        content = content._replace(data_pages=partial(_known_pages, source))
+    if name == LIBVIRT_FORMAT and content.domain_xml is None:
+        content = content._replace(domain_xml=_attached_xml(source))
     try:
         plan = find_format(name).plan_image(content)
     except SnapmigError as error:
@@ -76,11 +88,10 @@ def content_of(
     return Content(
         blocks=place_blocks(geometry.blocks, placing.addresses),
         attachments=kept,
-        format=source_format(source),
         packet_pages=geometry.packet_pages,
         data_pages=partial(_data_pages, source),
         architecture=placing.architecture or source.architecture,
-        domain_xml=domain_xml or _attached_xml(source),
+        domain_xml=domain_xml,
     )
 
 
@@ -118,3 +129,13 @@ def _data_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
         kinds = records["kinds"].reshape(-1)
         pages = len(records) * source.geometry.packet_pages
         yield unpack_kinds(kinds, pages) != PageKind.ZERO
+
+
+def _known_pages(source: SnapshotFile, block: int) -> Iterator[Mask]:
+    # The same, zeros for what a damaged record says.
+    geometry = source.geometry
+    for packet in geometry.block_packets(block):
+        found = np.zeros(geometry.packet_pages, np.bool_)
+        with suppress(CorruptSnapshotError, UnsupportedError):
+            found = source.packet(geometry.place(packet)).in_use
+        yield found

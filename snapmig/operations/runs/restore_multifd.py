@@ -9,11 +9,12 @@ from snapmig.guests.incoming import awaiting, guest_uuid, wait_until_loaded
 from snapmig.handlers.counters import Counter
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.migration.address import Address
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.dialing import Dialer
 from snapmig.migration.sender import MainSender
 from snapmig.migration.source_stream import SourceStream, has_flushes
-from snapmig.migration.wire import MigrationError, WireCompression
+from snapmig.migration.wire import MigrationError
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.sending import send_over_channels

@@ -7,43 +7,58 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from snapmig.errors import NoSpaceError, SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.load import LoadTasks, RestoreHandler, RestorePlan
+from snapmig.handlers.load import RestoreHandler, RestorePlan
+from snapmig.handlers.load_tasks import DamageTasks
 from snapmig.images.target import TargetPlan
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import Part
+from snapmig.operations.runs.resume import DROPPED, RESUMABLE, remarking
 from snapmig.system.files import (
-    NamelessFile,
     NewFile,
-    PartialDirectory,
-    PartialFile,
     check_destination,
     descriptor_path,
-    fill_file,
     free_bytes,
     open_regular,
     write_error,
-    write_file,
 )
 from snapmig.system.libc import huge_page_size
+from snapmig.system.partial import (
+    NamelessFile,
+    PartialDirectory,
+    PartialFile,
+    ResumableFile,
+    fill_file,
+    write_file,
+)
 from snapmig.system.together import commit_together
 from snapmig.units import format_size
 
 __all__ = ("fill", "restore_in_place", "restore_nameless", "restore_new")
 
 
-def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int:
+class Filled(NamedTuple):
+    """Numbers of a filled image: pages other than zero, and packets that it had already."""
+
+    data_pages: int
+    kept_packets: int
+
+
+def restore_new(
+    reading: Reading, path: Path, part: Part, *, force: bool, resume: str | None = None
+) -> Filled:
     """
-    Write a new image, visible once complete; return the number of nonzero pages.
+    Write a new image, visible once complete.
+
+    :param resume: the key of its form, to go on with an earlier run
 
     :raises NoSpaceError: it does not fit
     :raises DestinationExistsError: the image, or another file of it, exists
     """
-    # A damaged index would make nonsense of the space it asks for.
-    reading.snapshot.index.check_digest()
     if part.image.member is None:
         companions = {
             path.with_name(path.name + suffix): content
@@ -51,21 +66,21 @@ def restore_new(reading: Reading, path: Path, part: Part, *, force: bool) -> int
         }
         for destination in (path, *companions):
             check_destination(destination, force=force)
-        with _written(reading, path, part) as (file, data_pages), ExitStack() as stack:
+        with _written(reading, path, part, resume) as (file, filled), ExitStack() as stack:
             others = []
             for companion, content in companions.items():
                 others.append(stack.enter_context(PartialFile(companion, len(content))))
                 fill_file(others[-1], content)
             commit_together([*others, file], force=force)
-        return data_pages
+        return filled
     with PartialDirectory(path) as folder:
         inside = folder.partial_path / part.image.member
-        with _written(reading, inside, part) as (file, data_pages):
+        with _written(reading, inside, part) as (file, filled):
             file.commit(force=False)
         for name, content in part.image.companions.items():
             write_file(folder.partial_path / name, content)
         folder.commit()
-    return data_pages
+    return filled
 
 
 @contextmanager
@@ -77,49 +92,72 @@ def restore_nameless(reading: Reading, folder: Path, part: Part) -> Iterator[tup
 
     :raises NoSpaceError: it does not fit
     """
-    reading.snapshot.index.check_digest()
     with NamelessFile(folder, _check_room(reading, folder, str(folder), part)) as file:
-        data_pages = _fill_new(reading, file, folder, part)
-        yield file.fd, data_pages
+        yield file.fd, _fill_new(reading, file, folder, part).data_pages
 
 
 @contextmanager
-def _written(reading: Reading, path: Path, part: Part) -> Iterator[tuple[PartialFile, int]]:
+def _written(
+    reading: Reading, path: Path, part: Part, resume: str | None = None
+) -> Iterator[tuple[PartialFile, Filled]]:
     # A partial file with everything in it, synced, for the caller to commit.
-    with PartialFile(path, _check_room(reading, path.parent, str(path), part)) as file:
-        data_pages = _fill_new(reading, file, path.parent, part)
+    if resume is None:
+        with PartialFile(path, _check_room(reading, path.parent, str(path), part)) as file:
+            filled = _fill_new(reading, file, path.parent, part)
+            file.sync()
+            yield file, filled
+        return
+    with ResumableFile(path, part.image.size, resume) as file, remarking(RESUMABLE):
+        reading.warnings += [DROPPED] * file.dropped
+        if not file.resumed:
+            _check_room(reading, path.parent, str(path), part)
+        filled = _fill_new(reading, file, path.parent, part, resumed=file.resumed)
         file.sync()
-        yield file, data_pages
+        yield file, filled
 
 
 def _check_room(reading: Reading, folder: Path, shown: str, part: Part) -> int:
-    # Return the space needed by the image.
-    needed = reading.snapshot.index.pages_in_use(part.packets) * PAGE_SIZE
-    needed += sum(len(piece) for _, piece in part.image.pieces)
-    needed += sum(len(content) for content in part.image.companions.values())
-    free = free_bytes(folder)
-    if needed > free:
+    # Return the space needed by the image. Pages that it compresses may need hardly any.
+    pages = reading.snapshot.index.counts(part.packets).pages_in_use * PAGE_SIZE
+    others = sum(len(piece) for _, piece in part.image.pieces)
+    others += sum(len(content) for content in part.image.companions.values())
+    needed, free = pages + others, free_bytes(folder)
+    if (others if part.placer.lists_pages else needed) > free:
         message = f"image needs {format_size(needed)}, its filesystem has {format_size(free)} free"
         raise NoSpaceError(message, path=shown)
     return needed
 
 
-def _fill_new(reading: Reading, file: NewFile, folder: Path, part: Part) -> int:
+def _fill_new(
+    reading: Reading, file: NewFile, folder: Path, part: Part, *, resumed: bool = False
+) -> Filled:
     file.resize(part.image.size)
     for offset, piece in part.image.pieces:
-        file.write(piece, offset)
+        file.write(piece[:], offset)
     target = TargetPlan(
         path=descriptor_path(file.fd),
         shown=file.shown,
         needed=file.needed,
-        in_place=False,
+        in_place=resumed,  # a packet without pages has no digest to compare
         huge_page_size=huge_page_size(str(folder)),
     )
-    return fill(reading, target, part)
+    if part.placer.measured:
+        known = list(reading.problems)
+        fill(reading, target, part)
+        reading.problems = known  # the second time finds what is damaged again
+        size, pieces = part.placer.settle()
+        file.resize(size)
+        for offset, piece in pieces:
+            file.write(piece, offset)
+    return fill(reading, target, part, resumed=resumed)
 
 
-def restore_in_place(reading: Reading, path: Path, part: Part) -> int:
-    """Write into an existing image of the same size; return the number of nonzero pages."""
+def restore_in_place(reading: Reading, path: Path, part: Part, *, resumed: bool = False) -> Filled:
+    """
+    Write into an existing image of the same size.
+
+    :param resumed: leave alone what is right already
+    """
     try:
         fd = open_regular(path, os.O_RDWR)
     except SnapmigError as error:
@@ -136,35 +174,23 @@ def restore_in_place(reading: Reading, path: Path, part: Part) -> int:
             in_place=True,
             huge_page_size=huge_page_size(str(path)),
         )
-        with _partly_restored(path):
-            data_pages = fill(reading, target, part)
+        with remarking(f"{path} is only partly restored now"):
+            filled = fill(reading, target, part, resumed=resumed)
             try:
                 os.fsync(fd)
             except OSError as error:
                 raise write_error(error, str(path), part.image.size) from error
     finally:
         os.close(fd)
-    return data_pages
+    return filled
 
 
-@contextmanager
-def _partly_restored(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except SnapmigError as error:
-        error.args = (f"{error.message}; {path} is only partly restored now",)
-        raise
-    except OSError as error:
-        message = f"{error.strerror}; {path} is only partly restored now"
-        raise SnapmigError(message, path=error.filename) from error
-    except BaseException as error:
-        error.add_note(f"{path} is only partly restored now")
-        raise
-
-
-def fill(reading: Reading, target: TargetPlan, part: Part) -> int:
-    """Have workers write a part's pages into a file; return the number of nonzero pages."""
-    plan = RestorePlan(reading.plans, target, part.placer)
-    tasks = LoadTasks(reading.snapshot, part.packets)
+def fill(reading: Reading, target: TargetPlan, part: Part, *, resumed: bool = False) -> Filled:
+    """Have workers write a part's pages into a file, if resumed only those that are wrong."""
+    goes_on = reading.options.keep_going
+    plan = RestorePlan(reading.plans, target, part.placer, goes_on, resumed)
+    tasks = DamageTasks(reading.snapshot, part.packets)
     counters = reading.run(tasks, partial(RestoreHandler, plan), part.ram_size)
-    return int(counters[Counter.DATA_PAGES])
+    reading.problems += tasks.errors
+    reading.damaged = tasks.damaged
+    return Filled(int(counters[Counter.DATA_PAGES]), int(counters[Counter.KEPT_PACKETS]))

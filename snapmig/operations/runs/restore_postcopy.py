@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from typing import Any, NamedTuple
 
+from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError
 from snapmig.guests.guest import Guest
 from snapmig.guests.incoming import (
     Start,
     awaiting_postcopy,
-    check_small_pages,
     recovering_postcopy,
     wait_until_loaded,
 )
@@ -21,13 +21,16 @@ from snapmig.guests.monitor import MonitorError
 from snapmig.guests.outgoing import Outgoing
 from snapmig.guests.watch import migration_of
 from snapmig.handlers.counters import Counter
+from snapmig.images.plan import Content
 from snapmig.images.qemu.shared import whole_stream
+from snapmig.images.qemu.state import VmState
 from snapmig.migration.address import Address
 from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.dialing import Dialer
 from snapmig.migration.recovery import ask_for_received
 from snapmig.migration.sender import MainSender
 from snapmig.migration.wire import MigrationError
+from snapmig.operations.runs.guest_extras import with_page_sizes
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.serving import Serving, continued, listed_blocks
@@ -71,12 +74,10 @@ def serve_guest(
         the guest runs, waits for memory, and can't get it
     """
     snapshot = reading.snapshot
-    check_small_pages(guest)
-    snapshot.index.check_digest()  # afterwards the guest depends on it
     known = None if file is None else load_working_set(file, snapshot.geometry)
-    first, start = known or (), Start(guest)
+    start = Start(guest)
     identity = snapshot.superblock.snapshot_id
-    serving = Serving(reading, *whole_stream(content_of(snapshot), "a migration"))
+    serving = Serving(reading, *_stream_for(guest, snapshot))
     with serving, ExitStack() as stack, _remedy(guest):
         folder = stack.enter_context(PrivateFolder(guest.process_now.uid))
         loading = stack.enter_context(awaiting_postcopy(guest, folder.uri, identity))
@@ -90,7 +91,7 @@ def serve_guest(
             connection = stack.enter_context(closing(dialer.open_main(serving.stream.header)))
             folder.close()  # nothing is left of it even if we are killed
             main = MainSender(connection, serving.take)
-            serving.run(main, first, loading.check, running)
+            serving.run(main, known or (), loading.check, running)
             wait_until_loaded(guest, loading)
         except MigrationError as error:
             raise loading.reason() or error from None
@@ -99,7 +100,7 @@ def serve_guest(
     if file is not None and known is None:
         write_working_set(file, snapshot.geometry, serving.asked)
     seconds, pages = round(ran - started, 3), int(serving.counters[Counter.DATA_PAGES])
-    return Served(pages, seconds, len(first), len(serving.asked))
+    return Served(pages, seconds, serving.before, len(serving.asked))
 
 
 def resume_serving(reading: Reading, guest: Guest) -> Served:
@@ -110,8 +111,7 @@ def resume_serving(reading: Reading, guest: Guest) -> Served:
     :raises SnapmigError: as of :func:`serve_guest`
     """
     snapshot = reading.snapshot
-    snapshot.index.check_digest()
-    content, state = whole_stream(content_of(snapshot), "a migration")
+    content, state = _stream_for(guest, snapshot)
     asked = ask_for_received(listed_blocks(state))
     with ExitStack() as stack, _remedy(guest):
         folder = stack.enter_context(PrivateFolder(guest.process_now.uid))
@@ -128,6 +128,12 @@ def resume_serving(reading: Reading, guest: Guest) -> Served:
         except MigrationError as error:
             raise loading.reason() or error from None
         return Served(int(serving.counters[Counter.DATA_PAGES]), None, 0, len(serving.asked))
+
+
+def _stream_for(guest: Guest, snapshot: SnapshotFile) -> tuple[Content, VmState]:
+    # With the page sizes of this QEMU's memory, which may be others than the saved guest's.
+    content, state = whole_stream(content_of(snapshot), "a migration")
+    return content._replace(blocks=with_page_sizes(content.blocks, guest)), state
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from snapmig.attachments import StoredAttachment
+from snapmig.attachments import NOTE_PACKET, StoredAttachment
 from snapmig.container.format import Layout
 from snapmig.errors import SnapmigError
 from snapmig.geometry import Geometry
-from snapmig.handlers.batch_size import LARGEST, SMALLEST
+from snapmig.handlers.batch_size import LARGEST, SMALLEST, BatchSizes
+from snapmig.handlers.codec_choice import CodecChoice
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.level import AdaptiveLevel
 from snapmig.handlers.save import SaveHandler, SavePlan
 from snapmig.handlers.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, SaveTasks
 from snapmig.images.source import ImageSource
@@ -51,6 +51,11 @@ SAMPLE_STEP = 16
 SAMPLE_LEAST to SAMPLE_MOST packets."""
 SAMPLE_LEAST = 32
 SAMPLE_MOST = 1024
+
+CATCH_UPS = 3
+"""Passes over changed packets before the pause of a live save."""
+FEW = 32
+"""One changed packet in so many: to encode them takes a quarter of the time of looking at all."""
 
 
 MakeHandler = Callable[[SaveInputs, SaveOutput], Callable[[], Handler]]
@@ -90,6 +95,7 @@ class SaveRun:
     A save of one source to one output; :func:`open_save_run` makes it.
 
     :ivar warnings: for the user, a sentence each; callers may add to them
+    :ivar changed: packets that the last pass wrote again
     """
 
     def __init__(
@@ -102,8 +108,11 @@ class SaveRun:
         self._started = started
         self._counts: Row = np.zeros(COUNTERS, np.int64)
         self._torn = 0
-        level = options.settings.deflate.level
-        self._level = AdaptiveLevel(options.steps, level, workers.counters.total)
+        self.changed = 0
+        settings = options.settings
+        self._choice = CodecChoice(
+            settings.codecs, settings.start, workers.size, workers.rate, workers.counters.total
+        )
         ram_size = len(inputs.geometry.ram_range(output.packets))
         self._report = reporter(workers, ram_size, options.progress)
         self.warnings = [
@@ -111,12 +120,14 @@ class SaveRun:
             *distant_parent(inputs),
             *output.warnings,
             *missing_blocks(inputs),
+            *inputs.source.remarks,
         ]
 
-    def write_pass(self, *, changed_only: bool = False) -> None:
+    def write_pass(self, *, changed_only: bool = False, limited: bool = True) -> None:
         """
         Save all packets, or only those changed since the pass before.
 
+        :param limited: apply the limit on bytes written per second
         :raises SnapmigError: any failure of a worker
         """
         inputs, writer = self._inputs, self._output.writer
@@ -125,19 +136,38 @@ class SaveRun:
             writer.plan,
             inputs.source.next_data,
             look=SECOND_LOOK if changed_only else FIRST_LOOK,
-            level=lambda: self._level(tasks.waited_ns * inputs.options.jobs),
+            argument=lambda: self._choice(tasks.waited_ns * self._workers.size),
             has_room=lambda: writer.has_room,
             advance=writer.advance,
             part=self._output.packets,
-            largest=self._largest_batch(),
+            batch=self._batch_sizes(),
         )
-        # Changed packets are saved while the guest is paused: no time for a limit.
         poll = _silent if changed_only else self._report
-        self._workers.run(tasks, poll, limited=not changed_only)
+        before = self._workers.counters.total()
+        self._workers.run(tasks, poll, limited=limited)
         poll()
-        self._counts = self._workers.counters.total()
+        self._count(since=before)
         if writer.plan.layout == Layout.PACKED:
             writer.end_packed_data(tasks.end)
+
+    def catch_up(self) -> None:
+        """
+        Save changed packets again while the guest runs, as long as that leaves fewer for the pause.
+
+        It also maps the pages that workers look at in the pause. Of a guest that writes to much of
+        its memory all the time packets would only be written twice.
+
+        :raises SnapmigError: any failure of a worker
+        """
+        sampled, changed = self._sample()
+        if changed * 4 > sampled:
+            return
+        packets = before = self._inputs.geometry.packet_count
+        for _ in range(CATCH_UPS):
+            self.write_pass(changed_only=True)
+            if self.changed * 2 > before or self.changed * FEW <= packets:
+                return
+            before = self.changed
 
     def receive(
         self, tasks: TaskSource, poll: Callable[[], None], wakers: Wakers, ahead: int = 1
@@ -154,9 +184,14 @@ class SaveRun:
             poll()
             self._report()
 
+        before = self._workers.counters.total()
         self._workers.run(tasks, poll_and_report, ahead=ahead, wakers=wakers)
         self._report()
+        self._count(since=before)
+
+    def _count(self, since: Row) -> None:
         self._counts = self._workers.counters.total()
+        self.changed = int((self._counts - since)[Counter.CHANGED_PACKETS])
 
     @property
     def geometry(self) -> Geometry:
@@ -168,9 +203,9 @@ class SaveRun:
         """Number of workers."""
         return self._workers.size
 
-    def level(self) -> int:
-        """Return the level for the next batch."""
-        return self._level(0)
+    def codec(self) -> int:
+        """Return the codec for the next batch, by its place."""
+        return self._choice()
 
     def counts(self) -> Row:
         """Return the workers' counters, added up."""
@@ -189,6 +224,11 @@ class SaveRun:
 
         :raises SnapmigError: any failure of a worker
         """
+        sampled, self._torn = self._sample()
+        self.warnings += torn_image(sampled, self._torn)
+
+    def _sample(self) -> tuple[int, int]:
+        # The number of packets looked at again, and of those that changed.
         geometry = self._inputs.geometry
         packets = geometry.packet_count
         step = max(1, min(SAMPLE_STEP, packets // SAMPLE_LEAST), packets // SAMPLE_MOST)
@@ -197,17 +237,17 @@ class SaveRun:
             self._output.writer.plan,
             self._inputs.source.next_data,
             look=SAMPLE_LOOK,
-            level=lambda: step,
+            argument=lambda: step,
             part=self._output.packets,
         )
+        before = self._workers.counters.total()
         self._workers.run(tasks, _silent, limited=False)
-        total = self._workers.counters.total()
-        self._torn = int(total[Counter.CHANGED_PACKETS])
-        self.warnings += torn_image(total)
+        found = self._workers.counters.total() - before
+        return int(found[Counter.SAMPLED_PACKETS]), int(found[Counter.CHANGED_PACKETS])
 
     def warn_of_writes(self) -> None:
         """Warn if the guest wrote to so many packets that a live save gained little."""
-        self.warnings += many_writes(self._counts)
+        self.warnings += many_writes(self._counts, self.changed)
 
     def finish(
         self,
@@ -225,17 +265,24 @@ class SaveRun:
         counts = self._counts
         failures = int(counts[Counter.ENGINE_FAILURES])
         self.warnings += failure_warnings(list(self._workers.notes), failures)
+        if note := self._workers.counters.least(Counter.NOTE_PACKET):
+            attachments = {**attachments, NOTE_PACKET: str(note - 1).encode()}
         written = self._output.finish(Finish(attachments, counts, created_ns))
         seconds = time.monotonic() - self._started
-        levels = self._level.batches
-        measured = Measured(counts, self._torn, levels, seconds, pause_seconds, self.warnings)
+        measured = Measured(counts, self.changed, self._torn, seconds, pause_seconds, self.warnings)
         return make_result(self._inputs, self._output, written, measured)
 
-    def _largest_batch(self) -> int:
-        # A level that follows the destination's speed looks at it after each batch, and an object's
-        # packets wait on disk until they are sent.
-        follows = len(self._inputs.options.steps) > 1 or not isinstance(self._inputs.path, Path)
-        return SMALLEST if follows else LARGEST
+    def _batch_sizes(self) -> BatchSizes:
+        # Codecs that follow the destination take turns, and an object's packets wait on disk until
+        # they are sent; so do those of the packed layout, in memory, until they have a place.
+        follows = self._inputs.options.settings.adapts or not isinstance(self._inputs.path, Path)
+        packed = self._output.writer.plan.layout == Layout.PACKED
+        return BatchSizes(
+            self._inputs.geometry.packet_size,
+            SMALLEST if follows else LARGEST,
+            self.worker_count,
+            None if follows or packed else self._workers.counters.total,
+        )
 
 
 def _read_image(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
@@ -245,8 +292,9 @@ def _read_image(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]
         inputs.geometry,
         output.writer.plan,
         inputs.packet_settings(),
-        paced=len(inputs.options.steps) > 1,
+        paced=inputs.options.settings.adapts,
         deltas=inputs.options.deltas,
+        resumed=output.writer.resumed,
     )
     return partial(SaveHandler, plan)
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
-from snapmig.guests.domain import Domain
 from snapmig.guests.guest import Guest
+from snapmig.guests.name import Domain
 from snapmig.operations.options.parse import (
     BACKGROUND,
     MAPPED_RAM,

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from snapmig.architectures import Architecture
 from snapmig.attachments import check_attachments
-from snapmig.chains.lookup import PARENT_NAME, geometry_problem, parent_hint
-from snapmig.container.format import DEFAULT_PACKET_SIZE, MAX_PIECES, MAX_RAM_BLOCKS
+from snapmig.chains.lookup import PARENT_NAME, PARENT_SEALING, geometry_problem, parent_hint
+from snapmig.container.format import (
+    DEFAULT_PACKET_SIZE,
+    MAX_PIECES,
+    MAX_RAM_BLOCKS,
+    Sealing,
+)
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.coders import EngineError
 from snapmig.encodings.compressions import PacketSettings
@@ -17,12 +22,16 @@ from snapmig.encodings.engines import train
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import Geometry, RamBlock, block_problem
 from snapmig.handlers.sample import sample_packets
+from snapmig.images.formats.raw import DEFAULT_BLOCK_NAME
 from snapmig.images.qemu.attachments import left_out
+from snapmig.images.readers.parts import PartsImage
 from snapmig.images.source import ImageSource
 from snapmig.operations.options.addresses import inherit_pieces, place_blocks
 from snapmig.operations.options.engine import AUTO
+from snapmig.operations.options.keys import check_mixed
 from snapmig.operations.options.save import SaveOptions
 from snapmig.operations.runs.read import Reading, read_options
+from snapmig.sealing.keyring import NewSeal
 from snapmig.stores.location import Location, parse_location, same_location
 from snapmig.stores.opening import check_location
 
@@ -75,10 +84,24 @@ class SaveInputs:
         return self.options.settings.deflate.window_bits
 
     @property
-    def parent_hint(self) -> dict[str, bytes]:
-        """Attachment with the way to the parent; empty without one."""
+    def parent_attachments(self) -> dict[str, bytes]:
+        """Attachments about the parent: the way to it, and how it is sealed if in another way."""
         parent = self.options.parent
-        return {} if parent is None else {PARENT_NAME: parent_hint(self.path, parent)}
+        if parent is None or self.parent is None:
+            return {}
+        hint = {PARENT_NAME: parent_hint(self.path, parent)}
+        theirs = self.parent.snapshot.sealing
+        if theirs == self.options.sealing:
+            return hint
+        return {**hint, PARENT_SEALING: theirs.name.lower().encode()}
+
+    @property
+    def seal(self) -> NewSeal | None:
+        """The seal of the snapshot."""
+        options = self.options
+        if options.sealing == Sealing.NONE or options.keyring is None:
+            return None
+        return NewSeal(options.keyring, options.sealing == Sealing.ENCRYPTED)
 
     def packet_settings(self) -> PacketSettings:
         """
@@ -120,6 +143,8 @@ def open_inputs(source: ImageSource, path: Location, options: SaveOptions) -> It
 def _inputs(
     source: ImageSource, path: Location, options: SaveOptions, parent: Reading | None
 ) -> SaveInputs:
+    if parent is not None:
+        _take_blocks(source, parent.snapshot.geometry)
     blocks = _placed_blocks(source, options, parent)
     geometry = Geometry(blocks, _packet_size(options, parent))
     if parent is not None and (problem := geometry_problem(geometry, parent.snapshot.geometry)):
@@ -134,13 +159,23 @@ def _open_parent(parent: Location, path: Location, options: SaveOptions) -> Iter
         raise UsageError("parent and snapshot are the same file", path=str(path))
     follow = options.follow_remote_parents
     read = read_options(options.jobs, AUTO, None, None, follow_remote_parents=follow)
-    with SnapshotFile(str(parent)) as snapshot:
+    with SnapshotFile(str(parent), keys=options.keyring) as snapshot:
+        check_mixed(snapshot, options.sealing, mixed=options.mixed_chain)
         snapshot.index.check_digest()
         snapshot.keep_page_digests()
         with Reading(snapshot, read) as reading:
             if any(same_location(parse_location(each.shown), path) for each in reading.chain):
                 raise UsageError("is a parent of the new snapshot", path=str(path))
             yield reading
+
+
+def _take_blocks(source: ImageSource, parent: Geometry) -> None:
+    # A raw file does not tell its RAM blocks apart: of the parent's size it has the parent's.
+    names = [block.name for block in source.blocks]
+    is_file = isinstance(source, PartsImage) and source.format == "raw"
+    is_whole = is_file and names == [DEFAULT_BLOCK_NAME]
+    if is_whole and source.blocks[0].size == parent.ram_size:
+        source.blocks = tuple(replace(block, pieces=()) for block in parent.blocks)
 
 
 def _packet_size(options: SaveOptions, parent: Reading | None) -> int:

@@ -9,11 +9,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from snapmig.attachments import source_attachments
-from snapmig.container.format import Layout
+from snapmig.container.format import Layout, Sealing
 from snapmig.errors import UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.guests.addresses import find_addresses
-from snapmig.guests.file_migrations import save_file, save_state
+from snapmig.guests.file_migrations import save_file, state_saved
 from snapmig.guests.guest import Guest
 from snapmig.guests.pause import paused
 from snapmig.images.file import ImageFile
@@ -23,11 +23,17 @@ from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
 from snapmig.operations.options.parse import GUEST_FORMAT, MAPPED_RAM, SHARED
 from snapmig.operations.options.save import SaveOptions, SaveResult
-from snapmig.operations.runs.guest_extras import domain_xml, facts_of, place_ram
+from snapmig.operations.runs.guest_extras import (
+    domain_xml,
+    facts_of,
+    place_ram,
+    with_page_sizes,
+)
 from snapmig.operations.runs.save import open_save_run
 from snapmig.stores.location import Location
-from snapmig.system.files import NamelessFile, descriptor_path, pread_all
+from snapmig.system.files import descriptor_path, pread_all
 from snapmig.system.libc import huge_page_size
+from snapmig.system.partial import NamelessFile
 
 __all__ = ("save_shared", "save_through_file")
 
@@ -52,14 +58,17 @@ def save_shared(guest: Guest, shown: str, path: Location, options: SaveOptions) 
         run = stack.enter_context(open_save_run(source, path, options))
         if options.live:
             run.write_pass()
+            run.catch_up()
         state = os.memfd_create("snapmig-state", os.MFD_CLOEXEC)
         stack.callback(os.close, state)
         with paused(guest) as pause:
             domain = domain_xml(guest, options)
-            save_state(guest, state, keep=pause.keeps_state)
-            # Firmware may have moved some of it meanwhile.
-            place_ram(source, find_addresses(guest.monitor))
-            run.write_pass(changed_only=bool(options.live))
+            with state_saved(guest, state, keep=pause.keeps_state):
+                # Firmware may have moved some of it meanwhile.
+                place_ram(source, find_addresses(guest.monitor))
+                # The last pass of a live save has no time for a limit.
+                run.write_pass(changed_only=bool(options.live), limited=not options.live)
+                pause.end()
         if options.live:
             run.warn_of_writes()
         kept = {
@@ -84,6 +93,7 @@ def save_through_file(guest: Guest, shown: str, path: Location, options: SaveOpt
             kind = save_file(guest, file.fd, options.jobs, keep=pause.keeps_state)
             addresses = find_addresses(guest.monitor)
         source = open_image(descriptor_path(file.fd), kind)
+        source.blocks = with_page_sizes(source.blocks, guest)
         place_ram(source, addresses)
         source.shown = shown
         stack.callback(source.close)
@@ -92,6 +102,11 @@ def save_through_file(guest: Guest, shown: str, path: Location, options: SaveOpt
             run.warnings.append(
                 f"{guest.unshared}, so QEMU wrote all RAM to a {kind} file in {folder} first; "
                 f"{_remedy(guest)}"
+            )
+        if options.sealing == Sealing.ENCRYPTED:
+            run.warnings.append(
+                f"QEMU wrote all RAM to a file without a name in {folder} first, as it is: what "
+                "that disk keeps of removed files is not encrypted"
             )
         run.write_pass()
         kept = {**source.attachments, **facts_of(guest, MAPPED_RAM)}

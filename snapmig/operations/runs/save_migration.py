@@ -20,7 +20,9 @@ from snapmig.guests.outgoing import (
     open_stream,
 )
 from snapmig.guests.pause import Pause, paused, stop_of
+from snapmig.images.qemu.state import VmState
 from snapmig.migration.connections import Connections, PrivateSocket, accept_all
+from snapmig.migration.draining import drain
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.parse import BACKGROUND, MULTIFD, STREAM
@@ -28,8 +30,13 @@ from snapmig.operations.options.save import SaveOptions, SaveResult
 from snapmig.operations.runs.guest_extras import domain_xml, facts_of, place_ram
 from snapmig.operations.runs.receive import HEAD_S, Receiver, open_receiver
 from snapmig.stores.location import Location
+from snapmig.system.signals import HeldSignals
 
 __all__ = ("UnreachableError", "save_over_multifd", "save_over_stream")
+
+
+_DRAIN_S = 1.0
+"""Seconds for QEMU to close the channels of a migration that was cancelled."""
 
 
 class UnreachableError(MonitorError):
@@ -57,7 +64,7 @@ def save_over_multifd(guest: Guest, shown: str, path: Location, options: SaveOpt
             _accepted(guest, outgoing, private, channels) as connections,
         ):
             main = MainChannel(connections.main, shown, multifd=True)
-            state = main.read_head(HEAD_S, outgoing.check)
+            state = _read_head(guest, main, outgoing)
             with open_receiver(connections, main, state, path, options) as receiver:
                 end = _End(guest, outgoing, main, receiver, pause)
                 # A guest that is saved live runs on as soon as all of it has come: if the rest
@@ -102,7 +109,8 @@ def save_over_stream(guest: Guest, shown: str, path: Location, options: SaveOpti
         with sending as outgoing, _with_reasons(outgoing):
             main = MainChannel(stream, shown, multifd=False)
             connections = Connections(stream, ())
-            with _received(outgoing, connections, main, path, options) as receiver:
+            state = _read_head(guest, main, outgoing)
+            with _received(outgoing, connections, main, state, path, options) as receiver:
                 place_ram(receiver.source, at_start or find_addresses(guest.monitor))
                 stop = stop_of(guest, pause) if background else None
                 created_ns = None
@@ -141,7 +149,9 @@ def _accepted(
         try:
             yield connections
         except BaseException:
-            outgoing.cancel()
+            with HeldSignals():
+                if outgoing.cancel():
+                    drain(connections.channels, _DRAIN_S)
             raise
 
 
@@ -154,15 +164,22 @@ def _with_reasons(outgoing: Outgoing) -> Iterator[None]:
         raise outgoing.reason() or error from None
 
 
+def _read_head(guest: Guest, main: MainChannel, outgoing: Outgoing) -> VmState:
+    state = main.read_head(HEAD_S, outgoing.check)
+    sizes = guest.facts.page_size
+    blocks = tuple(block._replace(page_size=sizes(block.name)) for block in state.blocks)
+    return state._replace(blocks=blocks)
+
+
 @contextmanager
 def _received(
     outgoing: Outgoing,
     connections: Connections,
     main: MainChannel,
+    state: VmState,
     path: Location,
     options: SaveOptions,
 ) -> Iterator[Receiver]:
-    state = main.read_head(HEAD_S, outgoing.check)
     with open_receiver(connections, main, state, path, options) as receiver:
         receiver.receive(outgoing.check)
         yield receiver

@@ -10,7 +10,9 @@ from snapmig.attachments import StoredAttachment, store_attachments
 from snapmig.container.format import Encoding
 from snapmig.container.writer import SnapshotWriter, WrittenSnapshot
 from snapmig.handlers.counters import encoding_counter
+from snapmig.operations.runs.resume import DROPPED, RESUMABLE, remarking
 from snapmig.operations.runs.save_inputs import SaveInputs
+from snapmig.operations.runs.save_resume import resume_key
 from snapmig.operations.runs.save_warnings import kept_holes
 from snapmig.workers.counters import Row
 
@@ -62,7 +64,7 @@ class _WholeSnapshot:
         """Add the attachments and commit."""
         inputs, data_end = self._inputs, self.writer.end
         attach = inputs.options.attach
-        store_attachments(self.writer, {**facts.attachments, **attach, **inputs.parent_hint})
+        store_attachments(self.writer, {**facts.attachments, **attach, **inputs.parent_attachments})
         return self.writer.commit(
             data_end=data_end,
             encodings=sum(1 << kind for kind in Encoding if facts.counts[encoding_counter(kind)]),
@@ -77,11 +79,20 @@ class _WholeSnapshot:
 @contextmanager
 def whole_snapshot(inputs: SaveInputs) -> Iterator[SaveOutput]:
     """Open a snapshot of all packets under a temporary name."""
+    resume = resume_key(inputs) if inputs.options.resume else None
     with SnapshotWriter(
         inputs.path,
         inputs.geometry,
         inputs.options.layout,
         inputs.window_bits,
         page_digests=inputs.page_digests,
+        seal=inputs.seal,
+        resume=resume,
     ) as writer:
-        yield _WholeSnapshot(inputs, writer)
+        output = _WholeSnapshot(inputs, writer)
+        if resume is None:
+            yield output
+            return
+        output.warnings += [DROPPED] * writer.dropped
+        with remarking(RESUMABLE):
+            yield output

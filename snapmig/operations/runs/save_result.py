@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 from snapmig.container.format import Encoding
 from snapmig.container.writer import WrittenSnapshot
-from snapmig.handlers.counters import Counter, encoding_counter
+from snapmig.handlers.counters import Counter, by_codec, encoding_counter
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.runs.save_inputs import SaveInputs
 from snapmig.operations.runs.save_output import SaveOutput
@@ -20,14 +21,14 @@ class Measured(NamedTuple):
     Figures of a finished run.
 
     :param counts: of the workers, without those of the sample
+    :param changed: packets that a live save wrote again in its last pass
     :param torn: packets of the sample that had changed
-    :param levels: batches compressed at each level
     :param pause_seconds: time for which a running guest was paused
     """
 
     counts: Row
+    changed: int
     torn: int
-    levels: dict[int, int]
     seconds: float
     pause_seconds: float | None
     warnings: list[str]
@@ -40,6 +41,8 @@ def make_result(
     options, settings, counts = inputs.options, inputs.options.settings, measured.counts
     data_pages = int(counts[Counter.DATA_PAGES])
     pause = measured.pause_seconds
+    codecs = settings.codecs
+    used = counts[by_codec(Counter.CODEC_DATA, len(codecs))].tolist()
     return SaveResult(
         image=inputs.source.shown,
         format=inputs.source.format,
@@ -48,9 +51,9 @@ def make_result(
         parent=None if options.parent is None else str(options.parent),
         jobs=options.jobs,
         compression=settings.compression,
-        accelerator=settings.engine if settings.encoding == Encoding.DEFLATE else None,
+        accelerator=settings.engine if settings.has_deflate else None,
         window_bits=inputs.window_bits,
-        levels={str(level): count for level, count in sorted(measured.levels.items())},
+        codecs={codec.name: size for codec, size in zip(codecs, used, strict=True) if size},
         page_digests=output.writer.plan.page_digests_offset > 0,
         ram_size=len(inputs.geometry.ram_range(output.packets)),
         data_pages=data_pages,
@@ -63,8 +66,17 @@ def make_result(
         disk_size=written.disk_size,
         seconds=round(measured.seconds, 3),
         pause_seconds=None if pause is None else round(pause, 4),
-        changed_packets=int(counts[Counter.CHANGED_PACKETS]) if options.live is True else None,
+        changed_packets=measured.changed if options.live is True else None,
+        kept_packets=_kept_packets(inputs, counts),
+        kept_parts=written.kept_parts if options.resume else None,
         torn_packets=measured.torn,
         left_out_blocks=tuple(block.name for block in inputs.left_out),
+        root=written.root.hex(),
+        sealing=options.sealing.name.lower(),
         warnings=tuple(measured.warnings),
     )
+
+
+def _kept_packets(inputs: SaveInputs, counts: Row) -> int | None:
+    to_file = inputs.options.resume and isinstance(inputs.path, Path)
+    return int(counts[Counter.KEPT_PACKETS]) if to_file else None

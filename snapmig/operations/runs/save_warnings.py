@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snapmig.container.format import Encoding, Layout
 from snapmig.container.writer import SnapshotWriter
-from snapmig.handlers.counters import Counter, encoding_counter
+from snapmig.handlers.counters import encoding_counter
 from snapmig.operations.runs.save_inputs import SaveInputs
 from snapmig.stores.location import is_near, relative_name
 from snapmig.units import format_size
@@ -45,22 +45,24 @@ def missing_blocks(inputs: SaveInputs) -> list[str]:
     ]
 
 
-def torn_image(counts: Row) -> list[str]:
-    """Warn of an image written to during the save, from the counters of a sample."""
-    torn = int(counts[Counter.CHANGED_PACKETS])
+def torn_image(sampled: int, torn: int) -> list[str]:
+    """Warn of an image written to during the save, from the packets of a sample."""
     if not torn:
         return []
     return [
         f"the image was written to while it was read: {torn} of the "
-        f"{counts[Counter.SAMPLED_PACKETS]} packets that were looked at again have changed, "
+        f"{sampled} packets that were looked at again have changed, "
         "so the snapshot is not of one moment; pause the guest first"
     ]
 
 
-def many_writes(counts: Row) -> list[str]:
-    """Warn of a guest so busy that a live save shortened its pause little."""
+def many_writes(counts: Row, changed: int) -> list[str]:
+    """
+    Warn of a guest so busy that a live save shortened its pause little.
+
+    :param changed: packets written again while it stood still
+    """
     stored = sum(int(counts[encoding_counter(kind)]) for kind in Encoding) or 1
-    changed = int(counts[Counter.CHANGED_PACKETS])
     full = stored - int(counts[encoding_counter(Encoding.EMPTY)])
     if changed * 2 <= full:
         return []

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.images.qemu.shared import whole_stream
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.dialing import Connection, Dialer, closed_channel
 from snapmig.migration.sender import MainSender
 from snapmig.migration.source_stream import SourceStream, has_flushes
-from snapmig.migration.wire import MigrationError, WireCompression
+from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.peer import Peer
 from snapmig.operations.runs.read import Reading
-from snapmig.operations.runs.restore_guest import load_guest
 from snapmig.operations.runs.restore_inputs import content_of
+from snapmig.operations.runs.saved_guest import load_guest
 from snapmig.operations.runs.sending import send_over_channels
 from snapmig.workers.counters import Row
 

@@ -6,14 +6,15 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.load import LoadTasks
+from snapmig.handlers.load_tasks import LoadTasks
 from snapmig.handlers.send import BarrierTasks, PageTasks, SendHandler, SendPlan
+from snapmig.migration.compression import WireCompression
 from snapmig.migration.dialing import Connection
 from snapmig.migration.sender import STILL_S, MainSender
 from snapmig.migration.source_stream import SourceStream
 from snapmig.migration.stream_sender import StreamParts
 from snapmig.migration.tls import SecureConnection
-from snapmig.migration.wire import MigrationError, WireCompression
+from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.engine import failure_warnings
 from snapmig.operations.progress import reporter
 from snapmig.operations.runs.read import Reading

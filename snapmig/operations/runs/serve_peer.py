@@ -20,24 +20,24 @@ from snapmig.operations.runs.working_set import load_working_set, write_working_
 __all__ = ("continue_at_peer", "serve_peer")
 
 _SETTINGS = "it may lack the capability postcopy-ram, or expect TLS"
-_RECOVER = (
-    "the guest waits for the rest of its memory: migrate-recover at its monitor, then send with "
-    "recover"
+_REASON = (
+    "the destination's own messages have the reason, such as memory in other pages than the saved "
+    "guest's"
 )
+_RECOVER = "migrate-recover at its monitor, then send with recover"
 
 
 def serve_peer(
     reading: Reading, peer: Peer, patience_s: float, file: str | os.PathLike[str] | None
-) -> tuple[Serving, int]:
+) -> Serving:
     """
-    Let a guest run at a destination and send its memory; return the packets sent before, too.
+    Let a guest run at a destination, and send its memory.
 
     :param patience_s: seconds for the destination to listen
     :param file: with the packets to be sent first; made if it is not there
     :raises SnapmigError: the snapshot can't be sent so, or the destination does not take it
     """
     snapshot = reading.snapshot
-    snapshot.index.check_digest()  # afterwards the guest depends on it
     known = None if file is None else load_working_set(file, snapshot.geometry)
     dialer = Dialer(*peer)
     with (
@@ -49,7 +49,7 @@ def serve_peer(
             serving.run(main, known or (), lambda: None, lambda: None)
     if file is not None and known is None:
         write_working_set(file, snapshot.geometry, serving.asked)
-    return serving, len(known or ())
+    return serving
 
 
 def continue_at_peer(reading: Reading, peer: Peer, patience_s: float) -> Serving:
@@ -59,7 +59,6 @@ def continue_at_peer(reading: Reading, peer: Peer, patience_s: float) -> Serving
     :param patience_s: seconds for the destination to listen
     :raises SnapmigError: as of :func:`serve_peer`
     """
-    reading.snapshot.index.check_digest()
     inputs = whole_stream(content_of(reading.snapshot), "a migration")
     first = ask_for_received(listed_blocks(inputs[1]))
     with (
@@ -77,6 +76,13 @@ def _remedy(main: MainSender, serving: Serving) -> Iterator[None]:
     try:
         yield
     except MigrationError as error:
-        if serving.started or not main.loading:
-            error.args = (f"{error.message}; {_RECOVER if serving.started else _SETTINGS}",)
+        error.args = (f"{error.message}; {_words(main, serving)}",)
         raise
+
+
+def _words(main: MainSender, serving: Serving) -> str:
+    if serving.asking:
+        return f"the guest waits for the rest of its memory: {_RECOVER}"
+    if serving.started:  # or all that was sent was not read
+        return f"if the guest runs, {_RECOVER}; otherwise {_REASON}"
+    return _REASON if main.loading else _SETTINGS

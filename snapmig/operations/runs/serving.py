@@ -9,6 +9,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Self
 
+from snapmig.chains.read_ahead import TOGETHER, near_groups
+from snapmig.errors import CorruptSnapshotError
+from snapmig.geometry import PAGE_SIZE
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.serve import ReceivedPages, SectionBuffers, ServeHandler, ServePlan
 from snapmig.handlers.serve_tasks import ServeTasks
@@ -25,6 +28,7 @@ from snapmig.operations.runs.read import Reading
 from snapmig.pages import Mask, runs
 from snapmig.workers.counters import Row
 from snapmig.workers.pool import Workers
+from snapmig.workers.tasks import TASKS_AHEAD
 
 __all__ = ("Serving", "continued", "listed_blocks")
 
@@ -38,11 +42,15 @@ class Serving:
     """
     A snapshot being served, with the workers for it; a context manager.
 
-    :param content: of the snapshot, with RAM blocks named as in the destination
+    :param content: of the snapshot, with RAM blocks named as in the destination, and page sizes of
+        its memory
     :param state: of the guest, with the pages that are a part of it
     :param received: pages that the destination has already, by RAM block's name
     :ivar stream: its header is to be sent as soon as there is a connection
     :ivar started: the guest runs, as far as we know, and depends on us
+    :ivar asking: the guest has asked for pages, so it does
+    :ivar before: packets sent before that
+    :raises CorruptSnapshotError: a RAM block is not made of whole pages of its size
     """
 
     def __init__(
@@ -54,25 +62,27 @@ class Serving:
     ) -> None:
         self._reading = reading
         self._geometry = reading.snapshot.geometry
+        state = _with_page_sizes(state, content)
         self.stream = PostcopyStream(state)
-        names = [block.name.encode() for block in content.blocks]
-        self._numbers = {name: number for number, name in enumerate(names)}
-        self._listed = listed_blocks(state)
-        self._requests = RequestReader(self._listed)
+        blocks = [(block.name.encode(), block.page_size) for block in content.blocks]
+        self._numbers = {name: number for number, (name, _) in enumerate(blocks)}
+        self._names = [block.name.encode() for block in state.blocks]
+        self._requests = RequestReader(state.blocks)
         self._zeros: set[Request] = set()
         self._small: list[bytes] = []
-        self.started = False
+        self.started = self.asking = False
+        self.before = 0
         jobs, frame = reading.options.jobs, self.stream.frame
         with ExitStack() as stack:
             count = 2 * jobs + _SPARE_BUFFERS
             buffers = SectionBuffers(count, self._geometry.packet_pages, frame)
             self._buffers = stack.enter_context(buffers)
-            self._tasks = ServeTasks(reading.snapshot, count)
+            self._tasks = ServeTasks(reading.snapshot, [size for _, size in blocks], count)
             path = None
             if received is not None:
-                masks = (received[name] for name in names)
+                masks = (_whole_pages(received[name], size) for name, size in blocks)
                 path = stack.enter_context(ReceivedPages(self._geometry, masks)).path
-            plan = ServePlan(reading.plans, names, frame, buffers.path, buffers.size, path)
+            plan = ServePlan(reading.plans, blocks, frame, buffers.path, buffers.size, path)
             pool = reading.options.workers(jobs, partial(ServeHandler, plan), lambda _signal: "")
             self._pool = stack.enter_context(pool)
             self._stack = stack.pop_all()
@@ -102,7 +112,8 @@ class Serving:
         request = self._requests.read(kind, body)
         if request is None:
             return
-        name = self._listed[request.block][0]
+        self.asking = True
+        name = self._names[request.block]
         number = self._numbers.get(name)
         if number is not None:
             start = self._geometry.block_start(number)
@@ -145,9 +156,16 @@ class Serving:
 
     def _send_first(self, main: MainSender, packets: Sequence[int], check: Check) -> None:
         self._tasks.filling = False
-        for packet in packets:
-            self._tasks.ask(packet)
-        _Outlet(main, self._tasks, self._buffers, self._small, check).run(self._pool, 1)
+        ahead = self._reading.ahead
+        if ahead > TASKS_AHEAD:
+            # The guest runs when all of them are there, so their order is of no importance.
+            self._tasks.ask_together(near_groups(sorted(packets), TOGETHER))
+        else:
+            ahead = 1
+            for packet in packets:
+                self._tasks.ask(packet)
+        _Outlet(main, self._tasks, self._buffers, self._small, check).run(self._pool, ahead)
+        self.before = len(self._tasks.order)
         self._tasks.order.clear()
         self._tasks.filling = True
 
@@ -203,6 +221,26 @@ def listed_blocks(state: VmState) -> list[tuple[bytes, int]]:
     return [(block.name.encode(), block.length) for block in state.blocks]
 
 
+def _with_page_sizes(state: VmState, content: Content) -> VmState:
+    sizes = {block.name: block.page_size for block in content.blocks}
+    for block in content.blocks:
+        if block.size % block.page_size:
+            message = (
+                f"RAM block {block.name!r} has {block.size} bytes, expected whole pages of "
+                f"{block.page_size}"
+            )
+            raise CorruptSnapshotError(message)
+    blocks = (each._replace(page_size=sizes.get(each.name, PAGE_SIZE)) for each in state.blocks)
+    return state._replace(blocks=tuple(blocks))
+
+
+def _whole_pages(received: Mask, page_size: int) -> Mask:
+    parts = received.reshape(-1, page_size // PAGE_SIZE)
+    if (parts != parts[:, :1]).any():
+        raise MigrationError(f"the destination lists parts of pages of {page_size} bytes")
+    return received
+
+
 class _Outlet:
     # Sections going out on the connection, while workers make others.
     def __init__(
@@ -248,7 +286,7 @@ class _Outlet:
 
     def _next(self) -> bool:
         self._moved = time.monotonic()
-        if self._small:
+        if self._small and not self._tasks.within:
             self._left = memoryview(b"".join(self._small))
             self._small.clear()
             return True

@@ -12,7 +12,8 @@ from msgspec import Meta, Struct
 
 from snapmig.errors import UsageError
 from snapmig.geometry import Geometry
-from snapmig.system.files import read_small, write_file
+from snapmig.system.files import read_small
+from snapmig.system.partial import write_file
 
 __all__ = ("load_working_set", "write_working_set")
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakSet
 
 from qemu.qmp import EventListener, QMPClient, QMPError
 
@@ -76,6 +78,20 @@ def find_qemu() -> Qemu:
     return Qemu(path, version)
 
 
+_started: "WeakSet[Guest]" = WeakSet()
+
+
+def rest_all() -> None:
+    """
+    Halt all guests until they are used again.
+
+    A tiny guest idles only between its passes: one that waits for a later test of its file takes
+    time from the tests that run.
+    """
+    for guest in _started:
+        guest.rest()
+
+
 class Guest:
     """
     A running guest; as a context manager it ends its QEMU in every case.
@@ -92,6 +108,7 @@ class Guest:
         self._qmp = QMPClient("guest")
         self._events = EventListener()
         self._written = ""
+        self._rests = False
         self.expected_words: re.Pattern[str] | None = None
         """What a test provokes QEMU to write; nothing else may be."""
 
@@ -124,6 +141,7 @@ class Guest:
         """The folder of the sockets and logs; its path is short, and it goes with the guest."""
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="guest-")
+        self._wake()
         return Path(self._folder.name)
 
     @property
@@ -136,6 +154,7 @@ class Guest:
         """The process of QEMU."""
         if self._process is None:
             raise GuestError("the guest was not started")
+        self._wake()
         return self._process.pid
 
     def arguments(self) -> list[str]:
@@ -167,6 +186,7 @@ class Guest:
                 start_new_session=True,
             )
         self._run(self._accept())
+        _started.add(self)
 
     def execute(self, command: str, **arguments: Any) -> Any:
         """Run a QMP command; names of arguments are written with `_` for `-`."""
@@ -208,6 +228,17 @@ class Guest:
     def read_serial(self) -> str:
         """Return the guest's output on its serial port so far."""
         return self.serial.read_text("utf-8", "replace") if self.serial.exists() else ""
+
+    def rest(self) -> None:
+        """Halt QEMU, which does not notice, until its process, folder or monitor is asked for."""
+        if self._process is not None and self.is_running():
+            self._rests = True
+            self._process.send_signal(signal.SIGSTOP)
+
+    def _wake(self) -> None:
+        if self._rests and self._process is not None:
+            self._rests = False
+            self._process.send_signal(signal.SIGCONT)
 
     def is_running(self) -> bool:
         """Return True if QEMU's process is alive."""
@@ -262,6 +293,7 @@ class Guest:
         await accept
 
     def _run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        self._wake()
         return self._loop.run_until_complete(work)
 
     def _tail(self, shown: str = "") -> str:

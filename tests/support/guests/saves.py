@@ -48,6 +48,7 @@ def saves(program: str, folder: Path) -> Iterator[Callable[[str], Saved]]:
                 path = folder / f"{kind}.snap"
                 parent = {"parent": save("zstd").path} if kind == "child" else {}
                 snapmig.save(guest.monitor, path, jobs=2, **SAVES[kind], **parent)
+                guest.rest()
                 snapmig.restore(path, folder / "check", block="ram", force=True)
                 done[kind] = Saved(path, tiny.check_image(folder / "check", LAYOUT))
             return done[kind]

@@ -36,7 +36,6 @@ class QatEngine:
     trusted = False
     levels = range(1, 10)
     max_window_bits = 15
-    signs: tuple[str, ...] = ("/dev/vfio", "/dev/qat_adf_ctl")
 
     def facts(self) -> EngineFacts:
         """Look for the library and for a device; without one the backup works."""

@@ -49,7 +49,6 @@ class _Qpl:
     levels: range
     trusted = False
     max_window_bits = WINDOW_BITS
-    signs: tuple[str, ...] = ()
     route: Route
     flags = Flag.FIRST | Flag.LAST
     usual_depth = 1
@@ -147,7 +146,6 @@ class QplEngine(_Qpl):
     name = "qpl"
     title = "Intel In-Memory Analytics Accelerator, through QPL"
     levels = range(1, 2)
-    signs: tuple[str, ...] = ("/sys/bus/dsa/devices",)
     route = Route.HARDWARE
     usual_depth = HARDWARE_DEPTH
 

@@ -3,7 +3,8 @@
 # In each pass it visits every page from `first` to `end`, but for the holes, checks that the page
 # holds what the pass before left there, and writes what this pass leaves there. It prints
 # "pass N" on COM1 after each pass and "BAD N", the address of a wrong word, before it halts; the
-# numbers are hexadecimal, of eight digits.
+# numbers are hexadecimal, of eight digits. Between passes it halts for some ticks of the timer, so
+# that an emulator takes no processor meanwhile.
 #
 # A stamped page holds its own address, the count of the pass that wrote it, and then words of a
 # sequence that starts at the sum of the two: v = v * factor + step. How many words, which factor
@@ -23,6 +24,8 @@
         .equ    LARGE_PRESENT, 0x83             # present, writable, large
         .equ    ABOVE_4G, 1 << 13               # PSE-36: bit 32 of a large page's address
         .equ    COM1, 0x3f8
+        .equ    INTERRUPTS, 0x20                # the interrupt controller
+        .equ    TIMER, 8                        # the vector of the timer, as the BIOS left it
 
         # Places in the parameters, which guest.py patches.
         .equ    kinds, 0                        # four times words, factor, step: of 16 bits
@@ -35,7 +38,7 @@
         .equ    split, 48                       # the directory entry that is above 4 GiB instead
         .equ    hot_mask, 52                    # hot: page number & hot_mask < hot_limit
         .equ    hot_limit, 56
-        .equ    idle, 60                        # turns of an empty loop after each pass, not 0
+        .equ    ticks, 60                       # of the timer, 55 ms each, to halt after each pass
         .equ    PARAMETERS, 64                  # bytes
 
         .globl  _start
@@ -47,6 +50,7 @@ _start:
         xor     %ax, %ax
         mov     %ax, %ds
         lgdt    table
+        lidt    table + 3
         in      $0x92, %al                      # address line 20
         or      $2, %al
         out     %al, $0x92
@@ -62,12 +66,15 @@ protected:
         mov     %eax, %es
         mov     %eax, %ss
         mov     $STACK, %esp
+        mov     $~1, %al                        # no other interrupt has a gate
+        out     %al, $INTERRUPTS + 1
 
+        mov     $parameters, %esi               # as everywhere, but for parts of subroutines
         mov     $PAGE_DIRECTORY, %edi
         mov     %edi, %cr3
         mov     $WORDS, %ecx
         mov     $LARGE_PRESENT, %eax
-1:      cmp     parameters + split, %eax
+1:      cmp     split(%esi), %eax
         jne     2f
         mov     $(ABOVE_4G | LARGE_PRESENT), %eax
 2:      stosl
@@ -84,7 +91,6 @@ protected:
 next_pass:
         # An emulator stops a processor at a branch only, so these always belong together.
         incl    pass(%esp)
-        mov     $parameters, %esi
         mov     first(%esi), %ebx
 next_page:
         mov     %ebx, current(%esp)
@@ -112,7 +118,6 @@ stamp:
         mov     pass(%esp), %edx
         call    write
 skip:
-        mov     $parameters, %esi
         add     $PAGE, %ebx
         cmp     hole_first(%esi), %ebx
         jne     1f
@@ -120,17 +125,27 @@ skip:
 1:      cmp     end(%esi), %ebx
         jb      next_page
 
+        push    %esi
         mov     $pass_text, %esi
-        mov     pass(%esp), %ebx
+        mov     4 + pass(%esp), %ebx
         call    say
-        mov     parameters + idle, %ecx
-1:      loop    1b
+        pop     %esi
+        mov     ticks(%esi), %ecx
+        jecxz   next_pass
+1:      sti                                     # from the next instruction on
+        hlt
+        cli
+        loop    1b
         jmp     next_pass
+
+tick:
+        mov     $INTERRUPTS, %al                # it has been served
+        out     %al, $INTERRUPTS
+        iret
 
 # What the page at ebx holds after the pass edx: at edi the words eax and edx, then ecx words of
 # the sequence with the factor ebp and the step esi.
 lay:
-        mov     $parameters, %esi
         mov     %ebx, %edi
         cmp     zero_first(%esi), %ebx
         jb      stamped
@@ -159,6 +174,7 @@ zero:
         ret
 
 write:
+        pusha
         call    lay
         stosl
         xchg    %edx, %eax
@@ -168,9 +184,11 @@ write:
         add     %esi, %eax
         stosl
         loop    1b
+        popa
         ret
 
 check:
+        pusha
         call    lay
         scasl
         jne     bad
@@ -183,6 +201,7 @@ check:
         scasl
         jne     bad
         loop    1b
+        popa
         ret
 
 bad:
@@ -225,12 +244,19 @@ pass_text:
 bad_text:
         .asciz  "BAD "
 
-        # The first descriptor is never used, so the table's own address lies in it.
+        # The first descriptor is never used. In it lie the sizes and addresses, of 24 bits, of this
+        # table and, from its fourth byte on, of the gates; their size, any of more than 71, are two
+        # bytes of the table's address.
 table:  .word   3 * 8 - 1
-        .long   table
-        .word   0
+        .word   table
+        .byte   0
+        .word   timer_gate - 8 * TIMER
+        .byte   0
         .quad   0x00cf9a000000ffff              # code: all 4 GiB
         .quad   0x00cf92000000ffff              # data: all 4 GiB
+
+timer_gate:                                     # an interrupt gate into the code
+        .word   tick, 8, 0x8e00, 0
 
         .org    _start + 510 - PARAMETERS
 parameters:

@@ -81,8 +81,8 @@ class Layout:
     """How much RAM lies below 4 GiB where not all of it does: whole 4 MiB."""
     hot_mask: int = 0
     hot_limit: int = 1
-    idle: int = 1
-    """Turns of an empty loop after each pass: fewer passes in a second."""
+    ticks: int = 2
+    """Ticks of 55 ms to halt after each pass; with 0 the guest takes a whole processor."""
     kinds: Sequence[Kind] = KINDS
 
     first = MIB
@@ -291,8 +291,6 @@ def _check_layout(layout: Layout) -> None:
         raise GuestError(f"no tiny guest has {layout.ram} bytes of RAM")
     if below % LARGE_PAGE and layout.below_4g is not None:
         raise GuestError(f"{below} bytes below 4 GiB are no multiple of {LARGE_PAGE}")
-    if layout.idle < 1:
-        raise GuestError(f"{layout.idle} turns of a loop: at least 1 is needed")
     if len(layout.kinds) != 4 or not all(1 <= kind.words <= WORDS - 2 for kind in layout.kinds):
         raise GuestError(f"four kinds of 1 to {WORDS - 2} words are needed: {layout.kinds}")
 
@@ -301,7 +299,7 @@ def _parameters(layout: Layout) -> bytes:
     kinds = [field for kind in layout.kinds for field in (kind.words, kind.factor, kind.step)]
     bounds = [layout.first, layout.zero_first, layout.blink_first, layout.hole_first]
     split = 0 if layout.below_4g is None else layout.below_4g | LARGE_PRESENT
-    rest = [layout.hole_end, layout.ram, split, layout.hot_mask, layout.hot_limit, layout.idle]
+    rest = [layout.hole_end, layout.ram, split, layout.hot_mask, layout.hot_limit, layout.ticks]
     return PARAMETERS.pack(*kinds, *bounds, *rest)
 
 

@@ -1,0 +1,1 @@
+"""A page about a repository: guests, their snapshots, and their future."""

@@ -1,0 +1,174 @@
+"""
+``--compression auto`` and ``--level auto``: the codec that suits the destination, batch by batch.
+
+Workers count what each codec costs, what else they do, and how long they wait for the destination.
+From that :mod:`~snapmig.encodings.codec_mix` has the mix that saves the guest soonest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+
+from snapmig.container.format import Encoding
+from snapmig.encodings.codec_mix import Cost, Mix, best_mix
+from snapmig.encodings.compressions import Codec
+from snapmig.handlers.counters import Counter, by_codec
+from snapmig.workers.counters import Row
+
+__all__ = ("CodecChoice",)
+
+WINDOW_BATCHES = 3
+"""Batches of each worker between two decisions: as many as it may be ahead of the destination."""
+WINDOW_S = 0.02
+"""And at least so many seconds, where batches are small."""
+FADING = 0.98
+"""Weight of what was measured before, window by window: memory differs from place to place."""
+PRIOR_BYTES = 1 << 20
+"""Weight of the codecs' usual costs beside bytes that probes have measured."""
+
+FIRST_BANDWIDTH = 0.4
+"""Bytes a nanosecond of the destination, until it has shown others: those of a usual SSD."""
+MOST_BANDWIDTH = 100.0
+WAITS = 0.1
+"""Share of waiting from which on the destination is the limit, and so has shown its bandwidth."""
+NO_WAIT = 0.03
+"""Share below which it may be faster than thought."""
+LEAST_STEP, MOST_STEP, STEP_GROWTH = 0.03, 1.0, 1.3
+"""
+By how much more it is then taken for: twice as fast until it has shown its bandwidth, later a
+little, and by a larger step after each window without a wait.
+"""
+
+Sums = npt.NDArray[np.float64]
+
+
+class CodecChoice:
+    """
+    Chooses the codec for the next batch, by its place.
+
+    :param codecs: the fastest first; of a single one nothing is measured
+    :param start: the codec of the first batches
+    :param workers: their number
+    :param rate: limit on what they write, in bytes per second
+    :param total: returns the sum of the workers' counters
+    """
+
+    def __init__(
+        self,
+        codecs: Sequence[Codec],
+        start: int,
+        workers: int,
+        rate: int | None,
+        total: Callable[[], Row],
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        self._codecs = codecs
+        self._workers = workers
+        self._total = total
+        self._clock = clock
+        self._most = MOST_BANDWIDTH if rate is None else rate / 1e9
+        self._bandwidth = min(FIRST_BANDWIDTH, self._most)
+        self._step = MOST_STEP
+        self._mix = Mix(start, start, 0.0)
+        self._owed = 0.0
+        self._batches = 0
+        self._last: Row | None = None
+        self._last_s = clock()
+        self._waited_ns = 0
+        self._recent: Sums = np.zeros(0)
+        self._coding = np.array([codec.encoding != Encoding.RAW for codec in codecs])
+
+    def __call__(self, waited_ns: int = 0) -> int:
+        """
+        Return it.
+
+        :param waited_ns: time of all workers spent waiting for object storage so far
+        """
+        self._batches += 1
+        if len(self._codecs) > 1 and self._batches >= WINDOW_BATCHES * self._workers:
+            now = self._clock()
+            if now - self._last_s >= WINDOW_S:
+                self._decide(waited_ns, now)
+                self._batches = 0
+        self._owed += self._mix.share
+        if self._owed < 1:
+            return self._mix.first
+        self._owed -= 1
+        return self._mix.second
+
+    def _decide(self, waited_ns: int, now: float) -> None:
+        row = self._total()
+        new = row.astype(np.float64)
+        if self._last is not None:
+            new -= self._last
+        self._recent = new if self._last is None else self._recent * FADING + new
+        self._follow(new, max(0, waited_ns - self._waited_ns), (now - self._last_s) * 1e9)
+        self._last, self._last_s, self._waited_ns = row, now, waited_ns
+        if self._sum(Counter.CODEC_DATA).any():
+            self._mix = best_mix(self._costs())
+
+    def _follow(self, new: Sums, waited_ns: int, window_ns: float) -> None:
+        # The destination's bandwidth: what it took while workers had to wait for it, or else more.
+        worked = new[Counter.WORK_NS] + waited_ns
+        written = new[Counter.WRITTEN_BYTES] / window_ns
+        if not worked or not written:
+            return
+        share = (new[Counter.WAIT_NS] + waited_ns) / worked
+        drained = new[Counter.DRAINED_BYTES] / window_ns
+        if not drained:
+            return  # nobody has asked the destination yet
+        if share > WAITS:
+            self._bandwidth, self._step = drained, LEAST_STEP
+        elif share < NO_WAIT:
+            self._bandwidth = max(self._bandwidth, written) * (1 + self._step)
+            self._step = min(STEP_GROWTH * self._step, MOST_STEP)
+        self._bandwidth = min(self._bandwidth, self._most)
+
+    def _sum(self, counter: Counter) -> Sums:
+        # Of each codec.
+        return self._recent[by_codec(counter, len(self._codecs))]
+
+    def _costs(self) -> list[Cost]:
+        recent = self._recent
+        ns, ratio = self._codec_ns(), self._ratios()
+        data = self._sum(Counter.CODEC_DATA).sum()
+        written = recent[Counter.WRITTEN_BYTES]
+        write_ns = (recent[Counter.WRITE_NS] - recent[Counter.WAIT_NS]) / max(1.0, written)
+        coding = self._sum(Counter.CODEC_NS).sum() + self._sum(Counter.PROBE_NS).sum()
+        other = recent[Counter.WORK_NS] - recent[Counter.WRITE_NS] - coding
+        other_ns = max(0.0, other) / data
+        beside = max(0.0, written - self._sum(Counter.CODEC_STORED).sum()) / data
+        sizes = ratio + beside  # with packets that no codec makes smaller
+        works = (other_ns + ns + write_ns * sizes) / self._workers
+        return [
+            Cost(float(work), float(size) / self._bandwidth, float(size))
+            for work, size in zip(works, sizes, strict=True)
+        ]
+
+    def _codec_ns(self) -> Sums:
+        usual = np.array([codec.ns for codec in self._codecs])
+        return self._measured(usual, Counter.CODEC_NS, Counter.PROBE_NS)
+
+    def _ratios(self) -> Sums:
+        usual = np.array([codec.ratio for codec in self._codecs])
+        found = self._measured(usual, Counter.CODEC_STORED, Counter.PROBE_STORED)
+        return np.where(self._coding, np.minimum(found, 1), 1)
+
+    def _measured(self, usual: Sums, in_use: Counter, probed: Counter) -> Sums:
+        # The relations between codecs are the usual ones, then those of the probes; their height is
+        # that of all packets that the codecs in use encoded.
+        used = self._sum(Counter.CODEC_DATA) * self._coding
+        found = float((self._sum(in_use) * self._coding).sum())
+        expected = _scaled(usual, used, found) * PRIOR_BYTES
+        tried = PRIOR_BYTES + self._sum(Counter.PROBE_DATA)
+        return _scaled((expected + self._sum(probed)) / tried, used, found)
+
+
+def _scaled(each: Sums, used: Sums, found: float) -> Sums:
+    # So that what was used of each gives what was found.
+    given = float((each * used).sum())
+    return each * (found / given) if given and found else each

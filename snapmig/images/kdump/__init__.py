@@ -1,0 +1,1 @@
+"""kdump-compressed dumps: headers, bitmaps and pages."""

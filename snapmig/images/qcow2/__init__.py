@@ -1,0 +1,1 @@
+"""Internal snapshots of qcow2 disk images: guests saved with ``savevm``."""

@@ -1,0 +1,1 @@
+"""Pictures of a guest's memory, from the index of a snapshot."""

@@ -1,0 +1,78 @@
+"""Tasks whose bytes come over a network: as many handed out at once as makes the run fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from snapmig.container.reader import SnapshotFile
+from snapmig.stores.window import Window
+from snapmig.workers.tasks import Task, TaskSource
+
+__all__ = ("WORKER_AHEAD", "Windowed")
+
+WORKER_AHEAD = 16
+"""Most batches that a worker has: 4 MiB each, they fit into what it may keep of fetched bytes."""
+_FIRST, _LEAST, _MOST = 4, 2, 64
+"""Batches of a worker at the beginning, and at least; and of all workers together."""
+
+
+class Windowed:
+    """
+    Hands out the tasks of another source while fewer than a window are under way.
+
+    :param chain: the files that they read
+    :param jobs: workers
+    :param repeated: returns the number of requests so far that took another attempt
+    """
+
+    def __init__(
+        self,
+        tasks: TaskSource,
+        chain: Sequence[SnapshotFile],
+        jobs: int,
+        repeated: Callable[[], int],
+    ) -> None:
+        self._tasks = tasks
+        self._files = [file for file in chain if file.is_remote]
+        self._repeated = repeated
+        self._known = 0
+        most = min(WORKER_AHEAD * jobs, max(_MOST, _LEAST * jobs))
+        self.window = Window(_FIRST * jobs, _LEAST * jobs, most)
+        self._lengths: dict[int, int] = {}
+
+    @property
+    def waiting(self) -> bool:
+        """True if there will be tasks later although nobody has one now."""
+        return self._tasks.waiting
+
+    def next_for(self, worker: int) -> Task | None:
+        """Return the next task unless enough are under way."""
+        if len(self._lengths) >= self.window.size:
+            return None
+        task = self._tasks.next_for(worker)
+        if task is not None and (length := self._length(task)):
+            self._lengths[task.first] = length
+        return task
+
+    def finished(self, worker: int, task: Task, reply: Any) -> list[tuple[int, Task]]:
+        """Take a reply."""
+        length = self._lengths.pop(task.first, 0)
+        if length:
+            known, self._known = self._known, self._repeated()
+            self.window.done(length, repeated=self._known > known)
+        return self._tasks.finished(worker, task, reply)
+
+    def lost(self, worker: int, tasks: Sequence[Task]) -> None:
+        """Note the death of a worker."""
+        for task in tasks:
+            self._lengths.pop(task.first, None)
+        self._tasks.lost(worker, tasks)
+
+    def _length(self, task: Task) -> int:
+        # Stored bytes of these packets in all files: what has to come, and some more in a chain.
+        return sum(
+            int(records["stored_size"].sum())
+            for file in self._files
+            for _, records in file.index.steps(task.packets)
+        )

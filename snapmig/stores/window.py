@@ -1,0 +1,102 @@
+"""
+The number of requests under way at once: more while that is faster, fewer while it is not slower.
+
+No number is right everywhere: a link needs its bandwidth times its delay, a server may give each
+connection only so much, and asks for fewer requests by refusing some (decision 55).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+__all__ = ("Window",)
+
+GAIN = 1.1
+"""Times as fast as before, for a larger window to be kept."""
+LOSS = 0.95
+"""Times as fast as before, at least, for a smaller one."""
+ROUND_S = 0.2
+"""Least time over which speed is measured: shorter ones see single requests end."""
+REST = 8
+"""Rounds between two trials, so that those cost little."""
+
+
+class Window:
+    """
+    A limit on requests under way; any thread may tell it of their ends.
+
+    :param first: at the beginning
+    :param least: to which it shrinks if others do as well
+    :param most: to which it grows
+    :ivar size: requests that may be under way now
+    """
+
+    def __init__(
+        self, first: int, least: int, most: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._most = max(1, most)
+        self._least = min(least, self._most)
+        self.size = min(first, self._most)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._before = self.size
+        self._usual = 0.0
+        self._up = False
+        self._rests = REST - 1
+        self._deaf = 0
+        self._begin_round()
+
+    def done(self, length: int, *, repeated: bool = False) -> None:
+        """
+        Note the end of a request.
+
+        :param length: bytes that it moved
+        :param repeated: the server refused it before, or a connection broke
+        """
+        with self._lock:
+            self._deaf = max(0, self._deaf - 1)
+            if repeated:
+                self._halve()
+                return
+            self._count += 1
+            if self._count <= self.size:  # begun before the round
+                self._since = self._clock()
+                return
+            self._bytes += length
+            passed = self._clock() - self._since
+            if self._count >= 2 * self.size and passed >= ROUND_S:
+                self._end_round(self._bytes / passed)
+
+    def _begin_round(self) -> None:
+        self._count = self._bytes = 0
+        self._since = self._clock()
+
+    def _halve(self) -> None:
+        if not self._deaf:  # once for all that are under way together
+            self._deaf = self.size
+            self.size = self._before = max(1, self.size // 2)
+            self._up, self._rests = False, 0
+        self._begin_round()
+
+    def _end_round(self, speed: float) -> None:
+        self._begin_round()
+        if self.size == self._before:
+            self._usual = speed
+            self._rests += 1
+            if self._rests == REST:
+                self._up, self._rests = not self._up, 0
+                self._try()
+        elif speed >= self._usual * (GAIN if self._up else LOSS):
+            self._before, self._usual = self.size, speed
+            if self._up:
+                self._try()
+        else:
+            self.size = self._before
+
+    def _try(self) -> None:
+        if self._up:
+            self.size = min(self.size + max(1, self.size // 2), self._most)
+        elif self.size > self._least:
+            self.size = max(self._least, self.size * 3 // 4)

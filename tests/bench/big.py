@@ -1,0 +1,131 @@
+"""
+Large sparse guests and long chains: ``python -m tests.bench.big --folder DIR``.
+
+Each verb's time, processor time and the memory of its largest process, for a sparse image with more
+and more pages at even distances, and for more and more snapshots in a chain. The last column is by
+how much the processor time grew, beside the growth of the pages or of the chain.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from snapmig.geometry import PAGE_SIZE
+from snapmig.units import parse_size
+from tests.support.program import PROGRAM
+
+_CONTENTS = 64
+"""Different pages of an image."""
+_CHANGED = 100
+"""One in so many pages is changed from one snapshot to the next."""
+
+
+class Cost(NamedTuple):
+    """What a command took: seconds, processor seconds, and the MiB of its largest process."""
+
+    wall: float
+    cpu: float
+    memory: float
+
+
+def run(*words: object) -> Cost:
+    """Run snapmig."""
+    begun = time.monotonic()
+    process = subprocess.Popen([*PROGRAM, *map(str, words)], stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, words
+    wall = time.monotonic() - begun
+    return Cost(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024)
+
+
+def write_pages(image: Path, size: int, count: int, every: int = 1, seed: int = 0) -> None:
+    """Write one in ``every`` of ``count`` pages at even distances into a sparse image."""
+    letters = random.Random(seed)
+    words = [b"%06x is a word " % letters.getrandbits(24) for _ in range(300)]
+    contents = [b"".join(letters.choices(words, k=300))[:PAGE_SIZE] for _ in range(_CONTENTS)]
+    distance = size // count // PAGE_SIZE * PAGE_SIZE
+    with image.open("r+b" if image.exists() else "x+b", buffering=0) as file:
+        file.truncate(size)
+        for number in range(seed % every, count, every):
+            os.pwrite(file.fileno(), contents[number % _CONTENTS], number * distance)
+
+
+def sparse(folder: Path, size: int, count: int) -> Iterator[tuple[str, Cost]]:
+    """Yield the verbs' costs of an image with so many pages."""
+    image, snapshot, child = folder / "image", folder / "1.snap", folder / "2.snap"
+    write_pages(image, size, count)
+    yield "save", run("save", image, snapshot)
+    yield "save, unchanged", run("save", "--parent", snapshot, image, child)
+    write_pages(image, size, count, _CHANGED, 1)
+    yield "save, 1 % changed", run("save", "-f", "--parent", snapshot, image, child)
+    image.unlink()
+    yield "verify", run("verify", snapshot)
+    yield "verify of the latter", run("verify", child)
+    yield "diff", run("diff", snapshot, child)
+    yield "merge", run("merge", child, folder / "3.snap")
+    (folder / "3.snap").unlink()
+    yield "restore", run("restore", snapshot, folder / "out")
+    yield "restore of the latter", run("restore", "-f", child, folder / "out")
+    for each in folder.iterdir():
+        each.unlink()
+
+
+def chain(folder: Path, size: int, pages: int, length: int) -> Iterator[tuple[str, Cost]]:
+    """Yield the verbs' costs of the last of so many snapshots of a guest."""
+    image = folder / "image"
+    write_pages(image, size, pages)
+    run("save", image, folder / "0.snap")
+    for number in range(1, length):
+        write_pages(image, size, pages, _CHANGED, number)
+        parent, last = folder / f"{number - 1}.snap", folder / f"{number}.snap"
+        cost = run("save", "--parent", parent, image, last)
+    yield "save", cost
+    yield "verify", run("verify", last)
+    yield "restore", run("restore", last, folder / "out")
+    yield "diff", run("diff", folder / "0.snap", last)
+    yield "merge", run("merge", last, folder / "merged")
+    for each in folder.iterdir():
+        each.unlink()
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--ram", type=parse_size, default=1 << 40)
+    parser.add_argument("--pages", type=int, nargs="*", default=[100_000, 300_000, 1_000_000])
+    parser.add_argument("--chain-ram", type=parse_size, default=256 << 30)
+    parser.add_argument("--chain-pages", type=int, default=50_000)
+    parser.add_argument("--chains", type=int, nargs="*", default=[4, 16, 64])
+    options = parser.parse_args()
+    print("| | verb | s | processor s | largest process, MiB | growth |")
+    print("|---|---|---:|---:|---:|---:|")
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        for kind, sizes in (("pages", options.pages), ("snapshots", options.chains)):
+            before: dict[str, tuple[int, float]] = {}
+            for size in sizes:
+                found = (
+                    sparse(folder, options.ram, size)
+                    if kind == "pages"
+                    else chain(folder, options.chain_ram, options.chain_pages, size)
+                )
+                for verb, cost in found:
+                    count, cpu = before.get(verb, (size, cost.cpu))
+                    growth = f"{cost.cpu / cpu:.2f} / {size / count:.2f}"
+                    before[verb] = size, cost.cpu
+                    shown = f"{cost.wall:.1f} | {cost.cpu:.1f} | {cost.memory:.0f} | {growth}"
+                    print(f"| {size:,} {kind} | {verb} | {shown} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Object storage: a real server on loopback, and a proxy before it."""

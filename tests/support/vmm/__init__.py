@@ -1,0 +1,1 @@
+"""Programs that take the part of other hypervisors, written from their sources."""

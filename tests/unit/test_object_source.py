@@ -1,0 +1,40 @@
+"""Facts about reads of objects by several threads; the server's answers are made here."""
+
+from types import SimpleNamespace
+
+from snapmig.stores import object as objects
+from snapmig.stores.location import ObjectUrl
+from snapmig.stores.source import SourcePlan
+
+CONTENT = bytes(range(256)) * (objects.BLOCK // 256) * 3 * objects.BLOCKS
+
+
+class _Client:
+    # Has another reader come between a request and its answer, once.
+    between = staticmethod(lambda: None)
+
+    def __init__(self, _url):
+        pass
+
+    def start(self, length):
+        return SimpleNamespace(size=len(CONTENT), version="1", start=CONTENT[:length])
+
+    def stream(self, offset, length, _version, take):
+        between, _Client.between = _Client.between, lambda: None
+        between()
+        take(CONTENT[offset : offset + length])
+
+
+def test_others_may_push_blocks_out_meanwhile(monkeypatch):
+    """Bytes across two blocks are right though others fill the cache while one is fetched."""
+    monkeypatch.setattr(objects, "ObjectClient", _Client)
+    source = objects.ObjectSource(ObjectUrl("bucket", "key"), SourcePlan("s3://bucket/key"))
+
+    def others():
+        for number in range(2, 2 + objects.BLOCKS):
+            source.read(number * objects.BLOCK, 1)
+
+    monkeypatch.setattr(_Client, "between", staticmethod(others))
+    found = source.read(objects.BLOCK - 5, 10)
+
+    assert found == CONTENT[objects.BLOCK - 5 : objects.BLOCK + 5]

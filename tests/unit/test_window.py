@@ -1,0 +1,83 @@
+"""Facts about how many requests are under way; links are numbers here."""
+
+import pytest
+
+from snapmig.stores.window import Window
+from tests.support.far_requests import FarRequests
+
+FIRST, MOST = 4, 32
+
+
+def _window(link: FarRequests) -> Window:
+    return Window(FIRST, FIRST, MOST, link.clock)
+
+
+@pytest.mark.parametrize("delay_s", [0.001, 0.02, 0.08])
+def test_the_link_is_used(delay_s):
+    """At 1 Gbit/s nine tenths of the link are used, whatever its delay."""
+    link = FarRequests(delay_s)
+
+    assert link.run(_window(link), 2000) > 0.9
+
+
+def test_connections_are_limited():
+    """Where a server gives each connection little, more of them use a fast link."""
+    link = FarRequests(0.02, rate=1e9, connection_rate=90e6, length=8 << 20)
+
+    assert link.run(_window(link), 2000) > 0.9
+
+
+def test_a_short_link_needs_few():
+    """Where the first window fills the link, no larger one is kept."""
+    link = FarRequests(0.001)
+    link.run(_window(link), 2000)
+
+    assert sum(link.sizes) / len(link.sizes) < FIRST * 1.25
+
+
+def test_it_has_a_limit():
+    """However far the server is, no more than the most are under way."""
+    link = FarRequests(2.0)
+    link.run(_window(link), 2000)
+
+    assert max(link.sizes) == MOST
+
+
+def test_it_shrinks_when_the_link_gets_shorter():
+    """What a long delay needed is given up again after it."""
+    link = FarRequests(0.3)
+    window = _window(link)
+    link.run(window, 500)
+    grown = window.size
+    link.delay_s = 0.001
+    link.run(window, 4000)
+
+    assert FIRST <= window.size <= grown // 2
+
+
+def test_refusals_make_it_smaller():
+    """A server that refuses all but two at once gets two."""
+    link = FarRequests(0.02, served=2)
+    window = _window(link)
+    link.run(window, 40)
+
+    assert window.size <= 2
+
+
+def test_refusals_of_one_moment_count_once():
+    """All of a window refused together halve it once."""
+    window = Window(16, 4, MOST)
+    for _ in range(16):
+        window.done(1, repeated=True)
+
+    assert window.size == 8
+
+
+def test_it_recovers_from_refusals():
+    """A server that refuses no more gets as many as before."""
+    link = FarRequests(0.08, served=1)
+    window = _window(link)
+    link.run(window, 40)
+    link.served = MOST
+
+    assert link.run(window, 3000) > 0.85
