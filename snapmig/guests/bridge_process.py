@@ -28,7 +28,8 @@ _MOST_DESCRIPTORS = 16
 _MOST_NAMES = 8
 _LONGEST_OUTPUT = 64 << 20
 _SHUT_OFF = "shut off"
-_SHUT_OFF_NUMBER = 5  # VIR_DOMAIN_SHUTOFF
+_RUNNING = "running"
+_STATES = {1: _RUNNING, 5: _SHUT_OFF}  # VIR_DOMAIN_RUNNING and _SHUTOFF
 _MIGRATABLE = 8 | 1
 """VIR_DOMAIN_XML_MIGRATABLE and _SECURE: as in libvirt's own save images."""
 
@@ -121,7 +122,8 @@ def _answer(link: _Link, command: dict[str, Any], descriptors: list[int]) -> dic
         "snapmig-domain-xml": link.xml,
     }
     try:
-        if name in own:
+        # libvirt won't resume a domain that runs; QEMU takes back its disks then: guard_process.
+        if name in own and not (name == "cont" and link.state() == _RUNNING):
             return {"return": own[name]() or {}, "id": number}
         answer = json.loads(link.command(json.dumps(command), descriptors))
         if not isinstance(answer, dict):
@@ -276,8 +278,7 @@ class _Binding:
         self._domain = self._call(self._connection.lookupByUUIDString, uuid)
 
     def state(self) -> str:
-        off = self._call(self._domain.state)[0] == _SHUT_OFF_NUMBER
-        return _SHUT_OFF if off else ""
+        return _STATES.get(self._call(self._domain.state)[0], "")
 
     def xml(self) -> str:
         return str(self._call(self._domain.XMLDesc, _MIGRATABLE))

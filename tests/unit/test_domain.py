@@ -29,7 +29,7 @@ echo "$*" >> {folder}/called
 case "$1" in
 uri) {uri};;
 list) printf '%s\\n' {listed};;
-domstate) echo running;;
+domstate) echo {state};;
 dumpxml) echo '<domain/>';;
 qemu-monitor-command) {command};;
 *) {other};;
@@ -45,6 +45,7 @@ def virsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
     def make(**answers: str) -> Path:
         usual = {"uri": "echo qemu:///session", "listed": f"'{UUIDS[0]} web'", "other": "true"}
+        usual |= {"state": "paused"}
         usual |= {"command": """echo '{"return":{"status":"running"},"id":"libvirt-1"}'"""}
         program = tmp_path / "virsh"
         program.write_text(VIRSH.format(folder=tmp_path, **{**usual, **answers}))
@@ -77,6 +78,14 @@ def test_continued_by_libvirt(virsh: Make) -> None:
     with Monitor(Domain("web")) as monitor:
         monitor.execute("cont")
     assert (folder / "called").read_text().splitlines()[-1] == f"resume {UUIDS[0]}"
+
+
+def test_continued_behind_libvirts_back(virsh: Make) -> None:
+    """A domain that runs is continued by QEMU's command, for libvirt refuses that."""
+    folder = virsh(state="running", other="echo error: already running >&2; exit 1")
+    with Monitor(Domain("web")) as monitor:
+        monitor.execute("cont")
+    assert '"execute": "cont"' in (folder / "called").read_text().splitlines()[-1]
 
 
 def test_definition(virsh: Make) -> None:
