@@ -41,12 +41,22 @@ def huge_pages(count: int) -> Iterator[None]:
     with pool.open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         before = int(pool.read_text())
-        pool.write_text(f"{before + count}\n")
         try:
-            assert int(pool.read_text()) == before + count, "the kernel has no huge pages left"
+            _set_size(pool, before + count)
             yield
         finally:
             pool.write_text(f"{before}\n")
+
+
+def _set_size(pool: Path, count: int) -> None:
+    # After many tests free memory may lie in pieces, and cached files between them.
+    for name in ("drop_caches", "compact_memory", ""):
+        pool.write_text(f"{count}\n")
+        if int(pool.read_text()) == count:
+            return
+        if name:
+            Path("/proc/sys/vm", name).write_text("1\n")
+    raise AssertionError("the kernel has no huge pages left")
 
 
 @contextmanager
