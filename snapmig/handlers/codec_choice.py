@@ -7,8 +7,10 @@ From that :mod:`~snapmig.encodings.codec_mix` has the mix that saves the guest s
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +45,35 @@ By how much more it is then taken for: twice as fast until it has shown its band
 little, and by a larger step after each window without a wait.
 """
 
+SPAN_WINDOWS = 2
+"""Windows over which a rate is taken: in a single one a batch more or less is a sixth."""
+RECENT_WINDOWS = 8
+"""
+Windows of which the best rate counts. A destination shows its bandwidth only while there is always
+something to write. A mix that keeps workers as busy as the destination leaves it idle at times, and
+after the rate of such a time the next mix would be slower still.
+"""
+
 Sums = npt.NDArray[np.float64]
+
+
+class _Moment(NamedTuple):
+    # Sums since the start.
+    ns: float
+    drained: float
+    waited_ns: float
+    worked_ns: float
+
+    def since(self, other: _Moment) -> _Moment:
+        return _Moment(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
+
+    @property
+    def rate(self) -> float:
+        return self.drained / self.ns
+
+    @property
+    def waiting(self) -> float:
+        return self.waited_ns / max(1.0, self.worked_ns)
 
 
 class CodecChoice:
@@ -78,7 +108,7 @@ class CodecChoice:
         self._batches = 0
         self._last: Row | None = None
         self._last_s = clock()
-        self._waited_ns = 0
+        self._moments = deque([_Moment(self._last_s * 1e9, 0, 0, 0)], RECENT_WINDOWS + 1)
         self._recent: Sums = np.zeros(0)
         self._coding = np.array([codec.encoding != Encoding.RAW for codec in codecs])
 
@@ -106,25 +136,28 @@ class CodecChoice:
         if self._last is not None:
             new -= self._last
         self._recent = new if self._last is None else self._recent * FADING + new
-        self._follow(new, max(0, waited_ns - self._waited_ns), (now - self._last_s) * 1e9)
-        self._last, self._last_s, self._waited_ns = row, now, waited_ns
+        self._moments.append(_moment(row, waited_ns, now))
+        self._follow(new[Counter.WRITTEN_BYTES])
+        self._last, self._last_s = row, now
         if self._sum(Counter.CODEC_DATA).any():
             self._mix = best_mix(self._costs())
 
-    def _follow(self, new: Sums, waited_ns: int, window_ns: float) -> None:
+    def _follow(self, written: float) -> None:
         # The destination's bandwidth: what it took while workers had to wait for it, or else more.
-        worked = new[Counter.WORK_NS] + waited_ns
-        written = new[Counter.WRITTEN_BYTES] / window_ns
-        if not worked or not written:
-            return
-        share = (new[Counter.WAIT_NS] + waited_ns) / worked
-        drained = new[Counter.DRAINED_BYTES] / window_ns
-        if not drained:
+        moments = list(self._moments)
+        last = moments[-1].since(moments[-2])
+        if not last.drained or not written:
             return  # nobody has asked the destination yet
-        if share > WAITS:
-            self._bandwidth, self._step = drained, LEAST_STEP
-        elif share < NO_WAIT:
-            self._bandwidth = max(self._bandwidth, written) * (1 + self._step)
+        if last.waiting > WAITS:
+            spans = [
+                later.since(moments[max(0, at - SPAN_WINDOWS)])
+                for at, later in enumerate(moments[1:], 1)
+            ]
+            shown = (span.rate for span in spans if span.waiting > WAITS)
+            self._bandwidth = max(shown, default=last.rate)
+            self._step = LEAST_STEP
+        elif last.waiting < NO_WAIT:
+            self._bandwidth = max(self._bandwidth, written / last.ns) * (1 + self._step)
             self._step = min(STEP_GROWTH * self._step, MOST_STEP)
         self._bandwidth = min(self._bandwidth, self._most)
 
@@ -166,6 +199,14 @@ class CodecChoice:
         expected = _scaled(usual, used, found) * PRIOR_BYTES
         tried = PRIOR_BYTES + self._sum(Counter.PROBE_DATA)
         return _scaled((expected + self._sum(probed)) / tried, used, found)
+
+
+def _moment(row: Row, waited_ns: int, now: float) -> _Moment:
+    # Waiting for object storage is no worker's, but the same to the choice.
+    drained, waits, works = (
+        float(row[counter]) for counter in (Counter.DRAINED_BYTES, Counter.WAIT_NS, Counter.WORK_NS)
+    )
+    return _Moment(now * 1e9, drained, waits + waited_ns, works + waited_ns)
 
 
 def _scaled(each: Sums, used: Sums, found: float) -> Sums:

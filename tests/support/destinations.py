@@ -41,6 +41,7 @@ class MadeUpSave:
 
     :param true: codecs with their real costs
     :param bandwidth: bytes a nanosecond of the destination
+    :param late_ns: nanoseconds after the last byte of a batch until its worker knows
     :ivar row: the sum of the workers' counters
     :ivar now: nanoseconds
     :ivar ns: when the last byte is written
@@ -49,12 +50,18 @@ class MadeUpSave:
     """
 
     def __init__(
-        self, true: Sequence[Codec], bandwidth: float, workers: int = 2, batches: int = 500
+        self,
+        true: Sequence[Codec],
+        bandwidth: float,
+        workers: int = 2,
+        batches: int = 500,
+        late_ns: int = 0,
     ) -> None:
         self.row = np.zeros(COUNTERS, np.int64)
         self.now = 0.0
         self._true = true
         self._bandwidth = bandwidth
+        self._late_ns = late_ns
         self._draw = np.random.default_rng(1)
         self._probed = 0
         self._free = 0.0
@@ -98,7 +105,7 @@ class MadeUpSave:
     def _write(self, batch: _Batch, written: deque[tuple[float, int]]) -> int:
         # Return how long the worker waits for an older batch.
         self._free = max(self._free, self.now) + batch.stored / self._bandwidth
-        written.append((self._free, batch.stored))
+        written.append((self._free + self._late_ns, batch.stored))
         wait_ns = 0
         if len(written) > PACED_BATCHES:
             free, drained = written.popleft()

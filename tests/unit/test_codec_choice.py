@@ -29,6 +29,19 @@ def test_no_fixed_codec_is_much_faster(mib, factors):
     assert MadeUpSave(true, mib / MIB).follow(usable_codecs()).ns <= 1.1 * best
 
 
+@pytest.mark.parametrize("mib", [50, 100, 200, 400])
+def test_a_late_destination_is_not_a_slow_one(mib):
+    """Waits for a disk that is idle at times are not taken for its bandwidth, again and again."""
+    true = usable_codecs()
+    late = 20_000_000
+    best = min(
+        MadeUpSave(true, mib / MIB, late_ns=late).run(lambda at=at: at).ns
+        for at in range(len(true))
+    )
+
+    assert MadeUpSave(true, mib / MIB, late_ns=late).follow(true).ns <= 1.1 * best
+
+
 def test_a_slow_destination_gets_the_better_codecs():
     """The slower a destination, the less is stored."""
     true = usable_codecs()
