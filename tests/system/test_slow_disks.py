@@ -20,8 +20,8 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def image(shared_shm):
-    """Give an image of 96 MiB of text."""
-    return ram.write(shared_shm / "a", np.tile(ram.text(4096), (6, 1)))
+    """Give an image of 160 MiB of text."""
+    return ram.write(shared_shm / "a", np.tile(ram.text(4096), (10, 1)))
 
 
 def _codecs(image, snapshot, options, *before):
