@@ -170,11 +170,13 @@ def test_pages_are_sent_as_the_dialect_has_them(recording):
     """Zero pages disorder those of newer releases; only older ones join pages and SYNC."""
     dialect = dialect_of(recording)
     found = recording.channels
+    # With a barrier per section, a packet may hold the end of one round and the start of the next.
+    disordered = dialect.zeros_in_packets or dialect.per_section
 
     assert sum(zero for one in found for _, zero in one.sizes) > 0 or not dialect.zeros_in_packets
     assert dialect.sync_with_pages or not any(one.sync_with_pages for one in found)
     assert dialect.stale_size or not any(one.stale for one in found)
-    assert dialect.zeros_in_packets or not any(one.disordered for one in found)
+    assert disordered or not any(one.disordered for one in found)
     assert dialect.repeats or not any(epoch.repeated for one in found for epoch in one.epochs)
 
 

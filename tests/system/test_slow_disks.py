@@ -20,8 +20,8 @@ pytestmark = pytest.mark.root
 
 @pytest.fixture(scope="module")
 def image(shared_shm):
-    """Give an image of 160 MiB of text."""
-    return ram.write(shared_shm / "a", np.tile(ram.text(4096), (10, 1)))
+    """Give an image of 96 MiB of text."""
+    return ram.write(shared_shm / "a", np.tile(ram.text(4096), (6, 1)))
 
 
 def _codecs(image, snapshot, options, *before):
@@ -41,8 +41,9 @@ def test_a_slow_disk_gets_the_better_codecs(image, tmp_path, shm, options, best)
     """Where workers wait for the disk, packets get a codec that makes them smaller."""
     requires("losetup")
     requires("mkfs.ext4")
+    requires("chrt")  # who waits for a processor does not wait for the disk
     with filesystems.slow(shm / "disk", tmp_path / "slow", SLOW) as (place, throttled):
-        codecs = _codecs(image, place / "s", options, *throttled)
+        codecs = _codecs(image, place / "s", options, *throttled, "chrt", "-r", "10")
 
     assert any(name.startswith(best) for name in codecs)
 
