@@ -47,7 +47,9 @@ from tests.support.objects.server import BUCKET, serving, settings
 POLL_S = 0.002
 PATIENCE_S = 180.0
 MINUTE_S = 60.0
+WHOLE_S = 10.0
 LATENCY_S = 0.02
+ERRORS = "errors"
 WARM, COLD, OBJECT = "warm", "cold", "object"
 
 
@@ -56,21 +58,30 @@ class Took(NamedTuple):
     One start.
 
     :param output_s: until the first output
+    :param runs_s: until the guest ran; None where that is said later or by nobody
     :param touched: packets that the guest had touched by then; None where nobody counts
     :param read_share: part of a cold file in the page cache by then
+    :param requests: for the object by then
+    :param read_bytes: answers to them
     :param lines: of output in the first minute
     """
 
     output_s: float
-    touched: int | None
-    read_share: float | None
-    lines: int | None
+    runs_s: float | None = None
+    touched: int | None = None
+    read_share: float | None = None
+    requests: int | None = None
+    read_bytes: int | None = None
+    lines: int | None = None
 
 
 COLUMNS = (
     Column("first output, s", "output_s"),
+    Column("guest runs, s", "runs_s"),
     Column("packets touched", "touched", "{:.0f}"),
     Column("file read %", "read_share", "{:.0f}", 0.01),
+    Column("requests", "requests", "{:.0f}"),
+    Column("MiB read", "read_bytes", "{:.0f}", 1 << 20),
     Column("lines in a minute", "lines", "{:.0f}"),
 )
 
@@ -88,6 +99,7 @@ class Bench:
     jobs: int
     packets: int
     url: str = ""
+    proxy: Proxy | None = None
     environment: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -163,6 +175,7 @@ def _prepare(stack: ExitStack, options: argparse.Namespace) -> Bench:
         server = stack.enter_context(serving())
         proxy = stack.enter_context(closing(Proxy(server.port)))
         bench.environment = settings(proxy.url, folder)
+        bench.proxy = proxy
         bench.url = f"s3://{BUCKET}/guest.snap"
         _snapmig(bench, "repack", str(machine.kept), bench.url)
         proxy.rule = Delay(LATENCY_S)
@@ -179,7 +192,8 @@ def _run(words: Sequence[str], bench: Bench, path: str, folder: Path) -> subproc
     options = [word.format(folder=folder, known=bench.folder) for word in words]
     command = [*PYTHON, "run", "-j", str(bench.jobs), *options, path, "--", *qemu]
     environment = {**os.environ, **bench.environment}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, env=environment)
+    with (folder / ERRORS).open("wb") as errors:
+        return subprocess.Popen(command, stderr=errors, env=environment)
 
 
 class _Plain(Guest):
@@ -220,18 +234,23 @@ def _map(bench: Bench, _path: str, folder: Path) -> Guest:
 
 
 MOUNT = ("--mount", "{folder}/mnt")
+NEW = ("--working-set", "{folder}/set")
 KNOWN = ("--working-set", "{known}/mount-set")
 SENT = ("--working-set", "{known}/postcopy-set")
+FULLER = "run --postcopy --working-set of a mount"
+"""From a slow store a guest asks for packets that come unasked from a disk, and so are not in the
+set that postcopy records there."""
 FILES: dict[str, tuple[str, Start]] = {
     "mapped-ram, QEMU's own load": ("mapped", _load),
     "uncompressed, mapped by QEMU": ("plain", _map),
     "run --no-postcopy": ("snapshot", partial(_run, ("--no-postcopy",))),
     "run --postcopy": ("snapshot", partial(_run, ("--postcopy",))),
     "run --postcopy --working-set": ("snapshot", partial(_run, ("--postcopy", *SENT))),
-    "run --mount": ("snapshot", partial(_run, MOUNT)),
+    FULLER: ("snapshot", partial(_run, ("--postcopy", *KNOWN))),
+    "run --mount": ("snapshot", partial(_run, (*MOUNT, *NEW))),
     "run --mount --working-set": ("snapshot", partial(_run, (*MOUNT, *KNOWN))),
 }
-"""Ways with what they read."""
+"""Ways with what they read; a mount without a working set tells which packets were touched."""
 OBJECTS = tuple(name for name, (what, _) in FILES.items() if what == "snapshot")
 
 
@@ -240,7 +259,7 @@ def _measure(bench: Bench, options: argparse.Namespace, records: Records) -> Non
         _start(bench, name, WARM, whole=True)  # records it
     minutes = [options.rounds] if options.minute else []
     for cache in options.caches.split(","):
-        names = OBJECTS if cache == OBJECT else tuple(FILES)
+        names = OBJECTS if cache == OBJECT else tuple(name for name in FILES if name != FULLER)
         for number in [*range(options.rounds), *minutes]:
             for name in in_turn(names, number):
                 took = _start(bench, name, cache, minute=number in minutes)
@@ -260,25 +279,55 @@ def _start(
     if cache == COLD:
         for each in bench.files:
             _forget(each)
+    before = _asked(bench)
     with tempfile.TemporaryDirectory(prefix="start-", dir=bench.folder) as made:
         folder = Path(made)
         (folder / "mnt").mkdir()
         serial = folder / "serial"
         began = time.monotonic()
+        runs_s = None
         guest = start(bench, bench.url if cache == OBJECT else str(path), folder)
         with _ended(guest):
             while not (serial.exists() and serial.stat().st_size):
-                _check(guest, began)
+                _check(guest, began, folder)
+                if runs_s is None and _says_that_it_runs(folder):
+                    runs_s = time.monotonic() - began
                 time.sleep(POLL_S)
-            output = time.monotonic() - began
-            cached = _cached(path)
-            if minute or whole:
-                time.sleep(max(0.0, MINUTE_S - (time.monotonic() - began)) if minute else 10)
-            lines = serial.read_bytes().count(b"\n")
-        known = bench.folder / "mount-set"
-        counts = "--mount --working-set" in name and known.exists()
-        touched = len(json.loads(known.read_bytes())["packets"]) if counts else None
-    return Took(output, touched, cached if cache == COLD else None, lines if minute else None)
+            took = Took(time.monotonic() - began, runs_s)
+            if cache == COLD:
+                took = took._replace(read_share=_cached(path))
+            if cache == OBJECT:
+                requests, read = (
+                    now - then for now, then in zip(_asked(bench), before, strict=True)
+                )
+                took = took._replace(requests=requests, read_bytes=read)
+            if whole:
+                time.sleep(WHOLE_S)
+            if minute:
+                time.sleep(max(0.0, MINUTE_S - (time.monotonic() - began)))
+                took = took._replace(lines=serial.read_bytes().count(b"\n"))
+        if not minute and name == "run --mount":
+            took = took._replace(touched=_touched(folder / "set"))
+    return took
+
+
+def _asked(bench: Bench) -> tuple[int, int]:
+    if bench.proxy is None:
+        return 0, 0
+    return len(bench.proxy.requests), bench.proxy.answered
+
+
+def _says_that_it_runs(folder: Path) -> bool:
+    errors = folder / ERRORS
+    return errors.exists() and b"the guest runs" in errors.read_bytes()
+
+
+def _touched(path: Path) -> int:
+    # The server writes it after the last user of the mount has gone.
+    end = time.monotonic() + PATIENCE_S
+    while not path.exists() and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return len(json.loads(path.read_bytes())["packets"])
 
 
 @contextmanager
@@ -290,14 +339,14 @@ def _ended(guest: subprocess.Popen[bytes] | Guest) -> Iterator[None]:
             guest.quit()
         else:
             guest.send_signal(signal.SIGTERM)
-            guest.communicate(timeout=PATIENCE_S)
+            guest.wait(PATIENCE_S)
 
 
-def _check(guest: subprocess.Popen[bytes] | Guest, began: float) -> None:
+def _check(guest: subprocess.Popen[bytes] | Guest, began: float, folder: Path) -> None:
     if time.monotonic() - began > PATIENCE_S:
         raise CommandError(f"no output in {PATIENCE_S:.0f} s")
     if not isinstance(guest, Guest) and guest.poll() is not None:
-        raise CommandError(guest.communicate()[1].decode())
+        raise CommandError((folder / ERRORS).read_text())
 
 
 def _forget(path: Path) -> None:
