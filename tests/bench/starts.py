@@ -16,10 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +27,21 @@ from snapmig.operations.runs.random_access import RandomAccess
 from tests.bench import facts, machines
 from tests.bench.contestants import PYTHON
 from tests.bench.guest_runs import set_capabilities
-from tests.bench.machines import Machine
 from tests.bench.measure import CommandError
 from tests.bench.records import Records, described
 from tests.bench.rounds import in_turn, main_with, say
 from tests.bench.runner import SHARED_MEMORY, work_folder
+from tests.bench.start_ways import (
+    ERRORS,
+    FILES,
+    FULLER,
+    KNOWN,
+    MOUNT,
+    OBJECTS,
+    POLL_S,
+    Bench,
+    run_guest,
+)
 from tests.bench.tables import Column, figure_rows, text_table
 from tests.support.guests import migration
 from tests.support.guests.build import CACHE
@@ -44,12 +52,10 @@ from tests.support.guests.qemu import Guest, GuestError, find_qemu
 from tests.support.objects.proxy import Delay, Proxy
 from tests.support.objects.server import BUCKET, serving, settings
 
-POLL_S = 0.002
 PATIENCE_S = 180.0
 MINUTE_S = 60.0
 WHOLE_S = 10.0
 LATENCY_S = 0.02
-ERRORS = "errors"
 WARM, COLD, OBJECT = "warm", "cold", "object"
 
 
@@ -86,42 +92,6 @@ COLUMNS = (
 )
 
 
-@dataclass
-class Bench:
-    """Everything that the ways share."""
-
-    machine: Machine
-    folder: Path
-    snapshot: Path
-    mapped: Path
-    plain: Path
-    state: Path
-    jobs: int
-    packets: int
-    url: str = ""
-    proxy: Proxy | None = None
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """Whatever is to be cold."""
-        return (self.snapshot, self.mapped, self.plain, self.state)
-
-    def qemu(self, serial: Path, backend: str) -> list[str]:
-        """Return the command of a QEMU with a memory backend, without what comes in."""
-        config = self.machine.configure(None, ())
-        return [
-            *(self.machine.program, "-nodefaults", "-no-user-config", "-display", "none"),
-            *("-no-reboot", "-accel", config.accel, "-smp", str(config.cpus)),
-            *("-object", f"{backend},id=ram,size={config.ram}"),
-            *("-machine", f"{config.machine},memory-backend=ram", "-m", f"{config.ram >> 10}K"),
-            *("-serial", f"file:{serial}", *config.extra),
-        ]
-
-
-Start = Callable[[Bench, str, Path], "subprocess.Popen[bytes] | Guest"]
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run and print a table; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.starts", description=__doc__)
@@ -144,12 +114,14 @@ def _bench(options: argparse.Namespace) -> list[str]:
         path = options.output_dir / "starts.jsonl"
         records = stack.enter_context(Records(path, {**known, "packets": bench.packets}))
         _measure(bench, options, records)
+        caches = options.caches.split(",")
+        decoded = {cache: _decoded(bench, cache) for cache in caches if options.rounds}
     lines = [f"the guest has {bench.packets} packets"]
-    for cache in options.caches.split(","):
+    for cache in caches:
         where = ("start", cache, options.jobs)
         names = records.results.rows(*where, "snapmig", "peer")
         rows = figure_rows(records.results, where, names, COLUMNS, timed=None)
-        lines += ["", cache, *text_table(list(rows))]
+        lines += ["", cache, *text_table(list(rows)), *decoded.get(cache, ())]
     return [*lines, f"written: {records.path}"]
 
 
@@ -187,73 +159,6 @@ def _snapmig(bench: Bench, *words: str) -> None:
     subprocess.run([*PYTHON, *words], check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
-def _run(words: Sequence[str], bench: Bench, path: str, folder: Path) -> subprocess.Popen[bytes]:
-    qemu = bench.qemu(folder / "serial", "memory-backend-memfd,share=on")
-    options = [word.format(folder=folder, known=bench.folder) for word in words]
-    command = [*PYTHON, "run", "-j", str(bench.jobs), *options, path, "--", *qemu]
-    environment = {**os.environ, **bench.environment}
-    with (folder / ERRORS).open("wb") as errors:
-        return subprocess.Popen(command, stderr=errors, env=environment)
-
-
-class _Plain(Guest):
-    # A guest that tests drive, started by a command of ours.
-    def __init__(self, bench: Bench, backend: str, folder: Path) -> None:
-        super().__init__(bench.machine.program, bench.machine.configure(None, ()))
-        self._command = bench.qemu(folder / "serial", backend)
-
-    def arguments(self) -> list[str]:
-        return [*self._command, "-incoming", "defer", "-qmp", f"unix:{self.folder / 'qmp'}"]
-
-    def load(self, uri: str) -> None:
-        self.execute("migrate-incoming", uri=uri)
-        while self.execute("query-migrate").get("status") != "completed":
-            time.sleep(POLL_S)
-        if self.execute("query-status")["status"] != "running":
-            self.cont()
-
-
-def _load(bench: Bench, _path: str, folder: Path) -> Guest:
-    guest = _Plain(bench, "memory-backend-memfd,share=on", folder)
-    guest.start()
-    migration.prepare(guest, (MAPPED_RAM, MULTIFD), multifd_channels=bench.jobs)
-    guest.load(f"file:{bench.mapped}")
-    return guest
-
-
-def _map(bench: Bench, _path: str, folder: Path) -> Guest:
-    (block,) = [each for each in snapmig.info(bench.plain).blocks if each.name == "ram"]
-    backend = (
-        f"memory-backend-file,mem-path={bench.plain},offset={block.offset},"
-        "share=off,readonly=on,rom=off"
-    )
-    guest = _Plain(bench, backend, folder)
-    guest.start()
-    guest.load(f"file:{bench.state}")
-    return guest
-
-
-MOUNT = ("--mount", "{folder}/mnt")
-NEW = ("--working-set", "{folder}/set")
-KNOWN = ("--working-set", "{known}/mount-set")
-SENT = ("--working-set", "{known}/postcopy-set")
-FULLER = "run --postcopy --working-set of a mount"
-"""From a slow store a guest asks for packets that come unasked from a disk, and so are not in the
-set that postcopy records there."""
-FILES: dict[str, tuple[str, Start]] = {
-    "mapped-ram, QEMU's own load": ("mapped", _load),
-    "uncompressed, mapped by QEMU": ("plain", _map),
-    "run --no-postcopy": ("snapshot", partial(_run, ("--no-postcopy",))),
-    "run --postcopy": ("snapshot", partial(_run, ("--postcopy",))),
-    "run --postcopy --working-set": ("snapshot", partial(_run, ("--postcopy", *SENT))),
-    FULLER: ("snapshot", partial(_run, ("--postcopy", *KNOWN))),
-    "run --mount": ("snapshot", partial(_run, (*MOUNT, *NEW))),
-    "run --mount --working-set": ("snapshot", partial(_run, (*MOUNT, *KNOWN))),
-}
-"""Ways with what they read; a mount without a working set tells which packets were touched."""
-OBJECTS = tuple(name for name, (what, _) in FILES.items() if what == "snapshot")
-
-
 def _measure(bench: Bench, options: argparse.Namespace, records: Records) -> None:
     for name in ("run --postcopy --working-set", "run --mount --working-set"):
         _start(bench, name, WARM, whole=True)  # records it
@@ -285,14 +190,9 @@ def _start(
         (folder / "mnt").mkdir()
         serial = folder / "serial"
         began = time.monotonic()
-        runs_s = None
         guest = start(bench, bench.url if cache == OBJECT else str(path), folder)
         with _ended(guest):
-            while not (serial.exists() and serial.stat().st_size):
-                _check(guest, began, folder)
-                if runs_s is None and _says_that_it_runs(folder):
-                    runs_s = time.monotonic() - began
-                time.sleep(POLL_S)
+            runs_s = _wait_for_output(guest, began, folder)
             took = Took(time.monotonic() - began, runs_s)
             if cache == COLD:
                 took = took._replace(read_share=_cached(path))
@@ -311,10 +211,45 @@ def _start(
     return took
 
 
+def _decoded(bench: Bench, cache: str) -> list[str]:
+    # From mounts that are there before: those of the command have their log elsewhere.
+    return [
+        f"{label}: {_decoded_from_mount(bench, cache, words)}"
+        for label, words in (("run --mount", ()), ("run --mount --working-set", KNOWN))
+    ]
+
+
+def _decoded_from_mount(bench: Bench, cache: str, words: Sequence[str]) -> str:
+    path = bench.url if cache == OBJECT else str(bench.snapshot)
+    with tempfile.TemporaryDirectory(prefix="start-", dir=bench.folder) as made:
+        folder = Path(made)
+        (folder / "mnt").mkdir()
+        known = [word.format(known=bench.folder) for word in words]
+        log = ("--log", str(folder / "log"), "-j", str(bench.jobs))
+        _snapmig(bench, "mount", *log, *known, path, str(folder / "mnt"))
+        began = time.monotonic()
+        with _ended(run_guest(MOUNT, bench, path, folder)) as guest:
+            _wait_for_output(guest, began, folder)
+        _snapmig(bench, "umount", str(folder / "mnt"))
+        return (folder / "log").read_text().rpartition(" is unmounted: ")[2].strip()
+
+
 def _asked(bench: Bench) -> tuple[int, int]:
     if bench.proxy is None:
         return 0, 0
     return len(bench.proxy.requests), bench.proxy.answered
+
+
+def _wait_for_output(
+    guest: subprocess.Popen[bytes] | Guest, began: float, folder: Path
+) -> float | None:
+    serial, runs_s = folder / "serial", None
+    while not (serial.exists() and serial.stat().st_size):
+        _check(guest, began, folder)
+        if runs_s is None and _says_that_it_runs(folder):
+            runs_s = time.monotonic() - began
+        time.sleep(POLL_S)
+    return runs_s
 
 
 def _says_that_it_runs(folder: Path) -> bool:
@@ -331,9 +266,11 @@ def _touched(path: Path) -> int:
 
 
 @contextmanager
-def _ended(guest: subprocess.Popen[bytes] | Guest) -> Iterator[None]:
+def _ended(
+    guest: subprocess.Popen[bytes] | Guest,
+) -> Iterator[subprocess.Popen[bytes] | Guest]:
     try:
-        yield
+        yield guest
     finally:
         if isinstance(guest, Guest):
             guest.quit()
