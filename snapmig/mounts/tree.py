@@ -10,7 +10,7 @@ __all__ = ("BytesFile", "File", "Folder", "Node", "StaticFolder", "WritableFile"
 
 
 _KEPT = 16 << 20
-"""Most bytes of contents kept from the look at their size until the first reader has closed them."""
+"""Most bytes of contents kept from a look at their size until the first reader has closed them."""
 
 
 class File(Protocol):
