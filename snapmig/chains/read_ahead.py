@@ -10,7 +10,10 @@ from contextlib import suppress
 
 from snapmig.chains.packet_cache import PacketCache
 
-__all__ = ("TOGETHER", "ReadAhead", "near_groups")
+__all__ = ("REMOTE_AHEAD", "TOGETHER", "ReadAhead", "near_groups")
+
+REMOTE_AHEAD = 4
+"""Batches of 4 MiB a reader: one is decoded while three are on their way, or wait."""
 
 _READERS = 16
 """Readers in order, followed side by side."""
@@ -46,12 +49,13 @@ class ReadAhead:
         self._lock = threading.Lock()
         self._readers: OrderedDict[int, tuple[int, int]] = OrderedDict()
         self._last = -1
+        self._known: frozenset[int] = frozenset()
         self._ended = False
 
     def asked(self, number: int) -> None:
         """Note a packet that a reader asks for."""
         with self._lock:
-            if number == self._last:
+            if number == self._last or number in self._known:
                 return
             self._last = number
             # By the packet that would be next: how many came in order, and where decoding is.
@@ -72,7 +76,10 @@ class ReadAhead:
 
     def start(self, numbers: Iterable[int]) -> None:
         """Decode packets in this order, as long as those not asked for yet fill half the cache."""
-        groups = deque(near_groups(numbers, self._together))
+        known = tuple(numbers)
+        groups = deque(near_groups(known, self._together))
+        # Behind a reader of these are others than what is asked for next.
+        self._known = frozenset(known)
         for _ in range(max(1, self._threads // 2)):
             self._recorded.submit(self._follow, groups)
 
@@ -89,6 +96,7 @@ class ReadAhead:
             while not self._ended:
                 self._packets.wait_for_room()
                 self._decode(groups.popleft())
+        self._known = frozenset()
 
     def _decode(self, numbers: Sequence[int]) -> None:
         if not self._ended:

@@ -7,19 +7,14 @@ channel with that of multifd, and nothing orders them.
 
 from __future__ import annotations
 
-import os
 import select
-import shutil
 import socket
 import struct
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
-from snapmig.errors import SnapmigError
 from snapmig.images.qemu.sections import MAGIC
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import (
@@ -28,11 +23,11 @@ from snapmig.migration.wire import (
     MigrationError,
     unpack_hello,
 )
+from snapmig.system.private_folder import PrivateFolder
 from snapmig.system.signals import raise_if_cancelled
 
 __all__ = (
     "Connections",
-    "PrivateFolder",
     "PrivateSocket",
     "accept_all",
     "add_secure",
@@ -40,7 +35,6 @@ __all__ = (
 )
 
 _MOMENT_S = 0.02
-_FOLDERS = ("/run/user/{uid}", "/run", "/tmp")
 _BACKLOG = 256
 _QUIET_S = 0.3
 _LATEST_S = 3.0
@@ -65,43 +59,6 @@ class Connections(NamedTuple):
             connection.close()
 
 
-class PrivateFolder:
-    """
-    A folder for a UNIX socket, with mode 0700; a context manager.
-
-    :param uid: the user at the other end, given the folder if that is possible and not ourselves
-    :ivar path: of a socket in it
-    :raises SnapmigError: no folder can be made
-    """
-
-    def __init__(self, uid: int | None = None) -> None:
-        self._folder = _make_folder(uid)
-        self._uid = uid
-        self.path = self._folder / "migration"
-        self.give(self._folder)
-
-    @property
-    def uri(self) -> str:
-        """Address of the socket, as QEMU takes it."""
-        return f"unix:{self.path}"
-
-    def give(self, path: Path) -> None:
-        """Give a path to the user at the other end."""
-        if self._uid not in (None, os.geteuid()):
-            with suppress(PermissionError):  # QEMU gives the reason when it can't get there
-                os.chown(path, self._uid, -1)
-
-    def close(self) -> None:
-        """Remove the folder. Connections stay open."""
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.close()
-
-
 class PrivateSocket(PrivateFolder):
     """A listening UNIX socket in such a folder."""
 
@@ -120,14 +77,6 @@ class PrivateSocket(PrivateFolder):
         """Stop listening, and remove the folder."""
         self.listener.close()
         super().close()
-
-
-def _make_folder(uid: int | None) -> Path:
-    own = os.geteuid()
-    for name in _FOLDERS if uid in (None, own) else _FOLDERS[1:]:  # nobody else enters the first
-        with suppress(OSError):  # not ours, or not there
-            return Path(tempfile.mkdtemp(prefix="snapmig-", dir=name.format(uid=own)))
-    raise SnapmigError("no folder for a socket can be made in /run or /tmp")
 
 
 def accept_all(

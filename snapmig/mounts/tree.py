@@ -9,6 +9,10 @@ from typing import Protocol, runtime_checkable
 __all__ = ("BytesFile", "File", "Folder", "Node", "StaticFolder", "WritableFile")
 
 
+_KEPT = 16 << 20
+"""Most bytes of contents kept from a look at their size until the first reader has closed them."""
+
+
 class File(Protocol):
     """
     A file; all methods may be called by any thread.
@@ -99,7 +103,7 @@ class StaticFolder:
 
 class BytesFile:
     """
-    A small file whose contents are made when it is opened, and kept while it is open.
+    A small file whose contents are made when they are first needed, and kept while it is open.
 
     :param size: its length, None if only the contents tell
     """
@@ -115,9 +119,13 @@ class BytesFile:
     @property
     def size(self) -> int:
         """Length in bytes."""
-        if self._size is None:
-            self._size = len(self._load())
-        return self._size
+        with self._lock:
+            if self._size is None:
+                content = self._load()
+                self._size = len(content)
+                if self._size <= _KEPT:  # the kernel asks for it just before the first opening
+                    self._content = content
+            return self._size
 
     @property
     def used(self) -> int:

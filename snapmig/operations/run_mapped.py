@@ -10,8 +10,6 @@ from typing import Any
 
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import UsageError
-from snapmig.guests.file_migrations import load_stream
-from snapmig.guests.guest import Guest
 from snapmig.mounts.session import check_mount
 from snapmig.operations.mount import mount, mounted_snapshot, umount
 from snapmig.operations.runs.device_stream import DEVICE_STATE, has_device_state
@@ -67,11 +65,15 @@ def load_state(started: Launched, place: Path) -> None:
 
     :raises SnapmigError: QEMU could not, with its reason
     """
-    started.wait_for_monitor()
-    with started.blamed(), Guest(str(started.monitor)) as guest:
-        fd = os.open(place / DEVICE_STATE, os.O_RDONLY | os.O_CLOEXEC)
-        try:
+    # QEMU takes as long to start as these imports, and then the server to make the state.
+    from snapmig.guests.file_migrations import load_stream  # noqa: PLC0415
+    from snapmig.guests.guest import Guest  # noqa: PLC0415
+
+    fd = os.open(place / DEVICE_STATE, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        started.wait_for_monitor()
+        with started.blamed(), Guest(str(started.monitor)) as guest:
             load_stream(guest, fd)
-        finally:
-            os.close(fd)
-        guest.run()
+            guest.run()
+    finally:
+        os.close(fd)

@@ -9,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from snapmig.chains.read_ahead import REMOTE_AHEAD
 from snapmig.daemons.listener import Listener
 from snapmig.daemons.packet_source import PacketSource
 from snapmig.daemons.service import FaultService
@@ -18,7 +19,6 @@ from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.parse import parse_jobs
 from snapmig.operations.options.users import parse_user
 from snapmig.operations.runs.random_access import CACHE, RandomAccess
-from snapmig.operations.runs.read import REMOTE_AHEAD
 from snapmig.operations.runs.working_set import load_working_set, write_working_set
 from snapmig.sealing.keyring import Keys
 from snapmig.system.background import spare_from_oom

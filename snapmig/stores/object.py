@@ -28,6 +28,8 @@ __all__ = ("ObjectSource", "joined")
 BLOCK = 64 << 10
 """What a small read takes and remembers: the records of 512 packets, 256 MiB of RAM."""
 BLOCKS = 32
+TAIL = 4
+"""Blocks at the end that are read together: tables are there, and the attachments before them."""
 GAP = 256 << 10
 """Bytes between two ranges that are rather read than asked for apart: 2.5 ms at 100 MB/s, where a
 request takes 10 to 50."""
@@ -202,6 +204,9 @@ class ObjectSource:
             held = {number: self._blocks[number] for number in numbers if number in self._blocks}
         missing = [number for number in numbers if number not in held]
         if missing:
+            last = (self.size - 1) // BLOCK
+            if last - missing[0] < TAIL:
+                missing = [n for n in range(max(0, last - TAIL + 1), last + 1) if n not in held]
             start = missing[0] * BLOCK
             data = self._fetch(start, min((missing[-1] + 1) * BLOCK, self.size) - start)
             for number in missing:

@@ -68,3 +68,11 @@ def test_a_restore_imports_what_it_uses(tmp_path: Path) -> None:
 
     assert found & {*GUESTS, *OTHERS, *DEVICES, *FORMATS} == set()
     assert found >= {"numpy", "multiprocess", "snapmig.images.formats.raw"}
+
+
+def test_a_mount_for_a_guest_imports_nothing_for_workers_or_monitors() -> None:
+    """QEMU starts after these imports, and the client of its monitor is imported meanwhile."""
+    words = "import sys; from snapmig.operations import run_mapped; print(*sys.modules)"
+    done = program.call([sys.executable, "-c", words], env=program.ENVIRONMENT).ok()
+
+    assert set(done.out.split()) & {"multiprocess", "asyncio", "ssl", "qemu", *FORMATS} == set()

@@ -15,13 +15,13 @@ from snapmig.handlers.counters import Counter
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.migration.address import Address
 from snapmig.migration.compression import WireCompression
-from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.dialing import Dialer
 from snapmig.migration.sender import MainSender
 from snapmig.migration.source_stream import SourceStream, has_flushes
 from snapmig.operations.runs.read import Reading, read_options
 from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.sending import send_over_channels
+from snapmig.system.private_folder import PrivateFolder
 from tests.support.multifd.destination import GOOD, Destination, Manner
 from tests.support.multifd.dialects import QEMU_10, Dialect
 from tests.support.multifd.plain import write_plain

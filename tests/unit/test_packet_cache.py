@@ -85,6 +85,18 @@ def test_reads_in_order_are_decoded_ahead(saved):
     assert memory.packets.touched == (0, 1, 2)
 
 
+def test_behind_readers_of_a_recorded_set_nothing_else_is_decoded(saved):
+    """Three packets in a row are followed by what is recorded, not by their neighbours."""
+    memory = RandomAccess(saved[0], jobs=2, cache=32 * PACKET, ahead=True)
+    memory.ahead.start([0, 1, 2, *range(20, 50)])
+    wait_until(lambda: memory.packets.decoded >= 16)
+    memory.read(0, 3 * PACKET)
+    wait_until(lambda: memory.packets.decoded >= 19)
+    memory.close()
+
+    assert memory.packets.decoded <= 20  # half the cache and three more, or with four neighbours 23
+
+
 def test_a_recorded_set_fills_half_the_cache(saved):
     """Recorded packets are decoded in order, the next ones once those are asked for."""
     memory = RandomAccess(saved[0], jobs=1, cache=8 * PACKET, ahead=True)

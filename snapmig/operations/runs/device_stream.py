@@ -16,15 +16,11 @@ from snapmig.attachments import SOURCE_PREFIX, Attachments
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, UnsupportedError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
-from snapmig.images.formats.qemu_stream import plan_at
 from snapmig.images.plan import Content
 from snapmig.images.qemu.attachments import FACTS as STREAM_FACTS
 from snapmig.images.qemu.attachments import SHARED_STATE
-from snapmig.images.qemu.sections import IGNORE_SHARED
-from snapmig.images.qemu.shared import whole_stream
 from snapmig.images.target import Store
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
-from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.pages import Bytes, Mask
 
 __all__ = ("DEVICE_STATE", "device_stream", "has_device_state", "mapped_blocks")
@@ -80,6 +76,12 @@ def device_stream(
     :raises UsageError: the snapshot has no device state of QEMU
     :raises UnsupportedError: the pages of the other blocks are too many
     """
+    # Imported by who makes a stream: those who only start a guest from it wait for the mount.
+    from snapmig.images.formats.qemu_stream import plan_at  # noqa: PLC0415
+    from snapmig.images.qemu.sections import IGNORE_SHARED  # noqa: PLC0415
+    from snapmig.images.qemu.shared import whole_stream  # noqa: PLC0415
+    from snapmig.operations.runs.restore_inputs import content_of  # noqa: PLC0415
+
     content, state = whole_stream(content_of(source), "a start from mapped memory")
     left_out = {block.name for block in mapped}
     kept = [block.name not in left_out for block in source.geometry.blocks]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from snapmig.errors import SnapmigError
 from snapmig.system.foreground import Foreground
+from snapmig.system.private_folder import PrivateFolder
 
 __all__ = ("Launched", "launched")
 
@@ -76,8 +77,6 @@ def launched(words: Sequence[str]) -> Iterator[Launched]:
 
     :raises SnapmigError: it can't be started
     """
-    from snapmig.migration.connections import PrivateFolder  # noqa: PLC0415 - sockets take 10 ms
-
     with PrivateFolder() as folder:
         socket = folder.path.with_name("monitor")
         option = str(socket).replace(",", ",,")

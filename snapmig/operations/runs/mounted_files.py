@@ -16,7 +16,7 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.images.plan import ImagePlan
 from snapmig.images.view import ImageView, Segment
 from snapmig.mounts.tree import BytesFile, Node, StaticFolder
-from snapmig.operations.runs.kernel_note import noted
+from snapmig.operations.runs import device_stream
 from snapmig.operations.runs.overlay import OverlayMap, OverlayMemory
 from snapmig.operations.runs.page_map import PageMap
 from snapmig.operations.runs.random_access import RandomAccess
@@ -191,24 +191,28 @@ class SnapshotFolder:
         if isinstance(memory, OverlayMemory):
             self._pages = OverlayMap(memory)
         self._lock = threading.Lock()
-        self._nodes: dict[str, Node] | None = None
+        self._images: dict[str, Node] | None = None
         self.modified_ns = self._file.superblock.created_ns
+        self._parts = dict(self._as_saved())
 
     def names(self) -> Iterable[str]:
         """Return the names of what can be made."""
-        return self._made()
+        return [*self._planned(), *self._parts]
 
     def child(self, name: str) -> Node:
         """Return one of them."""
-        return self._made()[name]
+        # A guest about to run needs only these, and the plans of all images take as long as it.
+        return self._parts[name] if name in self._parts else self._planned()[name]
 
-    def _made(self) -> dict[str, Node]:
+    def _planned(self) -> dict[str, Node]:
         with self._lock:
-            if self._nodes is None:
-                self._nodes = dict(self._make())
-            return self._nodes
+            if self._images is None:
+                self._images = dict(self._plan())
+            return self._images
 
-    def _make(self) -> Iterator[tuple[str, Node]]:
+    def _plan(self) -> Iterator[tuple[str, Node]]:
+        from snapmig.operations.runs.kernel_note import noted  # noqa: PLC0415 - 10 ms
+
         note = partial(noted, self._saved)
         for name, form in _FORMATS.items():
             try:
@@ -218,6 +222,8 @@ class SnapshotFolder:
                 continue
             except SnapmigError as error:
                 self._report(f"{name} is left out: {error}")
+
+    def _as_saved(self) -> Iterator[tuple[str, Node]]:
         yield "blocks", self._folder(self._blocks())
         entries = {entry.name: entry for entry in self._file.attachments}
         yield (
@@ -226,8 +232,6 @@ class SnapshotFolder:
                 (escaped(name), self._attachment(entry)) for name, entry in entries.items()
             ),
         )
-        from snapmig.operations.runs import device_stream  # noqa: PLC0415 - asyncio: 50 ms
-
         if device_stream.has_device_state(self._file):
             state = BytesFile(self._device_state, self.modified_ns, None)
             yield device_stream.DEVICE_STATE, state
@@ -264,8 +268,6 @@ class SnapshotFolder:
         return RamFile(self._memory, self._pages, view, packets)
 
     def _device_state(self) -> bytes:
-        from snapmig.operations.runs import device_stream  # noqa: PLC0415 - likewise
-
         mapped = device_stream.mapped_blocks(self._file)
         return device_stream.device_stream(self._file, mapped, self._saved.read)
 

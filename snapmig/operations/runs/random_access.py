@@ -8,13 +8,12 @@ from contextlib import ExitStack
 
 from snapmig.chains.lookup import open_parents
 from snapmig.chains.packet_cache import PacketCache
-from snapmig.chains.read_ahead import ReadAhead
+from snapmig.chains.read_ahead import REMOTE_AHEAD, ReadAhead
 from snapmig.chains.reader import ReadPlan, open_chain
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.geometry import Geometry
 from snapmig.operations.options.keys import parse_keys
-from snapmig.operations.runs.read import REMOTE_AHEAD
 from snapmig.pages import Bytes
 from snapmig.sealing.keyring import Keys
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import NamedTuple
 
 from snapmig.chains.lookup import open_parents
+from snapmig.chains.read_ahead import REMOTE_AHEAD
 from snapmig.chains.reader import ReadPlan
 from snapmig.container.format import Sealing
 from snapmig.container.reader import SnapshotFile
@@ -24,9 +25,6 @@ from snapmig.workers.pool import WorkerPool, Workers, WorkersMaker
 from snapmig.workers.tasks import TASKS_AHEAD, Handler, TaskSource
 
 __all__ = ("ReadOptions", "Reading", "read_options", "unproved")
-
-REMOTE_AHEAD = 4
-"""Batches of 4 MiB: one is decoded while three are on their way, or wait."""
 
 
 class ReadOptions(NamedTuple):

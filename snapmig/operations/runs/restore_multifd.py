@@ -10,7 +10,6 @@ from snapmig.handlers.counters import Counter
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.migration.address import Address
 from snapmig.migration.compression import WireCompression
-from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.dialing import Dialer
 from snapmig.migration.sender import MainSender
 from snapmig.migration.source_stream import SourceStream, has_flushes
@@ -18,6 +17,7 @@ from snapmig.migration.wire import MigrationError
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.sending import send_over_channels
+from snapmig.system.private_folder import PrivateFolder
 
 __all__ = ("send_to_guest",)
 

@@ -25,7 +25,6 @@ from snapmig.images.plan import Content
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.images.qemu.state import VmState
 from snapmig.migration.address import Address
-from snapmig.migration.connections import PrivateFolder
 from snapmig.migration.dialing import Dialer
 from snapmig.migration.recovery import ask_for_received
 from snapmig.migration.sender import MainSender
@@ -35,6 +34,7 @@ from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.serving import Serving, continued, listed_blocks
 from snapmig.operations.runs.working_set import load_working_set, write_working_set
+from snapmig.system.private_folder import PrivateFolder
 
 __all__ = ("Served", "resume_serving", "serve_guest")
 

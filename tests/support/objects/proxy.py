@@ -24,12 +24,17 @@ class CutError(Exception):
 
 @dataclass
 class Connection:
-    """A client's connection: bytes that passed since the last request began, and requests."""
+    """
+    A client's connection: bytes that passed since the last request began, and requests.
+
+    :ivar answered: bytes of all answers
+    """
 
     client: socket.socket
     server: socket.socket
     up: int = 0
     down: int = 0
+    answered: int = 0
     requests: list[str] = field(default_factory=list)
     pumps: list[threading.Thread] = field(default_factory=list)
     running: int = 2
@@ -171,6 +176,11 @@ class Proxy:
         self._acceptor = threading.Thread(target=self._accept, daemon=True)
         self._acceptor.start()
 
+    @property
+    def answered(self) -> int:
+        """Bytes of all answers so far."""
+        return sum(connection.answered for connection in self._connections)
+
     def close(self) -> None:
         """End all connections."""
         with suppress(OSError):
@@ -212,6 +222,7 @@ class Proxy:
         with _ending(connection):
             while data := connection.server.recv(_STEP):
                 connection.down += len(data)
+                connection.answered += len(data)
                 self.rule.down(connection)
                 connection.client.sendall(data)
 
