@@ -90,9 +90,7 @@ def save_snapshot(
     :param options: its other keyword arguments
     """
     more: dict[str, Any] = {} if parent is None else {"parent": str(parent.path)}
-    # Each is likely to become a parent.
-    words = {"page_digests": True, **options, **more}
-    return save(source, str(path), progress=progress, **words)
+    return save(source, str(path), progress=progress, **{**options, **more})
 
 
 def refused_parent(error: SnapmigError) -> bool:

@@ -154,7 +154,7 @@ def add_option(parser: Options, name: str, *, prefix: str = "", **changes: Any) 
         parser.add_argument(
             f"{flag}={value}", dest=name, help=about, action="store_const", const=value
         )
-    if option.kind is bool and option.default is None:
+    if option.kind is bool and option.default is not False:
         parser.add_argument(
             f"--no-{flag[2:]}", dest=name, action="store_false", help=argparse.SUPPRESS
         )

@@ -31,7 +31,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="an incremental snapshot")
     parser.add_argument("out", metavar="OUT", help="the file to make")
     add_option(parser, "jobs")
-    add_option(parser, "page_digests", default_text="unchanged")
+    add_option(parser, "page_digests", default=None, default_text="unchanged")
     add_option(parser, "force", help="replace an existing OUT")
     add_option(parser, "follow_remote_parents")
     add_keys(parser, locks=True)

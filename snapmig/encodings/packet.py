@@ -24,7 +24,6 @@ from snapmig.system.files import Buffer
 __all__ = (
     "EncodedPacket",
     "Summary",
-    "clearly_smaller",
     "looks_random",
     "pack",
     "size_limit",
@@ -58,6 +57,22 @@ class Summary(NamedTuple):
     data: Bytes
     digest: bytes
     page_digests: bytes = b""
+
+
+class Forms(NamedTuple):
+    """
+    The ways to store a packet beside its parent.
+
+    :param plain: changed pages as they are
+    :param mixed: those as differences where likely smaller; None: nowhere
+    :param sure: ``mixed`` need not be compared with ``plain``: a single page takes as much in
+        either form, otherwise a stream of few bytes among zeros is the smaller one, or both are
+        tiny
+    """
+
+    plain: Summary
+    mixed: Summary | None = None
+    sure: bool = False
 
 
 class EncodedPacket(NamedTuple):
@@ -147,17 +162,13 @@ def against_digests(summary: Summary, parent: bytes, in_use: Mask) -> Summary:
     return summary._replace(kinds=kinds, data=summary.data[~same[used]])
 
 
-def against_parent(
-    summary: Summary, parent: Bytes, *, deltas: bool = True
-) -> tuple[Summary, Summary | None]:
+def against_parent(summary: Summary, parent: Bytes, *, deltas: bool = True) -> Forms:
     """
     Return a packet without the pages equal to the parent's.
 
     :param parent: all pages of the parent's packet, zero pages included, as ``(n, 4096)``; or only
         those that the packet has
     :param deltas: compute differences, too
-    :returns: the packet with changed pages as they are, and one with those as differences where
-        likely smaller, or None
     """
     places = np.flatnonzero(summary.kinds)
     theirs = parent if len(places) == len(parent) else parent[places]
@@ -167,31 +178,24 @@ def against_parent(
     kinds[places[~changed]] = PageKind.SAME_AS_PARENT
     plain = summary._replace(kinds=kinds, data=summary.data[changed])
     if not deltas:
-        return plain, None
-    mixed = plain.data ^ theirs[changed]
-    fewer = _nonzero_bytes(mixed) * 2 < _nonzero_bytes(plain.data)
+        return Forms(plain)
+    mixed = theirs[changed]
+    np.bitwise_xor(mixed, plain.data, out=mixed)
+    as_delta, as_page = _nonzero_bytes(mixed), _nonzero_bytes(plain.data)
+    fewer = as_delta * 2 < as_page
     if not fewer.any():
-        return plain, None
+        return Forms(plain)
     kinds = kinds.copy()
     kinds[places[changed][fewer]] = PageKind.DELTA_AGAINST_PARENT
     mixed[~fewer] = plain.data[~fewer]
-    return plain, summary._replace(kinds=kinds, data=mixed)
-
-
-def clearly_smaller(mixed: Summary, plain: Summary) -> bool:
-    """
-    Return True if a packet with differences need not be compared with that without them.
-
-    A single page takes as much in either form. Otherwise a stream of few bytes among zeros is the
-    smaller one, or both are tiny.
-    """
-    few = np.count_nonzero(mixed.data) * _FEW < np.count_nonzero(plain.data)
-    return len(mixed.data) > 1 and bool(few)
+    few = np.where(fewer, as_delta, as_page).sum() * _FEW < as_page.sum()
+    return Forms(plain, summary._replace(kinds=kinds, data=mixed), len(mixed) > 1 and bool(few))
 
 
 def _nonzero_bytes(pages: Bytes) -> npt.NDArray[np.int64]:
-    # Of each page: 63 us for 128 of them, where numpy's own count along an axis takes 219.
-    bits = np.packbits(pages != 0, axis=1).view(np.uint64)
+    # Of each page: 37 us for 128 of them, where numpy's own count along an axis takes 219. Bytes
+    # pack as truth values do.
+    bits = np.packbits(pages, axis=1).view(np.uint64)
     return np.asarray(np.bitwise_count(bits).sum(axis=1, dtype=np.int64))
 
 

@@ -29,20 +29,23 @@ class KnownPackets:
         self._used = used.tobytes()
         self._has_pages: list[bool] = np.asarray(used.any(axis=1)).tolist()
         self._digests = records["digest"].tobytes()
+        self._changes = False
 
     def compare(self, group: PageGroup) -> Iterator[tuple[int, Summary | None]]:
         """
         Yield the summaries of packets by their places, None for one equal to the known one.
 
         One without zero pages is digested where it is: most packets of a busy guest. A digest that
-        is stored is computed over a copy, because the image may change.
+        is stored is computed over a copy, because the image may change. Behind a changed packet
+        that copy is made at once: changes have neighbours.
         """
         full = group.is_whole and 0 not in self._used_of(group.first)
-        if full and xxh3_128(group.pages.data) == self._digest(group.first):
+        if full and not self._changes and xxh3_128(group.pages.data) == self._digest(group.first):
             yield group.first, None
             return
         for at, summary in summaries(group):
-            yield at, None if self.matches(at, summary) else summary
+            self._changes = not self.matches(at, summary)
+            yield at, summary if self._changes else None
 
     def matches(self, at: int, summary: Summary) -> bool:
         """Return True if a packet is equal to the known one."""

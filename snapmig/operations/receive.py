@@ -67,7 +67,7 @@ def receive(  # noqa: PLR0913 - the words of the command line
     window: WindowName | None = None,
     depth: int | None = None,
     packet_size: str | int | None = None,
-    page_digests: bool | None = None,
+    page_digests: bool = True,
     arch: str | None = None,
     follow_remote_parents: bool = False,
     encrypt: bool = False,

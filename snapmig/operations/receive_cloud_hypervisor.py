@@ -58,7 +58,7 @@ def receive_cloud_hypervisor(  # noqa: PLR0913 - the words of the command line
     depth: int | None = None,
     packet_size: str | int | None = None,
     layout: LayoutName | None = None,
-    page_digests: bool | None = None,
+    page_digests: bool = True,
     follow_remote_parents: bool = False,
     encrypt: bool = False,
     sign: bool = False,

@@ -73,7 +73,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     depth: int | None = None,
     packet_size: str | int | None = None,
     layout: LayoutName | None = None,
-    page_digests: bool | None = None,
+    page_digests: bool = True,
     address: Mapping[str, int | str] | Sequence[str] = (),
     arch: str | None = None,
     follow_remote_parents: bool = False,
@@ -126,7 +126,7 @@ def save(  # noqa: PLR0913 - the words of the command line
     :param layout: ``fixed`` or ``packed``; default: fixed for files, packed for objects, the only
         layout possible there
     :param page_digests: store a digest of each page, so that later incremental saves and
-        comparisons need not decode it; default: as the parent does, none without a parent
+        comparisons need not decode it
     :param address: guest physical addresses of RAM blocks, if the image lacks them: a mapping from
         ``BLOCK`` or ``BLOCK@OFFSET`` to the address, or a list of ``BLOCK[@OFFSET]=GPA``
     :param arch: the guest's architecture, such as ``aarch64``, if the image lacks it

@@ -85,7 +85,7 @@ def _open_share(inputs: SaveInputs, shares: Shares, share: tuple[int, int]) -> I
     shares.join({**plan, "architecture": None if architecture is None else list(architecture)})
     with shares.held(number):
         shares.drop_mark(number)
-        facts = _Facts(inputs.geometry, inputs.window_bits, inputs.page_digests)
+        facts = _Facts(inputs.geometry, inputs.window_bits, inputs.options.page_digests)
         seal = None if inputs.seal is None else _joined(shares, inputs.seal)
         with _writer(shares, facts, seal) as writer:
             packets = share_packets(inputs.geometry, number, count)
@@ -325,6 +325,6 @@ def _plan(inputs: SaveInputs, shares: int) -> dict[str, Any]:
         "compression": options.settings.compression,
         "codecs": [codec.name for codec in options.settings.codecs],
         "window_bits": inputs.window_bits,
-        "page_digests": inputs.page_digests,
+        "page_digests": inputs.options.page_digests,
         "sealing": options.sealing,
     }

@@ -156,7 +156,7 @@ def test_options_of_save_are_handed_on(place):
 
 @pytest.mark.parametrize(("words", "expected"), [("", True), ("page_digests = false", False)])
 def test_snapshots_have_page_digests(place, words, expected):
-    """Each may become a parent, so they have them unless the configuration says otherwise."""
+    """They have them as other saves do, unless the configuration says otherwise."""
     place.configure(f"[save]\n{words}")
     place.backup("run")
 

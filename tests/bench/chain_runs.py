@@ -27,6 +27,8 @@ BORG = "borg"
 PEERS = {ZSTD: "zstd", BORG: "borg"}
 """Names of the others, and their programs."""
 
+UNDIGESTED = "--no-page-digests"
+
 ZSTD_WINDOW = 1 << 31
 """Of two equal images of this size, zstd 1.5.4 found hardly anything equal, in 76 s; with images of
 half the size it does."""
@@ -103,9 +105,9 @@ class Place:
         """Return snapmig's command, its settings spelled out as in the other benchmarks."""
         return self._save(MAIN, image, output, parent, *more)
 
-    def save_packed(self, image: int, output: Path, parent: Path) -> tuple[str, ...]:
+    def save_packed(self, image: int, output: Path, parent: Path, *more: str) -> tuple[str, ...]:
         """Return the same for the packed layout."""
-        return self._save(_PACKED, image, output, parent)
+        return self._save(_PACKED, image, output, parent, *more)
 
     def restore(self, snapshot: Path) -> tuple[str, ...]:
         """Return snapmig's command."""
@@ -172,15 +174,15 @@ def make_kept(place: Place, borg: Borg | None) -> None:
     """Make all that the runs build on, or give back."""
     for image in range(len(place.images)):
         full, whole = place.kept(FULL, image), place.kept(WHOLE_CHAIN, image)
-        run_quietly(place.save(image, full, None), place.folder)
-        digested = place.save(image, place.kept(FULL_DIGESTS, image), None, "--page-digests")
+        run_quietly(place.save(image, full, None, UNDIGESTED), place.folder)
+        digested = place.save(image, place.kept(FULL_DIGESTS, image), None)
         run_quietly(digested, place.folder)
         if image:
             older = place.kept(WHOLE_CHAIN, image - 1) if image > 1 else place.kept(FULL, 0)
-            run_quietly(place.save(image, whole, older), place.folder)
+            run_quietly(place.save(image, whole, older, UNDIGESTED), place.folder)
     main = place.main
     older = place.kept(FULL, main - 1)
-    run_quietly(place.save(main, place.kept(CHAIN_OF_2, main), older), place.folder)
+    run_quietly(place.save(main, place.kept(CHAIN_OF_2, main), older, UNDIGESTED), place.folder)
     if zstd_can(place.images[place.main]):
         run_quietly(_patch(place, place.kept(ZSTD, main)), place.folder)
     if borg is not None:
@@ -206,21 +208,21 @@ def _own_saves(place: Place) -> Iterator[ChainRun]:
     for image in range(1, len(place.images)):
         parent = place.kept(FULL, image - 1)
         ways = {
-            FULL: place.save(image, place.output, None),
-            PLAIN: place.save(image, place.output, parent, "--no-deltas"),
-            DELTAS: place.save(image, place.output, parent),
+            FULL: place.save(image, place.output, None, UNDIGESTED),
+            PLAIN: place.save(image, place.output, parent, UNDIGESTED, "--no-deltas"),
+            DELTAS: place.save(image, place.output, parent, UNDIGESTED),
         }
         digested = place.kept(FULL_DIGESTS, image - 1)
         ways |= {
-            FULL_DIGESTS: place.save(image, place.output, None, "--page-digests"),
+            FULL_DIGESTS: place.save(image, place.output, None),
             DIGESTS: place.save(image, place.output, digested, "--no-deltas"),
             DIGESTS_DELTAS: place.save(image, place.output, digested, "--deltas"),
         }
         if image == place.main:
-            ways[PACKED] = place.save_packed(image, place.output, parent)
+            ways[PACKED] = place.save_packed(image, place.output, parent, UNDIGESTED)
         if image == place.last and image > 1:
             whole = place.kept(WHOLE_CHAIN, image - 1)
-            ways[ON_CHAIN] = place.save(image, place.output, whole)
+            ways[ON_CHAIN] = place.save(image, place.output, whole, UNDIGESTED)
         for name, command in ways.items():
             yield _own(place, name, "save", image, command)
 

@@ -24,9 +24,10 @@ from snapmig.geometry import PAGE_SIZE
 CHANGED_BYTES = 64
 SHARES = (0, 1, 5, 20, 60)
 WAYS: Mapping[str, tuple[bool | None, Mapping[str, object]]] = {
-    "full": (None, {"page_digests": False}),
-    "full with page digests": (None, {"page_digests": True}),
+    "full": (None, {}),
+    "full, --no-page-digests": (None, {"page_digests": False}),
     "without": (False, {}),
+    "without, itself too": (False, {"page_digests": False}),
     "without, --no-deltas": (False, {"deltas": False}),
     "with": (True, {}),
     "with, --deltas": (True, {"deltas": True}),

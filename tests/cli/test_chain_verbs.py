@@ -49,7 +49,7 @@ CASES = {
     ],
     "info": ["info monday.snap", "info --json monday.snap"],
     "page-digests": [
-        "save -j 1 --parent sunday.snap --page-digests monday.ram new.snap",
+        "save -j 1 --parent sunday.snap --no-page-digests monday.ram new.snap",
         "info new.snap",
         "save -j 1 -f --parent new.snap monday.ram new2.snap",
         "info new2.snap",
@@ -95,9 +95,9 @@ def week(shared_shm):
     ram.write(shared_shm / "monday.ram", _later(RAM, 1))
     ram.write(shared_shm / "tuesday.ram", _later(_later(RAM, 1), 200))
     with contextlib.chdir(shared_shm):
-        snapmig.save("guest.ram", "sunday.snap", jobs=1)
+        snapmig.save("guest.ram", "sunday.snap", page_digests=False, jobs=1)
         snapmig.save("monday.ram", "monday.snap", parent="sunday.snap", jobs=1)
-        snapmig.save("tuesday.ram", "tuesday.snap", parent="monday.snap", jobs=1)
+        snapmig.save("tuesday.ram", "tuesday.snap", parent="monday.snap", deltas=True, jobs=1)
         _save_blocks("blocks1.snap", "monday.ram", "guest.ram")
         _save_blocks("blocks2.snap", "tuesday.ram", "monday.ram")
         snapmig.save("guest.ram", "gone.snap", jobs=1)

@@ -46,7 +46,8 @@ def save(folder, layout):
     for number, content in enumerate((OLD, NEW, NEWEST), 1):
         ram.write(folder / "image", content)
         parent = folder / f"{number - 1}" if number > 1 else None
-        way = {"packet_size": "64K", "layout": layout, "parent": parent, "jobs": 1}
+        way = {"packet_size": "64K", "layout": layout, "jobs": 1}
+        way |= {"parent": parent, "deltas": True}
         snapmig.save(folder / "image", folder / f"{number}", format="raw", **way)
 
 

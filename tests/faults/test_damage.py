@@ -49,9 +49,10 @@ def _no_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def save(folder: Path, name: str, content: bytes, **options: Any) -> Path:
-    """Save contents, and return the snapshot."""
+    """Save contents, without page digests unless told otherwise, and return the snapshot."""
     image = ram.write(folder / "ram", content)
-    snapmig.save(image, folder / name, jobs=1, format="raw", packet_size=PACKET, **options)
+    words = {"page_digests": False, "packet_size": PACKET, **options}
+    snapmig.save(image, folder / name, jobs=1, format="raw", **words)
     return folder / name
 
 

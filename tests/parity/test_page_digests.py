@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 import snapmig
-from snapmig.container.format import Layout
+from snapmig.container.format import DEFAULT_PACKET_SIZE, Layout
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.images.formats import open_image
 from snapmig.operations.options.save import SaveOptions
@@ -91,16 +91,17 @@ def test_kinds_do_not_depend_on_them(shm, images, layout):
     assert stored == stored_too
 
 
-@pytest.mark.parametrize("given", [None, True, False])
-@pytest.mark.parametrize("parents_own", [True, False])
-def test_a_child_has_what_its_parent_has(shm, images, parents, parents_own, given):
-    """Unless it is said, an increment has page digests where its parent has."""
-    options = {"parent": parents[parents_own], "page_digests": given, "format": "raw"}
-    result = snapmig.save(images[1], shm / "2", **options)
-    expected = parents_own if given is None else given
+@pytest.mark.parametrize("way", [{}, {"page_digests": True}, {"page_digests": False}], ids=str)
+@pytest.mark.parametrize("parents_own", [None, True, False])
+def test_they_are_kept_unless_it_is_said(shm, images, parents, parents_own, way):
+    """Every snapshot may become a parent, whether it has one, and that one has them, or not."""
+    older = {} if parents_own is None else {"parent": parents[parents_own]}
+    result = snapmig.save(images[1], shm / "2", format="raw", **older, **way)
+    expected = way.get("page_digests", True)
 
     assert result.page_digests == expected == snapmig.info(shm / "2").page_digests
-    assert (digests.read(shm / "2") is not None) == expected
+    kept = digests.expected(NEW, DEFAULT_PACKET_SIZE) if expected else None
+    assert digests.read(shm / "2") == kept
 
 
 @pytest.mark.parametrize(
@@ -152,9 +153,9 @@ def test_shares_write_theirs(shm, images):
 
 def test_shares_agree_on_them(shm, images):
     """A share without page digests is not one of a snapshot that has them."""
-    snapmig.save(images[0], shm / "s", share="1/2", page_digests=True, format="raw")
+    snapmig.save(images[0], shm / "s", share="1/2", format="raw")
     with pytest.raises(snapmig.UsageError, match="shares have page_digests True, and this one has"):
-        snapmig.save(images[0], shm / "s", share="2/2", format="raw")
+        snapmig.save(images[0], shm / "s", share="2/2", page_digests=False, format="raw")
 
 
 @pytest.mark.parametrize("with_parent", [True, False])

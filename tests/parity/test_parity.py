@@ -142,7 +142,8 @@ def test_a_fixed_snapshot_takes_what_is_stored(tmp_path, shm, image, place):
 
 def test_a_packed_snapshot_is_as_long_as_what_is_stored(shm, image):
     """Without holes the file's length is that of the packets and their index."""
-    result = snapmig.save(image, shm / "s", layout="packed", format="raw")
+    words = {"layout": "packed", "page_digests": False}
+    result = snapmig.save(image, shm / "s", format="raw", **words)
 
     assert 0 <= result.file_size - result.stored_size <= 64 << 10
 

@@ -46,8 +46,9 @@ def child(made: Path) -> Path:
         changed[(2 * PAGES + page) * 4096] ^= 1
     made.with_name("changed").write_bytes(changed)
     images = [(BLOCKS[0], made.with_name("changed"))]
-    snapmig.save(images, made.with_name("child"), packet_size="64K", jobs=1, parent=made)
-    return made.with_name("child")
+    path = made.with_name("child")
+    snapmig.save(images, path, packet_size="64K", jobs=1, parent=made, deltas=True)
+    return path
 
 
 def tones(made: snapmig.MemoryMap) -> list[tuple[Tone, int]]:

@@ -31,7 +31,7 @@ class SaveOptions(NamedTuple):
     :param deltas: store pages as differences from the parent's where smaller; None: if its pages
         are decoded anyway
     :param live: let the guest run; ``background``: as it is at the start
-    :param page_digests: store a digest per page; None: as the parent
+    :param page_digests: store a digest per page
     :param follow_remote_parents: look for the parent's parents anywhere
     :param workers: returns the worker processes
     :param addresses: guest physical addresses, replacing the source's own
@@ -55,7 +55,7 @@ class SaveOptions(NamedTuple):
     notes: Sequence[str] = ()
     parent: Location | None = None
     deltas: bool | None = None
-    page_digests: bool | None = None
+    page_digests: bool = True
     follow_remote_parents: bool = False
     workers: WorkersMaker = WorkerPool
     addresses: Sequence[GivenAddress] = ()

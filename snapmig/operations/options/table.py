@@ -286,7 +286,7 @@ _ENTRIES = (
     ),
     Option(
         "page_digests", bool, TUNING, "for faster later saves; --no-page-digests",
-        "save defaults backup", default_text="as OLDER",
+        "save defaults backup", default=True, default_text="kept",
     ),
     Option(
         "deltas", bool, TUNING, "store differences within pages; --no-deltas",

@@ -72,13 +72,6 @@ class SaveInputs:
         return known
 
     @property
-    def page_digests(self) -> bool:
-        """True if the snapshot gets a digest per page."""
-        if self.options.page_digests is not None:
-            return self.options.page_digests
-        return self.parent is not None and self.parent.snapshot.page_digests is not None
-
-    @property
     def window_bits(self) -> int:
         """Base-2 logarithm of the deflate window."""
         return self.options.settings.deflate.window_bits

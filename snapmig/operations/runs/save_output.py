@@ -85,7 +85,7 @@ def whole_snapshot(inputs: SaveInputs) -> Iterator[SaveOutput]:
         inputs.geometry,
         inputs.options.layout,
         inputs.window_bits,
-        page_digests=inputs.page_digests,
+        page_digests=inputs.options.page_digests,
         seal=inputs.seal,
         resume=resume,
     ) as writer:

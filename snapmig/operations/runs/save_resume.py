@@ -23,7 +23,7 @@ def resume_key(inputs: SaveInputs) -> str:
         "engine": settings.engine,
         "window": inputs.window_bits,
         "huffman": settings.deflate.huffman,
-        "page_digests": inputs.page_digests,
+        "page_digests": inputs.options.page_digests,
         "sealing": inputs.options.sealing,
         "deltas": inputs.options.deltas,
         "parent": None if known is None else (known.snapshot_id + known.index_digest).hex(),
