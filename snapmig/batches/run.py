@@ -171,12 +171,15 @@ class _Running:
         self.started = time.monotonic()
         self.cancellation = Cancellation()
         self.progress: Progress | None = None
+        self.ram: Progress | None = None
         self.thread = threading.Thread(
             target=work, args=(self,), name=f"snapmig-{job.name}", daemon=True
         )
 
     def note(self, progress: Progress) -> None:
         self.progress = progress
+        if self.ram is not None or not progress.phase:  # a phase before has other numbers
+            self.ram = progress
 
 
 class _Run:
@@ -274,7 +277,7 @@ class _Run:
     def _take(self, running: _Running, result: BatchJob) -> None:
         running.thread.join()
         del self._running[result.name]
-        size = 0 if running.progress is None else running.progress.total_bytes
+        size = 0 if running.ram is None else running.ram.total_bytes
         self._sizes[result.name] = size or self._sizes[result.name]
         self._end(result)
         if result.state == "failed" and self._batch.fail_fast:
@@ -299,8 +302,9 @@ class _Run:
         done = sum(self._sizes[name] for name in self.results)
         total = sum(self._sizes[job.name] for job in self._waiting) + done
         under_way = {name: running.progress for name, running in self._running.items()}
-        for name, each in under_way.items():
-            done += 0 if each is None else each.done_bytes
-            total += self._sizes[name] if each is None else each.total_bytes
+        for name, running in self._running.items():
+            ram = running.ram
+            done += 0 if ram is None else ram.done_bytes
+            total += self._sizes[name] if ram is None else ram.total_bytes
         jobs, ended = len(self._batch.jobs), len(self.results)
         self._progress(BatchProgress(total, done, jobs, ended, under_way))

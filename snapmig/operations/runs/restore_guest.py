@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 __all__ = ("IntoGuest", "restore_guest")
 
+_LOADING = "QEMU loads the rest"
+
 
 class IntoGuest(NamedTuple):
     """
@@ -86,11 +88,13 @@ def restore_guest(
             return IntoGuest(name, send_to_guest(reading, guest, way.compression), via)
         if via == MAPPED_RAM or saved.state is None:
             return IntoGuest(name, _start_from_file(reading, guest), via)
+        reading.whole = sum(memory.size for memory in guest.facts.memory)
         with guest.open_memory(os.O_RDWR) as opened:
             data_pages = sum(
                 _fill_memory(reading, socket, memory, fd)
                 for memory, fd in zip(guest.facts.memory, opened, strict=True)
             )
+        reading.tell(_LOADING)
         _start(guest, saved.state)
     return IntoGuest(name, data_pages, via)
 
@@ -174,6 +178,7 @@ def _start_from_file(reading: Reading, guest: Guest) -> int:
     folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
     part = plan_whole(reading.snapshot, file_format(guest))
     with restore_nameless(reading, folder, part) as (fd, pages):
+        reading.tell(_LOADING)
         load_file(guest, fd)
     guest.run()
     return pages
