@@ -35,6 +35,7 @@ from snapmig.sealing.keyring import Keyring, Keys, KnownSeal, NewSeal
 from snapmig.system.files import check_destination, pread_all
 from snapmig.system.libc import punch_hole
 from snapmig.system.partial import write_file
+from snapmig.system.signals import remarked
 
 _INDEX_STEP = 1 << 16
 """Records looked at in one go."""
@@ -91,7 +92,8 @@ def _open_share(inputs: SaveInputs, shares: Shares, share: tuple[int, int]) -> I
         shares.drop_mark(number)
         facts = _Facts(inputs.geometry, inputs.window_bits, inputs.page_digests)
         seal = None if inputs.seal is None else _joined(shares, inputs.seal)
-        with _writer(shares, facts, seal) as writer:
+        remarks = remarked(f"share {number}/{count} is to be saved again, the others are kept")
+        with remarks, _writer(shares, facts, seal) as writer:
             packets = share_packets(inputs.geometry, number, count)
             _clear(shares, writer, packets)
             yield _ShareOutput(shares, number, writer, packets, seal)
@@ -202,7 +204,7 @@ def commit(
             raise SnapmigError(message, path=str(path))
         facts = _read_plan(shares, plan)
         seal = _seal_of(shares, plan, parse_keys(keys))
-        with _writer(shares, facts, seal) as writer:
+        with remarked("the shares are kept"), _writer(shares, facts, seal) as writer:
             result = _commit(
                 shares, writer, facts, marks[1] or {}, progress, force=force, seal=seal
             )

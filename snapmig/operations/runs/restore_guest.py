@@ -32,6 +32,7 @@ from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.saved_guest import SavedGuest, load_guest
 from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.system.libc import huge_page_size
+from snapmig.system.signals import remarked
 
 if TYPE_CHECKING:
     from snapmig.operations.runs.restore_postcopy import Served
@@ -85,11 +86,13 @@ def restore_guest(
         if via == MULTIFD:
             from snapmig.operations.runs.restore_multifd import send_to_guest  # noqa: PLC0415
 
-            return IntoGuest(name, send_to_guest(reading, guest, way.compression), via)
+            with remarked("the migration was broken off"):
+                return IntoGuest(name, send_to_guest(reading, guest, way.compression), via)
         if via == MAPPED_RAM or saved.state is None:
             return IntoGuest(name, _start_from_file(reading, guest), via)
         reading.whole = sum(memory.size for memory in guest.facts.memory)
-        with guest.open_memory(os.O_RDWR) as opened:
+        remarks = remarked("QEMU still waits for its guest")
+        with remarks, guest.open_memory(os.O_RDWR) as opened:
             data_pages = sum(
                 _fill_memory(reading, socket, memory, fd)
                 for memory, fd in zip(guest.facts.memory, opened, strict=True)
