@@ -147,3 +147,12 @@ def test_the_table_of_snapshots_has_a_head_in_bold(cli):
     bold = cli("info", "--color=always", "guest.snap", "guest.snap").ok().lines
 
     assert bold == [f"\x1b[1m{plain[0]}\x1b[0m", *plain[1:]]
+
+
+def test_columns_align_below_a_head_longer_than_the_names(snap, cli):
+    """Short names are as wide as the word above them."""
+    (snap.parent / "a").hardlink_to(snap)
+    head, *rows = cli("info", "a", "a").ok().lines
+
+    assert [row.index("full") for row in rows] == [head.index("kind")] * 2
+    assert {len(row) for row in rows} == {len(head)}
