@@ -72,6 +72,8 @@ def _remarked(guest: Guest) -> Iterator[None]:
     # By the end of the block the guest is let go.
     try:
         yield
+    except Exception:
+        raise
     except BaseException as error:
         with suppress(MonitorError):
             status = guest.status
