@@ -87,7 +87,8 @@ class _ClusterExecutor:
         notice: NoticeCallback,  # noqa: ARG002 - the worker's own stderr has them
     ) -> tuple[SaveResult | RestoreResult, str | None]:
         def progress(line: Mapping[str, Any]) -> None:
-            note(Progress(*(line[f"{word}_bytes"] for word in ("total", "done", "stored"))))
+            total, done, stored = (line[f"{word}_bytes"] for word in ("total", "done", "stored"))
+            note(Progress(total, done, stored, line.get("phase", "")))
 
         answer = self._cluster.run(
             str(job.host), command_line(job, self._options), progress, raise_if_cancelled

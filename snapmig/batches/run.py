@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -29,11 +29,13 @@ from snapmig.operations.progress import Progress
 from snapmig.operations.restore import RestoreResult, with_losses
 from snapmig.system.limits import start_thread
 from snapmig.system.signals import Cancellation, HeldSignals, raise_if_cancelled
+from snapmig.units import format_count
 
 __all__ = ("Batch", "SchedulerMissingError", "batch")
 
 _POLL_S = 0.1
 
+_INTERRUPTED = "cancelled, the run was interrupted"
 _LET_GO_S = 60.0
 """Seconds that jobs have for their ends when a run is interrupted: guests are let go there."""
 
@@ -171,12 +173,15 @@ class _Running:
         self.started = time.monotonic()
         self.cancellation = Cancellation()
         self.progress: Progress | None = None
+        self.ram: Progress | None = None
         self.thread = threading.Thread(
             target=work, args=(self,), name=f"snapmig-{job.name}", daemon=True
         )
 
     def note(self, progress: Progress) -> None:
         self.progress = progress
+        if self.ram is not None or not progress.phase:  # a phase before has other numbers
+            self.ram = progress
 
 
 class _Run:
@@ -219,7 +224,7 @@ class _Run:
         # Called with the exception that ended the run; a second signal must not disturb it.
         with HeldSignals():
             for running in self._running.values():
-                running.cancellation.cancel(CancelledError("cancelled, the run was interrupted"))
+                running.cancellation.cancel(CancelledError(_INTERRUPTED))
             end = time.monotonic() + _LET_GO_S
             for running in self._running.values():
                 if running.thread.ident is not None:
@@ -229,6 +234,23 @@ class _Run:
                         f"{running.job.name} did not end in {_LET_GO_S:.0f} s: check for a "
                         "paused guest and for partial files"
                     )
+            self._tell_left(error)
+
+    def _tell_left(self, error: BaseException) -> None:
+        # What is left of jobs: of the ended ones their results, of others what they say.
+        done = sum(each.state == "done" for each in self.results.values())
+        left = []
+        with suppress(Empty):
+            while True:
+                _, result = self._events.get_nowait()
+                if isinstance(result, BatchJob):
+                    done += result.state == "done"
+                    _, _, more = (result.message or "").partition(f"{_INTERRUPTED}; ")
+                    left += [f"{result.name}: {more}"] if more else []
+        jobs = format_count(len(self._batch.jobs), "job")
+        error.add_note(f"{done} of {jobs} done{'' if left else ', nothing is left of the others'}")
+        for words in left:
+            error.add_note(words)
 
     def _next(self) -> PlannedJob | None:
         # The first waiting job with room.
@@ -274,7 +296,7 @@ class _Run:
     def _take(self, running: _Running, result: BatchJob) -> None:
         running.thread.join()
         del self._running[result.name]
-        size = 0 if running.progress is None else running.progress.total_bytes
+        size = 0 if running.ram is None else running.ram.total_bytes
         self._sizes[result.name] = size or self._sizes[result.name]
         self._end(result)
         if result.state == "failed" and self._batch.fail_fast:
@@ -299,8 +321,9 @@ class _Run:
         done = sum(self._sizes[name] for name in self.results)
         total = sum(self._sizes[job.name] for job in self._waiting) + done
         under_way = {name: running.progress for name, running in self._running.items()}
-        for name, each in under_way.items():
-            done += 0 if each is None else each.done_bytes
-            total += self._sizes[name] if each is None else each.total_bytes
+        for name, running in self._running.items():
+            ram = running.ram
+            done += 0 if ram is None else ram.done_bytes
+            total += self._sizes[name] if ram is None else ram.total_bytes
         jobs, ended = len(self._batch.jobs), len(self.results)
         self._progress(BatchProgress(total, done, jobs, ended, under_way))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn, Protocol, TypeVar, get_origin
 
+from snapmig.commands.style import COLORS, RED, paint
 from snapmig.errors import SnapmigError
 from snapmig.operations.options.parse import default_jobs
 from snapmig.operations.options.table import GROUPS, KEYS, OPTIONS, Option
@@ -33,6 +35,15 @@ Result = TypeVar("Result")
 
 IN_DESCRIPTIONS = frozenset(option.name for option in OPTIONS.values() if option.group == KEYS)
 """Options that help names in a sentence, for seven lines in each verb would drown the others."""
+
+_COMMON = {
+    "quiet": ("-q", "--quiet"),
+    "verbose": ("-v", "--verbose"),
+    "color": ("--color",),
+    "debug": ("--debug",),
+}
+"""Options of every verb that share a line of its help; that of the program explains them."""
+_COMMON_HELP = 'print less, more, in colour: "snapmig --help"'
 
 _OPENING = """\
 sealed snapshots open with --key-file FILE, --passphrase-file FILE,
@@ -81,7 +92,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit after a usage error, printed without control characters."""
-        super().error(printable(message))
+        self.print_usage(sys.stderr)
+        self.exit(2, f"{self.prog}: {paint('error:', RED, sys.stderr)} {printable(message)}\n")
 
 
 def _meant(word: str, known: Iterable[str]) -> str:
@@ -102,15 +114,27 @@ def _option_names(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help in 80 columns, if possible one line per option; those of a group may share a text."""
+    """
+    Help in 80 columns, if possible one line per option.
+
+    Those of a group may share a text, and those of every verb share a line.
+    """
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=28, width=80)
 
     def add_argument(self, action: argparse.Action) -> None:
-        """Leave out an option that its group's description names."""
-        if action.dest not in IN_DESCRIPTIONS:
+        """Leave out an option that its group's description or the line of the common ones names."""
+        if action.dest not in IN_DESCRIPTIONS and action.dest not in list(_COMMON)[1:]:
             super().add_argument(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if action.dest in _COMMON:
+            return ", ".join(flags[0] for flags in _COMMON.values())
+        return super()._format_action_invocation(action)
+
+    def _expand_help(self, action: argparse.Action) -> str:
+        return _COMMON_HELP if action.dest in _COMMON else super()._expand_help(action)
 
 
 def add_groups(parser: argparse.ArgumentParser) -> dict[str, Options]:
@@ -181,10 +205,24 @@ def add_progress(parser: Options) -> None:
     )
 
 
-def add_common(parser: Options, json_help: str = "print the result as a line of JSON") -> None:
-    """Add the options of every verb."""
+def add_common(parser: Any, json_help: str = "print the result as a line of JSON") -> None:
+    """
+    Add the options of every verb.
+
+    :param parser: a parser, or a group of its options
+    """
     parser.add_argument("--json", action="store_true", help=json_help)
-    parser.add_argument("--debug", action="store_true", help="show a traceback after an error")
+    loud = parser.add_mutually_exclusive_group()
+    words = "print errors and warnings only"
+    loud.add_argument(*_COMMON["quiet"], dest="quiet", action="store_true", help=words)
+    words = "print also what took how long, of backup results everywhere"
+    loud.add_argument(*_COMMON["verbose"], dest="verbose", action="store_true", help=words)
+    parser.add_argument(
+        *_COMMON["color"], dest="color", choices=COLORS, default="auto", metavar="WHEN",
+        help="auto (on a terminal without NO_COLOR), always or never",
+    )  # fmt: skip
+    words = "show a traceback after an error"
+    parser.add_argument(*_COMMON["debug"], dest="debug", action="store_true", help=words)
 
 
 def call(function: Callable[..., Result], options: argparse.Namespace, /, **more: Any) -> Result:

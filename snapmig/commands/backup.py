@@ -143,7 +143,8 @@ def _add_run(own: Verbs) -> None:
     )
     add_option(parser, "monitor_timeout", default_text="as in CONFIG, else 30")
     add_option(parser, "jobs")
-    _add_output(parser)
+    add_progress(parser)
+    add_common(parser)
 
 
 def _add_list(own: Verbs) -> None:
@@ -169,7 +170,8 @@ def _add_restore(own: Verbs) -> None:
     add_option(parser, "keep_going")
     add_option(parser, "monitor_timeout")
     add_option(parser, "jobs")
-    _add_output(parser)
+    add_progress(parser)
+    add_common(parser)
 
 
 def _add_check(own: Verbs) -> None:
@@ -186,7 +188,8 @@ def _add_check(own: Verbs) -> None:
         help="catch up on N days of parts (1)",
     )
     add_option(parser, "jobs")
-    _add_output(parser)
+    add_progress(parser)
+    add_common(parser)
 
 
 def _add_prune(own: Verbs) -> None:
@@ -195,7 +198,7 @@ def _add_prune(own: Verbs) -> None:
     _add_guests(parser)
     _add_dry_run(parser)
     _add_lock_wait(parser)
-    _add_output(parser, progress=False)
+    add_common(parser)
 
 
 def _add_report(own: Verbs) -> None:
@@ -208,14 +211,14 @@ def _add_report(own: Verbs) -> None:
     )  # fmt: skip
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing page")
     parser.add_argument("--no-maps", action="store_true", help="without pictures of memory")
-    _add_output(parser, progress=False)
+    add_common(parser)
 
 
 def _add_init(own: Verbs) -> None:
     words = "Write a configuration with comments"
     parser = _verb(own, "init", "CONFIG", words, _INIT_EPILOG)
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing CONFIG")
-    _add_output(parser, progress=False)
+    add_common(parser)
 
 
 def _add_guests(parser: argparse.ArgumentParser) -> None:
@@ -235,15 +238,6 @@ def _add_lock_wait(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="time to wait for each lock (as in CONFIG, else 0)",
     )
-
-
-def _add_output(parser: argparse.ArgumentParser, *, progress: bool = True) -> None:
-    loud = parser.add_mutually_exclusive_group()
-    loud.add_argument("-v", "--verbose", action="store_true", help="print results")
-    loud.add_argument("-q", "--quiet", action="store_true", help="print warnings and errors only")
-    if progress:
-        add_progress(parser)
-    add_common(parser)
 
 
 def _parse_seconds(text: str) -> float:

@@ -26,6 +26,7 @@ from snapmig.backups.prune import PruneResult
 from snapmig.backups.report import Failure, Note, Remark, Report, Warned
 from snapmig.backups.result import BackupResult
 from snapmig.backups.stored import StoredSnapshot
+from snapmig.commands.output import error_line, notice_line, warning_line
 from snapmig.commands.restore import resume_lines
 from snapmig.operations.restore import RestoreResult
 from snapmig.printable import json_line, printable
@@ -109,11 +110,11 @@ class Output:
         return report.exit_code
 
     def _tell(self, priority: int, guest: str | None, message: str) -> None:
-        parts = ["snapmig", "warning"] if priority == _WARNING else ["snapmig"]
-        line = ": ".join([*parts, *([guest] if guest else []), message])
+        text = f"{guest}: {message}" if guest else message
+        line = {_ERROR: error_line, _WARNING: warning_line, _INFO: notice_line}[priority](text)
         prefix = f"<{priority}>" if self._journal else ""
         # One line each, whatever a file's name has in it: what reads a log splits it there.
-        self._write(prefix + printable(line), sys.stderr)
+        self._write(prefix + line, sys.stderr)
 
     def _show_json(self, record: Any) -> None:
         kind, fields = _JSON[type(record)](record)

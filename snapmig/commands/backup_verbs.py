@@ -63,8 +63,7 @@ def _with_guests(options: argparse.Namespace, work: Work, *, loud: bool | None =
 def _progress(
     options: argparse.Namespace, words: str
 ) -> Callable[[str], AbstractContextManager[ProgressCallback | None]]:
-    kind = "none" if options.quiet and options.progress == "auto" else options.progress
-    return lambda guest: show_progress(kind, f"{words} {guest}")
+    return lambda guest: show_progress(options, f"{words} {guest}", times=False)
 
 
 def _run(options: argparse.Namespace) -> int:

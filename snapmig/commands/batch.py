@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING
 from snapmig.cluster.scheduler import Scheduler
 from snapmig.commands.arguments import Verbs, add_common, add_option, add_progress, call
 from snapmig.commands.batch_progress import BatchDisplay, show_batch_progress
-from snapmig.commands.output import fail, print_warnings, say
+from snapmig.commands.output import (
+    error_line,
+    fail,
+    notice_line,
+    print_warnings,
+    say,
+    say_bold,
+    warning_line,
+)
+from snapmig.commands.progress import progress_kind
 from snapmig.commands.restore import loss_lines
+from snapmig.commands.style import STYLE
 from snapmig.errors import UsageError
 from snapmig.operations.options.save import SaveResult
 from snapmig.operations.restore import RestoreResult
@@ -109,11 +119,11 @@ def _run(options: argparse.Namespace) -> int:
     except SchedulerMissingError as error:
         raise UsageError(f"{error.message}: give one by --scheduler") from error
     print_warnings(run.warnings)
-    with show_batch_progress(options.progress, run.at_once) as display:
+    with show_batch_progress(progress_kind(options), run.at_once) as display:
         result = run.run(
             lambda job: _show_end(options, display, job),
             display,
-            lambda name, text: display.write(f"snapmig: {name}: {text}", sys.stderr),
+            lambda name, text: _show_notice(display, f"{name}: {text}"),
         )
     names = [job.name for job in result.jobs if job.state == "failed"]
     if options.json:
@@ -122,7 +132,9 @@ def _run(options: argparse.Namespace) -> int:
         line |= {"seconds": result.seconds, "exit_code": result.exit_code}
         print(json_line({**line, "warnings": result.warnings}))
     else:
-        for row in _table(result.jobs):
+        head, *rows = _table(result.jobs)
+        say_bold(head)
+        for row in rows:
             say(row)
     if names:
         words = (
@@ -130,6 +142,11 @@ def _run(options: argparse.Namespace) -> int:
         )
         return fail(options, result.exit_code, words)
     return 0
+
+
+def _show_notice(display: BatchDisplay, text: str) -> None:
+    if not STYLE.quiet:
+        display.write(notice_line(text), sys.stderr)
 
 
 def _show_end(options: argparse.Namespace, display: BatchDisplay, job: BatchJob) -> None:
@@ -144,12 +161,12 @@ def _show_end(options: argparse.Namespace, display: BatchDisplay, job: BatchJob)
         display.write(json_line(line), sys.stdout)
         return
     for warning in () if job.result is None else job.result.warnings:
-        display.write(f"snapmig: warning: {job.name}: {warning}", sys.stderr)
+        display.write(warning_line(f"{job.name}: {warning}"), sys.stderr)
     if job.state == "failed":
-        display.write(f"snapmig: {job.name}: {job.message}", sys.stderr)
+        display.write(error_line(f"{job.name}: {job.message}"), sys.stderr)
     if isinstance(job.result, RestoreResult):
         for loss in loss_lines(job.result):
-            display.write(f"snapmig: {job.name}: {loss.strip()}", sys.stderr)
+            display.write(error_line(f"{job.name}: {loss.strip()}"), sys.stderr)
 
 
 def _table(jobs: Sequence[BatchJob]) -> list[str]:

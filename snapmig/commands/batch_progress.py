@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from snapmig.batches.results import BatchProgress
-from snapmig.commands.output import say
 from snapmig.commands.progress import JSON_EVERY_S, bar_class, make_bar, show_share, wants_bar
 from snapmig.operations.progress import Progress
 from snapmig.printable import json_line
@@ -44,9 +43,8 @@ class BatchDisplay:
         """Show a moment of the run."""
 
     def write(self, line: str, file: TextIO) -> None:
-        """Print a line without disturbing the bars."""
-        say(line, file)
-        file.flush()
+        """Print a line, made printable already, without disturbing the bars."""
+        print(line, file=file, flush=True)
 
     def close(self) -> None:
         """Take everything off the screen."""
@@ -97,7 +95,10 @@ class _Bars(BatchDisplay):
             self._bars[name] = (place, _bar(name, progress.total_bytes, self._started[name], place))
         bar = self._bars[name][1]
         bar.total = progress.total_bytes
-        show_share(bar, progress)
+        if progress.phase:
+            bar.set_postfix_str(progress.phase, refresh=False)
+        else:
+            show_share(bar, progress)
         _move(bar, progress.done_bytes)
 
 
@@ -125,6 +126,7 @@ class _JsonLines(BatchDisplay):
                 line = {
                     "message_type": "progress",
                     "job": name,
+                    **({"phase": each.phase} if each.phase else {}),
                     "total_bytes": each.total_bytes,
                     "done_bytes": each.done_bytes,
                     "stored_bytes": each.stored_bytes,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from snapmig.commands.arguments import Verbs, add_common, add_keys
+from snapmig.commands.arguments import Verbs, add_common, add_keys, add_progress
 from snapmig.commands.keys import chosen_keys
 from snapmig.commands.output import rate, say, show
+from snapmig.commands.progress import show_progress
 from snapmig.errors import UsageError
 from snapmig.operations.shares import CommitResult, abandon, commit
 from snapmig.units import format_count, format_size
@@ -35,6 +36,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing SNAPSHOT")
     parser.add_argument("--abandon", action="store_true", help="remove the shares instead")
     add_keys(parser)
+    add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
 
@@ -46,7 +48,9 @@ def _run(options: argparse.Namespace) -> int:
         abandon(options.snapshot)
         return 0
     keys = chosen_keys(options)
-    show(options, "commit", commit(options.snapshot, force=options.force, keys=keys), _print)
+    with show_progress(options, "committing") as progress:
+        result = commit(options.snapshot, force=options.force, keys=keys, progress=progress)
+    show(options, "commit", result, _print)
     return 0
 
 

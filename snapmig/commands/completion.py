@@ -38,7 +38,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument(
         "shell", choices=tuple(_FILES), metavar="SHELL", help=f"one of {', '.join(_FILES)}"
     )
-    parser.set_defaults(run=_run, json=False, debug=False)
+    parser.set_defaults(run=_run, json=False, debug=False, quiet=False, verbose=False, color="auto")
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -161,7 +161,7 @@ def _run_cloud_hypervisor(options: argparse.Namespace) -> int:
     if len(attached) < len(options.attach):
         raise UsageError("--attach gives the same NAME twice")
     keys = chosen_to_save(options)
-    with show_progress(options.progress, "saving") as progress:
+    with show_progress(options, "saving") as progress:
         result = call(
             receive_cloud_hypervisor,
             options,
@@ -176,7 +176,7 @@ def _run_cloud_hypervisor(options: argparse.Namespace) -> int:
 
 def _hand_over(options: argparse.Namespace) -> int:
     keys = chosen_keys(options)
-    with show_progress(options.progress, "restoring") as progress:
+    with show_progress(options, "restoring") as progress:
         result = call(
             restore_cloud_hypervisor, options, keys=keys, progress=progress, notice=print_notice
         )

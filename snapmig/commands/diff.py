@@ -47,7 +47,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     keys = chosen_keys(options)
-    with show_progress(options.progress, "comparing") as progress:
+    with show_progress(options, "comparing") as progress:
         result = call(diff, options, keys=keys, progress=progress)
     show(options, "diff", result, partial(_print, ranges=options.ranges))
     return 0

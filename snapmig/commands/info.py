@@ -7,7 +7,7 @@ from functools import partial
 
 from snapmig.commands.arguments import Verbs, add_common, add_keys
 from snapmig.commands.keys import chosen_keys
-from snapmig.commands.output import fail, percent, say, show
+from snapmig.commands.output import fail, percent, say, say_bold, show
 from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.failures import describe
@@ -19,6 +19,7 @@ from snapmig.units import format_size
 __all__ = ("add_parser",)
 
 _SHOWN_PIECES = 8
+_NAME = "snapshot"
 
 _EPILOG = """\
 examples:
@@ -55,9 +56,9 @@ def _run(options: argparse.Namespace) -> int:
         else:
             show(options, "info", info(path, keys=keys), _print)
         return 0
-    code, width = 0, max(map(len, map(printable, options.snapshots)))
+    code, width = 0, max(len(_NAME), *map(len, map(printable, options.snapshots)))
     if not options.json:
-        say(_line("snapshot", "created, UTC", "kind", "RAM", "not zero", "on disk", width))
+        say_bold(_line(_NAME, "created, UTC", "kind", "RAM", "not zero", "on disk", width))
     for path in options.snapshots:
         try:
             show(options, "info", info(path, keys=keys), partial(_print_line, width=width))

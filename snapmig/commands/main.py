@@ -15,7 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from snapmig.commands.arguments import Parser
-from snapmig.commands.output import fail, say, with_way
+from snapmig.commands.output import error_line, fail, with_way
+from snapmig.commands.style import STYLE
 from snapmig.errors import SnapmigError
 from snapmig.operations.failures import describe
 from snapmig.version import __version__
@@ -72,7 +73,14 @@ examples:
   snapmig verify guest.snap
   snapmig restore guest.snap guest.ram
 
-"snapmig VERB --help" has the options of each verb.
+options of every verb:
+  --json                a line of JSON in place of lines for people
+  -q, --quiet           errors and warnings only, and no bar
+  -v, --verbose         also what took how long; of backup results everywhere
+  --color WHEN          auto (on a terminal without NO_COLOR), always or never
+  --debug               a traceback after an error
+
+"snapmig VERB --help" has the others of each verb.
 """
 
 
@@ -129,14 +137,16 @@ def main(argv: Sequence[str] | None = None, *, way: str | None = None) -> int:
     :param way: see :func:`with_way`; default: ``-f``, or nothing beside ``--json``
     """
     _settle_streams()
+    STYLE.quiet, STYLE.verbose, STYLE.color = False, False, "auto"
     try:
         options = _parse(sys.argv[1:] if argv is None else list(argv))
     except SystemExit as stop:  # help, or an error of usage, was printed
         return _flushed(int(stop.code or 0))
     except (ImportError, MemoryError) as error:
         code, message = describe(error)
-        say(f"snapmig: can't start: {message}", sys.stderr)
+        print(error_line(f"can't start: {message}"), file=sys.stderr)
         return code
+    STYLE.quiet, STYLE.verbose, STYLE.color = options.quiet, options.verbose, options.color
     try:
         with _interruptible():
             code = int(options.run(options))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from functools import partial
@@ -13,6 +12,7 @@ from snapmig.commands.arguments import Verbs, add_common, add_keys, add_option, 
 from snapmig.commands.keys import chosen_keys
 from snapmig.commands.output import say, show
 from snapmig.commands.progress import show_progress
+from snapmig.commands.style import STYLE, has_colours
 from snapmig.errors import UsageError
 from snapmig.operations.memory_map import MemoryMap, memory_map
 from snapmig.system.files import check_destination
@@ -54,10 +54,6 @@ def add_parser(verbs: Verbs) -> None:
         "--curve", action="store_true", help="along a Hilbert curve: neighbours stay together"
     )
     parser.add_argument("--cells", metavar="N", type=int, help="at most N cells (4096)")
-    parser.add_argument(
-        "--color", choices=("auto", "always", "never"), default="auto", metavar="WHEN",
-        help="auto (on a terminal, and without NO_COLOR), always, never",
-    )  # fmt: skip
     add_option(parser, "jobs")
     add_option(parser, "follow_remote_parents")
     add_keys(parser)
@@ -73,13 +69,13 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(message, path=str(output))
     if output is not None:
         check_destination(output, force=options.force)  # before a comparison that takes minutes
-    colours = _has_colours(options.color)
+    colours = has_colours(sys.stdout)
     width = shutil.get_terminal_size((80, 25)).columns
     if options.cells is None:
         on_screen = width * LINES * (2 if colours else 1)
         options.cells = 4096 if output is not None or options.json else on_screen
     keys = chosen_keys(options, asks=options.against is not None)
-    with show_progress(options.progress, "comparing") as progress:
+    with show_progress(options, "comparing") as progress:
         made = call(memory_map, options, keys=keys, progress=progress)
     if output is not None:
         _write(made, output, curve=options.curve, force=options.force)
@@ -87,13 +83,6 @@ def _run(options: argparse.Namespace) -> int:
     else:
         show(options, "map", made, partial(_print, width=width, colours=colours, options=options))
     return 0
-
-
-def _has_colours(when: str) -> bool:
-    if when != "auto":
-        return when == "always"
-    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return sys.stdout.isatty() and not dumb
 
 
 def _write(made: MemoryMap, output: Path, *, curve: bool, force: bool) -> None:
@@ -120,5 +109,7 @@ def _print_written(made: MemoryMap, *, output: Path) -> None:
 def _print(made: MemoryMap, *, width: int, colours: bool, options: argparse.Namespace) -> None:
     from snapmig.maps.terminal import to_lines  # noqa: PLC0415 - a file needs none
 
+    if STYLE.quiet:
+        return
     for line in to_lines(made, width, colours=colours, curve=options.curve):
         print(line)  # made of printable names already, and of escape codes

@@ -42,7 +42,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     keys = chosen_keys(options)
-    with show_progress(options.progress, "merging") as progress:
+    with show_progress(options, "merging") as progress:
         result = call(merge, options, keys=keys, progress=progress)
     print_saved(options, "merge", result)
     return 0

@@ -1,4 +1,4 @@
-"""Results on stdout: lines for people, or one line of JSON."""
+"""Results on stdout, as lines for people or one line of JSON; the rest on stderr."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
+from snapmig.commands.style import BOLD, GREEN, RED, STYLE, YELLOW, paint
 from snapmig.errors import DestinationExistsError
 from snapmig.printable import json_line, printable
 from snapmig.units import format_count, format_duration, format_size
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from snapmig.operations.runs.lost import LostRange
 
 __all__ = (
+    "error_line",
     "fail",
+    "notice_line",
     "percent",
     "print_json",
     "print_notice",
@@ -25,7 +28,10 @@ __all__ = (
     "range_lines",
     "rate",
     "say",
+    "say_bold",
     "show",
+    "verdict",
+    "warning_line",
     "with_way",
 )
 
@@ -36,9 +42,38 @@ def say(line: str, stream: TextIO | None = None) -> None:
     """
     Print a line for people, with control characters made visible.
 
-    :param stream: standard output by default
+    :param stream: standard output by default, where nothing appears with ``--quiet``
     """
-    print(printable(line), file=stream)
+    if stream is not None or not STYLE.quiet:
+        print(printable(line), file=stream)
+
+
+def say_bold(line: str) -> None:
+    """Print a table's head for people on stdout."""
+    if not STYLE.quiet:
+        print(paint(printable(line), BOLD, sys.stdout))
+
+
+def verdict(path: str, word: str, rest: str, *, good: bool) -> None:
+    """Print a line about a file on stdout, with a word in green or red."""
+    if not STYLE.quiet:
+        painted = paint(word, GREEN if good else RED, sys.stdout)
+        print(f"{printable(path)}: {painted}{rest}")
+
+
+def error_line(message: str) -> str:
+    """Return an error as a line for stderr."""
+    return f"{paint('snapmig:', RED, sys.stderr)} {printable(message)}"
+
+
+def notice_line(message: str) -> str:
+    """Return a notice as a line for stderr."""
+    return printable(f"snapmig: {message}")
+
+
+def warning_line(message: str) -> str:
+    """Return a warning as a line for stderr."""
+    return f"snapmig: {paint('warning:', YELLOW, sys.stderr)} {printable(message)}"
 
 
 def print_json(command: str, result: Any) -> None:
@@ -64,12 +99,13 @@ def show(
 def print_warnings(warnings: Iterable[str]) -> None:
     """Print warnings on stderr, a line each."""
     for warning in warnings:
-        say(f"snapmig: warning: {warning}", sys.stderr)
+        print(warning_line(warning), file=sys.stderr)
 
 
 def print_notice(sentence: str) -> None:
-    """Print a notice on stderr while an operation goes on."""
-    say(f"snapmig: {sentence}", sys.stderr)
+    """Print a notice on stderr while an operation goes on, unless it is to be quiet."""
+    if not STYLE.quiet:
+        print(notice_line(sentence), file=sys.stderr)
 
 
 def percent(part: float, whole: float) -> str:
@@ -118,5 +154,5 @@ def fail(options: argparse.Namespace, code: int, message: str) -> int:
         line = {"message_type": "error", "exit_code": code, "message": message}
         print(json_line(line), file=sys.stderr)
     else:
-        say(f"snapmig: {message}", sys.stderr)
+        print(error_line(message), file=sys.stderr)
     return code

@@ -43,7 +43,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     keys = chosen_keys(options)
-    with show_progress(options.progress, "rebasing") as progress:
+    with show_progress(options, "rebasing") as progress:
         result = call(rebase, options, keys=keys, progress=progress)
     print_saved(options, "rebase", result)
     return 0

@@ -73,7 +73,7 @@ def _run(options: argparse.Namespace) -> int:
     if len(attached) < len(options.attach):
         raise UsageError("--attach gives the same NAME twice")
     keys = chosen_to_save(options)
-    with show_progress(options.progress, "receiving") as progress:
+    with show_progress(options, "receiving") as progress:
         result = receive(
             options.listen,
             options.snapshot,

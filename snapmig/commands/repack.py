@@ -66,7 +66,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     keys = chosen_keys(options)
-    with show_progress(options.progress, "repacking") as progress:
+    with show_progress(options, "repacking") as progress:
         result = call(repack, options, keys=keys, progress=progress)
     print_saved(options, "repack", result)
     return 0

@@ -16,8 +16,9 @@ from snapmig.commands.arguments import (
     call,
 )
 from snapmig.commands.keys import chosen_keys
-from snapmig.commands.output import percent, print_notice, range_lines, rate, say, show
+from snapmig.commands.output import error_line, percent, print_notice, range_lines, rate, say, show
 from snapmig.commands.progress import show_progress
+from snapmig.commands.style import STYLE
 from snapmig.geometry import PAGE_SIZE
 from snapmig.images.formats import format_names
 from snapmig.operations.options.parse import WAYS
@@ -73,7 +74,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     keys = chosen_keys(options)
-    with show_progress(options.progress, "restoring") as progress:
+    with show_progress(options, "restoring") as progress:
         result = call(restore, options, keys=keys, progress=progress, notice=print_notice)
     show(options, "restore", result, _print)
     return result.exit_code
@@ -82,9 +83,11 @@ def _run(options: argparse.Namespace) -> int:
 def _print(result: RestoreResult) -> None:
     data_size = min(result.data_pages * PAGE_SIZE, result.ram_size)
     for problem in result.problems:
-        say(f"snapmig: {problem}", sys.stderr)
+        print(error_line(problem), file=sys.stderr)
     say(f"restored {rate(result.ram_size, result.seconds)}, {format_count(result.jobs, 'job')}")
     say(f"not zero  {format_size(data_size)} ({percent(data_size, result.ram_size)})")
+    if STYLE.verbose and result.accelerator is not None:
+        say(f"by        {result.accelerator}")
     if result.kept_packets is not None:
         say(f"kept      {format_count(result.kept_packets, 'packet')} that were right already")
     if result.via is not None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 
-from snapmig.commands.arguments import Verbs, add_common, add_keys, add_option, call
+from snapmig.commands.arguments import Verbs, add_common, add_keys, add_option, add_progress, call
 from snapmig.commands.keys import chosen_keys
-from snapmig.commands.output import print_json, print_notice, print_warnings, say
+from snapmig.commands.output import error_line, print_json, print_notice, print_warnings, say
+from snapmig.commands.progress import show_progress
 from snapmig.operations.run import RunResult, run
 from snapmig.printable import shell_words
 
@@ -55,6 +57,7 @@ def add_parser(verbs: Verbs) -> None:
     for name in ("working_set", "jobs", "follow_remote_parents"):
         add_option(parser, name)
     add_keys(parser)
+    add_progress(parser)
     add_common(parser)
     parser.set_defaults(run=_run)
 
@@ -66,18 +69,21 @@ def _run(options: argparse.Namespace) -> int:
         return options.yes or _agrees()
 
     def running(result: RunResult) -> None:
+        bar.close()  # the terminal is the guest's now
         print_warnings(result.warnings)
         seconds = result.seconds_to_run
-        say(f"snapmig: the guest runs, after {seconds:.2f} s via {result.via}", sys.stderr)
+        print_notice(f"the guest runs, after {seconds:.2f} s via {result.via}")
 
-    result = call(
-        run,
-        options,
-        keys=chosen_keys(options),
-        confirm=confirm,
-        running=running,
-        notice=print_notice,
-    )
+    with ExitStack() as bar:
+        result = call(
+            run,
+            options,
+            keys=chosen_keys(options),
+            confirm=confirm,
+            running=running,
+            progress=bar.enter_context(show_progress(options, "restoring")),
+            notice=print_notice,
+        )
     _print(options, result)
     return result.exit_code
 
@@ -94,4 +100,5 @@ def _print(options: argparse.Namespace, result: RunResult) -> None:
     if options.json:
         print_json("run", result)
     elif result.exit_status:
-        say(f"snapmig: QEMU ended with exit status {result.exit_status}", sys.stderr)
+        message = f"QEMU ended with exit status {result.exit_status}"
+        print(error_line(message), file=sys.stderr)

@@ -61,7 +61,7 @@ def _run(options: argparse.Namespace) -> int:
     attached = dict(options.attach)
     if len(attached) < len(options.attach):
         raise UsageError("--attach gives the same NAME twice")
-    with show_progress(options.progress, "saving") as progress:
+    with show_progress(options, "saving") as progress:
         result = call(
             save, options, keys=keys, attach=attached, progress=progress, notice=print_notice
         )

@@ -80,7 +80,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     keys = chosen_keys(options)
-    with show_progress(options.progress, "sending") as progress:
+    with show_progress(options, "sending") as progress:
         result = call(send, options, keys=keys, progress=progress)
     show(options, "send", result, _print)
     return 0

@@ -7,7 +7,7 @@ import sys
 
 from snapmig.commands.arguments import Verbs, add_common, add_keys, add_option, add_progress, call
 from snapmig.commands.keys import chosen_keys
-from snapmig.commands.output import fail, range_lines, rate, say, show
+from snapmig.commands.output import error_line, fail, range_lines, rate, say, show, verdict
 from snapmig.commands.progress import show_progress
 from snapmig.errors import SnapmigError
 from snapmig.operations.failures import describe
@@ -56,7 +56,7 @@ def _run(options: argparse.Namespace) -> int:
     keys = chosen_keys(options)
     code = 0
     for path in options.snapshots:
-        with show_progress(options.progress, "verifying") as progress:
+        with show_progress(options, "verifying") as progress:
             try:
                 result = call(verify, options, keys=keys, snapshot=path, progress=progress)
             except (OSError, SnapmigError) as error:  # the others are checked all the same
@@ -77,11 +77,12 @@ def _print(result: VerifyResult) -> None:
         proved = ", proved by its key" if result.proved else ""
         if result.sealing == "signed" and not result.proved:
             proved = "; signed, which takes a key to prove"
-        say(f"{result.snapshot}: ok, {what}{rate(result.ram_size, result.seconds)}{proved}")
+        rest = f", {what}{rate(result.ram_size, result.seconds)}{proved}"
+        verdict(result.snapshot, "ok", rest, good=True)
         return
     for problem in result.problems:
-        say(f"snapmig: {problem}", sys.stderr)
+        print(error_line(problem), file=sys.stderr)
     damage = f", {result.damaged_packets} of {result.packets} packets" if result.packets else ""
-    say(f"{result.snapshot}: damaged{damage}")
+    verdict(result.snapshot, "damaged", damage, good=False)
     for line in range_lines(result.damaged, result.damaged_ranges):
         say(line)

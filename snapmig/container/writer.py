@@ -78,6 +78,7 @@ class SnapshotWriter:
     :param resume: the key of all settings, to go on with an earlier run that had the same
     :ivar resumed: the file has packets of an earlier run, for workers to check
     :ivar dropped: what an earlier run left can't be used
+    :ivar is_remote: it goes to another host
     :raises NoSpaceError: not even the tables fit
     :raises StoreError: object storage can't be reached
     """
@@ -109,7 +110,7 @@ class SnapshotWriter:
         fixed_size = geometry.packet_count * geometry.packet_size
         needed = data_offset + geometry.ram_size
         self._file = file or create(path, needed, data_offset, resume)
-        self._remote = self._file.remote
+        self.is_remote = self._file.remote
         self.resumed = self._file.resumed
         self.dropped = self._file.dropped
         self._key, self._slots = self._seal_with(seal)
@@ -121,7 +122,7 @@ class SnapshotWriter:
             data_offset=data_offset,
             shown=self._file.shown,
             needed=self._file.needed,
-            to_disk=not self._remote,
+            to_disk=not self.is_remote,
             page_digests_offset=digests_offset if page_digests else 0,
             key=self._key,
         )
@@ -318,7 +319,7 @@ class SnapshotWriter:
         self._file.sync()
         self._file.write(raw, 0)
         self._file.sync()
-        disk_size = file_size if self._remote else os.fstat(self._file.fd).st_blocks * 512
+        disk_size = file_size if self.is_remote else os.fstat(self._file.fd).st_blocks * 512
         self._file.commit(force=force)
         parts = self._file.kept_parts
         return WrittenSnapshot(superblock.snapshot_id, file_size, disk_size, root, parts)

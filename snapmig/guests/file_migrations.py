@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from snapmig.guests.guest import LONGEST_DOWNTIME_MS, MOST_CHANNELS, Guest
@@ -73,12 +73,13 @@ def file_format(guest: Guest) -> str:
     return _MAPPED if "mapped-ram" in known else _STREAM
 
 
-def save_file(guest: Guest, fd: int, channels: int, *, keep: bool) -> str:
+def save_file(guest: Guest, fd: int, channels: int, poll: Callable[[], None], *, keep: bool) -> str:
     """
     Have QEMU stop the guest and write all of it; return the format of the file.
 
     :param fd: an empty file to write to
     :param channels: number of QEMU's writing threads, if the format has them
+    :param poll: called often
     :param keep: as of :func:`state_saved`
     :raises MonitorError: QEMU could not, with its reason
     """
@@ -98,7 +99,7 @@ def save_file(guest: Guest, fd: int, channels: int, *, keep: bool) -> str:
             capabilities(guest.monitor, *(("mapped-ram", "multifd") if mapped else ())),
             _file(guest, fd, os.O_WRONLY) as uri,
         ):
-            _send(guest, uri)
+            _send(guest, uri, poll)
     return file_format(guest)
 
 
@@ -122,16 +123,17 @@ def _file(guest: Guest, fd: int, access: int) -> AbstractContextManager[str]:
     return hand_over(guest.monitor, fd, access, guest.version)
 
 
-def _send(guest: Guest, uri: str) -> None:
+def _send(guest: Guest, uri: str, poll: Callable[[], None] = lambda: None) -> None:
     with cancelled_on_error(guest.monitor):
-        _migrate(guest, "migrate", uri)
+        _migrate(guest, "migrate", uri, poll)
 
 
-def _migrate(guest: Guest, command: str, uri: str) -> None:
+def _migrate(guest: Guest, command: str, uri: str, poll: Callable[[], None] = lambda: None) -> None:
     guest.monitor.execute(command, uri=uri)
     watch = Watch(guest.monitor, command)
     # QEMU reports this a moment before it is done with the guest.
     while watch.look().status != "completed" or guest.status == "finish-migrate":
+        poll()
         time.sleep(POLL_S)
 
 

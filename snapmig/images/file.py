@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol, TypeVar
 
 from snapmig.errors import ImageChangedError, SnapmigError
 from snapmig.system.files import descriptor_path, open_regular, pread_all
 
-__all__ = ("ImageFile", "closed_on_error", "opened_files")
+__all__ = ("ImageFile", "Report", "closed_on_error", "opened_files")
+
+
+Report = Callable[[int, int], None]
 
 
 class _Closable(Protocol):
@@ -25,11 +28,13 @@ class ImageFile:
     One open file of an image.
 
     :param follow: follow a symbolic link; otherwise a link is refused
+    :ivar report: called with bytes done and their total while it is unpacked
     :raises SnapmigError: not a regular file, or empty
     """
 
     def __init__(self, shown: str, *, follow: bool = True) -> None:
         self.shown = shown
+        self.report: Report = lambda _done, _total: None
         try:
             self.fd = open_regular(shown, follow=follow)
         except SnapmigError as error:

@@ -37,11 +37,13 @@ def unpack(file: ImageFile, start: int, command: Sequence[str], check: Check) ->
     Return what a program makes of a file, and close that.
 
     :param start: offset of the packed bytes, which end with the file
+    :param file: its ``report`` is called with the bytes taken so far, and its size
     :param check: called now and then, since a few KiB may unpack to any number of bytes
     :raises SnapmigError: the program failed, or is not installed, or the check refuses
     :raises NoSpaceError: it would take more than nine tenths of the free space
     """
     folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
+    file.report(0, file.size)
     with NamelessFile(folder) as spool:
         os.lseek(file.fd, start, os.SEEK_SET)
         writer = _SparseWriter(spool, folder, file.shown)
@@ -49,11 +51,14 @@ def unpack(file: ImageFile, start: int, command: Sequence[str], check: Check) ->
             with closing(filter_pieces([*command], file.fd)) as pieces:
                 for piece in pieces:
                     if writer.add(piece):
+                        # The program shares our offset.
+                        file.report(os.lseek(file.fd, 0, os.SEEK_CUR), file.size)
                         _checked(check, _reopen(spool, file.shown), writer.size)
         except FilterError as error:
             error.path = file.shown
             raise
         writer.end()
+        file.report(file.size, file.size)
         file.check_unchanged()
         plain = _reopen(spool, file.shown)
     file.close()

@@ -15,6 +15,7 @@ from snapmig.geometry import PAGE_SIZE, RamBlock
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.keys import parse_keys
 from snapmig.operations.options.parse import GUEST_PREFIX
+from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.runs.launch import launched
 from snapmig.operations.runs.qemu_command import (
     Backend,
@@ -75,6 +76,7 @@ def run(
     keys: Keys | None = None,
     confirm: Confirm | None = None,
     running: Callable[[RunResult], None] = lambda _result: None,
+    progress: ProgressCallback | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> RunResult:
     """
@@ -95,6 +97,8 @@ def run(
     :param confirm: called with the recorded command, which comes from the snapshot; returns False
         to refuse it
     :param running: called when the guest has all of its memory, or with ``mount`` when it runs
+    :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then, but
+        with ``mount`` and ``postcopy``, where the guest runs meanwhile
     :param notice: called with messages for the user during the run
     :raises UsageError: there is no recorded command, or it can't be used, or was refused
     :raises SnapmigError: QEMU can't be started, or ended before the guest ran
@@ -121,7 +125,8 @@ def run(
     }
     if place is not None:
         return start.mapped(place, options)
-    return start.restored({**options, "postcopy": postcopy, "notice": notice})
+    shown = None if postcopy else progress
+    return start.restored({**options, "postcopy": postcopy, "notice": notice, "progress": shown})
 
 
 class _Run(NamedTuple):

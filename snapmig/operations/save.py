@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from snapmig.operations.options.parse import (
     parse_via,
 )
 from snapmig.operations.options.save import SaveOptions, SaveResult
-from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.progress import ProgressCallback, phase_reporter
 from snapmig.operations.runs.save import open_save_run
 from snapmig.operations.runs.save_output import OpenOutput, whole_snapshot
 from snapmig.operations.runs.workers import WorkerGroup, choose_workers
@@ -215,7 +215,8 @@ def save(  # noqa: PLR0913 - the words of the command line
         return save_guest(guest, location, options)
     if live:
         raise UsageError("only a running guest can be saved live, as qmp:SOCKET or libvirt:DOMAIN")
-    with closing(_open_image(image, format, base, qcow2_snapshot)) as source:
+    unpacked = phase_reporter(progress, "unpacking")
+    with closing(_open_image(image, format, base, qcow2_snapshot, unpacked)) as source:
         open_output: OpenOutput = whole_snapshot
         if share is not None:
             if resume:
@@ -241,6 +242,7 @@ def _open_image(
     format_name: str | None,
     base: Sequence[str | os.PathLike[str]],
     qcow2_snapshot: str | None,
+    unpacked: Callable[[int, int], None],
 ) -> ImageSource:
     if qcow2_snapshot is not None:
         if format_name is not None or base or not isinstance(image, str | os.PathLike):
@@ -253,7 +255,7 @@ def _open_image(
             raise UsageError("only Firecracker's diff files have a base")
         return open_layers([os.fspath(path) for path in (*base, image)])
     if isinstance(image, str | os.PathLike):
-        return open_image(os.fspath(image), format_name)
+        return open_image(os.fspath(image), format_name, unpacked)
     if format_name not in (None, "raw"):
         raise UsageError("a list of RAM blocks with their files is always raw")
     if not image:

@@ -26,6 +26,7 @@ from snapmig.geometry import Geometry, RamBlock, RamPiece
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.keys import parse_keys
 from snapmig.operations.options.save import SaveOptions
+from snapmig.operations.progress import TO_DISK, Progress, ProgressCallback
 from snapmig.operations.runs.save_inputs import SaveInputs
 from snapmig.operations.runs.save_output import Finish, OpenOutput, SaveOutput
 from snapmig.sealing.file_key import FileKey
@@ -34,6 +35,10 @@ from snapmig.sealing.keyring import Keyring, Keys, KnownSeal, NewSeal
 from snapmig.system.files import check_destination, pread_all
 from snapmig.system.libc import punch_hole
 from snapmig.system.partial import write_file
+from snapmig.system.signals import remarked
+
+_INDEX_STEP = 1 << 16
+"""Records looked at in one go."""
 
 __all__ = ("CommitResult", "abandon", "commit", "parse_share", "share_output")
 
@@ -87,7 +92,8 @@ def _open_share(inputs: SaveInputs, shares: Shares, share: tuple[int, int]) -> I
         shares.drop_mark(number)
         facts = _Facts(inputs.geometry, inputs.window_bits, inputs.options.page_digests)
         seal = None if inputs.seal is None else _joined(shares, inputs.seal)
-        with _writer(shares, facts, seal) as writer:
+        remarks = remarked(f"share {number}/{count} is to be saved again, the others are kept")
+        with remarks, _writer(shares, facts, seal) as writer:
             packets = share_packets(inputs.geometry, number, count)
             _clear(shares, writer, packets)
             yield _ShareOutput(shares, number, writer, packets, seal)
@@ -167,13 +173,18 @@ def _clear(shares: Shares, writer: SnapshotWriter, packets: range) -> None:
 
 @checks_arguments
 def commit(
-    snapshot: str | os.PathLike[str], *, force: bool = False, keys: Keys | None = None
+    snapshot: str | os.PathLike[str],
+    *,
+    force: bool = False,
+    keys: Keys | None = None,
+    progress: ProgressCallback | None = None,
 ) -> CommitResult:
     """
     Make a snapshot of its shares, once: a second commit finds none.
 
     :param force: replace an existing snapshot
     :param keys: of sealed shares
+    :param progress: called with a :class:`~snapmig.operations.progress.Progress` now and then
     :raises UsageError: no share was begun, or they are committed already
     :raises SnapmigError: shares are unfinished, or being saved again
     :raises DestinationExistsError: the snapshot exists and ``force`` is not set
@@ -193,8 +204,10 @@ def commit(
             raise SnapmigError(message, path=str(path))
         facts = _read_plan(shares, plan)
         seal = _seal_of(shares, plan, parse_keys(keys))
-        with _writer(shares, facts, seal) as writer:
-            result = _commit(shares, writer, facts, marks[1] or {}, force=force, seal=seal)
+        with remarked("the shares are kept"), _writer(shares, facts, seal) as writer:
+            result = _commit(
+                shares, writer, facts, marks[1] or {}, progress, force=force, seal=seal
+            )
         shares.remove()
     seconds = round(time.monotonic() - started, 3)
     return replace(result, seconds=seconds)
@@ -241,11 +254,14 @@ def _commit(
     writer: SnapshotWriter,
     facts: _Facts,
     mark: Mapping[str, Any],
+    progress: ProgressCallback | None,
     *,
     force: bool,
     seal: KnownSeal | None,
 ) -> CommitResult:
-    encodings, data_pages, stored = _look_at_index(shares, writer, facts.geometry)
+    tell = progress or (lambda _: None)
+    encodings, data_pages, stored = _look_at_index(shares, writer, facts.geometry, tell)
+    tell(Progress(facts.geometry.ram_size, facts.geometry.ram_size, stored, TO_DISK))
     show = None if seal is None or not seal.known.secret else seal.known.open_table
     data_end = writer.end
     contents = {
@@ -272,28 +288,36 @@ def _commit(
 
 
 def _look_at_index(
-    shares: Shares, writer: SnapshotWriter, geometry: Geometry
+    shares: Shares, writer: SnapshotWriter, geometry: Geometry, tell: ProgressCallback
 ) -> tuple[int, int, int]:
     # The encodings in use, pages that are not zero, and stored bytes: of sound records only.
     plan, dtype = writer.plan, record_dtype(geometry.packet_size)
-    with SharedFile(shares.data, shares.path, plan.needed) as file:
-        raw = pread_all(file.fd, geometry.packet_count * dtype.itemsize, plan.index_offset)
-    records = np.frombuffer(raw, dtype)
     places = (plan.data_offset, writer.end, plan.packet_size)
-    has_digests = plan.page_digests_offset > 0
-    if len(records) != geometry.packet_count or not records_sound(
-        records,
-        0,
-        places,
-        has_parent=False,
-        has_page_digests=has_digests,
-        sealed=plan.key is not None,
-    ):
-        raise SnapmigError("the shares' index is damaged, write them again", path=str(shares.path))
-    counts = count_records(raw, geometry.packet_size)
-    found = zip(Encoding, counts.encodings, strict=True)
-    encodings = sum(1 << kind for kind, count in found if count)
-    return encodings, counts.pages_in_use, counts.stored_size
+    encodings = pages = stored = 0
+    with SharedFile(shares.data, shares.path, plan.needed) as file:
+        for first in range(0, geometry.packet_count, _INDEX_STEP):
+            count = min(_INDEX_STEP, geometry.packet_count - first)
+            offset = plan.index_offset + first * dtype.itemsize
+            raw = pread_all(file.fd, count * dtype.itemsize, offset)
+            records = np.frombuffer(raw, dtype)
+            if len(records) != count or not records_sound(
+                records,
+                first,
+                places,
+                has_parent=False,
+                has_page_digests=plan.page_digests_offset > 0,
+                sealed=plan.key is not None,
+            ):
+                message = "the shares' index is damaged, write them again"
+                raise SnapmigError(message, path=str(shares.path))
+            counts = count_records(raw, geometry.packet_size)
+            found = zip(Encoding, counts.encodings, strict=True)
+            encodings |= sum(1 << kind for kind, number in found if number)
+            pages += counts.pages_in_use
+            stored += counts.stored_size
+            done = len(geometry.ram_range(range(first + count)))
+            tell(Progress(geometry.ram_size, done, stored))
+    return encodings, pages, stored
 
 
 def _writer(shares: Shares, facts: _Facts, seal: KnownSeal | None) -> SnapshotWriter:

@@ -26,7 +26,7 @@ from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO
 from snapmig.operations.options.keys import parse_keys
 from snapmig.operations.options.parse import AcceleratorName, WindowName, window_bits
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.progress import Progress, ProgressCallback, reporter
 from snapmig.operations.runs.lost import LostRange, damaged_ranges
 from snapmig.operations.runs.read import Reading, ReadOptions, read_options, unproved
 from snapmig.pages import Mask
@@ -139,7 +139,7 @@ def verify(
             source.index.check_holes()
             found.attempt(source.index.check_digest)
             if quick:
-                _check_records(source, found)
+                _check_records(source, found, progress)
                 found.warnings += unproved([source])
             elif locked:
                 _check_stored(source, options, found)
@@ -147,6 +147,8 @@ def verify(
                 with Reading(source, options) as reading:
                     _check_packets(reading, bits, found)
                     proved = all(file.is_proved for file in reading.chain)
+                if source.attachments:
+                    reading.tell("checking attachments")
                 for entry in source.attachments:
                     found.attempt(StoredAttachment(source, entry).check)
             found.locate(source)
@@ -208,7 +210,9 @@ class _Findings:
             self.add(error)
 
 
-def _check_records(source: SnapshotFile, found: _Findings) -> None:
+def _check_records(
+    source: SnapshotFile, found: _Findings, progress: ProgressCallback | None
+) -> None:
     found.packets = damaged = np.zeros(source.geometry.packet_count, np.bool_)
     for first in range(0, source.geometry.packet_count, _INDEX_STEP):
         count = min(_INDEX_STEP, source.geometry.packet_count - first)
@@ -225,6 +229,9 @@ def _check_records(source: SnapshotFile, found: _Findings) -> None:
             found.damaged_packets += 1
             damaged[error.packet] = True
             found.add(error)
+        if progress is not None:
+            done = len(source.geometry.ram_range(range(first + count)))
+            progress(Progress(source.geometry.ram_size, done, 0))
 
 
 def _stored_pages(records: Records, first: int, number: int) -> Mask | None:

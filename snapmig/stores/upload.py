@@ -27,6 +27,8 @@ from snapmig.stores.parts import Parts
 from snapmig.stores.s3 import ObjectClient
 from snapmig.stores.window import Window
 from snapmig.system.files import Buffer, pwrite_all, write_error
+from snapmig.system.signals import remark
+from snapmig.units import format_size
 
 __all__ = ("PartialObject", "part_size")
 
@@ -90,12 +92,13 @@ class PartialObject:
     def __enter__(self) -> PartialObject:
         return self
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self._upload is not None and self._resume:
             if self._parts is not None:
                 self._parts.stop()
         elif self._upload is not None:
             _drop(self._client.url, self._upload, self._parts)
+            remark(exc[1:2] and exc[1], f"what was sent of {self.path} was dropped")
         self._upload = None
         self._file.close()
 
@@ -147,7 +150,8 @@ class PartialObject:
         """
         count = -(-self._size // self.part_size)
         if count > MAX_PARTS:
-            message = f"has {count} parts of {self.part_size} bytes, S3 takes {MAX_PARTS}"
+            size = format_size(self.part_size)
+            message = f"has {count} parts of {size}, S3 takes {MAX_PARTS}"
             raise StoreError(message, path=str(self.path))
         parts = self._sender()
         left = [index for index in range(count) if index not in self._early]

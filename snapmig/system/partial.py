@@ -23,6 +23,7 @@ from typing import Protocol
 from snapmig.errors import DestinationExistsError, SnapmigError
 from snapmig.system.files import NewFile, sync_directory, write_error
 from snapmig.system.libc import rename_new
+from snapmig.system.signals import remark
 
 __all__ = (
     "NamelessFile",
@@ -151,11 +152,13 @@ class PartialFile(NewFile):
                 return name, fd
             os.close(fd)
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self.fd >= 0:
             self.close()
             with contextlib.suppress(FileNotFoundError):
                 self.partial_path.unlink()
+            stays = f", {self.path.name} is as it was" if os.path.lexists(self.path) else ""
+            remark(exc[1:2] and exc[1], f"the partial file of {self.path} was removed{stays}")
 
     def commit(self, *, force: bool) -> None:
         """
@@ -226,9 +229,9 @@ class ResumableFile(PartialFile):
         os.fchmod(fd, 0o600)
         return fd
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         if self.fd >= 0 and not os.fstat(self.fd).st_size:
-            super().__exit__()
+            super().__exit__(*exc)
         self.close()
 
 
@@ -256,9 +259,10 @@ class PartialDirectory:
     def __enter__(self) -> PartialDirectory:
         return self
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, *exc: object) -> None:
         _remove_tree(self.partial_path)
         os.close(self._fd)
+        remark(exc[1], f"the partial directory of {self.path} was removed")
 
     def commit(self) -> None:
         """

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ("Cancellation", "HeldSignals", "raise_if_cancelled")
+__all__ = ("Cancellation", "HeldSignals", "raise_if_cancelled", "remark", "remarked")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _thread = threading.local()
@@ -62,6 +62,29 @@ class Cancellation:
         if not self._held and self._error is not None and not self._raised:
             self._raised = True
             raise self._error
+
+
+def remark(error: object, words: str) -> None:
+    """
+    Add words about what is removed or kept to an interruption, once.
+
+    :param error: what ended a block, if anything; failures, which are an ``Exception``, say
+        themselves what happened
+    """
+    if not isinstance(error, BaseException) or isinstance(error, Exception):
+        return
+    if words not in getattr(error, "__notes__", ()):
+        error.add_note(words)
+
+
+@contextmanager
+def remarked(words: str) -> Iterator[None]:
+    """Add words to an interruption of the block."""
+    try:
+        yield
+    except BaseException as error:
+        remark(error, words)
+        raise
 
 
 def raise_if_cancelled() -> None:

@@ -9,16 +9,17 @@ from snapmig.commands.main import build_parser
 from tests.support.backups import RAM
 
 VERBS = ("run", "list", "restore", "check", "prune", "report", "init")
+COMMON = "--json -q -v --color --debug -h --help"
 OPTIONS = {
     "run": "-n --dry-run --full --no-prune --lock-wait --metrics --monitor-timeout -j --jobs "
-    "-v --verbose -q --quiet --progress --json --debug -h --help",
-    "list": "--json --debug -h --help",
+    f"--progress {COMMON}",
+    "list": COMMON,
     "restore": "--before --snapshot --format -f --force --in-place --for-qemu --keep-going "
-    "--monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug -h --help",
-    "check": "--all --days -j --jobs -v --verbose -q --quiet --progress --json --debug -h --help",
-    "prune": "-n --dry-run --lock-wait -v --verbose -q --quiet --json --debug -h --help",
-    "report": "-o --output -f --force --no-maps -v --verbose -q --quiet --json --debug -h --help",
-    "init": "-f --force -v --verbose -q --quiet --json --debug -h --help",
+    f"--monitor-timeout -j --jobs --progress {COMMON}",
+    "check": f"--all --days -j --jobs --progress {COMMON}",
+    "prune": f"-n --dry-run --lock-wait {COMMON}",
+    "report": f"-o --output -f --force --no-maps {COMMON}",
+    "init": f"-f --force {COMMON}",
 }
 
 

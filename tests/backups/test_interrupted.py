@@ -36,7 +36,9 @@ def test_an_interrupted_run_leaves_nothing(big):
         process.send_signal(signal.SIGTERM)
         outcome = program.end(process, timeout=30)
 
-    outcome.fails(143, err="snapmig: interrupted by SIGTERM\n")
+    (line,) = outcome.fails(143).err.splitlines()
+    assert line.startswith(f"snapmig: interrupted by SIGTERM; the partial file of {big.folder}/")
+    assert line.endswith(".snap was removed")
     assert big.stored() == []
 
 

@@ -94,7 +94,8 @@ def test_a_signal_ends_all_jobs_and_leaves_nothing(write, big, number):
         outcome = program.end(process, timeout=60)
 
         assert processes.all_gone(workers)
-    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
+    left = "0 of 3 jobs done, nothing is left of the others"
+    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}; {left}\n")
     assert _made(big) == []
 
 

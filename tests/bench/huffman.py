@@ -200,10 +200,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, compress in entrants.items():
             times[name].append(seconds(compress, data))
     plain = sum(map(len, data))
-    print(f"{len(data)} packets, {plain / 1e6:.0f} MB of data pages, {options.rounds} rounds")
-    print(f"{'':34}{'stored':>8}{'MB/s':>8}{'lowest':>8}{'highest':>8}")
+    print(f"{len(data)} packets, {plain / 2**20:.0f} MiB of data pages, {options.rounds} rounds")
+    print(f"{'':34}{'stored':>8}{'MiB/s':>8}{'lowest':>8}{'highest':>8}")
     for name in entrants:
-        speeds = [plain / 1e6 / each for each in times[name]]
+        speeds = [plain / 2**20 / each for each in times[name]]
         figures = [statistics.median(speeds), min(speeds), max(speeds)]
         columns = "".join(f"{figure:8.0f}" for figure in figures)
         print(f"{name:34}{sizes[name] / plain:8.1%}{columns}")

@@ -21,7 +21,7 @@ from tests.support.normal import normal
 GOLDEN = Path(__file__).parent / "golden-chains"
 VERBS = ("chain", "diff", "merge", "rebase", "repack")
 KEYS = "--passphrase-file --passphrase-command --key-file --identity"
-COMMON = f"--json --debug -h --help {KEYS}"
+COMMON = f"--json -q -v --color --debug -h --help {KEYS}"
 READ = f"--follow-remote-parents --progress {COMMON}"
 OPTIONS = {
     "chain": f"--follow-remote-parents {COMMON}",

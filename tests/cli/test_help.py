@@ -20,39 +20,38 @@ VERBS = (
 )  # fmt: skip
 KEYS = "--passphrase-file --passphrase-command --key-file --identity"
 SEALS = f"--encrypt --sign --recipient --mixed-chain {KEYS}"
+COMMON = "--json -q -v --color --debug -h --help"
 OPTIONS = {
     "save": "--format --base --qcow2-snapshot --parent --deltas --no-deltas --live -j --jobs "
-    "--compression --accelerator --depth --level --window --huffman --packet-size --layout "
-    "--page-digests --no-page-digests --address --arch --attach --share --bwlimit -f --force "
-    "--resume --json --progress --debug -h --help "
-    "--follow-remote-parents --monitor-timeout --via --max-downtime --pause-after --connect "
-    f"{SEALS}",
+    "--compression --accelerator --depth --level --window --huffman --packet-size "
+    "--layout --page-digests --no-page-digests --address --arch --attach --share "
+    "--bwlimit -f --force --resume --progress --follow-remote-parents --monitor-timeout "
+    f"--via --max-downtime --pause-after --connect {COMMON} {SEALS}",
     "receive": "--listen --channels --tls --insecure --timeout --parent --compression --level -j "
     "--jobs -f --force --attach --arch --follow-remote-parents --bwlimit --packet-size "
-    "--page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --json "
-    f"--progress --debug -h --help {SEALS}",
+    "--page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window "
+    f"--progress {COMMON} {SEALS}",
     "restore": "--format --for-qemu --lazy --domain-xml -j --jobs --accelerator --depth -f --force "
-    "--in-place --keep-going --resume --block --address --arch --bwlimit --monitor-timeout --via "
-    "--wire --postcopy --working-set --follow-remote-parents --json --progress --debug "
-    f"-h --help {KEYS}",
-    "mount": "-j --jobs --cache --foreground --allow-other --log --working-set "
-    f"--overlay --follow-remote-parents --json --debug -h --help {KEYS}",
-    "umount": "--lazy --force --json --debug -h --help",
+    "--in-place --keep-going --resume --block --address --arch --bwlimit "
+    "--monitor-timeout --via --wire --postcopy --working-set --follow-remote-parents --progress "
+    f"{COMMON} {KEYS}",
+    "mount": "-j --jobs --cache --foreground --allow-other --log --working-set --overlay "
+    f"--follow-remote-parents {COMMON} {KEYS}",
+    "umount": f"--lazy --force {COMMON}",
     "send": "--channels --tls --insecure --timeout --recover --uuid --wire --postcopy "
-    "--working-set --follow-remote-parents --bwlimit --accelerator --depth --json --progress "
-    f"--debug -h --help {KEYS}",
+    f"--working-set --follow-remote-parents --bwlimit --accelerator --depth --progress {COMMON} "
+    f"{KEYS}",
     "run": "-y --yes --postcopy --no-postcopy --mount --working-set -j --jobs "
-    "--follow-remote-parents --json "
-    f"--debug -h --help {KEYS}",
-    "info": f"--json --debug -h --help {KEYS}",
-    "verify": "-j --jobs --quick --expect --window --accelerator --depth --json --progress --debug "
-    f"-h --help --follow-remote-parents {KEYS}",
-    "map": "-o --output -f --force --against --curve --cells --color -j --jobs "
-    f"--follow-remote-parents --json --progress --debug -h --help {KEYS}",
+    f"--follow-remote-parents --progress {COMMON} {KEYS}",
+    "info": f"{COMMON} {KEYS}",
+    "verify": "-j --jobs --quick --expect --window --accelerator --depth --progress "
+    f"--follow-remote-parents {COMMON} {KEYS}",
+    "map": "-o --output -f --force --against --curve --cells -j --jobs --follow-remote-parents "
+    f"--progress {COMMON} {KEYS}",
     "key": "-h --help",
     "daemon": "-h --help",
-    "commit": f"-f --force --abandon --json --debug -h --help {KEYS}",
-    "accelerators": "--measure --json --debug -h --help",
+    "commit": f"-f --force --abandon --progress {COMMON} {KEYS}",
+    "accelerators": f"--measure {COMMON}",
     "completion": "-h --help",
 }
 HELP = {"": build_parser().format_help()}

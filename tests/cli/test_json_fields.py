@@ -96,7 +96,7 @@ def test_fields_of_a_run_are_documented() -> None:
 def test_fields_of_progress_are_documented(cli: Call) -> None:
     """So are those of the lines on the way."""
     err = cli("save", "guest.ram", "s", "--progress", "json").err
-    assert fields(err.splitlines()[0]) == documented()["progress"]
+    assert fields(err.splitlines()[-1]) == documented()["progress"]
 
 
 @pytest.mark.usefixtures("guest")

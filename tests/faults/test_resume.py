@@ -116,7 +116,9 @@ def test_an_interruption_says_what_to_do(shm, big):
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=30)
 
-    assert err == "snapmig: interrupted by SIGINT; the same command goes on from here\n"
+    assert err == (
+        "snapmig: interrupted by SIGINT; what is done is kept, the same command goes on from here\n"
+    )
 
 
 @pytest.mark.parametrize("layout", ["fixed", "packed"])

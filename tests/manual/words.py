@@ -69,7 +69,7 @@ ENVIRONMENT: dict[str, Pairs] = {
             "XDG_RUNTIME_DIR, XDG_CACHE_HOME",
             "Where libvirt's daemon of a session tells the process of a domain.",
         ),
-        ("NO_COLOR", "Set, map draws in letters on a terminal, too."),
+        ("NO_COLOR", "Set, nothing is coloured, and map draws in letters on a terminal, too."),
         ("TERM", "Set to dumb, likewise."),
         ("TQDM_DISABLE", "Set to 1, --progress auto draws no bars."),
         (

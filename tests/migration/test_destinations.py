@@ -217,7 +217,8 @@ def test_a_signal_ends_it(snapshot, tmp_path, number):
 
         outcome = program.end(process, timeout=30)
 
-    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
+    told = f"snapmig: interrupted by {number.name}; the migration was broken off\n"
+    outcome.fails(128 + number, err=told)
 
 
 def test_a_killed_worker_ends_it(snapshot, tmp_path):

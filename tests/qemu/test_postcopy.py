@@ -285,7 +285,10 @@ def cut_off(guest: Monitored, path: Path, number: int) -> None:
     process = start(path, guest)
     wait_for(lambda: guest.execute("query-status")["status"] == "running")
     process.send_signal(number)
-    process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        words = "the guest waits for the rest of its memory: repeat the command to send it"
+        assert err == f"snapmig: interrupted by SIGINT; {words}\n"
     wait_for(lambda: migration(guest) == "postcopy-paused")
 
 

@@ -110,6 +110,18 @@ def test_recorded_command(started: Started, shm: Path, way: str) -> None:
     assert outcome.code == 128 + signal.SIGTERM
 
 
+def test_a_restore_before_the_run_has_progress(started: Started, shm: Path) -> None:
+    """It is over when the guest runs, whose terminal it is then."""
+    words = [started.path, "--yes", "--no-postcopy", "--progress", "json"]
+    _, outcome = run_until(words, 1, shm)
+    lines = outcome.err.splitlines()
+    told = ["progress" in line for line in lines]
+    runs = next(at for at, line in enumerate(lines) if "the guest runs, after" in line)
+
+    assert any(told[:runs])
+    assert not any(told[runs:])
+
+
 def test_qemu_ends_with_it(started: Started) -> None:
     """A signal to the program ends QEMU, and no process of it is left."""
     process = program_of_snapmig.start("run", started.path, "--yes", "--postcopy")
@@ -117,9 +129,10 @@ def test_qemu_ends_with_it(started: Started) -> None:
     process.stdout.readline()
     found = children(process.pid)
     process.terminate()
-    process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
 
     assert found
+    assert err.splitlines()[-1].endswith(f"interrupted by SIGTERM; {started.command[0]} was ended")
     wait_for(lambda: not [pid for pid in found if Path(f"/proc/{pid}").exists()])
 
 

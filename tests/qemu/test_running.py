@@ -677,7 +677,8 @@ def test_signal_lets_the_guest_go(
     finally:
         process.kill()
         process.communicate()
-    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
+    left = f"the partial file of {shm / 'snap'} was removed; the guest runs on"
+    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}; {left}\n")
     assert (status(busy), [*shm.iterdir()]) == ("running", [])
 
 
@@ -716,6 +717,21 @@ def while_qemu_writes(guest: Monitored, path: Path, via: str) -> subprocess.Pope
 
 
 unshared_ways = pytest.mark.parametrize("via", ["multifd", "mapped-ram"])
+
+
+@needs_mapped_ram
+def test_a_file_that_qemu_writes_has_progress(program: str, shm: Path) -> None:
+    """QEMU's writes come before our packets, and are told with the size of the RAM."""
+    backend = f"memory-backend-ram,id=ram,size={LARGE.ram}"
+    seen: list[snapmig.Progress] = []
+    with make_monitored(program, shm, Memory([backend]), LARGE) as guest:
+        tiny.wait_passes(guest, 1)
+        snapmig.save(guest.monitor, shm / "snap", via="mapped-ram", progress=seen.append)
+    written = [each for each in seen if each.phase == "QEMU writes a file"]
+    done = [each.done_bytes for each in written]
+
+    assert written == seen[: len(written)]
+    assert (done[-1], done) == (written[-1].total_bytes, sorted(done))
 
 
 @unshared_ways

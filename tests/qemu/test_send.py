@@ -435,7 +435,8 @@ def test_a_signal_while_it_sends(
         outcome = snapmig_program.end(process, 60)
         wait_for(lambda: not guest.is_running())
     assert outcome.code == 128 + number
-    assert outcome.err.endswith(f"snapmig: interrupted by {number.name}\n")
+    told = f"snapmig: interrupted by {number.name}; the migration was broken off\n"
+    assert outcome.err.endswith(told)
     assert all_gone(workers)
 
 

@@ -139,7 +139,8 @@ def test_an_interrupted_upload_leaves_nothing(proxy, server, guest, name, url, n
     process.send_signal(number)
     outcome = program.end(process, timeout=30)
 
-    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}\n")
+    told = f"snapmig: interrupted by {number.name}; what was sent of {url} was dropped\n"
+    outcome.fails(128 + number, err=told)
     assert (name in server.names(), server.uploads(name)) == (False, [])
 
 

@@ -30,6 +30,13 @@ def pages(proxy):
     return count
 
 
+def test_an_upload_says_what_is_left(guest, url):
+    """The packets are done before their last parts are sent."""
+    seen = []
+    snapmig.save(guest, url, jobs=1, progress=seen.append)
+    assert seen[-1].phase == "sending the last parts"
+
+
 def test_a_saved_object_is_what_an_independent_reader_expects(server, guest, name, url, tmp_path):
     """The specification's own reader gets the guest's RAM out of the object's bytes."""
     snapmig.save(guest, url, jobs=2)

@@ -19,7 +19,11 @@ def run(*arguments, answers):
     """Return all that a terminal shows, and the exit code, with answers to questions in order."""
     python, *rest = program.PROGRAM
     terminal = pexpect.spawn(
-        python, [*rest, *arguments], encoding="utf-8", timeout=60, env={**os.environ}
+        python,
+        [*rest, *arguments],
+        encoding="utf-8",
+        timeout=60,
+        env={**os.environ, "NO_COLOR": "1"},
     )
     shown = ""
     for question, answer in answers:

@@ -67,41 +67,41 @@ _snapmig_verbs() {
 _snapmig_options() {
     case $1 in
     '') echo '-h --help --version' ;;
-    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --resume --live --live=background --attach --format --base --qcow2-snapshot --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient --share --bwlimit --progress --json --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
-    'receive') echo '-h --help --listen --channels --tls --insecure --timeout --parent --compression --level -j --jobs -f --force --attach --arch --follow-remote-parents --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient --bwlimit --progress --json --debug --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window' ;;
-    'restore') echo '-h --help -j --jobs -f --force --resume --in-place --for-qemu --lazy --keep-going --block --format --address --arch --domain-xml --via --wire --postcopy --working-set --monitor-timeout --follow-remote-parents --passphrase-file --passphrase-command --key-file --identity --bwlimit --progress --json --debug --accelerator --depth' ;;
-    'mount') echo '-h --help -j --jobs --cache --foreground --allow-other --log --working-set --overlay --follow-remote-parents --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'umount') echo '-h --help --lazy --force --json --debug' ;;
-    'send') echo '-h --help --channels --tls --insecure --timeout --recover --uuid --wire --postcopy --working-set --follow-remote-parents --passphrase-file --passphrase-command --key-file --identity --bwlimit --progress --json --debug --accelerator --depth' ;;
-    'run') echo '-h --help -y --yes --postcopy --no-postcopy --mount --working-set -j --jobs --follow-remote-parents --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'info') echo '-h --help --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'verify') echo '-h --help -j --jobs --quick --window --expect --accelerator --depth --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'chain') echo '-h --help --follow-remote-parents --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'diff') echo '-h --help -j --jobs --ranges --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'map') echo '-h --help -o --output -f --force --against --curve --cells --color -j --jobs --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
-    'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --follow-remote-parents --progress --json --debug --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
-    'repack') echo '-h --help --compression --level -j --jobs -f --force --follow-remote-parents --sealing --passphrase-file --passphrase-command --key-file --identity --recipient --progress --json --debug --layout --packet-size --page-digests --no-page-digests --accelerator --depth --window' ;;
+    'save') echo '-h --help --parent --compression --level -j --jobs -f --force --resume --live --live=background --attach --format --base --qcow2-snapshot --address --arch --connect --via --max-downtime --pause-after --monitor-timeout --follow-remote-parents --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient --share --bwlimit --progress --json -q --quiet -v --verbose --color --debug --layout --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --huffman' ;;
+    'receive') echo '-h --help --listen --channels --tls --insecure --timeout --parent --compression --level -j --jobs -f --force --attach --arch --follow-remote-parents --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient --bwlimit --progress --json -q --quiet -v --verbose --color --debug --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window' ;;
+    'restore') echo '-h --help -j --jobs -f --force --resume --in-place --for-qemu --lazy --keep-going --block --format --address --arch --domain-xml --via --wire --postcopy --working-set --monitor-timeout --follow-remote-parents --passphrase-file --passphrase-command --key-file --identity --bwlimit --progress --json -q --quiet -v --verbose --color --debug --accelerator --depth' ;;
+    'mount') echo '-h --help -j --jobs --cache --foreground --allow-other --log --working-set --overlay --follow-remote-parents --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'umount') echo '-h --help --lazy --force --json -q --quiet -v --verbose --color --debug' ;;
+    'send') echo '-h --help --channels --tls --insecure --timeout --recover --uuid --wire --postcopy --working-set --follow-remote-parents --passphrase-file --passphrase-command --key-file --identity --bwlimit --progress --json -q --quiet -v --verbose --color --debug --accelerator --depth' ;;
+    'run') echo '-h --help -y --yes --postcopy --no-postcopy --mount --working-set -j --jobs --follow-remote-parents --progress --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'info') echo '-h --help --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'verify') echo '-h --help -j --jobs --quick --window --expect --accelerator --depth --follow-remote-parents --progress --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'chain') echo '-h --help --follow-remote-parents --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'diff') echo '-h --help -j --jobs --ranges --follow-remote-parents --progress --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'map') echo '-h --help -o --output -f --force --against --curve --cells -j --jobs --follow-remote-parents --progress --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'merge') echo '-h --help -j --jobs --page-digests --no-page-digests -f --force --follow-remote-parents --progress --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
+    'rebase') echo '-h --help --parent -j --jobs --page-digests --no-page-digests --follow-remote-parents --progress --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
+    'repack') echo '-h --help --compression --level -j --jobs -f --force --follow-remote-parents --sealing --passphrase-file --passphrase-command --key-file --identity --recipient --progress --json -q --quiet -v --verbose --color --debug --layout --packet-size --page-digests --no-page-digests --accelerator --depth --window' ;;
     'key') echo '-h --help' ;;
-    'key list') echo '-h --help --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'key add') echo '-h --help --json --debug --new-passphrase-file --new-passphrase-command --new-key-file --new-recipient --new-passphrase --label --passphrase-file --passphrase-command --key-file --identity' ;;
-    'key rotate') echo '-h --help --json --debug --new-passphrase-file --new-passphrase-command --new-key-file --new-recipient --new-passphrase --label --passphrase-file --passphrase-command --key-file --identity' ;;
-    'key remove') echo '-h --help --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'key new') echo '-h --help --json --debug' ;;
-    'batch') echo '-h --help -j --jobs -g --guests-at-once --fail-fast --no-fail-fast --bwlimit --monitor-timeout --scheduler --tls-ca --tls-cert --tls-key --progress --json --debug' ;;
+    'key list') echo '-h --help --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'key add') echo '-h --help --json -q --quiet -v --verbose --color --debug --new-passphrase-file --new-passphrase-command --new-key-file --new-recipient --new-passphrase --label --passphrase-file --passphrase-command --key-file --identity' ;;
+    'key rotate') echo '-h --help --json -q --quiet -v --verbose --color --debug --new-passphrase-file --new-passphrase-command --new-key-file --new-recipient --new-passphrase --label --passphrase-file --passphrase-command --key-file --identity' ;;
+    'key remove') echo '-h --help --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'key new') echo '-h --help --json -q --quiet -v --verbose --color --debug' ;;
+    'batch') echo '-h --help -j --jobs -g --guests-at-once --fail-fast --no-fail-fast --bwlimit --monitor-timeout --scheduler --tls-ca --tls-cert --tls-key --progress --json -q --quiet -v --verbose --color --debug' ;;
     'backup') echo '-h --help' ;;
-    'backup run') echo '-h --help -n --dry-run --full --no-prune --lock-wait --metrics --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
-    'backup list') echo '-h --help --json --debug' ;;
-    'backup restore') echo '-h --help --before --snapshot --format -f --force --in-place --for-qemu --keep-going --monitor-timeout -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
-    'backup check') echo '-h --help --all --days -j --jobs -v --verbose -q --quiet --progress --json --debug' ;;
-    'backup prune') echo '-h --help -n --dry-run --lock-wait -v --verbose -q --quiet --json --debug' ;;
-    'backup report') echo '-h --help -o --output -f --force --no-maps -v --verbose -q --quiet --json --debug' ;;
-    'backup init') echo '-h --help -f --force -v --verbose -q --quiet --json --debug' ;;
+    'backup run') echo '-h --help -n --dry-run --full --no-prune --lock-wait --metrics --monitor-timeout -j --jobs --progress --json -q --quiet -v --verbose --color --debug' ;;
+    'backup list') echo '-h --help --json -q --quiet -v --verbose --color --debug' ;;
+    'backup restore') echo '-h --help --before --snapshot --format -f --force --in-place --for-qemu --keep-going --monitor-timeout -j --jobs --progress --json -q --quiet -v --verbose --color --debug' ;;
+    'backup check') echo '-h --help --all --days -j --jobs --progress --json -q --quiet -v --verbose --color --debug' ;;
+    'backup prune') echo '-h --help -n --dry-run --lock-wait --json -q --quiet -v --verbose --color --debug' ;;
+    'backup report') echo '-h --help -o --output -f --force --no-maps --json -q --quiet -v --verbose --color --debug' ;;
+    'backup init') echo '-h --help -f --force --json -q --quiet -v --verbose --color --debug' ;;
     'daemon') echo '-h --help' ;;
-    'daemon firecracker') echo '-h --help --listen --user --working-set --fill --once -j --jobs --cache --follow-remote-parents --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'daemon cloud-hypervisor') echo '-h --help --listen --connect --user --timeout -j --jobs --follow-remote-parents --progress --json --debug --postcopy --paused --cache --parent --compression --level --layout -f --force --attach --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
-    'commit') echo '-h --help -f --force --abandon --json --debug --passphrase-file --passphrase-command --key-file --identity' ;;
-    'accelerators') echo '-h --help --measure --json --debug' ;;
+    'daemon firecracker') echo '-h --help --listen --user --working-set --fill --once -j --jobs --cache --follow-remote-parents --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'daemon cloud-hypervisor') echo '-h --help --listen --connect --user --timeout -j --jobs --follow-remote-parents --progress --json -q --quiet -v --verbose --color --debug --postcopy --paused --cache --parent --compression --level --layout -f --force --attach --packet-size --page-digests --no-page-digests --deltas --no-deltas --accelerator --depth --window --encrypt --sign --mixed-chain --passphrase-file --passphrase-command --key-file --identity --recipient' ;;
+    'commit') echo '-h --help -f --force --abandon --progress --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
+    'accelerators') echo '-h --help --measure --json -q --quiet -v --verbose --color --debug' ;;
     'completion') echo '-h --help' ;;
     esac
 }
@@ -124,6 +124,7 @@ _snapmig_values() {
         'receive --progress' | \
         'restore --progress' | \
         'send --progress' | \
+        'run --progress' | \
         'verify --progress' | \
         'diff --progress' | \
         'map --progress' | \
@@ -134,7 +135,40 @@ _snapmig_values() {
         'backup run --progress' | \
         'backup restore --progress' | \
         'backup check --progress' | \
-        'daemon cloud-hypervisor --progress') choices='auto tty json none' ;;
+        'daemon cloud-hypervisor --progress' | \
+        'commit --progress') choices='auto tty json none' ;;
+    'save --color' | \
+        'receive --color' | \
+        'restore --color' | \
+        'mount --color' | \
+        'umount --color' | \
+        'send --color' | \
+        'run --color' | \
+        'info --color' | \
+        'verify --color' | \
+        'chain --color' | \
+        'diff --color' | \
+        'map --color' | \
+        'merge --color' | \
+        'rebase --color' | \
+        'repack --color' | \
+        'key list --color' | \
+        'key add --color' | \
+        'key rotate --color' | \
+        'key remove --color' | \
+        'key new --color' | \
+        'batch --color' | \
+        'backup run --color' | \
+        'backup list --color' | \
+        'backup restore --color' | \
+        'backup check --color' | \
+        'backup prune --color' | \
+        'backup report --color' | \
+        'backup init --color' | \
+        'daemon firecracker --color' | \
+        'daemon cloud-hypervisor --color' | \
+        'commit --color' | \
+        'accelerators --color') choices='auto always never' ;;
     'save --layout' | \
         'repack --layout' | \
         'daemon cloud-hypervisor --layout') choices='fixed packed' ;;
@@ -156,7 +190,6 @@ _snapmig_values() {
     'restore --via') choices='shared multifd mapped-ram' ;;
     'restore --wire' | \
         'send --wire') choices='auto none zstd zlib' ;;
-    'map --color') choices='auto always never' ;;
     'repack --sealing') choices='encrypted signed none' ;;
     'completion 0') choices='bash zsh fish' ;;
     'save --parent' | \

@@ -20,7 +20,7 @@ from typing import Protocol, cast, runtime_checkable
 from snapmig.errors import SnapmigError, UnsupportedError, UsageError
 from snapmig.file_kinds import HEAD_SIZE, FileKind, identify
 from snapmig.geometry import PAGE_SIZE
-from snapmig.images.file import ImageFile, closed_on_error, opened_files
+from snapmig.images.file import ImageFile, Report, closed_on_error, opened_files
 from snapmig.images.plan import Content, ImagePlan
 from snapmig.images.source import ImageSource
 
@@ -99,10 +99,13 @@ def find_format(name: str) -> ImageFormat:
     return cast("ImageFormat", module)
 
 
-def open_image(path: str, name: str | None = None) -> ImageSource:
+def open_image(
+    path: str, name: str | None = None, report: Report = lambda _done, _total: None
+) -> ImageSource:
     """
     Open an image of a named format, or of the format recognised from its content.
 
+    :param report: called with bytes done and their total while a packed file is unpacked
     :raises UnsupportedError: no format was named, and the file does not look like RAM
     :raises SnapmigError: not a regular file, empty, or not of its format
     """
@@ -112,6 +115,7 @@ def open_image(path: str, name: str | None = None) -> ImageSource:
         path, name = directory.file_in_directory(path), directory.NAME
     # The user named a directory, not the targets of links in it.
     with opened_files([path], follow=named) as (file,):
+        file.report = report
         if name is not None:
             return find_format(name).open_image(file)
         kind = identify(file.read(0, min(HEAD_SIZE, file.size)))

@@ -62,8 +62,9 @@ def _hint(snapshot: SnapshotFile) -> int:
 
 def _search(reading: Reading, packets: range) -> bytes | None:
     tasks = _NoteTasks(reading.snapshot, packets)
-    ram_size = reading.snapshot.geometry.ram_size
-    reading.run(tasks, partial(FindNoteHandler, reading.plans), ram_size)
+    ram_size = len(reading.snapshot.geometry.ram_range(packets))
+    handler = partial(FindNoteHandler, reading.plans)
+    reading.run(tasks, handler, ram_size, "looking for the kernel's note")
     return None if tasks.lowest is None else tasks.lowest.text
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from snapmig.errors import SnapmigError
 from snapmig.system.foreground import Foreground
 from snapmig.system.private_folder import PrivateFolder
+from snapmig.system.signals import remarked
 
 __all__ = ("Launched", "launched")
 
@@ -81,5 +82,6 @@ def launched(words: Sequence[str]) -> Iterator[Launched]:
         socket = folder.path.with_name("monitor")
         option = str(socket).replace(",", ",,")
         monitor = ("-qmp", f"unix:{option},server=on,wait=off")
-        with Foreground([*words, *monitor, "-incoming", "defer"]) as program:
+        command = [*words, *monitor, "-incoming", "defer"]
+        with Foreground(command) as program, remarked(f"{words[0]} was ended"):
             yield Launched(program, words[0], socket)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.handlers.counters import Counter
 from snapmig.operations.options.engine import choose_to_read, failure_warnings
 from snapmig.operations.options.parse import parse_depth, parse_jobs
-from snapmig.operations.progress import ProgressCallback, reporter
+from snapmig.operations.progress import Progress, ProgressCallback, reporter
 from snapmig.operations.runs.windowed import WORKER_AHEAD, Windowed
 from snapmig.pages import Mask
 from snapmig.workers.counters import Row
@@ -66,6 +67,7 @@ class Reading:
     :ivar warnings: messages for the user, a sentence each
     :ivar problems: damage that it kept going past
     :ivar damaged: true for each packet lost by that
+    :ivar whole: bytes of RAM of all runs together, where there are several
     :raises SnapmigError: the engine can't be used on this host, or a parent is missing
     """
 
@@ -75,6 +77,9 @@ class Reading:
         self.warnings: list[str] = []
         self.problems: list[SnapmigError] = []
         self.damaged: Mask | None = None
+        self.whole: int | None = None
+        self._last = Progress(snapshot.geometry.ram_size, snapshot.geometry.ram_size, 0)
+        self._done = 0
         with ExitStack() as stack:
             follow = options.follow_remote_parents
             self.chain = open_parents(snapshot, stack, follow_remote=follow)
@@ -126,16 +131,34 @@ class Reading:
                 "others may be of an older state"
             )
 
-    def run(self, tasks: TaskSource, make_handler: Callable[[], Handler], ram_size: int) -> Row:
+    def tell(self, phase: str) -> None:
+        """Report what is done after the packets."""
+        if self.options.progress is not None:
+            self.options.progress(replace(self._last, phase=phase))
+
+    def run(
+        self,
+        tasks: TaskSource,
+        make_handler: Callable[[], Handler],
+        ram_size: int,
+        phase: str = "",
+    ) -> Row:
         """
         Have workers do tasks, and keep their warnings. Return their counters.
 
         :param make_handler: called in each worker; must be picklable
-        :param ram_size: bytes of RAM to report as the whole
+        :param ram_size: bytes of RAM that are read
+        :param phase: for what, if not for the purpose of the whole
         """
         options = self.options
         with options.workers(options.jobs, make_handler, lambda _signal: "") as pool:
-            report = reporter(pool, ram_size, options.progress)
+            before, whole = 0, ram_size
+            if self.whole is not None and not phase:
+                before, whole = self._done, self.whole
+                self._done += ram_size
+            if not phase:
+                self._last = Progress(whole, before + ram_size, 0)
+            report = reporter(pool, whole, options.progress, before=before, phase=phase)
             if any(file.is_remote for file in self.chain):
                 tasks = Windowed(tasks, self.chain, options.jobs, partial(_repeated, pool))
                 pool.run(tasks, report, ahead=WORKER_AHEAD)

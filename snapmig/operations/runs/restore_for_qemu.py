@@ -118,6 +118,7 @@ def _fill_folder(reading: Reading, saved: SavedGuest, final: Path, folder: Path)
         for number, block in enumerate(source.geometry.blocks)
     }
     pages = 0
+    reading.whole = source.geometry.ram_size
     for block, file in files.items():
         part = plan_block(source, block)
         pages += restore_new(reading, folder / file.name, part, force=False).data_pages

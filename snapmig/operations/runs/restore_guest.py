@@ -32,11 +32,14 @@ from snapmig.operations.runs.restore_output import fill, restore_nameless
 from snapmig.operations.runs.saved_guest import SavedGuest, load_guest
 from snapmig.system.files import descriptor_path, pwrite_all
 from snapmig.system.libc import huge_page_size
+from snapmig.system.signals import remarked
 
 if TYPE_CHECKING:
     from snapmig.operations.runs.restore_postcopy import Served
 
 __all__ = ("IntoGuest", "restore_guest")
+
+_LOADING = "QEMU loads the rest"
 
 
 class IntoGuest(NamedTuple):
@@ -83,14 +86,18 @@ def restore_guest(
         if via == MULTIFD:
             from snapmig.operations.runs.restore_multifd import send_to_guest  # noqa: PLC0415
 
-            return IntoGuest(name, send_to_guest(reading, guest, way.compression), via)
+            with remarked("the migration was broken off"):
+                return IntoGuest(name, send_to_guest(reading, guest, way.compression), via)
         if via == MAPPED_RAM or saved.state is None:
             return IntoGuest(name, _start_from_file(reading, guest), via)
-        with guest.open_memory(os.O_RDWR) as opened:
+        reading.whole = sum(memory.size for memory in guest.facts.memory)
+        remarks = remarked("QEMU still waits for its guest")
+        with remarks, guest.open_memory(os.O_RDWR) as opened:
             data_pages = sum(
                 _fill_memory(reading, socket, memory, fd)
                 for memory, fd in zip(guest.facts.memory, opened, strict=True)
             )
+        reading.tell(_LOADING)
         _start(guest, saved.state)
     return IntoGuest(name, data_pages, via)
 
@@ -174,6 +181,7 @@ def _start_from_file(reading: Reading, guest: Guest) -> int:
     folder = Path(os.environ.get("TMPDIR", "/var/tmp"))
     part = plan_whole(reading.snapshot, file_format(guest))
     with restore_nameless(reading, folder, part) as (fd, pages):
+        reading.tell(_LOADING)
         load_file(guest, fd)
     guest.run()
     return pages

@@ -15,6 +15,7 @@ from snapmig.handlers.counters import Counter
 from snapmig.handlers.load import RestoreHandler, RestorePlan
 from snapmig.handlers.load_tasks import DamageTasks
 from snapmig.images.target import TargetPlan
+from snapmig.operations.progress import TO_DISK
 from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import Part
 from snapmig.operations.runs.resume import DROPPED, RESUMABLE, remarking
@@ -104,6 +105,7 @@ def _written(
     if resume is None:
         with PartialFile(path, _check_room(reading, path.parent, str(path), part)) as file:
             filled = _fill_new(reading, file, path.parent, part)
+            reading.tell(TO_DISK)
             file.sync()
             yield file, filled
         return
@@ -112,6 +114,7 @@ def _written(
         if not file.resumed:
             _check_room(reading, path.parent, str(path), part)
         filled = _fill_new(reading, file, path.parent, part, resumed=file.resumed)
+        reading.tell(TO_DISK)
         file.sync()
         yield file, filled
 
@@ -143,7 +146,7 @@ def _fill_new(
     )
     if part.placer.measured:
         known = list(reading.problems)
-        fill(reading, target, part)
+        fill(reading, target, part, phase="measuring")
         reading.problems = known  # the second time finds what is damaged again
         size, pieces = part.placer.settle()
         file.resize(size)
@@ -176,6 +179,7 @@ def restore_in_place(reading: Reading, path: Path, part: Part, *, resumed: bool 
         )
         with remarking(f"{path} is only partly restored now"):
             filled = fill(reading, target, part, resumed=resumed)
+            reading.tell(TO_DISK)
             try:
                 os.fsync(fd)
             except OSError as error:
@@ -185,12 +189,14 @@ def restore_in_place(reading: Reading, path: Path, part: Part, *, resumed: bool 
     return filled
 
 
-def fill(reading: Reading, target: TargetPlan, part: Part, *, resumed: bool = False) -> Filled:
+def fill(
+    reading: Reading, target: TargetPlan, part: Part, *, resumed: bool = False, phase: str = ""
+) -> Filled:
     """Have workers write a part's pages into a file, if resumed only those that are wrong."""
     goes_on = reading.options.keep_going
     plan = RestorePlan(reading.plans, target, part.placer, goes_on, resumed)
     tasks = DamageTasks(reading.snapshot, part.packets)
-    counters = reading.run(tasks, partial(RestoreHandler, plan), part.ram_size)
+    counters = reading.run(tasks, partial(RestoreHandler, plan), part.ram_size, phase)
     reading.problems += tasks.errors
     reading.damaged = tasks.damaged
     return Filled(int(counters[Counter.DATA_PAGES]), int(counters[Counter.KEPT_PACKETS]))

@@ -35,6 +35,7 @@ from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.serving import Serving, continued, listed_blocks
 from snapmig.operations.runs.working_set import load_working_set, write_working_set
 from snapmig.system.private_folder import PrivateFolder
+from snapmig.system.signals import remark
 
 __all__ = ("Served", "resume_serving", "serve_guest")
 
@@ -141,9 +142,11 @@ def _remedy(guest: Guest) -> Iterator[None]:
     # A failure is not the end of a guest that runs.
     try:
         yield
-    except SnapmigError as error:
+    except BaseException as error:
         with suppress(MonitorError):
             if migration_of(guest.monitor).status.startswith("postcopy-"):
                 words = "the guest waits for the rest of its memory: repeat the command to send it"
-                error.args = (f"{error.message}; {words}",)
+                remark(error, words)
+                if isinstance(error, SnapmigError):
+                    error.args = (f"{error.message}; {words}",)
         raise

@@ -12,7 +12,7 @@ from snapmig.errors import SnapmigError
 
 __all__ = ("DROPPED", "RESUMABLE", "key_of", "remarking")
 
-RESUMABLE = "the same command goes on from here"
+RESUMABLE = "what is done is kept, the same command goes on from here"
 DROPPED = (
     "nothing of an interrupted run is kept: it had other settings, "
     "or the filesystem can't punch holes"

@@ -27,7 +27,7 @@ from snapmig.handlers.save_tasks import FIRST_LOOK, SAMPLE_LOOK, SECOND_LOOK, Sa
 from snapmig.images.source import ImageSource
 from snapmig.operations.options.engine import failure_warnings
 from snapmig.operations.options.save import SaveOptions, SaveResult
-from snapmig.operations.progress import reporter
+from snapmig.operations.progress import TO_DISK, Progress, reporter
 from snapmig.operations.runs.save_inputs import SaveInputs, open_inputs
 from snapmig.operations.runs.save_output import Finish, OpenOutput, SaveOutput, whole_snapshot
 from snapmig.operations.runs.save_result import Measured, make_result
@@ -113,8 +113,8 @@ class SaveRun:
         self._choice = CodecChoice(
             settings.codecs, settings.start, workers.size, workers.rate, workers.counters.total
         )
-        ram_size = len(inputs.geometry.ram_range(output.packets))
-        self._report = reporter(workers, ram_size, options.progress)
+        self._ram_size = len(inputs.geometry.ram_range(output.packets))
+        self._report = reporter(workers, self._ram_size, options.progress)
         self.warnings = [
             *options.notes,
             *distant_parent(inputs),
@@ -142,6 +142,8 @@ class SaveRun:
             part=self._output.packets,
             batch=self._batch_sizes(),
         )
+        if changed_only:
+            self._tell("saving what changed")
         poll = _silent if changed_only else self._report
         before = self._workers.counters.total()
         self._workers.run(tasks, poll, limited=limited)
@@ -189,6 +191,13 @@ class SaveRun:
         self._report()
         self._count(since=before)
 
+    def _tell(self, phase: str) -> None:
+        # What is done after the packets.
+        progress = self._inputs.options.progress
+        if progress is not None:
+            stored = int(self._workers.counters.total()[Counter.STORED_BYTES])
+            progress(Progress(self._ram_size, self._ram_size, stored, phase))
+
     def _count(self, since: Row) -> None:
         self._counts = self._workers.counters.total()
         self.changed = int((self._counts - since)[Counter.CHANGED_PACKETS])
@@ -224,6 +233,7 @@ class SaveRun:
 
         :raises SnapmigError: any failure of a worker
         """
+        self._tell("reading a sample again")
         sampled, self._torn = self._sample()
         self.warnings += torn_image(sampled, self._torn)
 
@@ -267,6 +277,7 @@ class SaveRun:
         self.warnings += failure_warnings(list(self._workers.notes), failures)
         if note := self._workers.counters.least(Counter.NOTE_PACKET):
             attachments = {**attachments, NOTE_PACKET: str(note - 1).encode()}
+        self._tell("sending the last parts" if self._output.writer.is_remote else TO_DISK)
         written = self._output.finish(Finish(attachments, counts, created_ns))
         seconds = time.monotonic() - self._started
         measured = Measured(counts, self.changed, self._torn, seconds, pause_seconds, self.warnings)

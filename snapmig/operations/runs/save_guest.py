@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from snapmig.container.format import Layout
 from snapmig.errors import UsageError
 from snapmig.guests.guest import Guest
+from snapmig.guests.monitor import MonitorError
 from snapmig.guests.name import Domain
 from snapmig.operations.options.parse import (
     BACKGROUND,
@@ -25,6 +28,7 @@ from snapmig.operations.runs.save_migration import (
 )
 from snapmig.stores.location import Location
 from snapmig.stores.opening import check_location
+from snapmig.system.signals import remark
 
 __all__ = ("save_guest",)
 
@@ -46,7 +50,7 @@ def save_guest(source: str | Domain, path: Location, options: SaveOptions) -> Sa
     """
     check_location(path, force=options.force)
     shown = guest_name(source)
-    with Guest(source, options.monitor) as guest:
+    with Guest(source, options.monitor) as guest, _remarked(guest):
         guest.check_can_be_saved()
         if options.live == BACKGROUND and guest.status != "running":
             options = options._replace(live=False)  # older QEMUs would have it run afterwards
@@ -61,6 +65,21 @@ def save_guest(source: str | Domain, path: Location, options: SaveOptions) -> Sa
             warning = f"QEMU can't connect to a socket of ours: {error.message}"
             result = replace(result, warnings=(warning, *result.warnings))
         return replace(result, via=way)
+
+
+@contextmanager
+def _remarked(guest: Guest) -> Iterator[None]:
+    # By the end of the block the guest is let go.
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        with suppress(MonitorError):
+            status = guest.status
+            words = "runs on" if status == "running" else f"is {status} as before"
+            remark(error, f"the guest {words}")
+        raise
 
 
 def _choose_way(guest: Guest, options: SaveOptions) -> str:

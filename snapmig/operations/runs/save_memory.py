@@ -23,6 +23,7 @@ from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
 from snapmig.operations.options.parse import GUEST_FORMAT, MAPPED_RAM, SHARED
 from snapmig.operations.options.save import SaveOptions, SaveResult
+from snapmig.operations.progress import phase_reporter
 from snapmig.operations.runs.guest_extras import (
     domain_xml,
     facts_of,
@@ -90,7 +91,14 @@ def save_through_file(guest: Guest, shown: str, path: Location, options: SaveOpt
         file = stack.enter_context(NamelessFile(folder))
         with paused(guest) as pause:
             domain = domain_xml(guest, options)
-            kind = save_file(guest, file.fd, options.jobs, keep=pause.keeps_state)
+            ram_size = sum(item.size for item in guest.facts.memory)
+            report = phase_reporter(options.progress, "QEMU writes a file")
+
+            def poll() -> None:  # zeros take no place, and device states some
+                report(min(os.fstat(file.fd).st_blocks * 512, ram_size - 1), ram_size)
+
+            kind = save_file(guest, file.fd, options.jobs, poll, keep=pause.keeps_state)
+            report(ram_size, ram_size)
             addresses = find_addresses(guest.monitor)
         source = open_image(descriptor_path(file.fd), kind)
         source.blocks = with_page_sizes(source.blocks, guest)

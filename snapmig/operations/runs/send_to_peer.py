@@ -17,6 +17,7 @@ from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.saved_guest import load_guest
 from snapmig.operations.runs.sending import send_over_channels
+from snapmig.system.signals import remarked
 from snapmig.workers.counters import Row
 
 __all__ = ("Transfer", "send_to_peer")
@@ -51,7 +52,10 @@ def send_to_peer(reading: Reading, transfer: Transfer) -> Row:
     """
     stream = _stream_of(reading, transfer)
     dialer = Dialer(*transfer.peer)
-    with closing(dialer.open_main(stream.header, transfer.patience_s)) as connection:
+    with (
+        closing(dialer.open_main(stream.header, transfer.patience_s)) as connection,
+        remarked("the migration was broken off"),
+    ):
         main = MainSender(connection)
         try:
             return _send(reading, stream, transfer, dialer, main, connection)

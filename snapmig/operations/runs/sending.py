@@ -16,7 +16,7 @@ from snapmig.migration.stream_sender import StreamParts
 from snapmig.migration.tls import SecureConnection
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.engine import failure_warnings
-from snapmig.operations.progress import reporter
+from snapmig.operations.progress import AT_PEER, reporter
 from snapmig.operations.runs.read import Reading
 from snapmig.workers.counters import Row
 
@@ -74,6 +74,7 @@ def send_over_channels(
             main.explain()
             raise
         report()
+        reading.tell(AT_PEER)
         if multifd:
             main.send(stream.rest(), check)
         main.wait_for_end(_END_S, check)

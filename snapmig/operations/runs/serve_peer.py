@@ -16,6 +16,7 @@ from snapmig.operations.runs.read import Reading
 from snapmig.operations.runs.restore_inputs import content_of
 from snapmig.operations.runs.serving import Serving, continued, listed_blocks
 from snapmig.operations.runs.working_set import load_working_set, write_working_set
+from snapmig.system.signals import remark
 
 __all__ = ("continue_at_peer", "serve_peer")
 
@@ -77,6 +78,10 @@ def _remedy(main: MainSender, serving: Serving) -> Iterator[None]:
         yield
     except MigrationError as error:
         error.args = (f"{error.message}; {_words(main, serving)}",)
+        raise
+    except BaseException as error:
+        if serving.started:
+            remark(error, f"if the guest runs there, {_RECOVER}")
         raise
 
 
