@@ -13,7 +13,7 @@ BENCH_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test tools test-quick test-more test-faults test-damage test-kills test-cuts fuzz test-accelerators test-qemu-versions test-covered coverage coverage-report accelerators newest-python wheel dist lint fmt docs site site-links guest-image bench bench-files bench-guests bench-chains bench-link bench-scaling bench-jobs bench-postcopy bench-starts bench-digests bench-faults bench-sealing bench-plots bench-compare clean
+.PHONY: help demo test tools test-quick test-more test-faults test-damage test-kills test-cuts fuzz test-accelerators test-qemu-versions test-covered coverage coverage-report accelerators newest-python dist test-wheel deb test-deb lint fmt docs site site-links guest-image bench bench-files bench-guests bench-chains bench-link bench-scaling bench-jobs bench-postcopy bench-starts bench-digests bench-faults bench-sealing bench-plots bench-compare clean
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 18
@@ -160,13 +160,24 @@ test-covered: $(BIN)/.installed tools  ## all of test and coverage, each test on
 test-of-uncovered:
 	$(PYTEST) -m "(guest or root) and not sweep" $(COVERED:%=tests/%)
 
-wheel: $(BIN)/.installed  ## build the wheel into dist/
-	rm -rf dist
-	$(BIN)/python -m hatchling build -t wheel
-
 dist: $(BIN)/.installed  ## build wheel and source distribution into dist/
 	rm -rf dist
 	$(BIN)/python -m hatchling build
+
+test-wheel: dist  ## the wheel, in each Python from 3.11 to 3.14 that is here
+	.ci/test-wheel dist/*.whl
+
+deb: dist        ## build a Debian package, for this release of Debian, into build/deb/
+	.ci/build-deb
+
+# Each is built in that release, then installed, tried and removed there, where nothing else is.
+test-deb: dist   ## Debian packages for Debian 12 and 13; needs root
+	@$(MAKE) --no-print-directory test-deb-12 test-deb-13
+
+test-deb-%:
+	.ci/root debian-$* --run sh -euc 'apt-get -q update; apt-get -q -y --no-install-recommends build-dep ./.ci; \
+		.ci/build-deb build/debian-$*'
+	.ci/root debian-$* --run .ci/test-deb build/debian-$*/*.deb
 
 lint: $(BIN)/.installed  ## style, types and layers; changes nothing
 	$(BIN)/ruff format --check .

@@ -1,3 +1,3 @@
 """The program's version; the file format has its own (:mod:`snapmig.container.format`)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,5 +1,7 @@
 """The source distribution: all that its own files speak of."""
 
+import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -16,16 +18,33 @@ ROOT = Path(__file__).parents[2]
 def sources(tmp_path_factory):
     """Give the unpacked source distribution."""
     folder = tmp_path_factory.mktemp("sdist")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    (archive,) = folder.glob("*.tar.gz")
+    (archive,) = _build(ROOT, folder, "sdist")
     with tarfile.open(archive) as file:
         file.extractall(folder, filter="data")
     return folder / archive.name.removesuffix(".tar.gz")
+
+
+def _build(root, folder, *kinds, **options):
+    kinds = [word for kind in kinds for word in ("-t", kind)]
+    command = [sys.executable, "-m", "hatchling", "build", *kinds, "-d", folder]
+    subprocess.run(command, cwd=root, check=True, capture_output=True, **options)
+    return sorted(folder.glob("snapmig-*.*"))
+
+
+def test_archives_of_a_release_can_be_built_again(sources, tmp_path):
+    """From its own sources, in another folder on another day, come the same bytes."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    _build(ROOT, first, "sdist", "wheel")
+    for path in sources.rglob("*"):
+        os.utime(path, (1e9, 1e9))
+    _build(sources, second, "sdist", "wheel", umask=0o077)
+    digests = [
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+        for folder in (first, second)
+    ]
+
+    assert len(digests[0]) == 2
+    assert digests[0] == digests[1]
 
 
 def test_links_of_its_documents_lead_to_files(sources):
