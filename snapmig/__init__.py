@@ -81,6 +81,7 @@ if TYPE_CHECKING:
     from snapmig.operations.shares import CommitResult, abandon, commit
     from snapmig.operations.snapshot import Page, PageSource, Snapshot
     from snapmig.operations.snapshot import open_snapshot as open  # noqa: A004 - as in gzip.open
+    from snapmig.operations.thaw import ThawResult, thaw
     from snapmig.operations.verify import VerifyResult, verify
     from snapmig.sealing.keyring import Keys
 
@@ -142,6 +143,7 @@ __all__ = (
     "SnapshotInfo",
     "Speed",
     "StoreError",
+    "ThawResult",
     "UnreadableError",
     "UnsupportedError",
     "UsageError",
@@ -180,6 +182,7 @@ __all__ = (
     "save",
     "send",
     "serve_firecracker",
+    "thaw",
     "umount",
     "verify",
 )
@@ -218,6 +221,7 @@ _NAMES = {
     "snapmig.operations.serve_firecracker": "ServeResult serve_firecracker",
     "snapmig.operations.shares": "CommitResult abandon commit",
     "snapmig.operations.snapshot": "Page PageSource Snapshot open_snapshot",
+    "snapmig.operations.thaw": "ThawResult thaw",
     "snapmig.operations.verify": "VerifyResult verify",
     "snapmig.sealing.keyring": "Keys",
 }

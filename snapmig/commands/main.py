@@ -31,6 +31,7 @@ VERBS = (
     "restore",
     "mount",
     "umount",
+    "thaw",
     "send",
     "run",
     "info",

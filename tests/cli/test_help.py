@@ -15,8 +15,8 @@ from tests.support.filesystems import memfd
 
 # That of backups has its tests in tests/backups.
 VERBS = (
-    "save", "receive", "restore", "mount", "umount", "send", "run", "info", "verify", "map", "key",
-    "daemon", "commit", "accelerators", "completion",
+    "save", "receive", "restore", "mount", "umount", "thaw", "send", "run", "info", "verify", "map",
+    "key", "daemon", "commit", "accelerators", "completion",
 )  # fmt: skip
 KEYS = "--passphrase-file --passphrase-command --key-file --identity"
 SEALS = f"--encrypt --sign --recipient --mixed-chain {KEYS}"
@@ -38,6 +38,7 @@ OPTIONS = {
     "mount": "-j --jobs --cache --foreground --allow-other --log --working-set --overlay "
     f"--follow-remote-parents {COMMON} {KEYS}",
     "umount": f"--lazy --force {COMMON}",
+    "thaw": f"-j --jobs --progress {COMMON}",
     "send": "--channels --tls --insecure --timeout --recover --uuid --wire --postcopy "
     f"--working-set --follow-remote-parents --bwlimit --accelerator --depth --progress {COMMON} "
     f"{KEYS}",
@@ -70,7 +71,8 @@ IMAGE_EXAMPLES = [
     (verb, line)
     for verb, line in EXAMPLES
     if "qmp:" not in line
-    and verb not in (*CHAIN_VERBS, "receive", "send", "run", "key", "mount", "umount", "daemon")
+    and verb
+    not in (*CHAIN_VERBS, "receive", "send", "run", "key", "mount", "umount", "thaw", "daemon")
 ]
 
 

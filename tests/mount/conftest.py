@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import snapmig
+from snapmig.container.reader import SnapshotFile
 from snapmig.geometry import RamBlock
 from tests.support import ram
 from tests.support.guests.versions import require_qemu
@@ -45,6 +46,17 @@ def save(folder: Path, **options: object) -> tuple[Path, bytes]:
         images, folder / "s", packet_size=PACKET, jobs=1, attach=attach, arch="x86_64", **options
     )
     return folder / "s", b"".join(contents)
+
+
+def damage(snapshot: Path, number: int) -> None:
+    """Change the stored bytes of a packet, whose slot is as large as its pages."""
+    with SnapshotFile(str(snapshot)) as file:
+        place = file.superblock.data_offset + number * PACKET + 9
+    with snapshot.open("r+b") as file:
+        file.seek(place)
+        (byte,) = file.read(1)
+        file.seek(place)
+        file.write(bytes([byte ^ 1]))
 
 
 @pytest.fixture(scope="module")

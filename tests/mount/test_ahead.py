@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import json
-import mmap
-import os
 import re
-import signal
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +13,7 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.operations.mount import changed_last
 from tests.mount.conftest import BLOCKS, PACKET, SIZE, save
 from tests.support import program, ram
-from tests.support.mounts import mounted, server_of
+from tests.support.mounts import mounted
 
 
 def counts(log: Path) -> tuple[int, int]:
@@ -35,16 +29,6 @@ def read_packets(files: Path, numbers: list[int]) -> None:
         for number in numbers:
             file.seek(number * PACKET + 8192)
             file.read(4096)
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """Have a process do nothing inside the block."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 def test_remembers_the_order_of_first_touches(shm: Path) -> None:
@@ -98,19 +82,3 @@ def test_what_changed_last_comes_first(shm: Path) -> None:
     snapmig.save(images, shm / "young", parent=parent, arch="x86_64")
     with SnapshotFile(str(shm / "young")) as young, SnapshotFile(str(parent)) as old:
         assert (changed_last(young), changed_last(old)) == ([3, 9], [])
-
-
-def test_what_was_read_whole_needs_no_snapshot(shm: Path) -> None:
-    """The kernel keeps it: a hypervisor that copies what it maps gets it without the server."""
-    snapshot, content = save(shm)
-    with mounted(snapshot, shm / "mnt") as files:
-        block = files / "blocks" / "high"
-        subprocess.run(["cat", block], check=True, stdout=subprocess.DEVNULL)
-        with snapshot.open("r+b") as damaged:
-            damaged.write(bytes(snapshot.stat().st_size))
-        with (
-            block.open("rb") as opened,
-            mmap.mmap(opened.fileno(), SIZE, prot=mmap.PROT_READ) as found,
-            stopped(server_of(files)),
-        ):
-            assert found[:] == content[SIZE:]

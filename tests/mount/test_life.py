@@ -12,22 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from snapmig.container.reader import SnapshotFile
-from tests.mount.conftest import PACKET, Mount, save
+from tests.mount.conftest import PACKET, Mount, damage, save
 from tests.support import program
 from tests.support.mounts import is_mounted, mounted, server_of, wait_until
 from tests.support.outcome import Outcome
-
-
-def damage(snapshot: Path, number: int) -> None:
-    """Change the stored bytes of a packet, whose slot is as large as its pages."""
-    with SnapshotFile(str(snapshot)) as file:
-        place = file.superblock.data_offset + number * PACKET + 9
-    with snapshot.open("r+b") as file:
-        file.seek(place)
-        (byte,) = file.read(1)
-        file.seek(place)
-        file.write(bytes([byte ^ 1]))
 
 
 def test_damage_is_an_error_for_its_pages_only(shm: Path) -> None:

@@ -57,7 +57,7 @@ _snapmig_offer() {
 
 _snapmig_verbs() {
     case $1 in
-    '') echo 'save receive restore mount umount send run info verify chain diff map merge rebase repack key batch backup daemon commit accelerators completion' ;;
+    '') echo 'save receive restore mount umount thaw send run info verify chain diff map merge rebase repack key batch backup daemon commit accelerators completion' ;;
     'key') echo 'list add rotate remove new' ;;
     'backup') echo 'run list restore check prune report init' ;;
     'daemon') echo 'firecracker cloud-hypervisor' ;;
@@ -72,6 +72,7 @@ _snapmig_options() {
     'restore') echo '-h --help -j --jobs -f --force --resume --in-place --for-qemu --lazy --keep-going --block --format --address --arch --domain-xml --via --wire --postcopy --working-set --monitor-timeout --follow-remote-parents --passphrase-file --passphrase-command --key-file --identity --bwlimit --progress --json -q --quiet -v --verbose --color --debug --accelerator --depth' ;;
     'mount') echo '-h --help -j --jobs --cache --foreground --allow-other --log --working-set --overlay --follow-remote-parents --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
     'umount') echo '-h --help --lazy --force --json -q --quiet -v --verbose --color --debug' ;;
+    'thaw') echo '-h --help -j --jobs --progress --json -q --quiet -v --verbose --color --debug' ;;
     'send') echo '-h --help --channels --tls --insecure --timeout --recover --uuid --wire --postcopy --working-set --follow-remote-parents --passphrase-file --passphrase-command --key-file --identity --bwlimit --progress --json -q --quiet -v --verbose --color --debug --accelerator --depth' ;;
     'run') echo '-h --help -y --yes --postcopy --no-postcopy --mount --working-set -j --jobs --follow-remote-parents --progress --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
     'info') echo '-h --help --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
@@ -123,6 +124,7 @@ _snapmig_values() {
     'save --progress' | \
         'receive --progress' | \
         'restore --progress' | \
+        'thaw --progress' | \
         'send --progress' | \
         'run --progress' | \
         'verify --progress' | \
@@ -142,6 +144,7 @@ _snapmig_values() {
         'restore --color' | \
         'mount --color' | \
         'umount --color' | \
+        'thaw --color' | \
         'send --color' | \
         'run --color' | \
         'info --color' | \
@@ -223,6 +226,7 @@ _snapmig_values() {
         'mount 0' | \
         'mount 1' | \
         'umount 0' | \
+        'thaw 0' | \
         'send --tls' | \
         'send --working-set' | \
         'send --passphrase-file' | \

@@ -62,6 +62,7 @@ complete -c snapmig -n '__snapmig_at 0' -a receive -d 'save a guest that its QEM
 complete -c snapmig -n '__snapmig_at 0' -a restore -d 'restore a snapshot to a guest RAM image'
 complete -c snapmig -n '__snapmig_at 0' -a mount -d 'show a snapshot as a folder of files'
 complete -c snapmig -n '__snapmig_at 0' -a umount -d 'unmount a snapshot'
+complete -c snapmig -n '__snapmig_at 0' -a thaw -d 'read all of a mounted snapshot into memory'
 complete -c snapmig -n '__snapmig_at 0' -a send -d 'migrate a snapshot into a waiting QEMU, here or elsewhere'
 complete -c snapmig -n '__snapmig_at 0' -a run -d 'start QEMU with the guest of a snapshot'
 complete -c snapmig -n '__snapmig_at 0' -a info -d 'show the facts of a snapshot'
@@ -227,6 +228,15 @@ complete -c snapmig -n '__snapmig_at umount' -s v -l verbose -d 'print also what
 complete -c snapmig -n '__snapmig_at umount' -l color -r -f -a 'auto always never' -d 'auto (on a terminal without NO_COLOR), always or never'
 complete -c snapmig -n '__snapmig_at umount' -l debug -d 'show a traceback after an error'
 complete -c snapmig -n '__snapmig_at 0 umount' -F
+complete -c snapmig -n '__snapmig_at thaw' -s h -l help -d 'show this help message and exit'
+complete -c snapmig -n '__snapmig_at thaw' -s j -l jobs -r -f -d 'reads side by side (one for each processor)'
+complete -c snapmig -n '__snapmig_at thaw' -l progress -r -f -a 'auto tty json none' -d 'auto (a bar on a terminal), tty, json (lines), none'
+complete -c snapmig -n '__snapmig_at thaw' -l json -d 'print the result as a line of JSON'
+complete -c snapmig -n '__snapmig_at thaw' -s q -l quiet -d 'print errors and warnings only'
+complete -c snapmig -n '__snapmig_at thaw' -s v -l verbose -d 'print also what took how long, of backup results everywhere'
+complete -c snapmig -n '__snapmig_at thaw' -l color -r -f -a 'auto always never' -d 'auto (on a terminal without NO_COLOR), always or never'
+complete -c snapmig -n '__snapmig_at thaw' -l debug -d 'show a traceback after an error'
+complete -c snapmig -n '__snapmig_at 0 thaw' -F
 complete -c snapmig -n '__snapmig_at send' -s h -l help -d 'show this help message and exit'
 complete -c snapmig -n '__snapmig_at send' -l channels -r -f -d 'multifd-channels of that QEMU, 0 without multifd (2)'
 complete -c snapmig -n '__snapmig_at send' -l tls -r -F -d 'certificates as for QEMU\'s tls-creds-x509'
