@@ -8,7 +8,7 @@ From that :mod:`~snapmig.encodings.codec_mix` has the mix that saves the guest s
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import NamedTuple
 
@@ -45,13 +45,18 @@ By how much more it is then taken for: twice as fast until it has shown its band
 little, and by a larger step after each window without a wait.
 """
 
-SPAN_WINDOWS = 2
-"""Windows over which a rate is taken: in a single one a batch more or less is a sixth."""
-RECENT_WINDOWS = 8
+SPAN_WINDOWS, SPAN_NS = 2, 0.25e9
 """
-Windows of which the best rate counts. A destination shows its bandwidth only while there is always
-something to write. A mix that keeps workers as busy as the destination leaves it idle at times, and
-after the rate of such a time the next mix would be slower still.
+Least windows and time over which a rate is taken: in a single window a batch more or less is a
+sixth, and a destination takes bytes in lumps.
+"""
+GROWTH_NS = 0.1e9
+"""Time without a wait before a destination is taken for faster: some take bytes in bursts."""
+RECENT_WINDOWS, RECENT_NS = 8, 2e9
+"""
+Least windows and time of which the best rate counts. A destination shows its bandwidth only while
+there is always something to write. A mix that keeps workers as busy as the destination leaves it
+idle at times, and after the rate of such a time the next mix would be slower still.
 """
 
 Sums = npt.NDArray[np.float64]
@@ -108,7 +113,8 @@ class CodecChoice:
         self._batches = 0
         self._last: Row | None = None
         self._last_s = clock()
-        self._moments = deque([_Moment(self._last_s * 1e9, 0, 0, 0)], RECENT_WINDOWS + 1)
+        self._shown_ns = -GROWTH_NS
+        self._moments = deque([_Moment(self._last_s * 1e9, 0, 0, 0)])
         self._recent: Sums = np.zeros(0)
         self._coding = np.array([codec.encoding != Encoding.RAW for codec in codecs])
 
@@ -144,21 +150,22 @@ class CodecChoice:
 
     def _follow(self, written: float) -> None:
         # The destination's bandwidth: what it took while workers had to wait for it, or else more.
-        moments = list(self._moments)
+        moments = self._moments
+        while len(moments) > RECENT_WINDOWS + 1 and moments[-1].ns - moments[1].ns > RECENT_NS:
+            moments.popleft()
         last = moments[-1].since(moments[-2])
         if not last.drained or not written:
             return  # nobody has asked the destination yet
         if last.waiting > WAITS:
-            spans = [
-                later.since(moments[max(0, at - SPAN_WINDOWS)])
-                for at, later in enumerate(moments[1:], 1)
-            ]
-            shown = (span.rate for span in spans if span.waiting > WAITS)
+            shown = (span.rate for span in _spans(list(moments)) if span.waiting > WAITS)
             self._bandwidth = max(shown, default=last.rate)
             self._step = LEAST_STEP
-        elif last.waiting < NO_WAIT:
+            self._shown_ns = moments[-1].ns
+        elif last.waiting < NO_WAIT and moments[-1].ns - self._shown_ns >= GROWTH_NS:
             self._bandwidth = max(self._bandwidth, written / last.ns) * (1 + self._step)
             self._step = min(STEP_GROWTH * self._step, MOST_STEP)
+            if self._step < MOST_STEP:
+                self._shown_ns = moments[-1].ns
         self._bandwidth = min(self._bandwidth, self._most)
 
     def _sum(self, counter: Counter) -> Sums:
@@ -207,6 +214,16 @@ def _moment(row: Row, waited_ns: int, now: float) -> _Moment:
         float(row[counter]) for counter in (Counter.DRAINED_BYTES, Counter.WAIT_NS, Counter.WORK_NS)
     )
     return _Moment(now * 1e9, drained, waits + waited_ns, works + waited_ns)
+
+
+def _spans(moments: Sequence[_Moment]) -> Iterator[_Moment]:
+    # Back from each moment as far as a rate takes; the first ones are left out but for the longest.
+    start = 0
+    for at, later in enumerate(moments[1:], 1):
+        while start + SPAN_WINDOWS < at and later.ns - moments[start + 1].ns >= SPAN_NS:
+            start += 1
+        if later.ns - moments[start].ns >= SPAN_NS or later is moments[-1]:
+            yield later.since(moments[start])
 
 
 def _scaled(each: Sums, used: Sums, found: float) -> Sums:

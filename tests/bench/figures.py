@@ -19,9 +19,9 @@ from tests.bench.summary import Record, Results, spread
 from tests.bench.svg import Bar, Line, Panel, bars, lines
 
 FOLDER = facts.ROOT / "docs" / "figures"
-QUESTIONS = {"results": "files", "guests": "guests", "scaling": "scaling"}
+QUESTIONS = {name: name for name in ("guests", "scaling", "bandwidth")} | {"results": "files"}
 """Names of result files, and of the figures made from them."""
-KEPT = ("wall_s", "cpu_s", "disk_bytes")
+KEPT = ("wall_s", "cpu_s", "disk_bytes", "inner_s", "stored_bytes")
 MIB, GIB = 1 << 20, 1 << 30
 PACKET = 512 << 10
 BANDWIDTH = 60e9
@@ -117,10 +117,27 @@ def draw_scaling(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "scaling", lines(title, _note(figures), axes, series)
 
 
+def draw_bandwidth(figures: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield times and sizes of saves to limited disks, of each compression and of auto."""
+    panels = (
+        ("auto-time", "Save of a guest to a limited disk, measured", "seconds", "inner_s", 1),
+        ("auto-size", "What the same saves store", "MiB", "stored_bytes", MIB),
+    )
+    for name, title, unit, field, scale in panels:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for row in figures["rows"]:
+            if row["destination"] != "none":
+                points = found.setdefault(row["name"], [])
+                points.append((float(row["destination"]), row[field][0] / scale))
+        series = [Line(codec, sorted(points)) for codec, points in found.items()]
+        yield name, lines(title, _note(figures), ("MiB/s of the disk", unit), series)
+
+
 PLOTS: dict[str, Callable[[dict[str, Any]], Iterator[tuple[str, str]]]] = {
     "files": draw_files,
     "guests": draw_guests,
     "scaling": draw_scaling,
+    "bandwidth": draw_bandwidth,
 }
 
 

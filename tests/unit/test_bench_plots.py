@@ -9,7 +9,7 @@ from tests.bench.figures import FOLDER, condensed, main
 from tests.bench.records import Records, described
 from tests.bench.svg import Bar, Line, Panel, bars, lines
 
-NAMES = ("files", "bandwidth", "guests", "scaling")
+NAMES = ("files", "bandwidth", "guests", "scaling", "auto-time", "auto-size")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
