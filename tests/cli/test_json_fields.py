@@ -12,12 +12,12 @@ import pytest
 import snapmig
 from tests.cli.conftest import RAM
 from tests.support import ram
+from tests.support.json_fields import DOCUMENT, documented
 from tests.support.outcome import Outcome
 from tests.support.qcow2_images import Disk, Snap
 
 Call = Callable[..., Outcome]
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "json.md"
 COMMANDS = {
     "save": ("save", "-f", "guest.ram", "s"),
     "commit": ("commit", "-f", "shared"),
@@ -34,17 +34,6 @@ COMMANDS = {
     "rebase": ("rebase", "young", "--parent", "old"),
     "repack": ("repack", "-f", "young", "p"),
 }
-
-
-def documented() -> dict[str, set[str]]:
-    """Return the fields of each section's table; an entry may name several."""
-    found = {}
-    for section in re.split(r"^## ", DOCUMENT.read_text(), flags=re.M)[1:]:
-        rows = re.findall(r"^\| (`.*?) \| .* \|$", section, re.M)
-        found[section.split("\n")[0]] = {
-            name for row in rows for name in re.findall(r"`(\w+)`", row)
-        }
-    return found | dict.fromkeys(("merge", "rebase", "repack"), found["save"])
 
 
 def members(section: str, field: str) -> set[str]:

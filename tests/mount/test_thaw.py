@@ -14,9 +14,9 @@ import pytest
 
 import snapmig
 from snapmig.operations import thaw as thawing
-from tests.cli.test_json_fields import documented
 from tests.mount.conftest import SIZE, damage, save
 from tests.support import program
+from tests.support.json_fields import documented
 from tests.support.mounts import mounted, server_of
 
 

@@ -14,7 +14,7 @@ from snapmig import CompressionName
 from tests.support import network
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
-from tests.support.guests.migration import MULTIFD
+from tests.support.guests.migration import MULTIFD, wait_served
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
@@ -95,7 +95,7 @@ def test_a_guest_of_another_host_that_runs_first(
             if cut:
                 slowly = [*send, place, "--bwlimit", "2M"]
                 with subprocess.Popen(slowly, stderr=subprocess.DEVNULL) as process:
-                    wait_for(lambda: guest.execute("query-status")["status"] == "running")
+                    wait_served(guest)
                     process.kill()
                 wait_for(lambda: status(guest) == "postcopy-paused")
                 guest.execute("migrate-recover", uri=again)

@@ -21,6 +21,7 @@ from snapmig.operations.runs.working_set import write_working_set
 from tests.qemu.test_other_user import make_other_users
 from tests.support import program as program_of_snapmig
 from tests.support import userfaultfd
+from tests.support.guests.migration import wait_served
 from tests.support.guests.private import MEMORIES
 from tests.support.guests.qemu import Guest
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, make_monitored
@@ -156,7 +157,7 @@ def test_a_worker_is_killed(saved: Callable[[str], Saved], program: str, shm: Pa
     with make_monitored(program, shm, PRIVATE, incoming=True) as guest:
         guest.expected_words = IO_FAILURE
         process = start(found.path, guest)
-        wait_for(lambda: guest.execute("query-status")["status"] == "running")
+        wait_served(guest)
         os.kill(children(process.pid)[0], signal.SIGKILL)
         program_of_snapmig.end(process, 60).fails(5, "waits for the rest of its memory: repeat")
         wait_for(lambda: migration(guest) == "postcopy-paused")
@@ -244,7 +245,7 @@ def test_a_killed_send_is_continued(saved: Callable[[str], Saved], program: str,
         address = listen(guest)
         slowly = ("send", "--postcopy", "--bwlimit", "2M", found.path, address)
         process = program_of_snapmig.start(*slowly)
-        wait_for(lambda: guest.execute("query-status")["status"] == "running")
+        wait_served(guest)
         process.kill()
         process.communicate()
         wait_for(lambda: migration(guest) == "postcopy-paused")
@@ -283,7 +284,7 @@ def start(path: Path, guest: Monitored, *options: object) -> subprocess.Popen[st
 def cut_off(guest: Monitored, path: Path, number: int) -> None:
     """Restore, and end that by a signal while the guest runs already."""
     process = start(path, guest)
-    wait_for(lambda: guest.execute("query-status")["status"] == "running")
+    wait_served(guest)
     process.send_signal(number)
     _, err = process.communicate(timeout=60)
     if number == signal.SIGINT:

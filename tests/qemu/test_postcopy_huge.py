@@ -16,6 +16,7 @@ from snapmig.errors import SnapmigError
 from tests.qemu.test_postcopy import IO_FAILURE, cut_off, listen, migration
 from tests.support import filesystems
 from tests.support import program as program_of_snapmig
+from tests.support.guests.migration import wait_served
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, make_monitored
 from tests.support.guests.saves import PRIVATE, Saved
 from tests.support.guests.tiny import guest as tiny
@@ -177,7 +178,7 @@ def test_sent_to_somebody_elses_qemu(program: str, shm: Path, via: str) -> None:
         guest.expected_words = IO_FAILURE
         address = listen(guest)
         process = program_of_snapmig.start("send", "--postcopy", "--bwlimit", "2M", path, address)
-        wait_for(lambda: guest.execute("query-status")["status"] == "running")
+        wait_served(guest)
         process.kill()
         process.communicate()
         wait_for(lambda: migration(guest) == "postcopy-paused")

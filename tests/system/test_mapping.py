@@ -72,7 +72,7 @@ def test_zero_pages_are_holes(tmp_path, shm, place):
     pieces = {at * MIB + 40_960: ram.noise(3, at).tobytes() for at in range(0, 32, 2)}
     ram.write_sparse(shm / "a", 32 * MIB, pieces)
     path = {"disk": tmp_path, "memory": shm}[place] / "s"
-    result = snapmig.save(shm / "a", path, compression="none")
+    result = snapmig.save(shm / "a", path, compression="none", page_digests=False)
 
     assert result.data_pages == 48
     assert 48 * 4096 <= ram.disk_bytes(path) <= 48 * 4096 + (64 << 10)

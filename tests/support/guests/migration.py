@@ -8,6 +8,7 @@ from typing import Any
 from qemu.qmp import QMPError
 
 from tests.support.guests.qemu import Guest, GuestError
+from tests.support.processes import wait_for
 
 EVENTS = "events"
 MULTIFD = "multifd"
@@ -18,6 +19,8 @@ FILE_SINCE = (8, 2)
 SECONDS = 60.0
 POLL_SECONDS = 0.02
 EVENT_SECONDS = 1.0
+INTERRUPTED_SECONDS = 1.0
+"""Ticks of the tiny guest's timer come every 55 ms; at 2 MiB/s a packet takes 0.25 s."""
 LINES = 3
 STARTED = "setup"
 ENDED = ("completed", "failed", "cancelled")
@@ -25,6 +28,17 @@ ENDED = ("completed", "failed", "cancelled")
 
 class MigrationError(GuestError):
     """QEMU did not save or load a guest."""
+
+
+def wait_served(guest: Guest) -> None:
+    """
+    Wait until a guest runs by postcopy, and has what it needs to be interrupted.
+
+    An emulated processor that takes an interrupt holds the lock of QEMU's monitor. If the stack has
+    not come, and the source is killed now, that monitor answers nobody any more.
+    """
+    wait_for(lambda: guest.execute("query-status")["status"] == "running")
+    time.sleep(INTERRUPTED_SECONDS)
 
 
 def prepare(guest: Guest, capabilities: Sequence[str] = (), **parameters: Any) -> None:
