@@ -21,7 +21,7 @@ from tests.support.damage.regions import Region
 HARMLESS, NAMED, TOLD = "harmless", "named", "told"
 
 
-def run_here(_self: Reading, tasks: Any, make_handler: Callable[[], Any], _size: int) -> Any:
+def run_here(_self: Reading, tasks: Any, make_handler: Callable[[], Any], *_shown: Any) -> Any:
     """Do all tasks in this process; takes the place of :meth:`Reading.run`."""
     handler, row = make_handler(), np.zeros(COUNTERS, np.int64)
     while (task := tasks.next_for(0)) is not None:
