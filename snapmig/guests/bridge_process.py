@@ -28,6 +28,8 @@ _MOST_DESCRIPTORS = 16
 _MOST_NAMES = 8
 _LONGEST_OUTPUT = 64 << 20
 _SHUT_OFF = "shut off"
+_LATER_S = 2
+"""Time to the end of a call after snapmig has stopped waiting for it, in words of its own."""
 _RUNNING = "running"
 _STATES = {1: _RUNNING, 5: _SHUT_OFF}  # VIR_DOMAIN_RUNNING and _SHUTOFF
 _MIGRATABLE = 8 | 1
@@ -235,14 +237,14 @@ class _Virsh:
             return output.read(_LONGEST_OUTPUT).decode("utf-8", "surrogateescape")
 
     def _wait(self, process: subprocess.Popen[bytes], verb: str) -> None:
-        end, pause = time.monotonic() + self._limit, 0.001
+        end, pause = time.monotonic() + self._limit + _LATER_S, 0.001
         while process.poll() is None:
             left = end - time.monotonic()
             if left <= 0 or self._client.has_left():
                 process.kill()
                 if left > 0:
                     raise _Left
-                raise _LibvirtError(f"virsh {verb} took longer than {self._limit:g} s")
+                raise _LibvirtError(f"virsh {verb} took longer than {self._limit + _LATER_S:g} s")
             time.sleep(min(pause, left))
             pause = min(2 * pause, 0.005)
 
@@ -296,8 +298,8 @@ class _Binding:
         return str(self._call(call, self._domain, text, descriptors, 0)[0])
 
     def _call(self, function: Any, *arguments: Any) -> Any:
-        # The library has no limit: the kernel ends this process, later than snapmig stops waiting.
-        signal.alarm(int(self._limit) + 2)
+        # The library has no limit: the kernel ends this process.
+        signal.alarm(int(self._limit) + _LATER_S)
         try:
             return function(*arguments)
         except self._library.libvirtError as error:
