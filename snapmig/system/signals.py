@@ -64,26 +64,30 @@ class Cancellation:
             raise self._error
 
 
-def remark(error: object, words: str) -> None:
+def remark(error: object, words: str, *, alone: bool = False) -> None:
     """
     Add words about what is removed or kept to an interruption, once.
 
     :param error: what ended a block, if anything; failures, which are an ``Exception``, say
         themselves what happened
+    :param alone: drop what was said before
     """
     if not isinstance(error, BaseException) or isinstance(error, Exception):
         return
-    if words not in getattr(error, "__notes__", ()):
+    notes = getattr(error, "__notes__", [])
+    if alone:
+        notes.clear()
+    if words not in notes:
         error.add_note(words)
 
 
 @contextmanager
-def remarked(words: str) -> Iterator[None]:
-    """Add words to an interruption of the block."""
+def remarked(words: str, *, alone: bool = False) -> Iterator[None]:
+    """Add words to an interruption of the block, alone or with what was said inside."""
     try:
         yield
     except BaseException as error:
-        remark(error, words)
+        remark(error, words, alone=alone)
         raise
 
 

@@ -123,8 +123,11 @@ def test_settings_are_as_before_after_a_signal(
     finally:
         process.kill()
         process.communicate()
-    left = f"the partial file of {shm / 'snap'} was removed; the guest runs on"
-    outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}; {left}\n")
+    # Some QEMUs begin before the partial file is there.
+    removed = f"the partial file of {shm / 'snap'} was removed; "
+    outcome.fails(128 + number)
+    said = f"snapmig: interrupted by {number.name}; the guest runs on\n"
+    assert outcome.err.replace(removed, "") == said
     assert [*shm.iterdir()] == []
 
 

@@ -83,5 +83,6 @@ def launched(words: Sequence[str]) -> Iterator[Launched]:
         option = str(socket).replace(",", ",,")
         monitor = ("-qmp", f"unix:{option},server=on,wait=off")
         command = [*words, *monitor, "-incoming", "defer"]
-        with Foreground(command) as program, remarked(f"{words[0]} was ended"):
+        # What was said of its guest, such as that it waits, is true no longer.
+        with Foreground(command) as program, remarked(f"{words[0]} was ended", alone=True):
             yield Launched(program, words[0], socket)
