@@ -77,7 +77,7 @@ class PartialObject:
         self.part_size = part_size(needed)
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="snapmig-", buffering=0)  # noqa: SIM115
         self.fd = self._file.fileno()
-        self.window = Window(FEWEST, FEWEST, self._most())
+        self.window = Window(2 * FEWEST, FEWEST, self._most())
         self.needed = min(needed, head + (QUEUED + FEWEST + 2) * self.part_size)
         self._client = ObjectClient(url)
         self._token = secrets.token_hex(16)

@@ -7,17 +7,19 @@ connection only so much, and asks for fewer requests by refusing some (decision 
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 __all__ = ("Window",)
 
 GAIN = 1.1
 """Times as fast as before, for a larger window to be kept."""
-LOSS = 0.95
+LOSS = 1.0
 """Times as fast as before, at least, for a smaller one."""
-ROUND_S = 0.2
+ROUND_S = 0.5
 """Least time over which speed is measured: shorter ones see single requests end."""
 REST = 8
 """Rounds between two trials, so that those cost little."""
@@ -42,7 +44,7 @@ class Window:
         self._clock = clock
         self._lock = threading.Lock()
         self._before = self.size
-        self._usual = 0.0
+        self._speeds: deque[float] = deque(maxlen=REST)
         self._up = False
         self._rests = REST - 1
         self._deaf = 0
@@ -83,13 +85,14 @@ class Window:
     def _end_round(self, speed: float) -> None:
         self._begin_round()
         if self.size == self._before:
-            self._usual = speed
+            self._speeds.append(speed)
             self._rests += 1
             if self._rests == REST:
                 self._up, self._rests = not self._up, 0
                 self._try()
-        elif speed >= self._usual * (GAIN if self._up else LOSS):
-            self._before, self._usual = self.size, speed
+        elif speed >= statistics.median(self._speeds) * (GAIN if self._up else LOSS):
+            self._before = self.size
+            self._speeds = deque([speed], maxlen=REST)
             if self._up:
                 self._try()
         else:

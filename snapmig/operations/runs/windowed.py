@@ -13,7 +13,7 @@ __all__ = ("WORKER_AHEAD", "Windowed")
 
 WORKER_AHEAD = 16
 """Most batches that a worker has: 4 MiB each, they fit into what it may keep of fetched bytes."""
-_FIRST, _LEAST, _MOST = 4, 2, 64
+_FIRST, _LEAST, _MOST = 8, 4, 64
 """Batches of a worker at the beginning, and at least; and of all workers together."""
 
 

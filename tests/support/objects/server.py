@@ -54,11 +54,12 @@ class Server:
 
 
 @contextmanager
-def serving(address: str = "127.0.0.1") -> Iterator[Server]:
+def serving(address: str = "127.0.0.1", volume_mib: int = 64) -> Iterator[Server]:
     """
     Run a server inside the block.
 
     :param address: on which it listens
+    :param volume_mib: size of each of its 30 volumes; what was replaced stays in them
     """
     if find_spec("botocore") is None:
         requires("botocore")
@@ -71,7 +72,7 @@ def serving(address: str = "127.0.0.1") -> Iterator[Server]:
         ports = _free_ports(2 * len(_SERVICES))
         with (folder / "log").open("w") as log:
             process = start_server(
-                [str(program), *_arguments(folder, ports, address)],
+                [str(program), *_arguments(folder, ports, address, volume_mib)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=folder,
@@ -109,7 +110,9 @@ def _free_ports(count: int) -> dict[str, int]:
     return dict(zip(names, numbers, strict=True))
 
 
-def _arguments(folder: Path, ports: dict[str, int], address: str) -> list[str]:
+def _arguments(
+    folder: Path, ports: dict[str, int], address: str, volume_mib: int
+) -> list[str]:
     identity = {
         "name": "test",
         "credentials": [dict(zip(("accessKey", "secretKey"), KEYS.values(), strict=True))],
@@ -134,7 +137,7 @@ def _arguments(folder: Path, ports: dict[str, int], address: str) -> list[str]:
         f"-filer.localSocket={folder / 'filer.sock'}",
         "-s3.autoCreateBucket=false",
         "-master.telemetry=false",  # it would tell its makers
-        "-master.volumeSizeLimitMB=64",
+        f"-master.volumeSizeLimitMB={volume_mib}",
         "-volume.max=30",
         "-volume.preStopSeconds=0",
         *listening,
