@@ -110,9 +110,7 @@ def _free_ports(count: int) -> dict[str, int]:
     return dict(zip(names, numbers, strict=True))
 
 
-def _arguments(
-    folder: Path, ports: dict[str, int], address: str, volume_mib: int
-) -> list[str]:
+def _arguments(folder: Path, ports: dict[str, int], address: str, volume_mib: int) -> list[str]:
     identity = {
         "name": "test",
         "credentials": [dict(zip(("accessKey", "secretKey"), KEYS.values(), strict=True))],
