@@ -94,9 +94,9 @@ class PacketCache:
             self._room.notify_all()
 
     def wait_for_room(self) -> None:
-        """Wait until less than half of all kept packets are such that nobody asked for yet."""
+        """Wait until less than a quarter of the packets kept are such that nobody asked for yet."""
         with self._room:
-            self._room.wait_for(lambda: self._let_go or 2 * len(self._unasked) < self.capacity)
+            self._room.wait_for(lambda: self._let_go or 4 * len(self._unasked) < self.capacity)
 
     def let_go(self) -> None:
         """End all waiting for room."""

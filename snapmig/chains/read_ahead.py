@@ -75,7 +75,7 @@ class ReadAhead:
                     self._pool.submit(self._decode, range(first, last))
 
     def start(self, numbers: Iterable[int]) -> None:
-        """Decode packets in this order, as long as those not asked for yet fill half the cache."""
+        """Decode packets in this order while less than a quarter of the cache waits for readers."""
         known = tuple(numbers)
         groups = deque(near_groups(known, self._together))
         # Behind a reader of these are others than what is asked for next.

@@ -15,13 +15,13 @@ from collections.abc import Callable
 
 __all__ = ("Window",)
 
-GAIN = 1.1
+GAIN = 1.05
 """Times as fast as before, for a larger window to be kept."""
 LOSS = 1.0
 """Times as fast as before, at least, for a smaller one."""
 ROUND_S = 0.5
 """Least time over which speed is measured: shorter ones see single requests end."""
-REST = 8
+REST = 4
 """Rounds between two trials, so that those cost little."""
 
 

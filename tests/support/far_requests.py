@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ class FarRequests:
     :param rate: bytes a second of the link
     :param connection_rate: most of it for one connection
     :param served: most requests at once of which none is refused
+    :param uneven: a request's delay is up to so many times longer, by chance
     :ivar now: seconds since the beginning
     :ivar sizes: of the window, after each request
     """
@@ -27,8 +29,10 @@ class FarRequests:
     connection_rate: float = 1e12
     length: int = 2 << 20
     served: int = 1 << 30
+    uneven: float = 0.0
     now: float = 0.0
     sizes: list[int] = field(default_factory=list)
+    chance: random.Random = field(default_factory=lambda: random.Random(1))
 
     def clock(self) -> float:
         """Return the time."""
@@ -49,7 +53,8 @@ class FarRequests:
                 free_at = max(free_at, self.now) + self.length / self.rate
                 alone = self.now + self.length / self.connection_rate
                 refused = len(underway) >= self.served
-                heapq.heappush(underway, (max(free_at, alone) + self.delay_s, refused))
+                delay_s = self.delay_s * (1 + self.uneven * self.chance.random() ** 4)
+                heapq.heappush(underway, (max(free_at, alone) + delay_s, refused))
             self.now, refused = heapq.heappop(underway)
             window.done(self.length, repeated=refused)
             self.sizes.append(window.size)

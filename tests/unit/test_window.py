@@ -1,5 +1,7 @@
 """Facts about how many requests are under way; links are numbers here."""
 
+from random import Random
+
 import pytest
 
 from snapmig.stores.window import Window
@@ -18,6 +20,16 @@ def test_the_link_is_used(delay_s):
     link = FarRequests(delay_s)
 
     assert link.run(_window(link), 2000) > 0.9
+
+
+def test_an_uneven_link_is_used():
+    """Where a request takes up to four times as long by chance, most of the link is used."""
+    shares = []
+    for seed in range(5):
+        link = FarRequests(0.2, uneven=3, length=4 << 20, chance=Random(seed))
+        shares.append(link.run(_window(link), 600))
+
+    assert min(shares) > 0.75
 
 
 def test_connections_are_limited():
