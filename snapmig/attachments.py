@@ -18,7 +18,7 @@ from snapmig.container.head import SnapshotHead
 from snapmig.container.tables import SEALED_PART_SIZE, AttachmentEntry
 from snapmig.encodings.deflate import compress_stream, decompress_stream
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
-from snapmig.images.qemu.attachments import AFTER, FACTS, MAX_FACTS_SIZE, MAX_STATE_SIZE
+from snapmig.images.qemu.kept_state import AFTER, FACTS, MAX_FACTS_SIZE, MAX_STATE_SIZE
 from snapmig.system.files import Buffer, open_regular
 from snapmig.units import format_size
 

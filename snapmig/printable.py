@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,8 +12,8 @@ __all__ = ("json_line", "printable", "shell_words")
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 # Control characters, format characters (those that turn the direction of text are among them),
 # lone surrogates (bytes outside UTF-8), and the two line separators.
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
+_SURROGATE = r"[\ud800-\udfff]"
+_NOT_ASCII = r"[^\x00-\x7f]+"
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -46,14 +44,17 @@ def json_line(fields: Mapping[str, Any]) -> str:
 
     A byte of a path outside UTF-8, half a character to Python, becomes ``\xNN`` in its string.
     """
-    text = _SURROGATE.sub(
-        lambda match: json.dumps(printable(match[0]))[1:-1], json.dumps(fields, ensure_ascii=False)
-    )
-    return _NOT_ASCII.sub(lambda match: json.dumps(match[0])[1:-1], text)
+    import json  # noqa: PLC0415 - results are mostly printed as lines
+
+    text = json.dumps(fields, ensure_ascii=False)
+    text = re.sub(_SURROGATE, lambda match: json.dumps(printable(match[0]))[1:-1], text)
+    return re.sub(_NOT_ASCII, lambda match: json.dumps(match[0])[1:-1], text)
 
 
 def _shell_word(word: str) -> str:
     if printable(word) == word:
+        import shlex  # noqa: PLC0415 - few verbs print commands
+
         return shlex.quote(word)
     plain = word.replace("\\", "\\\\").replace("'", "\\'")
     return f"$'{printable(plain)}'"

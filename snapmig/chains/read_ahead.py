@@ -10,10 +10,7 @@ from contextlib import suppress
 
 from snapmig.chains.packet_cache import PacketCache
 
-__all__ = ("REMOTE_AHEAD", "TOGETHER", "ReadAhead", "near_groups")
-
-REMOTE_AHEAD = 4
-"""Batches of 4 MiB a reader: one is decoded while three are on their way, or wait."""
+__all__ = ("TOGETHER", "ReadAhead", "near_groups")
 
 _READERS = 16
 """Readers in order, followed side by side."""

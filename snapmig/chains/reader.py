@@ -27,7 +27,7 @@ from snapmig.pages import Bytes
 from snapmig.sealing.file_key import FileKey
 from snapmig.stores.source import SourcePlan
 
-__all__ = ("RECORDS_AT_ONCE", "ChainReader", "Loaded", "ReadPlan", "open_chain")
+__all__ = ("RECORDS_AT_ONCE", "REMOTE_AHEAD", "ChainReader", "Loaded", "ReadPlan", "open_chain")
 
 RESOLVED_AT_ONCE = 8
 """Packets merged side by side: 4 MiB of memory at the usual size."""
@@ -35,6 +35,8 @@ RECORDS_AT_ONCE = 64
 """Records of a file checked together: 350 us, where a batch of 8 takes 300."""
 RECORDS_KEPT = 1024
 """Records kept of all files of a chain together, so that long chains take no more memory."""
+REMOTE_AHEAD = 4
+"""Batches of 4 MiB a reader: one is decoded while three are on their way, or wait."""
 
 
 class ReadPlan(NamedTuple):

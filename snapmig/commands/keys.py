@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import getpass
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 
 from snapmig.commands.output import say
@@ -56,9 +54,11 @@ def ask_passphrase(new: bool) -> str:
     return first
 
 
-def _read(prompt: str, read: Callable[..., str] = getpass.getpass) -> str:
+def _read(prompt: str) -> str:
+    import getpass  # noqa: PLC0415 - few are asked
+
     try:
-        return read(prompt, sys.stderr)
+        return getpass.getpass(prompt, sys.stderr)
     except BaseException as error:  # Ctrl-D or Ctrl-C: the cursor is still behind the question
         say("", sys.stderr)
         if isinstance(error, EOFError):

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -173,6 +172,8 @@ def main(argv: Sequence[str] | None = None, *, way: str | None = None) -> int:
         _flushed(0)
         return fail(options, *describe(error))
     except Exception as error:  # noqa: BLE001 - a bug: say so, with all there is to report
+        import traceback  # noqa: PLC0415 - with a bug only
+
         traceback.print_exc()
         return fail(options, *describe(error))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
@@ -149,6 +148,8 @@ def with_way(error: Exception, way: str = "-f") -> Exception:
 def fail(options: argparse.Namespace, code: int, message: str) -> int:
     """Print an error and return its exit code."""
     if options.debug and sys.exception() is not None:
+        import traceback  # noqa: PLC0415 - with --debug only
+
         traceback.print_exc()
     if options.json:
         line = {"message_type": "error", "exit_code": code, "message": message}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import threading
@@ -173,6 +172,8 @@ class _JsonLines:
         self._phase = ""
 
     def __call__(self, progress: Progress) -> None:
+        import json  # noqa: PLC0415 - only for these lines
+
         now = time.monotonic()
         complete = progress.done_bytes == progress.total_bytes
         same = progress.phase == self._phase

@@ -8,7 +8,6 @@ import numpy as np
 
 from snapmig.chains.reader import RECORDS_AT_ONCE, ReadPlan, open_chain
 from snapmig.container.index import StoredPacket, empty_records, unpack_records
-from snapmig.container.slots import SlotPlan
 from snapmig.encodings.packet import (
     EncodedPacket,
     Summary,
@@ -19,30 +18,17 @@ from snapmig.encodings.packet import (
 )
 from snapmig.geometry import PAGE_SIZE
 from snapmig.handlers.known_packets import KnownPackets
-from snapmig.handlers.pipeline import Candidate, Comparison, WithoutParent
+from snapmig.handlers.pipeline import Candidate
 from snapmig.handlers.records import Batch
 from snapmig.pages import Bytes, PageGroup
 from snapmig.workers.tasks import Task
 
-__all__ = ("ParentPackets", "compare_with")
+__all__ = ("ParentPackets",)
 
 COMPARED_AT_ONCE = 8
 """Packets that wait for their parents' pages: 4 MiB of memory at the usual size. Packets loaded
 together take a quarter less time in a long chain; of a single parent each is loaded at once, while
 its own pages are still in the processor's cache."""
-
-
-def compare_with(parents: Sequence[ReadPlan], plan: SlotPlan, *, deltas: bool | None) -> Comparison:
-    """
-    Return the comparison for a new snapshot.
-
-    :param parents: the youngest first; none for a snapshot without a parent
-    :param deltas: as in :class:`ParentPackets`
-    """
-    page_digests = plan.page_digests_offset > 0
-    if not parents:
-        return WithoutParent(page_digests=page_digests)
-    return ParentPackets(parents, deltas=deltas, keep_digests=page_digests)
 
 
 class ParentPackets:

@@ -24,10 +24,10 @@ from snapmig.container.slots import SlotPlan
 from snapmig.encodings.compressions import PacketSettings, ReadSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.handlers.comparison import compare_with
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.packet_buffers import PacketBuffers
 from snapmig.handlers.packet_store import PacketStore
-from snapmig.handlers.parent import compare_with
 from snapmig.handlers.pipeline import PageEncoding
 from snapmig.handlers.received_slots import ReceivedSlots, is_stored
 from snapmig.handlers.staging import (

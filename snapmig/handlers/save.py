@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from time import perf_counter_ns
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from snapmig.chains.reader import ReadPlan
 from snapmig.container.format import Layout
 from snapmig.container.slots import SlotPlan
 from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.geometry import Geometry
+from snapmig.handlers.comparison import compare_with
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.kept_packets import KeptPackets
 from snapmig.handlers.packet_store import PacketStore
-from snapmig.handlers.parent import compare_with
 from snapmig.handlers.pipeline import PacketPipeline
 from snapmig.handlers.refresh import Refresh, Sample
 from snapmig.handlers.save_fixed import SaveEmpty, SaveFixed
@@ -24,6 +23,9 @@ from snapmig.handlers.save_tasks import Kind
 from snapmig.images.source import ImageReader
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
+
+if TYPE_CHECKING:
+    from snapmig.chains.reader import ReadPlan
 
 __all__ = ("SaveHandler", "SavePlan")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry
-from snapmig.images.qemu.attachments import MAX_STATE_SIZE
+from snapmig.images.qemu.kept_state import MAX_STATE_SIZE
 from snapmig.images.qemu.parse import NoRamSectionError, parse_vm_state
 from snapmig.images.qemu.records import RAM_CONTINUE, RAM_PAGE, RAM_ZERO, STRIDE, ZERO_STRIDE
 from snapmig.images.qemu.sections import (

@@ -11,7 +11,8 @@ import numpy as np
 from snapmig.checksums import xxh3_128
 from snapmig.encodings.coders import Coder, Done, EngineError
 from snapmig.encodings.engines import ENGINES, find_engine
-from snapmig.encodings.engines.engine import DeflateSettings, Engine, EngineFacts
+from snapmig.encodings.engines.engine import DeflateSettings, Engine
+from snapmig.encodings.engines.facts import EngineFacts
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
 

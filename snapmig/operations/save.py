@@ -13,7 +13,6 @@ from snapmig.geometry import RamBlock
 from snapmig.guests.limits import parse_live_limits
 from snapmig.guests.wait import MonitorWait, NoticeCallback, parse_monitor_timeout
 from snapmig.images.formats import open_image
-from snapmig.images.formats.firecracker import open_layers
 from snapmig.images.formats.raw import open_blocks
 from snapmig.images.source import ImageSource
 from snapmig.operations.options.addresses import parse_placing
@@ -253,6 +252,8 @@ def _open_image(
     if base:
         if format_name not in (None, "firecracker") or not isinstance(image, str | os.PathLike):
             raise UsageError("only Firecracker's diff files have a base")
+        from snapmig.images.formats.firecracker import open_layers  # noqa: PLC0415 - rare
+
         return open_layers([os.fspath(path) for path in (*base, image)])
     if isinstance(image, str | os.PathLike):
         return open_image(os.fspath(image), format_name, unpacked)

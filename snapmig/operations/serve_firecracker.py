@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from snapmig.chains.read_ahead import REMOTE_AHEAD
+from snapmig.chains.reader import REMOTE_AHEAD
 from snapmig.daemons.listener import Listener
 from snapmig.daemons.packet_source import PacketSource
 from snapmig.daemons.service import FaultService

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import signal
 from pathlib import Path
 
@@ -161,7 +160,7 @@ def set_io_priority(name: str, level: int) -> None:
     :param level: 0, the highest, to 7; ignored for ``idle``
     :raises OSError: not permitted, or the call's number is unknown on this architecture
     """
-    number = _IOPRIO_SET.get(platform.machine())
+    number = _IOPRIO_SET.get(os.uname().machine)
     if number is None or ctypes.sizeof(ctypes.c_long) != 8:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
     value = IO_CLASSES[name] << _IOPRIO_CLASS_SHIFT | (0 if name == "idle" else level)

@@ -12,13 +12,12 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from os import getpid
 from selectors import EVENT_READ, EpollSelector
 from typing import Any
 
 import multiprocess
-from multiprocess import spawn
 from multiprocess.connection import wait
 from multiprocess.reduction import send_handle
 
@@ -193,7 +192,7 @@ class WorkerProcesses:
             else:
                 told = pickle.dumps((plan, make_handler))
                 process = context.Process(target=enter, args=(theirs, told))
-            _begin(process)
+            _begin(process, fork=fork)
             stack.pop_all()
             theirs.close()
             worker = Worker(number, process, ours, ready=not says_hello)
@@ -202,9 +201,9 @@ class WorkerProcesses:
                 self._watched.register(watched, EVENT_READ, (worker, watched is worker.pipe))
 
 
-def _begin(process: Any) -> None:
+def _begin(process: Any, *, fork: bool) -> None:
     process.daemon = True
-    with _without_main(), warnings.catch_warnings():
+    with nullcontext() if fork else _without_main(), warnings.catch_warnings():
         # Python 3.12 also counts the idle threads of numpy's linear algebra, which has its own care
         # for forks and is not used here.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
@@ -226,6 +225,8 @@ def _start_failures(number: int, size: int) -> Iterator[None]:
 def _without_main() -> Iterator[None]:
     # A process of the fork server would run the caller's main module again, for definitions in it.
     # Workers need none of them; but a script without the usual guard would begin anew.
+    from multiprocess import spawn  # noqa: PLC0415 - a fork needs none of it
+
     prepare = spawn.get_preparation_data
 
     def prepare_without(name: str) -> dict[str, Any]:

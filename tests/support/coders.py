@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from snapmig.encodings.coders import Coder, Done, EngineError
-from snapmig.encodings.engines.engine import DeflateSettings, EngineFacts
+from snapmig.encodings.engines.engine import DeflateSettings
+from snapmig.encodings.engines.facts import EngineFacts
 from snapmig.errors import CorruptSnapshotError
 from snapmig.system.files import Buffer
 

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -111,6 +112,7 @@ def test_freed_memory_is_used_again():
 
 IO_PRIORITY = """\
 import sys
+from types import SimpleNamespace
 from snapmig.system.libc import set_io_priority
 set_io_priority(sys.argv[1], int(sys.argv[2]))
 import os
@@ -132,6 +134,6 @@ def test_an_io_priority_is_what_ionice_sees(name, level, expected):
 
 def test_an_unknown_architecture_is_an_error(monkeypatch):
     """Where the call's number is not known, nothing else is called in its place."""
-    monkeypatch.setattr("platform.machine", lambda: "pdp11")
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(machine="pdp11"))
     with pytest.raises(OSError, match="Function not implemented"):
         libc.set_io_priority("idle", 0)

@@ -4,39 +4,53 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import isal
 
 from snapmig.encodings import deflate
 from snapmig.encodings.coders import Coder, Immediate
-from snapmig.encodings.engines.engine import DeflateSettings, EngineFacts
+from snapmig.encodings.engines.engine import DeflateSettings
 from snapmig.errors import CorruptSnapshotError
 from snapmig.system.files import Buffer
+
+if TYPE_CHECKING:
+    from snapmig.encodings.engines.facts import EngineFacts
 
 __all__ = ("ISAL", "ZLIB")
 
 
-@dataclass
 class _SoftwareEngine:
     # A synchronous library: its coders have the depth of one.
-    name: str
-    title: str
-    version: str
-    library: str
-    levels: range
-    compress: Callable[[Buffer, int, int], bytes]
-    decompress: Callable[[Buffer, int, int], bytes]
-    trusted: bool = True
-    max_window_bits: int = 15
+    trusted = True
+    max_window_bits = 15
+
+    def __init__(
+        self,
+        name: str,
+        title: str,
+        version: str,
+        library: str,
+        levels: range,
+        compress: Callable[[Buffer, int, int], bytes],
+        decompress: Callable[[Buffer, int, int], bytes],
+    ) -> None:
+        self.name = name
+        self.levels = levels
+        self._about = title, version, library
+        self._compress = compress
+        self._decompress = decompress
 
     def facts(self) -> EngineFacts:
+        from snapmig.encodings.engines.facts import EngineFacts  # noqa: PLC0415 - rarely asked for
+
+        title, version, library = self._about
         return EngineFacts(
             name=self.name,
-            title=self.title,
+            title=title,
             hardware=False,
-            version=self.version,
-            library=self.library,
+            version=version,
+            library=library,
             devices=(),
             problem=None,
             remedy=None,
@@ -47,10 +61,10 @@ class _SoftwareEngine:
 
     def compressor(self, settings: DeflateSettings) -> Coder:
         level, bits = settings.level, settings.window_bits
-        return Immediate(lambda data, _limit: self.compress(data, level, bits))
+        return Immediate(lambda data, _limit: self._compress(data, level, bits))
 
     def decompressor(self, window_bits: int, depth: int | None = None) -> Coder:  # noqa: ARG002
-        return Immediate(lambda stored, size: self.decompress(stored, size, window_bits))
+        return Immediate(lambda stored, size: self._decompress(stored, size, window_bits))
 
 
 def _compress(data: Buffer, level: int, window_bits: int) -> bytes:

@@ -14,7 +14,8 @@ from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
 from snapmig.images.file import ImageFile, closed_on_error
 from snapmig.images.formats import mapped_ram, qemu_stream
 from snapmig.images.plan import Content, ImagePlan
-from snapmig.images.qemu.attachments import MAX_STATE_SIZE, load_vm_state
+from snapmig.images.qemu.attachments import load_vm_state
+from snapmig.images.qemu.kept_state import MAX_STATE_SIZE
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.shared import whole_stream
 from snapmig.images.source import ImageSource

@@ -18,7 +18,8 @@ from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.file import ImageFile
 from snapmig.images.plan import Content, ImagePlan, Later
 from snapmig.images.qemu.addresses import place_pc_ram
-from snapmig.images.qemu.attachments import MAX_STATE_SIZE, attach_vm_state, load_vm_state
+from snapmig.images.qemu.attachments import attach_vm_state, load_vm_state
+from snapmig.images.qemu.kept_state import MAX_STATE_SIZE
 from snapmig.images.qemu.parse import Readable, parse_vm_state
 from snapmig.images.qemu.sections import (
     MAGIC,

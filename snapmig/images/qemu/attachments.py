@@ -12,8 +12,17 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from snapmig.errors import CorruptSnapshotError, SnapmigError, UsageError
+from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import RamBlock
+from snapmig.images.qemu.kept_state import (
+    AFTER,
+    BEFORE,
+    FACTS,
+    MAX_STATE_SIZE,
+    SHARED_STATE,
+    parsed_facts,
+    refused,
+)
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.sections import (
     CAPABILITIES,
@@ -26,29 +35,8 @@ from snapmig.images.qemu.state import PLACE_SIZE, MappedPlace, QemuBlock, VmStat
 if TYPE_CHECKING:
     from snapmig.images.qemu.facts import Facts
 
-__all__ = (
-    "AFTER",
-    "FACTS",
-    "MAX_FACTS_SIZE",
-    "MAX_STATE_SIZE",
-    "SHARED_STATE",
-    "BytesFile",
-    "attach_vm_state",
-    "check_after",
-    "left_out",
-    "load_vm_state",
-)
+__all__ = ("BytesFile", "attach_vm_state", "check_after", "load_vm_state")
 
-SHARED_STATE = "state"
-"""Used for running guests with shared RAM instead: device state without that RAM."""
-FACTS = "vmstate.json"
-BEFORE = "vmstate.before"
-AFTER = "vmstate.after"
-
-MAX_STATE_SIZE = 256 << 20
-"""Bytes of device state."""
-MAX_FACTS_SIZE = 16 << 20
-"""Bytes; 4096 RAM blocks with names of 255 bytes, each escaped, take less."""
 _MAX_GAP = 1 << 30
 """Bytes between the parts of a mapped-ram file; QEMU leaves less than a MiB."""
 
@@ -82,7 +70,7 @@ def load_vm_state(
     if FACTS not in attachments:
         message = f"{format_name} needs QEMU's device state, and this snapshot has none"
         raise UsageError(message)
-    state = _state_of(_decode(attachments[FACTS]), attachments)
+    state = _state_of(parsed_facts(attachments[FACTS]), attachments)
     _check_stream(state)
     _check_blocks(state, blocks)
     _check_places(state, {block.name for block in blocks})
@@ -90,33 +78,9 @@ def load_vm_state(
     return state
 
 
-def left_out(attachments: Mapping[str, bytes], blocks: Sequence[RamBlock]) -> tuple[RamBlock, ...]:
-    """
-    Return the RAM blocks listed in a migration file but not contained, as with x-ignore-shared.
-
-    :param attachments: of the file, or of a snapshot of it
-    :param blocks: the blocks contained
-    :raises CorruptSnapshotError: the attachments are not a state
-    """
-    if FACTS not in attachments:
-        return ()
-    known = {block.name for block in blocks}
-    listed = _decode(attachments[FACTS]).blocks
-    return tuple(RamBlock(item.name, item.length) for item in listed if item.name not in known)
-
-
 def _block_facts(block: QemuBlock) -> dict[str, Any]:
     mapped = None if block.mapped is None else block.mapped._asdict()
     return {"name": block.name, "length": block.length, "gpa": block.gpa, "mapped": mapped}
-
-
-def _decode(raw: bytes) -> Facts:
-    from snapmig.images.qemu.facts import parse_facts  # noqa: PLC0415 - its import takes 15 ms
-
-    try:
-        return parse_facts(raw)
-    except ValueError as error:
-        raise _refuse(str(error)) from error
 
 
 def _state_of(facts: Facts, attachments: Mapping[str, bytes]) -> VmState:
@@ -142,9 +106,9 @@ def _state_of(facts: Facts, attachments: Mapping[str, bytes]) -> VmState:
             after=attachments[AFTER],
         )
     except KeyError as error:
-        raise _refuse("missing, though there is a vmstate.json", error.args[0]) from error
+        raise refused("missing, though there is a vmstate.json", error.args[0]) from error
     except ValueError as error:
-        raise _refuse(f"ram_header and list_end must be hexadecimal: {error}") from error
+        raise refused(f"ram_header and list_end must be hexadecimal: {error}") from error
 
 
 def _check_stream(state: VmState) -> None:
@@ -153,18 +117,18 @@ def _check_stream(state: VmState) -> None:
     if len(set(names)) < len(names) or (
         names and all(name != CAPABILITIES for name, *_ in state.subsections)
     ):
-        raise _refuse("capabilities are listed twice, or have no place in the configuration")
+        raise refused("capabilities are listed twice, or have no place in the configuration")
     if state.before and state.before[:1] not in SECTION_BYTES:
-        raise _refuse(f"section type is 0x{state.before[:1].hex()} before RAM", BEFORE)
+        raise refused(f"section type is 0x{state.before[:1].hex()} before RAM", BEFORE)
     plain = state.classic()
     try:
         file = BytesFile(plain.opening(), FACTS)
         found, end = parse_vm_state(file)
     except (SnapmigError, ValueError, OverflowError, struct.error) as error:
         words = error.message if isinstance(error, SnapmigError) else str(error)
-        raise _refuse(f"not the start of a stream: {words}") from error
+        raise refused(f"not the start of a stream: {words}") from error
     if end != file.size or found != plain._replace(start=0, after=b""):
-        raise _refuse("not the start of a stream: as one it reads otherwise")
+        raise refused("not the start of a stream: as one it reads otherwise")
 
 
 class BytesFile:
@@ -195,10 +159,10 @@ def _check_blocks(state: VmState, blocks: Sequence[RamBlock]) -> None:
     known = {block.name for block in blocks}
     listed = [(block.name, block.length) for block in state.blocks if block.name in known]
     if listed != [(block.name, block.size) for block in blocks]:
-        raise _refuse("its RAM blocks are not those of the snapshot")
+        raise refused("its RAM blocks are not those of the snapshot")
     missing = [block.name for block in state.blocks if block.name not in known]
     if missing and IGNORE_SHARED not in state.capabilities:
-        raise _refuse(f"RAM block {missing[0]!r} is not in the snapshot, and was not left out")
+        raise refused(f"RAM block {missing[0]!r} is not in the snapshot, and was not left out")
 
 
 def _check_places(state: VmState, known: set[str]) -> None:
@@ -207,7 +171,7 @@ def _check_places(state: VmState, known: set[str]) -> None:
     for block in state.blocks:
         place = block.mapped
         if (place is not None) != mapped:
-            raise _refuse(
+            raise refused(
                 f"RAM block {block.name!r} has a place in a mapped-ram file: {not mapped}"
             )
         at += len(state.block_entry(block)) + PLACE_SIZE
@@ -217,7 +181,7 @@ def _check_places(state: VmState, known: set[str]) -> None:
         if problem is None and place.pages_offset - at > block.length + _MAX_GAP:
             problem = f"pages are at {place.pages_offset:#x}, expected soon after {at:#x}"
         if problem is not None:
-            raise _refuse(f"RAM block {block.name!r}: {problem}")
+            raise refused(f"RAM block {block.name!r}: {problem}")
         at = place.pages_offset + block.length
 
 
@@ -230,16 +194,12 @@ def check_after(state: VmState, name: str) -> None:
     """
     after = state.after
     if len(after) > MAX_STATE_SIZE:
-        raise _refuse(f"{len(after)} bytes, expected at most {MAX_STATE_SIZE}", name)
+        raise refused(f"{len(after)} bytes, expected at most {MAX_STATE_SIZE}", name)
     if state.end_mark is None:
-        raise _refuse("has no end mark", name)
+        raise refused("has no end mark", name)
     first = 5 if state.has_footers else 0
     if first and after[1:5] != state.ram_header[1:5]:
-        raise _refuse("starts with the footer of another section than RAM", name)
+        raise refused("starts with the footer of another section than RAM", name)
     if after[first : first + 1] not in SECTION_BYTES:
         found = after[first : first + 1].hex()
-        raise _refuse(f"section type is 0x{found} where RAM goes on", name)
-
-
-def _refuse(words: str, name: str = FACTS) -> CorruptSnapshotError:
-    return CorruptSnapshotError(f"attachment 'source/{name}': {words}")
+        raise refused(f"section type is 0x{found} where RAM goes on", name)

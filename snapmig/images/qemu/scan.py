@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from snapmig.errors import SnapmigError, UnsupportedError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
-from snapmig.images.qemu.attachments import MAX_STATE_SIZE
+from snapmig.images.qemu.kept_state import MAX_STATE_SIZE
 from snapmig.images.qemu.records import RAM_CONTINUE, RAM_PAGE, RAM_ZERO, STRIDE, ZERO_STRIDE
 from snapmig.images.qemu.sections import (
     RAM_EOS,

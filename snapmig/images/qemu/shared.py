@@ -13,13 +13,8 @@ from dataclasses import replace
 from snapmig.errors import CorruptSnapshotError, SnapmigError
 from snapmig.geometry import RamBlock
 from snapmig.images.plan import Content
-from snapmig.images.qemu.attachments import (
-    FACTS,
-    SHARED_STATE,
-    BytesFile,
-    check_after,
-    load_vm_state,
-)
+from snapmig.images.qemu.attachments import BytesFile, check_after, load_vm_state
+from snapmig.images.qemu.kept_state import FACTS, SHARED_STATE
 from snapmig.images.qemu.parse import parse_vm_state
 from snapmig.images.qemu.sections import IGNORE_SHARED, MAPPED_RAM
 from snapmig.images.qemu.state import VmState

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from snapmig.container.format import Encoding
 from snapmig.container.reader import SnapshotFile
@@ -17,7 +17,7 @@ from snapmig.encodings.compressions import (
     usable_codecs,
 )
 from snapmig.encodings.engines import ENGINES, SIGNS, SOFTWARE, find_engine
-from snapmig.encodings.engines.engine import DeflateSettings, Engine, EngineFacts
+from snapmig.encodings.engines.engine import DeflateSettings, Engine
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.operations.options.parse import (
     parse_compression,
@@ -25,6 +25,9 @@ from snapmig.operations.options.parse import (
     parse_level,
     parse_window,
 )
+
+if TYPE_CHECKING:
+    from snapmig.encodings.engines.facts import EngineFacts
 
 __all__ = ("AUTO", "Coding", "choose_coding", "choose_to_read", "failure_warnings")
 
@@ -72,14 +75,19 @@ def choose_coding(
             raise UsageError(f"accelerators and their tables are for zlib, not for {known.name}")
         return Coding(PacketSettings(known.name, SOFTWARE.name, wanted, choices))
     engine, notes = _engine_to_save(accelerator, wanted)
-    facts = engine.facts()
-    if huffman not in facts.huffman:
-        names = ", ".join(facts.huffman)
-        raise UsageError(f"huffman is {huffman!r}, {engine.name} has {names}")
-    # What an engine can't exceed anyway is recorded, so that its like can read the snapshot.
-    wanted = wanted._replace(window_bits=min(wanted.window_bits, facts.compress_window_bits))
+    if engine is not SOFTWARE or huffman != "dynamic":  # most saves need no facts
+        wanted = _within(wanted, engine)
     settings = PacketSettings(known.name, engine.name, wanted, _fitting(choices, engine))
     return Coding(settings, notes)
+
+
+def _within(wanted: DeflateSettings, engine: Engine) -> DeflateSettings:
+    # What an engine can't exceed anyway is recorded, so that its like can read the snapshot.
+    facts = engine.facts()
+    if wanted.huffman not in facts.huffman:
+        names = ", ".join(facts.huffman)
+        raise UsageError(f"huffman is {wanted.huffman!r}, {engine.name} has {names}")
+    return wanted._replace(window_bits=min(wanted.window_bits, facts.compress_window_bits))
 
 
 def _fitting(codecs: Sequence[Codec], engine: Engine) -> tuple[Codec, ...]:

@@ -17,8 +17,8 @@ from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError, UnsupportedError, UsageError
 from snapmig.geometry import PAGE_SIZE, Geometry, RamBlock
 from snapmig.images.plan import Content
-from snapmig.images.qemu.attachments import FACTS as STREAM_FACTS
-from snapmig.images.qemu.attachments import SHARED_STATE
+from snapmig.images.qemu.kept_state import FACTS as STREAM_FACTS
+from snapmig.images.qemu.kept_state import SHARED_STATE
 from snapmig.images.target import Store
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 from snapmig.pages import Bytes, Mask

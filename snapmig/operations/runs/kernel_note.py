@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,10 +14,12 @@ from snapmig.errors import CorruptSnapshotError
 from snapmig.handlers.find_note import FindNoteHandler, FoundNote
 from snapmig.handlers.load_tasks import LoadTasks
 from snapmig.images.elf.vmcoreinfo import MAX_NOTE_SIZE, find_notes, note_text
-from snapmig.operations.runs.random_access import RandomAccess
 from snapmig.operations.runs.read import Reading
 from snapmig.pages import as_pages
 from snapmig.workers.tasks import Task
+
+if TYPE_CHECKING:  # concurrent.futures with it
+    from snapmig.operations.runs.random_access import RandomAccess
 
 __all__ = ("find_kernel_note", "noted")
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 
 from snapmig.chains.lookup import open_parents
 from snapmig.chains.packet_cache import PacketCache
-from snapmig.chains.read_ahead import REMOTE_AHEAD, ReadAhead
-from snapmig.chains.reader import ReadPlan, open_chain
+from snapmig.chains.read_ahead import ReadAhead
+from snapmig.chains.reader import REMOTE_AHEAD, ReadPlan, open_chain
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.geometry import Geometry

@@ -9,8 +9,7 @@ from functools import partial
 from typing import NamedTuple
 
 from snapmig.chains.lookup import open_parents
-from snapmig.chains.read_ahead import REMOTE_AHEAD
-from snapmig.chains.reader import ReadPlan
+from snapmig.chains.reader import REMOTE_AHEAD, ReadPlan
 from snapmig.container.format import Sealing
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
@@ -19,7 +18,6 @@ from snapmig.handlers.counters import Counter
 from snapmig.operations.options.engine import choose_to_read, failure_warnings
 from snapmig.operations.options.parse import parse_depth, parse_jobs
 from snapmig.operations.progress import Progress, ProgressCallback, reporter
-from snapmig.operations.runs.windowed import WORKER_AHEAD, Windowed
 from snapmig.pages import Mask
 from snapmig.workers.counters import Row
 from snapmig.workers.pool import WorkerPool, Workers, WorkersMaker
@@ -160,6 +158,9 @@ class Reading:
                 self._last = Progress(whole, before + ram_size, 0)
             report = reporter(pool, whole, options.progress, before=before, phase=phase)
             if any(file.is_remote for file in self.chain):
+                # Few reads need it, and its statistics take as long to load as all of this file.
+                from snapmig.operations.runs.windowed import WORKER_AHEAD, Windowed  # noqa: PLC0415
+
                 tasks = Windowed(tasks, self.chain, options.jobs, partial(_repeated, pool))
                 pool.run(tasks, report, ahead=WORKER_AHEAD)
             else:

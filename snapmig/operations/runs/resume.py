@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +20,8 @@ DROPPED = (
 
 def key_of(facts: Mapping[str, Any]) -> str:
     """Return the key of facts, for the name of a partial file."""
+    import json  # noqa: PLC0415 - few runs are to be resumed
+
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 

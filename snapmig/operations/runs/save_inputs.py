@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from snapmig.architectures import Architecture
 from snapmig.attachments import check_attachments
@@ -23,17 +24,19 @@ from snapmig.errors import SnapmigError, UsageError
 from snapmig.geometry import Geometry, RamBlock, block_problem
 from snapmig.handlers.sample import sample_packets
 from snapmig.images.formats.raw import DEFAULT_BLOCK_NAME
-from snapmig.images.qemu.attachments import left_out
+from snapmig.images.qemu.kept_state import left_out
 from snapmig.images.readers.parts import PartsImage
 from snapmig.images.source import ImageSource
 from snapmig.operations.options.addresses import inherit_pieces, place_blocks
 from snapmig.operations.options.engine import AUTO
 from snapmig.operations.options.keys import check_mixed
 from snapmig.operations.options.save import SaveOptions
-from snapmig.operations.runs.read import Reading, read_options
 from snapmig.sealing.keyring import NewSeal
 from snapmig.stores.location import Location, parse_location, same_location
 from snapmig.stores.opening import check_location
+
+if TYPE_CHECKING:
+    from snapmig.operations.runs.read import Reading
 
 __all__ = ("SaveInputs", "open_inputs")
 
@@ -41,8 +44,7 @@ SAMPLE_PACKETS = 64
 """Packets, 32 MiB of RAM, that a Huffman table is made from."""
 
 
-@dataclass(frozen=True)
-class SaveInputs:
+class SaveInputs(NamedTuple):
     """
     A checked source, snapshot name and parent, with the options of a save.
 
@@ -150,6 +152,8 @@ def _inputs(
 def _open_parent(parent: Location, path: Location, options: SaveOptions) -> Iterator[Reading]:
     if same_location(parent, path):
         raise UsageError("parent and snapshot are the same file", path=str(path))
+    from snapmig.operations.runs.read import Reading, read_options  # noqa: PLC0415 - many have none
+
     follow = options.follow_remote_parents
     read = read_options(options.jobs, AUTO, None, None, follow_remote_parents=follow)
     with SnapshotFile(str(parent), keys=options.keyring) as snapshot:

@@ -18,7 +18,7 @@ from snapmig.guests.guest import Guest
 from snapmig.guests.pause import paused
 from snapmig.images.file import ImageFile
 from snapmig.images.formats import open_image
-from snapmig.images.qemu.attachments import SHARED_STATE
+from snapmig.images.qemu.kept_state import SHARED_STATE
 from snapmig.images.readers.files import Part
 from snapmig.images.readers.parts import PartsImage
 from snapmig.operations.options.parse import GUEST_FORMAT, MAPPED_RAM, SHARED

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from snapmig.attachments import SOURCE_PREFIX, Attachments, StoredAttachment, source_format
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import CorruptSnapshotError, SnapmigError
-from snapmig.images.qemu.attachments import SHARED_STATE, load_vm_state
+from snapmig.images.qemu.attachments import load_vm_state
+from snapmig.images.qemu.kept_state import SHARED_STATE
 from snapmig.operations.options.parse import GUEST_FORMAT
 from snapmig.operations.runs.guest_facts import FACTS, parse_facts
 

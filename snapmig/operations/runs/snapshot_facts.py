@@ -17,7 +17,7 @@ from snapmig.container.format import COMPRESSED, Encoding, Layout, PageKind, Sea
 from snapmig.container.head import SnapshotHead
 from snapmig.errors import CorruptSnapshotError
 from snapmig.geometry import PAGE_SIZE, RamBlock
-from snapmig.images.qemu.attachments import left_out
+from snapmig.images.qemu.kept_state import left_out
 
 __all__ = ("AttachmentInfo", "BlockInfo", "SnapshotInfo", "facts_of")
 

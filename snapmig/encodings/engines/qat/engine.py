@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from snapmig.encodings.coders import Coder, EngineError, Immediate
 from snapmig.encodings.engines.devices import find_qat
-from snapmig.encodings.engines.engine import DeflateSettings, EngineFacts
+from snapmig.encodings.engines.engine import DeflateSettings
+from snapmig.encodings.engines.facts import EngineFacts
 from snapmig.encodings.engines.qat import library as qatzip
 from snapmig.system.files import Buffer
 

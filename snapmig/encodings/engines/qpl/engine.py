@@ -16,7 +16,8 @@ import numpy as np
 
 from snapmig.encodings.coders import Coder, EngineError
 from snapmig.encodings.engines.devices import DeviceReport, find_iaa
-from snapmig.encodings.engines.engine import DeflateSettings, EngineFacts
+from snapmig.encodings.engines.engine import DeflateSettings
+from snapmig.encodings.engines.facts import EngineFacts
 from snapmig.encodings.engines.qpl.jobs import Method, QplCoder
 from snapmig.encodings.engines.qpl.library import (
     ACCEL_CONFIG,
