@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from snapmig.handlers.counters import Counter
 from snapmig.workers.counters import Row
 
-__all__ = ("LARGEST", "SMALLEST", "BatchSizes", "batch_packets")
+__all__ = ("LARGEST", "SMALLEST", "BatchSizes", "batch_packets", "useful_workers")
 
 SMALLEST = 4 << 20
 """Bytes of RAM: 10 ms of work, short enough for no worker to wait long for another's last batch."""
@@ -42,6 +42,17 @@ def batch_packets(left: int, packet_size: int, largest: int = LARGEST, workers: 
     shares = max(_SHARES, _SHARES_A_WORKER * workers)
     size = min(max(left * packet_size // shares, SMALLEST), largest)
     return max(1, size // packet_size)
+
+
+def useful_workers(jobs: int, sizes: Iterable[int]) -> int:
+    """
+    Return the number of workers, up to a given one, for which there can be a batch.
+
+    To start one that never gets any takes 3 ms.
+
+    :param sizes: bytes of the RAM blocks, for no batch is of two of them
+    """
+    return min(jobs, max(1, sum(-(-size // SMALLEST) for size in sizes)))
 
 
 class BatchSizes:

@@ -3,7 +3,9 @@
 import os
 import sys
 
-from tests.support import program
+import pytest
+
+from tests.support import program, ram
 
 PROGRAM = """
 import sys, types, {modules}
@@ -75,3 +77,17 @@ def test_threads_are_waited_for():
     wait = "lambda: (threading.main_thread().join(), print('done'))"
     done = _run("0", before=f"threading.Thread(target={wait}).start()", modules="threading")
     done.ok(out="done\n")
+
+
+@pytest.mark.parametrize("verb", ["save", "verify", "restore"])
+def test_a_small_guest_has_one_worker(tmp_path, monkeypatch, cli, verb):
+    """A second would start, find no work and end."""
+    image, snap = ram.write(tmp_path / "ram", ram.mixed(74 << 12)), tmp_path / "snap"
+    words = {"save": (image, snap), "verify": (snap,), "restore": (snap, tmp_path / "out")}[verb]
+    if verb != "save":
+        cli("save", image, snap).ok()
+    fork, forks = os.fork, []
+    monkeypatch.setattr(os, "fork", lambda: forks.append(verb) or fork())
+
+    cli(verb, *words, "-j", "8").ok()
+    assert forks == [verb]

@@ -33,19 +33,19 @@ def limits(pid):
     ],
 )
 def test_no_core_dumps(key):
-    """Neither the program nor its workers leave memory in core dumps."""
-    with caught(*SAVE, *key) as (parent, workers):
-        assert [limits(pid) for pid in (parent, *workers)] == [("0", 0)] * 3
+    """Neither the program nor its worker leave memory in core dumps."""
+    with caught(*SAVE, *key) as pids:
+        assert [limits(pid) for pid in pids] == [("0", 0)] * 2
 
 
 @pytest.mark.usefixtures("place")
 def test_neither_arguments_nor_environments_have_keys():
     """A key file's contents and a passphrase are in nobody's arguments or environment."""
     keys = ("--key-file", "key", "--passphrase-file", "phrase")
-    with caught(*SAVE, *keys) as (parent, workers):
+    with caught(*SAVE, *keys) as pids:
         shown = b"".join(
             Path(f"/proc/{pid}/{name}").read_bytes()
-            for pid in (parent, *workers)
+            for pid in pids
             for name in ("cmdline", "environ")
         )
     assert b"--passphrase-file" in shown
@@ -59,10 +59,10 @@ def test_workers_of_a_user_are_hidden_and_work(place):
     requires("setpriv")
     for path in (place, *place.iterdir()):
         os.chown(path, NOBODY, NOBODY)
-    with caught(*SAVE, "--key-file", "key", user=NOBODY, cwd=place) as (parent, workers):
+    with caught(*SAVE, "--key-file", "key", user=NOBODY, cwd=place) as pids:
         time.sleep(0.2)  # from the mapping of the image to the first use of the key
-        owners = [os.stat(f"/proc/{pid}/environ").st_uid for pid in (parent, *workers)]
-        assert owners == [NOBODY, 0, 0]
+        owners = [os.stat(f"/proc/{pid}/environ").st_uid for pid in pids]
+        assert owners == [NOBODY, 0]
     before = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     for words in (
         ("save", "guest0.ram", "s.snap", "--encrypt", "--page-digests"),
@@ -79,15 +79,15 @@ def test_workers_of_a_user_are_hidden_and_work(place):
 @pytest.mark.sweep
 @pytest.mark.usefixtures("place")
 def test_a_debuggers_core_has_no_key():
-    """Cores that gdb writes of the program and its workers hold no key and no passphrase."""
+    """Cores that gdb writes of the program and its worker hold no key and no passphrase."""
     requires("gdb")
     requires("gcore")
     keys = ("--key-file", "key", "--passphrase-file", "phrase")
-    with caught(*SAVE, *keys) as (parent, workers):
-        for pid in (parent, *workers):
+    with caught(*SAVE, *keys) as pids:
+        for pid in pids:
             subprocess.run(["gcore", "-o", "core", str(pid)], check=True, capture_output=True)
     cores = list(Path().glob("core.*"))
-    assert len(cores) == 3
+    assert len(cores) == 2
     for core in cores:
         found = core.read_bytes()
         assert PHRASE.encode() not in found

@@ -1,4 +1,4 @@
-"""A program caught in the middle of its work, with its workers."""
+"""A program caught in the middle of its work, with its worker."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.support.processes import children, wait_for
 
 
 @contextmanager
-def caught(*words: object, user: int = 0, **options: object) -> Iterator[tuple[int, list[int]]]:
-    """Run the program, slowly, with two workers; give its process and theirs."""
+def caught(*words: object, user: int = 0, **options: object) -> Iterator[tuple[int, int]]:
+    """Run the program, slowly, with a worker; give its process and the worker's."""
     before = [] if not user else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-    command = [*before, *program.PROGRAM, *words, "-j", 2, "--bwlimit", "40K"]
+    command = [*before, *program.PROGRAM, *words, "--bwlimit", "40K"]
     process = subprocess.Popen(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
@@ -25,19 +25,16 @@ def caught(*words: object, user: int = 0, **options: object) -> Iterator[tuple[i
         **options,
     )
     try:
-        workers = wait_for(lambda: two(process))
-        yield process.pid, workers
+        yield process.pid, wait_for(lambda: busy_worker(process))
     finally:
         process.kill()
         process.communicate()
 
 
-def two(process: subprocess.Popen[str]) -> list[int]:
-    """Return both workers once they have begun to work."""
+def busy_worker(process: subprocess.Popen[str]) -> int | None:
+    """Return the worker once it has begun to work: so small a guest has one."""
     assert process.poll() is None, process.communicate()[0]
-    found = children(process.pid)
-    busy = [pid for pid in found if is_busy(pid)]
-    return busy if len(busy) == 2 else []
+    return next(filter(is_busy, children(process.pid)), None)
 
 
 def is_busy(pid: int) -> bool:

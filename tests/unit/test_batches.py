@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from snapmig.handlers.batch_size import LARGEST, SMALLEST, BatchSizes, batch_packets
+from snapmig.handlers.batch_size import LARGEST, SMALLEST, BatchSizes, batch_packets, useful_workers
 from snapmig.handlers.counters import Counter
 from snapmig.workers.counters import COUNTERS
 
@@ -56,3 +56,12 @@ def test_batches_grow_where_there_is_little_to_do() -> None:
     dense = sizes(left)
 
     assert (usual, sparse, dense) == (LARGEST // PACKET, 128 * MIB // PACKET, LARGEST // PACKET)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "workers"),
+    [([4096], 1), ([4 * MIB], 1), ([4 * MIB + 4096], 2), ([MIB, MIB, MIB], 3), ([64 * MIB], 8)],
+)
+def test_no_worker_starts_without_a_batch(sizes, workers):
+    """A batch has 4 MiB at least, and is of one RAM block."""
+    assert useful_workers(8, sizes) == workers

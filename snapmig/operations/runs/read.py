@@ -14,6 +14,7 @@ from snapmig.container.format import Sealing
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.errors import CorruptSnapshotError, SnapmigError
+from snapmig.handlers.batch_size import useful_workers
 from snapmig.handlers.counters import Counter
 from snapmig.operations.options.engine import choose_to_read, failure_warnings
 from snapmig.operations.options.parse import parse_depth, parse_jobs
@@ -149,7 +150,8 @@ class Reading:
         :param phase: for what, if not for the purpose of the whole
         """
         options = self.options
-        with options.workers(options.jobs, make_handler, lambda _signal: "") as pool:
+        jobs = useful_workers(options.jobs, (block.size for block in self.snapshot.geometry.blocks))
+        with options.workers(jobs, make_handler, lambda _signal: "") as pool:
             before, whole = 0, ram_size
             if self.whole is not None and not phase:
                 before, whole = self._done, self.whole

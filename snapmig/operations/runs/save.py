@@ -19,7 +19,7 @@ from snapmig.attachments import NOTE_PACKET, StoredAttachment
 from snapmig.container.format import Layout
 from snapmig.errors import SnapmigError
 from snapmig.geometry import Geometry
-from snapmig.handlers.batch_size import LARGEST, SMALLEST, BatchSizes
+from snapmig.handlers.batch_size import LARGEST, SMALLEST, BatchSizes, useful_workers
 from snapmig.handlers.codec_choice import CodecChoice
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.save import SaveHandler, SavePlan
@@ -86,7 +86,10 @@ def open_save_run(
         check_save_space(output.writer, path)
         handler = (make_handler or _read_image)(inputs, output)
         explain = partial(_explain_death, source)
-        workers = stack.enter_context(options.workers(options.jobs, handler, explain))
+        jobs = options.jobs
+        if make_handler is None:
+            jobs = useful_workers(jobs, (block.size for block in inputs.geometry.blocks))
+        workers = stack.enter_context(options.workers(jobs, handler, explain))
         yield SaveRun(inputs, output, workers, started)
 
 
