@@ -46,9 +46,9 @@ def batch_packets(left: int, packet_size: int, largest: int = LARGEST, workers: 
 
 def useful_workers(jobs: int, sizes: Iterable[int]) -> int:
     """
-    Return the number of workers, up to a given one, for which there can be a batch.
+    Return a number of workers, or that of the batches if there are fewer.
 
-    To start one that never gets any takes 3 ms.
+    The start of one without a batch takes 3 ms.
 
     :param sizes: bytes of the RAM blocks, for no batch is of two of them
     """

@@ -1,4 +1,4 @@
-"""Choice of what the packets of a save are compared with."""
+"""The comparison of a save's packets with the parent's, if there is one."""
 
 from __future__ import annotations
 

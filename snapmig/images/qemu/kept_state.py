@@ -1,7 +1,7 @@
 """
-Names of a migration file's state among the attachments of a snapshot, and the RAM blocks it lists.
+Names of a migration file's state among the attachments of a snapshot, and its list of RAM blocks.
 
-Every verb asks for these. What parses such a state is imported for those that have one.
+Every verb asks for these. The parser of such a state is imported with one only.
 """
 
 from __future__ import annotations
