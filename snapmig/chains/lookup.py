@@ -72,6 +72,7 @@ def open_parents(
     :raises CorruptSnapshotError: one does not match its child's record, or builds on itself
     """
     chain = [snapshot]
+    opened = len(os.listdir("/proc/self/fd")) if snapshot.has_parent else 0
     kind: type[Opened] = type(snapshot)
     while chain[-1].has_parent:
         if len(chain) == MAX_CHAIN:
@@ -82,7 +83,7 @@ def open_parents(
         found = _find(child, follow_remote=follow_remote)
         if found is None:
             break
-        _allow_files(snapshot, len(chain) + 1)
+        _allow_files(snapshot, len(chain) + 1, opened)
         parent = kind(
             str(found),
             keys=snapshot.keyring,
@@ -111,9 +112,9 @@ def geometry_problem(geometry: Geometry, parent: Geometry) -> str | None:
     return None
 
 
-def _allow_files(snapshot: SnapshotHead, count: int) -> None:
-    # Many systems allow 1024 open files per process, and more on request.
-    opened = len(list(Path("/proc/self/fd").iterdir()))  # the caller's own count as well
+def _allow_files(snapshot: SnapshotHead, count: int, opened: int) -> None:
+    # Many systems allow 1024 open files per process, and more on request. The caller's own count
+    # as well.
     needed = FILES_PER_SNAPSHOT * count + OTHER_FILES + opened
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY != soft < needed:

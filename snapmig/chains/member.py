@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 
 from snapmig.container.format import Encoding
-from snapmig.container.index import StoredPacket, unpack_records
+from snapmig.container.index import Packets, Records, StoredPacket, unpack_records
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import ReadSettings
 from snapmig.encodings.decoder import Decoded, PacketDecoder
@@ -93,6 +93,14 @@ class ChainMember:
             entries = unpack_records(self.file.checked_records(first, count))
             return [entries[number - first] for number in numbers]
         return [self._entry(number) for number in numbers]
+
+    def records_of(self, packets: Packets) -> Records:
+        """
+        Return the checked records of many packets close to each other, and of no others.
+
+        :raises CorruptSnapshotError: one of them is damaged
+        """
+        return self.file.checked_records_of(packets)
 
     def load_all(
         self, packets: Sequence[StoredPacket], *, compare_digests: bool = True

@@ -25,11 +25,13 @@ from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Kinds, Mask
 
 __all__ = (
+    "Packets",
     "Record",
     "Records",
     "StoredPacket",
     "different",
     "empty_records",
+    "kinds_in_use",
     "pack_kinds",
     "page_counts",
     "record_dtype",
@@ -41,6 +43,8 @@ __all__ = (
 )
 
 Records = npt.NDArray[np.void]
+Packets = npt.NDArray[np.int64]
+"""Numbers of packets."""
 
 
 class StoredPacket(NamedTuple):
@@ -193,18 +197,20 @@ def used_pages(stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
     return kinds.astype(np.bool_).reshape(len(stored), stored.shape[1] * 4)
 
 
+def kinds_in_use(stored: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return stored kinds with 1 for every page other than zero."""
+    return np.asarray((stored | stored >> 1) & 0x55)
+
+
 def page_counts(records: Records) -> npt.NDArray[np.int64]:
     """Return the number of pages other than zero in each record."""
-    stored = records["kinds"]
-    counts: npt.NDArray[np.int64] = np.bitwise_count((stored | stored >> 1) & 0x55).sum(
-        axis=1, dtype=np.int64
-    )
-    return counts
+    counts = np.bitwise_count(kinds_in_use(records["kinds"])).sum(axis=1, dtype=np.int64)
+    return np.asarray(counts)
 
 
 def different(ones: Records, others: Records) -> Mask:
     """Return a mask of the packets with different pages in two snapshots, by their digests."""
-    in_use = [(each["kinds"] | each["kinds"] >> 1) & 0x55 for each in (ones, others)]
+    in_use = [kinds_in_use(each["kinds"]) for each in (ones, others)]
     digests = [np.frombuffer(each["digest"].tobytes(), np.uint64) for each in (ones, others)]
     pages_differ = np.asarray((in_use[0] != in_use[1]).any(axis=1))
     digests_differ = np.asarray((digests[0] != digests[1]).reshape(-1, 2).any(axis=1))

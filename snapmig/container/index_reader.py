@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from snapmig.container.index import Records, record_dtype
+from snapmig.container.index import Packets, Records, record_dtype
 from snapmig.container.stored_index import StoredIndex
 
 __all__ = ("IndexReader",)
@@ -28,6 +28,16 @@ class IndexReader(StoredIndex):
         :raises CorruptSnapshotError: the file was cut since it was opened
         """
         return self._array(self._read(first, count)).copy()
+
+    def records_of(self, packets: Packets) -> Records:
+        """
+        Return records of some packets likewise.
+
+        :param packets: their numbers, in order; all between the first and the last are read
+        :raises CorruptSnapshotError: the file was cut since it was opened
+        """
+        first = int(packets[0])
+        return self._array(self._read(first, int(packets[-1]) - first + 1))[packets - first]
 
     def steps(self, packets: range | None = None) -> Iterator[tuple[int, Records]]:
         """

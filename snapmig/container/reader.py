@@ -11,10 +11,13 @@ import errno
 from collections.abc import Sequence
 from functools import cached_property
 
+import numpy as np
+
 from snapmig.checksums import crc32
 from snapmig.container.format import Layout
 from snapmig.container.head import SnapshotHead
 from snapmig.container.index import (
+    Packets,
     Record,
     Records,
     StoredPacket,
@@ -108,19 +111,38 @@ class SnapshotFile(SnapshotHead):
             elsewhere
         """
         records = self.index.records(first, count)
+        return self._all_checked(records, np.arange(first, first + len(records)))
+
+    def checked_records_of(self, packets: Packets) -> Records:
+        """
+        Return the records of some packets, each checked, and no others.
+
+        :param packets: their numbers, in order and close to each other
+        :raises CorruptSnapshotError: see :meth:`checked_records`
+        """
+        return self._all_checked(self.index.records_of(packets), packets)
+
+    def _all_checked(self, records: Records, packets: Packets) -> Records:
         block = self.superblock
         distance = block.packet_size if self.layout == Layout.FIXED else 0
         places = (block.data_offset, block.data_offset + block.data_size, distance)
         # In a block's last packet nothing may follow the block's end: check that one alone.
-        ends = (self.geometry.block_packets(n).stop - 1 - first for n in range(block.block_count))
-        suspects = [end for end in ends if 0 <= end < count]
-        if not records_sound(records, first, places, **self._has):
-            suspects = list(range(count))
+        at = np.searchsorted(packets, self._last_packets)
+        at = at[at < len(packets)]
+        suspects = at[packets[at] == self._last_packets[: len(at)]].tolist()
+        if not records_sound(records, packets, places, **self._has):
+            suspects = list(range(len(packets)))
         for number in suspects:
-            self._check(records[number], self.geometry.place(first + number))
+            self._check(records[number], self.geometry.place(int(packets[number])))
         if self._sealer is not None:
             self._sealer.hide_digests(records)
         return records
+
+    @cached_property
+    def _last_packets(self) -> Packets:
+        # Of each block, in order.
+        blocks = range(self.superblock.block_count)
+        return np.array([self.geometry.block_packets(each).stop - 1 for each in blocks])
 
     @cached_property
     def _has(self) -> dict[str, bool]:

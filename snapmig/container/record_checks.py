@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from snapmig.checksums import crc32
 from snapmig.container.format import COMPRESSED, RECORD_HEAD_SIZE, Encoding
@@ -65,7 +66,7 @@ def check_record(
 
 def records_sound(
     records: Records,
-    first: int,
+    packets: npt.ArrayLike,
     places: tuple[int, int, int],
     *,
     has_parent: bool,
@@ -78,7 +79,7 @@ def records_sound(
     Takes 1 us a record instead of 60: most records of a guest are read once, and store nothing. To
     find the reason for a refusal, call :func:`check_record`.
 
-    :param first: the packet of the first record
+    :param packets: the numbers that they must have
     :param places: limits, as file offsets, for the stored bytes, and the distance from one packet's
         slot to the next, 0 in the packed layout
     :param has_parent: allow pages of a parent
@@ -91,7 +92,7 @@ def records_sound(
     blank["record_checksum"] = 0
     raw = blank.tobytes()
     checksums = [crc32(raw[at : at + size]) for at in range(0, len(raw), size)]
-    numbers = np.arange(first, first + len(records), dtype=np.uint64)
+    numbers = np.asarray(packets, np.uint64)
     heads = np.frombuffer(raw, np.uint8).reshape(-1, size)
     stored = records["stored_size"].astype(np.uint64)
     offset = records["offset"]

@@ -118,7 +118,7 @@ def summarise(pages: Bytes) -> Summary:
 
 def summaries(group: PageGroup, *, page_digests: bool = False) -> Iterator[tuple[int, Summary]]:
     """
-    Yield the summaries of packets, by their places in the batch.
+    Yield the summaries of packets, by their places in the batch; among several, none of zeros.
 
     An image may change at any moment. Pages are therefore copied before they are digested,
     compared, encoded or written, so that all results are of the same bytes. A page that becomes
@@ -130,8 +130,10 @@ def summaries(group: PageGroup, *, page_digests: bool = False) -> Iterator[tuple
     data = private(group.pages) if own.all() else group.pages[own]
     mask = np.zeros((group.packets, group.packet_pages), np.bool_)
     mask.reshape(-1)[group.there] = own
+    counts = np.count_nonzero(mask, axis=1)
+    used = np.flatnonzero(counts) if group.packets > 1 else np.zeros(1, np.int64)
     start = 0
-    for at, end in enumerate(np.count_nonzero(mask, axis=1).cumsum().tolist()):
+    for at, end in zip(used.tolist(), counts.cumsum()[used].tolist(), strict=True):
         kinds = mask[at].view(np.uint8)  # true is 1, and 1 is a data page
         part = data[start:end]
         digests = digest_pages(part, mask[at]) if page_digests else b""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from snapmig.chains.reader import ChainReader, ReadPlan, open_chain
 from snapmig.container.index import StoredPacket, different, unpack_records
@@ -15,6 +17,11 @@ from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
 __all__ = ("CompareHandler",)
+
+_AT_ONCE = 8
+"""Packets of each snapshot decoded together: 4 MiB of memory at the usual size."""
+
+_Rows = Iterable[npt.NDArray[Any]]
 
 
 class CompareHandler:
@@ -38,11 +45,12 @@ class CompareHandler:
         """Return (packet, first page, pages) for each run of different pages."""
         ones = self._one.records(task.first, task.count)
         others = self._other.records(task.first, task.count)
-        found = []
+        found: list[tuple[int, int, int]] = []
         if (differ := different(ones, others)).any():
-            pairs = zip(unpack_records(ones[differ]), unpack_records(others[differ]), strict=True)
-            for one, other in pairs:
-                found += [(one.packet, *run) for run in self._differences(one, other)]
+            packets, their_packets = unpack_records(ones[differ]), unpack_records(others[differ])
+            for at in range(0, len(packets), _AT_ONCE):
+                part = slice(at, at + _AT_ONCE)
+                found += self._differences(packets[part], their_packets[part])
         row[Counter.ENGINE_FAILURES] = self._one.engine_failures + self._other.engine_failures
         row[Counter.RAM_BYTES] += len(self._geometry.ram_range(task.packets))
         return found
@@ -54,17 +62,29 @@ class CompareHandler:
         """Return remarks about packets left to software by the engine."""
         return [*self._one.notes(), *self._other.notes()]
 
-    def _differences(self, one: StoredPacket, other: StoredPacket) -> Sequence[tuple[int, int]]:
+    def _differences(
+        self, ones: Sequence[StoredPacket], others: Sequence[StoredPacket]
+    ) -> Iterator[tuple[int, int, int]]:
+        rows, other_rows = self._rows(ones, others)
+        for packet, mine, theirs in zip(ones, rows, other_rows, strict=True):
+            for first, count in runs((mine != theirs).any(axis=1)):
+                yield packet.packet, first, count
+
+    def _rows(
+        self, ones: Sequence[StoredPacket], others: Sequence[StoredPacket]
+    ) -> tuple[_Rows, _Rows]:
+        # For each packet its pages, or the digests of these, in a row each.
         digests, others_digests = self._digests
         if digests is not None and others_digests is not None:
-            return runs((digests.rows(one) != others_digests.rows(other)).any(axis=1))
-        count = self._geometry.place(one.packet).pages
-        pages, others = _pages(self._one, one, count), _pages(self._other, other, count)
-        return runs((pages != others).any(axis=1))
+            return map(digests.rows, ones), map(others_digests.rows, others)
+        return self._pages(self._one, ones), self._pages(self._other, others)
 
-
-def _pages(chain: ChainReader, packet: StoredPacket, count: int) -> Bytes:
-    pages = np.zeros((count, PAGE_SIZE), np.uint8)
-    if packet.kinds.any():
-        pages[packet.in_use[:count]] = chain.load(packet)
-    return pages
+    def _pages(self, chain: ChainReader, packets: Sequence[StoredPacket]) -> list[Bytes]:
+        places = [self._geometry.place(packet.packet) for packet in packets]
+        pages = {place.packet: np.zeros((place.pages, PAGE_SIZE), np.uint8) for place in places}
+        for found in chain.load_all(packets):
+            if found.pages is None:
+                raise found.error or RuntimeError("no pages and no reason")
+            own = pages[found.packet.packet]
+            own[found.packet.in_use[: len(own)]] = found.pages
+        return list(pages.values())

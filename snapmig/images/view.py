@@ -63,7 +63,7 @@ class ImageView:
     def between(self, start: int, stop: int) -> Iterator[Segment]:
         """Yield the segments between two offsets, cut to that range."""
         number = max(0, bisect_right(self._starts, start) - 1)
-        for segment in self.segments[number:]:
+        for segment in map(self.segments.__getitem__, range(number, len(self.segments))):
             if segment.start >= stop:
                 break
             first, end = max(start, segment.start), min(stop, segment.stop)

@@ -302,7 +302,7 @@ def _look_at_index(
             records = np.frombuffer(raw, dtype)
             if len(records) != count or not records_sound(
                 records,
-                first,
+                np.arange(first, first + count),
                 places,
                 has_parent=False,
                 has_page_digests=plan.page_digests_offset > 0,

@@ -134,7 +134,7 @@ def test_pages_of_a_parent_pass_where_there_is_one(changes):
     record = _record(**changes)
 
     assert check_record(record, PLACE, WINDOW, has_parent=True) is None
-    assert records_sound(record.reshape(1), 5, PLACES, has_parent=True)
+    assert records_sound(record.reshape(1), [5], PLACES, has_parent=True)
 
 
 def test_pages_after_the_end_of_a_block():
@@ -277,13 +277,13 @@ PLACES = (8192, 8192 + PACKET_SIZE, 0)
 @pytest.mark.parametrize("changes", SOUND.values(), ids=SOUND)
 def test_a_batch_of_good_records_is_sound(changes):
     """Records that pass one by one pass together."""
-    assert records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
+    assert records_sound(_record(**changes).reshape(1), [5], PLACES, has_parent=False)
 
 
 @pytest.mark.parametrize("changes", UNSOUND.values(), ids=UNSOUND)
 def test_a_batch_with_a_bad_record_is_not_sound(changes):
     """A record that is refused alone is refused in a batch."""
-    assert not records_sound(_record(**changes).reshape(1), 5, PLACES, has_parent=False)
+    assert not records_sound(_record(**changes).reshape(1), [5], PLACES, has_parent=False)
 
 
 @pytest.mark.parametrize(("offset", "sound"), [(0, True), (1, False), (PACKET_SIZE, False)])
@@ -293,7 +293,7 @@ def test_a_fixed_place_is_checked_in_a_batch(offset, sound):
     record = _record(offset=start + 5 * PACKET_SIZE + offset)
     places = (start, start + 9 * PACKET_SIZE, PACKET_SIZE)
 
-    assert sound == records_sound(record.reshape(1), 5, places, has_parent=False)
+    assert sound == records_sound(record.reshape(1), [5], places, has_parent=False)
 
 
 @pytest.mark.parametrize("position", range(104))
@@ -303,5 +303,5 @@ def test_a_flipped_bit_makes_a_batch_unsound(position):
     raw[position] ^= 0x10
 
     assert not records_sound(
-        np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE)), 5, PLACES, has_parent=False
+        np.frombuffer(bytes(raw), index.record_dtype(PACKET_SIZE)), [5], PLACES, has_parent=False
     )

@@ -153,7 +153,7 @@ def _record(**changes):
 def _sound(records, *, has):
     places = (8192 - 5 * PACKET_SIZE, 8192 + PACKET_SIZE, PACKET_SIZE)
     places = (0, 8192 + PACKET_SIZE, 0) if places[0] < 0 else places
-    return records_sound(records, 5, places, has_parent=False, has_page_digests=has)
+    return records_sound(records, [5], places, has_parent=False, has_page_digests=has)
 
 
 def test_a_record_has_a_sum_of_page_digests():

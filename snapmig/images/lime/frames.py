@@ -127,7 +127,7 @@ class FramesReader(ImageReader):
     def extents(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Yield the ranges between two RAM offsets with records, each in one of them."""
         number = max(0, int(np.searchsorted(self._starts, start, "right")) - 1)
-        for each in self._frames[number:]:
+        for each in map(self._frames.__getitem__, range(number, len(self._frames))):
             if each.start >= stop:
                 return
             if each.stop > start:

@@ -74,7 +74,8 @@ class PartsImage(FilesImage):
 
     def next_data(self, start: int) -> int | None:
         """Return the first RAM offset from ``start`` on inside a part and outside its holes."""
-        for part in self.parts[max(0, bisect_right(self._starts, start) - 1) :]:
+        for number in range(max(0, bisect_right(self._starts, start) - 1), len(self.parts)):
+            part = self.parts[number]
             shift = part.file_offset - part.start
             first = max(start, part.start)
             if first < part.stop:

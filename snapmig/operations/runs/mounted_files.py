@@ -124,7 +124,9 @@ class RamFile:
 
     def _segments(self, offset: int) -> Iterator[Segment]:
         number = max(0, bisect_right(self._starts, offset) - 1)
-        return (each for each in self._view.segments[number:] if each.stop > offset)
+        segments = self._view.segments
+        behind = map(segments.__getitem__, range(number, len(segments)))
+        return (each for each in behind if each.stop > offset)
 
     def _find(self, segment: Segment, at: int, *, data: bool) -> int:
         if segment.ram_offset is None:
