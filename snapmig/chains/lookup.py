@@ -72,7 +72,7 @@ def open_parents(
     :raises CorruptSnapshotError: one does not match its child's record, or builds on itself
     """
     chain = [snapshot]
-    opened = len(os.listdir("/proc/self/fd")) if snapshot.has_parent else 0
+    opened = sum(1 for _ in Path("/proc/self/fd").iterdir()) if snapshot.has_parent else 0
     kind: type[Opened] = type(snapshot)
     while chain[-1].has_parent:
         if len(chain) == MAX_CHAIN:

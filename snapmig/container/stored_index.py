@@ -72,7 +72,8 @@ class StoredIndex:
         """
         Yield all records, or those of some packets, part by part, each with its first packet.
 
-        The last part read is kept, so that continuing from there reads nothing twice.
+        The last part read is kept, so that continuing from there reads nothing twice, but not the
+        last of all: a chain may have many files.
 
         :raises CorruptSnapshotError: a record is in a hole of the file, or the file was cut
         """
@@ -88,6 +89,8 @@ class StoredIndex:
                 known = self._known = start, self._read(start, self._step)
             first = max(start, packets.start)
             yield first, known[1][(first - start) * size : (packets.stop - start) * size]
+        if packets.stop >= block.packet_count:
+            self._known = None
 
     def _read(self, first: int, count: int) -> bytes:
         count = max(0, min(count, self._block.packet_count - first))

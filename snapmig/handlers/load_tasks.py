@@ -16,7 +16,7 @@ from snapmig.handlers.batch_size import LARGEST, SMALLEST, batch_packets
 from snapmig.pages import Mask
 from snapmig.workers.tasks import Task
 
-__all__ = ("EMPTY_BATCH_PACKETS", "DamageTasks", "LoadTasks", "plan_tasks")
+__all__ = ("EMPTY_BATCH_PACKETS", "DamageTasks", "IndexBatches", "LoadTasks", "plan_tasks")
 
 EMPTY_BATCH_PACKETS = 4096
 """Most packets of a batch, however little is in them."""
@@ -83,6 +83,31 @@ class DamageTasks(LoadTasks):
             if len(self._errors) > 2 * _ERRORS_KEPT:
                 self._errors = self.errors
         return []
+
+
+class IndexBatches:
+    """
+    Numbers of packets of a pass over a snapshot to save again, as :func:`plan_tasks` has them.
+
+    :param packets: packets in it
+    """
+
+    def __init__(self, index: IndexReader, packets: int) -> None:
+        self._tasks = plan_tasks(index, range(packets))
+        self._packets = packets
+        self._end = 0
+
+    def __call__(self, left: int) -> int:
+        """
+        Return the number of packets of the next batch.
+
+        :param left: packets not handed out yet, fewer at each call
+        """
+        first = self._packets - left
+        while self._end <= first:
+            task = next(self._tasks)
+            self._end = task.first + task.count
+        return self._end - first
 
 
 def plan_tasks(index: IndexReader, packets: range, *, remote: bool = False) -> Iterator[Task]:

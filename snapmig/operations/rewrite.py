@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -14,6 +14,7 @@ from snapmig.container.format import Encoding, Layout, Sealing
 from snapmig.container.reader import SnapshotFile
 from snapmig.encodings.compressions import AUTO_COMPRESSION, COMPRESSIONS
 from snapmig.errors import KeyRequiredError, UsageError
+from snapmig.handlers.load_tasks import IndexBatches
 from snapmig.operations.options.arguments import checks_arguments
 from snapmig.operations.options.engine import AUTO, choose_coding
 from snapmig.operations.options.keys import SEALINGS, SealingName, parse_keys
@@ -192,8 +193,19 @@ def _rewrite(
         options = _options(reading.chain, place, parent, wishes)
         with open_save_run(source, place, options) as run:
             run.warnings += reading.warnings
-            run.write_pass()
+            run.write_pass(batch=_batches(file, place, options))
             return run.finish(_attachments(file), created_ns=file.superblock.created_ns)
+
+
+def _batches(
+    file: SnapshotFile, place: Location, options: SaveOptions
+) -> Callable[[int], int] | None:
+    # Large ones of a sparse guest, for each takes its time in every file of a chain; None where
+    # they must be small, or are of other packets.
+    follows = options.settings.adapts or isinstance(place, ObjectUrl)
+    if follows or options.packet_size != file.geometry.packet_size:
+        return None
+    return IndexBatches(file.index, file.geometry.packet_count)
 
 
 def _options(

@@ -14,7 +14,7 @@ import random
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,14 +59,14 @@ def write_pages(image: Path, size: int, count: int, every: int = 1, seed: int = 
             os.pwrite(file.fileno(), contents[number % _CONTENTS], number * distance)
 
 
-def sparse(folder: Path, size: int, count: int) -> Iterator[tuple[str, Cost]]:
-    """Yield the verbs' costs of an image with so many pages."""
+def sparse(folder: Path, size: int, count: int, form: Sequence[str]) -> Iterator[tuple[str, Cost]]:
+    """Yield the verbs' costs of an image with so many pages, saved with some options."""
     image, snapshot, child = folder / "image", folder / "1.snap", folder / "2.snap"
     write_pages(image, size, count)
-    yield "save", run("save", image, snapshot)
-    yield "save, unchanged", run("save", "--parent", snapshot, image, child)
+    yield "save", run("save", *form, image, snapshot)
+    yield "save, unchanged", run("save", *form, "--parent", snapshot, image, child)
     write_pages(image, size, count, _CHANGED, 1)
-    yield "save, 1 % changed", run("save", "-f", "--parent", snapshot, image, child)
+    yield "save, 1 % changed", run("save", *form, "-f", "--parent", snapshot, image, child)
     image.unlink()
     yield "verify", run("verify", snapshot)
     yield "verify of the latter", run("verify", child)
@@ -103,10 +103,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--ram", type=parse_size, default=1 << 40)
     parser.add_argument("--pages", type=int, nargs="*", default=[100_000, 300_000, 1_000_000])
+    parser.add_argument("--small", action="store_true", help="packed and without page digests")
     parser.add_argument("--chain-ram", type=parse_size, default=256 << 30)
     parser.add_argument("--chain-pages", type=int, default=50_000)
     parser.add_argument("--chains", type=int, nargs="*", default=[4, 16, 64])
     options = parser.parse_args()
+    form = ["--layout", "packed", "--no-page-digests"] if options.small else []
     print("| | verb | s | processor s | largest process, MiB | growth |")
     print("|---|---|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -115,7 +117,7 @@ def main() -> None:
             before: dict[str, tuple[int, float]] = {}
             for size in sizes:
                 found = (
-                    sparse(folder, options.ram, size)
+                    sparse(folder, options.ram, size, form)
                     if kind == "pages"
                     else chain(folder, options.chain_ram, options.chain_pages, size)
                 )

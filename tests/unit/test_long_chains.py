@@ -1,8 +1,9 @@
 """Facts about chains of sparse guests: what is read and decoded, and how often."""
 
-import os
+import tracemalloc
 from collections import Counter
 from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from snapmig.chains.reader import ChainReader, open_chain
 from snapmig.container import reader as container_reader
 from snapmig.container.reader import SnapshotFile
 from snapmig.container.stored_index import StoredIndex
+from snapmig.handlers.batch_size import batch_packets
+from snapmig.handlers.load_tasks import IndexBatches, plan_tasks
 from snapmig.images.source import read_batch
 from snapmig.operations.runs.read import Reading, read_options
 from tests.support import kinds, ram
@@ -212,9 +215,9 @@ def test_an_index_is_looked_through_once_for_all_batches(youngest, monkeypatch):
     source = SnapshotSource(youngest.snapshot, youngest.plans, "raw")
     found = [source.next_data(at * PACKET) for at in range(PACKETS)]
 
-    in_use = {n for n in range(PACKETS) if _content(LENGTH - 1)[n * PAGES : (n + 1) * PAGES].any()}
+    in_use = _content(LENGTH - 1).reshape(PACKETS, -1).any(axis=1)
     expected = [
-        next((n * PACKET for n in range(at, PACKETS) if n in in_use), None) for at in range(PACKETS)
+        next((n * PACKET for n in range(at, PACKETS) if in_use[n]), None) for at in range(PACKETS)
     ]
     assert found == expected
     assert len(steps) == 1
@@ -223,14 +226,48 @@ def test_an_index_is_looked_through_once_for_all_batches(youngest, monkeypatch):
 def test_open_files_are_counted_once_for_a_chain(chain, monkeypatch):
     """Opening a chain looks at the open files once, however many snapshots it has."""
     listed = []
-    listdir = os.listdir
+    listdir = Path.iterdir
 
     def count(path):
-        listed.append(path)
+        listed.append(str(path))
         return listdir(path)
 
-    monkeypatch.setattr(lookup.os, "listdir", count)
+    monkeypatch.setattr(Path, "iterdir", count)
     with SnapshotFile(str(chain[-1])) as file, ExitStack() as stack:
         assert len(lookup.open_parents(file, stack)) == LENGTH
 
     assert listed == ["/proc/self/fd"]
+
+
+def test_indexes_of_a_chain_leave_no_memory_taken(chain):
+    """A file whose index was read whole keeps no part of it: a chain may have a thousand files."""
+    with ExitStack() as stack:
+        files = [stack.enter_context(SnapshotFile(str(path))) for path in chain]
+        files[0].index.check_digest()  # whatever is made once
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        for file in files[1:]:
+            file.index.check_digest()
+
+        assert tracemalloc.get_traced_memory()[0] < files[0].superblock.record_size * PACKETS
+
+
+def test_batches_of_a_sparse_snapshot_are_large(youngest):
+    """A merge takes as many packets at once as a restore, and leaves none out."""
+    batch = IndexBatches(youngest.snapshot.index, PACKETS)
+    left, sizes = PACKETS, []
+    while left:
+        sizes.append(batch(left))
+        left -= sizes[-1]
+
+    tasks = plan_tasks(youngest.snapshot.index, range(PACKETS))
+    assert sizes == [task.count for task in tasks]
+    assert sizes[0] > batch_packets(PACKETS, PACKET)
+
+
+def test_batches_go_on_behind_a_hole(youngest):
+    """What is handed out as a hole is left out of the next batch."""
+    tasks = list(plan_tasks(youngest.snapshot.index, range(PACKETS)))
+    batch = IndexBatches(youngest.snapshot.index, PACKETS)
+
+    assert batch(PACKETS - 5) == tasks[0].count - 5

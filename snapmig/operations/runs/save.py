@@ -126,10 +126,17 @@ class SaveRun:
             *inputs.source.remarks,
         ]
 
-    def write_pass(self, *, changed_only: bool = False, limited: bool = True) -> None:
+    def write_pass(
+        self,
+        *,
+        changed_only: bool = False,
+        limited: bool = True,
+        batch: Callable[[int], int] | None = None,
+    ) -> None:
         """
         Save all packets, or only those changed since the pass before.
 
+        :param batch: as of :class:`SaveTasks`; default: by the time that batches take
         :param limited: apply the limit on bytes written per second
         :raises SnapmigError: any failure of a worker
         """
@@ -143,7 +150,7 @@ class SaveRun:
             has_room=lambda: writer.has_room,
             advance=writer.advance,
             part=self._output.packets,
-            batch=self._batch_sizes(),
+            batch=batch or self._batch_sizes(),
         )
         if changed_only:
             self._tell("saving what changed")
