@@ -50,7 +50,8 @@ def _find_few(
             entries = member.entries_of([packet.packet for packet in left])
         except SnapmigError:
             break
-        stored, passed_on = [], []
+        stored: list[StoredPacket] = []
+        passed_on: list[StoredPacket] = []
         for entry, packet in zip(entries, left, strict=True):
             if entry.in_use.tobytes() != packet.in_use.tobytes():
                 apart.append(packet)
