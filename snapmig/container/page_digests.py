@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snapmig.checksums import crc32, xxh3_128
-from snapmig.container.format import MAX_PACKET_SIZE, PAGE_DIGEST_SIZE, page_digests_size
+from snapmig.container.format import PAGE_DIGEST_SIZE, page_digests_size
 from snapmig.container.index import Records, StoredPacket
 from snapmig.container.sealed import PacketSealer
 from snapmig.errors import CorruptSnapshotError
@@ -38,11 +38,11 @@ def digest_pages(data: Bytes, in_use: Mask) -> bytes:
     """
     if not len(data):
         return bytes(len(in_use) * PAGE_DIGEST_SIZE)
-    # 49 us for 128 pages, where numpy's rows take 79, and the pages as one 25.
-    view = data.data.cast("B")
-    found = b"".join([xxh3_128(view[page]) for page in _PAGES[: len(data)]])
-    if len(data) == len(in_use):
-        return found
+    found = b"".join(map(xxh3_128, data))
+    used = in_use.tobytes()
+    first, end = used.find(1), used.rfind(1) + 1
+    if end - first == len(data):  # neighbours
+        return found.rjust(end * PAGE_DIGEST_SIZE, b"\0").ljust(len(used) * PAGE_DIGEST_SIZE, b"\0")
     rows = np.zeros((len(in_use), 2), np.uint64)
     rows[in_use] = digest_rows(found)
     return rows.tobytes()
@@ -110,7 +110,7 @@ class PageDigestReader:
         :param packet: from its checked record
         :raises CorruptSnapshotError: a wrong checksum, or the file ends too early
         """
-        if not packet.kinds.any():
+        if not (packet.stored_pages or packet.needs_parent):
             return bytes(self._size)
         checksum, nonce, tag = packet.page_digests_checksum, packet.nonce, packet.page_digests_tag
         return self._checked(packet.packet, checksum, nonce, tag)
@@ -159,5 +159,4 @@ class PageDigestReader:
         return self._known[at : at + self._size]
 
 
-_PAGES = [slice(at, at + PAGE_SIZE) for at in range(0, MAX_PACKET_SIZE, PAGE_SIZE)]
 _ZERO_PAGE = digest_rows(xxh3_128(bytes(PAGE_SIZE)))

@@ -65,7 +65,9 @@ def pages_of_record(record: Record) -> Mask | None:
 
 
 def _unused(mask: Mask, first: int, end: int) -> Iterator[tuple[int, int]]:
-    # The parts of a range of a slot without stored pages.
+    # The parts of a range of a slot without stored pages; mostly all of it has some.
+    if mask.tobytes().find(0, first // PAGE_SIZE, -(-end // PAGE_SIZE)) < 0:
+        return
     for page, count in runs(~mask):
         low, high = max(first, page * PAGE_SIZE), min(end, (page + count) * PAGE_SIZE)
         if low < high:

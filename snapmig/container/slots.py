@@ -208,5 +208,6 @@ def stored_ranges(layout: Layout, packet: StoredPacket) -> list[tuple[int, int]]
     if packet.encoding != Encoding.RAW or layout != Layout.FIXED:
         return [(packet.offset, packet.stored_size)]
     return [
-        (packet.offset + first * PAGE_SIZE, count * PAGE_SIZE) for first, count in runs(packet.mask)
+        (packet.offset + first * PAGE_SIZE, count * PAGE_SIZE)
+        for first, count in runs(packet.kinds)
     ]

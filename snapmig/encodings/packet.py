@@ -130,15 +130,16 @@ def summaries(group: PageGroup, *, page_digests: bool = False) -> Iterator[tuple
     data = private(group.pages) if own.all() else group.pages[own]
     mask = np.zeros((group.packets, group.packet_pages), np.bool_)
     mask.reshape(-1)[group.there] = own
+    found = digest_pages(data, mask.reshape(-1)) if page_digests else b""
+    size = len(found) // group.packets
+    kinds = mask.view(np.uint8)  # true is 1, and 1 is a data page
     counts = np.count_nonzero(mask, axis=1)
     used = np.flatnonzero(counts) if group.packets > 1 else np.zeros(1, np.int64)
     start = 0
     for at, end in zip(used.tolist(), counts.cumsum()[used].tolist(), strict=True):
-        kinds = mask[at].view(np.uint8)  # true is 1, and 1 is a data page
-        part = data[start:end]
-        digests = digest_pages(part, mask[at]) if page_digests else b""
+        part, digests = data[start:end], found[at * size : (at + 1) * size]
         digest = xxh3_128(part.data) if start < end else NO_DIGEST
-        yield group.first + at, Summary(kinds, part, digest, digests)
+        yield group.first + at, Summary(kinds[at], part, digest, digests)
         start = end
 
 

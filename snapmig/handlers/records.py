@@ -13,7 +13,6 @@ from snapmig.container.format import PageKind
 from snapmig.container.index import Records, pack_kinds
 from snapmig.container.sealed import PacketSealer
 from snapmig.encodings.packet import EncodedPacket
-from snapmig.pages import Kinds
 from snapmig.sealing.file_key import NONCE_SIZE, TAG_SIZE
 
 __all__ = ("Batch",)
@@ -33,11 +32,7 @@ class Batch:
 
     def __init__(self, *, with_digests: bool, sealer: PacketSealer | None = None) -> None:
         self._sealer = sealer
-        self._at: list[int] = []
-        self._rows: list[tuple[int, int, int, int]] = []
-        self._digests: list[bytes] = []
-        self._kinds: list[Kinds] = []
-        self._seals: list[tuple[bytes, bytes]] = []
+        self._rows: list[tuple[Any, ...]] = []
         self._same: list[int] = []
         self._parent: Records | None = None
         self._with_digests = with_digests
@@ -45,13 +40,10 @@ class Batch:
 
     def add(self, at: int, offset: int, packet: EncodedPacket) -> None:
         """Add a packet stored at a file offset, at its place in the batch."""
-        self._at.append(at)
-        self._rows.append((offset, packet.stored_size, packet.encoding, packet.stored_checksum))
-        self._digests.append(packet.digest)
-        self._kinds.append(packet.kinds)
-        self._seals.append((packet.nonce, packet.tag))
-        if self._with_digests and packet.kinds.any():
-            self.page_digests[at] = packet.page_digests
+        kinds, encoding, _, size, checksum, digest, page_digests, nonce, tag, _ = packet
+        self._rows.append((at, offset, size, encoding, checksum, digest, kinds, nonce, tag))
+        if self._with_digests and (size or kinds.any()):
+            self.page_digests[at] = page_digests
 
     def add_same(self, at: list[int], parent: Records, page_digests: list[bytes]) -> None:
         """
@@ -71,12 +63,12 @@ class Batch:
             in_use = (stored | stored >> 1) & ONE_EACH
             records["kinds"][self._same] = in_use * PageKind.SAME_AS_PARENT
             records["digest"][self._same] = self._parent["digest"]
-        if self._at:
+        if self._rows:
             self._fill_others(records)
         if self._sealer is not None:
             self._seal(self._sealer, records)
-        for at, digests in self.page_digests.items():
-            records["page_digests_checksum"][at] = crc32(digests)
+        if digests := self.page_digests:
+            records["page_digests_checksum"][list(digests)] = [*map(crc32, digests.values())]
 
     def _seal(self, sealer: PacketSealer, records: Records) -> None:
         # Packets without stored bytes have a nonce for their digests only.
@@ -90,17 +82,17 @@ class Batch:
             records["page_digests_tag"][at] = np.void(tag)
 
     def _fill_others(self, records: Records) -> None:
-        columns = zip(*self._rows, strict=True)
+        places, *numbers, digests, kinds, nonces, tags = zip(*self._rows, strict=True)
+        at = list(places)
         names = ("offset", "stored_size", "encoding", "stored_checksum")
-        for name, column in zip(names, columns, strict=True):
-            records[name][self._at] = column
-        records["digest"][self._at] = np.frombuffer(b"".join(self._digests), "V16")
+        for name, column in zip(names, numbers, strict=True):
+            records[name][at] = column
+        records["digest"][at] = np.frombuffer(b"".join(digests), "V16")
         width = records.dtype["kinds"].shape[0] * 4
-        records["kinds"][self._at] = pack_kinds(self._kinds, width)
+        records["kinds"][at] = pack_kinds(kinds, width)
         if self._sealer is not None:
-            nonces, tags = zip(*self._seals, strict=True)
-            records["nonce"][self._at] = _voids(nonces, NONCE_SIZE)
-            records["tag"][self._at] = _voids(tags, TAG_SIZE)
+            records["nonce"][at] = _voids(nonces, NONCE_SIZE)
+            records["tag"][at] = _voids(tags, TAG_SIZE)
 
 
 def _voids(values: Sequence[bytes], size: int) -> Any:

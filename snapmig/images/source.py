@@ -126,19 +126,17 @@ def _group(
     if any((edge - start) % PAGE_SIZE for edge in edges):  # a page is a hole in part
         extents, views = [(start, stop)], [_filled(reader, extents, start, stop)]
     else:
-        views = [as_pages(reader.view(first, end)) for first, end in extents]
+        views = [reader.view(first, end) for first, end in extents]
     spans = [
-        ((first - start) // PAGE_SIZE, len(view))
-        for (first, _), view in zip(extents, views, strict=True)
+        slice((first - start) // PAGE_SIZE, -((start - end) // PAGE_SIZE)) for first, end in extents
     ]
     pages = packet_size // PAGE_SIZE
     if len(views) == 1:
-        ((page, length),) = spans
-        return PageGroup(views[0], slice(page, page + length), number, count, pages)
+        return PageGroup(as_pages(views[0]), spans[0], number, count, pages)
     there = np.zeros(count * pages, np.bool_)
-    for page, length in spans:
-        there[page : page + length] = True
-    return PageGroup(np.concatenate(views), there, number, count, pages)
+    for span in spans:
+        there[span] = True
+    return PageGroup(as_pages(np.concatenate(views)), there, number, count, pages)
 
 
 def _filled(

@@ -62,8 +62,10 @@ class Extents:
         while start < stop:
             first, end = self._known
             if not first <= start < end:
-                none = (self._size, self._size)
-                first, end = self._known = next(data_extents(self._fd, start, self._size), none)
+                first = end = next_data(self._fd, start, self._size)
+                if first < self._size:
+                    end = _next_hole(self._fd, first, self._size)
+                self._known = first, end
             if first >= stop:
                 return
             yield max(first, start), min(end, stop)

@@ -60,9 +60,17 @@ def test_each_page_has_its_own_digest():
     assert digest_pages(MIXED[mask], mask) == _digests()
 
 
-@pytest.mark.parametrize("pages", [ram.text(PAGES), ram.zeros(PAGES), MIXED[:3]])
+@pytest.mark.parametrize(
+    "pages",
+    [
+        ram.text(PAGES),
+        ram.zeros(PAGES),
+        MIXED[:3],
+        np.concatenate([ram.zeros(2), ram.text(3), ram.zeros(1)]),
+    ],
+)
 def test_digests_of_full_of_empty_and_of_short_packets(pages):
-    """There are as many entries as pages."""
+    """There are as many entries as pages, also where those other than zero are neighbours."""
     mask = pages.any(axis=1)
 
     assert digest_pages(pages[mask], mask) == _digests(pages)

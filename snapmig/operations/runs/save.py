@@ -51,6 +51,8 @@ SAMPLE_STEP = 16
 SAMPLE_LEAST to SAMPLE_MOST packets."""
 SAMPLE_LEAST = 32
 SAMPLE_MOST = 1024
+SAMPLE_STRETCH = 64
+"""Times as many packets in a batch of the sample as in others, at most: few of them are read."""
 
 CATCH_UPS = 3
 """Passes over changed packets before the pause of a live save."""
@@ -259,6 +261,7 @@ class SaveRun:
             look=SAMPLE_LOOK,
             argument=lambda: step,
             part=self._output.packets,
+            batch=BatchSizes(geometry.packet_size // min(step, SAMPLE_STRETCH)),
         )
         before = self._workers.counters.total()
         self._workers.run(tasks, _silent, limited=False)
