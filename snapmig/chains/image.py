@@ -77,7 +77,7 @@ class SnapshotSource:
         """Do nothing: the caller closes the files."""
 
 
-class _SnapshotReader:
+class _SnapshotReader(ImageReader):
     """
     The worker's side: an :class:`~snapmig.images.source.ImageReader`.
 

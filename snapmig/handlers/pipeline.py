@@ -21,7 +21,7 @@ from snapmig.handlers.counters import Counter, count_codecs
 from snapmig.handlers.known_packets import KnownPackets
 from snapmig.handlers.records import Batch
 from snapmig.images.elf.vmcoreinfo import find_note
-from snapmig.images.source import ImageReader, read_batch
+from snapmig.images.source import ImageReader, View, read_batch
 from snapmig.pages import PageGroup
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
@@ -228,7 +228,7 @@ class PacketPipeline:
         Packets in holes are left out; those equal to the parent's go straight to ``batch``, at the
         end. A packet's payload is valid until the next one.
         """
-        summaries = self.encoding.summaries(task, self._read(task))
+        summaries = self.encoding.summaries(task, self._read(task, self._image.read))
         if self._kept is None:
             yield from self.encoding.encode(task, summaries)
         else:
@@ -248,7 +248,7 @@ class PacketPipeline:
         """Yield summaries, without page digests, of packets other than their records."""
         known = KnownPackets(records)
         left = set(known.with_pages())
-        for group in self._read(task):
+        for group in self._read(task, self._image.view):
             for at, summary in known.compare(group):
                 left.discard(at)
                 if summary is not None:
@@ -256,6 +256,6 @@ class PacketPipeline:
         for at in sorted(left):  # holes now
             yield at, self._zero
 
-    def _read(self, task: Task) -> Iterator[PageGroup]:
+    def _read(self, task: Task, view: View) -> Iterator[PageGroup]:
         ram = self._geometry.ram_range(task.packets)
-        return read_batch(self._image, ram.start, ram.stop, self._geometry.packet_size)
+        return read_batch(self._image, ram.start, ram.stop, self._geometry.packet_size, view)

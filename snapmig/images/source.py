@@ -16,7 +16,10 @@ from snapmig.architectures import Architecture
 from snapmig.geometry import PAGE_SIZE, PacketPlace, RamBlock
 from snapmig.pages import Bytes, PageGroup, as_pages
 
-__all__ = ("ImageReader", "ImageSource", "read_batch", "read_pages")
+__all__ = ("ImageReader", "ImageSource", "View", "read_batch", "read_pages")
+
+View = Callable[[int, int], Bytes]
+"""Returns the bytes between two RAM offsets."""
 
 
 class ImageReader(Protocol):
@@ -27,6 +30,10 @@ class ImageReader(Protocol):
 
     def view(self, start: int, stop: int) -> Bytes:
         """Return the bytes of a range inside one extent, without a copy where possible."""
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Return the same to be read once: a copy where that takes less than its page faults."""
+        return self.view(start, stop)
 
     def expect(self, start: int, stop: int) -> None:  # noqa: ARG002
         """Prepare for a range to be read soon; by default the kernel reads ahead."""
@@ -81,27 +88,32 @@ def read_pages(reader: ImageReader, place: PacketPlace) -> Bytes | None:
     """
     start, stop = place.ram_offset, place.ram_offset + place.length
     extents = list(reader.extents(start, stop))
-    return _filled(reader, extents, start, stop) if extents else None
+    return _filled(reader.view, extents, start, stop) if extents else None
 
 
-def read_batch(reader: ImageReader, start: int, stop: int, packet_size: int) -> Iterator[PageGroup]:
+def read_batch(
+    reader: ImageReader, start: int, stop: int, packet_size: int, view: View | None = None
+) -> Iterator[PageGroup]:
     """
     Yield the pages of consecutive packets of a block, without packets that are all a hole.
 
     Packets with few pages come together: most that is done for one costs as much for many. Others
     come one by one, and share the image's memory if they are one extent.
+
+    :param view: default: the reader's own
     """
+    view = view or reader.view
     group: list[tuple[int, int]] = []
     size = 0
     for first, end in _cut(reader.extents(start, stop), start, packet_size):
         same = group and (first - start) // packet_size == (group[-1][0] - start) // packet_size
         if group and not same and size + end - first > packet_size:
-            yield _group(reader, group, range(start, stop), packet_size)
+            yield _group(view, group, range(start, stop), packet_size)
             group, size = [], 0
         group.append((first, end))
         size += end - first
     if group:
-        yield _group(reader, group, range(start, stop), packet_size)
+        yield _group(view, group, range(start, stop), packet_size)
 
 
 def _cut(
@@ -116,7 +128,7 @@ def _cut(
 
 
 def _group(
-    reader: ImageReader, extents: Sequence[tuple[int, int]], ram: range, packet_size: int
+    view: View, extents: Sequence[tuple[int, int]], ram: range, packet_size: int
 ) -> PageGroup:
     number = (extents[0][0] - ram.start) // packet_size
     count = (extents[-1][0] - ram.start) // packet_size + 1 - number
@@ -124,9 +136,9 @@ def _group(
     stop = min(ram.stop, start + count * packet_size)
     edges = [edge for each in extents for edge in each if edge != stop]
     if any((edge - start) % PAGE_SIZE for edge in edges):  # a page is a hole in part
-        extents, views = [(start, stop)], [_filled(reader, extents, start, stop)]
+        extents, views = [(start, stop)], [_filled(view, extents, start, stop)]
     else:
-        views = [reader.view(first, end) for first, end in extents]
+        views = [view(first, end) for first, end in extents]
     spans = [
         slice((first - start) // PAGE_SIZE, -((start - end) // PAGE_SIZE)) for first, end in extents
     ]
@@ -139,12 +151,10 @@ def _group(
     return PageGroup(as_pages(np.concatenate(views)), there, number, count, pages)
 
 
-def _filled(
-    reader: ImageReader, extents: Sequence[tuple[int, int]], start: int, stop: int
-) -> Bytes:
+def _filled(view: View, extents: Sequence[tuple[int, int]], start: int, stop: int) -> Bytes:
     if extents == [(start, stop)]:
-        return as_pages(reader.view(start, stop))
+        return as_pages(view(start, stop))
     content = np.zeros(stop - start, np.uint8)
     for first, end in extents:
-        content[first - start : end - start] = reader.view(first, end)
+        content[first - start : end - start] = view(first, end)
     return as_pages(content)

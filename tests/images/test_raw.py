@@ -71,6 +71,28 @@ def test_a_packet_of_one_extent_shares_the_images_memory(sparse):
     assert not pages.flags.writeable
 
 
+def test_what_is_read_once_is_a_copy(sparse):
+    """Later stores of the guest do not show in it."""
+    reader = open_image(str(sparse)).opener()()
+    found = reader.read(MIB, 2 * MIB)
+    sparse.write_bytes(bytes(8 * MIB))
+
+    assert found.tobytes() == PIECES[MIB]
+
+
+def _refuse(*_arguments):
+    raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@pytest.mark.parametrize("preadv", [_refuse, lambda *_arguments: 4096], ids=["refused", "short"])
+def test_what_can_not_be_read_is_looked_at_in_the_mapping(sparse, monkeypatch, preadv):
+    """A file that refuses a read, or ends it early, is left to its mapping."""
+    reader = open_image(str(sparse)).opener()()
+    monkeypatch.setattr(os, "preadv", preadv)
+
+    assert reader.read(MIB, 2 * MIB).tobytes() == PIECES[MIB]
+
+
 @pytest.mark.parametrize("start", [0, 512 << 10, MIB, 3 * MIB // 2, 5 * MIB - 8192, 5 * MIB])
 def test_pages_are_the_images_bytes(sparse, start):
     """A packet with holes has zeros there and the image's bytes elsewhere."""

@@ -9,7 +9,7 @@ from snapmig.encodings.compressions import PacketSettings
 from snapmig.encodings.encoder import PacketEncoder
 from snapmig.geometry import Geometry, RamBlock
 from snapmig.handlers.pipeline import PacketPipeline, WithoutParent
-from snapmig.images.source import read_batch
+from snapmig.images.source import ImageReader, read_batch
 from snapmig.workers.tasks import Task
 
 PACKET = 8 * 4096
@@ -17,7 +17,7 @@ START = 3 * PACKET + 100  # a block may begin anywhere
 SIZE = 20 * PACKET - 4096 - 7
 
 
-class Reader:
+class Reader(ImageReader):
     """RAM in extents, filled with what can't be mistaken."""
 
     def __init__(self, extents, size=SIZE):

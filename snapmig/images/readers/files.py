@@ -1,8 +1,8 @@
 """
 RAM as ranges of files: the usual case.
 
-Files are mapped read-only. Holes are looked up first, because reading one through a mapping of
-shared memory allocates it.
+Files are mapped read-only, for repeated looks; what is looked at once is read. Holes are looked up
+first, because reading one through a mapping of shared memory allocates it.
 """
 
 from __future__ import annotations
@@ -100,6 +100,16 @@ class PartsReader(ImageReader):
         number = bisect_right(self._starts, start) - 1
         shift = self._parts[number].file_offset - self._parts[number].start
         return self._files[number].array[start + shift : stop + shift]
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Return a copy of such a range: it takes half the time of its page faults."""
+        number = bisect_right(self._starts, start) - 1
+        part, content = self._parts[number], np.empty(stop - start, np.uint8)
+        with suppress(OSError):
+            place = start - part.start + part.file_offset
+            if os.preadv(self._files[number].fd, [content.data], place) == content.size:
+                return content
+        return self.view(start, stop)  # a disk that fails, or an image that shrank, as ever
 
     def release(self, start: int, stop: int) -> None:
         """Note that a range is no longer needed."""
