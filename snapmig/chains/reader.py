@@ -36,7 +36,7 @@ RESOLVED_AT_ONCE = 8
 RECORDS_AT_ONCE = 64
 """Records of a file checked together: 350 us, where a batch of 8 takes 300."""
 RECORDS_KEPT = 8192
-"""Records kept of all files of a chain together, some 6 MB: of up to 128 files as many as of one."""
+"""Records kept of all files of a chain together, some 6 MB: of up to 128 as many as of one."""
 REMOTE_AHEAD = 4
 """Batches of 4 MiB a reader: one is decoded while three are on their way, or wait."""
 
