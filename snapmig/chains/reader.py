@@ -35,8 +35,8 @@ RESOLVED_AT_ONCE = 8
 """Packets merged side by side: 4 MiB of memory at the usual size."""
 RECORDS_AT_ONCE = 64
 """Records of a file checked together: 350 us, where a batch of 8 takes 300."""
-RECORDS_KEPT = 8192
-"""Records kept of all files of a chain together, some 6 MB: of up to 128 as many as of one."""
+RECORDS_KEPT = 1024
+"""Records kept of all files of a chain together, so that long chains take no more memory."""
 REMOTE_AHEAD = 4
 """Batches of 4 MiB a reader: one is decoded while three are on their way, or wait."""
 
