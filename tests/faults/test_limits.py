@@ -80,6 +80,7 @@ def test_a_fork_server_under_a_limit(place, children):
     """
     requires("setpriv")
     user = str(100_000 + 10 * os.getpid() + children)  # nobody else counts
+    ram.write(place / "a.ram", ram.mixed(12 << 20))  # work for three
     os.chown(place, int(user), -1)
     os.chown(place / "a.ram", int(user), -1)
     powers = "+dac_read_search,+dac_override"  # the interpreter may be root's
