@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from snapmig.operations.runs import read, windowed
+from snapmig.operations.runs import windowed
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.upload import MIN_PART, PartialObject
 from tests.s3.conftest import RAM
@@ -40,7 +40,7 @@ def test_refused_ranges_make_a_restore_slower(proxy, saved, restored, monkeypatc
             windows.append((self.window, self.window.size))
             proxy.rule = SlowDown(r"GET ", 1)  # to a worker
 
-    monkeypatch.setattr(read, "Windowed", Kept)
+    monkeypatch.setattr(windowed, "Windowed", Kept)
 
     assert restored(saved) == RAM
     ((window, before),) = windows
