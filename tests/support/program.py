@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from tests.support.outcome import Outcome
@@ -39,7 +40,9 @@ def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
 
 
 def end(process: subprocess.Popen[str], timeout: float | None = None) -> Outcome:
-    """Wait for the end of a process that was started."""
+    """Wait for the end of a process that was started, at a usual priority: others may need all."""
+    with suppress(OSError):  # it has ended, or we may not
+        os.setpriority(os.PRIO_PGRP, process.pid, 0)
     out, err = process.communicate(timeout=timeout)
     command = process.args if isinstance(process.args, list) else [process.args]
     return Outcome(process.returncode, out or "", err or "", command)
