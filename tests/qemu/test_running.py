@@ -692,7 +692,7 @@ def test_signal_in_the_first_look(busy: Monitored, shm: Path) -> None:
     try:
         wait_for(lambda: [*shm.iterdir()])
         process.send_signal(signal.SIGTERM)
-        outcome = snapmig_program.end(process, timeout=30)
+        outcome = snapmig_program.end(process, timeout=90)
     finally:
         process.kill()
         process.communicate()
@@ -744,7 +744,7 @@ def test_signal_while_qemu_writes(program: str, shm: Path, via: str) -> None:
         process = while_qemu_writes(guest, shm / "snap", via)
         try:
             process.send_signal(signal.SIGTERM)
-            outcome = snapmig_program.end(process, timeout=30)
+            outcome = snapmig_program.end(process, timeout=90)
         finally:
             process.kill()
             process.communicate()
