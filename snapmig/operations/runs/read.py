@@ -163,7 +163,7 @@ class Reading:
                 # Few reads need it, and its statistics take as long to load as all of this file.
                 from snapmig.operations.runs.windowed import WORKER_AHEAD, Windowed  # noqa: PLC0415
 
-                tasks = Windowed(tasks, self.chain, options.jobs, partial(_repeated, pool))
+                tasks = Windowed(tasks, self.chain, jobs, partial(_repeated, pool))
                 pool.run(tasks, report, ahead=WORKER_AHEAD)
             else:
                 pool.run(tasks, report)

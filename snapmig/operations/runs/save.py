@@ -138,8 +138,8 @@ class SaveRun:
         """
         Save all packets, or only those changed since the pass before.
 
-        :param batch: as of :class:`SaveTasks`; default: by the time that batches take
         :param limited: apply the limit on bytes written per second
+        :param batch: as of :class:`SaveTasks`; default: by the time that batches take
         :raises SnapmigError: any failure of a worker
         """
         inputs, writer = self._inputs, self._output.writer
