@@ -1,6 +1,5 @@
 """Facts about batches of guests that run under QEMU."""
 
-import re
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -9,6 +8,7 @@ import pytest
 
 import snapmig
 from tests.support import program as snapmig_program
+from tests.support.guests.qemu import CUT_OFF
 from tests.support.guests.resume import Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
@@ -17,8 +17,6 @@ from tests.support.processes import wait_for
 pytestmark = pytest.mark.guest
 
 LAYOUT = Layout(ram=32 << 20, hot_mask=7)
-CUT_OFF = re.compile("Channel error")
-"""What QEMU says of device state that nobody takes any more, if the signal comes just then."""
 
 
 @pytest.fixture

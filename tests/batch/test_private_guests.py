@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -13,7 +12,7 @@ import pytest
 
 import snapmig
 from tests.support import program as snapmig_program
-from tests.support.guests.qemu import rest_all
+from tests.support.guests.qemu import CUT_OFF, rest_all
 from tests.support.guests.resume import Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout, State
@@ -24,10 +23,6 @@ pytestmark = pytest.mark.guest
 
 LAYOUT = Layout(ram=32 << 20, hot_mask=7)
 NAMES = ("one", "two", "three")
-CUT_OFF = re.compile(
-    "Channel error|[Ee]rror.*(migrat|writ)|Unable to|failed to save|multifd|Broken pipe|Sibling"
-)
-"""What QEMU says of a migration whose destination goes."""
 PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
 
 

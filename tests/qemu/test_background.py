@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from tests.support import filesystems, userfaultfd
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
 from tests.support.guests.migration import MAPPED_RAM
+from tests.support.guests.qemu import CUT_OFF
 from tests.support.guests.resume import (
     LAYOUT,
     Memory,
@@ -44,8 +44,6 @@ ANONYMOUS = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
 BUSY = Layout(ram=96 << 20, hot_mask=15, ticks=0)
 """It writes to pages everywhere, so that QEMU sends pages from everywhere."""
 SPLIT = Layout(ram=LAYOUT.ram, hot_mask=7, below_4g=16 << 20)
-CUT_OFF = re.compile("[Ee]rror|Unable to write|failed to save")
-"""What QEMU may say of a destination that has gone."""
 
 
 def nodes(_folder: Path) -> Memory:

@@ -18,7 +18,7 @@ import snapmig
 from snapmig.errors import SnapmigError
 from tests.support.guests import migration
 from tests.support.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
-from tests.support.guests.qemu import Guest
+from tests.support.guests.qemu import CUT_OFF, Guest
 from tests.support.guests.resume import LAYOUT, goes_on, make
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
@@ -403,6 +403,7 @@ def cut_save(program: str, folder: Path, path: Path, form: Form, way: str) -> No
     """Have QEMU begin a slow save, and cancel that or kill QEMU in the middle."""
     require_capabilities(form.capabilities)
     with make(program, folder) as guest:
+        guest.expected_words = CUT_OFF
         tiny.wait_passes(guest, 1)
         migration.prepare(guest, form.capabilities, max_bandwidth=8 << 20)
         guest.execute("migrate", uri=migration.writable(guest, f"file:{path}"))

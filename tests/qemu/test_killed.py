@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import signal
 import socket
 import subprocess
@@ -17,7 +16,7 @@ import pytest
 
 import snapmig
 from tests.support import program as snapmig_program
-from tests.support.guests.qemu import Guest
+from tests.support.guests.qemu import CUT_OFF, Guest
 from tests.support.guests.resume import Memory, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
@@ -34,15 +33,6 @@ KINDS = {
     "anonymous": lambda _: Memory([f"memory-backend-ram,id=ram,size={LARGE.ram}"]),
 }
 MOMENTS = 4
-CUT_OFF = re.compile(
-    "Sibling indicated error 1$|Channel error|[Ee]rror.*(migrat|writ)|Unable to (read|write)"
-    r"|failed to save SaveStateEntry .*\(ram\): -[15]$|multifd_send"
-    r"|Failed to connect to '/run/snapmig-"
-)
-"""
-What QEMU says of a migration that is cancelled, or whose destination has gone. To cancel one QEMU
-shuts its channel, and whatever it writes then fails with EIO (5), over multifd with 1.
-"""
 
 
 @pytest.fixture(scope="module", params=KINDS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import socket
 import time
@@ -28,7 +27,7 @@ from tests.support.guests.private import (
     require_live,
     status,
 )
-from tests.support.guests.qemu import REFUSED
+from tests.support.guests.qemu import CUT_OFF, REFUSED
 from tests.support.guests.resume import Monitored, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import Layout
@@ -40,11 +39,6 @@ pytestmark = pytest.mark.guest
 
 BUSY = Layout(ram=128 << 20, ticks=0)
 """All of it is written in each pass, so that a live save without limits may never end."""
-CUT_OFF = re.compile(
-    "Sibling indicated error|Channel error|[Ee]rror.*(migrat|writ)|Unable to (read|write)"
-    r"|failed to save SaveStateEntry|multifd_send|Broken pipe"
-)
-"""What QEMU says of a migration that is cancelled, or whose destination has gone."""
 LONG_S = 3600
 
 both = pytest.mark.parametrize("options", [(), ("--live",)], ids=["paused", "live"])

@@ -22,7 +22,7 @@ from snapmig.operations.save import SaveResult
 from tests.support import filesystems
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
-from tests.support.guests.qemu import REFUSED, Guest
+from tests.support.guests.qemu import CUT_OFF, REFUSED, Guest
 from tests.support.guests.resume import (
     LAYOUT,
     Memory,
@@ -43,10 +43,7 @@ from tests.support.sweep import sweep
 pytestmark = pytest.mark.guest
 
 WAYS = [(live, jobs) for live in (False, True) for jobs in (1, 2, 4)]
-UNWRITTEN = re.compile(
-    "No space left on device|failed to save SaveStateEntry|Channel error"
-    "|Unable to (read from|write to) socket|has already quit"
-)
+UNWRITTEN = re.compile(f"{CUT_OFF.pattern}|No space left on device|has already quit")
 """What QEMU writes where it can't write a guest to the end."""
 LARGE = Layout(ram=128 << 20)
 """All of it is written in each pass, so that the second look of a live save takes long too."""

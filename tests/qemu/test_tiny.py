@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.guests import migration
 from tests.support.guests.migration import IGNORE_SHARED, MAPPED_RAM, MULTIFD
-from tests.support.guests.qemu import Guest, GuestError
+from tests.support.guests.qemu import CUT_OFF, Guest, GuestError
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import PAGE, ImageError, Layout, State
 from tests.support.guests.versions import needs_mapped_ram, require_capabilities
@@ -237,6 +237,7 @@ def test_save_that_is_cancelled(program: str, tmp_path: Path) -> None:
     """A cancelled save leaves a guest that continues counting and can be saved again."""
     uri = f"file:{tmp_path / 'state'}"
     with make(program, tmp_path) as guest:
+        guest.expected_words = CUT_OFF
         tiny.wait_passes(guest, 2)
         migration.prepare(guest, (MAPPED_RAM,), max_bandwidth=8 << 20)
         migration.cancel(guest, uri, 0.3)

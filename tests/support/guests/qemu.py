@@ -27,6 +27,16 @@ REFUSED = re.compile("Sibling indicated error")
 """Words of QEMU if snapmig refuses the state of a guest that its owner had stopped."""
 CANCELLED_LATE = re.compile("Unexpected migration completion status cancelling$")
 """Words of QEMU 11 of a migration cancelled in the moment of its completion; nothing is wrong."""
+CUT_OFF = re.compile(
+    "Sibling indicated error|Channel error|[Ee]rror.*(migrat|writ|channel)|multifd|Broken pipe"
+    "|Unable to (read|write|shutdown)|failed to save SaveStateEntry|Failed to connect to"
+)
+"""
+Words of QEMU of a migration that is cancelled, or whose destination has gone.
+
+To cancel one QEMU shuts its channel or file, and what it writes then fails with EIO (5), over
+multifd with 1: whether it says so depends on the moment.
+"""
 START_SECONDS = 30.0
 POLL_SECONDS = 0.1
 
