@@ -642,6 +642,7 @@ def large(program: str, shared_shm: Path) -> Iterator[Monitored]:
     (shared_shm / "large").mkdir()
     memory = file_memory(shared_shm / "large" / "ram", LARGE)
     with make_monitored(program, shared_shm, memory, LARGE) as guest:
+        guest.expected_words = CUT_OFF
         tiny.wait_passes(guest, 1)
         yield guest
 
