@@ -7,7 +7,16 @@ from collections.abc import Callable, Iterable
 from snapmig.handlers.counters import Counter
 from snapmig.workers.counters import Row
 
-__all__ = ("LARGEST", "SMALLEST", "BatchSizes", "batch_packets", "useful_workers")
+__all__ = (
+    "BATCH_NS",
+    "LARGEST",
+    "MIXED_NS",
+    "MOST",
+    "SMALLEST",
+    "BatchSizes",
+    "batch_packets",
+    "useful_workers",
+)
 
 SMALLEST = 4 << 20
 """Bytes of RAM: 10 ms of work, short enough for no worker to wait long for another's last batch."""
@@ -16,12 +25,14 @@ LARGEST = 16 << 20
 Each batch costs its worker and the parent half a millisecond besides the work: a save of 1 GiB with
 few changes took a fifth less processor time with these than with the smallest.
 """
-_MOST = 128 << 20
+MOST = 128 << 20
 """
 Bytes of RAM, where there is little in it: then a batch is worth its cost again. No more, because
 dense memory may follow, and its batches keep one worker busy for as long as they are large.
 """
-_BATCH_NS = 20_000_000
+BATCH_NS = 20_000_000
+MIXED_NS = 10_000_000
+"""Time of a batch, where there is little in it; half of it where codecs take turns."""
 _SHARES = 32
 _SHARES_A_WORKER = 2
 """
@@ -61,6 +72,7 @@ class BatchSizes:
 
     :param packet_size: bytes of RAM in a packet
     :param total: returns the sum of the workers' counters; None: all are as for dense memory
+    :param most: bytes of RAM in the largest, if it takes no more than `batch_ns`
     """
 
     def __init__(
@@ -69,11 +81,15 @@ class BatchSizes:
         largest: int = LARGEST,
         workers: int = 1,
         total: Callable[[], Row] | None = None,
+        most: int = MOST,
+        batch_ns: int = BATCH_NS,
     ) -> None:
         self._packet_size = packet_size
         self._least = self._largest = largest
         self._workers = workers
         self._total = total
+        self._most = most
+        self._batch_ns = batch_ns
         self._before = None if total is None else total()
 
     def __call__(self, left: int) -> int:
@@ -87,7 +103,7 @@ class BatchSizes:
             done = int(row[Counter.RAM_BYTES] - self._before[Counter.RAM_BYTES])
             if done >= self._least * self._workers:
                 took = int(row[Counter.WORK_NS] - self._before[Counter.WORK_NS])
-                fitting = done * _BATCH_NS // max(took, 1)
-                self._largest = min(max(fitting, self._least), _MOST)
+                fitting = done * self._batch_ns // max(took, 1)
+                self._largest = min(max(fitting, self._least), self._most)
                 self._before = row
         return batch_packets(left, self._packet_size, self._largest, self._workers)

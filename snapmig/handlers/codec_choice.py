@@ -19,30 +19,37 @@ from snapmig.container.format import Encoding
 from snapmig.encodings.codec_mix import Cost, Mix, best_mix
 from snapmig.encodings.compressions import Codec
 from snapmig.handlers.counters import Counter, by_codec
-from snapmig.workers.counters import Row
+from snapmig.workers.counters import COUNTERS, Row
 
 __all__ = ("CodecChoice",)
 
-WINDOW_BATCHES = 3
-"""Batches of each worker between two decisions: as many as it may be ahead of the destination."""
+WINDOW_BATCHES = 2
+"""Batches of each worker between two decisions."""
 WINDOW_S = 0.02
 """And at least so many seconds, where batches are small."""
-FADING = 0.98
-"""Weight of what was measured before, window by window: memory differs from place to place."""
+FADING = 0.5
+"""
+Weight of what was measured before, window by window. Memory is alike over some ten batches, and the
+next ten may take twice the bytes: by then a mix for those before has left the destination idle, or
+workers waiting.
+"""
+PROBES_FADING = 0.98
+"""The same for codecs beside each other: probes are few, and that changes little with memory."""
 PRIOR_BYTES = 1 << 20
 """Weight of the codecs' usual costs beside bytes that probes have measured."""
 
-FIRST_BANDWIDTH = 0.4
+FIRST_BANDWIDTH = 0.8
 """Bytes a nanosecond of the destination, until it has shown others: those of a usual SSD."""
 MOST_BANDWIDTH = 100.0
 WAITS = 0.1
 """Share of waiting from which on the destination is the limit, and so has shown its bandwidth."""
 NO_WAIT = 0.03
 """Share below which it may be faster than thought."""
-LEAST_STEP, MOST_STEP, STEP_GROWTH = 0.03, 1.0, 1.3
+LEAST_STEP, EARLY_STEP, MOST_STEP, STEP_GROWTH = 0.03, 1.0, 2.0, 1.3
 """
-By how much more it is then taken for: twice as fast until it has shown its bandwidth, later a
-little, and by a larger step after each window without a wait.
+By how much more it is then taken for: three times as fast until someone has waited, twice until a
+rate could be taken, later a little, and by a larger step after each window without a wait. It is no
+more than three times what it took, because what was written may still be ahead of it.
 """
 
 SPAN_WINDOWS, SPAN_NS = 2, 0.25e9
@@ -50,7 +57,7 @@ SPAN_WINDOWS, SPAN_NS = 2, 0.25e9
 Least windows and time over which a rate is taken: in a single window a batch more or less is a
 sixth, and a destination takes bytes in lumps.
 """
-GROWTH_NS = 0.1e9
+GROWTH_NS = 0.05e9
 """Time without a wait before a destination is taken for faster: some take bytes in bursts."""
 RECENT_WINDOWS, RECENT_NS = 8, 2e9
 """
@@ -90,6 +97,7 @@ class CodecChoice:
     :param workers: their number
     :param rate: limit on what they write, in bytes per second
     :param total: returns the sum of the workers' counters
+    :param in_memory: nobody waits for the destination
     """
 
     def __init__(
@@ -100,22 +108,26 @@ class CodecChoice:
         rate: int | None,
         total: Callable[[], Row],
         clock: Callable[[], float] = perf_counter,
+        *,
+        in_memory: bool = False,
     ) -> None:
         self._codecs = codecs
         self._workers = workers
         self._total = total
         self._clock = clock
         self._most = MOST_BANDWIDTH if rate is None else rate / 1e9
-        self._bandwidth = min(FIRST_BANDWIDTH, self._most)
+        self._bandwidth = min(MOST_BANDWIDTH if in_memory else FIRST_BANDWIDTH, self._most)
         self._step = MOST_STEP
-        self._mix = Mix(start, start, 0.0)
+        first = 0 if in_memory and rate is None else start
+        self._mix = Mix(first, first, 0.0)
         self._owed = 0.0
         self._batches = 0
-        self._last: Row | None = None
+        self._last: Row = np.zeros(COUNTERS, np.int64)
         self._last_s = clock()
-        self._shown_ns = -GROWTH_NS
+        self._asked_ns = self._shown_ns = 0.0
         self._moments = deque([_Moment(self._last_s * 1e9, 0, 0, 0)])
-        self._recent: Sums = np.zeros(0)
+        self._recent: Sums = np.zeros(COUNTERS)
+        self._lasting: Sums = np.zeros(COUNTERS)
         self._coding = np.array([codec.encoding != Encoding.RAW for codec in codecs])
 
     def __call__(self, waited_ns: int = 0) -> int:
@@ -138,14 +150,13 @@ class CodecChoice:
 
     def _decide(self, waited_ns: int, now: float) -> None:
         row = self._total()
-        new = row.astype(np.float64)
-        if self._last is not None:
-            new -= self._last
-        self._recent = new if self._last is None else self._recent * FADING + new
+        new = (row - self._last).astype(np.float64)
+        self._recent = self._recent * FADING + new
+        self._lasting = self._lasting * PROBES_FADING + new
         self._moments.append(_moment(row, waited_ns, now))
         self._follow(new[Counter.WRITTEN_BYTES])
         self._last, self._last_s = row, now
-        if self._sum(Counter.CODEC_DATA).any():
+        if self._of(self._recent, Counter.CODEC_DATA).any():
             self._mix = best_mix(self._costs())
 
     def _follow(self, written: float) -> None:
@@ -156,32 +167,35 @@ class CodecChoice:
         last = moments[-1].since(moments[-2])
         if not last.drained or not written:
             return  # nobody has asked the destination yet
+        self._asked_ns = self._asked_ns or moments[-2].ns
         if last.waiting > WAITS:
             shown = (span.rate for span in _spans(list(moments)) if span.waiting > WAITS)
             self._bandwidth = max(shown, default=last.rate)
-            self._step = LEAST_STEP
-            self._shown_ns = moments[-1].ns
+            known = moments[-1].ns - self._asked_ns >= SPAN_NS
+            self._step = LEAST_STEP if known else EARLY_STEP
+            self._shown_ns = moments[-1].ns if known else 0.0
         elif last.waiting < NO_WAIT and moments[-1].ns - self._shown_ns >= GROWTH_NS:
-            self._bandwidth = max(self._bandwidth, written / last.ns) * (1 + self._step)
-            self._step = min(STEP_GROWTH * self._step, MOST_STEP)
-            if self._step < MOST_STEP:
+            more = min(self._bandwidth * (1 + self._step), last.rate * (1 + MOST_STEP))
+            self._bandwidth = max(self._bandwidth, more)
+            if self._shown_ns:
+                self._step = min(STEP_GROWTH * self._step, MOST_STEP)
                 self._shown_ns = moments[-1].ns
         self._bandwidth = min(self._bandwidth, self._most)
 
-    def _sum(self, counter: Counter) -> Sums:
+    def _of(self, sums: Sums, counter: Counter) -> Sums:
         # Of each codec.
-        return self._recent[by_codec(counter, len(self._codecs))]
+        return sums[by_codec(counter, len(self._codecs))]
 
     def _costs(self) -> list[Cost]:
         recent = self._recent
         ns, ratio = self._codec_ns(), self._ratios()
-        data = self._sum(Counter.CODEC_DATA).sum()
+        data = self._of(recent, Counter.CODEC_DATA).sum()
         written = recent[Counter.WRITTEN_BYTES]
         write_ns = (recent[Counter.WRITE_NS] - recent[Counter.WAIT_NS]) / max(1.0, written)
-        coding = self._sum(Counter.CODEC_NS).sum() + self._sum(Counter.PROBE_NS).sum()
+        coding = sum(self._of(recent, each).sum() for each in (Counter.CODEC_NS, Counter.PROBE_NS))
         other = recent[Counter.WORK_NS] - recent[Counter.WRITE_NS] - coding
         other_ns = max(0.0, other) / data
-        beside = max(0.0, written - self._sum(Counter.CODEC_STORED).sum()) / data
+        beside = max(0.0, written - self._of(recent, Counter.CODEC_STORED).sum()) / data
         sizes = ratio + beside  # with packets that no codec makes smaller
         works = (other_ns + ns + write_ns * sizes) / self._workers
         return [
@@ -200,12 +214,18 @@ class CodecChoice:
 
     def _measured(self, usual: Sums, in_use: Counter, probed: Counter) -> Sums:
         # The relations between codecs are the usual ones, then those of the probes; their height is
-        # that of all packets that the codecs in use encoded.
-        used = self._sum(Counter.CODEC_DATA) * self._coding
-        found = float((self._sum(in_use) * self._coding).sum())
-        expected = _scaled(usual, used, found) * PRIOR_BYTES
-        tried = PRIOR_BYTES + self._sum(Counter.PROBE_DATA)
-        return _scaled((expected + self._sum(probed)) / tried, used, found)
+        # that of the latest packets that the codecs in use encoded.
+        tried = PRIOR_BYTES + self._of(self._lasting, Counter.PROBE_DATA)
+        expected = self._scaled(usual, self._lasting, in_use) * PRIOR_BYTES
+        found = (expected + self._of(self._lasting, probed)) / tried
+        return self._scaled(found, self._recent, in_use)
+
+    def _scaled(self, each: Sums, sums: Sums, in_use: Counter) -> Sums:
+        # So that what was used of each codec gives what was found.
+        used = self._of(sums, Counter.CODEC_DATA) * self._coding
+        found = float((self._of(sums, in_use) * self._coding).sum())
+        given = float((each * used).sum())
+        return each * (found / given) if given and found else each
 
 
 def _moment(row: Row, waited_ns: int, now: float) -> _Moment:
@@ -224,9 +244,3 @@ def _spans(moments: Sequence[_Moment]) -> Iterator[_Moment]:
             start += 1
         if later.ns - moments[start].ns >= SPAN_NS or later is moments[-1]:
             yield later.since(moments[start])
-
-
-def _scaled(each: Sums, used: Sums, found: float) -> Sums:
-    # So that what was used of each gives what was found.
-    given = float((each * used).sum())
-    return each * (found / given) if given and found else each

@@ -15,6 +15,7 @@ __all__ = (
     "force_unmount",
     "hide_memory",
     "huge_page_size",
+    "is_in_memory",
     "keep_capabilities",
     "keep_freed_memory",
     "punch_hole",
@@ -40,6 +41,8 @@ _MNT_FORCE, _MNT_DETACH = 1, 2
 CAP_DAC_READ_SEARCH = 2
 """The right to read any file, of capabilities(7)."""
 _CAPABILITY_VERSION = 0x20080522
+_TMPFS_MAGIC = 0x01021994
+_RAMFS_MAGIC = 0x858458F6
 _HUGETLBFS_MAGIC = 0x958458F6
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -145,11 +148,21 @@ def keep_freed_memory(largest: int, most: int) -> None:
 
 def huge_page_size(path: str) -> int | None:
     """Return the page size in bytes of a file on hugetlbfs, None for any other file."""
+    kind, block_size = _filesystem(path)
+    return block_size if kind == _HUGETLBFS_MAGIC else None
+
+
+def is_in_memory(path: str) -> bool:
+    """Return True for files whose pages are their only place: on tmpfs or ramfs."""
+    return _filesystem(path)[0] in (_TMPFS_MAGIC, _RAMFS_MAGIC)
+
+
+def _filesystem(path: str) -> tuple[int, int]:
     facts = (ctypes.c_long * 32)()  # struct statfs: type, then block size; 120 bytes on 64 bits
     if _libc.statfs(os.fsencode(path), facts) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), path)
-    return int(facts[1]) if facts[0] & 0xFFFFFFFF == _HUGETLBFS_MAGIC else None
+    return facts[0] & 0xFFFFFFFF, int(facts[1])
 
 
 def set_io_priority(name: str, level: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +21,14 @@ OTHER_NS = 0.5
 """Nanoseconds for a byte besides encoding and writing."""
 WRITE_NS = 0.4
 """Nanoseconds for a stored byte on its way to the page cache."""
-SPREAD = 0.5
-"""By how much packets differ: the deviation of the logarithm of their ratio."""
+STRETCHES = (
+    "0.9*4 0.58*2 0.35*8 0.16*7 0.43*3 0.57*35 0.2*66 0.46*3 0.2*46 0.53 0.28*126 0.3*8 0.25*2"
+    " 0.1*2 0.3*7 0.53*8 0.06 0.58 0.14 0.52 0.22*2 0.11*6 0.06*16 0.6*5 0.3*5 0.5*5 0.2*3 0.56*3"
+    " 0.22*4 0.5*8 0.18*5 0.3 0.1*8"
+)
+"""Stored bytes for a byte of zstd 1, over so many batches: those of a Linux guest of 2 GiB."""
+SPREAD = 0.15
+"""By how much packets of a stretch differ: the deviation of the logarithm of their ratio."""
 
 
 class _Batch(NamedTuple):
@@ -63,6 +70,8 @@ class MadeUpSave:
         self._bandwidth = bandwidth
         self._late_ns = late_ns
         self._draw = np.random.default_rng(1)
+        self._memory = cycle(_hardnesses())
+        self._here = 1.0
         self._probed = 0
         self._free = 0.0
         self._written: list[deque[tuple[float, int]]] = [deque() for _ in range(workers)]
@@ -90,17 +99,25 @@ class MadeUpSave:
         self.ns = max(self.now, self._free)
         return self
 
-    def follow(self, assumed: Sequence[Codec], rate: int | None = None) -> MadeUpSave:
+    def follow(
+        self, assumed: Sequence[Codec], rate: int | None = None, *, in_memory: bool = False
+    ) -> MadeUpSave:
         """Do it with a choice that has other costs in mind before it measures."""
         row, clock = self.row.copy, lambda: self.now / 1e9
-        return self.run(CodecChoice(assumed, 1, self._workers, rate, row, clock))
+        choice = CodecChoice(assumed, 1, self._workers, rate, row, clock, in_memory=in_memory)
+        return self.run(choice)
 
     def _encode(self, at: int) -> _Batch:
-        codec, hard = self._true[at], self._draw.lognormal(-SPREAD * SPREAD / 2, SPREAD)
+        self._here = next(self._memory)
+        codec, hard = self._true[at], self._hardness()
         stored = int(BATCH * min(1.0, codec.ratio * hard))
         encode_ns = int(BATCH * codec.ns * self._draw.uniform(0.8, 1.2))
         self.used[at] += 1
         return _Batch(at, stored, encode_ns, int(stored * WRITE_NS))
+
+    def _hardness(self) -> float:
+        # Of a packet here, beside that of a usual one.
+        return self._here * self._draw.lognormal(-SPREAD * SPREAD / 2, SPREAD)
 
     def _write(self, batch: _Batch, written: deque[tuple[float, int]]) -> int:
         # Return how long the worker waits for an older batch.
@@ -130,7 +147,7 @@ class MadeUpSave:
         # One packet of a batch in 60, by all codecs, in no time.
         if self._draw.integers(60):
             return
-        size, hard = 512 << 10, self._draw.lognormal(-SPREAD * SPREAD / 2, SPREAD)
+        size, hard = 512 << 10, self._hardness()
         for at, codec in enumerate(self._true):
             if codec.ratio < 1:
                 self.row[Counter.PROBE_DATA + at] += size
@@ -139,3 +156,10 @@ class MadeUpSave:
         probed = self.row[Counter.PROBE_NS : Counter.PROBE_NS + len(self._true)].sum()
         self.row[Counter.WORK_NS] += int(probed) - self._probed
         self._probed = int(probed)
+
+
+def _hardnesses() -> list[float]:
+    # Of each batch, 1 in the mean.
+    pairs = (stretch.partition("*") for stretch in STRETCHES.split())
+    ratios = [float(ratio) for ratio, _, number in pairs for _ in range(int(number or 1))]
+    return [ratio * len(ratios) / sum(ratios) for ratio in ratios]

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from snapmig.handlers.batch_size import LARGEST, SMALLEST, BatchSizes, batch_packets, useful_workers
+from snapmig.handlers.batch_size import (
+    LARGEST,
+    MIXED_NS,
+    SMALLEST,
+    BatchSizes,
+    batch_packets,
+    useful_workers,
+)
 from snapmig.handlers.counters import Counter
 from snapmig.workers.counters import COUNTERS
 
@@ -56,6 +63,24 @@ def test_batches_grow_where_there_is_little_to_do() -> None:
     dense = sizes(left)
 
     assert (usual, sparse, dense) == (LARGEST // PACKET, 128 * MIB // PACKET, LARGEST // PACKET)
+
+
+def test_batches_of_a_mix_grow_to_a_limit() -> None:
+    """Batches of codecs in turn start small, and stay below what others may have."""
+    row = np.zeros(COUNTERS, np.int64)
+    sizes = BatchSizes(PACKET, SMALLEST, 2, row.copy, LARGEST, MIXED_NS)
+    left = 64 * 1024 * MIB // PACKET
+    first = sizes(left)
+    row[Counter.RAM_BYTES], row[Counter.WORK_NS] = 2 * SMALLEST, MIXED_NS
+    fast = sizes(left)
+    row[Counter.RAM_BYTES], row[Counter.WORK_NS] = 4 * SMALLEST, MIXED_NS + 1
+    faster = sizes(left)
+
+    assert (first, fast, faster) == (
+        SMALLEST // PACKET,
+        2 * SMALLEST // PACKET,
+        LARGEST // PACKET,
+    )
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,11 @@ def full(request, tmp_path, shm):
     return ram.write(place / "full", ram.noise(256))
 
 
+def test_a_place_in_memory_is_known(shm):
+    """Shared memory is in memory; other filesystems are not."""
+    assert (libc.is_in_memory(str(shm)), libc.is_in_memory("/proc")) == (True, False)
+
+
 def test_a_punched_hole_is_zero(full):
     """A punched range reads as zeros, and nothing else does."""
     before = full.read_bytes()

@@ -19,7 +19,15 @@ from snapmig.attachments import NOTE_PACKET, StoredAttachment
 from snapmig.container.format import Layout
 from snapmig.errors import SnapmigError
 from snapmig.geometry import Geometry
-from snapmig.handlers.batch_size import LARGEST, SMALLEST, BatchSizes, useful_workers
+from snapmig.handlers.batch_size import (
+    BATCH_NS,
+    LARGEST,
+    MIXED_NS,
+    MOST,
+    SMALLEST,
+    BatchSizes,
+    useful_workers,
+)
 from snapmig.handlers.codec_choice import CodecChoice
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.save import SaveHandler, SavePlan
@@ -40,6 +48,7 @@ from snapmig.operations.runs.save_warnings import (
 from snapmig.operations.runs.space import check_save_space
 from snapmig.pages import Mask
 from snapmig.stores.location import Location
+from snapmig.system.libc import is_in_memory
 from snapmig.workers.counters import COUNTERS, Row
 from snapmig.workers.pool import Wakers, Workers
 from snapmig.workers.tasks import Handler, TaskSource
@@ -116,7 +125,12 @@ class SaveRun:
         self.changed = 0
         settings = options.settings
         self._choice = CodecChoice(
-            settings.codecs, settings.start, workers.size, workers.rate, workers.counters.total
+            settings.codecs,
+            settings.start,
+            workers.size,
+            workers.rate,
+            workers.counters.total,
+            in_memory=settings.adapts and _is_in_memory(inputs.path),
         )
         self._ram_size = len(inputs.geometry.ram_range(output.packets))
         self._report = reporter(workers, self._ram_size, options.progress)
@@ -299,14 +313,21 @@ class SaveRun:
     def _batch_sizes(self) -> BatchSizes:
         # Codecs that follow the destination take turns, and an object's packets wait on disk until
         # they are sent; so do those of the packed layout, in memory, until they have a place.
-        follows = self._inputs.options.settings.adapts or not isinstance(self._inputs.path, Path)
+        adapts = self._inputs.options.settings.adapts
+        remote = not isinstance(self._inputs.path, Path)
         packed = self._output.writer.plan.layout == Layout.PACKED
         return BatchSizes(
             self._inputs.geometry.packet_size,
-            SMALLEST if follows else LARGEST,
+            SMALLEST if adapts or remote else LARGEST,
             self.worker_count,
-            None if follows or packed else self._workers.counters.total,
+            None if remote or packed else self._workers.counters.total,
+            LARGEST if adapts else MOST,
+            MIXED_NS if adapts else BATCH_NS,
         )
+
+
+def _is_in_memory(path: Location) -> bool:
+    return isinstance(path, Path) and is_in_memory(str(path.parent))
 
 
 def _read_image(inputs: SaveInputs, output: SaveOutput) -> Callable[[], Handler]:
