@@ -34,6 +34,7 @@ def add_parser(verbs: Verbs) -> None:
     parser.add_argument("--parent", metavar="OTHER", required=True, help="the new parent")
     add_option(parser, "jobs")
     add_option(parser, "page_digests", default=None, default_text="unchanged")
+    add_option(parser, "deltas")
     add_option(parser, "follow_remote_parents")
     add_keys(parser, locks=True)
     add_progress(parser)

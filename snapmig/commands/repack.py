@@ -33,7 +33,7 @@ examples:
 _KEPT = ("compression", "layout", "packet_size", "page_digests", "window")
 _OPTIONS = (
     *("compression", "level", "jobs", "force", "follow_remote_parents"),
-    *("layout", "packet_size", "page_digests", "accelerator", "depth", "window"),
+    *("layout", "packet_size", "page_digests", "deltas", "accelerator", "depth", "window"),
 )
 
 
@@ -43,8 +43,7 @@ def add_parser(verbs: Verbs) -> None:
         "repack",
         help="store a snapshot in another form",
         usage="snapmig repack [options] SNAPSHOT OUT",
-        description="Make a snapshot with the same contents in another form. Options that are\n"
-        "not given keep the form of SNAPSHOT.",
+        description="Make a snapshot of the same contents in the form that the options say.",
         epilog=_EPILOG,
     )
     parser.add_argument("snapshot", metavar="SNAPSHOT", help="a snapshot")

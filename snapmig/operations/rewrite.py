@@ -77,6 +77,7 @@ def rebase(
     snapshot: PathLike,
     *,
     parent: PathLike,
+    deltas: bool | None = None,
     page_digests: bool | None = None,
     follow_remote_parents: bool = False,
     keys: Keys | None = None,
@@ -88,6 +89,8 @@ def rebase(
 
     It gets a new id, so its own children need a rebase too.
 
+    :param deltas: store changed pages as differences from the parent's, as :func:`snapmig.save`
+        does; default: only if ``parent`` has no page digests
     :param page_digests: store a digest of each page; default: as now
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
@@ -96,7 +99,9 @@ def rebase(
     :raises SnapmigError: a parent is missing, or an error listed for :func:`snapmig.save`
     """
     ring = parse_keys(keys)
-    wishes = _Wishes(jobs, progress, follow_remote_parents, page_digests, force=True, keyring=ring)
+    wishes = _Wishes(
+        jobs, progress, follow_remote_parents, page_digests, deltas=deltas, force=True, keyring=ring
+    )
     with ExitStack() as stack:
         file = stack.enter_context(SnapshotFile(os.fspath(snapshot), keys=ring))
         other = stack.enter_context(SnapshotFile(os.fspath(parent), keys=ring))
@@ -119,6 +124,7 @@ def repack(  # noqa: PLR0913 - the options of the command line
     depth: int | None = None,
     packet_size: str | int | None = None,
     layout: LayoutName | None = None,
+    deltas: bool | None = None,
     page_digests: bool | None = None,
     sealing: SealingName | None = None,
     follow_remote_parents: bool = False,
@@ -134,6 +140,7 @@ def repack(  # noqa: PLR0913 - the options of the command line
 
     :param level: compression level, or ``auto``; default: the compression's own
     :param depth: packets in flight per worker, for an asynchronous accelerator
+    :param deltas: store changed pages as differences from the parent's, as in :func:`rebase`
     :param page_digests: store a digest of each page; default: as ``snapshot`` does
     :param follow_remote_parents: look for parents anywhere, as named by snapshots; default: only
         beside a snapshot and below
@@ -145,7 +152,7 @@ def repack(  # noqa: PLR0913 - the options of the command line
     """
     wishes = _Wishes(
         jobs, progress, follow_remote_parents, page_digests, compression, accelerator, level,
-        window, depth, packet_size, layout, force, parse_keys(keys), _sealing(sealing),
+        window, depth, packet_size, layout, deltas, force, parse_keys(keys), _sealing(sealing),
     )  # fmt: skip
     with SnapshotFile(os.fspath(snapshot), keys=wishes.keyring) as file, ExitStack() as stack:
         reading = stack.enter_context(Reading(file, wishes.reading()))
@@ -167,6 +174,7 @@ class _Wishes:
     depth: int | None = None
     packet_size: str | int | None = None
     layout: LayoutName | None = None
+    deltas: bool | None = None
     force: bool = False
     keyring: Keyring | None = None
     sealing: Sealing | None = None
@@ -235,6 +243,7 @@ def _options(
         live=False,
         progress=wishes.progress,
         parent=parent,
+        deltas=wishes.deltas,
         page_digests=digests,
         follow_remote_parents=wishes.follow_remote_parents,
         sealing=_seal_as(file, wishes),

@@ -15,7 +15,7 @@ import pytest
 import snapmig
 from snapmig.commands.main import build_parser
 from tests.cli.conftest import RAM
-from tests.support import ram
+from tests.support import kinds, ram
 from tests.support.normal import normal
 
 GOLDEN = Path(__file__).parent / "golden-chains"
@@ -23,13 +23,14 @@ VERBS = ("chain", "diff", "merge", "rebase", "repack")
 KEYS = "--passphrase-file --passphrase-command --key-file --identity"
 COMMON = f"--json -q -v --color --debug -h --help {KEYS}"
 READ = f"--follow-remote-parents --progress {COMMON}"
+DIGESTS, DELTAS = "--page-digests --no-page-digests", "--deltas --no-deltas"
 OPTIONS = {
     "chain": f"--follow-remote-parents {COMMON}",
     "diff": f"-j --jobs --ranges {READ}",
-    "merge": f"--recipient -j --jobs --page-digests --no-page-digests -f --force {READ}",
-    "rebase": f"--recipient --parent -j --jobs --page-digests --no-page-digests {READ}",
+    "merge": f"--recipient -j --jobs {DIGESTS} -f --force {READ}",
+    "rebase": f"--recipient --parent -j --jobs {DIGESTS} {DELTAS} {READ}",
     "repack": "--recipient --sealing -j --jobs --compression --accelerator --depth --level "
-    f"--window --packet-size --layout --page-digests --no-page-digests -f --force {READ}",
+    f"--window --packet-size --layout {DIGESTS} {DELTAS} -f --force {READ}",
 }
 PARSERS = {
     verb: parser
@@ -234,3 +235,32 @@ def test_a_refusal_in_json(cli):
     outcome = cli("chain", "--json", "lost.snap")
 
     assert (outcome.out, json.loads(outcome.err)["exit_code"]) == ("", 1)
+
+
+ONTO_DIGESTS, ONTO_NONE = "monday.snap", "sunday.snap"
+"""Parents with page digests, and without."""
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("verb", ["rebase", "repack"])
+@pytest.mark.parametrize(
+    ("parent", "option", "any_there"),
+    [
+        (ONTO_DIGESTS, "", False),
+        (ONTO_DIGESTS, "--deltas", True),
+        (ONTO_NONE, "", True),
+        (ONTO_NONE, "--no-deltas", False),
+    ],
+)
+def test_differences_as_a_save_stores_them(cli, verb, parent, option, any_there):
+    """Where the parent has page digests only if asked for, else always; the guest is the same."""
+    rebase = f"rebase tuesday.snap --parent {parent}"
+    lines = [f"{rebase} {option}"]
+    if verb == "repack":
+        lines = [rebase, f"repack -f tuesday.snap tuesday.snap {option}"]
+    for line in [*lines, "restore tuesday.snap restored.ram"]:
+        cli(*line.split()).ok()
+    found = {kind for packet in kinds.read("tuesday.snap") for kind in packet.kinds}
+
+    assert (kinds.DELTA in found) == any_there
+    assert Path("restored.ram").read_bytes() == Path("tuesday.ram").read_bytes()
