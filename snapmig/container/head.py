@@ -90,7 +90,7 @@ class SnapshotHead:
         self.index_checked = index_checked
         try:
             with ExitStack() as stack:
-                self._source: ByteSource = open_source(path)
+                self._source: ByteSource = open_source(path, self.shown)
                 stack.callback(self._source.close)
                 self._load(keys)
                 stack.pop_all()

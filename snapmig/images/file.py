@@ -62,9 +62,14 @@ class ImageFile:
         Return bytes of the file's metadata.
 
         :raises SnapmigError: the file ends before them
+        :raises OSError: they can't be read; with the path
         """
         # A place from the file itself may be beyond what the kernel takes for an offset.
-        data = pread_all(self.fd, length, offset) if offset < self.size else b""
+        try:
+            data = pread_all(self.fd, length, offset) if offset < self.size else b""
+        except OSError as error:
+            error.filename = error.filename or self.shown
+            raise
         if len(data) < length:
             end = min(self.size, offset + len(data))
             message = f"file ends at {end:#x}, expected {length} bytes from here"

@@ -15,10 +15,11 @@ from snapmig.system.files import check_destination
 __all__ = ("check_location", "create", "load_s3", "open_source")
 
 
-def open_source(name: str | SourcePlan) -> ByteSource:
+def open_source(name: str | SourcePlan, shown: str | None = None) -> ByteSource:
     """
     Open a file, or the object of an ``s3://`` URL.
 
+    :param shown: name of the file in errors; default: its path
     :raises StoreError: the object can't be read
     :raises SnapmigError: not a regular file
     :raises OSError: the file can't be opened
@@ -26,7 +27,7 @@ def open_source(name: str | SourcePlan) -> ByteSource:
     plan = name if isinstance(name, SourcePlan) else SourcePlan(name)
     location = parse_location(plan.name)
     if not isinstance(location, ObjectUrl):
-        return FileSource(plan.name)
+        return FileSource(plan.name, shown)
     load_s3()
     # Imported only here, because it takes 300 ms.
     from snapmig.stores.object import ObjectSource  # noqa: PLC0415

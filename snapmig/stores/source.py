@@ -83,6 +83,7 @@ class FileSource:
     """
     A regular file.
 
+    :param shown: its name in errors; default: its path
     :raises SnapmigError: not a regular file
     :raises OSError: it can't be opened
     """
@@ -90,7 +91,8 @@ class FileSource:
     remote: ClassVar[bool] = False
     repeated_requests = 0
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, shown: str | None = None) -> None:
+        self._shown = shown or path
         self._fd = open_regular(path)
         self._closing = weakref.finalize(self, os.close, self._fd)  # a worker's has no other end
         self._closing.atexit = False
@@ -101,7 +103,11 @@ class FileSource:
 
     def read(self, offset: int, length: int) -> bytes:
         """Return bytes; fewer only at the end of the file."""
-        return pread_all(self._fd, length, offset)
+        try:
+            return pread_all(self._fd, length, offset)
+        except OSError as error:
+            error.filename = self._shown
+            raise
 
     def keep(self, offset: int, length: int) -> None:
         """Do nothing: all of a file is at hand."""

@@ -202,6 +202,24 @@ ssize_t write(int fd, const void *data, size_t length)
 READS(pread, off_t)
 READS(pread64, off64_t)
 
+/* Of a short read half of the first buffer is left; Python gives but one. */
+#define READS_PARTS(name, declaration, arguments) \
+    ssize_t name declaration { \
+        char full[PATH_MAX]; ssize_t result; int action; \
+        REAL(name); \
+        if (!resolve(fd, NULL, full)) return real arguments; \
+        action = enter(READ); \
+        struct iovec half = {parts[0].iov_base, parts[0].iov_len / 2}; \
+        if (action == SHORT && half.iov_len) parts = &half, count = 1; \
+        FAILS(action) result = real arguments; \
+        leave(READ, 0, 0, 0, NULL, NULL, NULL, 0); \
+        return result; }
+#define PARTS int fd, const struct iovec *parts, int count
+READS_PARTS(preadv, (PARTS, off_t offset), (fd, parts, count, offset))
+READS_PARTS(preadv64, (PARTS, off64_t offset), (fd, parts, count, offset))
+READS_PARTS(preadv2, (PARTS, off_t offset, int flags), (fd, parts, count, offset, flags))
+READS_PARTS(preadv64v2, (PARTS, off64_t offset, int flags), (fd, parts, count, offset, flags))
+
 #define SIMPLE(name, declaration, arguments, watch, kind, inode, offset, length, path, other) \
     int name declaration { \
         char full[PATH_MAX], second[PATH_MAX]; int result, action; \

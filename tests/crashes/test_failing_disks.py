@@ -17,8 +17,11 @@ FAILING = (Call.OPEN, Call.WRITE, Call.TRUNCATE, Call.SYNC, Call.RENAME, Call.LI
 """Files can still be removed on a full disk."""
 RESTARTED = (Call.OPEN, Call.WRITE, Call.TRUNCATE, Call.SYNC, Call.PUNCH, Call.READ)
 HALVED = (Call.WRITE, Call.READ)
-READ_ONLY = ("restore", "restore-resume", "restore-microvm", "merge", "rebase")
-"""Runs that read snapshots with pread."""
+READ_ONLY = (
+    *("restore", "restore-resume", "restore-microvm", "merge", "rebase"),
+    *("save", "save-incremental"),
+)
+"""Runs that read snapshots with pread, and images with preadv."""
 
 
 def run(runs: Runs, scenario: Scenario, action: Action, at: int, **how) -> Ended:
@@ -99,7 +102,7 @@ def test_interrupted_calls(runs, name):
 
 @pytest.mark.parametrize("name", READ_ONLY)
 def test_a_source_that_can_not_be_read(runs, name):
-    """A snapshot on a failing disk: exit code 1, its name, and nothing is left."""
+    """A snapshot or an image on a failing disk: exit code 1 and its name, or all is whole."""
     scenario, folder = SCENARIOS[name], runs.given.folder
     run(runs, scenario, Action.NOTHING, 0, calls=(Call.READ,), folder=folder)
     count = runs.control.count
@@ -107,3 +110,16 @@ def test_a_source_that_can_not_be_read(runs, name):
         how = {"last": FOR_GOOD, "number": errno.EIO, "calls": (Call.READ,), "folder": folder}
         ended = run(runs, scenario, Action.FAIL, at, **how)
         assert problem(runs, scenario, ended) == []
+        assert ended.code == 0 or str(runs.given.folder.parent) in ended.err
+
+
+@pytest.mark.parametrize("action", [Action.FAIL, Action.SHORT])
+def test_an_image_that_can_not_be_read_is_looked_at_in_its_mapping(runs, action):
+    """Reads that fail, or move half, from the middle of a save on: the snapshot is whole."""
+    scenario = SCENARIOS["save"]
+    how = {"calls": (Call.READ,), "folder": runs.given.folder}
+    run(runs, scenario, Action.NOTHING, 0, **how)
+    middle = runs.control.count // 2
+    ended = run(runs, scenario, action, middle, last=FOR_GOOD, number=errno.EIO, **how)
+
+    assert (ended.code, scenario.unfinished(runs.given, runs.work)) == (0, [])
