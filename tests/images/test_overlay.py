@@ -102,6 +102,22 @@ def test_a_packet_in_one_file_is_not_copied(tmp_path):
     assert not reader.view(0, SIZE).flags.owndata
 
 
+def test_a_large_range_is_copied(tmp_path):
+    """Later stores do not show in the copy."""
+    base = write_layer(tmp_path / "base", dict.fromkeys(range(PAGES), 7))
+    found = OverlayReader([str(base)]).read(0, SIZE)
+    base.write_bytes(bytes(SIZE))
+
+    assert (found == 7).all()
+
+
+def test_read_and_view_are_the_same(three):
+    """In whichever file the range lies."""
+    reader = OverlayReader([str(path) for path in three])
+    for start, stop in reader.extents(0, SIZE):
+        assert reader.read(start, stop).tobytes() == reader.view(start, stop).tobytes()
+
+
 def test_extents_do_not_overlap_and_go_up(three):
     """Each byte is in one extent at most."""
     extents = list(OverlayReader([str(path) for path in three]).extents(0, SIZE))

@@ -61,6 +61,14 @@ class MappedFile:
         """Return a range, which ends with the file at the latest."""
         return self.array[start:stop]
 
+    def read(self, start: int, stop: int) -> Bytes:
+        """Return a copy of a range: it takes half the time of its page faults."""
+        content: Bytes = np.empty(stop - start, np.uint8)
+        with suppress(OSError):
+            if os.preadv(self.fd, [content.data], start) == content.size:
+                return content
+        return self.array[start:stop]  # a disk that fails, or an image that shrank, as ever
+
     def release(self, start: int, stop: int) -> None:
         """
         Drop a range from this process's page tables; the file keeps it.
@@ -97,25 +105,23 @@ class PartsReader(ImageReader):
 
     def view(self, start: int, stop: int) -> Bytes:
         """Return the mapped bytes of a range inside one part."""
-        number = bisect_right(self._starts, start) - 1
-        shift = self._parts[number].file_offset - self._parts[number].start
-        return self._files[number].array[start + shift : stop + shift]
+        file, shift = self._at(start)
+        return file.array[start + shift : stop + shift]
 
     def read(self, start: int, stop: int) -> Bytes:
-        """Return a copy of such a range: it takes half the time of its page faults."""
-        number = bisect_right(self._starts, start) - 1
-        part, content = self._parts[number], np.empty(stop - start, np.uint8)
-        with suppress(OSError):
-            place = start - part.start + part.file_offset
-            if os.preadv(self._files[number].fd, [content.data], place) == content.size:
-                return content
-        return self.view(start, stop)  # a disk that fails, or an image that shrank, as ever
+        """Return a copy of such a range, see :meth:`MappedFile.read`."""
+        file, shift = self._at(start)
+        return file.read(start + shift, stop + shift)
 
     def release(self, start: int, stop: int) -> None:
         """Note that a range is no longer needed."""
         for part, file in self._between(start, stop):
             shift = part.file_offset - part.start
             file.release(max(start, part.start) + shift, min(stop, part.stop) + shift)
+
+    def _at(self, start: int) -> tuple[MappedFile, int]:
+        number = bisect_right(self._starts, start) - 1
+        return self._files[number], self._parts[number].file_offset - self._parts[number].start
 
     def _between(self, start: int, stop: int) -> Iterator[tuple[Part, MappedFile]]:
         number = max(0, bisect_right(self._starts, start) - 1)

@@ -22,6 +22,9 @@ __all__ = ("MAX_LAYERS", "OverlayImage", "OverlayReader")
 
 MAX_LAYERS = 256
 
+_LARGE = 64 << 10
+"""Bytes. Less is mapped by a single page fault, and a copy would take longer."""
+
 
 class OverlayReader(ImageReader):
     """
@@ -39,15 +42,24 @@ class OverlayReader(ImageReader):
 
     def view(self, start: int, stop: int) -> Bytes:
         """Return the mapped bytes of a range inside one extent."""
-        for file in reversed(self._files):
-            if next(file.extents(start, start + 1), None):
-                return file.array[start:stop]
-        return self._files[0].array[start:stop]
+        return self._at(start).array[start:stop]
+
+    def read(self, start: int, stop: int) -> Bytes:
+        """Return a copy of a large range, see :meth:`MappedFile.read`."""
+        file = self._at(start)
+        return file.array[start:stop] if stop - start < _LARGE else file.read(start, stop)
 
     def release(self, start: int, stop: int) -> None:
         """Note that a range is no longer needed."""
         for file in self._files:
             file.release(start, stop)
+
+    def _at(self, start: int) -> MappedFile:
+        # The last one with data there.
+        for file in reversed(self._files):
+            if next(file.extents(start, start + 1), None):
+                return file
+        return self._files[0]
 
     def _extents(self, layer: int, start: int, stop: int) -> Iterator[tuple[int, int]]:
         below = start
