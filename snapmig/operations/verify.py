@@ -96,7 +96,8 @@ def verify(
     """
     Check a snapshot: superblock, tables, index, attachments, and every packet decoded.
 
-    Page digests, if present, are compared with the pages.
+    Page digests, if present, are compared with the pages. Parents are read only as far as
+    the snapshot takes pages from them.
 
     Damage does not raise: it is collected in the result.
 

@@ -307,6 +307,25 @@ def test_damaged_page_digests_of_a_parent_that_nobody_needs_are_no_harm():
 
 
 @pytest.mark.usefixtures("place")
+def test_damaged_page_digests_are_their_own_snapshots_affair(cli):
+    """No child takes any: it is sound, and so is what is saved on it."""
+    digests.damage("sunday.snap", 2)
+    cli("verify", "tuesday.snap").ok()
+    cli("save", "sunday.ram", "new.snap", "--parent", "tuesday.snap").ok()
+    cli("verify", "new.snap").ok()
+
+    assert whole("new.snap") == OLD
+
+
+@pytest.mark.usefixtures("place")
+def test_damaged_page_digests_are_found_in_their_own_snapshot(cli):
+    """A verification of the parent names the packet."""
+    digests.damage("sunday.snap", 2)
+
+    cli("verify", "sunday.snap").fails(3, "packet 2: ", "checksum of the page digests is 0x")
+
+
+@pytest.mark.usefixtures("place")
 def test_a_parent_with_page_digests_is_not_decoded():
     """A save does not meet damage in its stored bytes; with differences it does."""
     snapmig.save("sunday.ram", "old.snap", page_digests=True, packet_size=PACKET, jobs=1)
