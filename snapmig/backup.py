@@ -165,6 +165,7 @@ def prune(
     *,
     dry_run: bool = False,
     lock_wait: float | None = None,
+    progress: GuestProgress | None = None,
 ) -> Outcome[PruneResult]:
     """
     Remove snapshots outside the rules.
@@ -172,11 +173,12 @@ def prune(
     :param guests: names of guests; default: all
     :param dry_run: only decide
     :param lock_wait: seconds to wait for each guest's lock; default: as configured
+    :param progress: called with a guest's name and the bytes on disk that are removed now and then
     :returns: a decision on each snapshot, with sizes in bytes
     :raises UsageError: an invalid configuration, or an unknown guest
     :raises OSError: the configuration can't be read
     """
-    work = partial(prune_guests, dry_run=dry_run, lock_wait=lock_wait)
+    work = partial(prune_guests, dry_run=dry_run, lock_wait=lock_wait, progress=_shower(progress))
     return _collect(config, guests, work)
 
 
@@ -187,6 +189,7 @@ def report(
     *,
     force: bool = False,
     maps: bool = True,
+    progress: GuestProgress | None = None,
 ) -> Outcome[GuestState]:
     """
     Write an HTML page about guests and their snapshots, from the repository.
@@ -195,12 +198,14 @@ def report(
     :param guests: names of guests; default: all
     :param force: replace an existing page
     :param maps: with a picture of the memory of each guest's newest snapshot
+    :param progress: called with a guest's name and a phase, without numbers
     :returns: the states; guests that need attention are warnings
     :raises UsageError: an invalid configuration, an unknown guest, or another kind of file
     :raises DestinationExistsError: the page exists and ``force`` is not set
     :raises OSError: the configuration can't be read, or the page not written
     """
-    work = partial(write_page, output=Path(output), force=force, maps=maps)
+    shower = _shower(progress)
+    work = partial(write_page, output=Path(output), force=force, maps=maps, progress=shower)
     return _collect(config, guests, work)
 
 

@@ -9,24 +9,21 @@ Chains, tables and superblocks of all are checked each time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from snapmig.backups.config import Config, GuestConfig
 from snapmig.backups.plan import Chains
+from snapmig.backups.progress import ShowProgress, hidden
 from snapmig.backups.report import Report
 from snapmig.backups.repository import guest_folder
 from snapmig.backups.roots import root_problems
 from snapmig.backups.stored import Contents, StoredSnapshot, is_gone
 from snapmig.errors import CorruptSnapshotError, SnapmigError
-from snapmig.operations.progress import ProgressCallback
 from snapmig.operations.verify import verify
 
 __all__ = ("CheckOptions", "CheckResult", "check", "is_due")
-
-ShowProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class CheckOptions:
     everything: bool = False
     days: int = 1
     jobs: int | None = None
-    progress: ShowProgress = lambda _: nullcontext()
+    progress: ShowProgress = hidden
 
 
 @dataclass(frozen=True, slots=True)

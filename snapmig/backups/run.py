@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from snapmig.backups.hooks import HookError, run_hook
 from snapmig.backups.lock import LockedError
 from snapmig.backups.metrics import load_library, write_metrics
 from snapmig.backups.plan import Plan, plan_next
+from snapmig.backups.progress import ShowProgress, hidden
 from snapmig.backups.prune import future_snapshots, prune_folder
 from snapmig.backups.report import Report
 from snapmig.backups.repository import guest_folder
@@ -27,13 +27,11 @@ from snapmig.errors import SnapmigError, StoreError
 from snapmig.guests.wait import MonitorWait, parse_monitor_timeout
 from snapmig.operations.failures import describe
 from snapmig.operations.options.parse import parse_guest
-from snapmig.operations.progress import ProgressCallback
+from snapmig.operations.progress import phase_reporter
 from snapmig.operations.save import SaveResult
 from snapmig.stores.location import Location
 
 __all__ = ("RunOptions", "run")
-
-ShowProgress = Callable[[str], AbstractContextManager[ProgressCallback | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class RunOptions:
     jobs: int | None = None
     monitor_timeout: float | None = None
     metrics: Path | None = None
-    progress: ShowProgress = lambda _: nullcontext()
+    progress: ShowProgress = hidden
 
 
 def run(config: Config, guests: Sequence[GuestConfig], report: Report, options: RunOptions) -> None:
@@ -216,10 +214,14 @@ class _GuestRun:
 
     def _prune(self, read: Callable[[], Contents]) -> tuple[str, ...]:
         dry_run = self._options.dry_run
+        guest = self._guest
         try:
-            return tuple(
-                prune_folder(self._folder, read(), self._guest, self._report, dry_run=dry_run)
-            )
+            with self._options.progress(guest.name) as progress:
+                tell = phase_reporter(progress, "removing old snapshots")
+                found = prune_folder(
+                    self._folder, read(), guest, self._report, dry_run=dry_run, tell=tell
+                )
+            return tuple(found)
         except (OSError, StoreError, LockedError) as error:  # the guest is saved all the same
             self._report.fail(error, self._guest.name)
             return ()

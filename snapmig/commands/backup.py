@@ -198,6 +198,7 @@ def _add_prune(own: Verbs) -> None:
     _add_guests(parser)
     _add_dry_run(parser)
     _add_lock_wait(parser)
+    add_progress(parser)
     add_common(parser)
 
 
@@ -211,6 +212,7 @@ def _add_report(own: Verbs) -> None:
     )  # fmt: skip
     parser.add_argument("-f", "--force", action="store_true", help="replace an existing page")
     parser.add_argument("--no-maps", action="store_true", help="without pictures of memory")
+    add_progress(parser)
     add_common(parser)
 
 

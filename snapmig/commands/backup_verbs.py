@@ -93,16 +93,16 @@ def _check(options: argparse.Namespace) -> int:
 
 def _prune(options: argparse.Namespace) -> int:
     def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
-        wait = options.lock_wait
-        prune(config, guests, report, dry_run=options.dry_run, lock_wait=wait)
+        given = {"config": config, "guests": guests, "report": report}
+        call(prune, options, progress=_progress(options, "pruning"), **given)
 
     return _with_guests(options, work, loud=options.dry_run or None)
 
 
 def _report(options: argparse.Namespace) -> int:
     def work(config: Config, guests: Sequence[GuestConfig], report: Report) -> None:
-        maps = not options.no_maps
-        write_page(config, guests, report, output=options.output, force=options.force, maps=maps)
+        given = {"config": config, "guests": guests, "report": report, "maps": not options.no_maps}
+        call(write_page, options, progress=_progress(options, "reporting"), **given)
 
     return _with_guests(options, work)
 

@@ -99,18 +99,21 @@ def bar_class() -> Any:
     return SizeBar
 
 
-def make_bar(words: str, total_bytes: int, started: float, **options: Any) -> Any:
+def make_bar(
+    words: str, total_bytes: int, started: float, *, form: str = _FORM, **options: Any
+) -> Any:
     """
     Return a bar of bytes.
 
     :param words: label of the work, or the name of the guest
     :param started: start of the work, by ``time.time()``
+    :param form: as tqdm's ``bar_format``
     :param options: tqdm's options for this bar
     """
     bar = bar_class()(
         desc=printable(words),
         total=total_bytes,
-        bar_format=_FORM,
+        bar_format=form,
         dynamic_ncols=True,
         **options,
     )
@@ -148,14 +151,16 @@ class _Bar:
         self._last = progress
         show_share(self._bar, progress)
         self._bar.update(progress.done_bytes - self._bar.n)
-        if self._phase and progress.done_bytes >= progress.total_bytes:
+        if self._phase and progress.done_bytes >= progress.total_bytes > 0:
             self.close()
 
     def _make(self, progress: Progress) -> None:
         self._phase = progress.phase
         words = f"{self._words}, {self._phase}" if self._phase else self._words
-        leave = not self._phase
-        self._bar = make_bar(words, progress.total_bytes, self._started, miniters=1, leave=leave)
+        form = _FORM if progress.total_bytes else "{desc}"
+        self._bar = make_bar(
+            words, progress.total_bytes, self._started, form=form, miniters=1, leave=not self._phase
+        )
 
     def close(self) -> None:
         if self._bar is not None:

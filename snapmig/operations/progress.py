@@ -16,11 +16,11 @@ class Progress:
     """
     The state of a run at one moment.
 
-    :param total_bytes: guest RAM to process
+    :param total_bytes: guest RAM to process; of a removal, bytes on disk
     :param done_bytes: guest RAM of packets already written or checked
     :param stored_bytes: their size in the snapshot; 0 during a restore
     :param phase: words for what is done before or after the packets, with numbers of its own if it
-        comes before them, such as bytes of a file
+        comes before them, such as bytes of a file, and none if its length is unknown
     """
 
     total_bytes: int

@@ -89,6 +89,28 @@ def test_progress_comes_with_the_guests_name(place):
     assert seen[-1][1].done_bytes == len(RAM)
 
 
+def test_progress_of_a_prune_comes_with_the_guests_name(place):
+    """The callback receives the bytes on disk that are removed."""
+    place.configure("[retention]\nkeep_last = 1")
+    for _ in range(2):
+        backup.run(place.config, prune=False)
+    seen = []
+    backup.prune(place.config, progress=lambda guest, state: seen.append((guest, state)))
+
+    assert {guest for guest, _ in seen} == {"web"}
+    assert 0 < seen[-1][1].done_bytes == seen[-1][1].total_bytes
+
+
+def test_a_run_tells_of_its_removals(place):
+    """After the save as a phase of its own."""
+    place.configure("[retention]\nkeep_last = 1")
+    seen = []
+    for _ in range(2):
+        backup.run(place.config, progress=lambda _, state: seen.append(state.phase))
+
+    assert seen[-1] == "removing old snapshots"
+
+
 def test_a_configuration_to_start_from(place):
     """Init writes the commented file once."""
     path = place.folder / "new.toml"

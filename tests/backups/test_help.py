@@ -17,8 +17,8 @@ OPTIONS = {
     "restore": "--before --snapshot --format -f --force --in-place --for-qemu --keep-going "
     f"--monitor-timeout -j --jobs --progress {COMMON}",
     "check": f"--all --days -j --jobs --progress {COMMON}",
-    "prune": f"-n --dry-run --lock-wait {COMMON}",
-    "report": f"-o --output -f --force --no-maps {COMMON}",
+    "prune": f"-n --dry-run --lock-wait --progress {COMMON}",
+    "report": f"-o --output -f --force --no-maps --progress {COMMON}",
     "init": f"-f --force {COMMON}",
 }
 

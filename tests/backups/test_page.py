@@ -195,6 +195,32 @@ def test_programs_get_the_states(place):
     assert (found["message_type"], found["state"], found["snapshots"]) == ("report", "good", 1)
 
 
+def test_progress_says_what_is_looked_at(place):
+    """Each guest's snapshots, and then its memory."""
+    place.configure(guests=GUESTS)
+    page = place.folder / "page.html"
+    seen = []
+    snapmig.backup.report(
+        place.config, page, progress=lambda guest, state: seen.append((guest, state.phase))
+    )
+
+    assert seen == [
+        (guest, phase)
+        for phase in ("reading snapshots", "drawing memory")
+        for guest in ("web", "db", "gone")
+    ]
+
+
+def test_a_terminal_shows_what_is_looked_at(place):
+    """A line with the guest, gone at the end."""
+    place.put(NOW, 1)
+    err = place.backup("report", f"--output={place.folder}", "--progress=tty").ok(err=None).err
+    left = re.sub(r"[^\r]*\r", "", err)
+
+    assert "reporting web, reading snapshots" in err
+    assert left.strip() == ""
+
+
 def test_a_page_needs_jinja(place, monkeypatch):
     """Without it the sentence says how to install it."""
     monkeypatch.setitem(sys.modules, "jinja2", None)

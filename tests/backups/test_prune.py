@@ -1,5 +1,6 @@
 """Facts about pruning a repository; which snapshots the rules keep is in test_retention."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -136,3 +137,36 @@ def test_a_guest_without_snapshots_is_no_error(place):
     """Before its first save there is nothing to remove."""
     place.backup("prune").ok()
     assert list((place.folder / "repo").iterdir()) == []
+
+
+def test_progress_counts_what_is_removed(filled):
+    """In bytes on disk, from none to all."""
+    doomed = sorted((filled.folder / "repo" / "web").glob("*.snap"))[:3]
+    size = sum(path.stat().st_blocks * 512 for path in doomed)
+    err = filled.backup("prune", "--progress=json").ok(err=None).err
+    told = [json.loads(line) for line in err.splitlines()]
+
+    assert [(told[at]["done_bytes"], told[at]["total_bytes"]) for at in (0, -1)] == [
+        (0, size),
+        (size, size),
+    ]
+
+
+def test_a_bar_counts_what_is_removed(filled):
+    """It has the name of the guest."""
+    assert "pruning web: 100%|" in filled.backup("prune", "--progress=tty").err
+
+
+def test_without_removals_there_is_no_bar(filled):
+    """All that is kept takes no time."""
+    filled.backup("prune").ok()
+    filled.backup("prune", "--progress=tty").ok()
+
+
+def test_results_do_not_depend_on_progress(filled):
+    """Progress is on stderr alone."""
+    lines = [filled.told("prune", "-n", *more) for more in ([], ["--progress=json"])]
+    for line in lines:
+        del line[-1]["seconds"]
+
+    assert lines[0] == lines[1]

@@ -15,7 +15,7 @@ from snapmig.backups.stored import Contents, StoredSnapshot
 from snapmig.errors import SnapmigError
 from snapmig.operations.failures import describe
 
-__all__ = ("GuestState", "SnapshotState", "last_good", "states")
+__all__ = ("GuestState", "SnapshotState", "last_good", "state_of")
 
 _GROWTH_DAYS = 30
 
@@ -84,16 +84,12 @@ def last_good(contents: Contents) -> StoredSnapshot | None:
     return next((item for item in past if chains.problem(item) is None), None)
 
 
-def states(config: Config, guests: Sequence[GuestConfig], now: datetime) -> list[GuestState]:
+def state_of(config: Config, guest: GuestConfig, now: datetime) -> GuestState:
     """
-    Return the state of each guest. An unreadable folder is a state, too.
+    Return the state of a guest. An unreadable folder is a state, too.
 
     :param now: aware, in local time
     """
-    return [_state(config, guest, now) for guest in guests]
-
-
-def _state(config: Config, guest: GuestConfig, now: datetime) -> GuestState:
     folder = guest_folder(config.repository, guest.name)
     try:
         folder.check_repository()

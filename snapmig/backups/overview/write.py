@@ -8,13 +8,15 @@ from datetime import datetime
 from pathlib import Path
 
 from snapmig.backups.config import Config, GuestConfig
-from snapmig.backups.overview.guests import GuestState, states
+from snapmig.backups.overview.guests import GuestState, state_of
 from snapmig.backups.overview.page import ATTENTION, make_page
+from snapmig.backups.progress import ShowProgress, hidden
 from snapmig.backups.report import Report
 from snapmig.errors import SnapmigError, UsageError
 from snapmig.maps.drawing import draw
 from snapmig.maps.svg import to_svg
 from snapmig.operations.memory_map import memory_map
+from snapmig.operations.progress import phase_reporter
 from snapmig.system.files import check_destination
 from snapmig.system.partial import write_file
 
@@ -45,6 +47,7 @@ def write_page(
     output: Path,
     force: bool = False,
     maps: bool = True,
+    progress: ShowProgress = hidden,
 ) -> None:
     """
     Write a page about guests. Those that need attention are warnings.
@@ -52,14 +55,26 @@ def write_page(
     :param output: the file, or a directory for ``index.html``
     :param force: replace an existing page
     :param maps: with the memory of each guest's newest snapshot, from its index
+    :param progress: returns, for a guest's name, a context that gives a progress callback
     :raises UsageError: see :func:`page_path`
     :raises DestinationExistsError: the page exists and ``force`` is not set
     :raises SnapmigError: Jinja is missing
     """
     path, now = page_path(output), datetime.now().astimezone()
     check_destination(path, force=force)  # before a long look at the repository
-    found = states(config, guests, now)
-    page = make_page(str(config.repository), found, now, _map if maps else lambda _: None)
+
+    def look(guest: GuestConfig) -> GuestState:
+        with progress(guest.name) as show:
+            phase_reporter(show, "reading snapshots")(0, 0)
+            return state_of(config, guest, now)
+
+    def draw_map(guest: GuestState) -> str | None:
+        with progress(guest.guest) as show:
+            phase_reporter(show, "drawing memory")(0, 0)
+            return _map(guest)
+
+    found = [look(guest) for guest in guests]
+    page = make_page(str(config.repository), found, now, draw_map if maps else lambda _: None)
     write_file(path, page.encode(), force=force)
     mask = os.umask(0)
     os.umask(mask)

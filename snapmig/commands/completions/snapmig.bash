@@ -95,8 +95,8 @@ _snapmig_options() {
     'backup list') echo '-h --help --json -q --quiet -v --verbose --color --debug' ;;
     'backup restore') echo '-h --help --before --snapshot --format -f --force --in-place --for-qemu --keep-going --monitor-timeout -j --jobs --progress --json -q --quiet -v --verbose --color --debug' ;;
     'backup check') echo '-h --help --all --days -j --jobs --progress --json -q --quiet -v --verbose --color --debug' ;;
-    'backup prune') echo '-h --help -n --dry-run --lock-wait --json -q --quiet -v --verbose --color --debug' ;;
-    'backup report') echo '-h --help -o --output -f --force --no-maps --json -q --quiet -v --verbose --color --debug' ;;
+    'backup prune') echo '-h --help -n --dry-run --lock-wait --progress --json -q --quiet -v --verbose --color --debug' ;;
+    'backup report') echo '-h --help -o --output -f --force --no-maps --progress --json -q --quiet -v --verbose --color --debug' ;;
     'backup init') echo '-h --help -f --force --json -q --quiet -v --verbose --color --debug' ;;
     'daemon') echo '-h --help' ;;
     'daemon firecracker') echo '-h --help --listen --user --working-set --fill --once -j --jobs --cache --follow-remote-parents --json -q --quiet -v --verbose --color --debug --passphrase-file --passphrase-command --key-file --identity' ;;
@@ -137,6 +137,8 @@ _snapmig_values() {
         'backup run --progress' | \
         'backup restore --progress' | \
         'backup check --progress' | \
+        'backup prune --progress' | \
+        'backup report --progress' | \
         'daemon cloud-hypervisor --progress' | \
         'commit --progress') choices='auto tty json none' ;;
     'save --color' | \
