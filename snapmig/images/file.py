@@ -68,7 +68,7 @@ class ImageFile:
         try:
             data = pread_all(self.fd, length, offset) if offset < self.size else b""
         except OSError as error:
-            error.filename = error.filename or self.shown
+            error.filename = self.shown
             raise
         if len(data) < length:
             end = min(self.size, offset + len(data))

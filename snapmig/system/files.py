@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -102,13 +103,22 @@ def read_small(path: str | os.PathLike[str], limit: int) -> bytes:
 
 
 def pread_all(fd: int, length: int, offset: int) -> bytes:
-    """Return ``length`` bytes from ``offset``, fewer only at the end of the file."""
-    data = os.pread(fd, length, offset)
-    while len(data) < length:
-        more = os.pread(fd, length - len(data), offset + len(data))
-        if not more:
-            break
-        data += more
+    """
+    Return ``length`` bytes from ``offset``, fewer only at the end of the file.
+
+    :raises OSError: they can't be read; with the file's name
+    """
+    try:
+        data = os.pread(fd, length, offset)
+        while len(data) < length:
+            more = os.pread(fd, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+    except OSError as error:
+        with suppress(OSError):
+            error.filename = os.readlink(f"/proc/self/fd/{fd}")
+        raise
     return data
 
 

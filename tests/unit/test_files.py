@@ -161,6 +161,15 @@ def test_short_reads_are_continued(tmp_path, monkeypatch):
         assert files.pread_all(file.fileno(), 100, 50) == bytes(range(50, 150))
 
 
+def test_a_failed_read_names_the_file(tmp_path):
+    """Whoever has only a descriptor says what could not be read."""
+    path = tmp_path / "a"
+    with path.open("wb") as file, pytest.raises(OSError, match="Bad file descriptor") as caught:
+        files.pread_all(file.fileno(), 1, 0)
+
+    assert caught.value.filename == str(path)
+
+
 def test_a_read_past_the_end_gives_what_is_there(tmp_path):
     """Fewer bytes come back only where the file ends."""
     (tmp_path / "a").write_bytes(b"abcdef")
