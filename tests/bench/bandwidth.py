@@ -62,7 +62,8 @@ def _measure(options: argparse.Namespace, limit: str, records: Records) -> Took:
         for number in range(options.rounds):
             for codec in in_turn(codecs, number, options.rounds):
                 timing, others = watched(
-                    lambda codec=codec: _save(options.image, folder, before, codec, options.jobs)
+                    lambda codec=codec: _save(options.image, folder, before, codec, options.jobs),
+                    options.image.stat().st_size,
                 )
                 stored = timing.said["stored_size"]
                 took[codec].append((timing.said["seconds"], stored))

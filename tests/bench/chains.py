@@ -181,17 +181,17 @@ def _run_rounds(
             change = series.changes[run.image - 1]
             known = {"peak_bytes": peaks[run], "order": planned.index(run), "role": run.role}
             known |= {"changed_share": round(change.share, 4), "destination": place_name(run.image)}
-            known |= _run(run, place.folder)
+            known |= _run(run, place.folder, options.ram)
             keep(described(run.operation, run.name, number, jobs=options.jobs, **known))
 
 
-def _run(run: ChainRun, folder: Path) -> dict[str, Any]:
+def _run(run: ChainRun, folder: Path, ram: int) -> dict[str, Any]:
     run.prepare()
     there = disk_bytes(run.output)
     # Of a folder, all files are in shared memory, where there is nothing to wait for.
     output = None if run.output.is_dir() else run.output
     timing, others = watched(
-        lambda: run_command(run.command, output=output, sync=not run.synced, cwd=folder)
+        lambda: run_command(run.command, output=output, sync=not run.synced, cwd=folder), ram
     )
     written = disk_bytes(run.output) - there
     say(f"{run.operation} of image {run.image}, {run.name}: {timing.wall:.3f} s")

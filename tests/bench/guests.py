@@ -198,7 +198,7 @@ def _measure_limit(bench: Bench, running: Running, limit: GuestLimit, number: in
 def _on_memory(running: Running, work: Callable[[], Took]) -> tuple[Took, dict[str, Any]]:
     # Holes that QEMU fills by reading them are punched again.
     gaps, before = machines.holes(running.memory), sizes(running.memory).disk
-    took, outside = watched(work)
+    took, outside = watched(work, running.memory.stat().st_size)
     grown = sizes(running.memory).disk - before
     machines.give_back(running.memory, gaps)
     return took, {**outside, "memory_disk_bytes": before, "grown_bytes": grown}
@@ -219,7 +219,7 @@ def _measure_restore(
         if cache == "cold":
             machines.forget_pages(path)
         share = guest_runs.still_cached(path)
-        took, outside = watched(lambda: restore(running, path, bench.jobs))
+        took, outside = watched(lambda: restore(running, path, bench.jobs), bench.options.ram)
         grown = None if one.private else sizes(running.memory).disk
     more = {**outside, "cached_share": share, "memory_disk_bytes": grown}
     where = place if place == "shm" else f"{place}, {cache}"
@@ -255,7 +255,7 @@ def _measure_pause(
     way.prepare(running, bench.jobs)
     running.drain()
     gaps = machines.holes(running.memory)
-    took, more = watched(lambda: way.run(running, path, bench.jobs))
+    took, more = watched(lambda: way.run(running, path, bench.jobs), bench.options.ram)
     if path.exists():
         size = sizes(path)
         path.unlink()

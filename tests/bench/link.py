@@ -121,7 +121,10 @@ def _measure(machine: Machine, shared: Path, link: Link, path: Path, way: Way, j
         running.guest.execute("migrate-incoming", uri=f"tcp:{link.addresses[1]}:{PORT}")
         sent = link.sent(0)
         took, others = watched(
-            lambda: guest_runs.until_resumed(running, lambda: _send(running, link, path, way, jobs))
+            lambda: guest_runs.until_resumed(
+                running, lambda: _send(running, link, path, way, jobs)
+            ),
+            machine.ram,
         )
         sent = link.sent(0) - sent
     figures = {"wall_s": round(took.wall, 4), "cpu_s": round(took.cpu, 4), "sent_bytes": sent}

@@ -14,8 +14,6 @@ from typing import Any, BinaryIO
 
 from tests.bench.facts import ROOT
 
-READY_BYTES = 4 << 30
-"""As much as a run here takes: a guest of 2 GiB, its file and its workers."""
 BLOCK = bytes(1 << 20)
 
 
@@ -111,15 +109,17 @@ def busy() -> Busy:
     return Busy((user + nice + system + irq + softirq) / tick, stolen / tick)
 
 
-def settle() -> None:
+def settle(ready_bytes: int) -> None:
     """
     Write out what earlier runs left, and have free memory that needs no host.
 
     A virtual machine gives free memory back to its host, within seconds where free pages are
     reported; whoever takes such pages next waits for the host, seven times as long as for others.
+
+    :param ready_bytes: how much free memory the next run takes
     """
     os.sync()
-    length = min(READY_BYTES, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2)
+    length = min(ready_bytes, os.sysconf("SC_AVPHYS_PAGES") * mmap.PAGESIZE // 2)
     with os.fdopen(os.memfd_create("ready"), "wb", buffering=0) as memory:
         for _ in range(length // len(BLOCK)):
             memory.write(BLOCK)

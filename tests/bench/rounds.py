@@ -66,9 +66,13 @@ def in_turn(items: Sequence[T], number: int, rounds: int = sys.maxsize) -> list[
     return [*items[start:], *items[:start]]
 
 
-def watched(work: Callable[[], Run]) -> tuple[Run, dict[str, float]]:
-    """Run something on a settled machine; return its figures, and what others used meanwhile."""
-    settle()
+def watched(work: Callable[[], Run], ram: int) -> tuple[Run, dict[str, float]]:
+    """
+    Run something on a settled machine; return its figures, and what others used meanwhile.
+
+    :param ram: bytes of the guest's; what a run takes is at most twice as much
+    """
+    settle(2 * ram)
     before = busy()
     took = work()
     after = busy()

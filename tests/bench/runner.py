@@ -67,7 +67,7 @@ class Runner:
                 return Timing(took.slowest, took.cpu, took.mean)
             return run_command(item.what, cwd=self._place.sources)
 
-        timing, others = watched(work)
+        timing, others = watched(work, self._place.image.stat().st_size)
         if number != WARM_UP:
             say(f"round {number + 1}: {item.label}: {timing.wall:.3f} s")
         self._keep(
