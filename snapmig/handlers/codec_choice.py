@@ -61,9 +61,10 @@ GROWTH_NS = 0.05e9
 """Time without a wait before a destination is taken for faster: some take bytes in bursts."""
 RECENT_WINDOWS, RECENT_NS = 8, 2e9
 """
-Least windows and time of which the best rate counts. A destination shows its bandwidth only while
-there is always something to write. A mix that keeps workers as busy as the destination leaves it
-idle at times, and after the rate of such a time the next mix would be slower still.
+Least windows and time of which the median of the rates with waits counts. A destination shows its
+bandwidth only while there is always something to write. A mix that keeps workers as busy as the
+destination leaves it idle at times, and after the rate of such a time alone the next mix would be
+slower still; the best of the rates may be that of a burst.
 """
 
 Sums = npt.NDArray[np.float64]
@@ -169,8 +170,8 @@ class CodecChoice:
             return  # nobody has asked the destination yet
         self._asked_ns = self._asked_ns or moments[-2].ns
         if last.waiting > WAITS:
-            shown = (span.rate for span in _spans(list(moments)) if span.waiting > WAITS)
-            self._bandwidth = max(shown, default=last.rate)
+            shown = [span.rate for span in _spans(list(moments)) if span.waiting > WAITS]
+            self._bandwidth = float(np.median(shown)) if shown else last.rate
             known = moments[-1].ns - self._asked_ns >= SPAN_NS
             self._step = LEAST_STEP if known else EARLY_STEP
             self._shown_ns = moments[-1].ns if known else 0.0
