@@ -269,6 +269,7 @@ with SharedPool(1, 1) as pool:
             workers.run(source)
         before = multiprocess.active_children()[0]
         os.kill(before.pid, signal.SIGKILL)
+        before.join()
     print(len(source.replies))
 """
 

@@ -51,7 +51,7 @@ def guest(source: Monitored) -> Iterator[Monitored]:
     yield source
     names = source.execute("query-migrate-capabilities")
     states = [{"capability": item["capability"], "state": False} for item in names]
-    wait_for(lambda: is_at_rest(source))
+    bring_to_rest(source)
     source.execute("migrate-set-capabilities", capabilities=states)
     source.execute(
         "migrate-set-parameters",
@@ -68,6 +68,15 @@ def is_at_rest(guest: Guest) -> bool:
     """Return True if QEMU is done with a migration; it reports a failed one a moment before."""
     busy = any(item["type"] == "migration" for item in guest.execute("query-yank"))
     return migration_status(guest) in (None, "none", *OVER) and not busy
+
+
+def bring_to_rest(guest: Guest) -> None:
+    """Wait for that; a QEMU that goes on waiting for a refused channel is told to give up."""
+    try:
+        wait_for(lambda: is_at_rest(guest))
+    except AssertionError:
+        guest.execute("migrate_cancel")
+        wait_for(lambda: is_at_rest(guest))
 
 
 def migrate(guest: Guest, address: str, capabilities: Sequence[str], **settings: Any) -> None:
