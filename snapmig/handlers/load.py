@@ -67,6 +67,7 @@ class RestoreHandler:
         sound = [packet for packet in packets if packet.packet not in lost]
         if self._zeros:
             self._zero(task, sound)
+        self._store.start_writing_back()
         _count(row, self._geometry, task, sound)
         row[Counter.ENGINE_FAILURES] = self._chain.engine_failures
         row[Counter.REPEATED_REQUESTS] = self._chain.repeated_requests

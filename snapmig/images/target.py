@@ -20,7 +20,7 @@ from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE
 from snapmig.pages import Bytes
 from snapmig.system.files import pwrite_all, write_error
-from snapmig.system.libc import punch_hole
+from snapmig.system.libc import punch_hole, start_writeback
 
 __all__ = ("Store", "TargetPlan", "open_store")
 
@@ -36,6 +36,7 @@ class TargetPlan(NamedTuple):
     :param needed: size of the complete file in bytes, reported when its filesystem is full
     :param in_place: the file has older contents, so zero pages must be written too
     :param huge_page_size: page size in bytes on hugetlbfs, else None
+    :param to_disk: the file is synced at the end, so writing it back should begin early
     """
 
     path: str
@@ -43,6 +44,7 @@ class TargetPlan(NamedTuple):
     needed: int
     in_place: bool
     huge_page_size: int | None
+    to_disk: bool = False
 
 
 class Store(Protocol):
@@ -61,6 +63,10 @@ class Store(Protocol):
         """Put contiguous bytes at the end, and return their offset; by default it can't grow."""
         raise TypeError(f"can't grow by {content.size} bytes")
 
+    def start_writing_back(self) -> None:
+        """Start writing to the disk what was put since the last call; by default do nothing."""
+        return
+
 
 class _Opened:
     # The file of a plan, open in this process.
@@ -74,6 +80,9 @@ class _Opened:
         while count := os.preadv(self._fd, [content.data[done:]], offset + done):
             done += count
 
+    def start_writing_back(self) -> None:
+        pass
+
 
 class _FileStore(_Opened):
     """Writes with pwrite; zeros become holes if the filesystem can punch them."""
@@ -82,12 +91,24 @@ class _FileStore(_Opened):
         super().__init__(plan)
         self._can_punch = True
         self._end: int | None = None
+        self._first: int | None = None  # of what was written since the last start of a writeback
+        self._stop = 0
 
     def write(self, offset: int, content: Bytes) -> None:
         try:
             pwrite_all(self._fd, content, offset)
         except OSError as error:
             raise write_error(error, self._plan.shown, self._plan.needed) from error
+        self._note(offset, content.size)
+
+    def _note(self, offset: int, length: int) -> None:
+        self._first = offset if self._first is None else min(self._first, offset)
+        self._stop = max(self._stop, offset + length)
+
+    def start_writing_back(self) -> None:
+        if self._plan.to_disk and self._first is not None:
+            start_writeback(self._fd, self._first, self._stop - self._first)
+        self._first, self._stop = None, 0
 
     def append(self, content: Bytes) -> int:
         # The kernel finds the end and writes there in one step, whoever else does the same, and the
@@ -100,7 +121,9 @@ class _FileStore(_Opened):
                 pass  # the filesystem is nearly full: the next attempt says so
         except OSError as error:
             raise write_error(error, self._plan.shown, self._plan.needed) from error
-        return os.lseek(self._end, 0, os.SEEK_CUR) - content.size
+        offset = os.lseek(self._end, 0, os.SEEK_CUR) - content.size
+        self._note(offset, content.size)
+        return offset
 
     def zero(self, offset: int, length: int) -> None:
         if self._can_punch:

@@ -94,7 +94,7 @@ def restore_nameless(reading: Reading, folder: Path, part: Part) -> Iterator[tup
     :raises NoSpaceError: it does not fit
     """
     with NamelessFile(folder, _check_room(reading, folder, str(folder), part)) as file:
-        yield file.fd, _fill_new(reading, file, folder, part).data_pages
+        yield file.fd, _fill_new(reading, file, folder, part, to_disk=False).data_pages
 
 
 @contextmanager
@@ -132,7 +132,13 @@ def _check_room(reading: Reading, folder: Path, shown: str, part: Part) -> int:
 
 
 def _fill_new(
-    reading: Reading, file: NewFile, folder: Path, part: Part, *, resumed: bool = False
+    reading: Reading,
+    file: NewFile,
+    folder: Path,
+    part: Part,
+    *,
+    resumed: bool = False,
+    to_disk: bool = True,
 ) -> Filled:
     file.resize(part.image.size)
     for offset, piece in part.image.pieces:
@@ -143,6 +149,7 @@ def _fill_new(
         needed=file.needed,
         in_place=resumed,  # a packet without pages has no digest to compare
         huge_page_size=huge_page_size(str(folder)),
+        to_disk=to_disk,
     )
     if part.placer.measured:
         known = list(reading.problems)
@@ -176,6 +183,7 @@ def restore_in_place(reading: Reading, path: Path, part: Part, *, resumed: bool 
             needed=part.image.size,
             in_place=True,
             huge_page_size=huge_page_size(str(path)),
+            to_disk=True,
         )
         with remarking(f"{path} is only partly restored now"):
             filled = fill(reading, target, part, resumed=resumed)
