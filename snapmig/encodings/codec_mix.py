@@ -39,15 +39,17 @@ class Mix(NamedTuple):
     ns: float = 0.0
 
 
-def best_mix(costs: Sequence[Cost]) -> Mix:
+def best_mix(costs: Sequence[Cost], slack: float = SLACK) -> Mix:
     """
     Return the smallest mix among those hardly slower than the soonest.
 
     Workers and the destination work side by side, so a save takes as long as the slower of them.
     Two codecs are enough: more can't make both of them busy all the time any better.
+
+    :param slack: times as long as the soonest that it may take
     """
     pairs = list(product(range(len(costs)), repeat=2))
-    limit = SLACK * min(_soonest(costs[one], costs[other]) for one, other in pairs)
+    limit = slack * min(_soonest(costs[one], costs[other]) for one, other in pairs)
     fitting = [
         Mix(one, other, share, limit)
         for one, other in pairs

@@ -16,8 +16,11 @@ from snapmig.system.files import Buffer
 
 __all__ = ("Figures", "MeasuredCoder", "Probes", "Sums")
 
-PROBE_SHARE = 50
-"""Times as long as its last probe took that a worker goes on before the next: 2 % at most."""
+PROBE_SHARE, RARE_PROBE_SHARE = 50, 800
+"""
+Times as long as its last probe took that a worker goes on before the next: 2 % at most. While the
+fastest codec is in use, the next one is always twice as far away, up to the second figure.
+"""
 PROBE_AHEAD = 2
 """Codecs probed beyond the one in use: the slowest would take most of the time, and is far off."""
 _FULL_PACKET = 512 << 10
@@ -98,6 +101,7 @@ class Probes:
         self._sums = sums
         self._coders: dict[int, Coder] = {}
         self._cost_ns = 0.0
+        self._share = PROBE_SHARE
         self._ended_ns = perf_counter_ns()
 
     def look(self, data: Bytes, at: int) -> None:
@@ -109,13 +113,14 @@ class Probes:
         now = perf_counter_ns()
         nearest = range(min(at + PROBE_AHEAD + 1, len(self._codecs)))
         cost = self._cost_ns or _expected_ns([self._codecs[each] for each in nearest])
-        if now - self._ended_ns < cost * PROBE_SHARE or looks_random(data):
+        if now - self._ended_ns < cost * self._share or looks_random(data):
             return
         for each in nearest:
             if self._can_try(self._codecs[each]):
                 self._try(data, each)
         self._ended_ns = perf_counter_ns()
         self._cost_ns = self._ended_ns - now
+        self._share = PROBE_SHARE if at else min(2 * self._share, RARE_PROBE_SHARE)
 
     def _can_try(self, codec: Codec) -> bool:
         # A device may have other jobs in flight.

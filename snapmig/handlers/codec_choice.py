@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snapmig.container.format import Encoding
-from snapmig.encodings.codec_mix import Cost, Mix, best_mix
+from snapmig.encodings.codec_mix import SLACK, Cost, Mix, best_mix
 from snapmig.encodings.compressions import Codec
 from snapmig.handlers.counters import Counter, by_codec
 from snapmig.workers.counters import COUNTERS, Row
@@ -45,6 +45,8 @@ WAITS = 0.1
 """Share of waiting from which on the destination is the limit, and so has shown its bandwidth."""
 NO_WAIT = 0.03
 """Share below which it may be faster than thought."""
+SOONEST = 1.001
+"""Slack of a destination in memory: a smaller snapshot saves no time there."""
 LEAST_STEP, EARLY_STEP, MOST_STEP, STEP_GROWTH = 0.03, 1.0, 2.0, 1.3
 """
 By how much more it is then taken for: three times as fast until someone has waited, twice until a
@@ -119,7 +121,9 @@ class CodecChoice:
         self._most = MOST_BANDWIDTH if rate is None else rate / 1e9
         self._bandwidth = min(MOST_BANDWIDTH if in_memory else FIRST_BANDWIDTH, self._most)
         self._step = MOST_STEP
-        first = 0 if in_memory and rate is None else start
+        unlimited = in_memory and rate is None
+        first = 0 if unlimited else start
+        self._slack = SOONEST if unlimited else SLACK
         self._mix = Mix(first, first, 0.0)
         self._owed = 0.0
         self._batches = 0
@@ -158,7 +162,7 @@ class CodecChoice:
         self._follow(new[Counter.WRITTEN_BYTES])
         self._last, self._last_s = row, now
         if self._of(self._recent, Counter.CODEC_DATA).any():
-            self._mix = best_mix(self._costs())
+            self._mix = best_mix(self._costs(), self._slack)
 
     def _follow(self, written: float) -> None:
         # The destination's bandwidth: what it took while workers had to wait for it, or else more.

@@ -64,7 +64,7 @@ class Store(Protocol):
         raise TypeError(f"can't grow by {content.size} bytes")
 
     def start_writing_back(self) -> None:
-        """Start writing to the disk what was put since the last call; by default do nothing."""
+        """Start writing new bytes of the file to the disk; by default do nothing."""
         return
 
 

@@ -44,7 +44,7 @@ def test_the_disk_begins_with_all_that_was_put(tmp_path, ranges):
 
 
 def test_the_disk_begins_with_what_was_appended(tmp_path, ranges):
-    """The range of appended bytes is known from where the kernel put them."""
+    """Appended bytes have their range, too."""
     store = opened(tmp_path / "image")
     for _ in range(2):
         store.append(PAGES)

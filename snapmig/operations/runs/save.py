@@ -124,13 +124,15 @@ class SaveRun:
         self._torn = 0
         self.changed = 0
         settings = options.settings
+        in_memory = settings.adapts and _is_in_memory(inputs.path)
+        self._takes_turns = settings.adapts and (workers.rate is not None or not in_memory)
         self._choice = CodecChoice(
             settings.codecs,
             settings.start,
             workers.size,
             workers.rate,
             workers.counters.total,
-            in_memory=settings.adapts and _is_in_memory(inputs.path),
+            in_memory=in_memory,
         )
         self._ram_size = len(inputs.geometry.ram_range(output.packets))
         self._report = reporter(workers, self._ram_size, options.progress)
@@ -311,18 +313,18 @@ class SaveRun:
         return make_result(self._inputs, self._output, written, measured)
 
     def _batch_sizes(self) -> BatchSizes:
-        # Codecs that follow the destination take turns, and an object's packets wait on disk until
-        # they are sent; so do those of the packed layout, in memory, until they have a place.
-        adapts = self._inputs.options.settings.adapts
+        # Codecs that follow the destination take turns, unless nobody waits for it; an object's
+        # packets wait on disk until they are sent, those of the packed layout in memory until they
+        # have a place.
         remote = not isinstance(self._inputs.path, Path)
         packed = self._output.writer.plan.layout == Layout.PACKED
         return BatchSizes(
             self._inputs.geometry.packet_size,
-            SMALLEST if adapts or remote else LARGEST,
+            SMALLEST if self._takes_turns or remote else LARGEST,
             self.worker_count,
             None if remote or packed else self._workers.counters.total,
-            LARGEST if adapts else MOST,
-            MIXED_NS if adapts else BATCH_NS,
+            LARGEST if self._takes_turns else MOST,
+            MIXED_NS if self._takes_turns else BATCH_NS,
         )
 
 
