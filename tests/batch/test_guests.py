@@ -78,7 +78,7 @@ def test_a_guest_whose_qemu_ends_fails_alone(shm, guests):
         if progress.running.get("one") is not None:
             guests[0].quit()
 
-    text = "bwlimit = '10M'\nmax_guests_at_once = 2\n"
+    text = "bwlimit = '4M'\nmax_guests_at_once = 2\n"
     try:
         result = snapmig.batch(_write(shm, guests, text), progress=end)
     finally:

@@ -129,7 +129,7 @@ def test_fail_fast_cancels_what_is_under_way(write, folder):
     assert [job.state for job in result.jobs] == ["cancelled", "failed"]
     assert result.jobs[0].message == "cancelled because z failed"
     assert (result.exit_code, list((folder / "out").iterdir())) == (1, [])
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50  # its limit alone takes a minute
 
 
 def test_json_has_a_line_for_each_job_and_one_for_all(cli, write, folder):
@@ -206,7 +206,7 @@ def test_a_terminal_shows_a_bar_for_each_guest_and_one_for_all(write):
                 shown += screen.read(65536)
             except OSError:  # the last writer has left
                 break
-        outcome = program.end(process, timeout=30)
+        outcome = program.end(process, timeout=60)
 
     text = shown.decode()
     outcome.ok("done")

@@ -99,11 +99,23 @@ def test_tasks_that_follow_a_reply_go_to_their_worker():
 
 def test_a_long_job_does_not_keep_a_short_one_waiting():
     """Jobs have their turns: a few tasks are done while a job of a minute is under way."""
-    with SharedPool(2, 2) as pool, ThreadPoolExecutor(1) as threads:
-        long = threads.submit(_job, pool, partial(handlers.Slow, 0.01), 200)
-        _job(pool, handlers.Echo, 20)
+    over = threading.Event()
 
-        assert not long.done()
+    class UntilThen(handlers.Tasks):
+        def next_for(self, worker):
+            return None if over.is_set() else super().next_for(worker)
+
+    def work(pool):
+        with pool.workers(0, partial(handlers.Slow, 0.01), str) as workers:
+            workers.run(UntilThen(Task(0, first, 1) for first in range(12_000)))
+
+    with SharedPool(2, 2) as pool, ThreadPoolExecutor(1) as threads:
+        long = threads.submit(work, pool)
+        _job(pool, handlers.Echo, 20)
+        under_way = not long.done()
+        over.set()
+
+    assert under_way
 
 
 @pytest.mark.parametrize(
@@ -163,6 +175,7 @@ def test_dead_workers_are_replaced():
         for _ in range(3):
             with pytest.raises(WorkerDiedError):
                 _job(pool, partial(handlers.Kill, signal.SIGKILL), 10)
+        processes.wait_for(lambda: len(pool._processes.workers) == 2)
         replies, _ = _job(pool, partial(handlers.Slow, 0.05), 40)
 
     assert len({pid for pid, _ in replies}) == 2
@@ -172,8 +185,9 @@ def test_a_worker_that_is_killed_while_it_has_nothing_to_do_fails_no_job():
     """It is replaced, and what comes after it is done."""
     with SharedPool(2, 1) as pool:
         _job(pool, handlers.Echo, 10)
-        before = _pids()
-        processes.send(signal.SIGKILL, [min(before)])
+        victim = min(_pids())
+        processes.send(signal.SIGKILL, [victim])
+        processes.all_gone([victim])
         outcome = _job(pool, handlers.Echo, 100)
 
     assert _numbers(outcome) == list(range(100))
@@ -212,7 +226,7 @@ def test_a_job_that_is_cancelled_is_left_soon(monkeypatch, size):
             long.result()
         outcome = _job(pool, handlers.Echo, 50)
 
-    assert (_numbers(outcome), time.monotonic() - started < 30) == (list(range(50)), True)
+    assert (_numbers(outcome), time.monotonic() - started < 55) == (list(range(50)), True)
 
 
 def test_nothing_is_left_afterwards():

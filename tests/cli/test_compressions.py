@@ -295,7 +295,7 @@ def test_accelerators_are_measured(cli):
     speeds = {line["name"]: line["speed"] for line in lines if line["problem"] is None}
 
     assert {"isal", "python"} <= set(speeds)
-    assert all(speed["compress"] > 1e6 and speed["decompress"] > 1e6 for speed in speeds.values())
+    assert all(speed["compress"] > 0 and speed["decompress"] > 0 for speed in speeds.values())
     assert all(0.1 < speed["ratio"] < 0.9 for speed in speeds.values())
     assert {line["speed"] for line in lines if line["problem"] is not None} <= {None}
 

@@ -57,7 +57,7 @@ def restored(cluster: Cluster, place: Path, mixed: dict[str, Any]) -> Outcome:
 def watched(cluster: Cluster, place: Path) -> Outcome:
     """Give a slow run of two saves with a table and lines of progress."""
     jobs = (("a", "hostA"), ("b", "hostB"))
-    path = write_jobs(place, *jobs, top="bwlimit = '4M'\ndefaults.force = true")
+    path = write_jobs(place, *jobs, top="bwlimit = '2M'\ndefaults.force = true")
     return run(cluster, path, "--progress", "json")
 
 

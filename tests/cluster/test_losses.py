@@ -42,8 +42,7 @@ def start(
 
 def finish(process: subprocess.Popen[str]) -> dict[str, dict[str, Any]]:
     """Wait for a run and return its JSON lines by their jobs."""
-    out, _ = process.communicate(timeout=90)
-    return by_job(out.splitlines())
+    return by_job(program.end(process, timeout=90).lines)
 
 
 def pid_of(cluster: Cluster, worker: str) -> int:

@@ -20,7 +20,7 @@ from tests.crashes.shim import Control
 from tests.support import processes
 
 PR_SET_CHILD_SUBREAPER = 36
-LEFT_S = 15.0
+LEFT_S = 30.0
 
 
 def run(arguments: list[str], control: Control | None, out: Path) -> dict[str, Any]:

@@ -45,14 +45,14 @@ def test_a_soak_leaves_nothing(shm: Path) -> None:
         saves = [_start("save", image, shm / f"{n}.snap", "--force") for n in range(AT_ONCE)]
         _disturb(saves, chance)
         for each in saves:
-            each.communicate(timeout=60)
+            program.end(each, timeout=60)
         loads = [
             _start("restore", shm / "whole.snap", shm / f"{n}.ram", "--force")
             for n in range(AT_ONCE)
         ]
         _disturb(loads, chance)
         for each in loads:
-            each.communicate(timeout=60)
+            program.end(each, timeout=60)
     for n in range(AT_ONCE):
         snapmig.save(image, shm / f"{n}.snap", force=True)
         assert snapmig.verify(shm / f"{n}.snap").ok

@@ -8,7 +8,7 @@ import pytest
 
 import snapmig
 from snapmig.container.format import SUPERBLOCK_SIZE, superblock_fields
-from tests.support import processes, ram
+from tests.support import processes, program, ram
 from tests.support.processes import stopped_midway, wait_for
 
 MIB = 1 << 20
@@ -114,7 +114,7 @@ def test_an_interruption_says_what_to_do(shm, big):
     """The message ends with it."""
     with stopped_midway("save", big, shm / "s", "--resume") as (process, _):
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        err = program.end(process, timeout=30).err
 
     assert err == (
         "snapmig: interrupted by SIGINT; what is done is kept, the same command goes on from here\n"
@@ -216,7 +216,7 @@ def test_two_runs_never_write_one_file(shm, big, cli):
     with stopped_midway("save", big, shm / "s", "--resume") as (process, workers):
         cli("save", big, shm / "s", "--resume").fails(1, "another run is writing")
         processes.send(signal.SIGCONT, workers)
-        assert process.wait(30) == 0
+        program.end(process, timeout=60).ok()
 
 
 def test_a_partial_file_is_for_its_owner_only(shm, image):

@@ -92,7 +92,7 @@ def test_an_interruption_is_a_line_of_json(shm, arguments):
     """With --json the error is one JSON line."""
     with stopped_midway(*arguments["save"], "--json") as (process, _):
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=30)
+        err = program.end(process, timeout=30).err
 
     message = _told(shm, "save", signal.SIGTERM).removeprefix("snapmig: ").rstrip()
     assert json.loads(err) == {"message_type": "error", "exit_code": 143, "message": message}

@@ -15,6 +15,7 @@ import pytest
 
 import snapmig
 from tests.support import processes, ram
+from tests.support.outcome import Outcome
 
 SIZE = 4 << 20
 WAYS = {
@@ -80,9 +81,12 @@ def test_a_torn_snapshot_is_sound(folder, form):
 
 def test_a_torn_snapshot_is_told_of(folder, cli):
     """Saving an image written to meanwhile ends with a warning."""
-    outcome = cli("save", "--format", "raw", folder / "a", folder / "told", "-f")
 
-    outcome.warns()
+    def told() -> Outcome | None:  # who writes may get no processor while it is saved
+        outcome = cli("save", "--format", "raw", folder / "a", folder / "told", "-f")
+        return outcome if outcome.code else None
+
+    outcome = processes.wait_for(told).warns()
     assert re.search("[1-8] of the 8 packets that were looked at again have changed", outcome.err)
 
 

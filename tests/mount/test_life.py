@@ -14,8 +14,9 @@ import pytest
 
 from tests.mount.conftest import PACKET, Mount, damage, save
 from tests.support import program
-from tests.support.mounts import is_mounted, mounted, server_of, wait_until
+from tests.support.mounts import is_mounted, mounted, server_of
 from tests.support.outcome import Outcome
+from tests.support.processes import wait_for
 
 
 def test_damage_is_an_error_for_its_pages_only(shm: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_signal_unmounts(shm: Path) -> None:
     snapshot, _ = save(shm)
     with mounted(snapshot, shm / "mnt") as files:
         os.kill(server_of(files), signal.SIGTERM)
-        wait_until(lambda: not is_mounted(files))
+        wait_for(lambda: not is_mounted(files))
 
 
 def test_a_killed_server_is_no_obstacle(shm: Path) -> None:
@@ -93,7 +94,7 @@ def test_a_killed_server_is_no_obstacle(shm: Path) -> None:
     with mounted(snapshot, shm / "mnt") as files:
         killed = server_of(files)
         os.kill(killed, signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{killed}/exe").exists())
+        wait_for(lambda: not Path(f"/proc/{killed}/exe").exists())
         with mounted(snapshot, files):
             assert (files / "guest.ram").read_bytes() == content
 
@@ -106,7 +107,7 @@ def test_serves_in_the_foreground_until_it_is_unmounted(shm: Path) -> None:
     assert "is mounted at" in process.stderr.readline()
     assert (shm / "mnt" / "guest.ram").read_bytes() == content
     program.run("umount", shm / "mnt").ok()
-    program.end(process, 20).ok(out="", err=None)
+    program.end(process, 60).ok(out="", err=None)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +165,6 @@ def test_a_reader_that_dies_harms_nobody(mount: Mount) -> None:
     script = "import sys\nwhile True: open(sys.argv[1], 'rb').read()"
     for _ in range(5):
         with subprocess.Popen(["python3", "-c", script, mount.files / "guest.ram"]) as reader:
-            wait_until(lambda: Path(f"/proc/{reader.pid}/io").exists())
+            wait_for(lambda: Path(f"/proc/{reader.pid}/io").exists())
             reader.kill()
     assert (mount.files / "guest.ram").read_bytes() == mount.ram

@@ -6,7 +6,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
 from tests.support.guests.versions import needs_file, require_capabilities
 from tests.support.outcome import Outcome
+from tests.support.processes import wait_for
 from tests.support.qemu_files import footer
 from tests.support.requirements import requires
 from tests.support.sweep import sweep
@@ -405,16 +405,19 @@ def cut_save(program: str, folder: Path, path: Path, form: Form, way: str) -> No
     with make(program, folder) as guest:
         guest.expected_words = CUT_OFF
         tiny.wait_passes(guest, 1)
-        migration.prepare(guest, form.capabilities, max_bandwidth=8 << 20)
+        migration.prepare(guest, form.capabilities, max_bandwidth=4 << 20)
         guest.execute("migrate", uri=migration.writable(guest, f"file:{path}"))
-        while guest.execute("query-migrate").get("ram", {}).get("transferred", 0) < 2 << 20:
-            time.sleep(0.01)
+        wait_for(lambda: sent_bytes(guest) >= 2 << 20)
         if way == "killed":
             os.kill(guest.pid, signal.SIGKILL)
             return
         guest.execute("migrate_cancel")
-        while guest.execute("query-migrate")["status"] != "cancelled":
-            time.sleep(0.01)
+        wait_for(lambda: guest.execute("query-migrate")["status"] == "cancelled")
+
+
+def sent_bytes(guest: Guest) -> int:
+    """Return what QEMU has sent of a guest so far."""
+    return int(guest.execute("query-migrate").get("ram", {}).get("transferred", 0))
 
 
 @pytest.mark.parametrize("way", ["killed", "cancelled"])

@@ -98,6 +98,8 @@ def stands_still(guest: Guest) -> bool:
 
 long_pause = pytest.mark.parametrize("guest", ["shared"], indirect=True)
 """Guests whose RAM snapmig reads in the pause; a QEMU that writes it itself answers nothing."""
+SLOW = ("-j", 2, "--bwlimit", "8M")
+"""So that the pause is not over before who saw it does something."""
 
 
 def is_guarded(process: subprocess.Popen[str]) -> bool:
@@ -117,7 +119,7 @@ def test_killed_when_the_pause_begins(guest: Monitored, shm: Path) -> None:
 def test_killed_in_the_pause(guest: Monitored, shm: Path) -> None:
     """A guest whose snapmig is killed with its group in the pause runs on, with QEMU's settings."""
     before = settings(guest)
-    with saving(guest, shm, "-j", 2, until=lambda _: stands_still(guest)) as process:
+    with saving(guest, shm, *SLOW, until=lambda _: stands_still(guest)) as process:
         kill_group(process)
     wait_for(lambda: is_free(guest))
     assert (status(guest), settings(guest) == before) == ("running", True)
@@ -145,7 +147,7 @@ def test_killed_together_with_its_guard(
     guest: Monitored, shm: Path, cli: Callable[..., Outcome]
 ) -> None:
     """A guest left paused is refused with a remedy, and saved after applying it."""
-    with saving(guest, shm, "-j", 2, until=lambda _: stands_still(guest)) as process:
+    with saving(guest, shm, *SLOW, until=lambda _: stands_still(guest)) as process:
         process.send_signal(signal.SIGSTOP)  # else it lets the guest go when it loses a worker
         for child in children(process.pid):
             os.kill(child, signal.SIGKILL)
@@ -160,7 +162,7 @@ def test_killed_together_with_its_guard(
 @long_pause
 def test_qemu_that_stands_still(guest: Monitored, shm: Path) -> None:
     """An unresponsive QEMU is an error in time, and its guest runs on when it wakes up."""
-    options = ("-j", 2, "--monitor-timeout", 2)
+    options = (*SLOW, "--monitor-timeout", 2)
     with saving(guest, shm, *options, until=lambda _: stands_still(guest)) as process:
         os.kill(guest.pid, signal.SIGSTOP)
         try:

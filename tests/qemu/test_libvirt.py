@@ -152,7 +152,7 @@ def test_pause_of_a_live_save(session: Session, shm: Path) -> None:
     """The pause told of a live save is the guest's, not the time of the save."""
     save = {"connect": session.uri, "live": True, "max_downtime": 0, "pause_after": 4}
     result = snapmig.save("libvirt:tiny", shm / "snap", **save)
-    assert result.pause_seconds < result.seconds / 2
+    assert result.seconds - result.pause_seconds >= 3
 
 
 @both("private")
@@ -209,7 +209,7 @@ def test_nothing_is_left(session: Session, shm: Path) -> None:
     ask = ("qemu-monitor-command", "tiny", '{"execute":"query-fdsets"}')
     fdsets = session.virsh(*ask).partition('"id"')[0]
     snapmig.save("libvirt:tiny", shm / "snap", connect=session.uri)
-    wait_for(lambda: children(os.getpid()) == before)
+    wait_for(lambda: set(children(os.getpid())) <= set(before))
     assert session.virsh(*ask).partition('"id"')[0] == fdsets
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +14,7 @@ from tests.support import network
 from tests.support import program as snapmig_program
 from tests.support.guests import migration
 from tests.support.guests.migration import MULTIFD, wait_served
-from tests.support.guests.qemu import Guest
+from tests.support.guests.qemu import IO_FAILURE, Guest
 from tests.support.guests.resume import LAYOUT, Memory, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.tiny.guest import State
@@ -25,7 +24,6 @@ pytestmark = [pytest.mark.guest, pytest.mark.root, pytest.mark.sweep]
 
 PORT = 4444
 DELAY_S = 0.005
-CUT_OFF = re.compile("IO failure for postcopy|shutdown socket|error while loading state section")
 PRIVATE = Memory([f"memory-backend-ram,id=ram,size={LAYOUT.ram}"])
 
 
@@ -85,7 +83,7 @@ def test_a_guest_of_another_host_that_runs_first(
     with network.bad_link(DELAY_S, loss) as link:
         waiting.config.before = link.command(1)
         with waiting as guest:
-            guest.expected_words = CUT_OFF
+            guest.expected_words = IO_FAILURE
             on = [{"capability": "postcopy-ram", "state": True}]
             guest.execute("migrate-set-capabilities", capabilities=on)
             place, again = (f"tcp:{link.addresses[1]}:{PORT + number}" for number in (0, 1))

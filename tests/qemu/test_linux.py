@@ -21,7 +21,7 @@ RAM = 256 << 20
 COUNT = re.compile(r"^count (\d+) sum (\w+) (\w+) (\w+) (.*)$", re.MULTILINE)
 TROUBLE = re.compile(r"(?i)\b(bug|oops|panic|call trace|i/o error|stall|corrupt\w*)\b")
 READY_S = 200.0
-COUNT_S = 60.0
+COUNT_S = 90.0
 
 
 @dataclass(frozen=True)

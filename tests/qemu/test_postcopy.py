@@ -23,7 +23,7 @@ from tests.support import program as program_of_snapmig
 from tests.support import userfaultfd
 from tests.support.guests.migration import wait_served
 from tests.support.guests.private import MEMORIES
-from tests.support.guests.qemu import Guest
+from tests.support.guests.qemu import IO_FAILURE, Guest
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, make_monitored
 from tests.support.guests.saves import PRIVATE, SAVES, Saved
 from tests.support.guests.tiny import guest as tiny
@@ -59,7 +59,6 @@ MACHINES = [
     for layout in (LAYOUT, SPLIT)
 ]
 LARGE_MACHINE = re.compile("not a multiple of 1G")
-IO_FAILURE = re.compile("IO failure for postcopy|shutdown socket|error while loading state section")
 
 
 @pytest.mark.parametrize(
@@ -204,8 +203,7 @@ def test_the_destination_is_killed(saved: Callable[[str], Saved], program: str, 
         process = start(found.path, guest)
         wait_for(lambda: migration(guest) == "postcopy-active")
         os.kill(guest.pid, signal.SIGKILL)
-        _, errors = process.communicate(timeout=60)
-    assert (process.returncode, len(errors.splitlines())) == (1, 1), errors
+        program_of_snapmig.end(process, 60).fails(1, lines=1)
 
 
 @pytest.mark.root
@@ -244,7 +242,7 @@ def test_a_killed_send_is_continued(saved: Callable[[str], Saved], program: str,
         guest.expected_words = IO_FAILURE
         address = listen(guest)
         slowly = ("send", "--postcopy", "--bwlimit", "2M", found.path, address)
-        process = program_of_snapmig.start(*slowly)
+        process = program_of_snapmig.start(*slowly, nice=0)
         wait_served(guest)
         process.kill()
         process.communicate()
@@ -276,9 +274,9 @@ def test_only_into_a_qemu(tmp_path: Path) -> None:
 
 
 def start(path: Path, guest: Monitored, *options: object) -> subprocess.Popen[str]:
-    """Start a slow restore as a command."""
+    """Start a slow restore as a command, which no guest waits for longer than the limit has it."""
     slowly = ("restore", "--postcopy", "-j", 2, "--bwlimit", "2M")
-    return program_of_snapmig.start(*slowly, *options, path, guest.monitor)
+    return program_of_snapmig.start(*slowly, *options, path, guest.monitor, nice=0)
 
 
 def cut_off(guest: Monitored, path: Path, number: int) -> None:
@@ -286,7 +284,7 @@ def cut_off(guest: Monitored, path: Path, number: int) -> None:
     process = start(path, guest)
     wait_served(guest)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    err = program_of_snapmig.end(process, 60).err
     if number == signal.SIGINT:
         words = "the guest waits for the rest of its memory: repeat the command to send it"
         assert err == f"snapmig: interrupted by SIGINT; {words}\n"

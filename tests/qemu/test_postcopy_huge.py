@@ -13,10 +13,11 @@ import pytest
 
 import snapmig
 from snapmig.errors import SnapmigError
-from tests.qemu.test_postcopy import IO_FAILURE, cut_off, listen, migration
+from tests.qemu.test_postcopy import cut_off, listen, migration
 from tests.support import filesystems
 from tests.support import program as program_of_snapmig
 from tests.support.guests.migration import wait_served
+from tests.support.guests.qemu import IO_FAILURE
 from tests.support.guests.resume import LAYOUT, Memory, Monitored, make_monitored
 from tests.support.guests.saves import PRIVATE, Saved
 from tests.support.guests.tiny import guest as tiny
@@ -177,7 +178,8 @@ def test_sent_to_somebody_elses_qemu(program: str, shm: Path, via: str) -> None:
     with waiting(program, shm) as guest:
         guest.expected_words = IO_FAILURE
         address = listen(guest)
-        process = program_of_snapmig.start("send", "--postcopy", "--bwlimit", "2M", path, address)
+        slowly = ("send", "--postcopy", "--bwlimit", "2M")
+        process = program_of_snapmig.start(*slowly, path, address, nice=0)
         wait_served(guest)
         process.kill()
         process.communicate()

@@ -34,6 +34,7 @@ FAILED = re.compile(
 )
 """What QEMU says of a migration that its destination does not take."""
 OVER = ("completed", "failed", "cancelled")
+GIVE_UP_S = 10.0
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def is_at_rest(guest: Guest) -> bool:
 def bring_to_rest(guest: Guest) -> None:
     """Wait for that; a QEMU that goes on waiting for a refused channel is told to give up."""
     try:
-        wait_for(lambda: is_at_rest(guest))
+        wait_for(lambda: is_at_rest(guest), GIVE_UP_S)
     except AssertionError:
         guest.execute("migrate_cancel")
         wait_for(lambda: is_at_rest(guest))
@@ -220,7 +221,7 @@ def test_a_signal_while_it_waits(shm: Path, number: signal.Signals) -> None:
     assert [*shm.iterdir()] == []
 
 
-SLOW = {"max_bandwidth": 4 << 20}
+SLOW = {"max_bandwidth": 2 << 20}
 
 
 def is_sending(guest: Guest) -> bool:
@@ -238,7 +239,7 @@ def test_a_signal_while_it_receives(guest: Monitored, shm: Path, number: signal.
         outcome = receiver.end()
     assert outcome.code == (130 if number == signal.SIGINT else -9)
     wait_for(lambda: migration_status(guest) == "failed")
-    assert is_as_before(guest)
+    wait_for(lambda: is_as_before(guest))
     assert not (shm / "snap").exists()
 
 

@@ -138,6 +138,14 @@ def status(guest: Guest) -> str:
     return str(guest.execute("query-status")["status"])
 
 
+def state_or_end(guest: Guest) -> str:
+    """Return QEMU's run state, ``ended`` if it goes meanwhile."""
+    try:
+        return status(guest)
+    except (QMPError, OSError):
+        return "ended"
+
+
 def settings(guest: Guest) -> object:
     """Return QEMU's settings for migrations."""
     commands = ("query-migrate-capabilities", "query-migrate-parameters")
@@ -148,7 +156,7 @@ def settings(guest: Guest) -> object:
 def slowly(saved: Callable[[str], Saved], guest: Monitored) -> Iterator[subprocess.Popen[str]]:
     """Start a restore in a process of its own, and give it when some pages have been sent."""
     path, monitor = saved("multifd").path, guest.monitor
-    process = snapmig_program.start("restore", path, monitor, "--bwlimit", "4M", "-j", 2)
+    process = snapmig_program.start("restore", path, monitor, "--bwlimit", "2M", "-j", 2)
     try:
         wait_for(lambda: guest.execute("query-migrate").get("status") == "active")
         yield process
@@ -185,7 +193,7 @@ def test_a_source_that_goes(
             process.send_signal(number)
             outcome = snapmig_program.end(process, timeout=60)
         wait_for(lambda: not guest.is_running() or migration_status(guest) == "failed")
-        assert not guest.is_running() or status(guest) == "inmigrate"
+        assert state_or_end(guest) in ("ended", "inmigrate")
         assert guest.read_serial() == ""
     assert outcome.code in (130, -signal.SIGKILL)
 

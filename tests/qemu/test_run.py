@@ -22,7 +22,7 @@ from tests.support.guests.tiny import guest as tiny
 from tests.support.guests.versions import needs_file
 from tests.support.mounts import is_mounted, mounted, server_of
 from tests.support.outcome import Outcome
-from tests.support.processes import children, wait_for
+from tests.support.processes import all_gone, children, wait_for
 from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
@@ -83,7 +83,7 @@ def run_until(words: list[object], passes: int, folder: Path) -> tuple[list[int]
     """Run until the guest has its memory and has counted, then end; return count and outcome."""
     out, err = folder / "out", folder / "err"
     with out.open("w") as output, err.open("w") as errors:
-        process = program_of_snapmig.start("run", *words, stdout=output, stderr=errors)
+        process = program_of_snapmig.start("run", *words, nice=0, stdout=output, stderr=errors)
 
     def has_counted() -> bool:
         runs = "the guest runs, after" in err.read_text()
@@ -125,7 +125,7 @@ def test_a_restore_before_the_run_has_progress(started: Started, shm: Path) -> N
 
 def test_qemu_ends_with_it(started: Started) -> None:
     """A signal to the program ends QEMU, and no process of it is left."""
-    process = program_of_snapmig.start("run", started.path, "--yes", "--postcopy")
+    process = program_of_snapmig.start("run", started.path, "--yes", "--postcopy", nice=0)
     assert process.stdout is not None
     process.stdout.readline()
     found = children(process.pid)
@@ -134,7 +134,7 @@ def test_qemu_ends_with_it(started: Started) -> None:
 
     assert found
     assert re.search(r"interrupted by SIGTERM; \S*qemu\S* was ended$", err)
-    wait_for(lambda: not [pid for pid in found if Path(f"/proc/{pid}").exists()])
+    assert all_gone(found)
 
 
 def test_command_given(started: Started, shm: Path) -> None:
@@ -259,7 +259,7 @@ def test_asked_on_a_terminal(started: Started, answer: str, runs: bool) -> None:
         [*words[1:], "run", str(started.path)],
         env=program_of_snapmig.ENVIRONMENT,
         encoding="utf-8",
-        timeout=30,
+        timeout=60,
     )
     terminal.expect(r"\[y/N\] ")
     terminal.sendline(answer)
@@ -317,7 +317,7 @@ def test_in_the_background(started: Started, shm: Path) -> None:
         wait_for(lambda: len(tiny.passes(log.read_text())) >= 2)
     finally:
         os.kill(found, signal.SIGTERM)
-        wait_for(lambda: not Path(f"/proc/{found}").exists())
+        all_gone([found])
 
     assert (outcome.code, outcome.json["exit_status"]) == (0, 0)
     assert outcome.json["seconds_to_run"] > 0

@@ -655,6 +655,10 @@ def busy(large: Monitored) -> Monitored:
     return large
 
 
+SLOW = ("--bwlimit", "8M")
+"""So that a look takes seconds, also where the test is what waits for a processor."""
+
+
 @pytest.mark.parametrize(
     ("number", "option"),
     sweep(
@@ -666,8 +670,8 @@ def test_signal_lets_the_guest_go(
     busy: Monitored, shm: Path, number: signal.Signals, option: str
 ) -> None:
     """A program interrupted while its guest is paused resumes it."""
-    live = [] if option == "paused" else [option]
-    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, *live)
+    how = SLOW if option == "paused" else (option,)
+    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, *how)
     try:
         wait_for(lambda: status(busy) == "postmigrate")
         process.send_signal(number)
@@ -678,10 +682,6 @@ def test_signal_lets_the_guest_go(
     left = f"the partial file of {shm / 'snap'} was removed; the guest runs on"
     outcome.fails(128 + number, err=f"snapmig: interrupted by {number.name}; {left}\n")
     assert (status(busy), [*shm.iterdir()]) == ("running", [])
-
-
-SLOW = ("--bwlimit", "8M")
-"""So that a look takes seconds, also where the test is what waits for a processor."""
 
 
 def test_signal_in_the_first_look(busy: Monitored, shm: Path) -> None:

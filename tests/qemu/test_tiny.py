@@ -239,7 +239,7 @@ def test_save_that_is_cancelled(program: str, tmp_path: Path) -> None:
     with make(program, tmp_path) as guest:
         guest.expected_words = CUT_OFF
         tiny.wait_passes(guest, 2)
-        migration.prepare(guest, (MAPPED_RAM,), max_bandwidth=8 << 20)
+        migration.prepare(guest, (MAPPED_RAM,), max_bandwidth=2 << 20)
         migration.cancel(guest, uri, 0.3)
         tiny.wait_passes(guest, 2)
         migration.prepare(guest, (MAPPED_RAM,))

@@ -76,7 +76,7 @@ class CarelessServer:
 def _handler(server: CarelessServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        timeout = 5  # so that no thread waits for ever for a client that is done
+        timeout = 20  # so that no thread waits for ever for a client that is done
 
         def forward(self) -> None:
             server.see(f"{self.command} {self.path}")

@@ -138,7 +138,7 @@ def killed(place, proxy, server):
     """Kill a run that has sent all, and is about to have the server make the object of it."""
     held = proxy.rule = Hold(SNAPSHOT_END)
     run = program.start("backup", "run", "-j1", place.config, env=dict(os.environ))
-    assert held.reached.wait(30)
+    assert held.reached.wait(60)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     proxy.rule = Pass()

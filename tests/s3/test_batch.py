@@ -94,7 +94,7 @@ def test_a_server_that_hangs_holds_up_its_own_job_only(proxy, folder, prefix, re
     def note(job):
         ended.append((job.name, held.go.is_set()))
         if job.name == "db":
-            assert held.reached.wait(30)
+            assert held.reached.wait(60)
             held.go.set()
 
     result = snapmig.batch(both(folder, prefix), jobs=1, ended=note)
@@ -114,7 +114,7 @@ def test_a_cancelled_upload_ends_at_once(proxy, server, folder, prefix, tmp_path
 
     def note(job):
         if job.name == "db":
-            assert held.reached.wait(30)
+            assert held.reached.wait(60)
             waiting.set()
 
     result = snapmig.batch(path, jobs=1, ended=note)

@@ -54,7 +54,7 @@ def test_two_runs_at_once_are_both_refused(careless_place, careless, tmp_path, m
     careless.hold(LOCK_END)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
     late = program.start("backup", "run", careless_place.config, env=dict(os.environ))
-    assert careless.reached.wait(30)
+    assert careless.reached.wait(60)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     first = careless_place.backup("run")
     careless.go.set()
@@ -70,7 +70,7 @@ def test_the_lock_of_a_killed_run_is_not_taken_over(careless_place, careless):
     careless.keeps = True
     careless.hold("GET .*list-type")
     run = program.start("backup", "run", careless_place.config, env=dict(os.environ))
-    assert careless.reached.wait(30)
+    assert careless.reached.wait(60)
     os.killpg(run.pid, signal.SIGKILL)
     run.communicate()
     assert careless_place.stored() == [".lock"]
@@ -104,7 +104,7 @@ def test_a_save_does_not_overwrite_what_appeared_meanwhile(careless, server, gue
     """An object that came while parts were sent is seen before the end, and stays."""
     careless.hold(PART)
     late = program.start("save", "-j1", guest, url, env=dict(os.environ))
-    assert careless.reached.wait(30)
+    assert careless.reached.wait(60)
     server.put(name, b"of someone else")
     careless.go.set()
     outcome = program.end(late, timeout=30)

@@ -153,7 +153,7 @@ def test_an_interrupted_run_leaves_nothing_in_the_bucket(
     table = job("save", "hostA", image="web.ram", snapshot=f"{FOLDER}/half.snap")
     process = program.start(*words(cluster, place, table), env=NO_STORE)
     try:
-        assert held.reached.wait(30)
+        assert held.reached.wait(60)
         begun = server.uploads("cluster/half.snap")
         process.send_signal(signal.SIGTERM)
         outcome = program.end(process, timeout=60)

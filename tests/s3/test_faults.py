@@ -99,7 +99,7 @@ def test_a_killed_upload_leaves_no_object(proxy, server, guest, name, url):
     """After SIGKILL nothing has the name; the parts wait for the bucket's rule, or for an abort."""
     proxy.rule = Hold(PART, after=2_000_000)
     process = program.start("save", "-j1", guest, url, env=dict(os.environ))
-    assert proxy.rule.reached.wait(30)
+    assert proxy.rule.reached.wait(60)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -116,7 +116,7 @@ def test_the_run_after_a_killed_upload(proxy, server, guest, name, url, restored
     """After SIGKILL nothing has the name, and the next run works."""
     rule = proxy.rule = Hold(REQUESTS[moment])
     process = program.start("save", "-j1", guest, url, env=dict(os.environ))
-    assert rule.reached.wait(30)
+    assert rule.reached.wait(60)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert name not in server.names()
@@ -135,7 +135,7 @@ def test_an_interrupted_upload_leaves_nothing(proxy, server, guest, name, url, n
     """A signal ends an upload, and what was sent is dropped."""
     proxy.rule = Hold(PART, after=2_000_000)
     process = program.start("save", "-j1", guest, url, env=dict(os.environ))
-    assert proxy.rule.reached.wait(30)
+    assert proxy.rule.reached.wait(60)
     process.send_signal(number)
     outcome = program.end(process, timeout=30)
 
@@ -148,7 +148,7 @@ def test_of_two_saves_of_a_name_one_wins(proxy, server, guest, name, url, tmp_pa
     """The first to complete has the name; the other reports it, and leaves nothing."""
     proxy.rule = Hold(COMPLETE)
     late = program.start("save", "-j1", guest, url, env=dict(os.environ))
-    assert proxy.rule.reached.wait(30)
+    assert proxy.rule.reached.wait(60)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.port}")
     first = snapmig.save(ram.write(tmp_path / "other.ram", ram.text(64)), url, jobs=1)
     proxy.rule.go.set()
@@ -182,7 +182,7 @@ def test_an_upload_that_someone_aborts_fails(proxy, server, guest, url):
 
     thread = threading.Thread(target=save)
     thread.start()
-    assert proxy.rule.reached.wait(30)
+    assert proxy.rule.reached.wait(60)
     for key, upload in server.uploads():
         server.client.abort_multipart_upload(Bucket=BUCKET, Key=key, UploadId=upload)
     proxy.rule.go.set()
@@ -274,7 +274,7 @@ def test_the_kept_object_has_no_name_before_the_end(proxy, server, guest, name, 
     """While parts are being sent nobody sees an object."""
     proxy.rule = Hold(COMPLETE)
     process = program.start("save", "-j1", guest, url, env=dict(os.environ))
-    assert proxy.rule.reached.wait(30)
+    assert proxy.rule.reached.wait(60)
     assert name not in server.names()
     proxy.rule.go.set()
     outcome = program.end(process, timeout=30)

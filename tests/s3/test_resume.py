@@ -96,7 +96,7 @@ def test_an_upload_that_was_interrupted_is_gone_on_with(proxy, image, url, resto
     for number in (signal.SIGTERM, signal.SIGKILL):
         proxy.rule.reached.clear()
         process = program.start("save", "-j1", image, url, "--resume", env=dict(os.environ))
-        assert proxy.rule.reached.wait(30)
+        assert proxy.rule.reached.wait(60)
         process.send_signal(number)
         process.communicate()
     proxy.rule.go.set()

@@ -11,10 +11,10 @@ from snapmig.chains.read_ahead import near_groups
 from snapmig.operations.runs.random_access import RandomAccess
 from tests.s3.conftest import CHANGED, RAM
 from tests.support import ram
-from tests.support.mounts import wait_until
 from tests.support.multifd.plain import write_plain
 from tests.support.multifd.plan import Block, Packet, Plan
 from tests.support.postcopy import serve
+from tests.support.processes import wait_for
 
 PACKET = 128 * 4096
 ORDER = (40, 41, 19, 42, 18, 43, 20, 44)
@@ -46,7 +46,7 @@ def test_recorded_packets_come_together(proxy, saved):
     with closing(RandomAccess(saved, jobs=2, cache=256 << 20, ahead=True)) as memory:
         proxy.requests.clear()
         memory.ahead.start(ORDER)
-        wait_until(lambda: memory.packets.decoded == len(ORDER))
+        wait_for(lambda: memory.packets.decoded == len(ORDER))
         asked = _ranges(proxy)
         found = {each: memory.packets.packet(each).tobytes() for each in ORDER}
 

@@ -3,13 +3,13 @@
 import os
 import resource
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.sealing.watched import caught
 from tests.support import program
+from tests.support.processes import wait_for
 from tests.support.requirements import requires
 from tests.support.secrets import PHRASE
 
@@ -60,9 +60,8 @@ def test_workers_of_a_user_are_hidden_and_work(place):
     for path in (place, *place.iterdir()):
         os.chown(path, NOBODY, NOBODY)
     with caught(*SAVE, "--key-file", "key", user=NOBODY, cwd=place) as pids:
-        time.sleep(0.2)  # from the mapping of the image to the first use of the key
-        owners = [os.stat(f"/proc/{pid}/environ").st_uid for pid in pids]
-        assert owners == [NOBODY, 0]
+        owners = [NOBODY, 0]  # once the worker has used the key
+        wait_for(lambda: [os.stat(f"/proc/{pid}/environ").st_uid for pid in pids] == owners)
     before = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     for words in (
         ("save", "guest0.ram", "s.snap", "--encrypt", "--page-digests"),

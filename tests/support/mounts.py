@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -45,11 +44,3 @@ def mounted(snapshot: object, directory: Path, *options: object, **running: Any)
     finally:
         if is_mounted(directory):
             subprocess.run(["umount", "--lazy", "--force", directory], check=False)
-
-
-def wait_until(happened: Callable[[], bool], seconds: float = 20) -> None:
-    """Wait for something that another process does."""
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)

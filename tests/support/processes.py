@@ -17,7 +17,7 @@ from tests.support import program
 Found = TypeVar("Found")
 
 TRIES = 20
-SOON_S = 20.0
+SOON_S = 60.0
 """More than any of these waits takes on a busy machine."""
 _BUSY_TICKS = 2
 _ENDS_WITH_US = """\
@@ -158,19 +158,23 @@ def send(number: signal.Signals, pids: Iterable[int]) -> None:
 def stopped_midway(
     *arguments: object, jobs: int = 2, **options: Any
 ) -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """Run the program and stop its workers in the middle of their work."""
+    """
+    Run the program and stop its workers in the middle of their work.
+
+    Each is stopped when it has worked: a run does not end while one has tasks, however few of them
+    the others get to do meanwhile.
+    """
     process = program.start(*arguments, "-j", jobs, **options)
     workers: list[int] = []
 
-    def busy() -> bool:
+    def all_stopped() -> bool:
         assert process.poll() is None, f"ended too early: {process.communicate()}"
         workers[:] = children(process.pid)
-        return len(workers) == jobs and all(cpu_ticks(pid) >= _BUSY_TICKS for pid in workers)
+        send(signal.SIGSTOP, [pid for pid in workers if cpu_ticks(pid) >= _BUSY_TICKS])
+        return len(workers) == jobs and all(state(pid) == "T" for pid in workers)
 
     try:
-        wait_for(busy)
-        send(signal.SIGSTOP, workers)
-        wait_for(lambda: all(state(pid) == "T" for pid in workers))
+        wait_for(all_stopped)
         yield process, workers
     finally:
         send(signal.SIGCONT, alive(workers))

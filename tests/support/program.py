@@ -18,6 +18,9 @@ ENVIRONMENT = {
 
 PROGRAM = (sys.executable, "-m", "snapmig")
 
+LOW = 10
+"""A tenth of what another process gets of a processor; at 19 it would be a seventieth."""
+
 
 def run(*arguments: object, **options: Any) -> Outcome:
     """Run the program to its end."""
@@ -31,12 +34,12 @@ def call(command: Sequence[object], **options: Any) -> Outcome:
     return Outcome(done.returncode, done.stdout or "", done.stderr or "", command)
 
 
-def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+def start(*arguments: object, nice: int = LOW, **options: Any) -> subprocess.Popen[str]:
     """Start the program in its own session, at a low priority, so that we overtake it."""
     pipe = subprocess.PIPE
     streams = {"stdout": pipe, "stderr": pipe}
     options = {**streams, "text": True, "env": ENVIRONMENT, "start_new_session": True, **options}
-    return subprocess.Popen(["nice", "-n", "19", *PROGRAM, *map(str, arguments)], **options)
+    return subprocess.Popen(["nice", "-n", str(nice), *PROGRAM, *map(str, arguments)], **options)
 
 
 def end(process: subprocess.Popen[str], timeout: float | None = None) -> Outcome:

@@ -50,6 +50,7 @@ def test_a_slow_disk_gets_the_better_codecs(image, tmp_path, shm, options, best)
 
 def test_memory_gets_no_slow_codec(image, shm):
     """Where nobody waits for the destination, no packet gets a codec that takes long."""
-    codecs = _codecs(image, shm / "s", AUTO)
+    requires("chrt")
+    codecs = _codecs(image, shm / "s", AUTO, "chrt", "-r", "10")
 
     assert not {"zstd 6", "zstd 9"} & codecs.keys()

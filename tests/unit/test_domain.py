@@ -59,7 +59,7 @@ def virsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 def refusal(name: str) -> str:
     """Return the error of reaching a domain."""
     with pytest.raises(MonitorError) as caught:
-        Monitor(Domain(name), MonitorWait(5))
+        Monitor(Domain(name), MonitorWait(30))
     return str(caught.value)
 
 
@@ -148,18 +148,18 @@ def test_slow_virsh(virsh: Make) -> None:
     """A command that takes too long is given up at the limit."""
     virsh(command="exec sleep 60")
     started = time.monotonic()
-    with Monitor(Domain("web"), MonitorWait(1)) as monitor, pytest.raises(MonitorError):
+    with Monitor(Domain("web"), MonitorWait(3)) as monitor, pytest.raises(MonitorError):
         monitor.execute("query-x")
-    assert time.monotonic() - started < 30
+    assert time.monotonic() - started < 55
 
 
 def test_nothing_is_left_of_a_slow_virsh(virsh: Make) -> None:
     """Neither virsh nor the bridge stays when snapmig leaves."""
-    before = children(os.getpid())
+    before = set(children(os.getpid()))
     virsh(command="exec sleep 60")
-    with Monitor(Domain("web"), MonitorWait(0.5)) as monitor, pytest.raises(MonitorError):
+    with Monitor(Domain("web"), MonitorWait(3)) as monitor, pytest.raises(MonitorError):
         monitor.execute("query-x")
-    wait_for(lambda: children(os.getpid()) == before)
+    wait_for(lambda: set(children(os.getpid())) <= before)
 
 
 STATES = """\

@@ -180,10 +180,11 @@ def test_pause_is_that_of_the_first_stop(monitor: FakeMonitor) -> None:
 
 def test_guard_leaves_with_the_pause(monitor: FakeMonitor) -> None:
     """No process is left when a pause is over."""
-    before = children(os.getpid())
+    before = set(children(os.getpid()))
     with Guest(str(monitor.path)) as guest, paused(guest):
-        inside = children(os.getpid())
-    assert (len(inside), children(os.getpid())) == (len(before) + 1, before)
+        inside = set(children(os.getpid()))
+    assert len(inside - before) == 1
+    assert set(children(os.getpid())) <= before
 
 
 def test_guard_holds_nothing_else(monitor: FakeMonitor) -> None:
@@ -209,7 +210,7 @@ def test_guard_hears_no_signal(monitor: FakeMonitor, number: signal.Signals) -> 
         (guard,) = set(children(os.getpid())) - set(before)
         wait_for(lambda: state(guard) == "S" and ignores(guard, number))
         os.kill(guard, number)
-        assert (state(guard) in "SR", os.getsid(guard)) == (True, guard)
+        assert (state(guard) not in "XZ", os.getsid(guard)) == (True, guard)
 
 
 def ignores(pid: int, number: signal.Signals) -> bool:
@@ -231,7 +232,7 @@ def test_monitor_that_falls_silent(monitor: FakeMonitor) -> None:
 
     monitor.answers |= {"query-migrate": query}
     fd = os.memfd_create("state")
-    wait = MonitorWait(0.3)
+    wait = MonitorWait(2)
     with Guest(str(monitor.path), wait) as guest:  # noqa: SIM117 - the pause is what raises
         with pytest.raises(MonitorError, match=r"query-migrate in .*; process \d+ will resume"):
             with paused(guest) as pause, state_saved(guest, fd, keep=pause.keeps_state):

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -82,8 +81,8 @@ def test_notice(
     """That a monitor is waited for is said once, before the end of the wait."""
     monkeypatch.setattr(monitors, "_NOTICE_S", 0.1)
     path = fake(greets=False).path
-    outcome = cli("save", "--monitor-timeout", "0.5", f"qmp:{path}", path.with_name("snap"))
-    notice = f"monitor {path} does not answer; somebody else may hold it; waiting up to 0.5 s"
+    outcome = cli("save", "--monitor-timeout", "2", f"qmp:{path}", path.with_name("snap"))
+    notice = f"monitor {path} does not answer; somebody else may hold it; waiting up to 2 s"
     assert outcome.err.splitlines()[0] == f"snapmig: {notice}"
     assert outcome.err.count("does not answer") == 1
 
@@ -93,6 +92,7 @@ def test_no_notice_of_a_prompt_monitor(
 ) -> None:
     """Nothing is said of a monitor that greets at once."""
     monkeypatch.setattr(monitors, "_NOTICE_S", 0.0)
+    monkeypatch.setattr(monitors, "_MOMENT_S", 30.0)  # its thread may be waiting for a processor
     heard: list[str] = []
     Monitor(str(fake().path), MonitorWait(30, heard.append)).close()
     assert heard == []
@@ -118,19 +118,18 @@ def test_interrupt_while_a_monitor_is_waited_for(
 ) -> None:
     """Ctrl-C ends the wait for a greeting, and for an answer, at once."""
     monitor = fake(greets=held != "greeting", query_memdev=Silent())
-    process = program.start("save", f"qmp:{monitor.path}", shm / "snap")
+    words = ("--monitor-timeout", 300, f"qmp:{monitor.path}", shm / "snap")
+    process = program.start("save", *words)
     try:
         wait_for(
             lambda: monitor.has_client if held == "greeting" else "query-memdev" in monitor.names
         )
-        started = time.monotonic()
         process.send_signal(signal.SIGINT)
-        outcome = program.end(process, timeout=30)
+        outcome = program.end(process, timeout=60)  # and not the 300 s of the wait
     finally:
         process.kill()
         process.communicate()
     outcome.fails(130, err="snapmig: interrupted by SIGINT\n")
-    assert time.monotonic() - started < 15  # and not the 30 s of the wait
 
 
 HOSTILE: dict[str, Any] = {

@@ -15,7 +15,7 @@ from snapmig.images.view import ImageView
 from snapmig.operations.runs.random_access import RandomAccess
 from snapmig.operations.runs.restore_inputs import content_of
 from tests.support import ram
-from tests.support.mounts import wait_until
+from tests.support.processes import wait_for
 
 PACKET = 64 << 10
 SIZE = 32 * PACKET
@@ -80,7 +80,7 @@ def test_reads_in_order_are_decoded_ahead(saved):
     """After three packets in a row the next ones are decoded before anybody asks."""
     memory = RandomAccess(saved[0], jobs=2, cache=32 * PACKET, ahead=True)
     memory.read(0, 3 * PACKET)
-    wait_until(lambda: memory.packets.decoded == 7)
+    wait_for(lambda: memory.packets.decoded == 7)
     memory.close()
     assert memory.packets.touched == (0, 1, 2)
 
@@ -89,9 +89,9 @@ def test_behind_readers_of_a_recorded_set_nothing_else_is_decoded(saved):
     """Three packets in a row are followed by what is recorded, not by their neighbours."""
     memory = RandomAccess(saved[0], jobs=2, cache=32 * PACKET, ahead=True)
     memory.ahead.start([0, 1, 2, *range(20, 50)])
-    wait_until(lambda: memory.packets.decoded >= 8)
+    wait_for(lambda: memory.packets.decoded >= 8)
     memory.read(0, 3 * PACKET)
-    wait_until(lambda: memory.packets.decoded >= 11)
+    wait_for(lambda: memory.packets.decoded >= 11)
     memory.close()
 
     assert memory.packets.decoded <= 12  # a quarter of the cache and three, or with neighbours 15
@@ -101,9 +101,9 @@ def test_a_recorded_set_fills_a_quarter_of_the_cache(saved):
     """Recorded packets are decoded in order, the next ones once those are asked for."""
     memory = RandomAccess(saved[0], jobs=1, cache=8 * PACKET, ahead=True)
     memory.ahead.start(range(20, 40))
-    wait_until(lambda: memory.packets.decoded == 2)
+    wait_for(lambda: memory.packets.decoded == 2)
     memory.packets.packet(20)
-    wait_until(lambda: memory.packets.decoded == 3)
+    wait_for(lambda: memory.packets.decoded == 3)
     memory.close()
     assert memory.packets.decoded == 3
 
@@ -112,10 +112,10 @@ def test_a_recorded_set_goes_on_when_its_packets_are_dropped(saved):
     """Recorded packets that others push out of the cache before anybody asks make room for more."""
     memory = RandomAccess(saved[0], jobs=1, cache=8 * PACKET, ahead=True)
     memory.ahead.start(range(20, 40))
-    wait_until(lambda: memory.packets.decoded == 2)
+    wait_for(lambda: memory.packets.decoded == 2)
     for number in (0, 2, 4, 6, 8, 10, 12, 14):
         memory.packets.packet(number)
-    wait_until(lambda: memory.packets.decoded > 10)
+    wait_for(lambda: memory.packets.decoded > 10)
     memory.close()
 
 

@@ -179,7 +179,7 @@ def test_a_death_ends_the_run_while_others_are_busy():
     with pytest.raises(WorkerDiedError):
         _run(handlers.Sleep)
 
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 55
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ except BaseException as error:
 def test_a_caller_with_threads_gets_the_same(make_handler, words):
     """Where the caller has another thread, workers come from a server and do the same."""
     with _script(THREADED, pickle.dumps(make_handler).hex()) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
 
     assert (words in out, err) == (True, "")
 
@@ -285,7 +285,7 @@ def test_workers_end_when_their_parent_is_killed(threads):
     with _script(ORPHANS, threads) as process:
         workers = [int(word) for word in process.stdout.readline().split()]
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
     assert (len(workers), processes.all_gone(workers)) == (2, True)
 
@@ -303,7 +303,7 @@ def test_busy_workers_end_when_their_parent_is_killed():
     with _script(BUSY_ORPHANS) as process:
         workers = [int(process.stdout.readline()) for _ in range(2)]
         process.kill()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
         assert (len(workers), processes.all_gone(workers)) == (2, True)
 

@@ -19,7 +19,7 @@ FILE_SINCE = (8, 2)
 SECONDS = 60.0
 POLL_SECONDS = 0.02
 EVENT_SECONDS = 1.0
-INTERRUPTED_SECONDS = 1.0
+INTERRUPTED_SECONDS = 2.0
 """Ticks of the tiny guest's timer come every 55 ms; at 2 MiB/s a packet takes 0.25 s."""
 LINES = 3
 STARTED = "setup"

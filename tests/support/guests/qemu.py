@@ -29,7 +29,8 @@ CANCELLED_LATE = re.compile("Unexpected migration completion status cancelling$"
 """Words of QEMU 11 of a migration cancelled in the moment of its completion; nothing is wrong."""
 CUT_OFF = re.compile(
     "Sibling indicated error|Channel error|[Ee]rror.*(migrat|writ|channel)|multifd|Broken pipe"
-    "|Unable to (read|write|shutdown)|failed to save SaveStateEntry|Failed to connect to"
+    "|Connection reset|Unable to (read|write|shutdown)|failed to save SaveStateEntry"
+    "|Failed to connect to"
 )
 """
 Words of QEMU of a migration that is cancelled, or whose destination has gone.
@@ -37,7 +38,9 @@ Words of QEMU of a migration that is cancelled, or whose destination has gone.
 To cancel one QEMU shuts its channel or file, and what it writes then fails with EIO (5), over
 multifd with 1: whether it says so depends on the moment.
 """
-START_SECONDS = 30.0
+IO_FAILURE = re.compile(f"{CUT_OFF.pattern}|IO failure|error while loading state section")
+"""Words of QEMU of a guest that runs already, and whose source has gone."""
+START_SECONDS = 60.0
 POLL_SECONDS = 0.1
 
 

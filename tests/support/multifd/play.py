@@ -96,7 +96,7 @@ class _Player:
         self._wait_end()
         self._close_all()
         for thread in threads:
-            thread.join(2)
+            thread.join(30)
             assert not thread.is_alive(), "a thread of the scripted source hangs"
         return self._report
 

@@ -169,5 +169,5 @@ def _ready(process: subprocess.Popen[bytes], port: int, log: Path) -> Server:
             return False
         return True
 
-    wait_for(started, 40)
+    wait_for(started)
     return Server(port, client)
