@@ -152,7 +152,7 @@ def test_pause_of_a_live_save(session: Session, shm: Path) -> None:
     """The pause told of a live save is the guest's, not the time of the save."""
     save = {"connect": session.uri, "live": True, "max_downtime": 0, "pause_after": 4}
     result = snapmig.save("libvirt:tiny", shm / "snap", **save)
-    assert result.seconds - result.pause_seconds >= 3
+    assert result.pause_seconds < result.seconds / 2
 
 
 @both("private")
