@@ -107,6 +107,7 @@ def main() -> int:
     add("--rounds", type=int, default=7, help="(%(default)s)")
     add("--results", type=Path, default=Path("build/bench/bandwidth.jsonl"), help="(%(default)s)")
     options = parser.parse_args()
+    options.image = options.image.resolve()  # commands run in its folder
 
     def bench() -> list[str]:
         with Records(options.results, facts.collect(options.image)) as records:

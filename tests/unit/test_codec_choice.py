@@ -45,7 +45,7 @@ def test_memory_takes_pages_as_they_are():
     assert used[0] > 0.9 * sum(used)
 
 
-@pytest.mark.parametrize("mib", [50, 100, 200, 400])
+@pytest.mark.parametrize("mib", [50, 100, 200, 400, 800])
 def test_a_late_destination_is_not_a_slow_one(mib):
     """Waits for a disk that is idle at times are not taken for its bandwidth, again and again."""
     true = usable_codecs()
@@ -74,7 +74,7 @@ def test_costs_are_measured_and_not_assumed():
         MadeUpSave(true, 100 / MIB).follow(usable_codecs()).used for true in (slow, usable_codecs())
     )
 
-    assert used[4] < 60 < 200 < usual[4]
+    assert used[4] < usual[4] / 3
 
 
 def test_a_limit_on_writes_is_a_bandwidth():
