@@ -12,12 +12,24 @@ from snapmig.container.index_reader import IndexReader
 from snapmig.container.reader import SnapshotFile
 from snapmig.errors import SnapmigError
 from snapmig.geometry import PAGE_SIZE
-from snapmig.handlers.batch_size import LARGEST, SMALLEST, batch_packets
+from snapmig.handlers.batch_size import LARGEST, batch_packets
 from snapmig.pages import Mask
 from snapmig.workers.tasks import Task
 
-__all__ = ("EMPTY_BATCH_PACKETS", "DamageTasks", "IndexBatches", "LoadTasks", "plan_tasks")
+__all__ = (
+    "EMPTY_BATCH_PACKETS",
+    "FETCHED",
+    "DamageTasks",
+    "IndexBatches",
+    "LoadTasks",
+    "plan_tasks",
+)
 
+FETCHED = 8 << 20
+"""
+Bytes of RAM in a batch of a remote snapshot. Half of it with twice as many requests under way was
+slower: connections that compete lose segments.
+"""
 EMPTY_BATCH_PACKETS = 4096
 """Most packets of a batch, however little is in them."""
 _ERRORS_KEPT = 100
@@ -119,7 +131,7 @@ def plan_tasks(index: IndexReader, packets: range, *, remote: bool = False) -> I
     """
     # Records are not checked yet here: a wrong one only makes a batch larger or smaller.
     size = index.packet_pages * PAGE_SIZE
-    largest = SMALLEST if remote else LARGEST
+    largest = FETCHED if remote else LARGEST
     full = index.packet_pages + _PACKET_COST
     for start, records in index.steps(packets):
         pages = page_counts(records)

@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from snapmig.container.reader import SnapshotFile
+from snapmig.handlers.load_tasks import FETCHED
+from snapmig.stores.object import AHEAD_BYTES
 from snapmig.stores.window import Window
 from snapmig.workers.tasks import Task, TaskSource
 
 __all__ = ("WORKER_AHEAD", "Windowed")
 
-WORKER_AHEAD = 16
-"""Most batches that a worker has: 4 MiB each, they fit into what it may keep of fetched bytes."""
-_FIRST, _LEAST, _MOST = 8, 4, 64
+WORKER_AHEAD = AHEAD_BYTES // FETCHED
+"""Most batches that a worker has: they fit into what it may keep of fetched bytes."""
+_FIRST, _LEAST, _MOST = 4, 2, 32
 """Batches of a worker at the beginning, and at least; and of all workers together."""
 
 
