@@ -86,8 +86,13 @@ def _share_pages(file: FileIO, contents: Sequence[bytes], places: Places) -> Non
         except OSError as error:
             message = f"{file.name}: pages can't be shared here, expected a folder on XFS or btrfs"
             raise SystemExit(message) from error
+    _drop(Path(file.name))
+
+
+def _drop(image: Path) -> None:
     # A small image would stay in memory, and be cheaper to read again than a large one.
-    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with image.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def sparse(
@@ -105,6 +110,7 @@ def sparse(
     yield "save, 1 % changed", run("save", *form, "--parent", full, image, child)
     yield "diff", run("diff", full, child)
     yield "merge", run("merge", child, merged)
+    _drop(image)
     yield "save, unchanged", run("save", *form, "--parent", merged, image, same)
     merged.unlink()
     same.unlink()
