@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.bench import facts
+from tests.bench.bare_runs import bare_runs
 from tests.bench.choices import choices
 from tests.bench.contestants import COMPRESSIONS, Contestant, chosen, contestants
 from tests.bench.limits import Packets, Streams, limits
@@ -99,7 +100,8 @@ def _bench(options: argparse.Namespace) -> str:
         streams = [Streams(packets, codec, facts.processors()) for codec in codecs]
         known = facts.collect(options.image) | {"data_pages": packets.data_pages}
         known |= {f"raw_packets_{one.codec.compression}": one.raw_packets for one in streams}
-        planned = items(config, contenders, limits(packets, streams))
+        all_limits = [*limits(packets, streams), *bare_runs(packets, streams)]
+        planned = items(config, contenders, all_limits)
         kinds = {name: facts.filesystem(path) for name, path in config.destinations.items()}
         path = options.output_dir / "results.jsonl"
         records = stack.enter_context(Records(path, known))

@@ -36,6 +36,11 @@ class Codec:
             "restore": (f"bare decompress{self.suffix}", WRITE_PAGES),
         }
 
+    @property
+    def whole_limits(self) -> dict[str, str]:
+        """The names of its limits by operation: all calls in one loop."""
+        return {each: f"bare {each}{self.suffix}" for each in ("save", "restore")}
+
 
 WRITE_PAGES = "bare write of pages"
 """The one limit that is the same for all codecs."""

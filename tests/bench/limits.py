@@ -45,6 +45,7 @@ class Packets:
     """
 
     def __init__(self, image: Path, jobs: int) -> None:
+        self.image = image
         self.size = image.stat().st_size
         if self.size == 0 or self.size % PAGE:
             raise ValueError(f"{image}: {self.size} bytes, expected whole pages of {PAGE}")
@@ -61,6 +62,17 @@ class Packets:
     def data_pages(self) -> int:
         """Pages that are not zero."""
         return int(self.masks.sum())
+
+    def in_use(self) -> list[int]:
+        """Return the packets that are not all zero."""
+        found: list[int] = np.flatnonzero(self.masks.any(axis=1)).tolist()
+        return found
+
+    def in_extents(self) -> list[int]:
+        """Return the packets that are no holes."""
+        first, last = self._extents[:, 0] // PACKET, (self._extents[:, 1] - 1) // PACKET
+        pairs = zip(first.tolist(), last.tolist(), strict=True)
+        return sorted({k for start, end in pairs for k in range(start, end + 1)})
 
     def data(self, k: int) -> memoryview:
         """Return a packet's pages that are not zero, one after the other."""

@@ -127,7 +127,10 @@ def _limits(results: Results, operation: str, place: str, jobs: int) -> Iterator
         first, second = (results.times(operation, place, name, jobs) for name in names)
         shared = (name.removesuffix(own.codec.suffix) for name in (*names, "both"))
         words = [f"{word}{own.codec.suffix}" for word in shared]
-        for word, times in zip(words, (first, second, added(first, second)), strict=True):
+        whole_name = own.codec.whole_limits[operation]
+        loop = results.times(operation, place, whole_name, jobs)
+        rows = [*zip(words, (first, second, added(first, second)), strict=True), (whole_name, loop)]
+        for word, times in rows:
             if times:
                 yield [
                     word,
@@ -182,5 +185,6 @@ def _notes(results: Results, context: Context) -> Iterator[str]:
         if peer.name in measured and peer not in OWN:
             yield f"{peer.name}: {peer.note}."
     yield "snapmig: its interpreter starts anew for each run, which its own seconds leave out."
-    yield "bare ...: in memory, page tables complete, packets dealt out by turns, no checks."
+    yield "bare save, bare restore: one loop of all the calls needed, no index, no counters."
+    yield "other bare ...: in memory, page tables complete, packets dealt out by turns, no checks."
     yield OVER_BANDWIDTH

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.__main__ import parse_arguments, room
+from tests.bench.bare_runs import bare_runs
 from tests.bench.codecs import ISAL, LZ4_1, PACKET, ZSTD_1
 from tests.bench.contestants import (
     COMPRESSIONS,
@@ -287,10 +288,36 @@ def test_limits_leave_holes_alone(codec, image, shm, tmp_path):
     assert packets.data_pages == data
     streams = Streams(packets, codec, 2)
     assert streams.raw_packets == 1
-    for limit in limits(packets, [streams]):
+    for limit in [*limits(packets, [streams]), *bare_runs(packets, [streams])]:
         assert limit.run(2, tmp_path).slowest > 0
     assert copy.stat().st_blocks == blocks
     assert copy.read_bytes() == content
+
+
+def _what_is_left(limit, folder, monkeypatch):
+    with monkeypatch.context() as patches:
+        patches.setattr(Path, "unlink", lambda _self: None)
+        limit.run(2, folder)
+    return (folder / "limit.bin").read_bytes()
+
+
+def test_a_bare_restore_restores(image, tmp_path, monkeypatch):
+    """It writes the image, but for zeros at its end."""
+    packets = Packets(image, 2)
+    (_, restore) = bare_runs(packets, [Streams(packets, ZSTD_1, 2)])
+    found = _what_is_left(restore, tmp_path, monkeypatch)
+    assert found == image.read_bytes()[: len(found)].ljust(len(found), b"\0")
+
+
+def test_a_bare_save_saves(image, tmp_path, monkeypatch):
+    """Each packet has a place, where its stream or its pages are."""
+    packets = Packets(image, 2)
+    streams = Streams(packets, ZSTD_1, 2)
+    (save, _) = bare_runs(packets, [streams])
+    found = _what_is_left(save, tmp_path, monkeypatch)
+    for k in packets.in_use():
+        stored = streams.stream(k) or packets.data(k)
+        assert found[k * PACKET :].startswith(bytes(stored))
 
 
 def test_streams_hold_the_pages_that_are_not_zero(image):
@@ -310,12 +337,14 @@ def test_streams_hold_the_pages_that_are_not_zero(image):
 def test_limits_have_names_of_their_own(image):
     """Those of a codec say which, but for deflate, whose are the first and the oldest."""
     packets = Packets(image, 1)
-    named = limits(packets, [Streams(packets, codec, 1) for codec in CODECS])
+    streams = [Streams(packets, codec, 1) for codec in CODECS]
+    named = [*limits(packets, streams), *bare_runs(packets, streams)]
     names = [(limit.operation, limit.name) for limit in named]
-    assert len(set(names)) == len(names) == 3 * len(CODECS) + 1
+    assert len(set(names)) == len(names) == 5 * len(CODECS) + 1
     wanted = {
         (what, name) for codec in CODECS for what in codec.limits for name in codec.limits[what]
     }
+    wanted |= {pair for codec in CODECS for pair in codec.whole_limits.items()}
     assert set(names) == wanted
 
 
