@@ -58,6 +58,7 @@ def migrating(
     channels: int,
     live: LiveLimits | None,
     give_up: Callable[[], None] = lambda: None,
+    let_end: Callable[[], None] = lambda: None,
 ) -> Iterator[Outgoing]:
     """
     Have QEMU migrate the guest inside the block, and put its settings back.
@@ -66,6 +67,7 @@ def migrating(
     :param channels: number of multifd channels, 0 for a single stream
     :param live: None to stop the guest at once
     :param give_up: closes our end; called if the block fails, and as that of :class:`Outgoing`
+    :param let_end: takes the rest of QEMU's data; called before, if the migration was cancelled
     :raises MonitorError: QEMU refuses
     """
     wanted: dict[str, object] = {"max-bandwidth": 0}  # unlimited
@@ -86,7 +88,7 @@ def migrating(
     with (
         parameters(guest.monitor, wanted),
         capabilities(guest.monitor, *names),
-        cancelled_on_error(guest.monitor, give_up),
+        cancelled_on_error(guest.monitor, give_up, let_end),
     ):
         guest.monitor.execute("migrate", uri=uri)
         yield Outgoing(guest, None if live is None else live.pause_after_s, give_up)

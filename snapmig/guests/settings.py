@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -16,6 +16,7 @@ __all__ = (
     "POSTCOPY",
     "Commands",
     "capabilities",
+    "cleanup",
     "known_capabilities",
     "parameters",
     "settings_now",
@@ -134,13 +135,38 @@ def wait_for_cleanup(monitor: Monitor) -> None:
         message = f"the guest still waits for memory ({state}), and needs the settings for that"
         raise MonitorError(message, path=monitor.path)
     started = time.monotonic()
-    while any(each.type == "migration" for each in monitor.ask(YankInstances, "query-yank")):
+    while _lists_migration(monitor.ask(YankInstances, "query-yank")):
         # One that is still to come in is set up as long as its source likes.
         limit = _SETUP_S if migration_of(monitor).status == "setup" else _CLEANUP_S
         if time.monotonic() - started > limit:
             message = f"QEMU has not cleaned up after its migration in {limit:g} s"
             raise MonitorError(message, path=monitor.path)
         time.sleep(POLL_S)
+
+
+def cleanup(monitor: Monitor) -> Callable[[], bool]:
+    """
+    Return a function for the same without waiting: True once QEMU is done, or has gone.
+
+    QEMU does not answer while it ends a channel with something on its way.
+    """
+    look = monitor.begin(YankInstances, "query-yank")
+
+    def is_done() -> bool:
+        nonlocal look
+        try:
+            listed = look()
+            if listed is not None and _lists_migration(listed):
+                look, listed = monitor.begin(YankInstances, "query-yank"), None
+        except MonitorError:
+            return True
+        return listed is not None
+
+    return is_done
+
+
+def _lists_migration(listed: YankInstances) -> bool:
+    return any(each.type == "migration" for each in listed)
 
 
 def _known_parameters(monitor: Monitor) -> dict[str, Any]:

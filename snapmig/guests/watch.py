@@ -51,7 +51,9 @@ def cancel(monitor: Monitor) -> bool:
 
 @contextmanager
 def cancelled_on_error(
-    monitor: Monitor, disconnect: Callable[[], None] = lambda: None
+    monitor: Monitor,
+    disconnect: Callable[[], None] = lambda: None,
+    let_end: Callable[[], None] = lambda: None,
 ) -> Iterator[None]:
     """
     Cancel a migration begun inside the block if anything in it fails.
@@ -60,11 +62,13 @@ def cancelled_on_error(
 
     :param disconnect: called after that; closes our end, also a listening socket that QEMU may
         have connected to already, because QEMU cleans up only when its writes have ended
+    :param let_end: called between the two, if QEMU listens
     """
     try:
         yield
     except BaseException:
-        cancel(monitor)
+        if cancel(monitor):
+            let_end()
         disconnect()
         raise
 

@@ -11,7 +11,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -73,6 +73,11 @@ class PrivateSocket(PrivateFolder):
             self.close()
             raise
 
+    @property
+    def is_open(self) -> bool:
+        """True before :meth:`close`."""
+        return self.listener.fileno() >= 0
+
     def close(self) -> None:
         """Stop listening, and remove the folder."""
         self.listener.close()
@@ -86,14 +91,14 @@ def accept_all(
     check: Callable[[], None] = lambda: None,
     *,
     peer: tuple[int, int] | None = None,
-    cancel: Callable[[], object] = lambda: None,
+    cancel: Callable[[Sequence[socket.socket]], object] = lambda _: None,
 ) -> Connections:
     """
     Accept the main connection and all channels, in any order.
 
     :param check: called several times a second; raises if the migration failed
     :param peer: process and user id of the only process that may connect; 0 for an unknown process
-    :param cancel: called if that fails, before any connection is closed
+    :param cancel: called if that fails, with the connections so far, before any is closed
     :raises MigrationError: a connection is of neither kind, or too many or too few come in time
     """
     arrivals = _Arrivals(channels)
@@ -113,8 +118,9 @@ def accept_all(
                 raise MigrationError(message)
         return arrivals.connections()
     except BaseException:
-        cancel()
-        arrivals.close()
+        cancel(arrivals.all)
+        for connection in arrivals.all:
+            connection.close()
         raise
 
 
@@ -230,11 +236,10 @@ class _Arrivals:
         channels = tuple(self._channels[number] for number in range(self._count))
         return Connections(self._main, channels, self._uuid)
 
-    def close(self) -> None:
-        if self._main is not None:
-            self._main.close()
-        for connection in (*self.unsorted, *self._channels.values()):
-            connection.close()
+    @property
+    def all(self) -> list[socket.socket]:
+        main = [] if self._main is None else [self._main]
+        return [*main, *self.unsorted, *self._channels.values()]
 
 
 def add_secure(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -20,9 +20,10 @@ from snapmig.guests.outgoing import (
     open_stream,
 )
 from snapmig.guests.pause import Pause, paused, stop_of
+from snapmig.guests.settings import cleanup
 from snapmig.images.qemu.state import VmState
 from snapmig.migration.connections import Connections, PrivateSocket, accept_all
-from snapmig.migration.draining import drain
+from snapmig.migration.draining import Connection, drain
 from snapmig.migration.main_channel import MainChannel
 from snapmig.migration.wire import MigrationError
 from snapmig.operations.options.parse import BACKGROUND, MULTIFD, STREAM
@@ -35,8 +36,8 @@ from snapmig.system.signals import HeldSignals
 __all__ = ("UnreachableError", "save_over_multifd", "save_over_stream")
 
 
-_DRAIN_S = 1.0
-"""Seconds for QEMU to close the channels of a migration that was cancelled."""
+_DRAIN_S = 10.0
+"""Seconds for QEMU to close the connections of a migration that was cancelled."""
 
 
 class UnreachableError(MonitorError):
@@ -58,7 +59,12 @@ def save_over_multifd(guest: Guest, shown: str, path: Location, options: SaveOpt
         domain = domain_xml(guest, options)
         with (
             migrating(
-                guest, private.uri, channels, _live_limits(options), private.close
+                guest,
+                private.uri,
+                channels,
+                _live_limits(options),
+                private.close,
+                partial(_let_end, guest, private),
             ) as outgoing,
             _with_reasons(outgoing),
             _accepted(guest, outgoing, private, channels) as connections,
@@ -133,6 +139,10 @@ def _live_limits(options: SaveOptions) -> LiveLimits | None:
 def _accepted(
     guest: Guest, outgoing: Outgoing, private: PrivateSocket, channels: int
 ) -> Iterator[Connections]:
+    def cancel(connections: Sequence[Connection]) -> None:
+        if outgoing.cancel():
+            _let_end(guest, private, connections)
+
     try:
         connections = accept_all(
             private.listener,
@@ -140,7 +150,7 @@ def _accepted(
             HEAD_S,
             outgoing.check,
             peer=guest.process_now,
-            cancel=outgoing.cancel,
+            cancel=cancel,
         )
     except MonitorError as error:
         raise UnreachableError(error.message, path=error.path) from error
@@ -150,9 +160,15 @@ def _accepted(
             yield connections
         except BaseException:
             with HeldSignals():
-                if outgoing.cancel():
-                    drain(connections.channels, _DRAIN_S)
+                cancel(connections.channels)
             raise
+
+
+def _let_end(guest: Guest, private: PrivateSocket, connections: Sequence[Connection] = ()) -> None:
+    # Take what QEMU still sends of a cancelled migration, also over connections yet to come.
+    listener = private.listener if private.is_open else None
+    with HeldSignals():
+        drain(connections, _DRAIN_S, listener, cleanup(guest.monitor))
 
 
 @contextmanager
