@@ -31,7 +31,11 @@ class Source:
         self._monitor = monitor
         self.error: OSError | None = None
         monitor.suppress_vmdesc = False
-        monitor.answers |= {"migrate": self._migrate, "migrate_cancel": self._cancel}
+        monitor.answers |= {
+            "migrate": self._migrate,
+            "migrate_cancel": self._cancel,
+            "query-yank": self._list,
+        }
 
     def join(self) -> None:
         """Wait for its end."""
@@ -48,6 +52,9 @@ class Source:
         self._monitor.migration = "cancelled"
         self._cancelled.set()
         return {}
+
+    def _list(self, _: Any) -> list[dict[str, Any]]:
+        return [{"type": "migration"}] if self._thread.is_alive() else []
 
     def _run(self) -> None:
         with socket.socket(socket.AF_UNIX) as main, socket.socket(socket.AF_UNIX) as channel:
