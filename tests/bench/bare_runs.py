@@ -8,7 +8,6 @@ the next packets when it is done with its last. Nothing is planned, recorded, co
 
 import multiprocessing
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ import xxhash
 from isal import isal_zlib
 
 from tests.bench.codecs import PACKET, PAGE
-from tests.bench.limits import Limit, Packets, Streams, data_mask
-from tests.bench.measure import sync_file
-from tests.bench.parallel import ParallelTime, in_processes
+from tests.bench.limits import Limit, Packets, Streams, data_mask, written
+from tests.bench.parallel import ParallelTime
 
 BATCH = 32
 """Packets that a process takes at once."""
@@ -114,11 +112,4 @@ def _run(
             for k in packets[first : first + BATCH]:
                 step(k, output)
 
-    try:
-        took = in_processes(jobs, work, ready)
-        started = time.monotonic()
-        sync_file(path)
-        synced = time.monotonic() - started
-    finally:
-        path.unlink()
-    return ParallelTime(took.slowest + synced, took.mean + synced, took.cpu)
+    return written(path, jobs, work, ready)

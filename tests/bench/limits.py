@@ -237,6 +237,13 @@ def write_pieces(
         for offset, size in places:
             os.pwrite(fd, hot[:size], offset)
 
+    return written(path, jobs, work, ready)
+
+
+def written(
+    path: Path, jobs: int, work: Callable[[Any], None], ready: Callable[[int], Any]
+) -> ParallelTime:
+    """Run processes that write a file, sync it within the time, and remove it."""
     try:
         took = in_processes(jobs, work, ready)
         started = time.monotonic()
