@@ -23,6 +23,7 @@ from tests.bench.parallel import ParallelTime
 BATCH = 32
 """Packets that a process takes at once."""
 DIGEST = 16
+"""Bytes of a page's digest."""
 
 Step = Callable[[int, int], None]
 """Does one packet, by its number and the descriptor of the output."""
@@ -95,7 +96,7 @@ def _run(
     packets: Sequence[int], jobs: int, path: Path, prepare: Callable[[], Step]
 ) -> ParallelTime:
     with path.open("wb") as file:
-        file.truncate((max(packets) + 1) * PACKET)
+        file.truncate((max(packets, default=0) + 1) * PACKET)
     counter = multiprocessing.get_context("fork").Value("l", 0)
 
     def ready(_number: int) -> tuple[Step, int]:
