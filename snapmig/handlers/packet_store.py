@@ -21,17 +21,26 @@ from snapmig.system.thread_time import ThreadTime
 from snapmig.workers.counters import Row
 from snapmig.workers.tasks import Task
 
-__all__ = ("PacketStore",)
+__all__ = ("PacketStore", "batches_ahead")
 
-PACED_BATCHES = 3
-"""Written batches of a worker that the disk may be behind by when codecs follow its speed."""
+FIRST_AHEAD, MOST_AHEAD, AHEAD_STEP = 3, 6, 8
+"""
+Written batches of a worker that the disk may be behind by when codecs follow its speed: at first
+few, so that it soon shows its speed, and one more after so many. With these, memory that shrinks
+well pays for memory that doesn't.
+"""
+
+
+def batches_ahead(written: int) -> int:
+    """Return how many batches a worker may be ahead of the disk after so many."""
+    return min(MOST_AHEAD, FIRST_AHEAD + written // AHEAD_STEP)
 
 
 class PacketStore:
     """
     Writes encoded packets to their places, and counts bytes and time.
 
-    :param paced: run no further ahead of the disk than :data:`PACED_BATCHES`, so that the time
+    :param paced: run no further ahead of the disk than :func:`batches_ahead`, so that the time
         spent in writing tells its speed
     :param tidies: an earlier run may have left bytes beside those of the packets written now
     """
@@ -48,6 +57,7 @@ class PacketStore:
         self._has_digests = plan.page_digests_offset > 0
         self._awake = ThreadTime() if paced else None
         self._written: deque[tuple[int, int, int]] = deque()
+        self._batches = 0
         self._in_batch = 0
         self._drained_bytes = 0
         self._write_ns = 0
@@ -111,8 +121,9 @@ class PacketStore:
         awake_ns, started = awake.ns(), perf_counter_ns()
         self._slots.start_writing_back(offset, length)
         self._written.append((offset, length, self._in_batch))
+        self._batches += 1
         self._in_batch = 0
-        if len(self._written) > PACED_BATCHES:
+        if len(self._written) > batches_ahead(self._batches):
             offset, length, stored = self._written.popleft()
             self._slots.wait_for_disk(offset, length)
             self._drained_bytes += stored

@@ -13,7 +13,7 @@ import numpy as np
 from snapmig.encodings.compressions import Codec
 from snapmig.handlers.codec_choice import CodecChoice
 from snapmig.handlers.counters import Counter
-from snapmig.handlers.packet_store import PACED_BATCHES
+from snapmig.handlers.packet_store import batches_ahead
 from snapmig.workers.counters import COUNTERS
 
 BATCH = 4 << 20
@@ -74,7 +74,9 @@ class MadeUpSave:
         self._here = 1.0
         self._probed = 0
         self._free = 0.0
+        self._paced = False
         self._written: list[deque[tuple[float, int]]] = [deque() for _ in range(workers)]
+        self._counts = [0] * workers
         self._workers = workers
         self._batches = batches
         self.ns = 0.0
@@ -82,7 +84,7 @@ class MadeUpSave:
         self.used = [0] * len(true)
 
     def run(self, choose: Callable[[], int]) -> MadeUpSave:
-        """Do it."""
+        """Do it, with workers any number of batches ahead of the destination."""
         left = self._batches
         events: list[tuple[float, int, _Batch | None]] = [
             (0.0, number, None) for number in range(self._workers)
@@ -90,7 +92,8 @@ class MadeUpSave:
         while events:
             self.now, number, batch = heapq.heappop(events)
             if batch is not None:
-                wait_ns = self._write(batch, self._written[number])
+                self._counts[number] += 1
+                wait_ns = self._write(batch, self._written[number], self._counts[number])
                 heapq.heappush(events, (self.now + wait_ns, number, None))
             elif left:
                 left -= 1
@@ -102,7 +105,8 @@ class MadeUpSave:
     def follow(
         self, assumed: Sequence[Codec], rate: int | None = None, *, in_memory: bool = False
     ) -> MadeUpSave:
-        """Do it with a choice that has other costs in mind before it measures."""
+        """Do it with a choice that has other costs in mind before it measures, close behind it."""
+        self._paced = True
         row, clock = self.row.copy, lambda: self.now / 1e9
         choice = CodecChoice(assumed, 1, self._workers, rate, row, clock, in_memory=in_memory)
         return self.run(choice)
@@ -119,12 +123,12 @@ class MadeUpSave:
         # Of a packet here, beside that of a usual one.
         return self._here * self._draw.lognormal(-SPREAD * SPREAD / 2, SPREAD)
 
-    def _write(self, batch: _Batch, written: deque[tuple[float, int]]) -> int:
+    def _write(self, batch: _Batch, written: deque[tuple[float, int]], count: int) -> int:
         # Return how long the worker waits for an older batch.
         self._free = max(self._free, self.now) + batch.stored / self._bandwidth
         written.append((self._free + self._late_ns, batch.stored))
         wait_ns = 0
-        if len(written) > PACED_BATCHES:
+        if self._paced and len(written) > batches_ahead(count):
             free, drained = written.popleft()
             wait_ns = max(0, int(free - self.now))
             self.row[Counter.DRAINED_BYTES] += drained
