@@ -129,8 +129,14 @@ class ChainReader:
         records = self.records(first, count)
         return unpack_records(records[records["kinds"].any(axis=1)])
 
-    def expect(self, first: int, count: int) -> None:
-        """Begin to fetch the stored bytes of consecutive packets, if reading them is slow."""
+    def expect(self, first: int, count: int, requests: int = 0) -> None:
+        """
+        Begin to fetch the stored bytes of consecutive packets, if reading them is slow.
+
+        :param requests: limit on those under way at once for each file from now on, unless 0
+        """
+        for file in self._files if requests else ():
+            file.limit_requests(requests)
         needed: Collection[int] = range(first, first + count)
         with suppress(SnapmigError):  # a damaged record is reported when its turn comes
             for file in self._files:

@@ -160,6 +160,10 @@ class SnapshotFile(SnapshotHead):
             ranges = [part for packet in stored for part in stored_ranges(self.layout, packet)]
             self._source.prefetch(ranges)
 
+    def limit_requests(self, count: int) -> None:
+        """Have no more announced ranges fetched at once, from now on."""
+        self._source.limit_requests(count)
+
     def stored(self, packet: StoredPacket) -> bytes:
         """
         Return what a packet's encoding made, from stored bytes checked against the record.

@@ -46,7 +46,7 @@ class FindNoteHandler:
 
     def expect(self, task: Task) -> None:
         """Prefetch a batch's stored bytes from a remote snapshot."""
-        self._chain.expect(task.first, task.count)
+        self._chain.expect(task.first, task.count, task.argument)
 
     def notes(self) -> Sequence[str]:
         """Return remarks about packets left to software by the engine."""

@@ -99,7 +99,7 @@ class RestoreHandler:
     def expect(self, task: Task) -> None:
         """Prefetch a batch's stored bytes from a remote snapshot."""
         if not self._plan.resumed:
-            self._chain.expect(task.first, task.count)
+            self._chain.expect(task.first, task.count, task.argument)
 
     def notes(self) -> Sequence[str]:
         """Return remarks about packets left to software by the engine."""
@@ -149,7 +149,7 @@ class VerifyHandler:
 
     def expect(self, task: Task) -> None:
         """Prefetch a batch's stored bytes from a remote snapshot."""
-        self._chain.expect(task.first, task.count)
+        self._chain.expect(task.first, task.count, task.argument)
 
     def notes(self) -> Sequence[str]:
         """Return remarks about packets left to software by the engine."""

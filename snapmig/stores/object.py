@@ -21,6 +21,7 @@ from snapmig.errors import StoreError
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.s3 import ObjectClient, settings
 from snapmig.stores.source import Range, SourcePlan
+from snapmig.stores.turns import Turns
 from snapmig.system.files import descriptor_path, pread_all, pwrite_all
 
 __all__ = ("ObjectSource", "joined")
@@ -64,6 +65,7 @@ class ObjectSource:
             self._hold(os.open(plan.kept_path, os.O_RDONLY | os.O_CLOEXEC))
         self._pieces: list[_Piece] = []
         self._threads: ThreadPoolExecutor | None = None
+        self._turns = Turns(THREADS)
         if plan.version is not None:
             self.size, self._version = plan.size, plan.version
         else:
@@ -125,8 +127,12 @@ class ObjectSource:
                 self._pieces.pop(0)
             if self._threads is None:
                 self._threads = ThreadPoolExecutor(THREADS, "snapmig-fetch")
-            data = self._threads.submit(self._fetch, offset, length)
+            data = self._threads.submit(self._fetch_in_turn, offset, length)
             self._pieces.append(_Piece(offset, length, wanted, data))
+
+    def limit_requests(self, count: int) -> None:
+        """Fetch no more of the announced ranges at once, from now on."""
+        self._turns.limit(count)
 
     def plan(self) -> SourcePlan:
         """Return everything needed by other processes, kept ranges included."""
@@ -137,6 +143,7 @@ class ObjectSource:
 
     def close(self) -> None:
         """Release memory and threads."""
+        self._turns.end()
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -219,6 +226,10 @@ class ObjectSource:
                 self._blocks.popitem(last=False)
         start = offset - numbers[0] * BLOCK
         return b"".join(held[number] for number in numbers)[start : start + length]
+
+    def _fetch_in_turn(self, offset: int, length: int) -> bytes:
+        with self._turns:
+            return self._fetch(offset, length)
 
     def _fetch(self, offset: int, length: int) -> bytes:
         pieces: list[bytes] = []

@@ -72,6 +72,9 @@ class ByteSource(Protocol):
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Announce ranges for later reads."""
 
+    def limit_requests(self, count: int) -> None:
+        """Fetch no more of them at once, from now on."""
+
     def plan(self) -> SourcePlan:
         """Return everything needed by other processes, valid while this source is open."""
 
@@ -118,6 +121,9 @@ class FileSource:
 
     def prefetch(self, ranges: Sequence[Range]) -> None:
         """Do nothing: the kernel reads ahead."""
+
+    def limit_requests(self, count: int) -> None:
+        """Do nothing, likewise."""
 
     def plan(self) -> SourcePlan:
         """Return a path for other processes to open this very file."""

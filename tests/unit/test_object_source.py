@@ -1,5 +1,6 @@
 """Facts about reads of objects by several threads; the server's answers are made here."""
 
+import threading
 from types import SimpleNamespace
 
 from snapmig.stores import object as objects
@@ -38,3 +39,29 @@ def test_others_may_push_blocks_out_meanwhile(monkeypatch):
     found = source.read(objects.BLOCK - 5, 10)
 
     assert found == CONTENT[objects.BLOCK - 5 : objects.BLOCK + 5]
+
+
+def test_a_late_range_delays_no_other(monkeypatch):
+    """While one of two requests waits for its answer, the other turn takes all further ranges."""
+    come, late = threading.Event(), threading.Event()
+    fetched = []
+
+    class Client(_Client):
+        def stream(self, offset, length, version, take):
+            if not offset:
+                late.wait(60)
+            super().stream(offset, length, version, take)
+            fetched.append(offset)
+            if len(fetched) == 3:
+                come.set()
+
+    monkeypatch.setattr(objects, "ObjectClient", Client)
+    source = objects.ObjectSource(ObjectUrl("bucket", "key"), SourcePlan("s3://bucket/key"))
+    source.limit_requests(2)
+    starts = [number * 4 * objects.GAP for number in range(4)]
+    source.prefetch([(start, 10) for start in starts])
+
+    assert come.wait(60)
+    assert sorted(fetched) == starts[1:]
+    late.set()
+    assert source.read(0, 10) == CONTENT[:10]

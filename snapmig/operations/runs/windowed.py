@@ -1,4 +1,9 @@
-"""Tasks whose bytes come over a network: as many handed out at once as makes the run fast."""
+"""
+Tasks whose bytes come over a network: as many requested at once as makes the run fast.
+
+Workers do their tasks in order. Were no more handed out than requested, a late one would keep the
+others from their next requests.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +21,14 @@ __all__ = ("WORKER_AHEAD", "Windowed")
 WORKER_AHEAD = AHEAD_BYTES // FETCHED
 """Most batches that a worker has: they fit into what it may keep of fetched bytes."""
 _FIRST, _LEAST, _MOST = 4, 2, 32
-"""Batches of a worker at the beginning, and at least; and of all workers together."""
+"""Requests of a worker at the beginning, and at least; and of all workers together."""
+_HANDED = 2
+"""Batches that are handed out for each request under way: half of them have come, or wait."""
 
 
 class Windowed:
     """
-    Hands out the tasks of another source while fewer than a window are under way.
+    Hands out the tasks of another source, with a worker's share of the window as their argument.
 
     :param chain: the files that they read
     :param jobs: workers
@@ -36,6 +43,7 @@ class Windowed:
         repeated: Callable[[], int],
     ) -> None:
         self._tasks = tasks
+        self._jobs = jobs
         self._files = [file for file in chain if file.is_remote]
         self._repeated = repeated
         self._known = 0
@@ -49,13 +57,20 @@ class Windowed:
         return self._tasks.waiting
 
     def next_for(self, worker: int) -> Task | None:
-        """Return the next task unless enough are under way."""
-        if len(self._lengths) >= self.window.size:
+        """Return the next task unless enough are handed out; if none is, always."""
+        requests = self._share(worker)
+        enough = not requests or len(self._lengths) >= _HANDED * self.window.size
+        if enough and self._lengths:  # without any the job would be over
             return None
         task = self._tasks.next_for(worker)
         if task is not None and (length := self._length(task)):
             self._lengths[task.first] = length
-        return task
+        return task and task._replace(argument=max(1, requests))
+
+    def _share(self, worker: int) -> int:
+        # Of the window: fewer than one for each worker leave some without.
+        each, more = divmod(self.window.size, self._jobs)
+        return each + (worker % self._jobs < more)
 
     def finished(self, worker: int, task: Task, reply: Any) -> list[tuple[int, Task]]:
         """Take a reply."""
