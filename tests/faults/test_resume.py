@@ -16,7 +16,7 @@ PACKET = 64 << 10
 RAM = ram.mixed(12 * MIB)
 OWN = {"checksum", "snapshot_id", "created_ns"}
 """Fields of the superblock that differ between any two snapshots."""
-# ISA-L makes a few bytes more or less of about one packet in 20,000 than of the same pages before.
+# ISA-L makes a few bytes more or less of about one packet in 10,000 than of the same pages before.
 EQUAL = {"packet_size": PACKET, "accelerator": "python"}
 WAYS = {
     "fixed": EQUAL,
