@@ -295,7 +295,8 @@ def test_level_0_is_not_the_default(place, cli):
         for level in (("--level", 0), ("--level", 1), ())
     ]
 
-    assert ((place / "s").exists(), sizes[0] > sizes[1], sizes[1] == sizes[2]) == (True, True, True)
+    assert (place / "s").exists()
+    assert sizes[0] > sizes[1] == pytest.approx(sizes[2], rel=0.001)  # ISA-L's bytes may differ
 
 
 def test_an_attached_file_is_in_the_snapshot(place, cli):

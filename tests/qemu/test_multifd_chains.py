@@ -31,6 +31,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of snapshots; a packet of QEMU's has 512 KiB of RAM."""
 OF_CHILDREN = ("deltas",)
+# ISA-L now and then makes other bytes of the same pages.
+EQUAL = {"accelerator": "python"}
 ESSENTIAL = ("64K",)
 
 all_options = pytest.mark.parametrize("name", sweep(OPTIONS, lambda name: name in ESSENTIAL))
@@ -89,7 +91,7 @@ def test_the_index_is_that_of_a_shared_save(shared: Monitored, shm: Path, name: 
     Over multifd the firmware's blocks follow, which are in no shared file.
     """
     shared.expected_words = REFUSED
-    options = OPTIONS[name]
+    options = OPTIONS[name] if "compression" in OPTIONS[name] else OPTIONS[name] | EQUAL
     for number in range(2):
         tiny.wait_passes(shared, 1)
         shared.stop()

@@ -54,10 +54,11 @@ def image(tmp_path):
 
 def test_parts_on_the_server_are_not_sent_again(interrupted, proxy, image, url, restored):
     """They are found by their MD5."""
-    interrupted(image, url)
+    way = {"accelerator": "python"}  # ISA-L's bytes of the same pages may differ
+    interrupted(image, url, **way)
     before = sent(proxy)
 
-    result = snapmig.save(image, url, resume=True, jobs=1)
+    result = snapmig.save(image, url, resume=True, jobs=1, **way)
 
     parts = -(-result.file_size // (8 << 20))
     assert 0 < result.kept_parts == parts - 1
