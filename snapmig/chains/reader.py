@@ -8,7 +8,7 @@ a needed page are decoded.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import NamedTuple
@@ -147,6 +147,11 @@ class ChainReader:
                 packets = [packet for packet in packets if packet.packet in needed]
                 file.prefetch(packets)
                 needed = {packet.packet for packet in packets if packet.needs_parent}
+
+    def count_arrivals(self, add: Callable[[int], None]) -> None:
+        """Tell a function of prefetched bytes as they arrive, in any thread."""
+        for file in self._files:
+            file.count_arrivals(add)
 
     def load(self, packet: StoredPacket) -> Bytes:
         """

@@ -8,7 +8,7 @@ before decoding. The rest, decoding and the digest, is left to the encodings.
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -159,6 +159,10 @@ class SnapshotFile(SnapshotHead):
             stored = [packet for packet in packets if packet.stored_size]
             ranges = [part for packet in stored for part in stored_ranges(self.layout, packet)]
             self._source.prefetch(ranges)
+
+    def count_arrivals(self, add: Callable[[int], None]) -> None:
+        """Tell a function of prefetched bytes as they arrive, in any thread."""
+        self._source.count_arrivals(add)
 
     def limit_requests(self, count: int) -> None:
         """Have no more announced ranges fetched at once, from now on."""

@@ -73,6 +73,8 @@ class Counter(IntEnum):
     """likewise of packets that it only tried."""
     PROBE_NS = 52
     PROBE_STORED = 59
+    ARRIVED_BYTES = 66
+    """Bytes of objects that came to the worker, read yet or not."""
 
 
 MOST_CODECS = 7

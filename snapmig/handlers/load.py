@@ -15,6 +15,7 @@ from snapmig.container.page_digests import wrong_page
 from snapmig.container.rests import wrong_rests
 from snapmig.errors import CorruptSnapshotError, SnapmigError, UnreadableError
 from snapmig.geometry import PAGE_SIZE, Geometry
+from snapmig.handlers.arrivals import Arrivals
 from snapmig.handlers.counters import Counter
 from snapmig.handlers.damage import Damage, sound_packets
 from snapmig.images.plan import Placer
@@ -49,12 +50,14 @@ class RestoreHandler:
     def __init__(self, plan: RestorePlan) -> None:
         self._plan = plan
         self._chain = open_chain(plan.read)
+        self._arrivals = Arrivals(self._chain)
         self._geometry = self._chain.snapshot.geometry
         self._store = open_store(plan.target)
         self._zeros = plan.target.in_place or plan.placer.lists_pages
 
     def run(self, task: Task, row: Row) -> list[Damage]:
         """Restore a batch of packets; return the damaged ones."""
+        self._arrivals.show(row)
         lost: dict[int, SnapmigError] = {}
         wrong = packets = self._packets(task, lost)
         if self._plan.resumed:
@@ -125,11 +128,13 @@ class VerifyHandler:
 
     def __init__(self, plan: Sequence[ReadPlan]) -> None:
         self._chain = open_chain(plan)
+        self._arrivals = Arrivals(self._chain)
         self._snapshot = self._chain.snapshot
         self._geometry = self._snapshot.geometry
 
     def run(self, task: Task, row: Row) -> list[Damage]:
         """Check a batch of packets; return the damaged ones."""
+        self._arrivals.show(row)
         damage: dict[int, SnapmigError] = {}
         packets = sound_packets(self._chain, task, damage)
         for found in self._chain.load_all(packets):

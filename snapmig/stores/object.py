@@ -13,7 +13,7 @@ import tempfile
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ClassVar
 
@@ -66,6 +66,7 @@ class ObjectSource:
         self._pieces: list[_Piece] = []
         self._threads: ThreadPoolExecutor | None = None
         self._turns = Turns(THREADS)
+        self._arrived: Callable[[int], None] | None = None
         if plan.version is not None:
             self.size, self._version = plan.size, plan.version
         else:
@@ -133,6 +134,10 @@ class ObjectSource:
     def limit_requests(self, count: int) -> None:
         """Fetch no more of the announced ranges at once, from now on."""
         self._turns.limit(count)
+
+    def count_arrivals(self, add: Callable[[int], None]) -> None:
+        """Tell a function of the announced bytes as they arrive, in any thread."""
+        self._arrived = add
 
     def plan(self) -> SourcePlan:
         """Return everything needed by other processes, kept ranges included."""
@@ -229,11 +234,19 @@ class ObjectSource:
 
     def _fetch_in_turn(self, offset: int, length: int) -> bytes:
         with self._turns:
-            return self._fetch(offset, length)
+            return self._fetch(offset, length, self._arrived)
 
-    def _fetch(self, offset: int, length: int) -> bytes:
+    def _fetch(
+        self, offset: int, length: int, arrived: Callable[[int], None] | None = None
+    ) -> bytes:
         pieces: list[bytes] = []
-        self._client.stream(offset, length, self._version, pieces.append)
+
+        def take(piece: bytes) -> None:
+            pieces.append(piece)
+            if arrived is not None:
+                arrived(len(piece))
+
+        self._client.stream(offset, length, self._version, take)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 

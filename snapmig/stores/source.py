@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -75,6 +75,9 @@ class ByteSource(Protocol):
     def limit_requests(self, count: int) -> None:
         """Fetch no more of them at once, from now on."""
 
+    def count_arrivals(self, add: Callable[[int], None]) -> None:
+        """Tell a function of the announced bytes as they arrive, in any thread."""
+
     def plan(self) -> SourcePlan:
         """Return everything needed by other processes, valid while this source is open."""
 
@@ -123,6 +126,9 @@ class FileSource:
         """Do nothing: the kernel reads ahead."""
 
     def limit_requests(self, count: int) -> None:
+        """Do nothing, likewise."""
+
+    def count_arrivals(self, add: Callable[[int], None]) -> None:
         """Do nothing, likewise."""
 
     def plan(self) -> SourcePlan:

@@ -25,7 +25,7 @@ from snapmig.stores.failures import RefusedError
 from snapmig.stores.location import ObjectUrl
 from snapmig.stores.parts import Parts
 from snapmig.stores.s3 import ObjectClient
-from snapmig.stores.window import Window
+from snapmig.stores.window import FIRST, LEAST, Window
 from snapmig.system.files import Buffer, pwrite_all, write_error
 from snapmig.system.signals import remark
 from snapmig.units import format_size
@@ -37,7 +37,6 @@ MIN_PART = 8 << 20
 MAX_PARTS = 10_000
 PLANNED_PARTS = 8_000
 """Into which a guest is cut where the least size gives more: attachments need some, too."""
-FEWEST = 4
 MOST = 32
 """Parts that may be under way: S3 gives a connection some 90 MB/s."""
 QUEUED = 4
@@ -77,8 +76,8 @@ class PartialObject:
         self.part_size = part_size(needed)
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="snapmig-", buffering=0)  # noqa: SIM115
         self.fd = self._file.fileno()
-        self.window = Window(2 * FEWEST, FEWEST, self._most())
-        self.needed = min(needed, head + (QUEUED + FEWEST + 2) * self.part_size)
+        self.window = Window(FIRST, LEAST, self._most())
+        self.needed = min(needed, head + (QUEUED + LEAST + 2) * self.part_size)
         self._client = ObjectClient(url)
         self._token = secrets.token_hex(16)
         self._next = -(-head // self.part_size)
@@ -215,7 +214,7 @@ class PartialObject:
     def _most(self) -> int:
         space = os.fstatvfs(self.fd)
         parts = space.f_bavail * space.f_frsize // ROOM // self.part_size
-        return max(FEWEST, min(parts - QUEUED, MOST))
+        return max(LEAST, min(parts - QUEUED, MOST))
 
 
 def _drop(url: ObjectUrl, upload: str, parts: Parts | None) -> None:

@@ -65,3 +65,21 @@ def test_a_late_range_delays_no_other(monkeypatch):
     assert sorted(fetched) == starts[1:]
     late.set()
     assert source.read(0, 10) == CONTENT[:10]
+
+
+def test_announced_bytes_are_counted_as_they_come(monkeypatch):
+    """Whoever counts them hears of ranges that nobody has read yet."""
+    arrived, come = [], threading.Event()
+
+    def add(length):
+        arrived.append(length)
+        if len(arrived) == 2:
+            come.set()
+
+    monkeypatch.setattr(objects, "ObjectClient", _Client)
+    source = objects.ObjectSource(ObjectUrl("bucket", "key"), SourcePlan("s3://bucket/key"))
+    source.count_arrivals(add)
+    source.prefetch([(0, 10), (4 * objects.GAP, 20)])
+
+    assert come.wait(60)
+    assert sorted(arrived) == [10, 20]

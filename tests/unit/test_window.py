@@ -4,14 +4,14 @@ from random import Random
 
 import pytest
 
-from snapmig.stores.window import Window
+from snapmig.stores.window import FIRST, LEAST, Window
 from tests.support.far_requests import FarRequests
 
-FIRST, MOST = 4, 32
+MOST = 32
 
 
 def _window(link: FarRequests) -> Window:
-    return Window(FIRST, FIRST, MOST, link.clock)
+    return Window(FIRST, LEAST, MOST, link.clock)
 
 
 @pytest.mark.parametrize("delay_s", [0.001, 0.02, 0.08])
@@ -64,7 +64,29 @@ def test_it_shrinks_when_the_link_gets_shorter():
     link.delay_s = 0.001
     link.run(window, 4000)
 
-    assert FIRST <= window.size <= grown // 2
+    assert LEAST <= window.size <= grown // 2
+
+
+def test_ends_in_bunches_are_no_speed():
+    """Bytes that arrive evenly give no larger window, although batches end several at a time."""
+    link, chance, sizes = FarRequests(0.08), Random(1), []
+    window = _window(link)
+    for _ in range(500):
+        link.now += chance.expovariate(1)
+        for _ in range(chance.randrange(1, 13)):
+            window.done(8 << 20, arrived=int(link.now * 50e6))
+            sizes.append(window.size)
+
+    assert max(sizes) == FIRST + FIRST // 2
+
+
+def test_trials_in_vain_become_rare():
+    """On a link that the first window fills, few requests are of other windows."""
+    link = FarRequests(0.08)
+    window = Window(FIRST, FIRST, MOST, link.clock)
+    link.run(window, 5000)
+
+    assert sum(size != FIRST for size in link.sizes) < 0.05 * 5000
 
 
 def test_refusals_make_it_smaller():

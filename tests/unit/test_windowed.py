@@ -31,7 +31,7 @@ def _windowed(size):
     records = np.array([(1000,)], [("stored_size", "<u4")])
     index = SimpleNamespace(steps=lambda _packets: [(0, records)])
     tasks = Windowed(
-        _Tasks(), [SimpleNamespace(is_remote=True, index=index)], JOBS, repeated=lambda: 0
+        _Tasks(), [SimpleNamespace(is_remote=True, index=index)], JOBS, requests=lambda: (0, 0)
     )
     tasks.window.size = size
     return tasks

@@ -163,7 +163,7 @@ class Reading:
                 # Few reads need it, and its statistics take as long to load as all of this file.
                 from snapmig.operations.runs.windowed import WORKER_AHEAD, Windowed  # noqa: PLC0415
 
-                tasks = Windowed(tasks, self.chain, jobs, partial(_repeated, pool))
+                tasks = Windowed(tasks, self.chain, jobs, partial(_requests, pool))
                 pool.run(tasks, report, ahead=WORKER_AHEAD)
             else:
                 pool.run(tasks, report)
@@ -180,8 +180,9 @@ class Reading:
         return settings
 
 
-def _repeated(pool: Workers) -> int:
-    return int(pool.counters.total()[Counter.REPEATED_REQUESTS])
+def _requests(pool: Workers) -> tuple[int, int]:
+    total = pool.counters.total()
+    return int(total[Counter.ARRIVED_BYTES]), int(total[Counter.REPEATED_REQUESTS])
 
 
 def unproved(chain: Sequence[SnapshotFile]) -> list[str]:

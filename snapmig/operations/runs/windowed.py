@@ -13,15 +13,15 @@ from typing import Any
 from snapmig.container.reader import SnapshotFile
 from snapmig.handlers.load_tasks import FETCHED
 from snapmig.stores.object import AHEAD_BYTES
-from snapmig.stores.window import Window
+from snapmig.stores.window import FIRST, LEAST, Window
 from snapmig.workers.tasks import Task, TaskSource
 
 __all__ = ("WORKER_AHEAD", "Windowed")
 
 WORKER_AHEAD = AHEAD_BYTES // FETCHED
 """Most batches that a worker has: they fit into what it may keep of fetched bytes."""
-_FIRST, _LEAST, _MOST = 4, 2, 32
-"""Requests of a worker at the beginning, and at least; and of all workers together."""
+_MOST = 32
+"""Requests of all workers together, unless there are so many workers that each has but two."""
 _HANDED = 2
 """Batches that are handed out for each request under way: half of them have come, or wait."""
 
@@ -32,7 +32,8 @@ class Windowed:
 
     :param chain: the files that they read
     :param jobs: workers
-    :param repeated: returns the number of requests so far that took another attempt
+    :param requests: returns the bytes that have arrived so far, 0 if nobody counts them, and the
+        number of requests that took another attempt
     """
 
     def __init__(
@@ -40,15 +41,15 @@ class Windowed:
         tasks: TaskSource,
         chain: Sequence[SnapshotFile],
         jobs: int,
-        repeated: Callable[[], int],
+        requests: Callable[[], tuple[int, int]],
     ) -> None:
         self._tasks = tasks
         self._jobs = jobs
         self._files = [file for file in chain if file.is_remote]
-        self._repeated = repeated
+        self._requests = requests
         self._known = 0
-        most = min(WORKER_AHEAD * jobs, max(_MOST, _LEAST * jobs))
-        self.window = Window(_FIRST * jobs, _LEAST * jobs, most)
+        most = min(WORKER_AHEAD * jobs, max(_MOST, 2 * jobs))
+        self.window = Window(max(FIRST, 2 * jobs), max(LEAST, 2 * jobs), most)
         self._lengths: dict[int, int] = {}
 
     @property
@@ -76,8 +77,9 @@ class Windowed:
         """Take a reply."""
         length = self._lengths.pop(task.first, 0)
         if length:
-            known, self._known = self._known, self._repeated()
-            self.window.done(length, repeated=self._known > known)
+            known = self._known
+            arrived, self._known = self._requests()
+            self.window.done(length, repeated=self._known > known, arrived=arrived)
         return self._tasks.finished(worker, task, reply)
 
     def lost(self, worker: int, tasks: Sequence[Task]) -> None:
