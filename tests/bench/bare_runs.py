@@ -2,8 +2,9 @@
 Limits of whole saves and restores: a loop with each call that they can't do without.
 
 A save reads, looks for zero pages, digests, compresses, checksums and writes; a restore copies a
-stream out of memory, checksums, decompresses, digests and writes. As workers do, each process takes
-the next packets when it is done with its last. Nothing is planned, recorded, counted or given back.
+stream out of memory, checksums, decompresses, digests and writes. As workers do, each process keeps
+freed memory, and takes the next packets when it is done with its last. Nothing is planned,
+recorded, counted or given back.
 """
 
 import multiprocessing
@@ -16,6 +17,8 @@ import numpy as np
 import xxhash
 from isal import isal_zlib
 
+from snapmig.system.libc import keep_freed_memory
+from snapmig.workers.worker import FREE_MEMORY, LARGEST_BUFFER
 from tests.bench.codecs import PACKET, PAGE
 from tests.bench.limits import Limit, Packets, Streams, data_mask, written
 from tests.bench.parallel import ParallelTime
@@ -100,6 +103,7 @@ def _run(
     counter = multiprocessing.get_context("fork").Value("l", 0)
 
     def ready(_number: int) -> tuple[Step, int]:
+        keep_freed_memory(LARGEST_BUFFER, FREE_MEMORY)
         return prepare(), os.open(path, os.O_WRONLY)
 
     def work(prepared: Any) -> None:
