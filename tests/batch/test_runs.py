@@ -15,6 +15,7 @@ import pytest
 import snapmig
 from snapmig.container.reader import SnapshotFile
 from tests.support import filesystems, program, ram
+from tests.support.steady import STEADY
 from tests.support.sweep import sweep
 
 MIB = 1 << 20
@@ -40,8 +41,7 @@ ESSENTIAL = [(5, 2, "fixed"), (2, 1, "packed")]
 @pytest.mark.parametrize(("at_once", "jobs", "layout"), sweep(WAYS, lambda way: way in ESSENTIAL))
 def test_a_batch_saves_what_single_saves_do(write, folder, at_once, jobs, layout):
     """Index and slots are the same, whatever is under way beside it."""
-    # ISA-L's bytes of the same pages may differ.
-    way = {"layout": layout, "accelerator": "python"}
+    way = {"layout": layout, **STEADY}
     options = "".join(f'{name} = "{value}"\n' for name, value in way.items())
     path = write(f"jobs = {jobs}\nmax_guests_at_once = {at_once}\n{ALL}{options}")
     result = snapmig.batch(path)

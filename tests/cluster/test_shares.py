@@ -13,14 +13,14 @@ from snapmig.errors import DestinationExistsError, SnapmigError, UsageError
 from snapmig.geometry import Geometry, RamBlock
 from tests.support import program, ram
 from tests.support.cluster.processes import Cluster, wait_for
+from tests.support.steady import STEADY
 
 pytestmark = pytest.mark.sweep
 
 MIB = 1 << 20
 SUPERBLOCK = 4096
 INDEX_PAGE = 4096
-# ISA-L's bytes of the same pages may differ.
-EQUAL = {"jobs": 1, "accelerator": "python"}
+EQUAL = {"jobs": 1, **STEADY}
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ import snapmig
 from snapmig.container.format import superblock_fields
 from tests.support import ram
 from tests.support.firecracker import memory, vmstate
+from tests.support.steady import STEADY
 
 MIB = 1 << 20
 SIZE = 12 * MIB
@@ -34,8 +35,7 @@ class Given:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        # ISA-L's bytes of the same pages may differ.
-        small = {"packet_size": "64K", "jobs": 1, "accelerator": "python"}
+        small = {"packet_size": "64K", "jobs": 1, **STEADY}
         ram.write_sparse(self / "older.ram", SIZE, {**_PIECES, MIB: b"older" * 5000})
         ram.write_sparse(self / "a.ram", SIZE, {**_PIECES, 2 * MIB: ram.text(20, 7).tobytes()})
         snapmig.save(self / "older.ram", self / "parent", page_digests=True, **small)

@@ -10,14 +10,14 @@ import snapmig
 from snapmig.container.format import SUPERBLOCK_SIZE, superblock_fields
 from tests.support import processes, program, ram
 from tests.support.processes import stopped_midway, wait_for
+from tests.support.steady import STEADY
 
 MIB = 1 << 20
 PACKET = 64 << 10
 RAM = ram.mixed(12 * MIB)
 OWN = {"checksum", "snapshot_id", "created_ns"}
 """Fields of the superblock that differ between any two snapshots."""
-# ISA-L makes a few bytes more or less of about one packet in 10,000 than of the same pages before.
-EQUAL = {"packet_size": PACKET, "accelerator": "python"}
+EQUAL = {"packet_size": PACKET, **STEADY}
 WAYS = {
     "fixed": EQUAL,
     "packed": {**EQUAL, "layout": "packed"},
@@ -91,7 +91,7 @@ def test_an_incremental_save_gone_on_with_equals_an_uninterrupted_one(shm, image
     for at in range(0, len(RAM), 50_000):
         changed[at] ^= 1
     ram.write(image, bytes(changed))
-    way = {"parent": shm / "parent", "deltas": deltas, "accelerator": "python"}
+    way = {"parent": shm / "parent", "deltas": deltas, **STEADY}
     snapmig.save(image, shm / "whole", **way)
     interrupted(image, shm / "s", **way)
 

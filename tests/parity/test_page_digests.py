@@ -11,6 +11,7 @@ from snapmig.images.formats import open_image
 from snapmig.operations.options.save import SaveOptions
 from snapmig.operations.runs.save import open_save_run
 from tests.support import digests, kinds, ram, slots
+from tests.support.steady import STEADY
 from tests.support.sweep import sweep
 
 MIB = 1 << 20
@@ -140,8 +141,7 @@ def test_packets_without_pages_have_holes(shm):
 
 def test_shares_write_theirs(shm, images):
     """Shares together have the digests, and all other bytes, of one save."""
-    # ISA-L's bytes of the same pages may differ.
-    way = {"page_digests": True, "packet_size": "64K", "format": "raw", "accelerator": "python"}
+    way = {"page_digests": True, "packet_size": "64K", "format": "raw", **STEADY}
     for share in (2, 3, 1):
         snapmig.save(images[0], shm / "s", share=f"{share}/3", **way)
     snapmig.commit(shm / "s")

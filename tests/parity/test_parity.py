@@ -7,6 +7,7 @@ import pytest
 
 import snapmig
 from tests.support import ram, slots
+from tests.support.steady import STEADY
 from tests.support.sweep import sweep
 
 MIB = 1 << 20
@@ -30,8 +31,7 @@ def parts(shared_shm, image):
     """Give what snapshots consist of, by layout and number of jobs."""
 
     def save(layout, jobs):
-        # ISA-L's bytes of the same pages may differ at levels 1 and 2.
-        way = {"attach": {"state": CONTENT[:70_000]}, "accelerator": "python"}
+        way = {"attach": {"state": CONTENT[:70_000]}, **STEADY}
         snapmig.save(
             image, shared_shm / "s", layout=layout, jobs=jobs, force=True, format="raw", **way
         )

@@ -15,6 +15,7 @@ from tests.support.guests.private import private_memory, ram_of, require_live
 from tests.support.guests.qemu import REFUSED
 from tests.support.guests.resume import LAYOUT, Monitored, file_memory, make_monitored
 from tests.support.guests.tiny import guest as tiny
+from tests.support.steady import STEADY
 from tests.support.sweep import sweep
 
 pytestmark = pytest.mark.guest
@@ -31,8 +32,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 """Options of snapshots; a packet of QEMU's has 512 KiB of RAM."""
 OF_CHILDREN = ("deltas",)
-# ISA-L now and then makes other bytes of the same pages.
-EQUAL = {"accelerator": "python"}
 ESSENTIAL = ("64K",)
 
 all_options = pytest.mark.parametrize("name", sweep(OPTIONS, lambda name: name in ESSENTIAL))
@@ -91,7 +90,7 @@ def test_the_index_is_that_of_a_shared_save(shared: Monitored, shm: Path, name: 
     Over multifd the firmware's blocks follow, which are in no shared file.
     """
     shared.expected_words = REFUSED
-    options = OPTIONS[name] if "compression" in OPTIONS[name] else OPTIONS[name] | EQUAL
+    options = OPTIONS[name] if "compression" in OPTIONS[name] else OPTIONS[name] | STEADY
     for number in range(2):
         tiny.wait_passes(shared, 1)
         shared.stop()
