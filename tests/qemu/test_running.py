@@ -671,9 +671,13 @@ def test_signal_lets_the_guest_go(
 ) -> None:
     """A program interrupted while its guest is paused resumes it."""
     how = SLOW if option == "paused" else (option,)
-    process = snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, *how)
+
+    def start() -> subprocess.Popen[Any]:
+        (shm / "snap").unlink(missing_ok=True)
+        return snapmig_program.start("save", busy.monitor, shm / "snap", "-j", 2, *how)
+
+    process = caught(start, lambda _process: status(busy) == "postmigrate")
     try:
-        wait_for(lambda: status(busy) == "postmigrate")
         process.send_signal(number)
         outcome = snapmig_program.end(process, timeout=30)
     finally:
